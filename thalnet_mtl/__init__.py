@@ -1,0 +1,1 @@
+"""ThalNet: recurrent modules around a routing center, for one task or many."""

@@ -1,0 +1,122 @@
+"""The recurrent contract that ThalNet and every baseline share.
+
+``ys, state = body(xs, state)`` on sequences, ``y, state = body.step(x, state)`` when streaming,
+``body.initial(xs)`` for the state before the first step. State goes in and comes out and never
+hides on the object, so that resuming, truncated back-propagation and export are the same code.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalnet_mtl.config import UserError
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The shape of a task, which is all that a network knows of it.
+
+    Args:
+        inputs: width of a row, or size of the vocabulary where inputs are tokens.
+        classes: width of the logits.
+        tokens: whether inputs are (batch, time) numbers below ``inputs`` instead of
+            (batch, time, inputs) rows.
+        target: whether a class is due at the last step or at every step.
+        steps: length of a sequence; 0 for a stream without end.
+    """
+
+    inputs: int
+    classes: int
+    tokens: bool = False
+    target: Literal["last", "every"] = "last"
+    steps: int = 0
+
+
+class Body(nn.Module):
+    """What turns a sequence of inputs into a sequence of outputs, with a state between.
+
+    ``inputs`` and ``outputs`` are the widths of a step. A body implements ``initial`` and ``run``;
+    ``recurrent`` is false for one that has a single output a call.
+    """
+
+    recurrent: ClassVar[bool] = True
+
+    inputs: int
+    outputs: int
+
+    def initial(self, xs: Inputs) -> Any:
+        """The state before the first step: zeros on the device and in the type of ``xs``."""
+        raise NotImplementedError
+
+    def run(self, xs: Any, state: Any) -> tuple[Tensor, Any]:
+        """The sequence itself, one step an input."""
+        raise NotImplementedError
+
+    def forward(
+        self, xs: Inputs, state: Any = None, *, sub_steps: int = 1, extra_steps: int = 0
+    ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
+        """Outputs after every input, and the state after the last step.
+
+        Args:
+            xs: (batch, time, inputs), or a mapping from input modules to such.
+            state: as returned by an earlier call; zeros by default.
+            sub_steps: how often each input is shown; the output is taken on the last time.
+            extra_steps: steps without input at the end, for what was read to settle. Their
+                outputs follow those of the inputs.
+        """
+        xs = self.check(xs)
+        if state is None:
+            state = self.initial(xs)
+        if sub_steps > 1:
+            xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
+        steps = next(iter(xs.values())).shape[1] if isinstance(xs, Mapping) else xs.shape[1]
+        if extra_steps:
+            xs = each(xs, lambda x: F.pad(x, (0, 0, 0, extra_steps)))
+        ys, state = self.run(xs, state)
+        if sub_steps > 1:
+            ys = torch.cat([ys[:, sub_steps - 1 : steps : sub_steps], ys[:, steps:]], dim=1)
+        return ys, state
+
+    def step(
+        self, x: Inputs, state: Any, **options: Any
+    ) -> tuple[Float[Tensor, "batch outputs"], Any]:
+        """One input (batch, inputs) of a stream; options as for sequences."""
+        xs = each(x, lambda x: rearrange(x, "batch inputs -> batch 1 inputs"))
+        ys, state = self(xs, state, **options)
+        return ys[:, -1], state
+
+    def check(self, xs: Inputs) -> Inputs:
+        """The inputs, if they are sequences of the width that this body was built for."""
+        assert isinstance(xs, Tensor)
+        check_sequence(xs, self.inputs)
+        return xs
+
+
+def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:
+    """Raise unless ``xs`` is (batch, time ≥ 1, inputs)."""
+    if xs.ndim != 3 or xs.shape[1] < 1 or xs.shape[2] != inputs:
+        raise UserError(
+            f"{what} has shape {tuple(xs.shape)}; expected (batch, time, {inputs}), time ≥ 1."
+        )
+
+
+def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+    """Apply a function to a tensor or to every tensor of a mapping."""
+    if isinstance(xs, Mapping):
+        return {name: function(x) for name, x in xs.items()}
+    return function(xs)
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to a state that is a tensor or a NamedTuple of tensors."""
+    if isinstance(state, Tensor):
+        return function(state)
+    return type(state)(*(function(part) for part in state))

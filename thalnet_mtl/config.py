@@ -1,0 +1,212 @@
+"""Configuration: frozen dataclasses, the only home of defaults, read from YAML and from flags.
+
+A YAML file and a flag say the same thing (``train: {batch: 64}`` and ``--train.batch 64``) and go
+through the same typed check, so that a typo gets the same one clear line from either side. A file
+may also hold ``runs``, a mapping from run names to overlays: it then describes several runs.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class UserError(ValueError):
+    """A mistake of the user: one clear line, exit status 2, no traceback."""
+
+
+def suggest(value: str, allowed: Iterable[str]) -> str:
+    """The closest match as the end of an error line, or nothing when nothing is close."""
+    close = difflib.get_close_matches(str(value), list(allowed), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, value: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that is not among the allowed ones."""
+    names = list(allowed)
+    return UserError(
+        f"unknown {what} '{value}'. Allowed: {', '.join(names)}.{suggest(value, names)}"
+    )
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field with its default, its line of help and the values that it allows."""
+    return field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained."""
+
+    body: str = option("thalnet", "thalnet, or a baseline: gru, lstm, mlp")
+    modules: int = option(4, "ThalNet: modules around the center", low=1)
+    module: str = option("ff_gru", "ThalNet: design of every module")
+    reading: str = option("weight_norm", "ThalNet: how modules read the center")
+    features: int = option(0, "width of a slot or layer; 0: the most within budget", low=0)
+    context: int = option(0, "ThalNet: width of a context; 0: as features", low=0)
+    hidden: int = option(0, "ThalNet: inner width of a module; 0: as features", low=0)
+    layers: int = option(4, "baselines: layers", low=1)
+    sub_steps: int = option(1, "times that each input is shown", low=1)
+    extra_steps: int = option(0, "steps without input after the last one", low=0)
+    budget: int = option(50_000, "parameters allowed, encoder and head included; 0: any", low=0)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learned."""
+
+    name: str = option("permuted_mnist", "see 'thalnet list tasks'")
+    permutation: int = option(0, "permuted_mnist: seed of the permutation", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is learned."""
+
+    epochs: int = option(10, "passes over the training part", low=1)
+    steps: int = option(0, "optimizer steps; 0: as many as epochs says", low=0)
+    batch: int = option(50, "sequences in a batch", low=1)
+    chunk: int = option(200, "text: bytes between truncations of back-propagation", low=1)
+    optimizer: str = option("rmsprop", "update rule", choices=("rmsprop", "adam", "adamw"))
+    learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
+    weight_decay: float = option(0.0, "weight decay", low=0.0)
+    schedule: str = option("constant", "after warm-up", choices=("constant", "cosine"))
+    warmup: int = option(0, "steps of linear warm-up", low=0)
+    clip: float = option(0.0, "largest gradient norm; 0: no clipping", low=0.0)
+    precision: str = option("fp32", "arithmetic of products", choices=("fp32", "bf16"))
+    device: str = option("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = option(0, "CPU threads; 0: one for small networks, else all", low=0)
+    seed: int = option(0, "of the initial weights and the order of batches", low=0, high=2**31)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """When to look, and how closely."""
+
+    every: int = option(0, "steps between validations; 0: once an epoch", low=0)
+    batch: int = option(500, "sequences in a batch of evaluation", low=1)
+    batches: int = option(0, "at most so many batches of each part; 0: all", low=0)
+    log_every: int = option(50, "steps between lines of training loss", low=1)
+    checkpoint_every: int = option(0, "steps between checkpoints; 0: at every validation", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, complete."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
+    """Overlay named or given YAML files in order, then flags. One entry a run, '' if only one."""
+    base, runs = Config(), {"": {}}
+    for name in names:
+        tree = _read(name)
+        if "runs" in tree:
+            runs = tree.pop("runs")
+            if not isinstance(runs, dict) or not runs:
+                raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
+        base = overlay(base, tree, name)
+    configs = {str(run): overlay(base, tree or {}, f"run '{run}'") for run, tree in runs.items()}
+    for key, value in (flags or {}).items():
+        section, _, leaf = key.partition(".")
+        tree = {section: {leaf: value}} if leaf else {section: value}
+        configs = {run: overlay(c, tree, f"--{key}") for run, c in configs.items()}
+    return configs
+
+
+def overlay(config: Any, tree: Any, where: str) -> Any:
+    """A copy of a dataclass with the values of a nested mapping, each checked for type and range."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: expected a section of fields, got {tree!r}.")
+    known = {f.name: f for f in fields(config)}
+    changes = {}
+    for key, value in tree.items():
+        if key not in known:
+            raise UserError(f"{where}: {unknown('field', key, known)}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            changes[key] = overlay(current, value, f"{where}: {key}")
+        else:
+            changes[key] = _check(value, known[key], where)
+    return replace(config, **changes)
+
+
+def dump(config: Config) -> str:
+    """The complete configuration as YAML that ``load`` reads back."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def names() -> dict[str, str]:
+    """The configs that come with the package, each with the comment on its first line."""
+    folder = _folder()
+    paths = sorted(folder.rglob("*.yaml"))
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path.read_text()
+        .partition("\n")[0]
+        .removeprefix("#")
+        .strip()
+        for path in paths
+    }
+
+
+def _folder() -> Path:
+    """Inside the package in a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
+    if not path.is_file():
+        if path == Path(name):
+            raise UserError(f"no config file '{name}'.")
+        raise unknown("config", name, names())
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{name} holds no sections. Allowed: model, task, train, evaluate, runs.")
+    return tree
+
+
+def _check(value: Any, known: Any, where: str) -> Any:
+    """The value in the field's type, or an error that says what is allowed."""
+    kind, allowed = known.type, known.metadata
+    name = known.name if where.startswith("--") else f"{where}: {known.name}"
+    name = where if where.startswith("--") else name
+    try:
+        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+            raise ValueError
+        checked = kind(value)
+        if kind is not str and not math.isfinite(checked):
+            raise ValueError
+        if kind is int and checked != float(value):
+            raise ValueError
+    except (TypeError, ValueError):
+        words = {int: "a whole number", float: "a number", str: "a word"}[kind]
+        raise UserError(f"{name}: expected {words}, got {value!r}.") from None
+    if allowed["choices"] and checked not in allowed["choices"]:
+        raise UserError(f"{name}: {unknown('value', checked, allowed['choices'])}")
+    if kind is not str and not allowed["low"] <= checked <= allowed["high"]:
+        low, high = allowed["low"], allowed["high"]
+        span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise UserError(f"{name}: must be {span}, got {checked}.")
+    return checked

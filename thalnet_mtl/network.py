@@ -1,0 +1,216 @@
+"""A network joins tasks to a body: per task an encoder in front and a head behind.
+
+``logits, state = network(task, xs, state)``. Tasks may differ in width, kind and length; the body
+between them is ThalNet or a baseline, and knows none of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalnet_mtl.baselines import MLP
+from thalnet_mtl.body import Body, Interface, check_sequence
+from thalnet_mtl.config import ModelConfig, UserError, unknown
+from thalnet_mtl.registry import lookup
+from thalnet_mtl.thalnet import ThalNet
+
+
+class OneHot(nn.Module):
+    """Tokens to one-hot rows."""
+
+    def __init__(self, vocabulary: int):
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def forward(self, xs: Tensor) -> Float[Tensor, "*batch vocabulary"]:
+        return F.one_hot(xs, self.vocabulary).to(torch.get_default_dtype())
+
+
+class Port(nn.Module):
+    """Where one task is plugged in: its encoders, its head, and how inputs are paced."""
+
+    def __init__(
+        self,
+        body: Body,
+        task: Interface,
+        into: Sequence[str],
+        out_of: Sequence[str] | None,
+        sub_steps: int,
+        extra_steps: int,
+    ):
+        super().__init__()
+        self.task, self.sub_steps, self.extra_steps = task, sub_steps, extra_steps
+        self.out_of = None if out_of is None else tuple(out_of)
+        self.encoders = nn.ModuleDict()
+        outputs = body.outputs
+        if isinstance(body, ThalNet):
+            for name in into or body.input_modules:
+                if name not in body.input_modules:
+                    raise unknown("input module", name, body.input_modules)
+                self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
+            if out_of is not None:
+                outputs = body.width(out_of)
+        elif into or out_of is not None:
+            raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
+        else:
+            self.encoders["body"] = encoder(task, body.inputs)
+        self.head = nn.Linear(outputs, task.classes)
+
+    def forward(self, body: Body, xs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        options: dict[str, Any] = {"sub_steps": self.sub_steps, "extra_steps": self.extra_steps}
+        encoded: Any = {name: encode(xs) for name, encode in self.encoders.items()}
+        if not isinstance(body, ThalNet):
+            encoded = encoded["body"]
+        elif self.out_of is not None:
+            options["outputs"] = self.out_of
+        ys, state = body(encoded, state, **options)
+        if self.task.target == "last":
+            ys = ys[:, -1]
+        return self.head(ys), state
+
+
+class Network(nn.Module):
+    """A body with tasks plugged into it.
+
+    >>> network = Network(ThalNet(inputs=28, modules=4, features=32))
+    >>> network.add_task("digits", Interface(inputs=28, classes=10))
+    >>> logits, state = network("digits", torch.zeros(5, 28, 28))
+    >>> logits.shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(self, body: Body):
+        super().__init__()
+        self.body = body
+        self.ports = nn.ModuleDict()
+
+    def add_task(
+        self,
+        name: str,
+        task: Interface,
+        *,
+        into: Sequence[str] = (),
+        out_of: Sequence[str] | None = None,
+        sub_steps: int = 1,
+        extra_steps: int = 0,
+    ) -> None:
+        """Plug a task in.
+
+        A task as wide as the body goes in as it is (rows) or one-hot (tokens); any other gets a
+        learned linear encoder or embedding. ``into`` and ``out_of`` name modules of a ThalNet;
+        by default those that were built as inputs and as outputs.
+        """
+        if name in self.ports:
+            raise UserError(f"the network has a task '{name}' already.")
+        if not name.isidentifier():
+            raise UserError(f"task name '{name}' must be a word.")
+        if min(sub_steps, 1 + extra_steps) < 1:
+            raise UserError("sub_steps must be at least 1, extra_steps at least 0.")
+        if extra_steps and task.target == "every":
+            raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
+        if not self.body.recurrent and (task.target == "every" or sub_steps > 1 or extra_steps):
+            raise UserError(
+                f"a body without steps serves tasks with a target at the last step, with "
+                f"sub_steps 1 and extra_steps 0; task '{name}' asks for more."
+            )
+        self.ports[name] = Port(self.body, task, into, out_of, sub_steps, extra_steps)
+
+    def forward(self, task: str, xs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Logits and state.
+
+        Args:
+            task: name of the task.
+            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens.
+            state: of an earlier chunk of the same sequences.
+
+        Returns:
+            Logits (batch, classes), or (batch, time, classes) for a target at every step.
+        """
+        port = self.port(task)
+        if port.task.tokens and xs.ndim != 2:
+            raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
+        if not port.task.tokens:
+            check_sequence(xs, port.task.inputs, f"input of task '{task}'")
+        return port(self.body, xs, state)
+
+    def port(self, task: str) -> Port:
+        """Where a task is plugged in."""
+        if task not in self.ports:
+            raise unknown("task", task, self.ports)
+        port = self.ports[task]
+        assert isinstance(port, Port)
+        return port
+
+
+def encoder(task: Interface, width: int) -> nn.Module:
+    """From what the task gives to what a body of some width takes."""
+    if task.tokens:
+        return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)
+    return nn.Identity() if task.inputs == width else nn.Linear(task.inputs, width)
+
+
+def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
+    """The network that a configuration describes, for tasks by name, within its budget."""
+    make_body = lookup("body", model.body)
+    widths = {task.inputs for task in tasks.values()}
+    steps = max(task.steps for task in tasks.values())
+
+    def make(features: int) -> Network:
+        inputs = widths.copy().pop() if len(widths) == 1 else features
+        options: dict[str, Any] = {"inputs": inputs, "features": features}
+        if make_body is ThalNet:
+            names = ("modules", "context", "hidden", "module", "reading")
+            options |= {name: getattr(model, name) for name in names}
+        else:
+            options["layers"] = model.layers
+        if make_body is MLP:
+            options["window"] = steps
+        network = Network(make_body(**options))
+        for name, task in tasks.items():
+            network.add_task(
+                name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps
+            )
+        return network
+
+    if model.features:
+        with torch.device("meta"):
+            size = parameters(make(model.features))
+        if model.budget and size > model.budget:
+            raise UserError(
+                f"model.features {model.features} makes {size:,} parameters, over model.budget "
+                f"{model.budget:,}. Lower it, or give 0 to fill the budget."
+            )
+        return make(model.features)
+    if not model.budget:
+        raise UserError("give model.features or model.budget: both are 0.")
+    return make(largest(make, model.budget))
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers a module learns."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def largest(make: Callable[[int], nn.Module], budget: int) -> int:
+    """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
+
+    Nothing is allocated. Raises if not even size 1 fits.
+    """
+
+    def fits(size: int) -> bool:
+        with torch.device("meta"):
+            return parameters(make(size)) <= budget
+
+    if not fits(1):
+        raise UserError(f"model.budget {budget:,} is too small for even one feature.")
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,213 @@
+"""A task: what goes in, what is due, what it is judged by, and its batches.
+
+Data sits on the training device as it was stored (uint8 for everything built in) and is indexed
+there. A batch is a pure function of the step, so that a run can go on at any step with no state
+but that number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from thalnet_mtl.body import Interface
+from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.metrics import ACCURACY, BITS_PER_CHARACTER, Metric
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class Batch(NamedTuple):
+    """Inputs and targets; ``fresh`` if the sequences start here, so that no state is carried."""
+
+    xs: Tensor
+    ys: Tensor
+    fresh: bool
+
+
+class Task:
+    """The contract. ``splits`` maps each ``SplitName`` to the task's own kind of data.
+
+    ``label`` is the name in results, ``source`` the data set in ``thalnet data ls``, if any.
+    """
+
+    metric: Metric
+    source: str = ""
+
+    def __init__(self, name: str, interface: Interface, load: Callable[[], Mapping[str, object]]):
+        self.name, self.interface = name, interface
+        self.label = name
+        self._load = load
+        self.device = torch.device("cpu")
+        self.splits: dict[str, object] = {}
+
+    def to(self, device: torch.device | str) -> "Task":
+        """Load all splits, fetching data that is missing, and keep them on a device."""
+        self.device = torch.device(device)
+        splits = dict(self._load())
+        for name in get_args(SplitName):
+            if name not in splits:
+                raise UserError(f"task '{self.name}' has no split '{name}'.")
+        self.splits = {name: self._put(name, split) for name, split in splits.items()}
+        return self
+
+    def steps(self, split: str, size: int, chunk: int) -> int:
+        """Whole batches of a split, at least one."""
+        raise NotImplementedError
+
+    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        """The training batch of a step, counted from 0 over all epochs."""
+        raise NotImplementedError
+
+    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        """A split once, in order."""
+        raise NotImplementedError
+
+    def split(self, name: str) -> object:
+        """One part of the data."""
+        if name not in self.splits:
+            raise unknown("split", name, get_args(SplitName))
+        return self.splits[name]
+
+    def _put(self, name: str, split: object) -> object:
+        raise NotImplementedError
+
+
+class Rows(NamedTuple):
+    """Sequences of rows with one class each: xs (N, time, inputs), ys (N,)."""
+
+    xs: Tensor
+    ys: Tensor
+
+
+class RowsTask(Task):
+    """Classify sequences after their last row.
+
+    Args:
+        name: of the task.
+        rows: length and width of a sequence.
+        classes: how many.
+        load: returns per split a pair of arrays or tensors, (N, time, inputs) numbers and (N,)
+            classes; called when data is needed.
+        scale: what inputs are divided by; 255 brings bytes into [0, 1].
+    """
+
+    metric = ACCURACY
+
+    def __init__(
+        self,
+        name: str,
+        rows: tuple[int, int],
+        classes: int,
+        load: Callable[[], Mapping[str, object]],
+        scale: float = 255.0,
+    ):
+        super().__init__(name, Interface(rows[1], classes, steps=rows[0]), load)
+        self.scale = scale
+        self._order: tuple[tuple[int, int], Tensor] | None = None
+
+    def steps(self, split: str, size: int, chunk: int) -> int:
+        count = len(self._rows(split).xs)
+        if split == "train" and size > count:
+            raise UserError(f"batch {size} is larger than the {count} sequences of {self.name}.")
+        return count // size if split == "train" else -(-count // size)
+
+    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        rows = self._rows("train")
+        epoch, position = divmod(step, self.steps("train", size, chunk))
+        if self._order is None or self._order[0] != (seed, epoch):
+            generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+            order = torch.randperm(len(rows.xs), generator=generator)
+            self._order = (seed, epoch), order.to(self.device)
+        chosen = self._order[1][position * size : (position + 1) * size]
+        return Batch(rows.xs[chosen] / self.scale, rows.ys[chosen].long(), True)
+
+    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        rows = self._rows(split)
+        for xs, ys in zip(rows.xs.split(size), rows.ys.split(size), strict=True):
+            yield Batch(xs / self.scale, ys.long(), True)
+
+    def _rows(self, name: str) -> Rows:
+        split = self.split(name)
+        assert isinstance(split, Rows)
+        return split
+
+    def _put(self, name: str, split: object) -> Rows:
+        rows = Rows(*(torch.as_tensor(part) for part in split))  # type: ignore[attr-defined]
+        shape = (len(rows.ys), self.interface.steps, self.interface.inputs)
+        if tuple(rows.xs.shape) != shape:
+            raise UserError(
+                f"task '{self.name}', {name}: sequences have shape {tuple(rows.xs.shape)}; "
+                f"expected {shape} for {len(rows.ys)} classes."
+            )
+        if rows.xs.is_floating_point() and not rows.xs.isfinite().all():
+            raise UserError(f"task '{self.name}', {name}: the inputs hold NaN or infinite numbers.")
+        if len(rows.ys) == 0 or not 0 <= int(rows.ys.min()) <= int(rows.ys.max()) < self.classes:
+            raise UserError(
+                f"task '{self.name}', {name}: classes must lie in 0 … {self.classes - 1}."
+            )
+        return Rows(rows.xs.to(self.device), rows.ys.to(self.device))
+
+    @property
+    def classes(self) -> int:
+        return self.interface.classes
+
+
+class TextTask(Task):
+    """Predict the next token at every step; state is carried from chunk to chunk.
+
+    A batch of ``size`` reads the text at as many places at once, equally far apart.
+
+    Args:
+        name: of the task.
+        load: returns a 1-D tensor or array of tokens per split.
+        vocabulary: tokens are below it; 256 for bytes.
+    """
+
+    metric = BITS_PER_CHARACTER
+
+    def __init__(self, name: str, load: Callable[[], Mapping[str, object]], vocabulary: int = 256):
+        super().__init__(name, Interface(vocabulary, vocabulary, tokens=True, target="every"), load)
+
+    def steps(self, split: str, size: int, chunk: int) -> int:
+        tokens = self._tokens(split)
+        length = (len(tokens) - 1) // size
+        if length < chunk:
+            raise UserError(
+                f"{self.name}, {split}: {len(tokens):,} tokens are too few for batch {size} "
+                f"times chunk {chunk}."
+            )
+        return length // chunk
+
+    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        return self._cut("train", step % self.steps("train", size, chunk), size, chunk)
+
+    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        for k in range(self.steps(split, size, chunk)):
+            yield self._cut(split, k, size, chunk)
+
+    def _cut(self, split: str, k: int, size: int, chunk: int) -> Batch:
+        tokens = self._tokens(split)
+        length = (len(tokens) - 1) // size
+        span = slice(k * chunk, (k + 1) * chunk)
+        xs, ys = (
+            rearrange(tokens[shift : shift + size * length], "(batch n) -> batch n", batch=size)
+            for shift in (0, 1)
+        )
+        return Batch(xs[:, span].long(), ys[:, span].long(), k == 0)
+
+    def _tokens(self, name: str) -> Tensor:
+        split = self.split(name)
+        assert isinstance(split, Tensor)
+        return split
+
+    def _put(self, name: str, split: object) -> Tensor:
+        tokens = torch.as_tensor(split)
+        if tokens.ndim != 1 or len(tokens) < 2 or int(tokens.max()) >= self.interface.inputs:
+            raise UserError(
+                f"task '{self.name}', {name}: expected one row of tokens below "
+                f"{self.interface.inputs}."
+            )
+        return tokens.to(self.device)

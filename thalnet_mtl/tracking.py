@@ -1,0 +1,217 @@
+"""The run directory and the screen: everything that a run writes down or shows."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from thalnet_mtl import config as configs
+from thalnet_mtl import data
+from thalnet_mtl.checkpoint import write_text
+from thalnet_mtl.config import Config, UserError
+
+PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
+
+
+class RunDirectory:
+    """``config.yaml``, ``metrics.jsonl``, ``environment.json``, … of one run, for one process."""
+
+    def __init__(self, folder: Path, config: Config):
+        self.folder = folder
+        text = configs.dump(config)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(folder / ".lock")
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is writing to {folder}.") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
+        self._check_same(folder / "config.yaml", text)
+        write_text(folder / "config.yaml", text)
+        self._metrics = open(folder / "metrics.jsonl", "ab")
+        self._board: Any = None
+
+    def _check_same(self, path: Path, text: str) -> None:
+        if not path.exists():
+            return
+        old, new = path.read_text().splitlines(), text.splitlines()
+        different = [f"'{b.strip()}'" for b in new if b not in old]
+        if different:
+            self.lock.release()
+            raise UserError(
+                f"{self.folder} holds a run of another configuration; this one has "
+                f"{', '.join(different[:3])}. Give --out DIR, or delete that folder."
+            )
+
+    def rewind(self, size: int) -> None:
+        """Forget what was logged after the metrics had this many bytes."""
+        self._metrics.truncate(size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of metrics so far, all of them on disk."""
+        self._metrics.flush()
+        return os.fstat(self._metrics.fileno()).st_size
+
+    def log(self, step: int, task: str, split: str, values: dict[str, float], **more: Any) -> None:
+        """One line a value, and the same to TensorBoard."""
+        for metric, value in values.items():
+            line = {"step": step, "task": task, "split": split, "metric": metric, "value": value}
+            self._metrics.write((json.dumps(line | more) + "\n").encode())
+            self.board(step).add_scalar(f"{task}/{metric}/{split}", value, step)
+        self._metrics.flush()
+
+    def board(self, step: int) -> Any:
+        """The TensorBoard writer, opened at the first use; later steps of an earlier life go."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(self.folder / "tensorboard", purge_step=step)
+        return self._board
+
+    def write_json(self, name: str, content: Any) -> None:
+        write_text(self.folder / name, json.dumps(content, indent=2) + "\n")
+
+    def close(self) -> None:
+        self._metrics.close()
+        if self._board is not None:
+            self._board.close()
+        self.lock.release()
+
+
+def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:
+    """Versions, hardware, commit, and where the data came from."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "commit": _commit(),
+        "data": data,
+    }
+
+
+class Screen:
+    """Progress for people: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._job: Any = None
+
+    @contextmanager
+    def progress(self, title: str, done: int, total: int) -> Iterator[None]:
+        """Show a bar for the while, if there is a terminal."""
+        self._title, self._total, self._begin = title, total, (time.monotonic(), done)
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as self._bar:
+            self._job = self._bar.add_task(title, completed=done, total=total, status="")
+            yield
+        self._bar = None
+
+    def advance(self, step: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._job, completed=step)
+
+    def status(self, step: int, loss: float) -> None:
+        """The current loss and rate; a line of its own where there is no bar."""
+        seconds, done = time.monotonic() - self._begin[0], step - self._begin[1]
+        rate = done / max(seconds, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._job, completed=step, status=f"{rate:.3g}/s loss {loss:.3f}")
+        else:
+            left = (self._total - step) / max(rate, 1e-9)
+            self.line(
+                f"{self._title}  step {step:,}/{self._total:,}  loss {loss:.4f}  "
+                f"{rate:.3g} steps/s  {_duration(left)} left"
+            )
+
+    def fetch(self, name: str) -> None:
+        """Have a data set fetched if it is missing, and show the bytes."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+            jobs: dict[str, Any] = {}
+
+            def report(description: str, done: int, total: int) -> None:
+                if description not in jobs:
+                    jobs[description] = bar.add_task(description, total=total)
+                    if not self.console.is_terminal:
+                        self.line(f"{description} …")
+                bar.update(jobs[description], completed=done, total=total)
+
+            data.fetch(name, report)
+
+    def line(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, with + if it was changed."""
+    top = Path(__file__).parents[1]
+    if not (top / ".git").exists():
+        return None
+    command = ["git", "-C", str(top), "describe", "--always", "--dirty=+", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,77 @@
+"""Matt Mahoney's filter from a Wikipedia dump (enwik8, enwik9) to the 27 characters of text8.
+
+Only text that a browser would show survives: links keep their label, pictures their caption; tags,
+tables, references and templates go; digits are spelled out; each run of anything but a-z becomes
+one space. The rules, their order and their quirks are those of the published Perl filter, because
+text8 is defined by them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+_BEGIN = re.compile(rb"<text ")
+_REDIRECT = re.compile(rb"#redirect", re.IGNORECASE)
+_END = re.compile(rb"</text>")
+_TAG = re.compile(rb"<.*>")  # within one line, and only the first: the record's own tag
+_ENTITIES = ((b"&amp;", b"&"), (b"&lt;", b"<"), (b"&gt;", b">"))
+_MARKUP = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (rb"<ref[^<]*</ref>", b""),
+        (rb"<[^>]*>", b""),
+        (rb"\[http:[^] ]*", b"["),
+        (rb"(?i)\|thumb", b""),
+        (rb"(?i)\|left", b""),
+        (rb"(?i)\|right", b""),
+        (rb"(?i)\|\d+px", b""),
+        (rb"(?i)\[\[image:[^\[\]]*\|", b""),
+        (rb"(?i)\[\[category:([^|\]]*)[^]]*\]\]", rb"[[\1]]"),
+        (rb"\[\[[a-z\-]*:[^\]]*\]\]", b""),  # links to other languages
+        (rb"\[\[[^\|\]]*\|", b"[["),
+        (rb"\{\{[^}]*\}\}", b""),
+        (rb"\{[^}]*\}", b""),
+        (rb"[\[\]]", b""),
+        (rb"&[^;]*;", b" "),
+    )
+)
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_DIGITS = tuple((str(digit).encode(), f" {word} ".encode()) for digit, word in enumerate(_WORDS))
+_OTHER = re.compile(rb"[^a-z]+")
+
+
+def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Filter a dump given in chunks of any size into pieces of lower-case a-z and single spaces."""
+    inside = False
+    for record in _records(chunks):
+        if _BEGIN.search(record):
+            inside = True
+        if _REDIRECT.search(record):
+            inside = False
+        if inside:
+            inside = not _END.search(record)
+            yield _visible(record)
+
+
+def _records(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut the stream after every '>', as the Perl filter does: in an article it is '&gt;'."""
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        *ends, rest = chunk.split(b">")
+        for end in ends:
+            yield b"".join([*pieces, end, b">"])
+            pieces = []
+        pieces.append(rest)
+    if last := b"".join(pieces):
+        yield last
+
+
+def _visible(record: bytes) -> bytes:
+    record = _TAG.sub(b"", record, count=1)
+    for entity, character in _ENTITIES:
+        record = record.replace(entity, character)
+    for pattern, replacement in _MARKUP:
+        record = pattern.sub(replacement, record)
+    record = b" " + record.lower() + b" "
+    for digit, word in _DIGITS:
+        record = record.replace(digit, word)
+    return _OTHER.sub(b" ", record)[:-1]
