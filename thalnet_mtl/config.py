@@ -19,6 +19,10 @@ class UserError(ValueError):
     """A mistake of the user: one clear line, exit status 2, no traceback."""
 
 
+class RunError(RuntimeError):
+    """A run ended early, through nobody's typo: one clear line, exit status 1."""
+
+
 def suggest(value: str, allowed: Iterable[str]) -> str:
     """The closest match as the end of an error line, or nothing when nothing is close."""
     close = difflib.get_close_matches(str(value), list(allowed), n=1)

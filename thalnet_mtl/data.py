@@ -147,7 +147,8 @@ def _marker(name: str) -> dict | None:
 
 def _files(name: str) -> Files:
     """The published files of the version that is present."""
-    return SOURCES[name].versions[text_label(name)]
+    label = text_label(name)
+    return SOURCES[name].versions[label]
 
 
 def _verified(name: str) -> Path:

@@ -193,9 +193,11 @@ class ThalNet(Body):
             if name not in self.input_modules:
                 raise unknown("input module", name, self.input_modules)
             check_sequence(x, self.modules_by_name[name].inputs, f"input of module '{name}'")
-        if len({x.shape[:2] for x in xs.values()}) != 1:
-            raise UserError("the inputs of all modules must have the same batch and time.")
+        if not xs:
+            raise UserError(f"no input given. Input modules: {', '.join(self.input_modules)}.")
         x = next(iter(xs.values()))
+        if any(other.shape[:2] != x.shape[:2] for other in xs.values()):
+            raise UserError("the inputs of all modules must have the same batch and time.")
         return {
             name: xs[name]
             if name in xs

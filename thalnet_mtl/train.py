@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from thalnet_mtl import checkpoint, data
 from thalnet_mtl.body import map_state
-from thalnet_mtl.config import Config, TrainConfig, UserError
+from thalnet_mtl.config import Config, RunError, TrainConfig, UserError
 from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.network import Network, build, parameters
 from thalnet_mtl.registry import lookup
@@ -35,11 +35,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-class Diverged(RuntimeError):
+class Diverged(RunError):
     """The loss is not a number any more, or has exploded."""
 
 
-class Interrupted(RuntimeError):
+class Interrupted(RunError):
     """The user asked to stop; everything is saved."""
 
 

@@ -1,0 +1,280 @@
+"""The command line: ``thalnet VERB …``. Exit status 0, 2 for a user's mistake, 1 otherwise."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from thalnet_mtl import config as configs
+from thalnet_mtl.config import Config, RunError, UserError, unknown
+
+KINDS = {
+    "configs": "named configurations",
+    "tasks": "what can be learned",
+    "bodies": "what can learn it",
+    "modules": "designs of ThalNet's modules",
+    "readings": "how its modules read the center",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors that a person can act on are one line on standard error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        rest, flags = split_flags(given)
+        options = parser().parse_args(rest)
+        if flags and options.run is not train:
+            raise UserError(f"--{next(iter(flags))} is a flag of 'thalnet train' only.")
+        options.flags, options.command = flags, given
+        return options.run(options)
+    except UserError as error:
+        print(f"thalnet: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"thalnet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("thalnet: interrupted; what was saved before is kept", file=sys.stderr)
+        return 1
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take ``--section.field value`` and ``--section.field=value`` out of the arguments."""
+    rest: list[str] = []
+    flags: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        match = re.fullmatch(r"--([a-z_]+\.\w+)(?:=(.*))?", word, re.DOTALL)
+        if match is None:
+            rest.append(word)
+            continue
+        value = match[2] if match[2] is not None else next(words, None)
+        if value is None:
+            raise UserError(f"{word} needs a value.")
+        flags[match[1]] = value
+    return rest, flags
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train as configured, show the results and write the report."""
+    runs = configs.load(options.config, options.flags)
+    out = options.out or Path("runs") / run_name(options.config, options.flags)
+    from thalnet_mtl.train import Interrupted, train
+    from thalnet_mtl.tracking import Screen
+
+    screen = Screen()
+    folders = [out / name if name else out for name in runs]
+    for folder, config in zip(folders, runs.values(), strict=True):
+        if len(runs) > 1:
+            screen.line(f"{folder.name}: {config.model.body} on {config.task.name}")
+        try:
+            train(config, folder, screen)
+        except Interrupted as stop:
+            again = shlex.join(["thalnet", *options.command])
+            raise RunError(f"{stop}. To go on: {again}") from None
+    _show(folders)
+    _write_report(folders, out / "report.html")
+    return 0
+
+
+def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
+    """The default run directory: the same command finds its run again, another does not."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if Path(names[0]).name == "config.yaml":
+        stems[0] = Path(names[0]).parent.name + "-again"
+    changes = [f"{key}={value}" for key, value in flags.items()]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score the best weights of a run on one part of its data."""
+    from thalnet_mtl.export import load_run
+    from thalnet_mtl.evaluate import evaluate as score
+    from thalnet_mtl.tracking import Screen
+
+    run = load_run(options.runs)
+    screen = Screen()
+    if run.task.source:
+        screen.fetch(run.task.source)
+    run.task.to("cpu")
+    look, chunk = run.config.evaluate, run.config.train.chunk
+    batches = look.batches if options.batches is None else options.batches
+    values = score(run.network, run.task, options.split, look.batch, chunk, batches)
+    metric = run.task.metric
+    limit = f" in {batches} batches" if batches else ""
+    screen.line(
+        f"{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
+        f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
+        f"weights of step {run.step:,}"
+    )
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print runs side by side."""
+    _show(options.runs)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write one HTML file on one or several runs."""
+    _write_report(options.runs, options.out or options.runs[0] / "report.html")
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    """Fetch data, or list what is there."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from thalnet_mtl import data as datasets
+    from thalnet_mtl.tracking import Screen
+
+    if options.action == "fetch":
+        if not options.names:
+            raise UserError(f"fetch what? Allowed: all, {', '.join(datasets.SOURCES)}.")
+        names = list(datasets.SOURCES) if "all" in options.names else options.names
+        for name in names:
+            if name not in datasets.SOURCES:
+                raise unknown("data set", name, ["all", *datasets.SOURCES])
+        for name in names:
+            Screen().fetch(name)
+    table = Table("data", "size", "from", "license", box=None, pad_edge=False)
+    for entry in datasets.entries():
+        size = f"{entry.bytes / 1e6:.1f} MB" if entry.present else "absent"
+        table.add_row(entry.name, size, entry.source, entry.license)
+    Console(highlight=False).print(table)
+    print(datasets.root())
+    return 0
+
+
+def list_entries(options: argparse.Namespace) -> int:
+    """Print the names that a configuration may use."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if options.kind == "configs":
+        rows = configs.names()
+    else:
+        from thalnet_mtl.registry import entries
+
+        kind = {"bodies": "body"}.get(options.kind, options.kind.removesuffix("s"))
+        found = entries(kind)
+        rows = {name: (entry.__doc__ or "").partition("\n")[0] for name, entry in found.items()}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    Console(highlight=False).print(table)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a run's network in a form that other programs read."""
+    from thalnet_mtl.export import FORMATS, load_run
+
+    path = FORMATS[options.to](load_run(options.runs), options.out)
+    print(path)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    top = _Parser(prog="thalnet", description="Train, compare and look at ThalNet.")
+    verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(run: Any, name: str = "", **options: Any) -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name or run.__name__,
+            help=run.__doc__,
+            description=run.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    made = verb(train, epilog=_fields(), usage="thalnet train CONFIG [CONFIG ...] [--out DIR]\n"
+                "                     [--section.field value ...]")
+    made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
+    made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
+    made = verb(evaluate)
+    made.add_argument("runs", type=Path, metavar="RUN")
+    made.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    made.add_argument("--batches", type=int, metavar="N", help="at most so many; 0: all")
+    made = verb(compare)
+    made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    made = verb(report)
+    made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    made.add_argument("--out", type=Path, metavar="FILE", help="RUN/report.html")
+    made = verb(data)
+    made.add_argument("action", choices=("fetch", "ls"))
+    made.add_argument("names", nargs="*", metavar="NAME", help="data sets, or all")
+    made = verb(list_entries, "list")
+    made.add_argument("kind", choices=tuple(KINDS))
+    made = verb(export)
+    made.add_argument("runs", type=Path, metavar="RUN")
+    made.add_argument("--to", required=True, choices=("safetensors", "torch", "onnx"))
+    made.add_argument("--out", type=Path, metavar="FILE", help="RUN/export/…")
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors as one line with the closest match, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if match:
+            what = "command" if match[1] == "VERB" else match[1]
+            raise unknown(what, match[2], match[3].replace("'", "").split(", "))
+        match = re.match(r"unrecognized arguments: (\S+)", message)
+        if match:
+            fields = {f"--{name.partition('.')[2]}": f"--{name}" for name, _, _ in _all_fields()}
+            close = get_close_matches(match[1], ["--out", *fields], n=1)
+            hint = f" Did you mean '{fields.get(close[0], close[0])}'?" if close else ""
+            raise UserError(f"unknown argument '{match[1]}'.{hint} See thalnet VERB --help.")
+        raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def _all_fields() -> list[tuple[str, Any, str]]:
+    """Every field of a configuration: name, default, help."""
+    return [
+        (f"{section.name}.{leaf.name}", leaf.default, leaf.metadata["help"])
+        for section in fields(Config)
+        for leaf in fields(getattr(Config(), section.name))
+    ]
+
+
+def _fields() -> str:
+    lines = [f"  --{name}\n      {text} ({default})" for name, default, text in _all_fields()]
+    return "\n".join(["fields and defaults:", *lines])
+
+
+def _show(folders: Sequence[Path]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from thalnet_mtl.report import read_run, table
+
+    columns = ("run", "task", "parameters", "seed", "train", "validation", "test")
+    shown = Table(box=None, pad_edge=False)
+    for name in columns:
+        shown.add_column(name, justify="right" if name in columns[2:] else "left")
+    for row in table([read_run(Path(folder)) for folder in folders]):
+        shown.add_row(*(str(row[name]) for name in columns))
+    Console(highlight=False).print(shown)
+
+
+def _write_report(folders: Sequence[Path], out: Path) -> None:
+    from thalnet_mtl import report
+
+    print(f"report: {report.write([Path(folder) for folder in folders], out)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
