@@ -1,1 +1,45 @@
-"""ThalNet: recurrent modules around a routing center, for one task or many."""
+"""ThalNet: recurrent modules around a routing center, for one task or many.
+
+>>> from thalnet_mtl import ThalNet
+>>> ThalNet(inputs=28, modules=4, features=32).outputs
+32
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thalnet_mtl.body import Body as Body
+    from thalnet_mtl.body import Interface as Interface
+    from thalnet_mtl.checkpoint import load_model as load_model
+    from thalnet_mtl.config import Config as Config
+    from thalnet_mtl.config import UserError as UserError
+    from thalnet_mtl.network import Network as Network
+    from thalnet_mtl.registry import register as register
+    from thalnet_mtl.tasks import RowsTask as RowsTask
+    from thalnet_mtl.tasks import TextTask as TextTask
+    from thalnet_mtl.thalnet import Module as Module
+    from thalnet_mtl.thalnet import ThalNet as ThalNet
+
+# Imported at first use, so that the command line answers without torch.
+_HOMES = {
+    "Body": "body",
+    "Config": "config",
+    "Interface": "body",
+    "Module": "thalnet",
+    "Network": "network",
+    "RowsTask": "tasks",
+    "TextTask": "tasks",
+    "ThalNet": "thalnet",
+    "UserError": "config",
+    "load_model": "checkpoint",
+    "register": "registry",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thalnet_mtl' has no attribute '{name}'")
+    return getattr(import_module(f"thalnet_mtl.{_HOMES[name]}"), name)

@@ -1,6 +1,7 @@
 """What ThalNet is compared with: stacked GRU and LSTM, and an MLP on the flattened input."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ class MLP(Body):
         super().__init__()
         self.inputs, self.outputs, self.window = inputs, features, window
         widths = [inputs * window, *[features] * layers]
-        self.dense = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:]))
+        self.dense = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
 
     def initial(self, xs: Inputs) -> Float[Tensor, "batch window inputs"]:
         return _zeros(xs, len(xs), self.window, self.inputs)

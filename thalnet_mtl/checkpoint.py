@@ -86,8 +86,10 @@ def save_model(folder: Path, network: Network, config: Config, result: dict[str,
     tasks = {name: asdict(network.port(name).task) for name in network.ports}
     content = {"thalnet_mtl": 1, "model": asdict(config.model), "tasks": tasks}
     (part / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-    save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()},
-              part / "model.safetensors")
+    save_file(
+        {k: v.contiguous().cpu() for k, v in network.state_dict().items()},
+        part / "model.safetensors",
+    )
     (part / "README.md").write_text(_card(network, config, result))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)

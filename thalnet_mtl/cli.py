@@ -64,8 +64,8 @@ def train(options: argparse.Namespace) -> int:
     """Train as configured, show the results and write the report."""
     runs = configs.load(options.config, options.flags)
     out = options.out or Path("runs") / run_name(options.config, options.flags)
-    from thalnet_mtl.train import Interrupted, train
     from thalnet_mtl.tracking import Screen
+    from thalnet_mtl.train import Interrupted, train
 
     screen = Screen()
     folders = [out / name if name else out for name in runs]
@@ -93,8 +93,8 @@ def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
-    from thalnet_mtl.export import load_run
     from thalnet_mtl.evaluate import evaluate as score
+    from thalnet_mtl.export import load_run
     from thalnet_mtl.tracking import Screen
 
     run = load_run(options.runs)
@@ -199,8 +199,12 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    made = verb(train, epilog=_fields(), usage="thalnet train CONFIG [CONFIG ...] [--out DIR]\n"
-                "                     [--section.field value ...]")
+    made = verb(
+        train,
+        epilog=_fields(),
+        usage="thalnet train CONFIG [CONFIG ...] [--out DIR]\n"
+        "                     [--section.field value ...]",
+    )
     made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
     made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
     made = verb(evaluate)

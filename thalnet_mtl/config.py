@@ -119,7 +119,8 @@ class Config:
 
 def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
     """Overlay named or given YAML files in order, then flags. One entry a run, '' if only one."""
-    base, runs = Config(), {"": {}}
+    base = Config()
+    runs: dict[str, Any] = {"": {}}
     for name in names:
         tree = _read(name)
         if "runs" in tree:
@@ -136,7 +137,7 @@ def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[s
 
 
 def overlay(config: Any, tree: Any, where: str) -> Any:
-    """A copy of a dataclass with the values of a nested mapping, each checked for type and range."""
+    """A copy of a dataclass with the values of a nested mapping, each checked."""
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected a section of fields, got {tree!r}.")
     known = {f.name: f for f in fields(config)}

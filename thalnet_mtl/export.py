@@ -102,7 +102,7 @@ def to_onnx(run: LoadedRun, out: Path | None) -> Path:
     """The same step as ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
-        raise UserError(f"export to onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
+        raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
     step, path = Step(run.network, run.task.name), _file(run, out, "step.onnx")
@@ -112,6 +112,7 @@ def to_onnx(run: LoadedRun, out: Path | None) -> Path:
     program = torch.onnx.export(
         _program(step, inputs), input_names=names, output_names=outputs, verbose=False
     )
+    assert program is not None
     program.save(path)
     session = onnxruntime.InferenceSession(path)
     feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}

@@ -171,9 +171,7 @@ def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
             options["window"] = steps
         network = Network(make_body(**options))
         for name, task in tasks.items():
-            network.add_task(
-                name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps
-            )
+            network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
         return network
 
     if model.features:

@@ -90,10 +90,8 @@ class FastSoftmaxReading(Reading):
         self.logits = nn.Linear(features, context * center)
 
     def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
-        logits = rearrange(
-            self.logits(features), "batch (context center) -> batch context center", context=self.context
-        )
-        return logits.softmax(-1)
+        pattern = "batch (context center) -> batch context center"
+        return rearrange(self.logits(features), pattern, context=self.context).softmax(-1)
 
 
 @register("reading", "fast_gaussian")

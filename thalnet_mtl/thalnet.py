@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thalnet_mtl.body import Body, Inputs, check_sequence
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.ops import SEQUENCES
+from thalnet_mtl.ops import SEQUENCES, reference
 from thalnet_mtl.registry import lookup, register
 
 
@@ -65,8 +65,10 @@ class Cell(nn.Module):
             seen = [slots[name] for name in slots if name in module.reads]
             self.sees = [k for slot in seen for k in range(slot.start, slot.stop)]
             center = len(self.sees)
-        self.reading = lookup("reading", module.reading)(module.features, center, module.context)
-        self.design = lookup("module", module.module)(
+        self.reading: reference.Reading = lookup("reading", module.reading)(
+            module.features, center, module.context
+        )
+        self.design: reference.Design = lookup("module", module.module)(
             module.context + module.inputs, module.features, module.hidden or module.features
         )
         self.keep = slice(keep, keep + self.design.memory)
@@ -115,25 +117,40 @@ class ThalNet(Body):
         if isinstance(modules, int):
             modules = [
                 Module(
-                    name, features, context or features, inputs * first, last, hidden, module, reading
+                    name=name,
+                    features=features,
+                    context=context or features,
+                    inputs=inputs if first else 0,
+                    output=last,
+                    hidden=hidden,
+                    module=module,
+                    reading=reading,
                 )
                 for name, first, last in _roles(modules)
             ]
         check_modules(modules)
         self.ops = "batched"
-        self.modules_by_name = {module.name: module for module in modules}
-        ends = accumulate(module.features for module in modules)
-        self.slots = {m.name: slice(end - m.features, end) for m, end in zip(modules, ends)}
+        self.modules_by_name = {spec.name: spec for spec in modules}
+        ends = accumulate(spec.features for spec in modules)
+        self.slots = {
+            spec.name: slice(end - spec.features, end)
+            for spec, end in zip(modules, ends, strict=True)
+        }
         self.cells = nn.ModuleDict()
         self.memory = 0
-        for module in modules:
-            cell = Cell(module, self.slots, self.memory)
-            self.cells[module.name] = cell
+        for spec in modules:
+            cell = Cell(spec, self.slots, self.memory)
+            self.cells[spec.name] = cell
             self.memory = cell.keep.stop
-        self.center = sum(module.features for module in modules)
+        self.center = sum(spec.features for spec in modules)
         widths = {module.inputs for module in modules if module.inputs}
         self.inputs = widths.pop() if len(widths) == 1 else 0
         self.outputs = self.width(self.output_modules)
+
+    @property
+    def parts(self) -> list[Cell]:
+        """All modules in the order of their slots."""
+        return [cell for cell in self.cells.values() if isinstance(cell, Cell)]
 
     @property
     def input_modules(self) -> tuple[str, ...]:
@@ -167,16 +184,14 @@ class ThalNet(Body):
         outputs: Sequence[str] | None = None,
     ) -> tuple[Float[Tensor, "batch steps outputs"], State]:
         """As ``Body.forward``; ``outputs`` names the modules whose features are returned."""
-        centers, state = super().forward(
-            xs, state, sub_steps=sub_steps, extra_steps=extra_steps
-        )
+        centers, state = super().forward(xs, state, sub_steps=sub_steps, extra_steps=extra_steps)
         return self.pick(centers, self.output_modules if outputs is None else outputs), state
 
     def run(
         self, xs: Mapping[str, Tensor], state: State
     ) -> tuple[Float[Tensor, "batch time center"], State]:
         """The whole center after every step."""
-        centers, memory = SEQUENCES[self.ops](list(self.cells.values()), xs, *state)
+        centers, memory = SEQUENCES[self.ops](self.parts, xs, *state)
         return centers, State(centers[:, -1], memory)
 
     def pick(
@@ -212,7 +227,7 @@ class ThalNet(Body):
         Dynamic readings have none of their own: they need inputs, and give the mean over the
         batch of the matrix after the last step.
         """
-        cells = list(self.cells.values())
+        cells = self.parts
         center = None
         if any(cell.reading.dynamic for cell in cells):
             if xs is None:

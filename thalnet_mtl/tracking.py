@@ -48,7 +48,7 @@ class RunDirectory:
             raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
         self._check_same(folder / "config.yaml", text)
         write_text(folder / "config.yaml", text)
-        self._metrics = open(folder / "metrics.jsonl", "ab")
+        self._metrics = (folder / "metrics.jsonl").open("ab")
         self._board: Any = None
 
     def _check_same(self, path: Path, text: str) -> None:

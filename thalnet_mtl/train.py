@@ -201,9 +201,7 @@ def _loop(
         screen.advance(run.step)
 
 
-def train_step(
-    run: Run, task: Task, batch: Batch, rate: float, options: TrainConfig
-) -> Tensor:
+def train_step(run: Run, task: Task, batch: Batch, rate: float, options: TrainConfig) -> Tensor:
     """One optimizer step; returns the loss, still on the device."""
     device, bf16 = batch.xs.device.type, options.precision == "bf16"
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
@@ -328,7 +326,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         wishes.append(number)
         signal.signal(number, old[number])
 
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    old: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number in old:
             signal.signal(number, wish)

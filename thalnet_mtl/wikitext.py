@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 _BEGIN = re.compile(rb"<text ")
 _REDIRECT = re.compile(rb"#redirect", re.IGNORECASE)
 _END = re.compile(rb"</text>")
-_TAG = re.compile(rb"<.*>")  # within one line, and only the first: the record's own tag
+_TAG = re.compile(rb"<.*>")  # the one at the end of the record, if it is on one line
 _ENTITIES = ((b"&amp;", b"&"), (b"&lt;", b"<"), (b"&gt;", b">"))
 _MARKUP = tuple(
     (re.compile(pattern), replacement)
@@ -66,7 +66,7 @@ def _records(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _visible(record: bytes) -> bytes:
-    record = _TAG.sub(b"", record, count=1)
+    record = _TAG.sub(b"", record)
     for entity, character in _ENTITIES:
         record = record.replace(entity, character)
     for pattern, replacement in _MARKUP:

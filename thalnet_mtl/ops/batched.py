@@ -8,7 +8,6 @@ composed with the dense layer behind it, ``W (R Φ) = (W R) Φ``. What does not 
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 import torch
 from einops import rearrange
@@ -16,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.ops.reference import Cell, advance
+
+Product = tuple[Tensor, Tensor]  # weight and bias
 
 
 class Group:
@@ -25,9 +26,9 @@ class Group:
         self.cells = cells
         readings = torch.stack([_whole(cell, center) for cell in cells])
         context = readings.shape[1]
-        layers = [[_products(layer) for layer in cell.design.stack] for cell in cells]
+        layers = [[_products(layer) for layer in stack(cell)] for cell in cells]
         first = torch.stack([layer[0][0][0][:, :context] for layer in layers])
-        self.composed = isinstance(cells[0].design.stack[0], nn.Linear)
+        self.composed = isinstance(stack(cells[0])[0], nn.Linear)
         self.read = (first @ readings if self.composed else readings).mT
         self.first = first.mT
         self.projected = _project(cells, xs, context).unbind(0)
@@ -68,10 +69,8 @@ def sequence(
 ) -> tuple[Float[Tensor, "batch time center"], Float[Tensor, "batch memory"]]:
     """As ``reference.sequence``."""
     groups = [Group(equal, xs, center.shape[1]) for equal in equal_cells(cells)]
-    loose = [cell for cell in cells if not stackable(cell)]
-    static = {
-        cell.name: None if cell.reading.dynamic else cell.reading.weights() for cell in loose
-    }
+    loose = [cell for cell in cells if not stack(cell)]
+    static = {cell.name: None if cell.reading.dynamic else cell.reading.weights() for cell in loose}
     time = next(iter(xs.values())).shape[1]
     stacked = [torch.stack([memory[:, cell.keep] for cell in group.cells]) for group in groups]
     memories = {cell.name: memory[:, cell.keep] for cell in loose}
@@ -94,23 +93,22 @@ def sequence(
     return torch.stack(centers, dim=1), last
 
 
-def stackable(cell: Cell) -> bool:
-    """Whether a module can be one of a group: static reading, a stack of known layers."""
-    stack = getattr(cell.design, "stack", None)
-    return not cell.reading.dynamic and isinstance(stack, nn.ModuleList)
+def stack(cell: Cell) -> list[nn.Module]:
+    """The layers of a module that can be one of a group; none of one that cannot."""
+    layers = getattr(cell.design, "stack", None)
+    return list(layers) if isinstance(layers, nn.ModuleList) and not cell.reading.dynamic else []
 
 
 def equal_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The stackable modules, by design and sizes."""
-
-    def signature(cell: Cell) -> str:
-        shapes = [(layer.__class__.__name__, *_shapes(layer)) for layer in cell.design.stack[1:]]
-        first = cell.design.stack[0]
-        head = first.__class__.__name__, len(next(first.parameters())), cell.reading.context
-        return repr((cell.design.__class__.__name__, head, shapes))
-
-    chosen = sorted((cell for cell in cells if stackable(cell)), key=signature)
-    return [list(group) for _, group in groupby(chosen, signature)]
+    """The modules that can be grouped, by design and by the sizes of all but their inputs."""
+    groups: dict[object, list[Cell]] = {}
+    for cell in cells:
+        layers = [(type(layer), [w.shape for w in layer.parameters()]) for layer in stack(cell)]
+        if layers:
+            (first, shapes), *others = layers
+            key = type(cell.design), first, shapes[0][0], cell.reading.context, others
+            groups.setdefault(repr(key), []).append(cell)
+    return list(groups.values())
 
 
 def gru(
@@ -136,10 +134,11 @@ def _whole(cell: Cell, center: int) -> Float[Tensor, "context center"]:
     return weights.new_zeros(len(weights), center).index_copy(1, sees, weights)
 
 
-def _products(layer: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of a layer's products: with its input, and with its memory if it has one."""
+def _products(layer: nn.Module) -> list[Product]:
+    """What a layer multiplies its input by, and its memory if it has one."""
     if isinstance(layer, nn.GRUCell):
         return [(layer.weight_ih, layer.bias_ih), (layer.weight_hh, layer.bias_hh)]
+    assert isinstance(layer, nn.Linear)
     return [(layer.weight, layer.bias)]
 
 
@@ -150,7 +149,7 @@ def _project(
     x = next(iter(xs.values()))
     projected = []
     for cell in cells:
-        weight, bias = _products(cell.design.stack[0])[0]
+        weight, bias = _products(stack(cell)[0])[0]
         if cell.inputs:
             sums = nn.functional.linear(xs[cell.name], weight[:, context:], bias)
         else:
@@ -159,13 +158,7 @@ def _project(
     return torch.stack(projected, dim=1)
 
 
-def _stack(products: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _stack(products: Sequence[Product]) -> Product:
     """Weights (module, inputs, outputs) and biases (module, 1, outputs) of all modules."""
     weights, biases = zip(*products, strict=True)
-    return torch.stack(weights).mT, rearrange(
-        list(biases), "module outputs -> module 1 outputs"
-    )
-
-
-def _shapes(layer: nn.Module) -> list[tuple[int, ...]]:
-    return [tuple(parameter.shape) for parameter in layer.parameters()]
+    return torch.stack(weights).mT, rearrange(list(biases), "module outputs -> module 1 outputs")

@@ -16,7 +16,24 @@ from typing import Protocol
 import torch
 from einops import einsum
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+
+class Reading(Protocol):
+    """R, the same at every step or from the module's features if ``dynamic``."""
+
+    dynamic: bool
+    context: int
+
+    def weights(self, features: Tensor | None = None) -> Tensor: ...
+
+
+class Design(Protocol):
+    """f, from context and task input side by side, and from the module's own memory."""
+
+    memory: int
+
+    def __call__(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Cell(Protocol):
@@ -27,8 +44,8 @@ class Cell(Protocol):
     keep: slice  # of the memory: its recurrent state
     sees: list[int] | None  # positions of the center that it may read, None for all
     inputs: int  # width of its task input, 0 for none
-    reading: nn.Module
-    design: nn.Module
+    reading: Reading
+    design: Design
 
 
 def sequence(
