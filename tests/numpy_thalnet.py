@@ -13,6 +13,14 @@ import numpy as np
 Array = np.ndarray
 Arrays = Mapping[str, Array]
 
+LAYERS = {
+    "ff": ("ff", "ff"),  # the one without a GRU has two dense layers
+    "gru": ("gru",),
+    "ff_gru": ("ff", "gru"),
+    "gru_ff": ("gru", "ff"),
+    "ff_gru_ff": ("ff", "gru", "ff"),
+}
+
 
 class Trace(NamedTuple):
     """What a sequence leaves behind: (batch, time, center), (batch, center), (batch, memory)."""
@@ -33,10 +41,12 @@ def reading_matrix(kind: str, own: Arrays, features: Array, seen: int) -> Array:
     if kind == "weight_norm":  # β W / ‖W‖, one norm of the whole matrix
         return own["scale"] * own["weight"] / np.sqrt(np.sum(own["weight"] ** 2))
     if kind == "weight_norm_rows":  # g_j W_j / ‖W_j‖
-        return np.stack([
-            float(scale.item()) * row / np.sqrt(np.sum(row**2))
-            for scale, row in zip(own["scale"], own["weight"], strict=True)
-        ])
+        return np.stack(
+            [
+                float(scale.item()) * row / np.sqrt(np.sum(row**2))
+                for scale, row in zip(own["scale"], own["weight"], strict=True)
+            ]
+        )
     if kind == "fast_softmax":
         logits = own["logits.weight"] @ features + own["logits.bias"]
         rows = logits.reshape(-1, seen)  # (W φ + b)_jk: context j first, position k second
@@ -45,13 +55,15 @@ def reading_matrix(kind: str, own: Arrays, features: Array, seen: int) -> Array:
         means = own["mean.weight"] @ features + own["mean.bias"]
         raw = own["variance.weight"] @ features + own["variance.bias"]
         variances = np.log(1 + np.exp(raw)) + 1e-3
-        return np.array([
+        return np.array(
             [
-                np.exp(-((k - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
-                for k in range(1, seen + 1)
+                [
+                    np.exp(-((k - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+                    for k in range(1, seen + 1)
+                ]
+                for mean, variance in zip(means, variances, strict=True)
             ]
-            for mean, variance in zip(means, variances, strict=True)
-        ])
+        )
     raise AssertionError(kind)
 
 
@@ -74,7 +86,7 @@ def gru(own: Arrays, x: Array, h: Array) -> Array:
 def design(kind: str, own: Arrays, x: Array, memory: Array) -> tuple[Array, Array]:
     """Features and next memory of one module for one row."""
     kept = memory
-    for depth, layer in enumerate(kind.split("_")):
+    for depth, layer in enumerate(LAYERS[kind]):
         parameters = under(own, f"stack.{depth}.")
         if layer == "ff":
             x = dense(parameters, x)
@@ -85,7 +97,7 @@ def design(kind: str, own: Arrays, x: Array, memory: Array) -> tuple[Array, Arra
 
 def memory_width(module: Any) -> int:
     """A GRU that is the last layer is as wide as the slot, any other as wide as inner layers."""
-    layers = module.module.split("_")
+    layers = LAYERS[module.module]
     if "gru" not in layers:
         return 0
     return module.features if layers[-1] == "gru" else module.hidden or module.features
@@ -123,9 +135,7 @@ def thalnet(
                 reads = names if module.reads is None else [n for n in names if n in module.reads]
                 seen = np.concatenate([before[slots[name]] for name in reads])
                 features = before[slots[module.name]]
-                matrix = reading_matrix(
-                    module.reading, under(own, "reading."), features, len(seen)
-                )
+                matrix = reading_matrix(module.reading, under(own, "reading."), features, len(seen))
                 context = matrix @ seen
                 x = xs[module.name][row, t] if module.name in xs else np.zeros(module.inputs)
                 after[slots[module.name]], keep[keeps[module.name]] = design(

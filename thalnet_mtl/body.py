@@ -108,6 +108,11 @@ def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:
         )
 
 
+def usable(name: str) -> bool:
+    """Whether a part of a network can have this name: a word, and no attribute of a module."""
+    return name.isidentifier() and not hasattr(nn.ModuleDict, name)
+
+
 def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
     """Apply a function to a tensor or to every tensor of a mapping."""
     if isinstance(xs, Mapping):

@@ -265,19 +265,23 @@ def _show(folders: Sequence[Path]) -> None:
 
     from thalnet_mtl.report import read_run, table
 
-    columns = ("run", "task", "parameters", "seed", "train", "validation", "test")
+    rows = table([read_run(folder) for folder in folders])
+    columns = ["run", "task", "parameters", "train", "validation", "test"]
+    if any(row["note"] for row in rows):
+        columns.append("note")
     shown = Table(box=None, pad_edge=False)
     for name in columns:
-        shown.add_column(name, justify="right" if name in columns[2:] else "left")
-    for row in table([read_run(Path(folder)) for folder in folders]):
-        shown.add_row(*(str(row[name]) for name in columns))
+        number = name in ("parameters", "train", "validation", "test")
+        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(row[name] for name in columns))
     Console(highlight=False).print(shown)
 
 
 def _write_report(folders: Sequence[Path], out: Path) -> None:
     from thalnet_mtl import report
 
-    print(f"report: {report.write([Path(folder) for folder in folders], out)}")
+    print(f"report: {report.write(folders, out)}")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ def option(
     default: Any,
     help: str,
     *,
-    low: float = -math.inf,
-    high: float = math.inf,
+    low: float | int = -math.inf,
+    high: float | int = math.inf,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """A field with its default, its line of help and the values that it allows."""
@@ -147,7 +147,8 @@ def overlay(config: Any, tree: Any, where: str) -> Any:
             raise UserError(f"{where}: {unknown('field', key, known)}")
         current = getattr(config, key)
         if is_dataclass(current):
-            changes[key] = overlay(current, value, f"{where}: {key}")
+            inner = where if where.startswith("--") else f"{where}: {key}"
+            changes[key] = overlay(current, value, inner)
         else:
             changes[key] = _check(value, known[key], where)
     return replace(config, **changes)
@@ -195,8 +196,7 @@ def _read(name: str) -> dict[str, Any]:
 def _check(value: Any, known: Any, where: str) -> Any:
     """The value in the field's type, or an error that says what is allowed."""
     kind, allowed = known.type, known.metadata
-    name = known.name if where.startswith("--") else f"{where}: {known.name}"
-    name = where if where.startswith("--") else name
+    name = where if where.startswith("--") else f"{where}: {known.name}"
     try:
         if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
             raise ValueError

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.baselines import MLP
-from thalnet_mtl.body import Body, Interface, check_sequence
+from thalnet_mtl.body import Body, Inputs, Interface, check_sequence, usable
 from thalnet_mtl.config import ModelConfig, UserError, unknown
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.thalnet import ThalNet
+
+BODY = "*"  # where a baseline takes its input; no module can be called that
 
 
 class OneHot(nn.Module):
@@ -57,20 +59,25 @@ class Port(nn.Module):
         elif into or out_of is not None:
             raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
         else:
-            self.encoders["body"] = encoder(task, body.inputs)
+            self.encoders[BODY] = encoder(task, body.inputs)
         self.head = nn.Linear(outputs, task.classes)
 
     def forward(self, body: Body, xs: Tensor, state: Any) -> tuple[Tensor, Any]:
         options: dict[str, Any] = {"sub_steps": self.sub_steps, "extra_steps": self.extra_steps}
-        encoded: Any = {name: encode(xs) for name, encode in self.encoders.items()}
-        if not isinstance(body, ThalNet):
-            encoded = encoded["body"]
-        elif self.out_of is not None:
+        encoded = self.encode(xs)
+        if self.out_of is not None:
             options["outputs"] = self.out_of
         ys, state = body(encoded, state, **options)
         if self.task.target == "last":
             ys = ys[:, -1]
         return self.head(ys), state
+
+    def encode(self, xs: Tensor) -> Inputs:
+        """What the body takes, in the type of its weights: by input module for a ThalNet."""
+        rows = {
+            name: encode(xs).to(self.head.weight.dtype) for name, encode in self.encoders.items()
+        }
+        return rows.get(BODY, rows)
 
 
 class Network(nn.Module):
@@ -106,8 +113,8 @@ class Network(nn.Module):
         """
         if name in self.ports:
             raise UserError(f"the network has a task '{name}' already.")
-        if not name.isidentifier():
-            raise UserError(f"task name '{name}' must be a word.")
+        if not usable(name):
+            raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
         if min(sub_steps, 1 + extra_steps) < 1:
             raise UserError("sub_steps must be at least 1, extra_steps at least 0.")
         if extra_steps and task.target == "every":
@@ -156,8 +163,14 @@ def encoder(task: Interface, width: int) -> nn.Module:
 def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
     """The network that a configuration describes, for tasks by name, within its budget."""
     make_body = lookup("body", model.body)
+    if not make_body.recurrent and any(task.target == "every" for task in tasks.values()):
+        raise UserError(
+            f"model.body {model.body} has one output a sequence; the task wants one at every step."
+        )
     widths = {task.inputs for task in tasks.values()}
     steps = max(task.steps for task in tasks.values())
+    if make_body is MLP and not steps:
+        raise UserError("model.body mlp needs a task whose sequences have a length.")
 
     def make(features: int) -> Network:
         inputs = widths.copy().pop() if len(widths) == 1 else features

@@ -6,6 +6,7 @@ module's own features φ. Registered as ``reading``; a reading of your own has t
 arguments and the same ``weights``.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -111,8 +112,8 @@ class FastGaussianReading(Reading):
         self.register_buffer("positions", torch.arange(1.0, center + 1), persistent=False)
         with torch.no_grad():
             self.mean.bias.copy_((torch.arange(context) + 0.5) * center / context + 0.5)
-            wide = torch.tensor(max(1.0, center / 8) ** 2, dtype=torch.float64)
-            self.variance.bias.fill_(torch.log(torch.expm1(wide)).item())
+            wide = max(1.0, center / 8) ** 2
+            self.variance.bias.fill_(wide + math.log(-math.expm1(-wide)))  # inverse of softplus
 
     def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
         mean = rearrange(self.mean(features), "batch context -> batch context 1")

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.body import Body, Inputs, check_sequence
+from thalnet_mtl.body import Body, Inputs, check_sequence, usable
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.ops import SEQUENCES, reference
+from thalnet_mtl.modules import Design
+from thalnet_mtl.ops import SEQUENCES
+from thalnet_mtl.readings import Reading
 from thalnet_mtl.registry import lookup, register
 
 
@@ -58,17 +60,18 @@ class Cell(nn.Module):
 
     def __init__(self, module: Module, slots: Mapping[str, slice], keep: int):
         super().__init__()
-        self.name, self.inputs, self.slot = module.name, module.inputs, slots[module.name]
+        self.name, self.slot = module.name, slots[module.name]
+        self.inputs, self.context = module.inputs, module.context
         self.sees: list[int] | None = None
         center = max(slot.stop for slot in slots.values())
         if module.reads is not None:
             seen = [slots[name] for name in slots if name in module.reads]
             self.sees = [k for slot in seen for k in range(slot.start, slot.stop)]
             center = len(self.sees)
-        self.reading: reference.Reading = lookup("reading", module.reading)(
+        self.reading: Reading = lookup("reading", module.reading)(
             module.features, center, module.context
         )
-        self.design: reference.Design = lookup("module", module.module)(
+        self.design: Design = lookup("module", module.module)(
             module.context + module.inputs, module.features, module.hidden or module.features
         )
         self.keep = slice(keep, keep + self.design.memory)
@@ -198,6 +201,7 @@ class ThalNet(Body):
         self, centers: Float[Tensor, "batch time center"], names: Sequence[str]
     ) -> Float[Tensor, "batch time features"]:
         """The slots of some modules out of a sequence of centers."""
+        self.width(names)
         return torch.cat([centers[..., self.slots[name]] for name in names], dim=-1)
 
     def check(self, xs: Inputs) -> dict[str, Tensor]:
@@ -250,8 +254,11 @@ def check_modules(modules: Sequence[Module]) -> None:
     """Raise on a set of modules that no net can be built of."""
     names = [module.name for module in modules]
     for module in modules:
-        if not module.name.isidentifier() or names.count(module.name) > 1:
-            raise UserError(f"module name '{module.name}' must be a word, and only once in a net.")
+        if not usable(module.name) or names.count(module.name) > 1:
+            raise UserError(
+                f"module name '{module.name}' must be a word that PyTorch leaves free, and only "
+                f"once in a net."
+            )
         if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
             raise UserError(f"module '{module.name}': features and context must be at least 1.")
         for name in module.reads or ():

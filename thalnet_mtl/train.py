@@ -1,5 +1,6 @@
 """The loop: one task, one network, from the first step or from wherever a run stopped."""
 
+import json
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import RunDirectory, Screen, environment
 
 SMALL_NETWORK = 500_000  # parameters below which a second CPU thread costs more than it brings
+READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 EXPLODED = 100.0  # times the loss of guessing
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -288,9 +290,7 @@ def _finish(
     }
     checkpoint.save_model(folder / "model", run.network, config, result)
     if isinstance(run.network.body, ThalNet):
-        xs = next(task.batches("validation", look.batch, chunk)).xs
-        weights = reading_weights(run.network, task.name, xs)
-        save_file(weights, folder / "model" / "reading_weights.safetensors")
+        _save_readings(run.network, task, folder / "model" / "reading_weights.safetensors")
     metric = task.metric.name
     rows = [("stage", task.name), (0, run.untrained[metric]), (1, scores["test"][metric])]
     text = "".join(f"{stage},{value}\n" for stage, value in rows)
@@ -299,13 +299,15 @@ def _finish(
     return result
 
 
-def reading_weights(network: Network, task: str, xs: Tensor) -> dict[str, Tensor]:
-    """R of every module of a ThalNet; dynamic ones as the mean over a batch of the task."""
+def _save_readings(network: Network, task: Task, path: Path) -> None:
+    """R of every module and the widths of the slots; dynamic ones as the mean over some inputs."""
     assert isinstance(network.body, ThalNet)
+    xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
     with torch.no_grad():
-        encoded = {name: encode(xs) for name, encode in network.port(task).encoders.items()}
-    weights = network.body.reading_weights(encoded)
-    return {name: weight.contiguous().cpu() for name, weight in weights.items()}
+        weights = network.body.reading_weights(network.port(task.name).encode(xs))
+    slots = {name: slot.stop - slot.start for name, slot in network.body.slots.items()}
+    contents = {name: weight.contiguous().cpu() for name, weight in weights.items()}
+    save_file(contents, path, metadata={"slots": json.dumps(slots)})
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thalnet_mtl.modules import Design
 from thalnet_mtl.ops.reference import Cell, advance
 
 Product = tuple[Tensor, Tensor]  # weight and bias
@@ -95,8 +96,8 @@ def sequence(
 
 def stack(cell: Cell) -> list[nn.Module]:
     """The layers of a module that can be one of a group; none of one that cannot."""
-    layers = getattr(cell.design, "stack", None)
-    return list(layers) if isinstance(layers, nn.ModuleList) and not cell.reading.dynamic else []
+    plain = type(cell.design).forward is Design.forward
+    return list(cell.design.stack) if plain and not cell.reading.dynamic else []
 
 
 def equal_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -106,7 +107,7 @@ def equal_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
         layers = [(type(layer), [w.shape for w in layer.parameters()]) for layer in stack(cell)]
         if layers:
             (first, shapes), *others = layers
-            key = type(cell.design), first, shapes[0][0], cell.reading.context, others
+            key = type(cell.design), first, shapes[0][0], cell.context, others
             groups.setdefault(repr(key), []).append(cell)
     return list(groups.values())
 

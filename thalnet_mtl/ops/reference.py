@@ -11,31 +11,18 @@ computes the same thing faster has the signature of ``sequence`` and is tested a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-
-class Reading(Protocol):
-    """R, the same at every step or from the module's features if ``dynamic``."""
-
-    dynamic: bool
-    context: int
-
-    def weights(self, features: Tensor | None = None) -> Tensor: ...
+from thalnet_mtl.modules import Design
+from thalnet_mtl.readings import Reading
 
 
-class Design(Protocol):
-    """f, from context and task input side by side, and from the module's own memory."""
-
-    memory: int
-
-    def __call__(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
+@runtime_checkable
 class Cell(Protocol):
     """A module of the net as the sequence needs it."""
 
@@ -44,6 +31,7 @@ class Cell(Protocol):
     keep: slice  # of the memory: its recurrent state
     sees: list[int] | None  # positions of the center that it may read, None for all
     inputs: int  # width of its task input, 0 for none
+    context: int  # width of what it reads
     reading: Reading
     design: Design
 

@@ -1,0 +1,119 @@
+"""Kill a training run again and again, and compare what comes out with a run left alone.
+
+    python tests/kill_and_resume.py --kills 20 digits --train.steps 3000
+
+Every kill is a SIGKILL at a random moment: while Python starts, while it trains, evaluates, or
+writes a checkpoint. Weights, optimizer moments, random state, metrics and results must end up the
+same to the bit; only times of day may differ.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--window", type=float, default=2.0, help="seconds after the start")
+    options, train = parser.parse_known_args(arguments)
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        alone, killed = Path(folder) / "alone", Path(folder) / "killed"
+        assert start(train, alone).wait() == 0, (Path(folder) / "alone.log").read_text()
+        for kill in range(options.kills):
+            process = start(train, killed)
+            early = moments.random() < 0.2
+            while not early and process.poll() is None and not started(killed):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, options.window))
+            assert process.poll() is None, "the run is too short for so many kills: --train.steps"
+            process.kill()
+            process.wait()
+            (Path(folder) / "killed.log").unlink()
+            print(f"kill {kill + 1}: metrics at {last_step(killed)} steps", flush=True)
+        assert start(train, killed).wait() == 0, (Path(folder) / "killed.log").read_text()
+        different = differences(alone, killed)
+        compared = sorted(flatten(torch.load(alone / "checkpoint" / "last.pt", weights_only=True)))
+    print(f"{options.kills} kills, {len(compared)} values of the checkpoint compared to the bit")
+    print("\n".join(different) or "no difference")
+    return 1 if different else 0
+
+
+def start(train: list[str], out: Path) -> subprocess.Popen[bytes]:
+    """The training command in a process of its own, its output beside the run."""
+    command = [sys.executable, "-m", "thalnet_mtl.cli", "train", *train, "--out", str(out)]
+    with out.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def started(out: Path) -> bool:
+    """Whether the process has said its first word: it is training."""
+    return out.with_suffix(".log").stat().st_size > 0
+
+
+def last_step(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between two finished runs, times of day aside."""
+    found = []
+    for name in ("last.pt", "best.pt"):
+        a, b = (
+            flatten(torch.load(run / "checkpoint" / name, weights_only=True))
+            for run in (one, other)
+        )
+        same = a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        found += (
+            [] if same else [f"{name} differs in {[k for k in a if not equal(a[k], b.get(k))]}"]
+        )
+    a, b = (metrics(run / "metrics.jsonl") for run in (one, other))
+    found += [] if a == b else ["metrics.jsonl differs"]
+    a, b = (timeless(json.loads((run / "result.json").read_text())) for run in (one, other))
+    found += [] if a == b else ["result.json differs"]
+    for name in ("config.yaml", "accuracy_matrix.csv", "model/model.safetensors"):
+        found += [] if (one / name).read_bytes() == (other / name).read_bytes() else [name]
+    return found
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def timeless(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if "seconds" not in key}
+
+
+def flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts and lists by path, times and file sizes left out."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    leaves: dict[str, Any] = {}
+    for key, value in items:
+        where = f"{path}/{key}"
+        if isinstance(value, dict | list | tuple):
+            leaves |= flatten(value, where)
+        elif "seconds" not in where and "metrics_size" not in where:
+            leaves[where] = value
+    return leaves
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    return bool(a == b)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

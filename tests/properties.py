@@ -1,0 +1,173 @@
+"""What several tests share: how close is equal, how nets are drawn, and properties of every kind.
+
+``READINGS``, ``DESIGNS`` and ``BODIES`` come from the registry, so that an installed plug-in gets
+the whole suite.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from thalnet_mtl.registry import entries
+from thalnet_mtl.thalnet import Module, ThalNet
+
+READINGS = list(entries("reading"))
+DESIGNS = list(entries("module"))
+BODIES = list(entries("body"))
+
+# The ones of the paper, for which there is an implementation in NumPy.
+KNOWN_READINGS = ["linear", "weight_norm", "weight_norm_rows", "fast_softmax", "fast_gaussian"]
+KNOWN_DESIGNS = ["ff", "gru", "ff_gru", "gru_ff", "ff_gru_ff"]
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
+
+# The same examples every time: a red test stays red until it is repaired.
+examples = partial(settings, deadline=None, derandomize=True, database=None)
+
+sizes = st.integers(1, 6)
+seeds = st.integers(0, 2**16)
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    """Equal shapes, and a relative L2 error that rounding explains: 1e-12, or 5e-6 in float32."""
+    dtype = actual.dtype if isinstance(actual, Tensor) else torch.float64
+    actual, expected = _array(actual), _array(expected)
+    assert actual.shape == expected.shape
+    error, size = np.linalg.norm(actual - expected), np.linalg.norm(expected)
+    assert error <= TOLERANCE[dtype] * size, f"relative error {error / size:.1e}"
+
+
+def assert_same_gradients(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """The same names, and all gradients together as close as ``assert_close`` asks."""
+    assert actual.keys() == expected.keys()
+    assert all(actual[name].shape == expected[name].shape for name in expected)
+    flat = [torch.cat([tree[name].flatten() for name in expected]) for tree in (actual, expected)]
+    assert_close(*flat)
+
+
+def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by name, zeros for what the loss does not depend on."""
+    if not loss.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf) if gradient is None else gradient
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+    }
+
+
+def gradcheck(function: Callable[..., Any], module: nn.Module, *inputs: Tensor) -> None:
+    """Derivatives of ``function(*inputs)`` by inputs and by all parameters, against differences.
+
+    ``function`` uses ``module``, whose parameters are swapped for the ones that are checked.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    values = [parameter.detach().clone() for parameter in module.parameters()]
+
+    def call(*leaves: Tensor) -> Any:
+        wrapped = _Calls(module, function)
+        swapped = {f"module.{n}": leaf for n, leaf in zip(names, leaves, strict=False)}
+        return torch.func.functional_call(wrapped, swapped, leaves[len(names) :])
+
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (*values, *inputs)]
+    assert torch.autograd.gradcheck(call, leaves)
+
+
+def drawn(make: Callable[[], Any], seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    """A module with parameters away from where they start: scales off 1, biases off 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = make().to(dtype)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normal numbers, the same at every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """A state dict in NumPy."""
+    return {name: value.numpy() for name, value in module.state_dict().items()}
+
+
+def task_inputs(
+    net: ThalNet, batch: int, time: int, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
+    """A sequence for every input module."""
+    return {
+        name: normal(batch, time, net.modules_by_name[name].inputs, seed=seed + k, dtype=dtype)
+        for k, name in enumerate(net.input_modules)
+    }
+
+
+def chain(hops: int, **options: Any) -> list[Module]:
+    """Modules in a row: each reads only the one before, the first gets the input."""
+    names = [f"m{k}" for k in range(hops + 1)]
+    return [
+        Module(
+            name,
+            features=3,
+            context=2,
+            inputs=2 if k == 0 else 0,
+            output=k == hops,
+            reads=(names[max(0, k - 1)],),
+            **options,
+        )
+        for k, name in enumerate(names)
+    ]
+
+
+@st.composite
+def graphs(draw: Any, most: int = 5) -> Sequence[Mapping[str, Any]]:
+    """Arguments of one to five modules, some alike and some that differ in one size or design."""
+    size = st.sampled_from([1, 2, 3, 5])
+    options = {
+        "features": size,
+        "context": size,
+        "hidden": st.sampled_from([0, 1, 4]),
+        "module": st.sampled_from(DESIGNS),
+    }
+    make = {name: draw(values) for name, values in options.items()}
+    other = draw(st.sampled_from(list(options)))
+    makes = [make, {**make, other: draw(options[other])}]
+    count = draw(st.integers(1, most))
+    names = [f"m{k}" for k in range(count)]
+    source, sink = draw(st.sampled_from(names)), draw(st.sampled_from(names))
+    reads = st.none() | st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)
+    return [
+        {
+            "name": name,
+            "inputs": draw(st.sampled_from([1, 3] if name == source else [0, 0, 1, 3])),
+            "output": name == sink or draw(st.booleans()),
+            "reading": draw(st.sampled_from(READINGS)),
+            "reads": draw(reads),
+            **draw(st.sampled_from(makes)),
+        }
+        for name in names
+    ]
+
+
+class _Calls(nn.Module):
+    """A function as the forward pass of a wrapper around the module that it uses."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)

@@ -1,0 +1,111 @@
+from dataclasses import fields, is_dataclass
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thalnet_mtl import config as configs
+from thalnet_mtl.config import Config, UserError, dump, load, overlay
+
+
+def test_every_named_config_loads_and_has_a_line_on_what_it_is():
+    for name, text in configs.names().items():
+        assert len(text) > 10, name
+        assert load([name])
+
+
+def test_configs_flags_and_overlays_win_in_their_order(tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {batch: 1, seed: 1, clip: 1}")
+    (tmp_path / "b.yaml").write_text("train: {batch: 2, seed: 2}")
+    paths = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    train = load(paths, {"train.batch": "3"})[""].train
+    assert (train.batch, train.seed, train.clip) == (3, 2, 1.0)
+
+
+def test_one_file_may_describe_several_runs(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("train: {batch: 9}\nruns: {a: {model: {body: gru}}, b: {train: {batch: 8}}}")
+    runs = load([str(path)], {"train.seed": "5"})
+    assert {name: (c.model.body, c.train.batch, c.train.seed) for name, c in runs.items()} == {
+        "a": ("gru", 9, 5),
+        "b": ("thalnet", 8, 5),
+    }
+
+
+def test_a_dumped_configuration_loads_to_the_same(tmp_path):
+    config = load(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
+    (tmp_path / "config.yaml").write_text(dump(config))
+    assert load([str(tmp_path / "config.yaml")]) == {"": config}
+
+
+def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():
+    leaves = [
+        leaf for section in fields(Config()) for leaf in fields(getattr(Config(), section.name))
+    ]
+    assert len(leaves) < 40
+    assert all(leaf.metadata["help"] for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"train.bach": "1"}, r"--train.bach: unknown field 'bach'.*Did you mean 'batch'"),
+        ({"trian.batch": "1"}, r"unknown field 'trian'.*Did you mean 'train'"),
+        ({"train.batch": "many"}, r"--train.batch: expected a whole number, got 'many'"),
+        ({"train.batch": "1.5"}, r"expected a whole number, got '1.5'"),
+        ({"train.batch": "0"}, r"must be at least 1, got 0"),
+        ({"train.learning_rate": "nan"}, r"expected a number, got 'nan'"),
+        ({"train.learning_rate": "-1"}, r"must be at least 0.0, got -1.0"),
+        ({"train.optimizer": "adamm"}, r"unknown value 'adamm'.*Did you mean 'adam'"),
+        ({"task.permutation": "4294967296"}, r"must be between 0 and 4294967295"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_with_what_is_allowed(flags, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(["digits"], flags)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {}", r"unknown field 'trian'.*Allowed: model, task, train, evaluate"),
+        ("train: {batch: true}", "expected a whole number, got True"),
+        ("train: 3", "train: expected a section of fields, got 3"),
+        ("train: {batch: [1]}", r"expected a whole number, got \[1\]"),
+        ("task: {name: 3}", "expected a word, got 3"),
+        ("a: [", "is not valid YAML"),
+        ("just words", "holds no sections"),
+        ("runs: 3", "'runs' must map names of runs to overlays"),
+        ("runs: {a: {model: {bdy: gru}}}", "run 'a': model: unknown field 'bdy'"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_its_name(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load([str(path)])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_config_names_the_closest():
+    with pytest.raises(UserError, match=r"unknown config 'digit'.*Did you mean 'digits'"):
+        load(["digit"])
+    with pytest.raises(UserError, match=r"no config file 'nowhere/x.yaml'"):
+        load(["nowhere/x.yaml"])
+
+
+@given(st.data())
+def test_yaml_and_flags_give_the_same_configuration(data):
+    section = data.draw(st.sampled_from([f.name for f in fields(Config())]))
+    leaf = data.draw(st.sampled_from(fields(getattr(Config(), section))))
+    values = {int: st.integers(1, 9), float: st.floats(0, 1), str: st.text("abc", min_size=1)}
+    value = data.draw(values[leaf.type])
+    if leaf.metadata["choices"]:
+        value = data.draw(st.sampled_from(leaf.metadata["choices"]))
+    from_yaml = overlay(
+        Config(), yaml.safe_load(yaml.safe_dump({section: {leaf.name: value}})), "x"
+    )
+    assert from_yaml == load([], {f"{section}.{leaf.name}": str(value)})[""]
+    assert not is_dataclass(getattr(getattr(from_yaml, section), leaf.name))

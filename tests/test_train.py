@@ -1,0 +1,269 @@
+import json
+import math
+from pathlib import Path
+
+import kill_and_resume
+import pytest
+import torch
+from toys import toy
+
+from thalnet_mtl import train as training
+from thalnet_mtl.config import Config, TrainConfig, UserError
+from thalnet_mtl.tasks import RowsTask
+from thalnet_mtl.train import Diverged, Interrupted, learning_rate, train
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop as a power cut would, before a step is taken."""
+    real = training.train_step
+
+    def failing(run, *rest):
+        if run.step == step:
+            raise SystemExit
+        return real(run, *rest)
+
+    monkeypatch.setattr(training, "train_step", failing)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adamw"])
+def test_every_optimizer_learns_the_toy_task(tmp_path, optimizer):
+    options = {"optimizer": optimizer, "steps": 300, "learning_rate": 0.03}
+    result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path)
+    assert result["test"]["accuracy"] > 0.8 > result["untrained"]["accuracy"] + 0.2
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(toy(train={"seed": seed}), tmp_path / name)
+    assert kill_and_resume.differences(tmp_path / "a", tmp_path / "b") == []
+    assert kill_and_resume.differences(tmp_path / "a", tmp_path / "c") != []
+
+
+@pytest.mark.parametrize("task", ["toy_rows", "toy_text"])
+@pytest.mark.parametrize("body", ["thalnet", "gru", "lstm"])
+def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
+    tmp_path, monkeypatch, task, body
+):
+    config = toy(task={"name": task}, model={"body": body, "features": 6}, train={"clip": 0.1})
+    train(config, tmp_path / "whole")
+    for step in (3, 27, 41):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            interrupt_at(step, patch)
+            train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut")
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(capfd):
+    command = ["digits", "--train.steps=1500", "--evaluate.checkpoint_every=10"]
+    assert kill_and_resume.main(["--kills", "2", "--window", "1", *command]) == 0
+
+
+def test_text_carries_its_state_from_chunk_to_chunk_and_forgets_it_with_the_epoch(
+    tmp_path, monkeypatch
+):
+    seen = []
+    real = training.train_step
+
+    def watching(run, task, batch, *rest):
+        seen.append((batch.fresh, run.state is None or run.state.center.abs().sum().item()))
+        return real(run, task, batch, *rest)
+
+    monkeypatch.setattr(training, "train_step", watching)
+    train(toy(task={"name": "toy_text"}), tmp_path)
+    epoch = 199 // 7  # (2,000 - 1) // 10 places, chunks of 7
+    assert [fresh for fresh, _ in seen] == [step % epoch == 0 for step in range(60)]
+    assert all(carried > 0 for fresh, carried in seen[1:])
+
+
+def test_the_run_directory_holds_what_was_promised(tmp_path):
+    result = train(toy(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        *("config.yaml", "metrics.jsonl", "accuracy_matrix.csv", "result.json"),
+        *("environment.json", "checkpoint", "model", "tensorboard"),
+    }
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert result["parameters"]["total"] == result["parameters"]["trainable"] > 0
+    matrix = (tmp_path / "accuracy_matrix.csv").read_text().split()
+    assert matrix[0] == "stage,toy_rows"
+    assert float(matrix[1].split(",")[1]) == result["untrained"]["accuracy"]
+    assert float(matrix[2].split(",")[1]) == result["test"]["accuracy"]
+    logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
+    assert logged == [8, 16, 24, 32, 40, 48, 56, 60]
+    assert not list(tmp_path.rglob(".*.tmp")) and not list(tmp_path.glob(".model*"))
+
+
+def test_the_best_weights_by_validation_are_kept_and_reported(tmp_path):
+    config = toy(train={"learning_rate": 0.3, "steps": 120})
+    result = train(config, tmp_path)
+    scores = {
+        x["step"]: x["value"]
+        for x in lines(tmp_path)
+        if (x["split"], x["metric"]) == ("validation", "accuracy")
+    }
+    assert result["validation"]["accuracy"] == max(scores.values())
+    assert result["best_step"] == min(k for k, v in scores.items() if v == max(scores.values()))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
+    result = train(toy(), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(training, "train_step", None)
+    assert train(toy(), tmp_path) == result
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_directory_of_another_configuration_is_refused_and_left_alone(tmp_path):
+    train(toy(), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"another configuration; this one has 'batch: 11'"):
+        train(toy(train={"batch": 11}), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e30])
+def test_divergence_names_step_and_task_and_keeps_the_last_good_checkpoint(tmp_path, rate):
+    calm = toy(model={"reading": "linear", "module": "ff"})
+    wild = toy(
+        model={"reading": "linear", "module": "ff"},
+        train={"learning_rate": rate, "warmup": 0, "optimizer": "adam"},
+        evaluate={"log_every": 7},
+    )
+    train(calm, tmp_path / "calm")
+    with pytest.raises(Diverged, match=r"at step \d+ of task 'toy_rows'.*learning_rate"):
+        train(wild, tmp_path / "wild")
+    for path in (tmp_path / "wild" / "checkpoint").glob("*.pt"):
+        weights = torch.load(path, weights_only=True)["network"]
+        assert all(weight.isfinite().all() for weight in weights.values())
+    assert not (tmp_path / "wild" / "result.json").exists()
+
+
+def test_a_wish_to_stop_saves_the_very_step(tmp_path, monkeypatch):
+    real = training.train_step
+
+    def stopping(run, *rest):
+        if run.step == 32:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+        return real(run, *rest)
+
+    monkeypatch.setattr(training, "train_step", stopping)
+    with pytest.raises(Interrupted, match="stopped at step 33 of 60, saved"):
+        train(toy(), tmp_path)
+    saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert saved["step"] == 33
+
+
+def test_bf16_narrows_products_but_not_state_or_weights(tmp_path):
+    config = toy(task={"name": "toy_text"}, train={"precision": "bf16"})
+    train(config, tmp_path)
+    saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert {part.dtype for part in saved["state"]} == {torch.float32}
+    assert {weight.dtype for weight in saved["network"].values()} == {torch.float32}
+    full = toy(task={"name": "toy_text"})
+    train(full, tmp_path / "fp32")
+    other = torch.load(tmp_path / "fp32" / "checkpoint" / "last.pt", weights_only=True)
+    assert not torch.equal(saved["losses"], other["losses"])
+    torch.testing.assert_close(saved["losses"], other["losses"], rtol=0.05, atol=0.05)
+
+
+def test_the_schedule_is_the_one_of_torch():
+    options = TrainConfig(learning_rate=0.5, schedule="cosine", warmup=4)
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=16)
+    rates = [learning_rate(step, 20, options) for step in range(20)]
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    for rate in rates[4:]:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    assert learning_rate(7, 20, TrainConfig(learning_rate=0.5)) == 0.5
+
+
+def test_the_learning_rate_reaches_the_optimizer(tmp_path):
+    config = toy(train={"schedule": "cosine", "warmup": 10})
+    train(config, tmp_path)
+    logged = {x["step"]: x["value"] for x in lines(tmp_path) if x["metric"] == "learning_rate"}
+    assert logged[8] == pytest.approx(0.01 * 8 / 10)
+    assert logged[60] == pytest.approx(0.005 * (1 + math.cos(math.pi * 49 / 50)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (toy(train={"batch": 301}), "batch 301 is larger than the 300 sequences of toy_rows"),
+        (toy(task={"name": "toy_row"}), r"unknown task 'toy_row'.*Did you mean 'toy_rows'"),
+        (toy(model={"module": "ffgru"}), r"unknown module 'ffgru'.*Did you mean 'ff_gru'"),
+        (toy(model={"reading": "gaussian"}), r"unknown reading 'gaussian'.*'fast_gaussian'"),
+        (toy(model={"body": "thalnett"}), r"unknown body 'thalnett'.*'thalnet'"),
+        (toy(model={"features": 500}), r"over model.budget 50,000"),
+        (toy(model={"features": 0, "budget": 30}), "model.budget 30 is too small"),
+        (toy(model={"features": 0, "budget": 0}), "both are 0"),
+        (toy(task={"name": "toy_text"}, train={"chunk": 999}), "too few for batch 10"),
+        (toy(task={"name": "toy_text"}, model={"extra_steps": 1}), "extra_steps.*every step"),
+        (toy(task={"name": "toy_text"}, model={"body": "mlp"}), "one output a sequence"),
+        (toy(train={"device": "cuda"}), "no GPU"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    tmp_path, config: Config, message: str
+):
+    if "GPU" in message and torch.cuda.is_available():
+        config = toy(train={"batch": 301})
+        message = "batch 301"
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(toy(), tmp_path / "a")
+    train(toy(model={"features": 7}), tmp_path / "b")
+    (tmp_path / "a" / "result.json").unlink()
+    (tmp_path / "b" / "checkpoint" / "last.pt").rename(tmp_path / "a" / "checkpoint" / "last.pt")
+    with pytest.raises(UserError, match=r"another network: 'body.cells.*' is \(\d+, \d+\) in the"):
+        train(toy(), tmp_path / "a")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage"])
+def test_a_damaged_checkpoint_is_one_line_and_not_overwritten(tmp_path, damage):
+    train(toy(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    path = tmp_path / "checkpoint" / "last.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] if damage == "truncate" else b"garbage" * 99)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"last.pt is damaged and cannot be read"):
+        train(toy(), tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write to .*file/run: Not a directory"):
+        train(toy(), tmp_path / "file" / "run")
+
+
+def test_two_processes_do_not_write_to_one_run(tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(UserError, match="another process is writing"),
+    ):
+        train(toy(), tmp_path / "run")
+
+
+def test_nan_in_the_input_is_refused():
+    xs = torch.zeros(5, 4, 3)
+    xs[2, 1, 1] = torch.nan
+    data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
+    with pytest.raises(UserError, match="task 'mine', train: the inputs hold NaN"):
+        RowsTask("mine", (4, 3), 2, lambda: data).to("cpu")

