@@ -407,7 +407,7 @@ def test_an_mlp_has_no_output_at_every_step():
 
 def test_an_mlp_needs_to_know_how_long_sequences_are():
     stream = Interface(inputs=28, classes=10)
-    with pytest.raises(UserError, match="mlp needs a task .* length") as error:
+    with pytest.raises(UserError, match=r"mlp needs a task .* length") as error:
         build(ModelConfig(body="mlp", features=4), {"stream": stream})
     one_line(error)
 

@@ -24,6 +24,7 @@ def test_a_package_of_a_user_is_imported_before_the_first_look_up(monkeypatch):
         def load(self):
             monkeypatch.setitem(registry._entries["reading"], "theirs", object)
 
+    registry._load_plugins.cache_clear()
     monkeypatch.setattr(
         registry, "entry_points", lambda group: [Plugin()] if group == "thalnet_mtl" else []
     )

@@ -72,6 +72,7 @@ class Body(nn.Module):
             extra_steps: steps without input at the end, for what was read to settle. Their
                 outputs follow those of the inputs.
         """
+        check_pace(sub_steps, extra_steps)
         xs = self.check(xs)
         if state is None:
             state = self.initial(xs)
@@ -108,9 +109,18 @@ def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:
         )
 
 
+def check_pace(sub_steps: int, extra_steps: int) -> None:
+    """Raise unless every input is shown at least once."""
+    if sub_steps < 1 or extra_steps < 0:
+        raise UserError(
+            f"sub_steps must be at least 1 and extra_steps at least 0, got {sub_steps} and "
+            f"{extra_steps}."
+        )
+
+
 def usable(name: str) -> bool:
     """Whether a part of a network can have this name: a word, and no attribute of a module."""
-    return name.isidentifier() and not hasattr(nn.ModuleDict, name)
+    return name.isidentifier() and not hasattr(nn.ModuleDict(), name)
 
 
 def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

@@ -70,7 +70,7 @@ def load_weights(network: Network, weights: dict[str, torch.Tensor], path: Path)
     missing = sorted(own.keys() - weights.keys()) + sorted(weights.keys() - own.keys())
     changed = [name for name in own if name in weights and own[name].shape != weights[name].shape]
     if missing or changed:
-        name = (changed or missing)[0]
+        name = (missing or changed)[0]
         here, there = (tuple(w[name].shape) if name in w else "absent" for w in (own, weights))
         raise UserError(
             f"{path} holds another network: '{name}' is {there} in the file, {here} here."

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from thalnet_mtl.network import Network, build
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
 
-BATCH = 3  # of the check; the programs take any
+TRACED, CHECKED = 3, 5  # batches: a program takes any, so it is checked on another
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,15 @@ class Step(nn.Module):
         logits = logits.flatten(0, -2)
         return (logits, carried) if self.kind is Tensor else (logits, *carried)
 
-    def example(self) -> tuple[Tensor, ...]:
+    def example(self, batch: int) -> tuple[Tensor, ...]:
         """An input and a state that no symmetry makes easy."""
         task = self.network.port(self.task).task
         generator = torch.Generator().manual_seed(0)
         if task.tokens:
-            x = torch.randint(task.inputs, (BATCH,), generator=generator)
+            x = torch.randint(task.inputs, (batch,), generator=generator)
         else:
-            x = torch.rand(BATCH, task.inputs, generator=generator)
-        zeros = self.network.body.initial(torch.zeros(BATCH, 1, 1))
+            x = torch.rand(batch, task.inputs, generator=generator)
+        zeros = self.network.body.initial(torch.zeros(batch, 1, 1))
         parts = [zeros] if self.kind is Tensor else list(zeros)
         return x, *(torch.rand(part.shape, generator=generator) - 0.5 for part in parts)
 
@@ -85,15 +86,16 @@ def to_safetensors(run: LoadedRun, out: Path | None) -> Path:
         raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
     shutil.copytree(source, folder, dirs_exist_ok=True)
     step, again = (Step(n, run.task.name) for n in (run.network, checkpoint.load_model(folder)))
-    _check(step(*step.example()), again(*step.example()), "safetensors", exact=True)
+    inputs = step.example(CHECKED)
+    _check(step(*inputs), again(*inputs), "safetensors", exact=True)
     return folder
 
 
 def to_torch(run: LoadedRun, out: Path | None) -> Path:
     """A ``torch.export`` program of one streaming step, for any batch."""
     step, path = Step(run.network, run.task.name), _file(run, out, "step.pt2")
-    inputs = step.example()
-    torch.export.save(_program(step, inputs), path)
+    inputs = step.example(CHECKED)
+    torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
     return path
 
@@ -106,11 +108,11 @@ def to_onnx(run: LoadedRun, out: Path | None) -> Path:
     import onnxruntime
 
     step, path = Step(run.network, run.task.name), _file(run, out, "step.onnx")
-    inputs = step.example()
+    inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]
     program = torch.onnx.export(
-        _program(step, inputs), input_names=names, output_names=outputs, verbose=False
+        _program(step), input_names=names, output_names=outputs, verbose=False
     )
     assert program is not None
     program.save(path)
@@ -127,10 +129,14 @@ FORMATS: dict[str, Callable[[LoadedRun, Path | None], Path]] = {
 }
 
 
-def _program(step: Step, inputs: tuple[Tensor, ...]) -> Any:
+def _program(step: Step) -> Any:
+    inputs = step.example(TRACED)
     batch = torch.export.Dim("batch", min=1)
     shapes = {"x": {0: batch}, "state": tuple({0: batch} for _ in inputs[1:])}
-    return torch.export.export(step, inputs, dynamic_shapes=shapes)
+    with warnings.catch_warnings():
+        # nn.GRU and nn.LSTM keep a list of their weights beside the weights themselves.
+        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
+        return torch.export.export(step, inputs, dynamic_shapes=shapes)
 
 
 def _file(run: LoadedRun, out: Path | None, name: str) -> Path:

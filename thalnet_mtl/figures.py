@@ -20,8 +20,8 @@ from jaxtyping import Float
 
 from thalnet_mtl.metrics import Metric
 
-Curve = Float[np.ndarray, "point 3"]  # columns: step, seconds of training, value
-Weight = Float[np.ndarray, "context center"]
+Curve = Float[np.ndarray, "_ 3"]  # columns: step, seconds of training, value
+Weight = Float[np.ndarray, "_ center"]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 DASHES: tuple[tuple[int, ...], ...] = ((), (5, 2), (1, 2), (5, 2, 1, 2))

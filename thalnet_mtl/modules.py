@@ -2,8 +2,8 @@
 
 A design is a short stack of dense and GRU layers, read off its name: ``ff_gru`` is a dense layer
 under a GRU. The last layer's output is what the module writes to the center, its features φ.
-Registered as ``module``; a design of your own has the same three arguments, the attribute
-``memory`` and the same ``forward``.
+Registered as ``module``; a design of your own is a ``Design`` with the same three arguments, its
+own ``memory`` and its own ``forward``.
 """
 
 from typing import ClassVar

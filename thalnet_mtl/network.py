@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.baselines import MLP
-from thalnet_mtl.body import Body, Inputs, Interface, check_sequence, usable
+from thalnet_mtl.body import Body, Inputs, Interface, check_pace, check_sequence, usable
 from thalnet_mtl.config import ModelConfig, UserError, unknown
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.thalnet import ThalNet
@@ -115,8 +115,7 @@ class Network(nn.Module):
             raise UserError(f"the network has a task '{name}' already.")
         if not usable(name):
             raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
-        if min(sub_steps, 1 + extra_steps) < 1:
-            raise UserError("sub_steps must be at least 1, extra_steps at least 0.")
+        check_pace(sub_steps, extra_steps)
         if extra_steps and task.target == "every":
             raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
         if not self.body.recurrent and (task.target == "every" or sub_steps > 1 or extra_steps):

@@ -2,8 +2,8 @@
 
 Every reading is a matrix R that turns what a module may see of the center Φ into its context,
 ``c = R Φ``. Static readings learn R itself; dynamic ones compute it anew at every step from the
-module's own features φ. Registered as ``reading``; a reading of your own has the same three
-arguments and the same ``weights``.
+module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``, with
+the same three arguments and its own ``weights`` and ``dynamic``.
 """
 
 import math

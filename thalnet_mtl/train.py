@@ -176,7 +176,8 @@ def _loop(
         run.step += 1
         done = run.step == total
         logs, looks = run.step % window == 0 or done, run.step % every == 0 or done
-        saves = run.step % save_every == 0 or looks or stopped()
+        stops = stopped() and not done
+        saves = run.step % save_every == 0 or looks or stops
         if logs or saves:
             mean = check_losses(run, task, window)
         run.train_seconds += time.monotonic() - begin
@@ -198,7 +199,7 @@ def _loop(
         run.seconds += time.monotonic() - begin
         if saves:
             run.save(path / "last.pt", directory.size)
-        if stopped() and not done:
+        if stops:
             raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
         screen.advance(run.step)
 
