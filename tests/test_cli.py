@@ -185,6 +185,7 @@ def test_compare_puts_runs_side_by_side(capsys, run):
     ]
     assert [line.split()[0] for line in lines[1:]] == ["run", "other"]
     assert "better" not in out
+    assert call(capsys, "compare", str(run.parent))[1].splitlines()[0] == lines[0]
 
 
 def test_report_writes_where_it_is_told(capsys, run):

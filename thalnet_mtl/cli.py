@@ -117,13 +117,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Print runs side by side."""
-    _show(options.runs)
+    _show(_runs(options.runs))
     return 0
 
 
 def report(options: argparse.Namespace) -> int:
     """Write one HTML file on one or several runs."""
-    _write_report(options.runs, options.out or options.runs[0] / "report.html")
+    _write_report(_runs(options.runs), options.out or options.runs[0] / "report.html")
     return 0
 
 
@@ -257,6 +257,15 @@ def _all_fields() -> list[tuple[str, Any, str]]:
 def _fields() -> str:
     lines = [f"  --{name}\n      {text} ({default})" for name, default, text in _all_fields()]
     return "\n".join(["fields and defaults:", *lines])
+
+
+def _runs(folders: Sequence[Path]) -> list[Path]:
+    """Run directories; a folder that is none but holds some stands for those."""
+    found = []
+    for folder in folders:
+        inside = sorted(path.parent for path in folder.glob("*/config.yaml"))
+        found += [folder] if (folder / "config.yaml").exists() or not inside else inside
+    return found
 
 
 def _show(folders: Sequence[Path]) -> None:

@@ -102,7 +102,7 @@ class RowsTask(Task):
         rows: tuple[int, int],
         classes: int,
         load: Callable[[], Mapping[str, object]],
-        scale: float = 255.0,
+        scale: float | int = 255,
     ):
         super().__init__(name, Interface(rows[1], classes, steps=rows[0]), load)
         self.scale = scale

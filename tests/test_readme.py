@@ -1,0 +1,39 @@
+"""The README promises nothing that does not run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from toys import toy
+
+from thalnet_mtl import config as configs
+from thalnet_mtl import registry
+from thalnet_mtl.train import train
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readme_is_short_and_its_first_example_runs(capsys):
+    assert len(README.splitlines()) < 150
+    exec(EXAMPLES[0], {})
+    assert "torch.Size([8, 100, 256])" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reading", ["uniform"])
+def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch, reading):
+    for kind in registry._entries:
+        monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
+    exec(EXAMPLES[1], {"__name__": "my_package.my_module"})
+    options = {"steps": 200, "batch": 10, "learning_rate": 0.01}
+    config = toy(task={"name": "coin"}, model={"reading": reading}, train=options)
+    assert train(config, tmp_path)["test"]["accuracy"] > 0.9
+
+
+def test_every_command_of_the_readme_names_what_exists():
+    for name in re.findall(r"thalnet train ([\w/ ]+?)(?: +--|  |\n| *#)", README):
+        for config in name.split():
+            assert config in configs.names()
+    for kind in ("task", "module", "reading"):
+        for name in registry.entries(kind):
+            assert f"`{name}`" in README or name.startswith(("toy_", "uniform", "coin"))
