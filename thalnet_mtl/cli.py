@@ -96,12 +96,14 @@ def evaluate(options: argparse.Namespace) -> int:
     from thalnet_mtl.evaluate import evaluate as score
     from thalnet_mtl.export import load_run
     from thalnet_mtl.tracking import Screen
+    from thalnet_mtl.train import choose_device
 
     run = load_run(options.runs)
-    screen = Screen()
+    screen, device = Screen(), choose_device(run.config.train.device)
     if run.task.source:
         screen.fetch(run.task.source)
-    run.task.to("cpu")
+    run.task.to(device)
+    run.network.to(device)
     look, chunk = run.config.evaluate, run.config.train.chunk
     batches = look.batches if options.batches is None else options.batches
     values = score(run.network, run.task, options.split, look.batch, chunk, batches)

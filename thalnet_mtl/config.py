@@ -159,6 +159,15 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
+def flatten(config: Config) -> dict[str, Any]:
+    """Values by ``section.field``."""
+    return {
+        f"{section}.{name}": value
+        for section, values in asdict(config).items()
+        for name, value in values.items()
+    }
+
+
 def names() -> dict[str, str]:
     """The configs that come with the package, each with the comment on its first line."""
     folder = _folder()

@@ -37,7 +37,6 @@ class RunDirectory:
 
     def __init__(self, folder: Path, config: Config):
         self.folder = folder
-        text = configs.dump(config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(folder / ".lock")
@@ -46,22 +45,14 @@ class RunDirectory:
             raise UserError(f"another process is writing to {folder}.") from None
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
-        self._check_same(folder / "config.yaml", text)
-        write_text(folder / "config.yaml", text)
+        try:
+            _check_same(folder, config)
+        except UserError:
+            self.lock.release()
+            raise
+        write_text(folder / "config.yaml", configs.dump(config))
         self._metrics = (folder / "metrics.jsonl").open("ab")
         self._board: Any = None
-
-    def _check_same(self, path: Path, text: str) -> None:
-        if not path.exists():
-            return
-        old, new = path.read_text().splitlines(), text.splitlines()
-        different = [f"'{b.strip()}'" for b in new if b not in old]
-        if different:
-            self.lock.release()
-            raise UserError(
-                f"{self.folder} holds a run of another configuration; this one has "
-                f"{', '.join(different[:3])}. Give --out DIR, or delete that folder."
-            )
 
     def rewind(self, size: int) -> None:
         """Forget what was logged after the metrics had this many bytes."""
@@ -97,6 +88,22 @@ class RunDirectory:
         if self._board is not None:
             self._board.close()
         self.lock.release()
+
+
+def _check_same(folder: Path, config: Config) -> None:
+    """Raise if the folder holds a run of another configuration, and say what differs."""
+    if not (folder / "config.yaml").exists():
+        return
+    [old] = configs.load([str(folder / "config.yaml")]).values()
+    there, here = configs.flatten(old), configs.flatten(config)
+    different = [
+        f"{key} {here[key]}, there {there[key]}" for key in here if here[key] != there[key]
+    ]
+    if different:
+        raise UserError(
+            f"{folder} holds a run of another configuration: {'; '.join(different[:3])}. Give "
+            f"--out DIR, or delete that folder."
+        )
 
 
 def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:
