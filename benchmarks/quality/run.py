@@ -4,7 +4,8 @@
 
 Every run is one process of ``thalnet train``; runs that are finished are not repeated, and one that
 was interrupted goes on where it stopped. Results go to ``results/`` as they come, one JSON file a
-run, and the table of ``README.md`` is made from those files alone.
+run, and the tables of both READMEs are made from
+those files alone (``--seeds`` without a number makes only the tables).
 """
 
 import argparse
@@ -19,7 +20,8 @@ from statistics import mean
 HERE = Path(__file__).parent
 TASKS = {"permuted_mnist": "permuted MNIST", "cifar10": "CIFAR-10 by rows"}
 BODIES = {"thalnet": "ThalNet, 4 modules", "gru": "GRU, 4 layers"}
-MARKS = "<!-- table -->", "<!-- end of table -->"
+MARKS = "<!-- results -->", "<!-- end of results -->"
+READMES = HERE / "README.md", HERE.parents[1] / "README.md"
 
 
 def train(task: str, body: str, seed: int, epochs: int, runs: Path) -> None:
@@ -103,10 +105,15 @@ def main() -> None:
         ]
     for job in jobs:
         job.result()
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(MARKS[0])
+    for readme in READMES:
+        readme.write_text(with_table(readme.read_text(), table()))
+
+
+def with_table(text: str, table: str) -> str:
+    """A README with the table between its marks."""
+    before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
-    readme.write_text(f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}")
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"
 
 
 if __name__ == "__main__":
