@@ -8,9 +8,10 @@ import torch
 from toys import toy
 
 from thalnet_mtl import train as training
-from thalnet_mtl.config import Config, TrainConfig, UserError
+from thalnet_mtl.config import Config, UserError
+from thalnet_mtl.run import prepare
 from thalnet_mtl.tasks import RowsTask
-from thalnet_mtl.train import Diverged, Interrupted, learning_rate, train
+from thalnet_mtl.train import Diverged, Interrupted, train
 
 
 def lines(folder: Path) -> list[dict]:
@@ -69,9 +70,9 @@ def test_text_carries_its_state_from_chunk_to_chunk_and_forgets_it_with_the_epoc
     seen = []
     real = training.train_step
 
-    def watching(run, task, batch, *rest):
+    def watching(run, batch, *rest):
         seen.append((batch.fresh, run.state is None or run.state.center.abs().sum().item()))
-        return real(run, task, batch, *rest)
+        return real(run, batch, *rest)
 
     monkeypatch.setattr(training, "train_step", watching)
     train(toy(task={"name": "toy_text"}), tmp_path)
@@ -174,17 +175,20 @@ def test_bf16_narrows_products_but_not_state_or_weights(tmp_path):
 
 
 def test_the_schedule_is_the_one_of_torch():
-    options = TrainConfig(learning_rate=0.5, schedule="cosine", warmup=4)
-    parameter = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    config = toy(train={"learning_rate": 0.5, "schedule": "cosine", "warmup": 4, "steps": 20})
+    run = prepare(config, fetch=print)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=16)
-    rates = [learning_rate(step, 20, options) for step in range(20)]
+    rates = []
+    for run.step in range(20):
+        rates.append(run.rate())
     assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
     for rate in rates[4:]:
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
         optimizer.step()
         schedule.step()
-    assert learning_rate(7, 20, TrainConfig(learning_rate=0.5)) == 0.5
+    run.config = toy(train={"learning_rate": 0.5})
+    assert run.rate() == 0.5
 
 
 def test_the_learning_rate_reaches_the_optimizer(tmp_path):

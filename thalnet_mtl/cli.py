@@ -95,8 +95,8 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
     from thalnet_mtl.export import load_run
+    from thalnet_mtl.run import choose_device
     from thalnet_mtl.tracking import Screen
-    from thalnet_mtl.train import choose_device
 
     run = load_run(options.runs)
     screen, device = Screen(), choose_device(run.config.train.device)

@@ -2,12 +2,10 @@
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,15 @@ from torch.nn import functional as F
 
 from thalnet_mtl import checkpoint, data
 from thalnet_mtl.body import map_state
-from thalnet_mtl.config import Config, RunError, TrainConfig, UserError
-from thalnet_mtl.evaluate import evaluate
-from thalnet_mtl.network import Network, build, parameters
-from thalnet_mtl.registry import lookup
-from thalnet_mtl.tasks import Batch, Task
+from thalnet_mtl.config import Config, RunError
+from thalnet_mtl.network import parameters
+from thalnet_mtl.run import Run, prepare
+from thalnet_mtl.tasks import Batch
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import RunDirectory, Screen, environment
 
-SMALL_NETWORK = 500_000  # parameters below which a second CPU thread costs more than it brings
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 EXPLODED = 100.0  # times the loss of guessing
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": torch.optim.RMSprop,
-    "adam": lambda *args, **options: torch.optim.Adam(*args, fused=True, **options),
-    "adamw": lambda *args, **options: torch.optim.AdamW(*args, fused=True, **options),
-}
 
 
 class Diverged(RunError):
@@ -43,63 +33,6 @@ class Diverged(RunError):
 
 class Interrupted(RunError):
     """The user asked to stop; everything is saved."""
-
-
-@dataclass
-class Run:
-    """All that changes while training, and so all that a checkpoint holds."""
-
-    network: Network
-    optimizer: torch.optim.Optimizer
-    losses: Tensor  # of the steps since the last line of the log
-    step: int = 0
-    state: Any = None
-    best: float | None = None
-    best_step: int = 0
-    untrained: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-
-    def save(self, path: Path, metrics_size: int) -> None:
-        """Write a checkpoint."""
-        rng = [torch.get_rng_state()]
-        if torch.cuda.is_available():
-            rng.append(torch.cuda.get_rng_state())
-        content = {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "losses": self.losses,
-            "state": self.state if isinstance(self.state, Tensor | None) else list(self.state),
-            "best": self.best,
-            "best_step": self.best_step,
-            "untrained": self.untrained,
-            "seconds": self.seconds,
-            "train_seconds": self.train_seconds,
-            "rng": rng,
-            "metrics_size": metrics_size,
-        }
-        checkpoint.save(path, content)
-
-    def restore(self, path: Path, device: torch.device) -> int:
-        """Read a checkpoint; returns the size that the metrics had."""
-        content = checkpoint.load(path)
-        checkpoint.load_weights(self.network, content["network"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        for name in ("step", "best", "best_step", "untrained", "seconds", "train_seconds"):
-            setattr(self, name, content[name])
-        self.losses.copy_(content["losses"])
-        saved = content["state"]
-        if isinstance(saved, list):
-            body = self.network.body
-            kind = type(body.initial(torch.zeros(1, 1, 1)))
-            self.state = kind(*(part.to(device) for part in saved))
-        else:
-            self.state = saved if saved is None else saved.to(device)
-        torch.set_rng_state(content["rng"][0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(content["rng"][1])
-        return content["metrics_size"]
 
 
 def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[str, Any]:
@@ -114,103 +47,70 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
     """
     screen = screen or Screen()
     begin = time.monotonic()
-    device = choose_device(config.train.device)
-    task: Task = lookup("task", config.task.name)(config.task)
-    torch.manual_seed(config.train.seed)
-    network = build(config.model, {task.name: task.interface})
-    threads = config.train.threads or (os.cpu_count() if parameters(network) > SMALL_NETWORK else 1)
-    torch.set_num_threads(threads or 1)
-    if task.source:
-        screen.fetch(task.source)
-    task.to(device)
-    network.to(device)
-    options = config.train
-    epoch = task.steps("train", options.batch, options.chunk)
-    total = options.steps or options.epochs * epoch
-    optimizer = OPTIMIZERS[options.optimizer](
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    run = Run(network, optimizer, torch.zeros(config.evaluate.log_every, device=device))
+    run = prepare(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
         last = folder / "checkpoint" / "last.pt"
         if (folder / "result.json").exists() and last.exists():
             return checkpoint.read_json(folder / "result.json")
         if last.exists():
-            directory.rewind(run.restore(last, device))
-            screen.line(f"{folder}: going on at step {run.step:,} of {total:,}")
+            directory.rewind(run.restore(last))
+            screen.line(f"{folder}: going on at step {run.step:,} of {run.total:,}")
         else:
             directory.rewind(0)
-            source = data.checksums(task.source) if task.source else {}
-            directory.write_json("environment.json", environment(device, source))
-            run.untrained = _evaluate(run, task, "test", config)
-            directory.log(0, task.name, "test", run.untrained)
-        title = f"{config.model.body} on {task.label}"
+            source = data.checksums(run.task.source) if run.task.source else {}
+            directory.write_json("environment.json", environment(run.device, source))
+            run.untrained = run.score("test")
+            directory.log(0, run.task.name, "test", run.untrained)
         run.seconds += time.monotonic() - begin
-        with screen.progress(title, run.step, total), stop_signals() as stopped:
-            _loop(run, task, config, directory, screen, total, epoch, stopped)
-        return _finish(run, task, config, directory, total)
+        title = f"{config.model.body} on {run.task.label}"
+        with screen.progress(title, run.step, run.total), stop_signals() as stopped:
+            loop(run, directory, screen, stopped)
+        return finish(run, directory)
     finally:
         directory.close()
 
 
-def _loop(
-    run: Run,
-    task: Task,
-    config: Config,
-    directory: RunDirectory,
-    screen: Screen,
-    total: int,
-    epoch: int,
-    stopped: Callable[[], bool],
-) -> None:
-    options, window = config.train, config.evaluate.log_every
-    every = config.evaluate.every or epoch
-    save_every = config.evaluate.checkpoint_every or every
-    path = directory.folder / "checkpoint"
+def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> None:
+    """Step, log, look and save until all steps are done or someone wants to stop."""
+    options, look, task = run.config.train, run.config.evaluate, run.task
+    every = look.every or run.epoch
+    total = run.total
     while run.step < total:
         begin = time.monotonic()
         batch = task.batch(run.step, options.batch, options.chunk, options.seed)
-        rate = learning_rate(run.step, total, options)
-        run.losses[run.step % window] = train_step(run, task, batch, rate, options)
+        rate = run.rate()
+        run.losses[run.step % look.log_every] = train_step(run, batch, rate)
         run.step += 1
         done = run.step == total
-        logs, looks = run.step % window == 0 or done, run.step % every == 0 or done
+        logs, looks = run.step % look.log_every == 0 or done, run.step % every == 0 or done
         stops = stopped() and not done
-        saves = run.step % save_every == 0 or looks or stops
+        saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
         if logs or saves:
-            mean = check_losses(run, task, window)
+            loss = mean_loss(run)
         run.train_seconds += time.monotonic() - begin
         if logs:
-            values = {"loss": mean, "learning_rate": rate}
+            values = {"loss": loss, "learning_rate": rate}
             directory.log(run.step, task.name, "train", values, seconds=run.train_seconds)
-            screen.status(run.step, mean)
+            screen.status(run.step, loss)
         if looks:
-            values = _evaluate(run, task, "validation", config)
-            value = values[task.metric.name]
-            directory.log(run.step, task.name, "validation", values, seconds=run.train_seconds)
-            screen.line(
-                f"  step {run.step:,}  validation {task.metric.name} {task.metric.format(value)}"
-            )
-            if run.best is None or task.metric.better(value, run.best):
-                run.best, run.best_step = value, run.step
-                best = {"step": run.step, "network": run.network.state_dict()}
-                checkpoint.save(path / "best.pt", best)
+            validate(run, directory, screen)
         run.seconds += time.monotonic() - begin
         if saves:
-            run.save(path / "last.pt", directory.size)
+            run.save(directory.folder / "checkpoint" / "last.pt", directory.size)
         if stops:
             raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
         screen.advance(run.step)
 
 
-def train_step(run: Run, task: Task, batch: Batch, rate: float, options: TrainConfig) -> Tensor:
+def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
     """One optimizer step; returns the loss, still on the device."""
-    device, bf16 = batch.xs.device.type, options.precision == "bf16"
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+    options = run.config.train
+    bf16 = options.precision == "bf16"
+    with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
         state = None if batch.fresh else run.state
-        logits, state = run.network(task.name, batch.xs, state)
-    if task.interface.target == "every":
+        logits, state = run.network(run.task.name, batch.xs, state)
+    if run.task.interface.target == "every":
         run.state = map_state(Tensor.detach, state)
     loss = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
     run.optimizer.zero_grad()
@@ -223,101 +123,88 @@ def train_step(run: Run, task: Task, batch: Batch, rate: float, options: TrainCo
     return loss.detach()
 
 
-def learning_rate(step: int, total: int, options: TrainConfig) -> float:
-    """Linear warm-up to the peak, then constant or half a cosine down to 0."""
-    if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
-    if options.schedule == "constant":
-        return options.learning_rate
-    progress = (step - options.warmup) / max(1, total - options.warmup)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def check_losses(run: Run, task: Task, window: int) -> float:
+def mean_loss(run: Run) -> float:
     """Mean loss since the last line of the log, or ``Diverged``."""
-    count = (run.step - 1) % window + 1
+    count = (run.step - 1) % len(run.losses) + 1
     losses = run.losses[:count].tolist()
-    limit = EXPLODED * math.log(task.interface.classes)
+    limit = EXPLODED * math.log(run.task.interface.classes)
+    what = ""
     for k, loss in enumerate(losses):
         if not loss <= limit:
-            step = run.step - count + k + 1
-            raise Diverged(_advice(f"loss {loss:.4g} at step {step:,} of task '{task.name}'"))
-    if not all(bool(p.isfinite().all()) for p in run.network.parameters()):
-        raise Diverged(_advice(f"a weight is not finite after step {run.step:,}, '{task.name}'"))
+            what = f"loss {loss:.4g} at step {run.step - count + k + 1:,}"
+            break
+    else:
+        if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
+            what = f"a weight that is not finite after step {run.step:,}"
+    if what:
+        raise Diverged(
+            f"{what} of task '{run.task.name}': training has diverged. Lower "
+            f"--train.learning_rate, set --train.clip 1, or choose a bounded reading "
+            f"(weight_norm). The last good checkpoint is kept."
+        )
     return sum(losses) / count
 
 
-def _advice(what: str) -> str:
-    return (
-        f"{what}: training has diverged. Lower --train.learning_rate, set --train.clip 1, or "
-        f"choose a bounded reading (weight_norm). The last good checkpoint is kept."
-    )
+def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Score the validation part, and keep the weights if they are the best so far."""
+    metric, values = run.task.metric, run.score("validation")
+    value = values[metric.name]
+    directory.log(run.step, run.task.name, "validation", values, seconds=run.train_seconds)
+    screen.line(f"  step {run.step:,}  validation {metric.name} {metric.format(value)}")
+    if run.best is None or metric.better(value, run.best):
+        run.best, run.best_step = value, run.step
+        best = {"step": run.step, "network": run.network.state_dict()}
+        checkpoint.save(directory.folder / "checkpoint" / "best.pt", best)
 
 
-def _evaluate(run: Run, task: Task, split: str, config: Config) -> dict[str, float]:
-    look = config.evaluate
-    return evaluate(run.network, task, split, look.batch, config.train.chunk, look.batches)
-
-
-def _finish(
-    run: Run, task: Task, config: Config, directory: RunDirectory, total: int
-) -> dict[str, Any]:
+def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     """Read the test set with the best weights, and write what stays of the run."""
     begin = time.monotonic()
-    folder, look, chunk = directory.folder, config.evaluate, config.train.chunk
+    folder, look, metric = directory.folder, run.config.evaluate, run.task.metric.name
     path = folder / "checkpoint" / "best.pt"
     checkpoint.load_weights(run.network, checkpoint.load(path)["network"], path)
-    scores = {split: _evaluate(run, task, split, config) for split in ("validation", "test")}
+    scores = {split: run.score(split) for split in ("validation", "test")}
     # As much of the training part as of the test part, so that the two can be set side by side.
-    batches = look.batches or task.steps("test", look.batch, chunk)
-    scores["train"] = evaluate(run.network, task, "train", look.batch, chunk, batches)
+    same = look.batches or run.task.steps("test", look.batch, run.config.train.chunk)
+    scores["train"] = run.score("train", same)
     for split, values in scores.items():
-        directory.log(run.step, task.name, f"best_{split}", values)
+        directory.log(run.step, run.task.name, f"best_{split}", values)
     count = parameters(run.network)
     result = {
-        "body": config.model.body,
-        "task": task.label,
-        "metric": task.metric.name,
-        "higher_is_better": task.metric.higher_is_better,
+        "body": run.config.model.body,
+        "task": run.task.label,
+        "metric": metric,
+        "higher_is_better": run.task.metric.higher_is_better,
         **scores,
         "untrained": run.untrained,
         "best_step": run.best_step,
-        "steps": total,
+        "steps": run.total,
         "parameters": {"total": count, "trainable": count, "frozen": 0},
-        "seed": config.train.seed,
+        "seed": run.config.train.seed,
         "seconds": round(run.seconds + time.monotonic() - begin, 2),
         "train_seconds": round(run.train_seconds, 2),
         "evaluation_batches": look.batches,
     }
-    checkpoint.save_model(folder / "model", run.network, config, result)
-    if isinstance(run.network.body, ThalNet):
-        _save_readings(run.network, task, folder / "model" / "reading_weights.safetensors")
-    metric = task.metric.name
-    rows = [("stage", task.name), (0, run.untrained[metric]), (1, scores["test"][metric])]
-    text = "".join(f"{stage},{value}\n" for stage, value in rows)
-    checkpoint.write_text(folder / "accuracy_matrix.csv", text)
+    checkpoint.save_model(folder / "model", run.network, run.config, result)
+    save_readings(run, folder / "model" / "reading_weights.safetensors")
+    rows = [("stage", run.task.name), (0, run.untrained[metric]), (1, scores["test"][metric])]
+    matrix = "".join(f"{stage},{value}\n" for stage, value in rows)
+    checkpoint.write_text(folder / "accuracy_matrix.csv", matrix)
     directory.write_json("result.json", result)
     return result
 
 
-def _save_readings(network: Network, task: Task, path: Path) -> None:
+def save_readings(run: Run, path: Path) -> None:
     """R of every module and the widths of the slots; dynamic ones as the mean over some inputs."""
-    assert isinstance(network.body, ThalNet)
-    xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
+    net = run.network.body
+    if not isinstance(net, ThalNet):
+        return
+    xs = next(run.task.batches("validation", READING_BATCH, READING_BATCH)).xs
     with torch.no_grad():
-        weights = network.body.reading_weights(network.port(task.name).encode(xs))
-    slots = {name: slot.stop - slot.start for name, slot in network.body.slots.items()}
+        weights = net.reading_weights(run.network.port(run.task.name).encode(xs))
+    slots = {name: slot.stop - slot.start for name, slot in net.slots.items()}
     contents = {name: weight.contiguous().cpu() for name, weight in weights.items()}
     save_file(contents, path, metadata={"slots": json.dumps(slots)})
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' takes the GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 @contextmanager
