@@ -121,6 +121,9 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("evaluate nowhere", "nowhere is not a run directory"),
         ("evaluate run --split tset", "unknown --split 'tset'. Allowed: train, validation, test"),
         ("evaluate run --train.seed=3", "--train.seed is a flag of 'thalnet train' only"),
+        ("evaluate run --batches -5", "--batches must be at least 0, got -5"),
+        ("data ls mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
+        ("data fetch all mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
         ("compare nowhere", "no run directory 'nowhere'"),
         ("report run --out run/config.yaml/x", "cannot write run/config.yaml/x"),
         ("data fetch mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
@@ -226,3 +229,9 @@ def test_data_that_cannot_be_had_is_one_line_and_status_2(capsys, monkeypatch, h
     assert status == 2 and err.count("\n") == 1
     assert "cannot get mnist" in err and "thalnet data fetch mnist" in err
     assert not os.path.exists("run/thalnet")
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(here):
+    command = f"{sys.executable} -m thalnet_mtl.cli train digits --train.steps=300 --out run"
+    subprocess.run(f"{command} | head -n 1", shell=True, check=True, stdout=subprocess.DEVNULL)
+    assert (here / "run" / "result.json").exists()

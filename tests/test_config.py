@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalnet_mtl import config as configs
-from thalnet_mtl.config import Config, UserError, dump, load, overlay
+from thalnet_mtl.config import Config, UserError, dump, load, load_run, overlay
 
 
 def test_every_named_config_loads_and_has_a_line_on_what_it_is():
@@ -33,6 +33,19 @@ def test_one_file_may_describe_several_runs(tmp_path):
     }
 
 
+def test_later_files_win_over_runs_too_and_cannot_add_more(tmp_path):
+    (tmp_path / "two.yaml").write_text("runs: {a: {model: {body: gru}}, b: {}}")
+    (tmp_path / "mlp.yaml").write_text("model: {body: mlp}")
+    two, mlp = str(tmp_path / "two.yaml"), str(tmp_path / "mlp.yaml")
+    assert {c.model.body for c in load([two, mlp]).values()} == {"mlp"}
+    assert [c.model.body for c in load([mlp, two]).values()] == ["gru", "mlp"]
+    with pytest.raises(UserError, match="an earlier file has 'runs' already"):
+        load([two, two])
+    (tmp_path / "config.yaml").write_text("runs: {a: {}, b: {}}")
+    with pytest.raises(UserError, match="describes several runs, not one"):
+        load_run(tmp_path)
+
+
 def test_a_dumped_configuration_loads_to_the_same(tmp_path):
     config = load(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
     (tmp_path / "config.yaml").write_text(dump(config))
@@ -55,6 +68,7 @@ def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():
         ({"train.batch": "many"}, r"--train.batch: expected a whole number, got 'many'"),
         ({"train.batch": "1.5"}, r"expected a whole number, got '1.5'"),
         ({"train.batch": "0"}, r"must be at least 1, got 0"),
+        ({"train.batch": "1" + 400 * "0"}, r"must be|expected a whole number"),
         ({"train.learning_rate": "nan"}, r"expected a number, got 'nan'"),
         ({"train.learning_rate": "-1"}, r"must be at least 0.0, got -1.0"),
         ({"train.optimizer": "adamm"}, r"unknown value 'adamm'.*Did you mean 'adam'"),
@@ -72,6 +86,8 @@ def test_a_wrong_flag_is_one_line_with_what_is_allowed(flags, message):
     [
         ("trian: {}", r"unknown field 'trian'.*Allowed: model, task, train, evaluate"),
         ("train: {batch: true}", "expected a whole number, got True"),
+        ("train: {batch: .inf}", "expected a whole number, got inf"),
+        ("runs: {../x: {}}", "'../x' cannot be the name of a run"),
         ("train: 3", "train: expected a section of fields, got 3"),
         ("train: {batch: [1]}", r"expected a whole number, got \[1\]"),
         ("task: {name: 3}", "expected a word, got 3"),

@@ -6,7 +6,8 @@ from toys import toy
 
 from thalnet_mtl import load_model
 from thalnet_mtl.config import UserError
-from thalnet_mtl.export import FORMATS, Step, load_run
+from thalnet_mtl.export import Step, export
+from thalnet_mtl.run import load_run
 from thalnet_mtl.train import train
 
 MODELS = {
@@ -16,6 +17,7 @@ MODELS = {
     "gru": {"body": "gru"},
     "lstm": {"body": "lstm"},
     "mlp": {"body": "mlp"},
+    "settling": {"body": "thalnet", "extra_steps": 3, "sub_steps": 2},
 }
 
 
@@ -40,7 +42,7 @@ def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_safetensors_hold_the_very_network(run):
-    folder = FORMATS["safetensors"](run, None)
+    folder = export(run, "safetensors")
     again = load_model(folder)
     for name, weight in run.network.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
@@ -49,15 +51,14 @@ def test_safetensors_hold_the_very_network(run):
 
 
 def test_a_torch_program_streams_what_the_network_says_of_the_whole(run):
-    program = torch.export.load(FORMATS["torch"](run, None)).module()
+    program = torch.export.load(export(run, "torch")).module()
     torch.testing.assert_close(*stream(run, program))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_an_onnx_model_streams_what_the_network_says_of_the_whole(run):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(FORMATS["onnx"](run, None))
+    session = onnxruntime.InferenceSession(export(run, "onnx"))
     names = [x.name for x in session.get_inputs()]
 
     def step(*inputs):
@@ -77,7 +78,7 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     run = load_run(tmp_path)
     assert run.step > 0
     with pytest.raises(UserError, match="is not finished: it has no model/ yet"):
-        FORMATS["safetensors"](run, None)
+        export(run, "safetensors")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,12 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     [
         ("config.json", b"{", "config.json is damaged"),
         ("config.json", b"{}", "config.json is damaged"),
+        ("config.json", b'{"model": {}, "tasks": {}}', "needs at least one task"),
+        (
+            "config.json",
+            b'{"model": {}, "tasks": {"t": {"inputs": "8"}}}',
+            "config.json is damaged",
+        ),
         ("config.json", b'{"model": {"modles": 1}, "tasks": {}}', "unknown field 'modles'"),
         ("config.json", None, "no config.json in"),
         ("model.safetensors", b"torn", "model.safetensors is missing or damaged"),
@@ -116,3 +123,29 @@ def test_a_damaged_best_checkpoint_is_one_line(tmp_path, damage):
     path.write_bytes(path.read_bytes()[:500]) if damage == "cut" else path.unlink()
     with pytest.raises(UserError, match=r"best.pt is damaged|no checkpoint .*best.pt"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_an_export_never_overwrites_and_leaves_no_half(tmp_path, form):
+    train(toy(), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(UserError, match="there is there already"):
+        export(run, form, tmp_path / "there")
+    with pytest.raises(UserError, match=r"cannot write .*there/x: "):
+        export(run, form, tmp_path / "there" / "x")
+    assert (tmp_path / "there").read_text() == "mine"
+    assert export(run, form) == export(run, form)  # its own place it may use again
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "there"}
+
+
+def test_an_export_that_fails_its_check_is_not_kept(tmp_path, monkeypatch):
+    train(toy(), tmp_path)
+
+    def wrong(*args, **kwargs):
+        raise AssertionError("outputs differ")
+
+    monkeypatch.setattr("thalnet_mtl.export._check", wrong)
+    with pytest.raises(AssertionError, match="outputs differ"):
+        export(load_run(tmp_path), "torch")
+    assert not list((tmp_path / "export").iterdir())

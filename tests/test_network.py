@@ -347,9 +347,9 @@ def stepless():
         (gru, "a", ROWS, {"sub_steps": 0}, "sub_steps must be at least 1"),
         (gru, "a", ROWS, {"extra_steps": -1}, "extra_steps at least 0"),
         (gru, "a", BYTES, {"extra_steps": 1}, "extra_steps: task 'a' has a target at every step"),
-        (stepless, "a", BYTES, {}, "a body without steps.*'a' asks for more"),
-        (stepless, "a", ROWS, {"sub_steps": 2}, "a body without steps.*'a' asks for more"),
-        (stepless, "a", ROWS, {"extra_steps": 1}, "a body without steps.*'a' asks for more"),
+        (stepless, "a", BYTES, {}, "a body without steps.*'a' wants one a step"),
+        (stepless, "a", ROWS, {"sub_steps": 2}, "a body without steps takes sub_steps 1"),
+        (stepless, "a", ROWS, {"extra_steps": 1}, "a body without steps takes sub_steps 1"),
     ],
 )
 def test_tasks_that_do_not_fit_are_refused_in_one_line(body, name, task, options, message):

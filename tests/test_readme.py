@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 from toys import toy
 
 from thalnet_mtl import config as configs
@@ -20,13 +19,13 @@ def test_the_readme_is_short_and_its_first_example_runs(capsys):
     assert "torch.Size([8, 100, 256])" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("reading", ["uniform"])
-def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch, reading):
+def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch):
     for kind in registry._entries:
         monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
     exec(EXAMPLES[1], {"__name__": "my_package.my_module"})
-    options = {"steps": 200, "batch": 10, "learning_rate": 0.01}
-    config = toy(task={"name": "coin"}, model={"reading": reading}, train=options)
+    model = {"reading": "uniform", "modules": 1, "features": 16}
+    options = {"steps": 300, "batch": 10, "learning_rate": 0.01}
+    config = toy(task={"name": "coin"}, model=model, train=options)
     assert train(config, tmp_path)["test"]["accuracy"] > 0.9
 
 

@@ -39,3 +39,16 @@ def test_a_name_is_not_taken_twice():
 
     with pytest.raises(UserError, match=r"unknown kind of entry 'readings'.*'reading'"):
         register("readings", "x")
+
+
+def test_a_broken_package_of_a_user_is_named(monkeypatch):
+    class Plugin:
+        name, value = "mine", "my_package.my_module"
+
+        def load(self):
+            raise ImportError("no module named 'numpi'")
+
+    registry._load_plugins.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Plugin()])
+    with pytest.raises(UserError, match=r"plug-in 'mine' \(my_package.my_module\) cannot be"):
+        lookup("reading", "linear")

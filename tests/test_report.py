@@ -48,8 +48,8 @@ def add_readings(folder: Path, names: tuple[str, ...]) -> None:
     """Weights of the n-th module are n + 1 everywhere, with slots two wide."""
     weights = {name: np.full((3, 2 * len(names)), n + 1.0) for n, name in enumerate(names)}
     (folder / "model").mkdir()
-    slots = {"slots": json.dumps(dict.fromkeys(names, 2))}
-    save_file(weights, folder / "model" / "reading_weights.safetensors", metadata=slots)
+    about = {"slots": json.dumps(dict.fromkeys(names, 2)), "dynamic": "[]"}
+    save_file(weights, folder / "model" / "reading_weights.safetensors", metadata=about)
 
 
 def page(out: Path, *folders: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toys import toy
 
+from thalnet_mtl import checkpoint
 from thalnet_mtl import train as training
 from thalnet_mtl.config import Config, UserError
 from thalnet_mtl.run import prepare
@@ -95,7 +96,8 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     assert float(matrix[2].split(",")[1]) == result["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
     assert logged == [8, 16, 24, 32, 40, 48, 56, 60]
-    assert not list(tmp_path.rglob(".*.tmp")) and not list(tmp_path.glob(".model*"))
+    assert not list(tmp_path.rglob("*.part"))
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mode & 0o044
 
 
 def test_the_best_weights_by_validation_are_kept_and_reported(tmp_path):
@@ -127,21 +129,71 @@ def test_a_directory_of_another_configuration_is_refused_and_left_alone(tmp_path
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("rate", [1e4, 1e30])
-def test_divergence_names_step_and_task_and_keeps_the_last_good_checkpoint(tmp_path, rate):
-    calm = toy(model={"reading": "linear", "module": "ff"})
-    wild = toy(
-        model={"reading": "linear", "module": "ff"},
-        train={"learning_rate": rate, "warmup": 0, "optimizer": "adam"},
-        evaluate={"log_every": 7},
-    )
-    train(calm, tmp_path / "calm")
-    with pytest.raises(Diverged, match=r"at step \d+ of task 'toy_rows'.*learning_rate"):
-        train(wild, tmp_path / "wild")
-    for path in (tmp_path / "wild" / "checkpoint").glob("*.pt"):
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, 1e6])
+def test_divergence_names_step_and_task_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch, broken
+):
+    real = training.train_step
+
+    def diverging(run, *rest):
+        loss = real(run, *rest)
+        return torch.full_like(loss, broken) if run.step == 33 else loss
+
+    monkeypatch.setattr(training, "train_step", diverging)
+    with pytest.raises(Diverged, match=r"at step 34 of task 'toy_rows'.*learning_rate"):
+        train(toy(), tmp_path)
+    assert torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)["step"] == 30
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    model = {"reading": "linear", "module": "ff"}
+    wild = toy(model=model, train={"learning_rate": 1e38, "optimizer": "adam"})
+    with pytest.raises(Diverged, match=r"of task 'toy_rows': training has diverged"):
+        train(wild, tmp_path)
+    saved = list((tmp_path / "checkpoint").glob("*.pt"))
+    assert saved
+    for path in saved:
         weights = torch.load(path, weights_only=True)["network"]
         assert all(weight.isfinite().all() for weight in weights.values())
-    assert not (tmp_path / "wild" / "result.json").exists()
+
+
+def test_a_finished_run_stays_even_without_its_checkpoint(tmp_path):
+    result = train(toy(), tmp_path)
+    (tmp_path / "checkpoint" / "last.pt").unlink()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert train(toy(), tmp_path) == result
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_an_unfinished_run_without_its_checkpoint_is_not_overwritten(tmp_path):
+    train(toy(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "checkpoint" / "last.pt").unlink()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"has lost its checkpoint. Put checkpoint/last.pt back"):
+        train(toy(), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_log_that_lost_lines_is_not_padded(tmp_path):
+    train(toy(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"metrics.jsonl has lost lines: 0 bytes of \d+ are left"):
+        train(toy(), tmp_path)
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(13, patch)
+        train(toy(), tmp_path)
+    real = training.environment
+    monkeypatch.setattr(training, "environment", lambda *a: real(*a) | {"python": "4.0"})
+    train(toy(), tmp_path)
+    about = json.loads((tmp_path / "environment.json").read_text())
+    assert [(x["step"], x["python"]) for x in about["resumed"]] == [(12, "4.0")]
+    assert about["python"] != "4.0"
 
 
 def test_a_wish_to_stop_saves_the_very_step(tmp_path, monkeypatch):
@@ -213,6 +265,8 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
         (toy(task={"name": "toy_text"}, train={"chunk": 999}), "too few for batch 10"),
         (toy(task={"name": "toy_text"}, model={"extra_steps": 1}), "extra_steps.*every step"),
         (toy(task={"name": "toy_text"}, model={"body": "mlp"}), "one output a sequence"),
+        (toy(train={"warmup": 60}), "train.warmup 60 leaves none of the 60 steps"),
+        (toy(model={"features": 10**6, "budget": 0}), "parameters is over 10,000,000,000"),
         (toy(train={"device": "cuda"}), "no GPU"),
     ],
 )
@@ -227,13 +281,23 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, name):
     train(toy(), tmp_path / "a")
-    train(toy(model={"features": 7}), tmp_path / "b")
+    train(toy(train={"seed": 3}), tmp_path / "b")
     (tmp_path / "a" / "result.json").unlink()
-    (tmp_path / "b" / "checkpoint" / "last.pt").rename(tmp_path / "a" / "checkpoint" / "last.pt")
-    with pytest.raises(UserError, match=r"another network: 'body.cells.*' is \(\d+, \d+\) in the"):
+    (tmp_path / "b" / "checkpoint" / name).replace(tmp_path / "a" / "checkpoint" / name)
+    with pytest.raises(UserError, match=rf"{name} belongs to a run of another configuration"):
         train(toy(), tmp_path / "a")
+
+
+def test_a_network_that_does_not_fit_its_checkpoint_is_named(tmp_path):
+    train(toy(), tmp_path)
+    path = tmp_path / "checkpoint" / "last.pt"
+    weights = torch.load(path, weights_only=True)["network"]
+    network = prepare(toy(model={"features": 7}), fetch=print).network
+    with pytest.raises(UserError, match=r"another network: 'body.cells.*' is \(\d+, \d+\) in the"):
+        checkpoint.load_weights(network, weights, path)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage"])

@@ -37,7 +37,7 @@ def toy_text(config: TaskConfig) -> TextTask:
 
 
 def toy(**sections: dict[str, Any]) -> Config:
-    """A configuration of seconds: 12 features, 60 steps, everything else by section."""
+    """A configuration of seconds: 6 features, 60 steps, everything else by section."""
     tree: dict[str, dict[str, Any]] = {
         "model": {"features": 6, "modules": 3},
         "task": {"name": "toy_rows"},

@@ -7,17 +7,17 @@ hides on the object, so that resuming, truncated back-propagation and export are
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from thalnet_mtl.config import UserError
+from thalnet_mtl.config import UserError, unknown
 
 Inputs = Tensor | Mapping[str, Tensor]
+Target = Literal["last", "every"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,17 @@ class Interface:
     inputs: int
     classes: int
     tokens: bool = False
-    target: Literal["last", "every"] = "last"
+    target: Target = "last"
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise unknown("target", self.target, get_args(Target))
+        if min(self.inputs, self.classes, 1 + self.steps) < 1:
+            raise UserError(
+                f"inputs and classes must be at least 1 and steps at least 0, got {self.inputs}, "
+                f"{self.classes} and {self.steps}."
+            )
 
 
 class Body(nn.Module):
@@ -63,27 +72,27 @@ class Body(nn.Module):
     def forward(
         self, xs: Inputs, state: Any = None, *, sub_steps: int = 1, extra_steps: int = 0
     ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
-        """Outputs after every input, and the state after the last step.
+        """Outputs after every input, and the state after the last one.
 
         Args:
             xs: (batch, time, inputs), or a mapping from input modules to such.
             state: as returned by an earlier call; zeros by default.
             sub_steps: how often each input is shown; the output is taken on the last time.
             extra_steps: steps without input at the end, for what was read to settle. Their
-                outputs follow those of the inputs.
+                outputs follow those of the inputs; the state is the one before them, so that a
+                sequence in pieces is the same as a whole one.
         """
-        check_pace(sub_steps, extra_steps)
+        check_pace(sub_steps, extra_steps, self.recurrent)
         xs = self.check(xs)
         if state is None:
             state = self.initial(xs)
         if sub_steps > 1:
             xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
-        steps = next(iter(xs.values())).shape[1] if isinstance(xs, Mapping) else xs.shape[1]
-        if extra_steps:
-            xs = each(xs, lambda x: F.pad(x, (0, 0, 0, extra_steps)))
         ys, state = self.run(xs, state)
-        if sub_steps > 1:
-            ys = torch.cat([ys[:, sub_steps - 1 : steps : sub_steps], ys[:, steps:]], dim=1)
+        ys = ys[:, sub_steps - 1 :: sub_steps]
+        if extra_steps:
+            nothing = each(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
+            ys = torch.cat([ys, self.run(nothing, state)[0]], dim=1)
         return ys, state
 
     def step(
@@ -109,8 +118,10 @@ def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:
         )
 
 
-def check_pace(sub_steps: int, extra_steps: int) -> None:
-    """Raise unless every input is shown at least once."""
+def check_pace(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:
+    """Raise unless every input is shown at least once, and only once to a body without steps."""
+    if not recurrent and (sub_steps, extra_steps) != (1, 0):
+        raise UserError("a body without steps takes sub_steps 1 and extra_steps 0 only.")
     if sub_steps < 1 or extra_steps < 0:
         raise UserError(
             f"sub_steps must be at least 1 and extra_steps at least 0, got {sub_steps} and "

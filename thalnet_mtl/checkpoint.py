@@ -21,7 +21,7 @@ from thalnet_mtl.network import Network, build, parameters
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` make a file beside ``path``, then move it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.part")
     try:
         write(part)
         with open(part, "rb+") as file:
@@ -59,9 +59,17 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint {path}.") from None
     except Exception as error:
         raise UserError(
-            f"{path} is damaged and cannot be read ({type(error).__name__}). Delete it; the other "
-            f"files of the run are not touched."
+            f"{path} is damaged and cannot be read ({type(error).__name__}). Put a good copy in "
+            f"its place, or delete the folder of the run to start again."
         ) from error
+
+
+def load_of(path: Path, config: Config) -> dict[str, Any]:
+    """Load a checkpoint of a run of this very configuration."""
+    content = load(path)
+    if content.get("config") != configs.flatten(config):
+        raise UserError(f"{path} belongs to a run of another configuration.")
+    return content
 
 
 def load_weights(network: Network, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -80,19 +88,24 @@ def load_weights(network: Network, weights: dict[str, torch.Tensor], path: Path)
 
 def save_model(folder: Path, network: Network, config: Config, result: dict[str, Any]) -> None:
     """Write ``config.json``, ``model.safetensors`` and a model card, as one folder."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     tasks = {name: asdict(network.port(name).task) for name in network.ports}
-    content = {"thalnet_mtl": 1, "model": asdict(config.model), "tasks": tasks}
+    content = {"thalnet_mtl": 1, "model": asdict(network.model or config.model), "tasks": tasks}
     (part / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-    save_file(
-        {k: v.contiguous().cpu() for k, v in network.state_dict().items()},
-        part / "model.safetensors",
-    )
+    save_tensors(part / "model.safetensors", network.state_dict())
     (part / "README.md").write_text(_card(network, config, result))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file that whoever may read the folder may read, too."""
+    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, path, metadata=about)
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def load_model(folder: Path | str) -> Network:
@@ -103,13 +116,13 @@ def load_model(folder: Path | str) -> Network:
     """
     folder = Path(folder)
     path = folder / "config.json"
+    content = read_json(path)
     try:
-        content = read_json(path)
         model = configs.overlay(Config().model, content["model"], str(path))
-        tasks = {name: Interface(**task) for name, task in content["tasks"].items()}
+        tasks = {str(name): Interface(**task) for name, task in content["tasks"].items()}
+        network = build(model, tasks)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    network = build(model, tasks)
+        raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
     path = folder / "model.safetensors"
     try:
         load_weights(network, load_file(path), path)

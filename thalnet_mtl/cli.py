@@ -13,13 +13,7 @@ from typing import Any, NoReturn
 from thalnet_mtl import config as configs
 from thalnet_mtl.config import Config, RunError, UserError, unknown
 
-KINDS = {
-    "configs": "named configurations",
-    "tasks": "what can be learned",
-    "bodies": "what can learn it",
-    "modules": "designs of ThalNet's modules",
-    "readings": "how its modules read the center",
-}
+KINDS = ("configs", "tasks", "bodies", "modules", "readings")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,9 +68,10 @@ def train(options: argparse.Namespace) -> int:
             screen.line(f"{folder.name}: {config.model.body} on {config.task.name}")
         try:
             train(config, folder, screen)
-        except Interrupted as stop:
+        except (Interrupted, KeyboardInterrupt) as stop:
+            what = str(stop) or "interrupted; the last checkpoint is kept"
             again = shlex.join(["thalnet", *options.command])
-            raise RunError(f"{stop}. To go on: {again}") from None
+            raise RunError(f"{what}. To go on: {again}") from None
     _show(folders)
     _write_report(folders, out / "report.html")
     return 0
@@ -94,17 +89,18 @@ def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
-    from thalnet_mtl.export import load_run
-    from thalnet_mtl.run import choose_device
+    from thalnet_mtl.run import choose_device, load_run
     from thalnet_mtl.tracking import Screen
 
-    run = load_run(options.runs)
+    run = load_run(options.folder)
     screen, device = Screen(), choose_device(run.config.train.device)
     if run.task.source:
         screen.fetch(run.task.source)
     run.task.to(device)
     run.network.to(device)
     look, chunk = run.config.evaluate, run.config.train.chunk
+    if (options.batches or 0) < 0:
+        raise UserError(f"--batches must be at least 0, got {options.batches}.")
     batches = look.batches if options.batches is None else options.batches
     values = score(run.network, run.task, options.split, look.batch, chunk, batches)
     metric = run.task.metric
@@ -131,33 +127,31 @@ def report(options: argparse.Namespace) -> int:
 
 def data(options: argparse.Namespace) -> int:
     """Fetch data, or list what is there."""
-    from rich.console import Console
     from rich.table import Table
 
     from thalnet_mtl import data as datasets
     from thalnet_mtl.tracking import Screen
 
+    for name in options.names:
+        if name not in ("all", *datasets.SOURCES):
+            raise unknown("data set", name, ["all", *datasets.SOURCES])
+    names = options.names if options.names and "all" not in options.names else datasets.SOURCES
     if options.action == "fetch":
         if not options.names:
             raise UserError(f"fetch what? Allowed: all, {', '.join(datasets.SOURCES)}.")
-        names = list(datasets.SOURCES) if "all" in options.names else options.names
-        for name in names:
-            if name not in datasets.SOURCES:
-                raise unknown("data set", name, ["all", *datasets.SOURCES])
         for name in names:
             Screen().fetch(name)
     table = Table("data", "size", "from", "license", box=None, pad_edge=False)
-    for entry in datasets.entries():
+    for entry in (entry for entry in datasets.entries() if entry.name in names):
         size = f"{entry.bytes / 1e6:.1f} MB" if entry.present else "absent"
         table.add_row(entry.name, size, entry.source, entry.license)
-    Console(highlight=False).print(table)
+    _console().print(table)
     print(datasets.root())
     return 0
 
 
 def list_entries(options: argparse.Namespace) -> int:
     """Print the names that a configuration may use."""
-    from rich.console import Console
     from rich.table import Table
 
     if options.kind == "configs":
@@ -171,16 +165,16 @@ def list_entries(options: argparse.Namespace) -> int:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    Console(highlight=False).print(table)
+    _console().print(table)
     return 0
 
 
 def export(options: argparse.Namespace) -> int:
     """Write a run's network in a form that other programs read."""
-    from thalnet_mtl.export import FORMATS, load_run
+    from thalnet_mtl.export import export as write
+    from thalnet_mtl.run import load_run
 
-    path = FORMATS[options.to](load_run(options.runs), options.out)
-    print(path)
+    print(write(load_run(options.folder), options.to, options.out))
     return 0
 
 
@@ -210,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
     made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
     made = verb(evaluate)
-    made.add_argument("runs", type=Path, metavar="RUN")
+    made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--split", default="test", choices=("train", "validation", "test"))
     made.add_argument("--batches", type=int, metavar="N", help="at most so many; 0: all")
     made = verb(compare)
@@ -222,9 +216,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("action", choices=("fetch", "ls"))
     made.add_argument("names", nargs="*", metavar="NAME", help="data sets, or all")
     made = verb(list_entries, "list")
-    made.add_argument("kind", choices=tuple(KINDS))
+    made.add_argument("kind", choices=KINDS)
     made = verb(export)
-    made.add_argument("runs", type=Path, metavar="RUN")
+    made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--to", required=True, choices=("safetensors", "torch", "onnx"))
     made.add_argument("--out", type=Path, metavar="FILE", help="RUN/export/…")
     return top
@@ -261,18 +255,26 @@ def _fields() -> str:
     return "\n".join(["fields and defaults:", *lines])
 
 
+def _console() -> Any:
+    """Standard output; what is not a terminal has room for long lines."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, width=wide)
+
+
 def _runs(folders: Sequence[Path]) -> list[Path]:
     """Run directories; a folder that is none but holds some stands for those."""
     found = []
     for folder in folders:
-        inside = sorted(path.parent for path in folder.glob("*/config.yaml"))
+        inside = sorted(path.parent for path in folder.rglob("config.yaml"))
         found += [folder] if (folder / "config.yaml").exists() or not inside else inside
     return found
 
 
 def _show(folders: Sequence[Path]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from thalnet_mtl.report import read_run, table
 
@@ -285,8 +287,8 @@ def _show(folders: Sequence[Path]) -> None:
         number = name in ("parameters", "train", "validation", "test")
         shown.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(row[name] for name in columns))
-    Console(highlight=False).print(shown)
+        shown.add_row(*(Text(row[name]) for name in columns))
+    _console().print(shown)
 
 
 def _write_report(folders: Sequence[Path], out: Path) -> None:

@@ -7,6 +7,7 @@ may also hold ``runs``, a mapping from run names to overlays: it then describes 
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -119,21 +120,32 @@ class Config:
 
 def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
     """Overlay named or given YAML files in order, then flags. One entry a run, '' if only one."""
-    base = Config()
-    runs: dict[str, Any] = {"": {}}
+    configs = {"": Config()}
     for name in names:
         tree = _read(name)
-        if "runs" in tree:
-            runs = tree.pop("runs")
-            if not isinstance(runs, dict) or not runs:
-                raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
-        base = overlay(base, tree, name)
-    configs = {str(run): overlay(base, tree or {}, f"run '{run}'") for run, tree in runs.items()}
+        runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
+        configs = {run: overlay(config, tree, name) for run, config in configs.items()}
+        if runs is not None:
+            if list(configs) != [""]:
+                raise UserError(f"{name}: an earlier file has 'runs' already.")
+            base = configs[""]
+            configs = {run: overlay(base, more, f"run '{run}'") for run, more in runs.items()}
     for key, value in (flags or {}).items():
         section, _, leaf = key.partition(".")
         tree = {section: {leaf: value}} if leaf else {section: value}
         configs = {run: overlay(c, tree, f"--{key}") for run, c in configs.items()}
     return configs
+
+
+def load_run(folder: Path) -> Config:
+    """The configuration that a run directory holds."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
+    configs = load([str(path)])
+    if list(configs) != [""]:
+        raise UserError(f"{path} describes several runs, not one.")
+    return configs[""]
 
 
 def overlay(config: Any, tree: Any, where: str) -> Any:
@@ -202,6 +214,16 @@ def _read(name: str) -> dict[str, Any]:
     return tree
 
 
+def _runs(runs: Any, name: str) -> dict[str, Any]:
+    """Overlays by the name of their run, which is also that of its folder."""
+    if not isinstance(runs, dict) or not runs:
+        raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
+    for run in runs:
+        if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
+            raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
+    return {str(run): more or {} for run, more in runs.items()}
+
+
 def _check(value: Any, known: Any, where: str) -> Any:
     """The value in the field's type, or an error that says what is allowed."""
     kind, allowed = known.type, known.metadata
@@ -214,7 +236,7 @@ def _check(value: Any, known: Any, where: str) -> Any:
             raise ValueError
         if kind is int and checked != float(value):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         words = {int: "a whole number", float: "a number", str: "a word"}[kind]
         raise UserError(f"{name}: expected {words}, got {value!r}.") from None
     if allowed["choices"] and checked not in allowed["choices"]:

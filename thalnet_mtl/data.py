@@ -131,9 +131,11 @@ def _marker(name: str) -> dict[str, Any] | None:
         raise unknown("data set", name, SOURCES)
     try:
         marker = json.loads((root() / name / "source.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return marker if marker["version"] in SOURCES[name].versions else None
+        whole = marker["version"] in SOURCES[name].versions and marker["source"]
+        sizes = [file["bytes"] for file in marker["files"].values()]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent, or not ours
+    return marker if whole and sizes else None
 
 
 def _files(name: str) -> Files:

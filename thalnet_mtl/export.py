@@ -4,51 +4,18 @@ import importlib.util
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from thalnet_mtl import checkpoint
-from thalnet_mtl import config as configs
-from thalnet_mtl.config import Config, UserError
-from thalnet_mtl.network import Network, build
-from thalnet_mtl.registry import lookup
-from thalnet_mtl.tasks import Task
+from thalnet_mtl.config import UserError
+from thalnet_mtl.network import Network
+from thalnet_mtl.run import LoadedRun
 
 TRACED, CHECKED = 3, 5  # batches: a program takes any, so it is checked on another
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """What a run directory says: its configuration, its task, its best network so far."""
-
-    folder: Path
-    config: Config
-    task: Task
-    network: Network
-    step: int
-
-
-def load_run(folder: Path) -> LoadedRun:
-    """Read a run, finished or not; its data is not loaded."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    config = configs.overlay(Config(), tree, str(path))
-    task = lookup("task", config.task.name)(config.task)
-    network = build(config.model, {task.name: task.interface})
-    path = folder / "checkpoint" / "best.pt"
-    best = checkpoint.load(path)
-    checkpoint.load_weights(network, best["network"], path)
-    return LoadedRun(folder, config, task, network.eval(), best["step"])
 
 
 class Step(nn.Module):
@@ -79,54 +46,84 @@ class Step(nn.Module):
         return x, *(torch.rand(part.shape, generator=generator) - 0.5 for part in parts)
 
 
-def to_safetensors(run: LoadedRun, out: Path | None) -> Path:
+def to_safetensors(run: LoadedRun, folder: Path) -> None:
     """A folder with ``config.json`` and ``model.safetensors``; ``load_model`` reads it back."""
-    source, folder = run.folder / "model", out or run.folder / "export" / "model"
+    source = run.folder / "model"
     if not source.is_dir():
         raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+    shutil.copytree(source, folder)
     step, again = (Step(n, run.task.name) for n in (run.network, checkpoint.load_model(folder)))
     inputs = step.example(CHECKED)
     _check(step(*inputs), again(*inputs), "safetensors", exact=True)
-    return folder
 
 
-def to_torch(run: LoadedRun, out: Path | None) -> Path:
+def to_torch(run: LoadedRun, path: Path) -> None:
     """A ``torch.export`` program of one streaming step, for any batch."""
-    step, path = Step(run.network, run.task.name), _file(run, out, "step.pt2")
+    step = Step(run.network, run.task.name)
     inputs = step.example(CHECKED)
     torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
-    return path
 
 
-def to_onnx(run: LoadedRun, out: Path | None) -> Path:
+def to_onnx(run: LoadedRun, path: Path) -> None:
     """The same step as ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step, path = Step(run.network, run.task.name), _file(run, out, "step.onnx")
+    step = Step(run.network, run.task.name)
     inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]
-    program = torch.onnx.export(
-        _program(step), input_names=names, output_names=outputs, verbose=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about torch and onnxscript
+        program = torch.onnx.export(
+            _program(step), input_names=names, output_names=outputs, verbose=False
+        )
     assert program is not None
     program.save(path)
     session = onnxruntime.InferenceSession(path)
     feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
     _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
+
+
+FORMATS: dict[str, tuple[Callable[[LoadedRun, Path], None], str]] = {
+    "safetensors": (to_safetensors, "model"),
+    "torch": (to_torch, "step.pt2"),
+    "onnx": (to_onnx, "step.onnx"),
+}
+
+
+def export(run: LoadedRun, form: str, out: Path | None = None) -> Path:
+    """Write one of ``FORMATS``, by default into the run; nothing is left of one that failed.
+
+    Raises:
+        UserError: ``out`` is there already or cannot be written, or a package is missing.
+    """
+    write, name = FORMATS[form]
+    path = out or run.folder / "export" / name
+    if out and out.exists():
+        raise UserError(f"{out} is there already.")
+    part = path.with_name(f"part-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(part)
+        write(run, part)
+        _remove(path)
+        part.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        _remove(part)
     return path
 
 
-FORMATS: dict[str, Callable[[LoadedRun, Path | None], Path]] = {
-    "safetensors": to_safetensors,
-    "torch": to_torch,
-    "onnx": to_onnx,
-}
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.parent.is_dir():
+        path.unlink(missing_ok=True)
 
 
 def _program(step: Step) -> Any:
@@ -137,12 +134,6 @@ def _program(step: Step) -> Any:
         # nn.GRU and nn.LSTM keep a list of their weights beside the weights themselves.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
         return torch.export.export(step, inputs, dynamic_shapes=shapes)
-
-
-def _file(run: LoadedRun, out: Path | None, name: str) -> Path:
-    path = out or run.folder / "export" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ between them is ThalNet or a baseline, and knows none of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from thalnet_mtl.baselines import MLP
 from thalnet_mtl.body import Body, Inputs, Interface, check_pace, check_sequence, usable
 from thalnet_mtl.config import ModelConfig, UserError, unknown
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.thalnet import ThalNet, check_names
 
+MOST_PARAMETERS = 10**10  # more is a slip of the finger, and would end in the allocator
 BODY = "*"  # where a baseline takes its input; no module can be called that
 
 
@@ -50,11 +52,13 @@ class Port(nn.Module):
         self.encoders = nn.ModuleDict()
         outputs = body.outputs
         if isinstance(body, ThalNet):
+            check_names(into)
             for name in into or body.input_modules:
                 if name not in body.input_modules:
                     raise unknown("input module", name, body.input_modules)
                 self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
             if out_of is not None:
+                check_names(out_of)
                 outputs = body.width(out_of)
         elif into or out_of is not None:
             raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
@@ -74,9 +78,9 @@ class Port(nn.Module):
 
     def encode(self, xs: Tensor) -> Inputs:
         """What the body takes, in the type of its weights: by input module for a ThalNet."""
-        rows = {
-            name: encode(xs).to(self.head.weight.dtype) for name, encode in self.encoders.items()
-        }
+        kind = self.head.weight.dtype
+        xs = xs.long() if self.task.tokens else xs.to(kind)
+        rows = {name: encode(xs).to(kind) for name, encode in self.encoders.items()}
         return rows.get(BODY, rows)
 
 
@@ -94,6 +98,7 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self.ports = nn.ModuleDict()
+        self.model: ModelConfig | None = None  # what ``build`` made it of, sizes filled in
 
     def add_task(
         self,
@@ -115,13 +120,12 @@ class Network(nn.Module):
             raise UserError(f"the network has a task '{name}' already.")
         if not usable(name):
             raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
-        check_pace(sub_steps, extra_steps)
+        check_pace(sub_steps, extra_steps, self.body.recurrent)
         if extra_steps and task.target == "every":
             raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
-        if not self.body.recurrent and (task.target == "every" or sub_steps > 1 or extra_steps):
+        if not self.body.recurrent and task.target == "every":
             raise UserError(
-                f"a body without steps serves tasks with a target at the last step, with "
-                f"sub_steps 1 and extra_steps 0; task '{name}' asks for more."
+                f"a body without steps has one output a sequence; task '{name}' wants one a step."
             )
         self.ports[name] = Port(self.body, task, into, out_of, sub_steps, extra_steps)
 
@@ -161,6 +165,8 @@ def encoder(task: Interface, width: int) -> nn.Module:
 
 def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
     """The network that a configuration describes, for tasks by name, within its budget."""
+    if not tasks:
+        raise UserError("a network needs at least one task.")
     make_body = lookup("body", model.body)
     if not make_body.recurrent and any(task.target == "every" for task in tasks.values()):
         raise UserError(
@@ -186,18 +192,23 @@ def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
             network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
         return network
 
-    if model.features:
-        with torch.device("meta"):
-            size = parameters(make(model.features))
-        if model.budget and size > model.budget:
-            raise UserError(
-                f"model.features {model.features} makes {size:,} parameters, over model.budget "
-                f"{model.budget:,}. Lower it, or give 0 to fill the budget."
-            )
-        return make(model.features)
-    if not model.budget:
-        raise UserError("give model.features or model.budget: both are 0.")
-    return make(largest(make, model.budget))
+    features = model.features
+    if not features:
+        if not model.budget:
+            raise UserError("give model.features or model.budget: both are 0.")
+        features = largest(make, model.budget)
+    with torch.device("meta"):
+        size = parameters(make(features))
+    if model.budget and size > model.budget:
+        raise UserError(
+            f"model.features {features} makes {size:,} parameters, over model.budget "
+            f"{model.budget:,}. Lower it, or give 0 to fill the budget."
+        )
+    if size > MOST_PARAMETERS:
+        raise UserError(f"a network of {size:,} parameters is over {MOST_PARAMETERS:,}.")
+    network = make(features)
+    network.model = replace(model, features=features)
+    return network
 
 
 def parameters(module: nn.Module) -> int:

@@ -32,6 +32,7 @@ class RunRecord:
     lines: list[dict[str, Any]]
     reading_weights: dict[str, Weight]
     slots: dict[str, int]
+    dynamic: list[str]
 
     @property
     def seed(self) -> int:
@@ -73,20 +74,19 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not folder.is_dir():
         raise UserError(f"no run directory '{folder}'.")
-    path, environment = folder / "config.yaml", folder / "environment.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
-    [config] = configs.load([str(path)]).values()
-    weights, slots = _read_weights(folder / "model" / "reading_weights.safetensors")
+    config = configs.load_run(folder)
+    environment = folder / "environment.json"
+    weights, slots, dynamic = _read_weights(folder / "model" / "reading_weights.safetensors")
     return RunRecord(
         folder=folder,
         name=Path(os.path.abspath(folder)).name,
         config=asdict(config),
         result=_read_result(folder / "result.json"),
-        environment=read_json(environment) if environment.exists() else {},
+        environment=_read_dict(environment) if environment.exists() else {},
         lines=_read_lines(folder / "metrics.jsonl"),
         reading_weights=weights,
         slots=slots,
+        dynamic=dynamic,
     )
 
 
@@ -144,13 +144,28 @@ def row_of(run: RunRecord) -> dict[str, str]:
 def _read_result(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    result = read_json(path)
-    missing = [key for key in RESULT if not isinstance(result, dict) or key not in result]
+    result = _read_dict(path)
+    missing = [key for key in RESULT if key not in result]
     if missing:
         raise UserError(f"{path} is damaged: it has no '{missing[0]}'.")
-    if result["metric"] not in METRICS:
-        raise UserError(f"{path}: {unknown('metric', result['metric'], METRICS)}")
+    metric = result["metric"]
+    if metric not in METRICS:
+        raise UserError(f"{path}: {unknown('metric', metric, METRICS)}")
+    for part in PARTS:
+        if not isinstance(result[part], dict) or not _number(result[part].get(metric)):
+            raise UserError(f"{path} is damaged: it has no {metric} of the {part} part.")
     return result
+
+
+def _read_dict(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no fields.")
+    return content
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -160,24 +175,27 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(raw, start=1):
         try:
             line = json.loads(text)
-            if not {"step", "split", "metric", "value"} <= set(line):
+            if not _number(line["step"]) or not _number(line["value"]):
+                raise ValueError("not a measurement")
+            if not isinstance(line["split"], str) or not isinstance(line["metric"], str):
                 raise ValueError("not a measurement")
             lines.append(line)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             if number < len(raw):
                 raise UserError(f"{path}, line {number} is damaged: {error}.") from None
     return lines
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Weight], dict[str, int]]:
-    """R by module and the width of each slot, both in the order of the center."""
+def _read_weights(path: Path) -> tuple[dict[str, Weight], dict[str, int], list[str]]:
+    """R by module and the width of each slot, in the order of the center; who reads dynamically."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
-        return {}, {}
+        return {}, {}, []
     try:
         with safe_open(path, "np") as file:
             slots: dict[str, int] = json.loads(file.metadata()["slots"])
-            return {name: file.get_tensor(name) for name in slots}, slots
+            dynamic: list[str] = json.loads(file.metadata()["dynamic"])
+            return {name: file.get_tensor(name) for name in slots}, slots, dynamic
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}.") from error

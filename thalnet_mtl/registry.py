@@ -63,4 +63,10 @@ def entries(kind: str) -> dict[str, Any]:
 def _load_plugins() -> None:
     """Import what the installed packages of users registered; looking for them takes a while."""
     for plugin in entry_points(group="thalnet_mtl"):
-        plugin.load()
+        try:
+            plugin.load()
+        except Exception as error:  # whatever is wrong with it, it is not ours
+            raise UserError(
+                f"the plug-in '{plugin.name}' ({plugin.value}) cannot be imported: {error}. Mend "
+                f"or uninstall it."
+            ) from error

@@ -189,7 +189,7 @@ def _reading(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "name": run.name,
             "task": run.task,
             "seed": run.seed,
-            "dynamic": run.config["model"]["reading"].startswith("fast_"),
+            "dynamic": bool(run.dynamic),
             "modules": list(run.reading_weights),
             "panels": panels(run.reading_weights, run.slots),
             "means": slot_means(run.reading_weights, run.slots),

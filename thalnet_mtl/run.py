@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl import checkpoint
-from thalnet_mtl.config import Config, UserError
+from thalnet_mtl import config as configs
+from thalnet_mtl.config import Config, UserError, flatten
 from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.network import Network, build, parameters
 from thalnet_mtl.registry import lookup
@@ -27,6 +28,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 # What changes while training, beside weights, moments, losses and random state.
 PROGRESS = ("step", "best", "best_step", "untrained", "seconds", "train_seconds")
+UNTRAINED_BATCHES = 10  # of the test part: enough to see what guessing scores
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Run:
     losses: Tensor  # of the steps since the last line of the log
     state: Any = None  # carried from chunk to chunk of a text
     step: int = 0
-    best: float | None = None  # on validation
+    best: dict[str, float] = field(default_factory=dict)  # on validation
     best_step: int = 0
     untrained: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -80,6 +82,7 @@ class Run:
         if self.device.type == "cuda":
             rng.append(torch.cuda.get_rng_state())
         content = {
+            "config": flatten(self.config),
             **{name: getattr(self, name) for name in PROGRESS},
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -92,7 +95,7 @@ class Run:
 
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns its ``metrics_size``."""
-        content = checkpoint.load(path)
+        content = checkpoint.load_of(path, self.config)
         checkpoint.load_weights(self.network, content["network"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         for name in PROGRESS:
@@ -130,9 +133,35 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     losses = torch.zeros(config.evaluate.log_every, device=device)
-    for split, size in (("train", options.batch), ("test", config.evaluate.batch)):
+    look = config.evaluate.batch
+    for split, size in (("train", options.batch), ("validation", look), ("test", look)):
         task.steps(split, size, options.chunk)  # raises if there is not one batch
-    return Run(config, device, task, network, optimizer, losses)
+    run = Run(config, device, task, network, optimizer, losses)
+    if options.warmup >= run.total:
+        raise UserError(f"train.warmup {options.warmup} leaves none of the {run.total} steps.")
+    return run
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run directory says: its configuration, its task, its best network so far."""
+
+    folder: Path
+    config: Config
+    task: Task
+    network: Network
+    step: int
+
+
+def load_run(folder: Path) -> LoadedRun:
+    """Read a run, finished or not; its data is not loaded."""
+    config = configs.load_run(folder)
+    task: Task = lookup("task", config.task.name)(config.task)
+    network = build(config.model, {task.name: task.interface})
+    path = folder / "checkpoint" / "best.pt"
+    best = checkpoint.load_of(path, config)
+    checkpoint.load_weights(network, best["network"], path)
+    return LoadedRun(folder, config, task, network.eval(), best["step"])
 
 
 def choose_device(name: str) -> torch.device:

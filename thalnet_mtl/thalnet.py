@@ -196,6 +196,13 @@ class ThalNet(Body):
         self, xs: Mapping[str, Tensor], state: State
     ) -> tuple[Float[Tensor, "batch time center"], State]:
         """The whole center after every step."""
+        x = next(iter(xs.values()))
+        for part, width in zip(state, (self.center, self.memory), strict=True):
+            if part.shape[0] != x.shape[0] or part.shape[1] != width:
+                raise UserError(
+                    f"a state of shape {tuple(part.shape)} does not fit; expected "
+                    f"({x.shape[0]}, {width}) for this net and batch."
+                )
         centers, memory = SEQUENCES[self.ops](self.parts, xs, *state)
         return centers, State(centers[:, -1], memory)
 
@@ -227,19 +234,18 @@ class ThalNet(Body):
         }
 
     @torch.no_grad()
-    def reading_weights(self, xs: Inputs | None = None) -> dict[str, Tensor]:
+    def reading_weights(self, xs: Inputs | None = None, *, sub_steps: int = 1) -> dict[str, Tensor]:
         """R of every module over the whole center: (context, center), zero where it cannot see.
 
         Dynamic readings have none of their own: they need inputs, and give the mean over the
-        batch of the matrix after the last step.
+        batch of the matrix after the last input.
         """
         cells = self.parts
         center = None
         if any(cell.reading.dynamic for cell in cells):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
-            inputs = self.check(xs)
-            center = self.run(inputs, self.initial(inputs))[1].center
+            center = self(xs, sub_steps=sub_steps)[1].center
         weights = {}
         for cell in cells:
             if cell.reading.dynamic:
@@ -250,6 +256,12 @@ class ThalNet(Body):
             weights[cell.name] = seen.new_zeros(len(seen), self.center)
             weights[cell.name][:, slice(None) if cell.sees is None else cell.sees] = seen
         return weights
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise unless these are several names, each of them once."""
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise UserError(f"expected a list of different module names, got {names!r}.")
 
 
 def check_modules(modules: Sequence[Module]) -> None:
@@ -263,6 +275,7 @@ def check_modules(modules: Sequence[Module]) -> None:
             )
         if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
             raise UserError(f"module '{module.name}': features and context must be at least 1.")
+        check_names(module.reads or ())
         for name in module.reads or ():
             if name not in names:
                 raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")

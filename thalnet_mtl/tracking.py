@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from rich.progress import (
 
 from thalnet_mtl import config as configs
 from thalnet_mtl import data
-from thalnet_mtl.checkpoint import write_text
+from thalnet_mtl.checkpoint import read_json, write_text
 from thalnet_mtl.config import Config, UserError
 
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
@@ -46,7 +47,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
         try:
-            _check_same(folder, config)
+            check_same(folder, config)
         except UserError:
             self.lock.release()
             raise
@@ -56,12 +57,21 @@ class RunDirectory:
 
     def rewind(self, size: int) -> None:
         """Forget what was logged after the metrics had this many bytes."""
+        path, found = self.folder / "metrics.jsonl", self.size
+        if found < size:
+            raise UserError(f"{path} has lost lines: {found} bytes of {size} are left.")
+        if size == 0 and any(b'"step": 0,' not in line for line in path.read_bytes().splitlines()):
+            raise UserError(
+                f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
+                f"the folder to start again."
+            )
         self._metrics.truncate(size)
 
     @property
     def size(self) -> int:
         """Bytes of metrics so far, all of them on disk."""
         self._metrics.flush()
+        os.fsync(self._metrics.fileno())
         return os.fstat(self._metrics.fileno()).st_size
 
     def log(self, step: int, task: str, split: str, values: dict[str, float], **more: Any) -> None:
@@ -80,6 +90,15 @@ class RunDirectory:
             self._board = SummaryWriter(self.folder / "tensorboard", purge_step=step)
         return self._board
 
+    def record_resumed(self, about: dict[str, Any], step: int) -> None:
+        """Where a run goes on in another environment, say in which and from which step."""
+        first = read_json(self.folder / "environment.json")
+        lives = first.pop("resumed", [])
+        latest = {key: value for key, value in (lives or [first])[-1].items() if key != "step"}
+        if about != latest:
+            lives.append({"step": step} | about)
+            self.write_json("environment.json", first | {"resumed": lives})
+
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.folder / name, json.dumps(content, indent=2) + "\n")
 
@@ -90,12 +109,11 @@ class RunDirectory:
         self.lock.release()
 
 
-def _check_same(folder: Path, config: Config) -> None:
+def check_same(folder: Path, config: Config) -> None:
     """Raise if the folder holds a run of another configuration, and say what differs."""
     if not (folder / "config.yaml").exists():
         return
-    [old] = configs.load([str(folder / "config.yaml")]).values()
-    there, here = configs.flatten(old), configs.flatten(config)
+    there, here = configs.flatten(configs.load_run(folder)), configs.flatten(config)
     different = [
         f"{key} {here[key]}, there {there[key]}" for key in here if here[key] != there[key]
     ]
@@ -121,11 +139,19 @@ def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class PatientConsole(Console):
+    """Goes silent when whoever read its output has left, instead of ending the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Screen:
     """Progress for people: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or PatientConsole(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._job: Any = None
 

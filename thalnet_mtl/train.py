@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from thalnet_mtl import checkpoint, data
 from thalnet_mtl.body import map_state
-from thalnet_mtl.config import Config, RunError
+from thalnet_mtl.config import Config, RunError, flatten
 from thalnet_mtl.network import parameters
-from thalnet_mtl.run import Run, prepare
+from thalnet_mtl.run import UNTRAINED_BATCHES, Run, prepare
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.thalnet import ThalNet
-from thalnet_mtl.tracking import RunDirectory, Screen, environment
+from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 EXPLODED = 100.0  # times the loss of guessing
@@ -46,29 +45,46 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
         Interrupted: on Ctrl+C or SIGTERM, after saving.
     """
     screen = screen or Screen()
+    if (folder / "result.json").exists():
+        check_same(folder, config)
+        return checkpoint.read_json(folder / "result.json")
     begin = time.monotonic()
     run = prepare(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
-        last = folder / "checkpoint" / "last.pt"
-        if (folder / "result.json").exists() and last.exists():
-            return checkpoint.read_json(folder / "result.json")
-        if last.exists():
-            directory.rewind(run.restore(last))
-            screen.line(f"{folder}: going on at step {run.step:,} of {run.total:,}")
-        else:
-            directory.rewind(0)
-            source = data.checksums(run.task.source) if run.task.source else {}
-            directory.write_json("environment.json", environment(run.device, source))
-            run.untrained = run.score("test")
-            directory.log(0, run.task.name, "test", run.untrained)
+        begin_or_resume(run, directory, screen)
         run.seconds += time.monotonic() - begin
         title = f"{config.model.body} on {run.task.label}"
-        with screen.progress(title, run.step, run.total), stop_signals() as stopped:
+        with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
             loop(run, directory, screen, stopped)
+        screen.line(f"scoring the weights of step {run.best_step:,} …")
         return finish(run, directory)
     finally:
         directory.close()
+
+
+def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
+    last = directory.folder / "checkpoint" / "last.pt"
+    source = data.checksums(run.task.source) if run.task.source else {}
+    about = environment(run.device, source)
+    if last.exists():
+        directory.rewind(run.restore(last))
+        directory.record_resumed(about, run.step)
+        screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
+        return
+    directory.rewind(0)
+    directory.write_json("environment.json", about)
+    screen.line("scoring the untrained network …")
+    run.untrained = run.score("test", min(look_at(run), UNTRAINED_BATCHES))
+    directory.log(0, run.task.name, "test", run.untrained)
+    run.save(last, directory.size)
+
+
+def look_at(run: Run) -> int:
+    """Batches of an evaluation of the test part."""
+    look = run.config.evaluate
+    return look.batches or run.task.steps("test", look.batch, run.config.train.chunk)
 
 
 def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> None:
@@ -140,7 +156,7 @@ def mean_loss(run: Run) -> float:
         raise Diverged(
             f"{what} of task '{run.task.name}': training has diverged. Lower "
             f"--train.learning_rate, set --train.clip 1, or choose a bounded reading "
-            f"(weight_norm). The last good checkpoint is kept."
+            f"(weight_norm). The last checkpoint before it is kept."
         )
     return sum(losses) / count
 
@@ -151,10 +167,11 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
     value = values[metric.name]
     directory.log(run.step, run.task.name, "validation", values, seconds=run.train_seconds)
     screen.line(f"  step {run.step:,}  validation {metric.name} {metric.format(value)}")
-    if run.best is None or metric.better(value, run.best):
-        run.best, run.best_step = value, run.step
+    if not run.best or metric.better(value, run.best[metric.name]):
+        run.best, run.best_step = values, run.step
         best = {"step": run.step, "network": run.network.state_dict()}
-        checkpoint.save(directory.folder / "checkpoint" / "best.pt", best)
+        path = directory.folder / "checkpoint" / "best.pt"
+        checkpoint.save(path, best | {"config": flatten(run.config)})
 
 
 def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
@@ -162,11 +179,11 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     begin = time.monotonic()
     folder, look, metric = directory.folder, run.config.evaluate, run.task.metric.name
     path = folder / "checkpoint" / "best.pt"
-    checkpoint.load_weights(run.network, checkpoint.load(path)["network"], path)
-    scores = {split: run.score(split) for split in ("validation", "test")}
+    best = checkpoint.load_of(path, run.config)
+    checkpoint.load_weights(run.network, best["network"], path)
     # As much of the training part as of the test part, so that the two can be set side by side.
-    same = look.batches or run.task.steps("test", look.batch, run.config.train.chunk)
-    scores["train"] = run.score("train", same)
+    train = run.score("train", look_at(run))
+    scores = {"validation": run.best, "test": run.score("test"), "train": train}
     for split, values in scores.items():
         directory.log(run.step, run.task.name, f"best_{split}", values)
     count = parameters(run.network)
@@ -201,19 +218,22 @@ def save_readings(run: Run, path: Path) -> None:
         return
     xs = next(run.task.batches("validation", READING_BATCH, READING_BATCH)).xs
     with torch.no_grad():
-        weights = net.reading_weights(run.network.port(run.task.name).encode(xs))
+        port = run.network.port(run.task.name)
+        weights = net.reading_weights(port.encode(xs), sub_steps=port.sub_steps)
     slots = {name: slot.stop - slot.start for name, slot in net.slots.items()}
-    contents = {name: weight.contiguous().cpu() for name, weight in weights.items()}
-    save_file(contents, path, metadata={"slots": json.dumps(slots)})
+    dynamic = [cell.name for cell in net.parts if cell.reading.dynamic]
+    about = {"slots": json.dumps(slots), "dynamic": json.dumps(dynamic)}
+    checkpoint.save_tensors(path, weights, about)
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
+def stop_signals(screen: Screen) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl+C or SIGTERM into a wish; the second stops at once."""
     wishes: list[int] = []
 
     def wish(number: int, frame: Any) -> None:
         wishes.append(number)
+        screen.line("stopping after this step; again to stop at once")
         signal.signal(number, old[number])
 
     old: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}

@@ -2,10 +2,10 @@
 
     python benchmarks/quality/run.py --epochs 15 --seeds 0 1 2 --jobs 2
 
-Every run is one process of ``thalnet train``; runs that are finished are not repeated, and one that
-was interrupted goes on where it stopped. Results go to ``results/`` as they come, one JSON file a
-run, and the tables of both READMEs are made from
-those files alone (``--seeds`` without a number makes only the tables).
+Every run is one process of ``thalnet train``; a finished one is not repeated, an interrupted one
+goes on where it stopped. Results go to ``results/`` as they come, one JSON file a run, and the
+tables of both READMEs are made from those files alone (``--seeds`` without a number does only
+that).
 """
 
 import argparse
@@ -40,7 +40,7 @@ def train(task: str, body: str, seed: int, epochs: int, runs: Path) -> None:
             stderr=log,
         )
     record: dict[str, object] = {"command": "thalnet " + " ".join(command)}
-    if (folder / "result.json").exists():
+    if done.returncode == 0:
         record["result"] = json.loads((folder / "result.json").read_text())
         record["environment"] = json.loads((folder / "environment.json").read_text())
         record["curve"] = curve(folder / "metrics.jsonl")
@@ -78,15 +78,17 @@ def table() -> str:
     for (task, body, epochs), records in sorted(groups.items(), reverse=True):
         results = [record["result"] for record in records if "result" in record]
         failed = len(records) - len(results)
+        count = f"{len(results)}" + (f" ({failed} failed)" if failed else "")
+        if not results:
+            lines.append(f"| {TASKS[task]} | {BODIES[body]} | – | {epochs} | {count} | – | – | – |")
+            continue
         tests = [100 * result["test"]["accuracy"] for result in results]
         trains = [100 * result["train"]["accuracy"] for result in results]
-        count = f"{len(results)}" + (f" ({failed} failed)" if failed else "")
-        if results:
-            lines.append(
-                f"| {TASKS[task]} | {BODIES[body]} | {results[0]['parameters']['total']:,} "
-                f"| {epochs} | {count} | {' · '.join(f'{x:.2f}' for x in tests)} "
-                f"| {mean(tests):.2f} | {mean(trains):.2f} |"
-            )
+        lines.append(
+            f"| {TASKS[task]} | {BODIES[body]} | {results[0]['parameters']['total']:,} "
+            f"| {epochs} | {count} | {' · '.join(f'{x:.2f}' for x in tests)} "
+            f"| {mean(tests):.2f} | {mean(trains):.2f} |"
+        )
     return "\n".join(lines)
 
 

@@ -158,7 +158,8 @@ class RowsTask(Task):
 class TextTask(Task):
     """Predict the next token at every step; state is carried from chunk to chunk.
 
-    A batch of ``size`` reads the text at as many places at once, equally far apart.
+    A batch of ``size`` reads the text at as many places at once, equally far apart; what does
+    not divide, fewer than ``size`` tokens at the end, is left out.
 
     Args:
         name: of the task.
@@ -174,12 +175,12 @@ class TextTask(Task):
     def steps(self, split: str, size: int, chunk: int) -> int:
         tokens = self._tokens(split)
         length = (len(tokens) - 1) // size
-        if length < chunk:
+        if length < (chunk if split == "train" else 1):
             raise UserError(
                 f"{self.name}, {split}: {len(tokens):,} tokens are too few for batch {size} "
                 f"times chunk {chunk}."
             )
-        return length // chunk
+        return length // chunk if split == "train" else -(-length // chunk)
 
     def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
         return self._cut("train", step % self.steps("train", size, chunk), size, chunk)
@@ -191,7 +192,7 @@ class TextTask(Task):
     def _cut(self, split: str, k: int, size: int, chunk: int) -> Batch:
         tokens = self._tokens(split)
         length = (len(tokens) - 1) // size
-        span = slice(k * chunk, (k + 1) * chunk)
+        span = slice(k * chunk, min((k + 1) * chunk, length))
         xs, ys = (
             rearrange(tokens[shift : shift + size * length], "(batch n) -> batch n", batch=size)
             for shift in (0, 1)
@@ -205,7 +206,8 @@ class TextTask(Task):
 
     def _put(self, name: str, split: object) -> Tensor:
         tokens = torch.as_tensor(split)
-        if tokens.ndim != 1 or len(tokens) < 2 or int(tokens.max()) >= self.interface.inputs:
+        inside = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
+        if not inside or int(tokens.max()) >= self.interface.inputs:
             raise UserError(
                 f"task '{self.name}', {name}: expected one row of tokens below "
                 f"{self.interface.inputs}."
