@@ -221,7 +221,8 @@ def test_rows_as_wide_as_the_body_go_in_as_they_are():
 def test_tokens_as_many_as_the_body_is_wide_go_in_one_hot():
     encode, xs = encoder(WORDS, 11), data_of(WORDS)
     assert isinstance(encode, OneHot) and parameters(encode) == 0
-    assert torch.equal(encode(xs), torch.eye(11)[xs])
+    torch.testing.assert_close(encode(xs), torch.eye(11)[xs] * 11**0.5)
+    torch.testing.assert_close(encode(xs).square().mean(-1), torch.ones(xs.shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
