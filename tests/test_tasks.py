@@ -148,13 +148,17 @@ def test_text_is_cut_90_5_5_and_carries_the_label_of_its_data():
     ],
 )
 def test_rows_of_a_user_are_checked(xs, ys, message):
-    load = lambda: dict.fromkeys(("train", "validation", "test"), (xs, ys))  # noqa: E731
+    def load():
+        return dict.fromkeys(("train", "validation", "test"), (xs, ys))
+
     with pytest.raises(UserError, match=message):
         RowsTask("mine", (4, 3), 2, load).to("cpu")
 
 
 def test_text_of_a_user_is_checked():
-    load = lambda: dict.fromkeys(("train", "validation", "test"), torch.tensor([1, 9]))  # noqa: E731
+    def load():
+        return dict.fromkeys(("train", "validation", "test"), torch.tensor([1, 9]))
+
     with pytest.raises(UserError, match="expected one row of tokens below 5"):
         TextTask("mine", load, 5).to("cpu")
     with pytest.raises(UserError, match="has no split 'validation'"):

@@ -13,8 +13,6 @@ from typing import Any, NoReturn
 from thalnet_mtl import config as configs
 from thalnet_mtl.config import Config, RunError, UserError, unknown
 
-KINDS = ("configs", "tasks", "bodies", "modules", "readings")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors that a person can act on are one line on standard error."""
@@ -216,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("action", choices=("fetch", "ls"))
     made.add_argument("names", nargs="*", metavar="NAME", help="data sets, or all")
     made = verb(list_entries, "list")
-    made.add_argument("kind", choices=KINDS)
+    made.add_argument("kind", choices=("configs", "tasks", "bodies", "modules", "readings"))
     made = verb(export)
     made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--to", required=True, choices=("safetensors", "torch", "onnx"))

@@ -26,8 +26,7 @@ BODY = "*"  # where a baseline takes its input; no module can be called that
 class OneHot(nn.Module):
     """Tokens to one-hot rows of unit mean square: √vocabulary at the token, 0 elsewhere.
 
-    The usual initial weights expect inputs of that size. With a plain 1 the token drowns: after
-    2,000 steps on a text of pairs a ThalNet had not seen that there was any input.
+    The usual initial weights expect inputs of that size; a plain 1 is hardly seen beside a context.
     """
 
     def __init__(self, vocabulary: int):
