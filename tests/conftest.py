@@ -12,4 +12,11 @@ torch.set_num_threads(1)
 import_torchvision()  # before anything imports torchmetrics
 
 # What tests import is not a test, and doctests are looked for in the package only.
-collect_ignore = ["kill_and_resume.py", "numpy_thalnet.py", "properties.py", "toys.py"]
+collect_ignore = [
+    "kill_and_resume.py",
+    "laws.py",
+    "numpy_thalnet.py",
+    "properties.py",
+    "toys.py",
+    "written.py",
+]

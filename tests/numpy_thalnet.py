@@ -48,7 +48,7 @@ def reading_matrix(kind: str, own: Arrays, features: Array, seen: int) -> Array:
             ]
         )
     if kind == "fast_softmax":
-        logits = own["logits.weight"] @ features + own["logits.bias"]
+        logits = own["weight"] @ features + own["bias"]
         rows = logits.reshape(-1, seen)  # (W φ + b)_jk: context j first, position k second
         return np.stack([np.exp(row) / np.exp(row).sum() for row in rows])
     if kind == "fast_gaussian":

@@ -15,10 +15,10 @@ from properties import (
 )
 
 from thalnet_mtl.baselines import MLP, StackedGRU, StackedLSTM
-from thalnet_mtl.body import Interface
+from thalnet_mtl.build import build, parameters
 from thalnet_mtl.config import ModelConfig, UserError
-from thalnet_mtl.network import build, parameters
 from thalnet_mtl.registry import entries
+from thalnet_mtl.topology import Interface
 
 every_body = pytest.mark.parametrize("kind", BODIES)
 

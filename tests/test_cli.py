@@ -60,7 +60,7 @@ def test_help_answers_at_once_and_without_torch():
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "train", "evaluate", "compare", "report", "data", "list", "export"]
+    "verb", ["", "train", "evaluate", "compare", "report", "inspect", "data", "list", "export"]
 )
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
@@ -74,7 +74,7 @@ def test_train_ends_with_the_results_and_the_path_of_the_report(capsys, here):
     status, out, err = call(capsys, "train", *TOY, "--out", "mine")
     assert status == 0 and err == ""
     result = json.loads((here / "mine" / "result.json").read_text())
-    assert f"{100 * result['test']['accuracy']:.2f} %" in out
+    assert f"{100 * result['tasks']['toy_rows']['test']['accuracy']:.2f} %" in out
     assert out.splitlines()[-1] == "report: mine/report.html"
     assert (here / "mine" / "report.html").stat().st_size > 10_000
     assert "step 20/20" in out and "\x1b" not in out
@@ -168,7 +168,9 @@ def test_evaluate_repeats_the_score_of_the_run(capsys, run):
     result = json.loads((run / "result.json").read_text())
     status, out, _ = call(capsys, "evaluate", str(run))
     assert status == 0
-    assert out.startswith(f"test accuracy {100 * result['test']['accuracy']:.2f} %, loss ")
+    assert out.startswith(
+        f"test accuracy {100 * result['tasks']['toy_rows']['test']['accuracy']:.2f} %, loss "
+    )
     assert f"100 answers, weights of step {result['best_step']}" in out
     _, out, _ = call(capsys, "evaluate", str(run), "--split", "validation", "--batches", "2")
     assert out.startswith("validation accuracy") and "10 answers in 2 batches" in out

@@ -4,9 +4,9 @@ import pytest
 import torch
 from toys import toy, toy_rows, toy_text
 
+from thalnet_mtl.build import build
 from thalnet_mtl.config import TaskConfig
 from thalnet_mtl.evaluate import evaluate
-from thalnet_mtl.network import build
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])

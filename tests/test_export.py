@@ -31,10 +31,10 @@ def run(request, tmp_path_factory):
 
 def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the network on a whole sequence, and of a step program fed one input at a time."""
-    batch = next(run.task.to("cpu").batches("test", 2, steps))
+    batch = next(run.task().to("cpu").batches("test", 2, steps))
     xs = batch.xs[:, :steps]
-    whole, _ = run.network(run.task.name, xs)
-    x, *state = Step(run.network, run.task.name).example(2)
+    whole, _ = run.network(run.task().name, xs)
+    x, *state = Step(run.network, run.task().name).example(2)
     state = [torch.zeros_like(part) for part in state]
     for x in xs.unbind(1):
         logits, *state = step(x, *state)
@@ -46,7 +46,7 @@ def test_safetensors_hold_the_very_network(run):
     again = load_model(folder)
     for name, weight in run.network.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
-    assert json.loads((folder / "config.json").read_text())["model"]["body"]
+    assert json.loads((folder / "config.json").read_text())["topology"]["tasks"]
     assert (folder / "README.md").exists()
 
 
@@ -86,13 +86,9 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     [
         ("config.json", b"{", "config.json is damaged"),
         ("config.json", b"{}", "config.json is damaged"),
-        ("config.json", b'{"model": {}, "tasks": {}}', "needs at least one task"),
-        (
-            "config.json",
-            b'{"model": {}, "tasks": {"t": {"inputs": "8"}}}',
-            "config.json is damaged",
-        ),
-        ("config.json", b'{"model": {"modles": 1}, "tasks": {}}', "unknown field 'modles'"),
+        ("config.json", b'{"topology": {"modules": [], "tasks": {}}}', "a net needs at least one"),
+        ("config.json", b'{"topology": {"modules": [{"nmae": 1}], "tasks": {}}}', "is damaged"),
+        ("config.json", b'{"topology": {"made_of": {"body": "gruu"}}}', "unknown body 'gruu'"),
         ("config.json", None, "no config.json in"),
         ("model.safetensors", b"torn", "model.safetensors is missing or damaged"),
         ("model.safetensors", None, "model.safetensors is missing or damaged"),

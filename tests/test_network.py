@@ -8,10 +8,11 @@ from properties import BODIES, assert_close, drawn, examples, gradients, normal
 from torch import nn
 
 from thalnet_mtl.baselines import MLP, StackedGRU
-from thalnet_mtl.body import Interface
+from thalnet_mtl.build import build, largest, parameters
 from thalnet_mtl.config import ModelConfig, UserError
-from thalnet_mtl.network import Network, OneHot, build, encoder, largest, parameters
+from thalnet_mtl.network import Network, OneHot, encoder
 from thalnet_mtl.thalnet import Module, ThalNet
+from thalnet_mtl.topology import Interface
 
 ROWS = Interface(inputs=28, classes=10, steps=28)
 COLORS = Interface(inputs=96, classes=7, steps=32)
@@ -278,7 +279,7 @@ def test_a_configuration_describes_the_net_it_builds():
     for module in modules:
         sizes = module.features, module.context, module.hidden
         assert (*sizes, module.module, module.reading) == (4, 5, 6, "gru_ff", "linear")
-    assert (network.port("rows").sub_steps, network.port("rows").extra_steps) == (2, 1)
+    assert (network.port("rows").plug.sub_steps, network.port("rows").plug.extra_steps) == (2, 1)
     stack = build(ModelConfig(body="lstm", layers=2, features=4), {"rows": ROWS}).body
     assert (stack.rnn.num_layers, stack.outputs) == (2, 4)
     mlp = build(ModelConfig(body="mlp", features=4), {"rows": ROWS, "colors": COLORS}).body

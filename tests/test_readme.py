@@ -26,7 +26,7 @@ def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch):
     model = {"reading": "uniform", "modules": 1, "features": 16}
     options = {"steps": 300, "batch": 10, "learning_rate": 0.01}
     config = toy(task={"name": "coin"}, model=model, train=options)
-    assert train(config, tmp_path)["test"]["accuracy"] > 0.9
+    assert train(config, tmp_path)["tasks"]["coin"]["test"]["accuracy"] > 0.9
 
 
 def test_every_command_of_the_readme_names_what_exists():

@@ -4,44 +4,15 @@ import base64
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from written import add_structure, change_data, make_run
 
-from thalnet_mtl import config as configs
 from thalnet_mtl.config import UserError
-from thalnet_mtl.figures import clipped, slot_means
-from thalnet_mtl.report import read_run, table, write
-
-SCORES = {"train": 0.91234, "validation": 0.87654, "test": 0.85432}
-
-
-def make_run(folder: Path, finished: bool = True, flags: dict[str, str] | None = None,
-             metric: str = "accuracy", **result: Any) -> Path:  # fmt: skip
-    """A run directory as training leaves it, small and written by hand."""
-    config = configs.load([], {"task.name": "digits_rows"} | (flags or {}))[""]
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(configs.dump(config))
-    (folder / "environment.json").write_text(json.dumps({"python": "3.12", "commit": "c0ffee11"}))
-    lines = [
-        {"step": step, "task": config.task.name, "split": split, "metric": name, "value": value,
-         "seconds": step / 10}
-        for step in (10, 20, 30)
-        for split, name, value in (("train", "loss", 2 - step / 30),
-                                   ("validation", metric, 0.5 + step / 100))
-    ]  # fmt: skip
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if finished:
-        scores = {part: {"loss": 1.0, metric: value} for part, value in SCORES.items()}
-        content = {
-            "body": config.model.body, "task": config.task.name, "metric": metric, **scores,
-            "best_step": 20, "steps": 30, "parameters": {"total": 12345},
-            "seed": config.train.seed, "train_seconds": 3.0, "evaluation_batches": 0,
-        }  # fmt: skip
-        (folder / "result.json").write_text(json.dumps(content | result))
-    return folder
+from thalnet_mtl.records import read_run, table
+from thalnet_mtl.report import write
 
 
 def add_readings(folder: Path, names: tuple[str, ...]) -> None:
@@ -84,6 +55,7 @@ def test_values_are_those_of_result_json(tmp_path):
         "run": "a", "body": "thalnet", "task": "digits_rows", "parameters": "12,345", "seed": "7",
         "steps": "30", "best_step": "20", "metric": "accuracy", "train": "91.23 %",
         "validation": "87.65 %", "test": "85.43 %", "train_seconds": "3.0", "note": "",
+        "mode": "single", "own_best": "", "own_step": "",
     }  # fmt: skip
     html = page(tmp_path, run)
     for value in ("12,345", "91.23 %", "87.65 %", "85.43 %", "higher is better"):
@@ -91,18 +63,18 @@ def test_values_are_those_of_result_json(tmp_path):
 
 
 def test_bits_per_character_say_that_lower_is_better(tmp_path):
-    run = make_run(tmp_path / "a", metric="bits_per_character")
+    run = make_run(tmp_path / "a", {"digits_rows": {"metric": "bits_per_character"}})
     assert table([read_run(run)])[0]["test"] == "0.8543 bits"
     assert "lower is better" in page(tmp_path, run)
 
 
 def test_a_score_that_is_not_a_number_is_shown_as_that(tmp_path):
-    run = make_run(tmp_path / "a", test={"accuracy": float("nan")})
+    run = make_run(tmp_path / "a", test=float("nan"))
     assert "nan %" in page(tmp_path, run)
 
 
 def test_scores_on_a_part_of_the_data_say_so(tmp_path):
-    run = make_run(tmp_path / "a", evaluation_batches=2)
+    run = make_run(tmp_path / "a", batches=2)
     assert table([read_run(run)])[0]["note"] == "on the first 2 batches only"
     assert page(tmp_path, run).count("on the first 2 batches only") == 3
 
@@ -154,12 +126,21 @@ def test_what_is_not_a_run_gets_one_line(tmp_path):
 def test_a_damaged_result_gets_one_line(tmp_path):
     run = make_run(tmp_path / "a")
     content = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps(content | {"metric": "accurracy"}))
-    with pytest.raises(UserError, match="Did you mean 'accuracy'"):
-        read_run(run)
-    del content["test"]
+    scores = content["tasks"]["digits_rows"]
+    del scores["test"]
     (run / "result.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="has no 'test'"):
+        read_run(run)
+    scores |= {"metric": "accurracy", "test": {}}
+    (run / "result.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="Did you mean 'accuracy'"):
+        read_run(run)
+    scores["metric"] = "accuracy"
+    (run / "result.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no accuracy of the test part"):
+        read_run(run)
+    (run / "result.json").write_text(json.dumps(content | {"tasks": {"digits_row": scores}}))
+    with pytest.raises(UserError, match="has no 'digits_rows'"):
         read_run(run)
     run = make_run(tmp_path / "b")
     add_readings(run, ("input", "output"))
@@ -187,7 +168,7 @@ def test_names_are_escaped_and_may_hold_any_sign(tmp_path):
 
 def test_seeds_get_their_mean_and_range(tmp_path):
     runs = [
-        make_run(tmp_path / f"s{n}", flags={"train.seed": str(n)}, test={"accuracy": value})
+        make_run(tmp_path / f"s{n}", flags={"train.seed": str(n)}, test=value)
         for n, value in enumerate((0.5, 0.6, 0.85))
     ]
     html = page(tmp_path, *runs)
@@ -209,14 +190,25 @@ def test_few_paired_seeds_support_no_ranking(tmp_path):
 
 def test_nothing_is_ranked(tmp_path):
     runs = [make_run(tmp_path / name, flags={"train.seed": name}) for name in ("0", "1")]
-    runs.append(make_run(tmp_path / "gru", flags={"model.body": "gru"}, test={"accuracy": 0.1}))
+    runs.append(make_run(tmp_path / "gru", flags={"model.body": "gru"}, test=0.1))
     html = re.sub(r"base64,[^\"]+", "", page(tmp_path, *runs))
     assert not re.search("better|worse|winner", re.sub("(lower|higher) is better", "", html))
 
 
 def test_other_data_is_another_table(tmp_path):
-    runs = [make_run(tmp_path / name) for name in ("a", "b")]
-    (runs[1] / "environment.json").write_text(json.dumps({"data": {"train": "md5:0"}}))
+    runs = [make_run(tmp_path / name, {"mnist_rows": {"source": "mnist"}}) for name in ("a", "b")]
+    assert "2 runs on 1 task." in page(tmp_path, *runs)
+    change_data(runs[1], "cifar10", "md5:0")
+    assert "2 runs on 1 task." in page(tmp_path, *runs)
+    change_data(runs[1], "mnist", "md5:0")
+    assert "2 runs on 2 tasks" in page(tmp_path, *runs)
+
+
+def test_another_permutation_is_another_table(tmp_path):
+    runs = [
+        make_run(tmp_path / seed, {"permuted_mnist": {}}, {"task.permutation": seed})
+        for seed in ("0", "1")
+    ]
     assert "2 runs on 2 tasks" in page(tmp_path, *runs)
 
 
@@ -234,26 +226,139 @@ def test_readings_come_in_the_order_of_their_slots(tmp_path):
     assert tuple(read_run(run).reading_weights) == names
 
 
-def test_an_image_runs_from_the_5th_to_the_95th_percentile():
-    weight = np.arange(-20.0, 1.0).reshape(3, 7)  # |R| is 0 … 20: percentiles at 1 and 19
-    image = clipped(weight)
-    expected = [1, 1, 17 / 18, 16 / 18, 15 / 18, 14 / 18, 13 / 18]
-    np.testing.assert_allclose(image[0], expected)
-    assert image[2, -1] == image[2, -2] == 0 and image[2, -3] == pytest.approx(1 / 18)
+def titles(html: str) -> list[str]:
+    """Of the sections of the results."""
+    return re.findall("<h3>([^<]+)</h3>", html.partition("<h2>Learning curves")[0])
 
 
-def test_an_image_of_few_large_weights_shows_them():
-    weight = np.zeros((10, 10))
-    weight[3, 4] = -2.0
-    assert clipped(weight).sum() == clipped(weight)[3, 4] == 1
+def test_a_joint_run_stands_in_the_section_of_each_of_its_tasks(tmp_path):
+    three = {"mnist_rows": {"source": "mnist"}, "digits_rows": {}, "text8": {"source": "text8"}}
+    runs = [
+        make_run(tmp_path / "joint", three),
+        make_run(tmp_path / "alone", {"mnist_rows": {"source": "mnist"}}),
+    ]
+    rows = table([read_run(run) for run in runs])
+    assert [(row["run"], row["task"], row["mode"]) for row in rows] == [
+        *[("joint", task, "joint with 2 others") for task in three],
+        ("alone", "mnist_rows", "single"),
+    ]
+    html = page(tmp_path, *runs)
+    assert "2 runs on 3 tasks" in html and titles(html) == list(three)
+    first = html.partition("<h3>digits_rows</h3>")[0]
+    assert "joint with 2 others" in first and "alone" in first
+    assert html.count("<summary>joint") == 1
 
 
-def test_block_means_are_over_a_reader_and_a_slot():
-    weights = {
-        "input": np.array([[1.0, -3.0, 0.0, 0.0]]),
-        "output": np.array([[2.0, 2.0, -5.0, 7.0]]),
-    }
-    slots = {"input": 2, "output": 2}
-    np.testing.assert_array_equal(slot_means(weights, slots), [[2, 0], [2, 6]])
-    slots = {"input": 1, "output": 3}
-    np.testing.assert_array_equal(slot_means(weights, slots), [[1, 1], [2, 14 / 3]])
+def test_a_joint_run_on_other_data_of_one_task_differs_in_that_section_only(tmp_path):
+    two = {"mnist_rows": {"source": "mnist"}, "text8": {"source": "text8"}}
+    runs = [make_run(tmp_path / name, two) for name in ("a", "b")]
+    change_data(runs[1], "text8", "md5:0")
+    assert titles(page(tmp_path, *runs)) == ["mnist_rows", "text8", "text8"]
+
+
+def test_an_unfinished_run_stands_beside_finished_ones_of_its_tasks(tmp_path):
+    two = {"mnist_rows": {"source": "mnist"}, "digits_rows": {}}
+    runs = [make_run(tmp_path / str(seed), two, {"train.seed": str(seed)}, finished=seed == 0)
+            for seed in (0, 1)]  # fmt: skip
+    assert titles(page(tmp_path, *runs)) == list(two)
+    change_data(runs[1], "mnist", "md5:0")
+    assert titles(page(tmp_path, *runs)) == ["mnist_rows", "digits_rows", "mnist_rows"]
+
+
+def test_a_joint_run_has_the_losses_of_each_task_by_itself(tmp_path):
+    run = make_run(tmp_path / "a", {"mnist_rows": {}, "digits_rows": {}})
+    line = {"step": 40, "task": "digits_rows", "split": "train", "metric": "loss", "value": 0.5}
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    lengths = [len(record.curve("train", "loss")) for record in read_run(run).records]
+    assert lengths == [3, 4]
+
+
+def test_seeds_of_a_joint_configuration_share_color_and_mean(tmp_path):
+    two = {"mnist_rows": {}, "digits_rows": {}}
+    runs = [
+        make_run(tmp_path / f"s{seed}", two, {"train.seed": str(seed)}, test=0.5 + seed / 10)
+        for seed in (0, 1)
+    ]
+    html = page(tmp_path, *runs, make_run(tmp_path / "alone"))
+    assert html.count("thalnet, joint with 1 other: mean of n = 2 seeds") == 1
+    assert html.count("thalnet: mean of n = 2 seeds") == 1
+    assert html.count("55.00 %<small>50.00 to 60.00</small>") == 2
+    swatches = re.findall(r'stroke="(#\w+)" stroke-width="3"/></svg>(\w+)<', html)
+    colors = {name: color for color, name in swatches}
+    assert colors["s0"] == colors["s1"] != colors["alone"]
+
+
+def test_two_tasks_of_a_run_on_the_same_data_are_told_apart(tmp_path):
+    two = {"left": {"kind": "digits_rows"}, "right": {"kind": "digits_rows", "test": 0.25}}
+    html = page(tmp_path, make_run(tmp_path / "a", two))
+    assert "1 run on 1 task." in html
+    assert "as &#39;right&#39;, joint with 1 other" in html and "25.00 %" in html
+    legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
+    assert len(set(re.findall('stroke="(#\\w+)"', legend))) == 2
+    assert "a: left" in legend and "a: right" in legend
+
+
+def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
+    tasks = {"mnist_rows": {}, "digits_rows": {"own_step": 10}}
+    run = make_run(tmp_path / "a", tasks)
+    assert [row["own_best"] for row in table([read_run(run)])] == ["", "88.00 %"]
+    assert page(tmp_path, run).count("own best 88.00 %<br>at step 10") == 1
+
+
+CHANGES = ((10, "attach", "side<2>, read by trunk"), (25, "freeze", "eye"))
+
+
+def lines_of_changes(html: str) -> int:
+    curves = next(data for kind, data in images(html) if kind == "svg+xml")
+    return base64.b64decode(curves).count(b"stroke: #8c8c8c")
+
+
+def test_changes_are_marked_on_every_curve_and_listed(tmp_path):
+    run = add_structure(make_run(tmp_path / "a"), *CHANGES)
+    html = page(tmp_path, run)
+    assert lines_of_changes(html) == 3 * len(CHANGES)
+    assert "Vertical lines are changes of the modules" in html
+    for cell in ("attach", "side&lt;2&gt;, read by trunk", "2.5", "50,025"):
+        assert f">{cell}</td>" in html
+
+
+def test_runs_of_other_histories_have_their_changes_in_tables_only(tmp_path):
+    runs = [
+        add_structure(
+            make_run(tmp_path / f"s{n}", flags={"train.seed": str(n)}), *CHANGES, slowness=0.1 + n
+        )
+        for n in (0, 1)
+    ]
+    html = page(tmp_path, *runs)
+    assert lines_of_changes(html) == 3 * len(CHANGES) and "at their mean time" in html
+    html = page(tmp_path, *runs, make_run(tmp_path / "plain"))
+    assert lines_of_changes(html) == 0 and "Vertical lines" not in html
+    assert html.count(">50,025</td>") == 2
+
+
+def test_modules_are_listed_with_what_they_read_and_whose_they_are(tmp_path):
+    html = page(tmp_path, add_structure(make_run(tmp_path / "a")))
+    for cell in ("0–32", "eye, trunk, +mouth", "shared", "weight_norm", "1,002"):
+        assert f">{cell}</td>" in html
+    assert "Changes of the modules" not in html
+
+
+def test_a_damaged_topology_gets_one_line(tmp_path):
+    run = add_structure(make_run(tmp_path / "a"))
+    content = json.loads((run / "topology.json").read_text())
+    del content["modules"][1]["slot"]
+    (run / "topology.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"topology\.json: a module is damaged: it has no 'slot'"):
+        read_run(run)
+
+
+def test_baselines_add_a_table_of_gains(tmp_path):
+    joint = make_run(tmp_path / "joint", {"digits_rows": {}, "mnist_rows": {}}, test=0.75)
+    alone = [make_run(tmp_path / kind, {kind: {}}, test=0.5) for kind in ("digits_rows",
+             "mnist_rows")]  # fmt: skip
+    html = write([joint], tmp_path / "report.html", alone).read_text()
+    table = html.partition("<h2>Against single-task runs</h2>")[2].partition("</table>")[0]
+    assert "Δm of 2 tasks" in table and table.count("+50.00 %") == 3
+    assert table.count(">1.625<") == 2  # (0.75 − 0.1) / (0.5 − 0.1)
+    assert "Against single-task runs" not in page(tmp_path, joint)

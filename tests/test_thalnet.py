@@ -140,8 +140,9 @@ def test_outputs_are_the_slots_of_the_output_modules_in_the_order_of_the_net():
 
 def test_a_number_of_modules_is_the_net_of_the_paper():
     net = ThalNet(inputs=3, modules=4, features=5)
+    everyone = ("input", "side1", "side2", "output")
     expected = [
-        Module(name, 5, 5, inputs=width, output=last)
+        Module(name, 5, 5, inputs=width, output=last, reads=everyone)
         for name, width, last in [
             ("input", 3, False),
             ("side1", 0, False),
@@ -236,7 +237,7 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
     never, next_step = [False] * 3, [False, True, True]
     seen = changes(other, state)
     assert seen == {"source": [True] * 3, "reader": next_step, "stranger": never}
-    keep = net.cells["source"].keep
+    keep = net.seats()[0].keep
     if keep.stop > keep.start:
         memory = state.memory.clone()
         memory[:, keep] *= 0.5
@@ -438,7 +439,7 @@ ONE = Module("one", 3, 2, inputs=2, output=True)
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ([ONE, ONE], "'one' must be a word.*only once in a net"),
+        ([ONE, ONE], "there is a module 'one' already"),
         ([replace(ONE, name="a.b")], "'a.b' must be a word"),
         ([replace(ONE, name="")], "'' must be a word"),
         ([replace(ONE, reads=("won",))], "module 'one' reads.*'won'.*Did you mean 'one'"),

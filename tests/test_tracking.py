@@ -63,7 +63,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines():
         screen = Screen(console)
         with screen.progress("net on task", 10, 100):
             screen.advance(50)
-            screen.status(50, 1.25)
+            screen.status(50, {"digits": 1.25})
         text = console.file.getvalue()
         assert ("\x1b" in text) == terminal
         assert ("step 50/100  loss 1.2500" in text) != terminal

@@ -35,7 +35,8 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_optimizer_learns_the_toy_task(tmp_path, optimizer):
     options = {"optimizer": optimizer, "steps": 300, "learning_rate": 0.03}
     result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path)
-    assert result["test"]["accuracy"] > 0.8 > result["untrained"]["accuracy"] + 0.2
+    scores = result["tasks"]["toy_rows"]
+    assert scores["test"]["accuracy"] > 0.8 > scores["untrained"]["accuracy"] + 0.2
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
@@ -71,9 +72,11 @@ def test_text_carries_its_state_from_chunk_to_chunk_and_forgets_it_with_the_epoc
     seen = []
     real = training.train_step
 
-    def watching(run, batch, *rest):
-        seen.append((batch.fresh, run.state is None or run.state.center.abs().sum().item()))
-        return real(run, batch, *rest)
+    def watching(run, batches, *rest):
+        state = run.states.get("toy_text")
+        carried = state is None or state.center.abs().sum().item()
+        seen.append((batches["toy_text"].fresh, carried))
+        return real(run, batches, *rest)
 
     monkeypatch.setattr(training, "train_step", watching)
     train(toy(task={"name": "toy_text"}), tmp_path)
@@ -86,14 +89,15 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     result = train(toy(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {
         *("config.yaml", "metrics.jsonl", "accuracy_matrix.csv", "result.json"),
-        *("environment.json", "checkpoint", "model", "tensorboard"),
+        *("environment.json", "topology.json", "checkpoint", "model", "tensorboard"),
     }
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert result["parameters"]["total"] == result["parameters"]["trainable"] > 0
     matrix = (tmp_path / "accuracy_matrix.csv").read_text().split()
     assert matrix[0] == "stage,toy_rows"
-    assert float(matrix[1].split(",")[1]) == result["untrained"]["accuracy"]
-    assert float(matrix[2].split(",")[1]) == result["test"]["accuracy"]
+    scores = result["tasks"]["toy_rows"]
+    assert float(matrix[1].split(",")[1]) == scores["untrained"]["accuracy"]
+    assert float(matrix[2].split(",")[1]) == scores["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
     assert logged == [8, 16, 24, 32, 40, 48, 56, 60]
     assert not list(tmp_path.rglob("*.part"))
@@ -108,7 +112,7 @@ def test_the_best_weights_by_validation_are_kept_and_reported(tmp_path):
         for x in lines(tmp_path)
         if (x["split"], x["metric"]) == ("validation", "accuracy")
     }
-    assert result["validation"]["accuracy"] == max(scores.values())
+    assert result["tasks"]["toy_rows"]["validation"]["accuracy"] == max(scores.values())
     assert result["best_step"] == min(k for k, v in scores.items() if v == max(scores.values()))
 
 
@@ -217,7 +221,7 @@ def test_bf16_narrows_products_but_not_state_or_weights(tmp_path):
     config = toy(task={"name": "toy_text"}, train={"precision": "bf16"})
     train(config, tmp_path)
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert {part.dtype for part in saved["state"]} == {torch.float32}
+    assert {part.dtype for part in saved["states"]["toy_text"]} == {torch.float32}
     assert {weight.dtype for weight in saved["network"].values()} == {torch.float32}
     full = toy(task={"name": "toy_text"})
     train(full, tmp_path / "fp32")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thalnet_mtl.body import Body as Body
-    from thalnet_mtl.body import Interface as Interface
     from thalnet_mtl.checkpoint import load_model as load_model
     from thalnet_mtl.config import Config as Config
     from thalnet_mtl.config import UserError as UserError
@@ -18,15 +17,16 @@ if TYPE_CHECKING:
     from thalnet_mtl.registry import register as register
     from thalnet_mtl.tasks import RowsTask as RowsTask
     from thalnet_mtl.tasks import TextTask as TextTask
-    from thalnet_mtl.thalnet import Module as Module
     from thalnet_mtl.thalnet import ThalNet as ThalNet
+    from thalnet_mtl.topology import Interface as Interface
+    from thalnet_mtl.topology import Module as Module
 
 # Imported at first use, so that the command line answers without torch.
 _HOMES = {
     "Body": "body",
     "Config": "config",
-    "Interface": "body",
-    "Module": "thalnet",
+    "Interface": "topology",
+    "Module": "topology",
     "Network": "network",
     "RowsTask": "tasks",
     "TextTask": "tasks",

@@ -6,47 +6,16 @@ hides on the object, so that resuming, truncated back-propagation and export are
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.config import UserError
 
 Inputs = Tensor | Mapping[str, Tensor]
-Target = Literal["last", "every"]
-
-
-@dataclass(frozen=True)
-class Interface:
-    """The shape of a task, which is all that a network knows of it.
-
-    Args:
-        inputs: width of a row, or size of the vocabulary where inputs are tokens.
-        classes: width of the logits.
-        tokens: whether inputs are (batch, time) numbers below ``inputs`` instead of
-            (batch, time, inputs) rows.
-        target: whether a class is due at the last step or at every step.
-        steps: length of a sequence; 0 for a stream without end.
-    """
-
-    inputs: int
-    classes: int
-    tokens: bool = False
-    target: Target = "last"
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise unknown("target", self.target, get_args(Target))
-        if min(self.inputs, self.classes, 1 + self.steps) < 1:
-            raise UserError(
-                f"inputs and classes must be at least 1 and steps at least 0, got {self.inputs}, "
-                f"{self.classes} and {self.steps}."
-            )
 
 
 class Body(nn.Module):
@@ -82,17 +51,23 @@ class Body(nn.Module):
                 outputs follow those of the inputs; the state is the one before them, so that a
                 sequence in pieces is the same as a whole one.
         """
+        return self.paced(xs, state, sub_steps, extra_steps)
+
+    def paced(
+        self, xs: Inputs, state: Any, sub_steps: int, extra_steps: int, **options: Any
+    ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
+        """As ``forward``, with options that ``check``, ``initial`` and ``run`` understand."""
         check_pace(sub_steps, extra_steps, self.recurrent)
-        xs = self.check(xs)
+        xs = self.check(xs, **options)
         if state is None:
-            state = self.initial(xs)
+            state = self.initial(xs, **options)
         if sub_steps > 1:
             xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
-        ys, state = self.run(xs, state)
+        ys, state = self.run(xs, state, **options)
         ys = ys[:, sub_steps - 1 :: sub_steps]
         if extra_steps:
             nothing = each(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
-            ys = torch.cat([ys, self.run(nothing, state)[0]], dim=1)
+            ys = torch.cat([ys, self.run(nothing, state, **options)[0]], dim=1)
         return ys, state
 
     def step(

@@ -3,47 +3,20 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from thalnet_mtl import config as configs
-from thalnet_mtl.body import Interface
+from thalnet_mtl.build import parameters, restore
 from thalnet_mtl.config import Config, UserError
-from thalnet_mtl.network import Network, build, parameters
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file beside ``path``, then move it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_atomically(path, lambda part: part.write_text(text))
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run, or say in one line what is wrong with it."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no {path.name} in {path.parent}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+from thalnet_mtl.files import read_json, write_atomically
+from thalnet_mtl.network import Network
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -86,13 +59,54 @@ def load_weights(network: Network, weights: dict[str, torch.Tensor], path: Path)
     network.load_state_dict(weights)
 
 
+def load_network(content: Mapping[str, Any], path: Path) -> Network:
+    """The network of a checkpoint, with the topology that it had by then."""
+    try:
+        network = restore(content["topology"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    load_weights(network, content["network"], path)
+    return network
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
+    """The state of an optimizer by the names of its parameters, whatever order it has them in."""
+    names = {id(parameter): name for name, parameter in named.items()}
+    groups = [
+        group | {"params": [names[id(parameter)] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    state = {names[id(parameter)]: state for parameter, state in optimizer.state.items()}
+    return {"groups": groups, "state": state}
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], named: Mapping[str, nn.Parameter]
+) -> None:
+    """Give an optimizer what ``optimizer_state`` took from one with the same parameters."""
+    names = {id(parameter): name for name, parameter in named.items()}
+    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    there = [name for group in saved["groups"] for name in group["params"]]
+    if sorted(order) != sorted(there):
+        missing = (set(order) ^ set(there)).pop()
+        raise UserError(f"the saved optimizer has other parameters: '{missing}' is in one only.")
+    number = {name: k for k, name in enumerate(order)}
+    groups = [
+        group | {"params": [number[names[id(p)]] for p in own["params"]]}
+        for group, own in zip(saved["groups"], optimizer.param_groups, strict=True)
+    ]
+    state = {number[name]: state for name, state in saved["state"].items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
 def save_model(folder: Path, network: Network, config: Config, result: dict[str, Any]) -> None:
     """Write ``config.json``, ``model.safetensors`` and a model card, as one folder."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tasks = {name: asdict(network.port(name).task) for name in network.ports}
-    content = {"thalnet_mtl": 1, "model": asdict(network.model or config.model), "tasks": tasks}
+    content = {"thalnet_mtl": 2, "topology": network.describe()}
     (part / "config.json").write_text(json.dumps(content, indent=2) + "\n")
     save_tensors(part / "model.safetensors", network.state_dict())
     (part / "README.md").write_text(_card(network, config, result))
@@ -118,9 +132,7 @@ def load_model(folder: Path | str) -> Network:
     path = folder / "config.json"
     content = read_json(path)
     try:
-        model = configs.overlay(Config().model, content["model"], str(path))
-        tasks = {str(name): Interface(**task) for name, task in content["tasks"].items()}
-        network = build(model, tasks)
+        network = restore(content["topology"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
     path = folder / "model.safetensors"
@@ -132,25 +144,29 @@ def load_model(folder: Path | str) -> Network:
 
 
 def _card(network: Network, config: Config, result: dict[str, Any]) -> str:
-    task, metric = result["task"], result["metric"]
+    rows = [
+        f"| {one['label']} | {one['metric']} | {one['validation'][one['metric']]:.4f} "
+        f"| {one['test'][one['metric']]:.4f} |"
+        for one in result["tasks"].values()
+    ]
+    labels = ", ".join(one["label"] for one in result["tasks"].values())
     return f"""---
 library_name: thalnet_mtl
 tags: [thalnet, recurrent]
 ---
-# {config.model.body} on {task}
+# {config.model.body} on {labels}
 
 {parameters(network):,} parameters, trained {result["steps"]:,} steps with seed \
 {config.train.seed}; these are the weights of step {result["best_step"]:,}, the best on validation.
 
-| part | {metric} |
-|---|---|
-| validation | {result["validation"][metric]:.4f} |
-| test | {result["test"][metric]:.4f} |
+| task | metric | validation | test |
+|---|---|---|---|
+{chr(10).join(rows)}
 
 ```python
 from thalnet_mtl import load_model
 
 network = load_model("model")
-logits, state = network("{config.task.name}", xs)
+logits, state = network("{next(iter(result["tasks"]))}", xs)
 ```
 """

@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +41,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     flags: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
-        match = re.fullmatch(r"--([a-z_]+\.\w+)(?:=(.*))?", word, re.DOTALL)
+        match = re.fullmatch(r"--([a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
         if match is None:
             rest.append(word)
             continue
@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> int:
     folders = [out / name if name else out for name in runs]
     for folder, config in zip(folders, runs.values(), strict=True):
         if len(runs) > 1:
-            screen.line(f"{folder.name}: {config.model.body} on {config.task.name}")
+            screen.line(f"{folder.name}: {config.model.body} on {', '.join(config.named_tasks)}")
         try:
             train(config, folder, screen)
         except (Interrupted, KeyboardInterrupt) as stop:
@@ -92,34 +92,43 @@ def evaluate(options: argparse.Namespace) -> int:
 
     run = load_run(options.folder)
     screen, device = Screen(), choose_device(run.config.train.device)
-    if run.task.source:
-        screen.fetch(run.task.source)
-    run.task.to(device)
     run.network.to(device)
     look, chunk = run.config.evaluate, run.config.train.chunk
     if (options.batches or 0) < 0:
         raise UserError(f"--batches must be at least 0, got {options.batches}.")
     batches = look.batches if options.batches is None else options.batches
-    values = score(run.network, run.task, options.split, look.batch, chunk, batches)
-    metric = run.task.metric
     limit = f" in {batches} batches" if batches else ""
-    screen.line(
-        f"{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
-        f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
-        f"weights of step {run.step:,}"
-    )
+    for name in [options.task] if options.task else run.tasks:
+        task = run.task(name)
+        if task.source:
+            screen.fetch(task.source)
+        values = score(run.network, task.to(device), options.split, look.batch, chunk, batches)
+        metric, which = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
+        screen.line(
+            f"{which}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
+            f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
+            f"weights of step {run.step:,}"
+        )
     return 0
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Print runs side by side."""
-    _show(_runs(options.runs))
+    """Print runs side by side, and against single-task runs if some are named."""
+    _show(options.runs, options.baseline)
     return 0
 
 
 def report(options: argparse.Namespace) -> int:
     """Write one HTML file on one or several runs."""
-    _write_report(_runs(options.runs), options.out or options.runs[0] / "report.html")
+    _write_report(options.runs, options.out or options.runs[0] / "report.html", options.baseline)
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print the modules of a run, its tasks, and what was changed in training."""
+    from thalnet_mtl import tables
+
+    _console().print(tables.inspected(options.folder))
     return 0
 
 
@@ -172,7 +181,7 @@ def export(options: argparse.Namespace) -> int:
     from thalnet_mtl.export import export as write
     from thalnet_mtl.run import load_run
 
-    print(write(load_run(options.folder), options.to, options.out))
+    print(write(load_run(options.folder), options.to, options.out, options.task))
     return 0
 
 
@@ -203,13 +212,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
     made = verb(evaluate)
     made.add_argument("folder", type=Path, metavar="RUN")
+    made.add_argument("--task", metavar="NAME", help="one of the run's tasks; else all")
     made.add_argument("--split", default="test", choices=("train", "validation", "test"))
     made.add_argument("--batches", type=int, metavar="N", help="at most so many; 0: all")
-    made = verb(compare)
-    made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    made = verb(report)
-    made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    for made in (verb(compare), verb(report)):
+        made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+        made.add_argument("--baseline", type=Path, nargs="+", action="extend", default=[],
+                          metavar="RUN", help="finished runs of a single task each")  # fmt: skip
     made.add_argument("--out", type=Path, metavar="FILE", help="RUN/report.html")
+    made = verb(inspect)
+    made.add_argument("folder", type=Path, metavar="RUN")
     made = verb(data)
     made.add_argument("action", choices=("fetch", "ls"))
     made.add_argument("names", nargs="*", metavar="NAME", help="data sets, or all")
@@ -218,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
     made = verb(export)
     made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--to", required=True, choices=("safetensors", "torch", "onnx"))
+    made.add_argument("--task", metavar="NAME", help="torch, onnx: whose step, of several tasks")
     made.add_argument("--out", type=Path, metavar="FILE", help="RUN/export/…")
     return top
 
@@ -244,7 +257,8 @@ def _all_fields() -> list[tuple[str, Any, str]]:
     return [
         (f"{section.name}.{leaf.name}", leaf.default, leaf.metadata["help"])
         for section in fields(Config)
-        for leaf in fields(getattr(Config(), section.name))
+        if is_dataclass(section.type)
+        for leaf in fields(section.type)
     ]
 
 
@@ -270,29 +284,16 @@ def _runs(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _show(folders: Sequence[Path]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _show(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:
+    from thalnet_mtl import tables
 
-    from thalnet_mtl.report import read_run, table
-
-    rows = table([read_run(folder) for folder in folders])
-    columns = ["run", "task", "parameters", "train", "validation", "test"]
-    if any(row["note"] for row in rows):
-        columns.append("note")
-    shown = Table(box=None, pad_edge=False)
-    for name in columns:
-        number = name in ("parameters", "train", "validation", "test")
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(row[name]) for name in columns))
-    _console().print(shown)
+    _console().print(tables.compared(_runs(folders), _runs(baselines)))
 
 
-def _write_report(folders: Sequence[Path], out: Path) -> None:
+def _write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> None:
     from thalnet_mtl import report
 
-    print(f"report: {report.write(folders, out)}")
+    print(f"report: {report.write(_runs(folders), out, _runs(baselines))}")
 
 
 if __name__ == "__main__":

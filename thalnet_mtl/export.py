@@ -24,7 +24,7 @@ class Step(nn.Module):
     def __init__(self, network: Network, task: str):
         super().__init__()
         self.network, self.task = network, task
-        self.kind = type(network.body.initial(torch.zeros(1, 1, 1)))
+        self.kind = type(network.initial(task, 1))
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Logits, then the next state. ``x`` is (batch, inputs), or (batch,) tokens."""
@@ -41,38 +41,39 @@ class Step(nn.Module):
             x = torch.randint(task.inputs, (batch,), generator=generator)
         else:
             x = torch.rand(batch, task.inputs, generator=generator)
-        zeros = self.network.body.initial(torch.zeros(batch, 1, 1))
+        zeros = self.network.initial(self.task, batch)
         parts = [zeros] if self.kind is Tensor else list(zeros)
         return x, *(torch.rand(part.shape, generator=generator) - 0.5 for part in parts)
 
 
-def to_safetensors(run: LoadedRun, folder: Path) -> None:
+def to_safetensors(run: LoadedRun, folder: Path, task: str | None = None) -> None:
     """A folder with ``config.json`` and ``model.safetensors``; ``load_model`` reads it back."""
     source = run.folder / "model"
     if not source.is_dir():
         raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
     shutil.copytree(source, folder)
-    step, again = (Step(n, run.task.name) for n in (run.network, checkpoint.load_model(folder)))
-    inputs = step.example(CHECKED)
-    _check(step(*inputs), again(*inputs), "safetensors", exact=True)
+    for name in run.tasks:
+        step, again = (Step(net, name) for net in (run.network, checkpoint.load_model(folder)))
+        inputs = step.example(CHECKED)
+        _check(step(*inputs), again(*inputs), "safetensors", exact=True)
 
 
-def to_torch(run: LoadedRun, path: Path) -> None:
+def to_torch(run: LoadedRun, path: Path, task: str | None = None) -> None:
     """A ``torch.export`` program of one streaming step, for any batch."""
-    step = Step(run.network, run.task.name)
+    step = Step(run.network, run.task(task).name)
     inputs = step.example(CHECKED)
     torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
-def to_onnx(run: LoadedRun, path: Path) -> None:
+def to_onnx(run: LoadedRun, path: Path, task: str | None = None) -> None:
     """The same step as ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step = Step(run.network, run.task.name)
+    step = Step(run.network, run.task(task).name)
     inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]
@@ -88,15 +89,17 @@ def to_onnx(run: LoadedRun, path: Path) -> None:
     _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
 
 
-FORMATS: dict[str, tuple[Callable[[LoadedRun, Path], None], str]] = {
+FORMATS: dict[str, tuple[Callable[[LoadedRun, Path, str | None], None], str]] = {
     "safetensors": (to_safetensors, "model"),
     "torch": (to_torch, "step.pt2"),
     "onnx": (to_onnx, "step.onnx"),
 }
 
 
-def export(run: LoadedRun, form: str, out: Path | None = None) -> Path:
+def export(run: LoadedRun, form: str, out: Path | None = None, task: str | None = None) -> Path:
     """Write one of ``FORMATS``, by default into the run; nothing is left of one that failed.
+
+    A step is that of one task, which has to be named if the run has several.
 
     Raises:
         UserError: ``out`` is there already or cannot be written, or a package is missing.
@@ -109,7 +112,7 @@ def export(run: LoadedRun, form: str, out: Path | None = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
-        write(run, part)
+        write(run, part, task)
         _remove(path)
         part.rename(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The figures of a report, each a data URI that a page can hold without any other file.
+"""The curves and results of a report, each a data URI that a page can hold without any other file.
 
 They know neither run directories nor HTML: a ``Group`` goes in, an image comes out. Colors are
 those of Okabe and Ito, which people with any color vision can tell apart; after the last of them
@@ -8,11 +8,10 @@ the dashes change, so that 28 groups look different.
 import base64
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,89 +71,99 @@ class Group:
         return DASHES[self.style // len(COLORS) % len(DASHES)]
 
 
-def curves(groups: Sequence[Group], metric: Metric) -> str:
-    """Training loss and validation metric against steps, and the latter against time."""
+class Mark(NamedTuple):
+    """A change of the modules while they were trained: after so many steps and seconds."""
+
+    step: float
+    seconds: float
+
+
+def curves(groups: Sequence[Group], metric: Metric, marks: Sequence[Mark] = ()) -> str:
+    """Training loss and validation metric against steps, and the latter against time.
+
+    Marks are thin vertical lines, with their numbers above; where those would overlap, a range.
+    """
     longest = max((c[-1, 1] for g in groups for c in (*g.losses, *g.scores)), default=0.0)
     unit, seconds = next(u for u in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 3 * u[1] - 3)
-    with _figure(WIDTH, 2.9) as (figure, image):
-        loss, score, time = figure.subplots(1, 3)
+    with figure(WIDTH, 2.9) as (page, image):
+        loss, score, time = page.subplots(1, 3)
         for group in groups:
             _lines(loss, group, group.losses, 0, np.ones(3))
             _lines(score, group, group.scores, 0, np.array([1, 1, _scale(metric)]))
             _lines(time, group, group.scores, 1, np.array([1, 1 / seconds, _scale(metric)]))
-        loss.set(title="Training", xlabel="optimizer steps", ylabel="loss (nats)")
-        score.set(title="Validation", xlabel="optimizer steps", ylabel=axis_label(metric))
-        time.set(title="Validation", xlabel=f"training time ({unit})", ylabel=axis_label(metric))
-        for axes in (loss, score, time):
+        loss.set(xlabel="optimizer steps", ylabel="loss (nats)")
+        score.set(xlabel="optimizer steps", ylabel=axis_label(metric))
+        time.set(xlabel=f"training time ({unit})", ylabel=axis_label(metric))
+        steps = [mark.step for mark in marks]
+        times = [mark.seconds / seconds for mark in marks]
+        for axes, title, places in (
+            (loss, "Training", steps), (score, "Validation", steps), (time, "Validation", times)
+        ):  # fmt: skip
+            axes.set_title(title, pad=14 if marks else 6)
+            for place in places:
+                axes.axvline(place, color="0.55", linewidth=0.6, zorder=0)
             axes.margins(x=0.02)
             axes.set_xlim(left=0)
             axes.locator_params(axis="x", nbins=5)
+            _number(axes, places)
     return image[0]
 
 
 def results(groups: Sequence[Group], metric: Metric) -> str:
     """Left, test results against parameters; right, the three parts of every finished run."""
     rows = sum(len(group.points) for group in groups)
-    with _figure(WIDTH, max(2.9, 0.8 + 0.21 * rows)) as (figure, image):
-        left, right = figure.subplots(1, 2)
+    with figure(WIDTH, max(2.9, 0.8 + 0.21 * rows)) as (page, image):
+        left, right = page.subplots(1, 2)
         _against_parameters(left, groups, metric)
         _parts(right, groups, metric)
     return image[0]
-
-
-def panels(weights: Mapping[str, Weight], slots: Mapping[str, int]) -> str:
-    """|R| of every module as the paper's authors drew it, with the slots marked."""
-    columns = min(2, len(weights))
-    rows = -(-len(weights) // columns)
-    ratio = max(len(w) / w.shape[1] for w in weights.values())
-    width = 6.6
-    height = min(max(width / columns * ratio, 0.6), 3.0)
-    with _figure(width, rows * (height + 0.55), "png") as (figure, image):
-        for axes, (name, weight) in zip(
-            figure.subplots(rows, columns, squeeze=False).flat, weights.items(), strict=False
-        ):
-            axes.imshow(clipped(weight), cmap="gray", vmin=0, vmax=1, aspect="auto")
-            edges = _edges(slots)
-            for edge in edges[1:-1]:
-                axes.axvline(edge - 0.5, color=COLORS[4], linewidth=1)
-            middles = (edges[1:] + edges[:-1]) / 2 - 0.5
-            axes.set_xticks(middles, _short_names(slots), fontsize=8 if len(slots) < 7 else 6)
-            axes.set_yticks([0, len(weight) - 1], ["1", str(len(weight))], fontsize=7)
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-            axes.set_title(f"{name} reads", fontsize=9)
-        for axes in figure.axes[len(weights) :]:
-            axes.set_axis_off()
-        figure.supylabel("context element", fontsize=8, color="0.3")
-        figure.supxlabel("position in the center, by slot", fontsize=8, color="0.3")
-    return image[0]
-
-
-def clipped(weight: Weight) -> Weight:
-    """|R| from 0 (black) at its 5th percentile to 1 (white) at its 95th.
-
-    Where those two are equal, as for a module that sees few slots, all that is above is white.
-    """
-    size = np.abs(weight)
-    low, high = np.percentile(size, (5, 95))
-    if low == high:
-        return (size > low).astype(weight.dtype)
-    return np.clip((size - low) / (high - low), 0, 1)
-
-
-def slot_means(
-    weights: Mapping[str, Weight], slots: Mapping[str, int]
-) -> Float[np.ndarray, "reader slot"]:
-    """Mean |R| of every module over every slot, given the widths of the slots in their order."""
-    edges = _edges(slots)
-    blocks = [[w[:, a:b] for a, b in pairwise(edges)] for w in weights.values()]
-    return np.array([[np.abs(block).mean() for block in row] for row in blocks], dtype=float)
 
 
 def axis_label(metric: Metric) -> str:
     """Name, unit and direction."""
     name = "accuracy (%)" if metric.name == "accuracy" else "bits per character"
     return f"{name}, {'higher' if metric.higher_is_better else 'lower'} is better"
+
+
+def numbered(places: Sequence[float], digit: float = 0.022) -> list[tuple[float, str]]:
+    """Where the numbers of marks are written, given ascending parts of an axis' width.
+
+    Numbers too close to stand side by side, each digit so wide, become one range in their middle.
+    """
+    spans: list[tuple[int, int]] = []
+
+    def label(first: int, last: int) -> str:
+        return str(first + 1) if first == last else f"{first + 1}–{last + 1}"
+
+    def middle(first: int, last: int) -> float:
+        return (places[first] + places[last]) / 2
+
+    for number in range(len(places)):
+        spans.append((number, number))
+        while len(spans) > 1:
+            left, right = spans[-2:]
+            room = digit * (len(label(*left)) + len(label(*right)) + 1) / 2
+            if middle(*right) - middle(*left) >= room:
+                break
+            spans[-2:] = [(left[0], right[1])]
+    return [(middle(*span), label(*span)) for span in spans]
+
+
+@contextmanager
+def figure(width: float, height: float, form: str = "svg") -> Iterator[tuple[Any, list[str]]]:
+    """A figure to draw on; afterwards the list holds its data URI."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    image: list[str] = []
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks
+        page = Figure(figsize=(width, height), layout="constrained")
+        yield page, image
+        file = io.BytesIO()
+        page.savefig(file, format=form, dpi=200, metadata={"Date": None} if form == "svg" else {})
+    kind = "svg+xml" if form == "svg" else form
+    image.append(f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}")
 
 
 def _against_parameters(axes: Any, groups: Sequence[Group], metric: Metric) -> None:
@@ -228,6 +237,16 @@ def _lines(axes: Any, group: Group, lines: Sequence[Curve], x: int, scale: np.nd
         )  # fmt: skip
 
 
+def _number(axes: Any, places: Sequence[float]) -> None:
+    """Above the axes, as many of the numbers of marks as fit."""
+    width = axes.get_xlim()[1]
+    for place, label in numbered([place / width for place in places]):
+        axes.annotate(
+            label, (place, 1), (0, 2), xycoords="axes fraction", textcoords="offset points",
+            fontsize=7, color="0.3", ha="center", va="bottom", annotation_clip=False,
+        )  # fmt: skip
+
+
 def _mean(lines: Sequence[Curve]) -> Curve:
     """Over the steps that all of them have."""
     steps = reduce(np.intersect1d, [line[:, 0] for line in lines])
@@ -243,15 +262,6 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     return [place - shift for place in places]
 
 
-def _edges(slots: Mapping[str, int]) -> np.ndarray:
-    return np.cumsum([0, *slots.values()])
-
-
-def _short_names(slots: Mapping[str, int]) -> list[str]:
-    """Slot names that fit under their slots."""
-    return [name if len(slots) < 7 else name.replace("side", "") for name in slots]
-
-
 def _short(text: str, length: int = 28) -> str:
     """Names of runs differ at the end, labels of groups at the beginning: keep both."""
     half = length // 2
@@ -260,20 +270,3 @@ def _short(text: str, length: int = 28) -> str:
 
 def _scale(metric: Metric) -> float:
     return 100.0 if metric.name == "accuracy" else 1.0
-
-
-@contextmanager
-def _figure(width: float, height: float, form: str = "svg") -> Iterator[tuple[Any, list[str]]]:
-    """A figure to draw on; afterwards the list holds its data URI."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    image: list[str] = []
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, image
-        file = io.BytesIO()
-        figure.savefig(file, format=form, dpi=200, metadata={"Date": None} if form == "svg" else {})
-    kind = "svg+xml" if form == "svg" else form
-    image.append(f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}")

@@ -1,25 +1,39 @@
-"""A network joins tasks to a body: per task an encoder in front and a head behind.
+"""A network joins tasks to a body, and changes while it is trained.
 
 ``logits, state = network(task, xs, state)``. Tasks may differ in width, kind and length; the body
-between them is ThalNet or a baseline, and knows none of them.
+between them is ThalNet or a baseline, and knows none of them. Around a ThalNet modules come and go
+at any moment between optimizer steps; each verb returns a ``Change``, which brings an optimizer
+along::
+
+    change = network.attach(Module("side3", features=32, context=32), read_by=["output"])
+    change.carry(optimizer)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalnet_mtl.baselines import MLP
-from thalnet_mtl.body import Body, Inputs, Interface, check_pace, check_sequence, usable
-from thalnet_mtl.config import ModelConfig, UserError, unknown
-from thalnet_mtl.registry import lookup
-from thalnet_mtl.thalnet import ThalNet, check_names
+from thalnet_mtl import verbs
+from thalnet_mtl.body import Body, Inputs, check_pace, check_sequence, usable
+from thalnet_mtl.change import Change, Grown, Layout
+from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.readings import Remap
+from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.topology import (
+    Interface,
+    Module,
+    Plug,
+    active,
+    check_inputs_reach,
+    check_names,
+    check_path,
+    written_out,
+)
 
-MOST_PARAMETERS = 10**10  # more is a slip of the finger, and would end in the allocator
 BODY = "*"  # where a baseline takes its input; no module can be called that
 
 
@@ -38,46 +52,26 @@ class OneHot(nn.Module):
 
 
 class Port(nn.Module):
-    """Where one task is plugged in: its encoders, its head, and how inputs are paced."""
+    """Where one task is plugged in: its encoders and its head."""
 
-    def __init__(
-        self,
-        body: Body,
-        task: Interface,
-        into: Sequence[str],
-        out_of: Sequence[str] | None,
-        sub_steps: int,
-        extra_steps: int,
-    ):
+    def __init__(self, body: Body, plug: Plug):
         super().__init__()
-        self.task, self.sub_steps, self.extra_steps = task, sub_steps, extra_steps
-        self.out_of = None if out_of is None else tuple(out_of)
+        self.plug = plug
+        task = plug.task
         self.encoders = nn.ModuleDict()
-        outputs = body.outputs
         if isinstance(body, ThalNet):
-            check_names(into)
-            for name in into or body.input_modules:
-                if name not in body.input_modules:
-                    raise unknown("input module", name, body.input_modules)
+            for name in plug.into:
                 self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
-            if out_of is not None:
-                check_names(out_of)
-                outputs = body.width(out_of)
-        elif into or out_of is not None:
-            raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
+            outputs = body.width(plug.out_of)
         else:
             self.encoders[BODY] = encoder(task, body.inputs)
+            outputs = body.outputs
         self.head = nn.Linear(outputs, task.classes)
 
-    def forward(self, body: Body, xs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        options: dict[str, Any] = {"sub_steps": self.sub_steps, "extra_steps": self.extra_steps}
-        encoded = self.encode(xs)
-        if self.out_of is not None:
-            options["outputs"] = self.out_of
-        ys, state = body(encoded, state, **options)
-        if self.task.target == "last":
-            ys = ys[:, -1]
-        return self.head(ys), state
+    @property
+    def task(self) -> Interface:
+        """The shape of the task."""
+        return self.plug.task
 
     def encode(self, xs: Tensor) -> Inputs:
         """What the body takes, in the type of its weights: by input module for a ThalNet."""
@@ -91,7 +85,7 @@ class Network(nn.Module):
     """A body with tasks plugged into it.
 
     >>> network = Network(ThalNet(inputs=28, modules=4, features=32))
-    >>> network.add_task("digits", Interface(inputs=28, classes=10))
+    >>> change = network.add_task("digits", Interface(inputs=28, classes=10))
     >>> logits, state = network("digits", torch.zeros(5, 28, 28))
     >>> logits.shape
     torch.Size([5, 10])
@@ -101,36 +95,7 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self.ports = nn.ModuleDict()
-        self.model: ModelConfig | None = None  # what ``build`` made it of, sizes filled in
-
-    def add_task(
-        self,
-        name: str,
-        task: Interface,
-        *,
-        into: Sequence[str] = (),
-        out_of: Sequence[str] | None = None,
-        sub_steps: int = 1,
-        extra_steps: int = 0,
-    ) -> None:
-        """Plug a task in.
-
-        A task as wide as the body goes in as it is (rows) or one-hot (tokens); any other gets a
-        learned linear encoder or embedding. ``into`` and ``out_of`` name modules of a ThalNet;
-        by default those that were built as inputs and as outputs.
-        """
-        if name in self.ports:
-            raise UserError(f"the network has a task '{name}' already.")
-        if not usable(name):
-            raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
-        check_pace(sub_steps, extra_steps, self.body.recurrent)
-        if extra_steps and task.target == "every":
-            raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
-        if not self.body.recurrent and task.target == "every":
-            raise UserError(
-                f"a body without steps has one output a sequence; task '{name}' wants one a step."
-            )
-        self.ports[name] = Port(self.body, task, into, out_of, sub_steps, extra_steps)
+        self.made_of: dict[str, Any] = {}  # what a baseline was built with, by ``build``
 
     def forward(self, task: str, xs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits and state.
@@ -144,11 +109,22 @@ class Network(nn.Module):
             Logits (batch, classes), or (batch, time, classes) for a target at every step.
         """
         port = self.port(task)
-        if port.task.tokens and xs.ndim != 2:
+        plug = port.plug
+        if plug.task.tokens and xs.ndim != 2:
             raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
-        if not port.task.tokens:
-            check_sequence(xs, port.task.inputs, f"input of task '{task}'")
-        return port(self.body, xs, state)
+        if not plug.task.tokens:
+            check_sequence(xs, plug.task.inputs, f"input of task '{task}'")
+        options: dict[str, Any] = {"sub_steps": plug.sub_steps, "extra_steps": plug.extra_steps}
+        if isinstance(self.body, ThalNet):
+            options |= {"outputs": plug.out_of, "active": self.active(task)}
+        ys, state = self.body(port.encode(xs), state, **options)
+        return port.head(ys[:, -1] if plug.task.target == "last" else ys), state
+
+    def initial(self, task: str, batch: int) -> Any:
+        """The state of a task before its first step."""
+        nothing = self.port(task).head.weight.new_zeros(batch, 1, 1)
+        options = {"active": self.active(task)} if isinstance(self.body, ThalNet) else {}
+        return self.body.initial(nothing, **options)
 
     def port(self, task: str) -> Port:
         """Where a task is plugged in."""
@@ -158,83 +134,241 @@ class Network(nn.Module):
         assert isinstance(port, Port)
         return port
 
+    def active(self, task: str) -> tuple[str, ...]:
+        """The modules that run for a task; see ``topology.active``. None of a baseline."""
+        plug = self.port(task).plug
+        body = self.body
+        return active(body.modules_by_name, task, plug) if isinstance(body, ThalNet) else ()
+
+    def used(self, task: str) -> dict[str, nn.Parameter]:
+        """The parameters that a task's logits can depend on, by name."""
+        inside = ["body."]
+        if isinstance(self.body, ThalNet):
+            inside = [f"body.cells.{name}." for name in self.active(task)]
+        starts = (*inside, f"ports.{task}.")
+        return {name: p for name, p in self.named_parameters() if name.startswith(starts)}
+
+    # Tasks
+
+    def add_task(
+        self,
+        name: str,
+        task: Interface,
+        *,
+        into: Sequence[str] = (),
+        out_of: Sequence[str] | None = None,
+        sub_steps: int = 1,
+        extra_steps: int = 0,
+    ) -> Change:
+        """Plug a task in.
+
+        A task as wide as the body goes in as it is (rows) or one-hot (tokens); any other gets a
+        learned linear encoder or embedding. ``into`` and ``out_of`` name modules of a ThalNet;
+        by default those that were built as inputs and as outputs and may run for the task.
+        """
+        if name in self.ports:
+            raise UserError(f"the network has a task '{name}' already.")
+        if not usable(name):
+            raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
+        check_pace(sub_steps, extra_steps, self.body.recurrent)
+        if extra_steps and task.target == "every":
+            raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
+        if not self.body.recurrent and task.target == "every":
+            raise UserError(
+                f"a body without steps has one output a sequence; task '{name}' wants one a step."
+            )
+        plug = Plug(task, *self._ends(name, into, out_of), sub_steps, extra_steps)
+        return self.plug_in(name, plug)
+
+    def plug_in(self, name: str, plug: Plug) -> Change:
+        """As ``add_task``, from data that was checked before."""
+        port = Port(self.body, plug).to(next(self.body.parameters()))
+        port.requires_grad_(not plug.frozen)
+        return self._change("add_task", name, lambda: self.ports.update({name: port}))
+
+    def remove_task(self, name: str) -> Change:
+        """Take a task's encoders and head away; modules stay."""
+        self.port(name)
+        return self._change("remove_task", name, lambda: self.ports.pop(name))
+
+    # Modules
+
+    def attach(self, module: Module, *, read_by: Sequence[str] = ()) -> Change:
+        """Add a module behind all others, and open some of the others to it.
+
+        For tasks that do not run it nothing changes, to the bit. Where old modules are opened to
+        it their outputs stay what they were, to rounding: new columns of static readings are
+        zero, the gates of dynamic ones closed.
+
+        ``module.reads`` None are all slots that a task of its own may run, itself included.
+        """
+        net = verbs.attached(self._graph("attach"), module, read_by)
+        by = f", read by {', '.join(read_by)}" if read_by else ""
+        return self._rewire("attach", f"{module.name}{by}", net)
+
+    def detach(self, name: str) -> Change:
+        """Take a module out, and its slot out of all readings."""
+        for task in self.ports:
+            plug = self.port(task).plug
+            if name in (*plug.into, *plug.out_of):
+                raise UserError(f"detach: task '{task}' needs module '{name}'; remove_task first.")
+        return self._rewire("detach", name, verbs.detached(self._graph("detach"), name))
+
+    def clone(self, source: str, name: str, *, tasks: Sequence[str] | None = None) -> Change:
+        """Add a module that starts as a copy of another: same sizes, weights and what it reads.
+
+        Where ``source`` reads itself the copy reads itself. ``tasks`` are those that may run it,
+        by default the same. The copy learns, even if ``source`` is frozen.
+        """
+        net = verbs.cloned(self._graph("clone"), source, name, tasks)
+        return self._rewire("clone", f"{name} from {source}", net, copies={name: source})
+
+    def route(self, reader: str, source: str, open: bool = True) -> Change:
+        """Let a module see a slot from now on, or not any more.
+
+        Opening changes nothing at first, as in ``attach``. Closing forgets what was learned of it.
+        """
+        net = verbs.routed(self._graph("route"), reader, source, open)
+        return self._rewire("route", f"{reader} {'to' if open else 'not to'} {source}", net)
+
+    def freeze(self, *modules: str, task: str | None = None) -> Change:
+        """Stop the learning of modules, or of all that a task uses.
+
+        A frozen task gives the same logits to the bit, whatever is trained later. Frozen
+        parameters leave the optimizer; gradients still pass through them to what they read.
+        """
+        return self._set_frozen("freeze", modules, task, True)
+
+    def unfreeze(self, *modules: str, task: str | None = None) -> Change:
+        """Let modules learn again, or all that a task uses and no other frozen task does.
+
+        They come back to the optimizer without moments.
+        """
+        return self._set_frozen("unfreeze", modules, task, False)
+
+    def describe(self) -> dict[str, Any]:
+        """The topology as plain data; ``build.restore`` makes the same network of it."""
+        body: dict[str, Any] = {"made_of": self.made_of}
+        if isinstance(self.body, ThalNet):
+            body = {"modules": [asdict(module) for module in self.body.modules_by_name.values()]}
+        learns = any(parameter.requires_grad for parameter in self.body.parameters())
+        tasks = {name: asdict(self.port(name).plug) for name in self.ports}
+        return body | {"tasks": tasks, "frozen": not learns}
+
+    # What the verbs share
+
+    def _ends(
+        self, task: str, into: Sequence[str], out_of: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Where a task goes in and comes out, checked."""
+        if not isinstance(self.body, ThalNet):
+            if into or out_of is not None:
+                raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
+            return (), ()
+        net = self.body.modules_by_name
+        check_names(into)
+        check_names(out_of or ())
+        for name in into:
+            if name not in self.body.input_modules:
+                raise unknown("input module", name, self.body.input_modules)
+        for name in out_of or ():
+            if name not in net:
+                raise unknown("module", name, net)
+        for name in (*into, *(out_of or ())):
+            if not net[name].serves([task]):
+                raise UserError(f"module '{name}' belongs to {', '.join(net[name].tasks)} only.")
+        own = [name for name in net if net[name].serves([task])]
+        into = tuple(into) or tuple(name for name in own if net[name].inputs)
+        out_of = tuple(name for name in own if net[name].output) if out_of is None else out_of
+        if not into or not out_of:
+            missing = "input" if not into else "output"
+            raise UserError(f"task '{task}': no {missing} module may run for it (out_of, into).")
+        check_path(net, task, Plug(Interface(1, 1), into, tuple(out_of)))
+        return into, tuple(out_of)
+
+    def _graph(self, verb: str) -> dict[str, Module]:
+        """The modules by name, if there are any."""
+        if not isinstance(self.body, ThalNet):
+            raise UserError(f"{verb}: only a ThalNet has modules, not {type(self.body).__name__}.")
+        return self.body.modules_by_name
+
+    def _rewire(
+        self, verb: str, about: str, net: Mapping[str, Module], copies: Mapping[str, str] = {}
+    ) -> Change:
+        """Check the graph as it would be, then make it so."""
+        body = self.body
+        assert isinstance(body, ThalNet)
+        trial = written_out(list(net.values()))
+        check_inputs_reach(trial, body.modules_by_name)
+        for task in self.ports:
+            check_path(trial, task, self.port(task).plug)
+
+        def act() -> dict[str, Remap]:
+            remaps = body.rewire(list(trial.values()))
+            for name, source in copies.items():
+                body.copy(source, name)
+            return {f"body.{key}": remap for key, remap in remaps.items()}
+
+        return self._change(verb, about, act)
+
+    def _set_frozen(
+        self, verb: str, modules: Sequence[str], task: str | None, frozen: bool
+    ) -> Change:
+        if not modules and task is None:
+            raise UserError(f"{verb} what? Name modules, or task=…")
+        names = [*modules, *(self.active(task) if task is not None else ())]
+        others = [t for t in self.ports if t != task and self.port(t).plug.frozen]
+        if task is not None and not frozen:
+            kept = {name for other in others for name in self.active(other)}
+            names = [name for name in names if name in modules or name not in kept]
+        hosts = isinstance(self.body, ThalNet)
+        net = verbs.frozen(self._graph(verb), names, frozen) if modules or hosts else {}
+
+        def act() -> None:
+            if isinstance(self.body, ThalNet):
+                self.body.rewire(list(net.values()))
+            elif frozen or not others:
+                self.body.requires_grad_(not frozen)
+            if task is not None:
+                port = self.port(task)
+                port.plug = replace(port.plug, frozen=frozen)
+                port.requires_grad_(not frozen)
+
+        return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
+
+    def _change(self, verb: str, about: str, act: Callable[[], Any]) -> Change:
+        """Do it, and compare the network before and after."""
+        before, layouts = dict(self.named_parameters()), self._layouts()
+        learned = {name for name, parameter in before.items() if parameter.requires_grad}
+        remaps = act() or {}
+        after, moved = dict(self.named_parameters()), self._layouts()
+        learns = {name for name, parameter in after.items() if parameter.requires_grad}
+        removed = {name: before[name] for name in before if name in learned - learns}
+        for parameter in removed.values():
+            parameter.grad = None
+        return Change(
+            verb,
+            about,
+            grown={name: Grown(before[name], after[name], remap) for name, remap in remaps.items()},
+            added={name: after[name] for name in after if name in learns - learned},
+            removed=removed,
+            layouts={task: (layouts[task], moved[task]) for task in layouts if task in moved},
+        )
+
+    def _layouts(self) -> dict[str, Layout]:
+        """What the state of every task consists of."""
+        return {
+            task: {
+                seat.name: (seat.slot.stop - seat.slot.start, seat.keep.stop - seat.keep.start)
+                for seat in self.body.seats(self.active(task))
+            }
+            for task in self.ports
+            if isinstance(self.body, ThalNet)
+        }
+
 
 def encoder(task: Interface, width: int) -> nn.Module:
     """From what the task gives to what a body of some width takes."""
     if task.tokens:
         return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)
     return nn.Identity() if task.inputs == width else nn.Linear(task.inputs, width)
-
-
-def build(model: ModelConfig, tasks: Mapping[str, Interface]) -> Network:
-    """The network that a configuration describes, for tasks by name, within its budget."""
-    if not tasks:
-        raise UserError("a network needs at least one task.")
-    make_body = lookup("body", model.body)
-    if not make_body.recurrent and any(task.target == "every" for task in tasks.values()):
-        raise UserError(
-            f"model.body {model.body} has one output a sequence; the task wants one at every step."
-        )
-    widths = {task.inputs for task in tasks.values()}
-    steps = max(task.steps for task in tasks.values())
-    if make_body is MLP and not steps:
-        raise UserError("model.body mlp needs a task whose sequences have a length.")
-
-    def make(features: int) -> Network:
-        inputs = widths.copy().pop() if len(widths) == 1 else features
-        options: dict[str, Any] = {"inputs": inputs, "features": features}
-        if make_body is ThalNet:
-            names = ("modules", "context", "hidden", "module", "reading")
-            options |= {name: getattr(model, name) for name in names}
-        else:
-            options["layers"] = model.layers
-        if make_body is MLP:
-            options["window"] = steps
-        network = Network(make_body(**options))
-        for name, task in tasks.items():
-            network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
-        return network
-
-    features = model.features
-    if not features:
-        if not model.budget:
-            raise UserError("give model.features or model.budget: both are 0.")
-        features = largest(make, model.budget)
-    with torch.device("meta"):
-        size = parameters(make(features))
-    if model.budget and size > model.budget:
-        raise UserError(
-            f"model.features {features} makes {size:,} parameters, over model.budget "
-            f"{model.budget:,}. Lower it, or give 0 to fill the budget."
-        )
-    if size > MOST_PARAMETERS:
-        raise UserError(f"a network of {size:,} parameters is over {MOST_PARAMETERS:,}.")
-    network = make(features)
-    network.model = replace(model, features=features)
-    return network
-
-
-def parameters(module: nn.Module) -> int:
-    """How many numbers a module learns."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def largest(make: Callable[[int], nn.Module], budget: int) -> int:
-    """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
-
-    Nothing is allocated. Raises if not even size 1 fits.
-    """
-
-    def fits(size: int) -> bool:
-        with torch.device("meta"):
-            return parameters(make(size)) <= budget
-
-    if not fits(1):
-        raise UserError(f"model.budget {budget:,} is too small for even one feature.")
-    low, high = 1, 2
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

@@ -3,11 +3,13 @@
 Every reading is a matrix R that turns what a module may see of the center Φ into its context,
 ``c = R Φ``. Static readings learn R itself; dynamic ones compute it anew at every step from the
 module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``, with
-the same three arguments and its own ``weights`` and ``dynamic``.
+the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
 """
 
+import itertools
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thalnet_mtl.config import UserError
 from thalnet_mtl.registry import register
 
 MINIMUM_VARIANCE = 1e-3
@@ -23,14 +26,32 @@ Static = Float[Tensor, "context center"]
 Dynamic = Float[Tensor, "batch context center"]
 
 
+class Remap(NamedTuple):
+    """How one axis of a tensor changes: entry k was entry ``source[k]``, or is new and zero."""
+
+    axis: int
+    source: tuple[int | None, ...]
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        size = tensor.shape[self.axis]
+        index = torch.tensor([size if k is None else k for k in self.source], device=tensor.device)
+        shape = list(tensor.shape)
+        shape[self.axis] = 1
+        return torch.cat([tensor, tensor.new_zeros(shape)], self.axis).index_select(
+            self.axis, index
+        )
+
+
 class Reading(nn.Module):
     """The contract: ``Reading(features, center, context)`` and ``weights``.
 
     ``features`` is the width of the module's own slot, ``center`` that of what it may see,
-    ``context`` that of what it gets.
+    ``context`` that of what it gets. ``columns`` names the parameters whose second axis is the
+    center: with them the reading can be opened to new slots, and closed, while it trains.
     """
 
     dynamic: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__()
@@ -40,10 +61,41 @@ class Reading(nn.Module):
         """R: one matrix if the reading is static, one for each row of the batch if dynamic."""
         raise NotImplementedError
 
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+        """See another center, whose position k was ``source[k]`` until now, or is new.
+
+        New columns of R are zero, so that what is read does not change by it. ``opened`` are the
+        positions that were not there when the reading was made. Returns what happened to
+        parameters that were there before, by name.
+        """
+        assert self.columns is not None
+        remaps = {name: Remap(1, tuple(source)) for name in self.columns}
+        for name, remap in remaps.items():
+            self.replace(name, remap(getattr(self, name).detach()))
+        self.center = len(source)
+        return remaps
+
+    def check_resize(self, source: Sequence[int | None]) -> None:
+        """Raise where ``resize`` cannot be done."""
+        if self.columns is None:
+            raise UserError(f"{type(self).__name__} has no 'columns': what it sees is fixed.")
+        kept = [k for k in source if k is not None]
+        zero = [name for name in self.columns if not getattr(self, name)[:, kept].any()]
+        if self.columns and len(zero) == len(self.columns):
+            raise UserError("it has learned nothing yet of the slots that would be left.")
+
+    def replace(self, name: str, value: Tensor) -> None:
+        """A parameter anew, as trainable as the one before."""
+        before = self._parameters.get(name)
+        trainable = before is None or before.requires_grad
+        self.register_parameter(name, nn.Parameter(value, requires_grad=trainable))
+
 
 @register("reading", "linear")
 class LinearReading(Reading):
     """R = W. Can be unstable, say the authors."""
+
+    columns = ("weight",)
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
@@ -80,36 +132,94 @@ class WeightNormRowsReading(LinearReading):
         return F.normalize(self.weight, dim=1, eps=0.0) * self.scale
 
 
-@register("reading", "fast_softmax")
-class FastSoftmaxReading(Reading):
-    """R_j = softmax over the center's positions k of (W φ + b)_jk."""
+class DynamicReading(Reading):
+    """R is made anew at every step from the module's features φ.
 
-    dynamic = True
-
-    def __init__(self, features: int, center: int, context: int):
-        super().__init__(features, center, context)
-        self.logits = nn.Linear(features, context * center)
-
-    def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
-        pattern = "batch (context center) -> batch context center"
-        return rearrange(self.logits(features), pattern, context=self.context).softmax(-1)
-
-
-@register("reading", "fast_gaussian")
-class FastGaussianReading(Reading):
-    """R_jk = N(k; (W φ + b)_j, v_j): a density over the center's positions k = 1 … center.
-
-    The variance v = softplus(U φ + d) + 0.001. The means start spread over the positions, the
-    deviations at an eighth of the center.
+    No zero in φ's weights makes a column of R zero, so that positions which were opened later have
+    a factor each, their ``gate``: it starts at zero and learns.
     """
 
     dynamic = True
+    columns: ClassVar[tuple[str, ...] | None] = ()
+    gate: nn.Parameter | None
+    opened: Tensor
+
+    def __init__(self, features: int, center: int, context: int):
+        super().__init__(features, center, context)
+        self.register_parameter("gate", None)
+        self.register_buffer("opened", torch.zeros(0, dtype=torch.long), persistent=False)
+
+    def gates(self) -> Float[Tensor, "center"] | None:
+        """The factor of every position, 1 for those that were there from the start."""
+        if self.gate is None:
+            return None
+        return self.gate.new_ones(self.center).index_copy(0, self.opened, self.gate)
+
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+        """As ``Reading.resize``; closes the gates of what is new."""
+        old = {position: k for k, position in enumerate(self.opened.tolist())}
+        remaps = super().resize(source, opened)
+        index = [source[k] for k in opened]
+        remap = Remap(0, tuple(None if k is None else old.get(k) for k in index))
+        device = next(self.parameters()).device
+        self.opened = torch.tensor(opened, dtype=torch.long, device=device)
+        if not opened:
+            self.register_parameter("gate", None)
+        elif self.gate is None:
+            like = next(self.parameters())
+            self.gate = nn.Parameter(like.new_zeros(len(opened)), requires_grad=like.requires_grad)
+        else:
+            self.replace("gate", remap(self.gate.detach()))
+            remaps["gate"] = remap
+        return remaps
+
+
+@register("reading", "fast_softmax")
+class FastSoftmaxReading(DynamicReading):
+    """R_j = softmax over the center's positions k of (W φ + b)_jk.
+
+    With gates, R_jk = g_k exp(l_jk) / Σ_m |g_m| exp(l_jm), which is the softmax where all are 1.
+    """
+
+    columns = ("weight", "bias")
+
+    def __init__(self, features: int, center: int, context: int):
+        super().__init__(features, center, context)
+        logits = nn.Linear(features, context * center)
+        shape = "(context center) ... -> context center ..."
+        self.weight = nn.Parameter(rearrange(logits.weight.detach(), shape, context=context))
+        self.bias = nn.Parameter(rearrange(logits.bias.detach(), shape, context=context))
+
+    def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
+        pattern = "context center features -> (context center) features"
+        assert features is not None
+        logits = F.linear(features, rearrange(self.weight, pattern), self.bias.flatten())
+        pattern = "batch (context center) -> batch context center"
+        logits = rearrange(logits, pattern, context=self.context)
+        gates = self.gates()
+        if gates is None:
+            return logits.softmax(-1)
+        largest = logits.masked_fill(gates == 0, -math.inf).amax(-1, keepdim=True)
+        powers = torch.exp(logits - largest.detach())
+        return gates * powers / (gates.abs() * powers).sum(-1, keepdim=True)
+
+
+@register("reading", "fast_gaussian")
+class FastGaussianReading(DynamicReading):
+    """R_jk = N(k; (W φ + b)_j, v_j): a density over the center's positions k = 1 … center.
+
+    The variance v = softplus(U φ + d) + 0.001. The means start spread over the positions, the
+    deviations at an eighth of the center. Slots that are opened later lie behind all others;
+    with gates, column k has the factor g_k.
+    """
+
+    positions: Tensor
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
         self.mean = nn.Linear(features, context)
         self.variance = nn.Linear(features, context)
-        self.register_buffer("positions", torch.arange(1.0, center + 1), persistent=False)
+        self.register_buffer("positions", torch.arange(1.0, center + 1))
         with torch.no_grad():
             self.mean.bias.copy_((torch.arange(context) + 0.5) * center / context + 0.5)
             wide = max(1.0, center / 8) ** 2
@@ -120,4 +230,14 @@ class FastGaussianReading(Reading):
         spread = rearrange(self.variance(features), "batch context -> batch context 1")
         variance = F.softplus(spread) + MINIMUM_VARIANCE
         exponent = (self.positions - mean).square() / (2 * variance)
-        return torch.exp(-exponent) / (2 * torch.pi * variance).sqrt()
+        density = torch.exp(-exponent) / (2 * torch.pi * variance).sqrt()
+        gates = self.gates()
+        return density if gates is None else density * gates
+
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+        """As ``DynamicReading.resize``; positions that stay keep their numbers."""
+        places = [None if k is None else self.positions[k].item() for k in source]
+        behind = itertools.count(max([k for k in places if k is not None], default=0.0) + 1)
+        numbers = [next(behind) if k is None else k for k in places]
+        self.positions = self.positions.new_tensor(numbers)
+        return super().resize(source, opened)

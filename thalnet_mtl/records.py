@@ -1,8 +1,8 @@
-"""What a run directory holds, read without training code, and one row of a table on each."""
+"""What a run directory holds, read without training code, and a record of each of its tasks."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from thalnet_mtl import config as configs
-from thalnet_mtl.checkpoint import read_json
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.figures import Curve, Weight
+from thalnet_mtl.files import read_fields, require
+from thalnet_mtl.inspection import Structure, read_structure
 from thalnet_mtl.metrics import METRICS, Metric
 
 PARTS = ("train", "validation", "test")
-RESULT = ("body", "task", "metric", *PARTS, "best_step", "steps", "parameters", "seed",
-          "train_seconds", "evaluation_batches")  # fmt: skip
+RESULT = ("body", "tasks", "best_step", "steps", "parameters", "seed", "train_seconds",
+          "evaluation_batches")  # fmt: skip
+SCORES = (*PARTS, "untrained")
+TASK_RESULT = ("label", "kind", "metric", "source", *SCORES, "own_best")
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,11 @@ class RunRecord:
     folder: Path
     name: str
     config: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]  # the configuration of each by its name in this run
     result: dict[str, Any] | None
     environment: dict[str, Any]
     lines: list[dict[str, Any]]
+    structure: Structure | None
     reading_weights: dict[str, Weight]
     slots: dict[str, int]
     dynamic: list[str]
@@ -39,15 +44,15 @@ class RunRecord:
         return self.config["train"]["seed"]
 
     @property
-    def task(self) -> str:
-        """The task as results call it, which says which version of the data was there."""
-        return self.result["task"] if self.result else self.config["task"]["name"]
+    def records(self) -> "list[TaskRecord]":
+        """One a task, in the order of the configuration."""
+        return [TaskRecord(self, task) for task in self.tasks]
 
     @property
-    def metric(self) -> Metric | None:
-        """None for a run that was killed before it logged anything."""
-        names = [self.result["metric"]] if self.result else [line["metric"] for line in self.lines]
-        return next((METRICS[name] for name in names if name in METRICS), None)
+    def mode(self) -> str:
+        """Whether a task was learned alone."""
+        others = len(self.tasks) - 1
+        return f"joint with {others} other{'s' * (others > 1)}" if others else "single"
 
     @property
     def limit(self) -> str:
@@ -56,14 +61,72 @@ class RunRecord:
         count = "batch" if batches == 1 else f"{batches} batches"
         return f"on the first {count} only" if batches else ""
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The changes of its modules while it was trained."""
+        return self.structure.history if self.structure else []
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A run on one of its tasks: a row of a table, a line of a figure."""
+
+    run: RunRecord
+    task: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.run.tasks[self.task]
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What this task has of the result; None until the run has finished."""
+        return self.run.result["tasks"][self.task] if self.run.result else None
+
+    @property
+    def label(self) -> str:
+        """The kind of task as results call it, which says which version of the data was there."""
+        return self.result["label"] if self.result else self.config["name"]
+
+    @property
+    def title(self) -> str:
+        """The label, after the name of the task in the run if that is its own."""
+        own = self.task != self.config["name"]
+        return f"{self.task} ({self.label})" if own else self.label
+
+    @property
+    def mode(self) -> str:
+        """Whether the task was learned alone, and its name in the run if that is its own."""
+        named = f"as '{self.task}', " if self.task != self.config["name"] else ""
+        return named + self.run.mode
+
+    @property
+    def metric(self) -> Metric | None:
+        """None for a run that was killed before it logged anything on this task."""
+        names = [line["metric"] for line in self.run.lines if line["task"] == self.task]
+        if self.result:
+            names = [self.result["metric"]]
+        return next((METRICS[name] for name in names if name in METRICS), None)
+
+    def score(self, part: str) -> float:
+        """The metric on train, validation or test, or that of the untrained network on test."""
+        assert self.result is not None
+        return self.result[part][self.result["metric"]]
+
     def curve(self, split: str, metric: str) -> Curve:
         """Rows of step, seconds of training, value."""
         rows = [
             (line["step"], line.get("seconds", 0.0), line["value"])
-            for line in self.lines
-            if (line["split"], line["metric"]) == (split, metric)
+            for line in self.run.lines
+            if (line["task"], line["split"], line["metric"]) == (self.task, split, metric)
         ]
         return np.array(rows, dtype=float).reshape(-1, 3)
+
+
+def read_runs(folders: Iterable[Path]) -> list[RunRecord]:
+    """Read run directories, each once, and give them names that tell them apart."""
+    once = {os.path.abspath(folder): Path(folder) for folder in folders}
+    return distinct([read_run(folder) for folder in once.values()])
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -81,9 +144,11 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         name=Path(os.path.abspath(folder)).name,
         config=asdict(config),
-        result=_read_result(folder / "result.json"),
-        environment=_read_dict(environment) if environment.exists() else {},
+        tasks={name: asdict(task) for name, task in config.named_tasks.items()},
+        result=_read_result(folder / "result.json", list(config.named_tasks)),
+        environment=read_fields(environment) if environment.exists() else {},
         lines=_read_lines(folder / "metrics.jsonl"),
+        structure=read_structure(folder) if (folder / "topology.json").exists() else None,
         reading_weights=weights,
         slots=slots,
         dynamic=dynamic,
@@ -91,12 +156,14 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
-    """One row a run, ready to print; scores that are not there are '–'.
+    """One row a run and task, ready to print; scores that are not there are '–'.
 
-    Keys: run, body, task, parameters, seed, steps, best_step, metric, train, validation, test,
-    train_seconds, and note ('on the first 2 batches only', 'unfinished at step 400').
+    Keys: run, body, task, mode ('joint with 2 others'), parameters, seed, steps, best_step,
+    metric, train, validation, test, own_best and own_step (on validation, where this task alone
+    was best at another step), train_seconds, and note ('on the first 2 batches only',
+    'unfinished at step 400').
     """
-    return [row_of(run) for run in distinct(runs)]
+    return [row_of(record) for run in distinct(runs) for record in run.records]
 
 
 def distinct(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -113,55 +180,75 @@ def distinct(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [replace(run, name=shortest(path)) for run, path in zip(runs, paths, strict=True)]
 
 
-def row_of(run: RunRecord) -> dict[str, str]:
+def same_data(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
+    """Records of one kind of task, one permutation and files of one checksum together.
+
+    Only a finished run says which of its files a task reads. An unfinished one is taken to read
+    those that finished ones of its kind do; where there are none, all of them.
+    """
+    sources = {
+        record.config["name"]: record.result["source"] for record in records if record.result
+    }
+    groups: dict[str, list[TaskRecord]] = {}
+    for record in records:
+        kind, files = record.config["name"], record.run.environment.get("data") or {}
+        source = record.result["source"] if record.result else sources.get(kind)
+        read = files if source is None else files.get(source)
+        key = json.dumps([kind, record.config["permutation"], read], sort_keys=True)
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
+
+
+def row_of(record: TaskRecord) -> dict[str, str]:
     """A row of ``table`` for a run that has its name already."""
-    config, result, metric = run.config, run.result, run.metric
+    run, metric = record.run, record.metric
     row = {
         "run": run.name,
-        "body": config["model"]["body"],
-        "task": run.task,
+        "body": run.config["model"]["body"],
+        "task": record.label,
+        "mode": record.mode,
         "seed": str(run.seed),
         "metric": metric.name if metric else "–",
+        "own_best": "",
+        "own_step": "",
     }
-    if result:
+    if run.result and record.result:
         assert metric is not None
-        numbers = {key: f"{result[key]:,}" for key in ("steps", "best_step")}
-        scores = {part: metric.format(result[part][metric.name]) for part in PARTS}
-        row |= numbers | scores
-        row["parameters"] = f"{result['parameters']['total']:,}"
-        row["train_seconds"] = f"{result['train_seconds']:,.1f}"
+        own, step = record.result["own_best"], run.result["best_step"]
+        if own["step"] != step:
+            row |= {"own_best": metric.format(own["value"]), "own_step": f"{own['step']:,}"}
+        numbers = {key: f"{run.result[key]:,}" for key in ("steps", "best_step")}
+        row |= numbers | {part: metric.format(record.score(part)) for part in PARTS}
+        row["parameters"] = f"{run.result['parameters']['total']:,}"
+        row["train_seconds"] = f"{run.result['train_seconds']:,.1f}"
         return row | {"note": run.limit}
     step = max((line["step"] for line in run.lines), default=0)
     seconds = max((line.get("seconds", 0.0) for line in run.lines), default=0.0)
     row |= dict.fromkeys(("parameters", "steps", "best_step", *PARTS), "–")
-    if metric and len(looks := run.curve("validation", metric.name)):
+    if metric and len(looks := record.curve("validation", metric.name)):
         row["validation"] = metric.format(looks[-1, 2])
     limits = [f"unfinished at step {step:,}", run.limit]
     note = ", ".join(limit for limit in limits if limit)
     return row | {"train_seconds": f"{seconds:,.1f}", "note": note}
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
+def _read_result(path: Path, tasks: Sequence[str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    result = _read_dict(path)
-    missing = [key for key in RESULT if key not in result]
-    if missing:
-        raise UserError(f"{path} is damaged: it has no '{missing[0]}'.")
-    metric = result["metric"]
-    if metric not in METRICS:
-        raise UserError(f"{path}: {unknown('metric', metric, METRICS)}")
-    for part in PARTS:
-        if not isinstance(result[part], dict) or not _number(result[part].get(metric)):
-            raise UserError(f"{path} is damaged: it has no {metric} of the {part} part.")
+    result = read_fields(path)
+    require(result, RESULT, str(path))
+    require(result["tasks"], tasks, f"{path}: tasks")
+    for task in tasks:
+        entry, where = result["tasks"][task], f"{path}: task '{task}'"
+        require(entry, TASK_RESULT, where)
+        metric = entry["metric"]
+        if metric not in METRICS:
+            raise UserError(f"{where}: {unknown('metric', metric, METRICS)}")
+        for part in SCORES:
+            if not isinstance(entry[part], dict) or not _number(entry[part].get(metric)):
+                raise UserError(f"{where} is damaged: it has no {metric} of the {part} part.")
+        require(entry["own_best"], ("step", "value"), f"{where}: own_best")
     return result
-
-
-def _read_dict(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no fields.")
-    return content
 
 
 def _number(value: Any) -> bool:
@@ -177,7 +264,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             if not _number(line["step"]) or not _number(line["value"]):
                 raise ValueError("not a measurement")
-            if not isinstance(line["split"], str) or not isinstance(line["metric"], str):
+            if not all(isinstance(line[key], str) for key in ("task", "split", "metric")):
                 raise ValueError("not a measurement")
             lines.append(line)
         except (ValueError, TypeError, KeyError) as error:

@@ -1,37 +1,43 @@
-"""Compare runs, in a table or in one HTML file that opens without a network.
+"""Compare runs in one HTML file that opens without a network.
 
 Nothing is read but run directories, and nothing is concluded: values, seeds and limits stand
 side by side, and a ranking is left to whoever has enough of them.
 """
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 
-from thalnet_mtl.checkpoint import write_text
+from thalnet_mtl import gains
 from thalnet_mtl.config import UserError
-from thalnet_mtl.figures import Group, Point, curves, panels, results, slot_means
+from thalnet_mtl.figures import Group, Mark, Point, curves, results
+from thalnet_mtl.files import write_text
+from thalnet_mtl.gains import PAIRED_SEEDS
+from thalnet_mtl.inspection import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.metrics import Metric
-from thalnet_mtl.records import PARTS, RunRecord, distinct, read_run, row_of, table
+from thalnet_mtl.panels import panels, slot_means
+from thalnet_mtl.records import PARTS, RunRecord, TaskRecord, read_runs, row_of, same_data
 
-__all__ = ["RunRecord", "read_run", "table", "write"]
-
-PAIRED_SEEDS = 6  # below it even a sign test cannot reach 5 %
+T = TypeVar("T")
 
 
-def write(folders: Sequence[Path], out: Path) -> Path:
-    """Write one HTML file on the runs in these directories; returns its path."""
+def write(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> Path:
+    """Write one HTML file on the runs in these directories; returns its path.
+
+    Args:
+        folders: of the runs.
+        out: the file.
+        baselines: of finished single-task runs, to set the others against.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    once = {os.path.abspath(folder): folder for folder in folders}
-    runs = distinct([read_run(Path(folder)) for folder in once.values()])
+    runs = read_runs(folders)
     if not runs:
         raise UserError("a report needs at least one run directory.")
     environment = Environment(
@@ -41,10 +47,15 @@ def write(folders: Sequence[Path], out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found = gains.against(runs, read_runs(baselines)) if baselines else {}
     page = environment.get_template("report.html.j2").render(
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=_sections(runs),
+        formulas=gains.FORMULAS,
+        gains=gains.rows(found),
+        gain_notes=gains.notes(found),
+        readings=[reading for few in _by(runs, _key) if (reading := _reading(few))],
         details=[_details(run) for run in runs],
     )
     try:
@@ -58,42 +69,59 @@ def _sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One a task: only runs on the same data are set side by side."""
     known: dict[str, int] = {}
     sections = []
-    for members in _by(runs, lambda run: _key(run, "model", "train", "evaluate", data=True)):
-        alike = _by(members, _key)
-        styles = _styles([_key(few[0], "task") for few in alike], known)
-        metric = next((run.metric for run in members if run.metric), None)
+    for members in same_data([record for run in runs for record in run.records]):
+        alike = _by(members, lambda record: _key(record.run) + record.task)
+        keys = [_key(few[0].run, "task") for few in alike]
+        # Two tasks of one joint run may have the same data.
+        styles = _styles([f"{key} {keys[:n].count(key)}" for n, key in enumerate(keys)], known)
+        metric = next((record.metric for record in members if record.metric), None)
         groups = [
             _group(label, style, few, metric)
             for label, style, few in zip(_labels(alike), styles, alike, strict=True)
         ]
+        marks = _marks(members)
+        shown = metric and any(group.losses for group in groups)
         sections.append({
-            "title": next((run.task for run in members if run.result), members[0].task),
+            "title": next((r.label for r in members if r.result), members[0].label),
             "metric": metric,
             "groups": [
-                {"group": group, "runs": few, "rows": [row_of(run) for run in few],
-                 "mean": _mean(few, metric), "reading": _reading(few)}
+                {"group": group, "runs": few, "rows": [row_of(record) for record in few],
+                 "mean": _mean(few, metric)}
                 for group, few in zip(groups, alike, strict=True)
             ],
             "notes": _notes(members, alike),
-            "curves": metric and any(g.losses for g in groups) and curves(groups, metric),
+            "marks": marks,
+            "joint": any(len(record.run.tasks) > 1 for record in members),
+            "curves": shown and metric and curves(groups, metric, marks),
             "results": metric and any(g.points for g in groups) and results(groups, metric),
         })  # fmt: skip
     return sections
 
 
-def _key(run: RunRecord, *without: str, data: bool = False) -> str:
+def _marks(records: Sequence[TaskRecord]) -> list[Mark]:
+    """The changes that all of the runs went through, at their mean times; else none."""
+    histories = [record.run.history for record in records]
+    kinds = {json.dumps([[c["step"], c["verb"], c["about"]] for c in h]) for h in histories}
+    if len(kinds) > 1:
+        return []
+    return [
+        Mark(float(changes[0]["step"]), float(np.mean([change["seconds"] for change in changes])))
+        for changes in zip(*histories, strict=True)
+    ]
+
+
+def _key(run: RunRecord, *without: str) -> str:
     """What is configured, without the seed and without some sections, to compare runs by."""
     config = {name: value for name, value in run.config.items() if name not in without}
-    if "train" in config:
-        config["train"] = config["train"] | {"seed": None}
-    return json.dumps([config, run.environment.get("data") if data else None], sort_keys=True)
+    config["train"] = config["train"] | {"seed": None}
+    return json.dumps(config, sort_keys=True)
 
 
-def _by(runs: Sequence[RunRecord], key: Callable[[RunRecord], str]) -> list[list[RunRecord]]:
-    """Runs with equal keys together, in the order in which the first of them came."""
-    groups: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
+def _by(things: Sequence[T], key: Callable[[T], str]) -> list[list[T]]:
+    """Things with equal keys together, in the order in which the first of them came."""
+    groups: dict[str, list[T]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
     return list(groups.values())
 
 
@@ -106,55 +134,66 @@ def _styles(keys: Sequence[str], known: dict[str, int]) -> list[int]:
     return styles
 
 
-def _labels(alike: Sequence[Sequence[RunRecord]]) -> list[str]:
+def _labels(alike: Sequence[Sequence[TaskRecord]]) -> list[str]:
     """A run alone keeps its name; seeds are called by their body and what sets them apart."""
     labels = []
     for few in alike:
+        run = few[0].run
         if len(few) == 1:
-            labels.append(few[0].name)
+            labels.append(run.name)
             continue
-        body = few[0].config["model"]["body"]
-        rivals = [other[0].config for other in alike if other[0].config["model"]["body"] == body]
-        own = [
+        body = run.config["model"]["body"]
+        rivals = [r[0].run for r in alike if r[0].run.config["model"]["body"] == body]
+        own = [run.mode] if any(rival.mode != run.mode for rival in rivals) else []
+        own += [
+            f"{len(run.config[name])} {name}"
+            for name in ("modules", "changes")
+            if any(len(rival.config[name]) != len(run.config[name]) for rival in rivals)
+        ]
+        own += [
             f"{name} {value}"
             for section in ("model", "train", "evaluate")
-            for name, value in few[0].config[section].items()
-            if name != "seed" and any(rival[section][name] != value for rival in rivals)
+            for name, value in run.config[section].items()
+            if name != "seed" and any(rival.config[section][name] != value for rival in rivals)
         ]
         labels.append(", ".join([body, *own[:2], *(["…"] if len(own) > 2 else [])]))
-    return labels
+    return [
+        label if labels.count(label) == 1 else f"{few[0].run.name}: {few[0].task}"
+        for label, few in zip(labels, alike, strict=True)
+    ]
 
 
-def _group(label: str, style: int, runs: Sequence[RunRecord], metric: Metric | None) -> Group:
-    losses = [run.curve("train", "loss") for run in runs]
-    scores = [run.curve("validation", metric.name) for run in runs] if metric else []
-    points = []
-    for run in runs:
-        if run.result and metric:
-            values = (run.result[part][metric.name] for part in PARTS)
-            points.append(Point(run.name, run.result["parameters"]["total"], *values))
+def _group(label: str, style: int, records: Sequence[TaskRecord], metric: Metric | None) -> Group:
+    losses = [record.curve("train", "loss") for record in records]
+    scores = [record.curve("validation", metric.name) for record in records] if metric else []
+    points = [
+        Point(r.run.name, r.run.result["parameters"]["total"], *map(r.score, PARTS))
+        for r in records
+        if r.run.result
+    ]
     return Group(label, style, [c for c in losses if len(c)], [c for c in scores if len(c)], points)
 
 
-def _mean(runs: Sequence[RunRecord], metric: Metric | None) -> dict[str, Any] | None:
+def _mean(records: Sequence[TaskRecord], metric: Metric | None) -> dict[str, Any] | None:
     """Mean, least and largest of the finished runs, where there are several."""
-    results = [run.result for run in runs if run.result]
-    if len(results) < 2 or metric is None:
+    done = [record for record in records if record.result]
+    if len(done) < 2 or metric is None:
         return None
-    seeds = {result["seed"] for result in results}
-    number = f"{len(results)} seeds"
-    if len(seeds) < len(results):
-        number = f"{len(results)} runs, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    values = {part: [result[part][metric.name] for result in results] for part in PARTS}
+    seeds = {record.run.seed for record in done}
+    number = f"{len(done)} seeds"
+    if len(seeds) < len(done):
+        number = f"{len(done)} runs, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    values = {part: [record.score(part) for record in done] for part in PARTS}
     return {"count": number} | {
-        part: [metric.format(f(values[part])) for f in (np.mean, min, max)] for part in PARTS
+        part: [metric.format(float(f(values[part]))) for f in (np.mean, min, max)] for part in PARTS
     }
 
 
-def _notes(runs: Sequence[RunRecord], alike: Sequence[Sequence[RunRecord]]) -> list[str]:
+def _notes(records: Sequence[TaskRecord], alike: Sequence[Sequence[TaskRecord]]) -> list[str]:
     """What a reader has to know before comparing these runs."""
+    runs = [record.run for record in records]
     notes = []
-    done = [{run.seed for run in few if run.result} for few in alike]
+    done = [{record.run.seed for record in few if record.result} for few in alike]
     paired = sorted(set.intersection(*done))
     if len(alike) > 1 and len(paired) < PAIRED_SEEDS:
         notes.append(
@@ -187,7 +226,7 @@ def _reading(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [
         {
             "name": run.name,
-            "task": run.task,
+            "task": ", ".join(record.title for record in run.records),
             "seed": run.seed,
             "dynamic": bool(run.dynamic),
             "modules": list(run.reading_weights),
@@ -202,13 +241,21 @@ def _reading(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 def _details(run: RunRecord) -> dict[str, Any]:
     """How a run came about, and the command that repeats it."""
     about = {key: value for key, value in run.environment.items() if value not in (None, {})}
-    for name in ("packages", "data"):
-        if name in about:
-            about[name] = [f"{k} {v}" for k, v in about[name].items() if v]
+    if "packages" in about:
+        about["packages"] = [f"{k} {v}" for k, v in about["packages"].items() if v]
+    files = about.pop("data", {})
+    about |= {
+        f"data: {name}": [f"{k} {v}" for k, v in sums.items()] for name, sums in files.items()
+    }
+    structure = run.structure
     return {
         "name": run.name,
         "folder": str(run.folder),
         "command": f"thalnet train {shlex.quote(str(run.folder / 'config.yaml'))}",
         "config": yaml.safe_dump(run.config, sort_keys=False),
         "environment": about,
+        "modules": module_rows(structure) if structure else [],
+        "tasks": task_rows(structure) if structure else [],
+        "totals": totals(structure) if structure else "",
+        "history": history_rows(structure) if structure else [],
     }

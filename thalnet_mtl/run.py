@@ -3,18 +3,22 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from thalnet_mtl import checkpoint
+from thalnet_mtl import build, checkpoint
 from thalnet_mtl import config as configs
-from thalnet_mtl.config import Config, UserError, flatten
+from thalnet_mtl.change import Change
+from thalnet_mtl.combine import Combination, combination
+from thalnet_mtl.config import ChangeConfig, Config, ModuleConfig, UserError, flatten, unknown
 from thalnet_mtl.evaluate import evaluate
-from thalnet_mtl.network import Network, build, parameters
+from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
 
@@ -24,40 +28,74 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "adam": lambda *args, **options: torch.optim.Adam(*args, fused=True, **options),
     "adamw": lambda *args, **options: torch.optim.AdamW(*args, fused=True, **options),
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
 }
 
 # What changes while training, beside weights, moments, losses and random state.
-PROGRESS = ("step", "best", "best_step", "untrained", "seconds", "train_seconds")
-UNTRAINED_BATCHES = 10  # of the test part: enough to see what guessing scores
+PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history",
+            "seconds", "train_seconds")  # fmt: skip
+NOT_DRAWN = -1.0  # in place of a loss
 
 
 @dataclass
 class Run:
-    """One network on its way through one task."""
+    """One network on its way through its tasks."""
 
     config: Config
     device: torch.device
-    task: Task
+    tasks: dict[str, Task]
     network: Network
+    combination: Combination
     optimizer: torch.optim.Optimizer
-    losses: Tensor  # of the steps since the last line of the log
-    state: Any = None  # carried from chunk to chunk of a text
+    losses: Tensor  # (step, task), of the steps since the last line of the log
+    states: dict[str, Any] = field(default_factory=dict)  # carried from chunk to chunk of a text
     step: int = 0
-    best: dict[str, float] = field(default_factory=dict)  # on validation
+    taken: dict[str, int] = field(default_factory=dict)  # batches of each task so far
+    level: float = -math.inf  # on validation, of the best weights
     best_step: int = 0
-    untrained: dict[str, float] = field(default_factory=dict)
+    own_best: dict[str, dict[str, float]] = field(default_factory=dict)  # of each task alone
+    untrained: dict[str, dict[str, float]] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
     seconds: float = 0.0
     train_seconds: float = 0.0
 
     @property
     def epoch(self) -> int:
-        """Steps in a pass over the training part."""
-        return self.task.steps("train", self.config.train.batch, self.config.train.chunk)
+        """Steps in a pass over the training part, the shortest one of several tasks."""
+        return min(map(self.batches, self.tasks))
 
     @property
     def total(self) -> int:
         """Steps in all."""
         return self.config.train.steps or self.config.train.epochs * self.epoch
+
+    @property
+    def learning(self) -> list[str]:
+        """Tasks that are not stopped early."""
+        patience = self.config.train.patience
+        return [
+            name
+            for name in self.tasks
+            if not patience or self.own_best.get(name, {"since": 0})["since"] < patience
+        ]
+
+    def batch_size(self, task: str) -> int:
+        """Sequences in a training batch of a task."""
+        return self.config.named_tasks[task].batch or self.config.train.batch
+
+    def batches(self, task: str) -> int:
+        """Training batches in a pass over a task."""
+        return self.tasks[task].steps("train", self.batch_size(task), self.config.train.chunk)
+
+    def drawn(self) -> list[str]:
+        """The tasks of the next step: all, or one by its odds, as a function of seed and step."""
+        names, temperature = self.learning, self.config.train.draw
+        if not temperature or len(names) < 2:
+            return names
+        shares = [self.config.named_tasks[name].share or self.batches(name) for name in names]
+        odds = torch.tensor(shares, dtype=torch.float64) ** (1 / temperature)
+        generator = torch.Generator().manual_seed(1_000_003 * self.config.train.seed + self.step)
+        return [names[int(torch.multinomial(odds, 1, generator=generator))]]
 
     def rate(self) -> float:
         """Learning rate of the next step: linear warm-up, then constant or half a cosine to 0."""
@@ -69,12 +107,27 @@ class Run:
         progress = (self.step - options.warmup) / max(1, self.total - options.warmup)
         return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def score(self, split: str, batches: int | None = None) -> dict[str, float]:
+    def score(self, task: str, split: str, batches: int | None = None) -> dict[str, float]:
         """Loss, metric and count on one part of the data, as far as the configuration looks."""
         look = self.config.evaluate
         batches = look.batches if batches is None else batches
         chunk = self.config.train.chunk
-        return evaluate(self.network, self.task, split, look.batch, chunk, batches)
+        return evaluate(self.network, self.tasks[task], split, look.batch, chunk, batches)
+
+    def change(self, what: ChangeConfig) -> Change:
+        """Change the network as configured, and bring along all that depends on it."""
+        change = apply(self.network, what, self.config)
+        change.carry(self.optimizer)
+        self.states = {task: change.move(task, state) for task, state in self.states.items()}
+        size = build.parameters(self.network)
+        entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
+        self.history.append(entry | {"verb": change.verb, "about": change.about})
+        return change
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """All that is learned, by name."""
+        own = {f"combination.{n}": p for n, p in self.combination.named_parameters()}
+        return dict(self.network.named_parameters()) | own
 
     def save(self, path: Path, metrics_size: int) -> None:
         """Write a checkpoint; ``metrics_size`` is how much of the log belongs to it."""
@@ -84,10 +137,15 @@ class Run:
         content = {
             "config": flatten(self.config),
             **{name: getattr(self, name) for name in PROGRESS},
+            "topology": self.network.describe(),
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "combination": self.combination.state_dict(),
+            "optimizer": checkpoint.optimizer_state(self.optimizer, self.named_parameters()),
             "losses": self.losses,
-            "state": self.state if isinstance(self.state, Tensor | None) else list(self.state),
+            "states": {
+                task: state if isinstance(state, Tensor) else list(state)
+                for task, state in self.states.items()
+            },
             "rng": rng,
             "metrics_size": metrics_size,
         }
@@ -96,17 +154,19 @@ class Run:
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns its ``metrics_size``."""
         content = checkpoint.load_of(path, self.config)
-        checkpoint.load_weights(self.network, content["network"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
+        self.network = checkpoint.load_network(content, path).to(self.device)
+        self.combination.load_state_dict(content["combination"])
+        self.optimizer = optimizer_for(self.config, self.network, self.combination)
+        named = self.named_parameters()
+        checkpoint.load_optimizer_state(self.optimizer, content["optimizer"], named)
         for name in PROGRESS:
             setattr(self, name, content[name])
         self.losses.copy_(content["losses"])
-        saved = content["state"]
-        if isinstance(saved, list):
-            kind = type(self.network.body.initial(torch.zeros(1, 1, 1)))
-            self.state = kind(*(part.to(self.device) for part in saved))
-        else:
-            self.state = saved if saved is None else saved.to(self.device)
+        for task, saved in content["states"].items():
+            parts = [saved] if isinstance(saved, Tensor) else saved
+            parts = [part.to(self.device) for part in parts]
+            kind = type(self.network.initial(task, 1))
+            self.states[task] = parts[0] if isinstance(saved, Tensor) else kind(*parts)
         torch.set_rng_state(content["rng"][0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng"][1])
@@ -120,48 +180,134 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         UserError: something cannot be built or trained.
     """
     device = choose_device(config.train.device)
-    task: Task = lookup("task", config.task.name)(config.task)
+    tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
-    network = build(config.model, {task.name: task.interface}).to(device)
-    small = parameters(network) < SMALL_NETWORK
+    network = make_network(config, tasks).to(device)
+    combined = combination(
+        config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
+    ).to(device)
+    small = build.parameters(network) < SMALL_NETWORK
     torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
-    if task.source:
-        fetch(task.source)
-    task.to(device)
-    options = config.train
-    optimizer = OPTIMIZERS[options.optimizer](
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    losses = torch.zeros(config.evaluate.log_every, device=device)
-    look = config.evaluate.batch
-    for split, size in (("train", options.batch), ("validation", look), ("test", look)):
-        task.steps(split, size, options.chunk)  # raises if there is not one batch
-    run = Run(config, device, task, network, optimizer, losses)
-    if options.warmup >= run.total:
-        raise UserError(f"train.warmup {options.warmup} leaves none of the {run.total} steps.")
+    for task in tasks.values():
+        if task.source:
+            fetch(task.source)
+        task.to(device)
+    losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
+    optimizer = optimizer_for(config, network, combined)
+    run = Run(config, device, tasks, network, combined, optimizer, losses)
+    for name, task in tasks.items():
+        run.batches(name)  # raises if there is not one batch
+        for split in ("validation", "test"):
+            task.steps(split, config.evaluate.batch, config.train.chunk)
+    run.taken = dict.fromkeys(tasks, 0)
+    if config.train.warmup >= run.total:
+        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
+    rehearse(config, network, run.total)
     return run
+
+
+def make_tasks(config: Config) -> dict[str, Task]:
+    """The tasks of a run by their names in it; their data is not loaded."""
+    if config.tasks and asdict(config.task) != asdict(Config().task):
+        raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
+    tasks: dict[str, Task] = {}
+    for name, options in config.named_tasks.items():
+        tasks[name] = lookup("task", options.name)(options)
+        tasks[name].name = name
+    return tasks
+
+
+def make_network(config: Config, tasks: dict[str, Task]) -> Network:
+    """The network as it is before the first step."""
+    shapes = {name: task.interface for name, task in tasks.items()}
+    return build.build(config.model, shapes, config.modules)
+
+
+def optimizer_for(
+    config: Config, network: Network, combination: Combination
+) -> torch.optim.Optimizer:
+    """The configured optimizer, for all that learns."""
+    options = config.train
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in network.parameters() if p.requires_grad]},
+        {"params": list(combination.parameters()), "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[options.optimizer](
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+    )
+
+
+def rehearse(config: Config, network: Network, total: int) -> None:
+    """Raise if one of the configured changes cannot be done when its time comes."""
+    if not config.changes:
+        return
+    network = deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        for what in config.changes:
+            where = f"changes: {what.verb} {what.name} after step {what.step}"
+            if what.step >= total:
+                raise UserError(f"{where}: there are only {total} steps.")
+            try:
+                apply(network, what, config)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
+            size, budget = build.parameters(network), config.model.budget
+            if budget and size > budget:
+                raise UserError(
+                    f"{where} makes {size:,} parameters, over model.budget {budget:,}. Give "
+                    f"model.features to leave room, or raise the budget."
+                )
+
+
+def apply(network: Network, what: ChangeConfig, config: Config) -> Change:
+    """Do one configured change."""
+    name, source = what.name, what.source
+    if what.verb == "attach":
+        shapes = {task: network.port(task).task for task in network.ports}
+        width = next(iter(network.describe()["modules"]))["features"]
+        new = build.module(name, what.module, config.model, shapes, width)
+        return network.attach(new, read_by=what.read_by)
+    if what.verb == "clone":
+        if what.module != ModuleConfig(tasks=what.module.tasks):
+            raise UserError("a clone is as its source in all but name and tasks.")
+        return network.clone(source, name, tasks=what.module.tasks or None)
+    if what.verb == "route":
+        return network.route(name, source, what.open)
+    if what.verb == "detach":
+        return network.detach(name)
+    freeze = network.freeze if what.verb == "freeze" else network.unfreeze
+    return freeze(task=name) if name in network.ports else freeze(name)
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """What a run directory says: its configuration, its task, its best network so far."""
+    """What a run directory says: its configuration, its tasks, its best network so far."""
 
     folder: Path
     config: Config
-    task: Task
+    tasks: dict[str, Task]
     network: Network
     step: int
+
+    def task(self, name: str | None = None) -> Task:
+        """One of the tasks; without a name, the only one."""
+        if name is None and len(self.tasks) > 1:
+            raise UserError(f"which task? Give --task NAME; there are {', '.join(self.tasks)}.")
+        name = name or next(iter(self.tasks))
+        if name not in self.tasks:
+            raise unknown("task", name, self.tasks)
+        return self.tasks[name]
 
 
 def load_run(folder: Path) -> LoadedRun:
     """Read a run, finished or not; its data is not loaded."""
     config = configs.load_run(folder)
-    task: Task = lookup("task", config.task.name)(config.task)
-    network = build(config.model, {task.name: task.interface})
     path = folder / "checkpoint" / "best.pt"
     best = checkpoint.load_of(path, config)
-    checkpoint.load_weights(network, best["network"], path)
-    return LoadedRun(folder, config, task, network.eval(), best["step"])
+    network = checkpoint.load_network(best, path)
+    return LoadedRun(folder, config, make_tasks(config), network.eval(), best["step"])
 
 
 def choose_device(name: str) -> torch.device:

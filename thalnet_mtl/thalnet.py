@@ -4,10 +4,10 @@ Hafner, Irpan, Davidson, Heess, "Learning Hierarchical Information Flow with Rec
 Modules", NIPS 2017.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,35 +17,9 @@ from thalnet_mtl.body import Body, Inputs, check_sequence, usable
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.modules import Design
 from thalnet_mtl.ops import SEQUENCES
-from thalnet_mtl.readings import Reading
+from thalnet_mtl.readings import Reading, Remap
 from thalnet_mtl.registry import lookup, register
-
-
-@dataclass(frozen=True)
-class Module:
-    """What one module is: its sizes, its design, its reading, and the slots that it may see.
-
-    Args:
-        name: unique in the net; no dots.
-        features: width of its slot in the center.
-        context: width of what it reads.
-        inputs: width of its task input; 0 for a module without one.
-        output: whether heads read its features by default.
-        hidden: width of the design's inner layers; 0 for as many as features.
-        module: name of the design.
-        reading: name of the reading mechanism.
-        reads: names of the modules whose slots it sees, itself included if listed; None for all.
-    """
-
-    name: str
-    features: int
-    context: int
-    inputs: int = 0
-    output: bool = False
-    hidden: int = 0
-    module: str = "ff_gru"
-    reading: str = "weight_norm"
-    reads: tuple[str, ...] | None = None
+from thalnet_mtl.topology import Module, columns, slots, written_out
 
 
 class State(NamedTuple):
@@ -56,25 +30,31 @@ class State(NamedTuple):
 
 
 class Cell(nn.Module):
-    """The parameters of one module, and its place in the center."""
+    """The parameters of one module."""
 
-    def __init__(self, module: Module, slots: Mapping[str, slice], keep: int):
+    def __init__(self, module: Module, center: int):
         super().__init__()
-        self.name, self.slot = module.name, slots[module.name]
-        self.inputs, self.context = module.inputs, module.context
-        self.sees: list[int] | None = None
-        center = max(slot.stop for slot in slots.values())
-        if module.reads is not None:
-            seen = [slots[name] for name in slots if name in module.reads]
-            self.sees = [k for slot in seen for k in range(slot.start, slot.stop)]
-            center = len(self.sees)
         self.reading: Reading = lookup("reading", module.reading)(
             module.features, center, module.context
         )
         self.design: Design = lookup("module", module.module)(
             module.context + module.inputs, module.features, module.hidden or module.features
         )
-        self.keep = slice(keep, keep + self.design.memory)
+
+
+@dataclass
+class Seat:
+    """A module at its place among those that run together, as ``ops`` need it."""
+
+    name: str
+    slot: slice
+    keep: slice
+    sees: list[int] | None
+    columns: list[int] | None
+    inputs: int
+    context: int
+    reading: Any  # a Reading
+    design: Any  # a Design
 
 
 @register("body", "thalnet")
@@ -131,29 +111,126 @@ class ThalNet(Body):
                 )
                 for name, first, last in _roles(modules)
             ]
-        check_modules(modules)
         self.ops = "batched"
-        self.modules_by_name = {spec.name: spec for spec in modules}
-        ends = accumulate(spec.features for spec in modules)
-        self.slots = {
-            spec.name: slice(end - spec.features, end)
-            for spec, end in zip(modules, ends, strict=True)
-        }
         self.cells = nn.ModuleDict()
-        self.memory = 0
-        for spec in modules:
-            cell = Cell(spec, self.slots, self.memory)
-            self.cells[spec.name] = cell
-            self.memory = cell.keep.stop
-        self.center = sum(spec.features for spec in modules)
-        widths = {module.inputs for module in modules if module.inputs}
-        self.inputs = widths.pop() if len(widths) == 1 else 0
-        self.outputs = self.width(self.output_modules)
+        self.modules_by_name: dict[str, Module] = {}
+        self._seats: dict[tuple[str, ...] | None, list[Seat]] = {}  # as last wired
+        self.rewire(modules)
 
-    @property
-    def parts(self) -> list[Cell]:
-        """All modules in the order of their slots."""
-        return [cell for cell in self.cells.values() if isinstance(cell, Cell)]
+    def rewire(self, modules: Sequence[Module]) -> dict[str, Remap]:
+        """Become a net of these modules; those of a name that is there keep their parameters.
+
+        What a module that stays may see may differ, nothing else. Returns what happened to the
+        shape of parameters, by name.
+
+        Raises:
+            UserError: it cannot be done; nothing has changed.
+        """
+        net, old = written_out(modules), self.modules_by_name
+        check_usable(net)
+        moves = {}
+        for name in (name for name in net if name in old):
+            before = {column: k for k, column in enumerate(columns(old[name], old))}
+            after = columns(net[name], net)
+            source = [before.get(column) for column in after]
+            opened = [k for k, (slot, _) in enumerate(after) if slot in net[name].opened]
+            if source != list(range(len(before))):
+                moves[name] = source, opened
+                try:
+                    self.cell(name).reading.check_resize(source)
+                except UserError as error:
+                    raise UserError(f"module '{name}' cannot read otherwise: {error}") from None
+        new = {name: self._make(net[name], net) for name in net if name not in old}
+        remaps: dict[str, Remap] = {}
+        for name, (source, opened) in moves.items():
+            found = self.cell(name).reading.resize(source, opened)
+            remaps |= {f"cells.{name}.reading.{key}": remap for key, remap in found.items()}
+        for name in old.keys() - net.keys():
+            del self.cells[name]
+        self.cells.update(new)
+        for name, module in net.items():
+            if name not in old or old[name].frozen != module.frozen:
+                self.cell(name).requires_grad_(not module.frozen)
+        self._seats.clear()
+        self.modules_by_name, self.slots = net, slots(net.values())
+        widths = {module.inputs for module in net.values() if module.inputs}
+        self.inputs = widths.pop() if len(widths) == 1 else 0
+        self.center = sum(module.features for module in net.values())
+        self.memory = sum(self.cell(name).design.memory for name in net)
+        self.outputs = self.width(self.output_modules)
+        return remaps
+
+    def _make(self, module: Module, net: Mapping[str, Module]) -> Cell:
+        """A new module, like the others in type and device."""
+        after = columns(module, net)
+        cell = Cell(module, len(after))
+        if module.opened:
+            opened = [k for k, (slot, _) in enumerate(after) if slot in module.opened]
+            cell.reading.resize(range(len(after)), opened)
+        return cell.to(next(self.parameters())) if self.modules_by_name else cell
+
+    def copy(self, source: str, name: str) -> None:
+        """Give a module the weights of another; what it reads in place of itself is itself."""
+        net, old, cell = self.modules_by_name, self.cell(source), self.cell(name)
+        before = {
+            (name if slot == source else slot, k): column
+            for column, (slot, k) in enumerate(columns(net[source], net))
+        }
+        after = columns(net[name], net)
+        opened = [k for k, (slot, _) in enumerate(after) if slot in net[name].opened]
+        cell.design, cell.reading = deepcopy(old.design), deepcopy(old.reading)
+        cell.reading.resize([before[column] for column in after], opened)
+        cell.requires_grad_(not net[name].frozen)
+        self._seats.clear()
+
+    def cell(self, name: str) -> Cell:
+        """The parameters of a module."""
+        if name not in self.cells:
+            raise unknown("module", name, self.cells)
+        cell = self.cells[name]
+        assert isinstance(cell, Cell)
+        return cell
+
+    def seats(self, active: Sequence[str] | None = None) -> list[Seat]:
+        """Modules that run together, all of them by default, with their places in the center.
+
+        The center of some modules is made of their slots alone; all other slots are zero.
+        """
+        key = None if active is None else tuple(active)
+        if key not in self._seats:
+            self._seats[key] = self._seated(key)
+        return self._seats[key]
+
+    def _seated(self, active: Sequence[str] | None) -> list[Seat]:
+        net = self.modules_by_name
+        names = list(net) if active is None else [name for name in net if name in active]
+        places = slots(net[name] for name in names)
+        width = sum(net[name].features for name in names)
+        seats, keep = [], 0
+        for name in names:
+            module, cell = net[name], self.cell(name)
+            own_columns = columns(module, net)
+            pairs = [
+                (places[slot].start + k, column)
+                for column, (slot, k) in enumerate(own_columns)
+                if slot in places
+            ]
+            sees, own = [place for place, _ in pairs], [column for _, column in pairs]
+            seats.append(
+                Seat(
+                    name,
+                    slot=places[name],
+                    keep=slice(keep, keep + cell.design.memory),
+                    sees=None if sees == list(range(width)) else sees,
+                    columns=None if own == list(range(len(own_columns))) else own,
+                    inputs=module.inputs,
+                    context=module.context,
+                    reading=cell.reading,
+                    design=cell.design,
+                )
+            )
+            keep = seats[-1].keep.stop
+        return seats
 
     @property
     def input_modules(self) -> tuple[str, ...]:
@@ -174,10 +251,13 @@ class ThalNet(Body):
                 raise unknown("module", name, self.slots)
         return sum(self.modules_by_name[name].features for name in names)
 
-    def initial(self, xs: Inputs) -> State:
+    def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
         """Φ_0 = 0, and empty memories."""
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
-        return State(x.new_zeros(len(x), self.center), x.new_zeros(len(x), self.memory))
+        seats = self.seats(active)
+        return State(
+            *(x.new_zeros(len(x), width) for width in (seats[-1].slot.stop, seats[-1].keep.stop))
+        )
 
     def forward(
         self,
@@ -187,42 +267,46 @@ class ThalNet(Body):
         sub_steps: int = 1,
         extra_steps: int = 0,
         outputs: Sequence[str] | None = None,
+        active: Sequence[str] | None = None,
     ) -> tuple[Float[Tensor, "batch steps outputs"], State]:
-        """As ``Body.forward``; ``outputs`` names the modules whose features are returned."""
-        centers, state = super().forward(xs, state, sub_steps=sub_steps, extra_steps=extra_steps)
-        return self.pick(centers, self.output_modules if outputs is None else outputs), state
+        """As ``Body.forward``.
+
+        Args:
+            outputs: names of the modules whose features are returned.
+            active: names of the modules that run, all by default. Others cost nothing, are not
+                part of the state, and their slots are read as zero.
+        """
+        centers, state = self.paced(xs, state, sub_steps, extra_steps, active=active)
+        names = self.output_modules if outputs is None else outputs
+        self.width(names)
+        places = {seat.name: seat.slot for seat in self.seats(active)}
+        return torch.cat([centers[..., places[name]] for name in names], dim=-1), state
 
     def run(
-        self, xs: Mapping[str, Tensor], state: State
+        self, xs: Mapping[str, Tensor], state: State, *, active: Sequence[str] | None = None
     ) -> tuple[Float[Tensor, "batch time center"], State]:
         """The whole center after every step."""
-        x = next(iter(xs.values()))
-        for part, width in zip(state, (self.center, self.memory), strict=True):
+        x, seats = next(iter(xs.values())), self.seats(active)
+        for part, width in zip(state, (seats[-1].slot.stop, seats[-1].keep.stop), strict=True):
             if part.shape[0] != x.shape[0] or part.shape[1] != width:
                 raise UserError(
                     f"a state of shape {tuple(part.shape)} does not fit; expected "
                     f"({x.shape[0]}, {width}) for this net and batch."
                 )
-        centers, memory = SEQUENCES[self.ops](self.parts, xs, *state)
+        centers, memory = SEQUENCES[self.ops](seats, xs, *state)
         return centers, State(centers[:, -1], memory)
 
-    def pick(
-        self, centers: Float[Tensor, "batch time center"], names: Sequence[str]
-    ) -> Float[Tensor, "batch time features"]:
-        """The slots of some modules out of a sequence of centers."""
-        self.width(names)
-        return torch.cat([centers[..., self.slots[name]] for name in names], dim=-1)
-
-    def check(self, xs: Inputs) -> dict[str, Tensor]:
+    def check(self, xs: Inputs, *, active: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task inputs by module; one tensor goes to every input module, absent ones are zero."""
+        takes = [name for name in self.input_modules if active is None or name in active]
         if isinstance(xs, Tensor):
-            xs = {name: xs for name in self.input_modules}
+            xs = {name: xs for name in takes}
         for name, x in xs.items():
-            if name not in self.input_modules:
-                raise unknown("input module", name, self.input_modules)
+            if name not in takes:
+                raise unknown("input module", name, takes)
             check_sequence(x, self.modules_by_name[name].inputs, f"input of module '{name}'")
         if not xs:
-            raise UserError(f"no input given. Input modules: {', '.join(self.input_modules)}.")
+            raise UserError(f"no input given. Input modules: {', '.join(takes)}.")
         x = next(iter(xs.values()))
         if any(other.shape[:2] != x.shape[:2] for other in xs.values()):
             raise UserError("the inputs of all modules must have the same batch and time.")
@@ -230,59 +314,47 @@ class ThalNet(Body):
             name: xs[name]
             if name in xs
             else x.new_zeros(*x.shape[:2], self.modules_by_name[name].inputs)
-            for name in self.input_modules
+            for name in takes
         }
 
     @torch.no_grad()
-    def reading_weights(self, xs: Inputs | None = None, *, sub_steps: int = 1) -> dict[str, Tensor]:
-        """R of every module over the whole center: (context, center), zero where it cannot see.
+    def reading_weights(
+        self,
+        xs: Inputs | None = None,
+        *,
+        sub_steps: int = 1,
+        active: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """R of every module that runs, over all slots: (context, center), zero where it is blind.
 
         Dynamic readings have none of their own: they need inputs, and give the mean over the
         batch of the matrix after the last input.
         """
-        cells = self.parts
+        seats = self.seats(active)
         center = None
-        if any(cell.reading.dynamic for cell in cells):
+        if any(seat.reading.dynamic for seat in seats):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
-            center = self(xs, sub_steps=sub_steps)[1].center
+            center = self(xs, sub_steps=sub_steps, active=active)[1].center
         weights = {}
-        for cell in cells:
-            if cell.reading.dynamic:
+        for seat in seats:
+            if seat.reading.dynamic:
                 assert center is not None
-                seen = cell.reading.weights(center[:, cell.slot]).mean(0)
+                seen = seat.reading.weights(center[:, seat.slot]).mean(0)
             else:
-                seen = cell.reading.weights()
-            weights[cell.name] = seen.new_zeros(len(seen), self.center)
-            weights[cell.name][:, slice(None) if cell.sees is None else cell.sees] = seen
+                seen = seat.reading.weights()
+            own = columns(self.modules_by_name[seat.name], self.modules_by_name)
+            places = [self.slots[slot].start + k for slot, k in own]
+            weights[seat.name] = seen.new_zeros(len(seen), self.center)
+            weights[seat.name][:, places] = seen
         return weights
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise unless these are several names, each of them once."""
-    if isinstance(names, str) or len(set(names)) < len(names):
-        raise UserError(f"expected a list of different module names, got {names!r}.")
-
-
-def check_modules(modules: Sequence[Module]) -> None:
-    """Raise on a set of modules that no net can be built of."""
-    names = [module.name for module in modules]
-    for module in modules:
-        if not usable(module.name) or names.count(module.name) > 1:
-            raise UserError(
-                f"module name '{module.name}' must be a word that PyTorch leaves free, and only "
-                f"once in a net."
-            )
-        if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
-            raise UserError(f"module '{module.name}': features and context must be at least 1.")
-        check_names(module.reads or ())
-        for name in module.reads or ():
-            if name not in names:
-                raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")
-        if module.reads == ():
-            raise UserError(f"module '{module.name}' reads no slot; give at least one.")
-    if not any(module.inputs for module in modules) or not any(m.output for m in modules):
-        raise UserError("a net needs at least one module with inputs and one with output=True.")
+def check_usable(names: Iterable[str]) -> None:
+    """Raise unless modules can have these names."""
+    for name in names:
+        if not usable(name):
+            raise UserError(f"module name '{name}' must be a word that PyTorch leaves free.")
 
 
 def _roles(modules: int) -> list[tuple[str, bool, bool]]:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,8 +27,8 @@ from rich.progress import (
 
 from thalnet_mtl import config as configs
 from thalnet_mtl import data
-from thalnet_mtl.checkpoint import read_json, write_text
 from thalnet_mtl.config import Config, UserError
+from thalnet_mtl.files import read_json, write_text
 
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
 
@@ -115,7 +115,9 @@ def check_same(folder: Path, config: Config) -> None:
         return
     there, here = configs.flatten(configs.load_run(folder)), configs.flatten(config)
     different = [
-        f"{key} {here[key]}, there {there[key]}" for key in here if here[key] != there[key]
+        f"{key} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
+        for key in here | there
+        if here.get(key) != there.get(key)
     ]
     if different:
         raise UserError(
@@ -178,16 +180,20 @@ class Screen:
         if self._bar is not None:
             self._bar.update(self._job, completed=step)
 
-    def status(self, step: int, loss: float) -> None:
-        """The current loss and rate; a line of its own where there is no bar."""
+    def status(self, step: int, losses: Mapping[str, float]) -> None:
+        """The current loss of every task, and the rate; a line where there is no bar."""
         seconds, done = time.monotonic() - self._begin[0], step - self._begin[1]
         rate = done / max(seconds, 1e-9)
+        brief = " ".join(f"{loss:.3f}" for loss in losses.values())
+        full = f"{next(iter(losses.values())):.4f}"
+        if len(losses) > 1:
+            full = " ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
         if self._bar is not None:
-            self._bar.update(self._job, completed=step, status=f"{rate:.3g}/s loss {loss:.3f}")
+            self._bar.update(self._job, completed=step, status=f"{rate:.3g}/s loss {brief}")
         else:
             left = (self._total - step) / max(rate, 1e-9)
             self.line(
-                f"{self._title}  step {step:,}/{self._total:,}  loss {loss:.4f}  "
+                f"{self._title}  step {step:,}/{self._total:,}  loss {full}  "
                 f"{rate:.3g} steps/s  {_duration(left)} left"
             )
 

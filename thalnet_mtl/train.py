@@ -1,10 +1,9 @@
-"""The loop: one task, one network, from the first step or from wherever a run stopped."""
+"""The loop: some tasks, one network, from the first step or from wherever a run stopped."""
 
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from torch.nn import functional as F
 
 from thalnet_mtl import checkpoint, data
 from thalnet_mtl.body import map_state
-from thalnet_mtl.config import Config, RunError, flatten
-from thalnet_mtl.network import parameters
-from thalnet_mtl.run import UNTRAINED_BATCHES, Run, prepare
+from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
+from thalnet_mtl.files import read_json
+from thalnet_mtl.results import finish, look_at, write_topology
+from thalnet_mtl.run import NOT_DRAWN, Run, prepare
 from thalnet_mtl.tasks import Batch
-from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
 
-READING_BATCH = 20  # sequences over which a dynamic reading is averaged
+UNTRAINED_BATCHES = 10  # of the test part: enough to see what guessing scores
 EXPLODED = 100.0  # times the loss of guessing
 
 
@@ -47,14 +46,15 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
     screen = screen or Screen()
     if (folder / "result.json").exists():
         check_same(folder, config)
-        return checkpoint.read_json(folder / "result.json")
+        return read_json(folder / "result.json")
     begin = time.monotonic()
     run = prepare(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
         begin_or_resume(run, directory, screen)
         run.seconds += time.monotonic() - begin
-        title = f"{config.model.body} on {run.task.label}"
+        what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
+        title = f"{config.model.body} on {next(iter(what))}"
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
             loop(run, directory, screen, stopped)
         screen.line(f"scoring the weights of step {run.best_step:,} …")
@@ -66,49 +66,50 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
 def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
     last = directory.folder / "checkpoint" / "last.pt"
-    source = data.checksums(run.task.source) if run.task.source else {}
-    about = environment(run.device, source)
+    sources = {task.source for task in run.tasks.values() if task.source}
+    about = environment(run.device, {source: data.checksums(source) for source in sorted(sources)})
     if last.exists():
         directory.rewind(run.restore(last))
         directory.record_resumed(about, run.step)
+        write_topology(run, directory)
         screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
         return
     directory.rewind(0)
     directory.write_json("environment.json", about)
+    write_topology(run, directory)
     screen.line("scoring the untrained network …")
-    run.untrained = run.score("test", min(look_at(run), UNTRAINED_BATCHES))
-    directory.log(0, run.task.name, "test", run.untrained)
+    for name in run.tasks:
+        run.untrained[name] = run.score(name, "test", min(look_at(run, name), UNTRAINED_BATCHES))
+        directory.log(0, name, "test", run.untrained[name])
     run.save(last, directory.size)
 
 
-def look_at(run: Run) -> int:
-    """Batches of an evaluation of the test part."""
-    look = run.config.evaluate
-    return look.batches or run.task.steps("test", look.batch, run.config.train.chunk)
-
-
 def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> None:
-    """Step, log, look and save until all steps are done or someone wants to stop."""
-    options, look, task = run.config.train, run.config.evaluate, run.task
-    every = look.every or run.epoch
-    total = run.total
-    while run.step < total:
+    """Change, step, log, look and save until all steps are done or someone wants to stop."""
+    look, total, every = run.config.evaluate, run.total, run.config.evaluate.every or run.epoch
+    changes: dict[int, list[ChangeConfig]] = {}
+    for what in run.config.changes:
+        changes.setdefault(what.step, []).append(what)
+    while run.step < total and run.learning:
         begin = time.monotonic()
-        batch = task.batch(run.step, options.batch, options.chunk, options.seed)
-        rate = run.rate()
-        run.losses[run.step % look.log_every] = train_step(run, batch, rate)
+        for what in changes.get(run.step, []):
+            screen.line(f"  step {run.step:,}  {run.change(what)}")
+            write_topology(run, directory)
+        batches, rate = next_batches(run), run.rate()
+        run.losses[run.step % look.log_every] = train_step(run, batches, rate)
         run.step += 1
         done = run.step == total
         logs, looks = run.step % look.log_every == 0 or done, run.step % every == 0 or done
         stops = stopped() and not done
         saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
         if logs or saves:
-            loss = mean_loss(run)
+            losses = mean_losses(run)
         run.train_seconds += time.monotonic() - begin
         if logs:
-            values = {"loss": loss, "learning_rate": rate}
-            directory.log(run.step, task.name, "train", values, seconds=run.train_seconds)
-            screen.status(run.step, loss)
+            for name, loss in losses.items():
+                values = {"loss": loss, "learning_rate": rate}
+                directory.log(run.step, name, "train", values, seconds=run.train_seconds)
+            screen.status(run.step, losses)
         if looks:
             validate(run, directory, screen)
         run.seconds += time.monotonic() - begin
@@ -119,111 +120,91 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
         screen.advance(run.step)
 
 
-def train_step(run: Run, batch: Batch, rate: float) -> Tensor:
-    """One optimizer step; returns the loss, still on the device."""
+def next_batches(run: Run) -> dict[str, Batch]:
+    """A batch of each task of the next step."""
+    batches = {}
+    for name in run.drawn():
+        options, count = run.config.train, run.taken[name]
+        size = run.batch_size(name)
+        batches[name] = run.tasks[name].batch(count, size, options.chunk, options.seed)
+        run.taken[name] += 1
+    return batches
+
+
+def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
+    """One optimizer step; returns the loss of every task, still on the device."""
     options = run.config.train
-    bf16 = options.precision == "bf16"
-    with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-        state = None if batch.fresh else run.state
-        logits, state = run.network(run.task.name, batch.xs, state)
-    if run.task.interface.target == "every":
-        run.state = map_state(Tensor.detach, state)
-    loss = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
+    losses = {}
+    for name, batch in batches.items():
+        bf16 = options.precision == "bf16"
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
+            state = None if batch.fresh else run.states.get(name)
+            logits, state = run.network(name, batch.xs, state)
+        if run.tasks[name].interface.target == "every":
+            run.states[name] = map_state(Tensor.detach, state)
+        losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
     run.optimizer.zero_grad()
-    loss.backward()
+    run.combination.backward(losses, run.network.used)
     if options.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
-    return loss.detach()
+    nothing = run.losses.new_tensor(NOT_DRAWN)
+    return torch.stack([losses[n].detach() if n in losses else nothing for n in run.tasks])
 
 
-def mean_loss(run: Run) -> float:
-    """Mean loss since the last line of the log, or ``Diverged``."""
+def mean_losses(run: Run) -> dict[str, float]:
+    """Mean loss of every task since the last line of the log, or ``Diverged``."""
     count = (run.step - 1) % len(run.losses) + 1
-    losses = run.losses[:count].tolist()
-    limit = EXPLODED * math.log(run.task.interface.classes)
-    what = ""
-    for k, loss in enumerate(losses):
-        if not loss <= limit:
-            what = f"loss {loss:.4g} at step {run.step - count + k + 1:,}"
-            break
-    else:
-        if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
-            what = f"a weight that is not finite after step {run.step:,}"
-    if what:
-        raise Diverged(
-            f"{what} of task '{run.task.name}': training has diverged. Lower "
-            f"--train.learning_rate, set --train.clip 1, or choose a bounded reading "
-            f"(weight_norm). The last checkpoint before it is kept."
-        )
-    return sum(losses) / count
+    rows = run.losses[:count].tolist()
+    for k, row in enumerate(rows):
+        for (name, task), loss in zip(run.tasks.items(), row, strict=True):
+            if not loss <= EXPLODED * math.log(max(2, task.interface.classes)):
+                raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
+    if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
+        what = f"a weight that is not finite after step {run.step:,}"
+        raise diverged(what, ", ".join(run.tasks))
+    means: dict[str, float] = {}
+    for name, column in zip(run.tasks, zip(*rows, strict=True), strict=True):
+        drawn = [loss for loss in column if loss != NOT_DRAWN]
+        means |= {name: sum(drawn) / len(drawn)} if drawn else {}
+    return means
+
+
+def diverged(what: str, tasks: str) -> Diverged:
+    """The error, with what may help."""
+    return Diverged(
+        f"{what} of task '{tasks}': training has diverged. Lower --train.learning_rate, set "
+        f"--train.clip 1, or choose a bounded reading (weight_norm). The last checkpoint before "
+        f"it is kept."
+    )
 
 
 def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
-    """Score the validation part, and keep the weights if they are the best so far."""
-    metric, values = run.task.metric, run.score("validation")
-    value = values[metric.name]
-    directory.log(run.step, run.task.name, "validation", values, seconds=run.train_seconds)
-    screen.line(f"  step {run.step:,}  validation {metric.name} {metric.format(value)}")
-    if not run.best or metric.better(value, run.best[metric.name]):
-        run.best, run.best_step = values, run.step
-        best = {"step": run.step, "network": run.network.state_dict()}
-        path = directory.folder / "checkpoint" / "best.pt"
-        checkpoint.save(path, best | {"config": flatten(run.config)})
+    """Score the validation parts; keep the weights that are best for all tasks together.
 
-
-def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
-    """Read the test set with the best weights, and write what stays of the run."""
-    begin = time.monotonic()
-    folder, look, metric = directory.folder, run.config.evaluate, run.task.metric.name
-    path = folder / "checkpoint" / "best.pt"
-    best = checkpoint.load_of(path, run.config)
-    checkpoint.load_weights(run.network, best["network"], path)
-    # As much of the training part as of the test part, so that the two can be set side by side.
-    train = run.score("train", look_at(run))
-    scores = {"validation": run.best, "test": run.score("test"), "train": train}
-    for split, values in scores.items():
-        directory.log(run.step, run.task.name, f"best_{split}", values)
-    count = parameters(run.network)
-    result = {
-        "body": run.config.model.body,
-        "task": run.task.label,
-        "metric": metric,
-        "higher_is_better": run.task.metric.higher_is_better,
-        **scores,
-        "untrained": run.untrained,
-        "best_step": run.best_step,
-        "steps": run.total,
-        "parameters": {"total": count, "trainable": count, "frozen": 0},
-        "seed": run.config.train.seed,
-        "seconds": round(run.seconds + time.monotonic() - begin, 2),
-        "train_seconds": round(run.train_seconds, 2),
-        "evaluation_batches": look.batches,
-    }
-    checkpoint.save_model(folder / "model", run.network, run.config, result)
-    save_readings(run, folder / "model" / "reading_weights.safetensors")
-    rows = [("stage", run.task.name), (0, run.untrained[metric]), (1, scores["test"][metric])]
-    matrix = "".join(f"{stage},{value}\n" for stage, value in rows)
-    checkpoint.write_text(folder / "accuracy_matrix.csv", matrix)
-    directory.write_json("result.json", result)
-    return result
-
-
-def save_readings(run: Run, path: Path) -> None:
-    """R of every module and the widths of the slots; dynamic ones as the mean over some inputs."""
-    net = run.network.body
-    if not isinstance(net, ThalNet):
-        return
-    xs = next(run.task.batches("validation", READING_BATCH, READING_BATCH)).xs
-    with torch.no_grad():
-        port = run.network.port(run.task.name)
-        weights = net.reading_weights(port.encode(xs), sub_steps=port.sub_steps)
-    slots = {name: slot.stop - slot.start for name, slot in net.slots.items()}
-    dynamic = [cell.name for cell in net.parts if cell.reading.dynamic]
-    about = {"slots": json.dumps(slots), "dynamic": json.dumps(dynamic)}
-    checkpoint.save_tensors(path, weights, about)
+    Together is the mean over the tasks of where they stand between guessing and perfection.
+    """
+    levels = []
+    for name, task in run.tasks.items():
+        metric, values = task.metric, run.score(name, "validation")
+        value = values[metric.name]
+        directory.log(run.step, name, "validation", values, seconds=run.train_seconds)
+        which = f"{name} " if len(run.tasks) > 1 else ""
+        screen.line(f"  step {run.step:,}  {which}validation {metric.name} {metric.format(value)}")
+        levels.append(metric.level(value, task.interface.classes))
+        best = run.own_best.get(name)
+        if best is None or metric.better(value, best["value"]):
+            run.own_best[name] = {"step": run.step, "value": value, "since": 0}
+        else:
+            best["since"] += 1
+    level = sum(levels) / len(levels)
+    if level > run.level or not run.best_step:
+        run.level, run.best_step = level, run.step
+        content = {"step": run.step, "topology": run.network.describe()}
+        content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
+        checkpoint.save(directory.folder / "checkpoint" / "best.pt", content)
 
 
 @contextmanager

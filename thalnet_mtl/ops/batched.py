@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.modules import Design
-from thalnet_mtl.ops.reference import Cell, advance
+from thalnet_mtl.ops.reference import Cell, advance, weights_of
 
 Product = tuple[Tensor, Tensor]  # weight and bias
 
@@ -71,7 +71,7 @@ def sequence(
     """As ``reference.sequence``."""
     groups = [Group(equal, xs, center.shape[1]) for equal in equal_cells(cells)]
     loose = [cell for cell in cells if not stack(cell)]
-    static = {cell.name: None if cell.reading.dynamic else cell.reading.weights() for cell in loose}
+    static = {cell.name: None if cell.reading.dynamic else weights_of(cell) for cell in loose}
     time = next(iter(xs.values())).shape[1]
     stacked = [torch.stack([memory[:, cell.keep] for cell in group.cells]) for group in groups]
     memories = {cell.name: memory[:, cell.keep] for cell in loose}
@@ -128,7 +128,7 @@ def gru(
 
 def _whole(cell: Cell, center: int) -> Float[Tensor, "context center"]:
     """R over the whole center, zero where the module cannot see."""
-    weights = cell.reading.weights()
+    weights = weights_of(cell)
     if cell.sees is None:
         return weights
     sees = torch.tensor(cell.sees, device=weights.device)

@@ -30,6 +30,7 @@ class Cell(Protocol):
     slot: slice  # of the center: where it writes, and its own features
     keep: slice  # of the memory: its recurrent state
     sees: list[int] | None  # positions of the center that it may read, None for all
+    columns: list[int] | None  # of its reading, for those positions, None for all
     inputs: int  # width of its task input, 0 for none
     context: int  # width of what it reads
     reading: Reading
@@ -46,7 +47,7 @@ def sequence(
     Float[Tensor, "batch memory"],
 ]:
     """The centers Φ_1 … Φ_T and the last memory, from task inputs by module name."""
-    static = [None if cell.reading.dynamic else cell.reading.weights() for cell in cells]
+    static = [None if cell.reading.dynamic else weights_of(cell) for cell in cells]
     time = next(iter(xs.values())).shape[1]
     centers = []
     for t in range(time):
@@ -82,5 +83,11 @@ def read(
     seen = center if cell.sees is None else center[:, cell.sees]
     if weights is not None:
         return seen @ weights.T
-    weights = cell.reading.weights(center[:, cell.slot])
+    weights = weights_of(cell, center[:, cell.slot])
     return einsum(weights, seen, "batch context center, batch center -> batch context")
+
+
+def weights_of(cell: Cell, features: Tensor | None = None) -> Float[Tensor, "*batch context seen"]:
+    """R over what is there to be read; what is absent from the center is zero there."""
+    weights = cell.reading.weights(features)
+    return weights if cell.columns is None else weights[..., cell.columns]

@@ -12,9 +12,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from thalnet_mtl.body import Interface
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.metrics import ACCURACY, BITS_PER_CHARACTER, Metric
+from thalnet_mtl.topology import Interface
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -46,19 +46,30 @@ def cifar10_rows(config: TaskConfig) -> RowsTask:
 @register("task", "digits_rows")
 def digits_rows(config: TaskConfig) -> RowsTask:
     """8 rows of 8 pixels: 1,797 digits that come with scikit-learn, no download."""
+    return RowsTask("digits_rows", (8, 8), 10, _digits, scale=16.0)
+
+
+@register("task", "digits_parity")
+def digits_parity(config: TaskConfig) -> RowsTask:
+    """Whether a digit is odd: the same 1,797 digits two rows at a time, 4 rows of 16."""
 
     def load() -> dict[str, Arrays]:
-        from sklearn.datasets import load_digits
+        pairs = "digit (row two) column -> digit row (two column)"
+        return {name: (rearrange(xs, pairs, two=2), ys % 2) for name, (xs, ys) in _digits().items()}
 
-        digits = load_digits()
-        order = np.random.RandomState(0).permutation(len(digits.target))
-        parts = np.split(order, [1297, 1547])
-        return {
-            name: (digits.images[part].astype(np.uint8), digits.target[part].astype(np.uint8))
-            for name, part in zip(("train", "validation", "test"), parts, strict=True)
-        }
+    return RowsTask("digits_parity", (4, 16), 2, load, scale=16.0)
 
-    return RowsTask("digits_rows", (8, 8), 10, load, scale=16.0)
+
+def _digits() -> dict[str, Arrays]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.RandomState(0).permutation(len(digits.target))
+    parts = np.split(order, [1297, 1547])
+    return {
+        name: (digits.images[part].astype(np.uint8), digits.target[part].astype(np.uint8))
+        for name, part in zip(("train", "validation", "test"), parts, strict=True)
+    }
 
 
 def _task(

@@ -1,0 +1,154 @@
+"""Three tasks, each alone and all jointly, with a ThalNet and with a GRU of equal size.
+
+    python -m benchmarks.claim.run --seeds 0 1 2 --jobs 2
+
+Every run is one process of ``thalnet train``; a finished one is not repeated, an interrupted one
+goes on where it stopped. Results go to ``results/`` as they come, one JSON file a run, and the
+table of the README is made from those files alone (``--seeds`` without a number does only that).
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t as student
+
+from benchmarks.shared import Record, train_all, with_table
+from thalnet_mtl.metrics import METRICS, delta_m, relative_gain
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+TASKS = {"permuted_mnist": "permuted MNIST", "cifar10_rows": "CIFAR-10 by rows", "text8": "text8"}
+BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
+JOINT = {"thalnet": ("joint/three_tasks", 34), "gru": ("joint/three_tasks_gru", 65)}
+# The budget of a network for one task: a third of what the joint one has, or all of it.
+SINGLES = {"third": 50_000, "whole": 147_000}
+
+
+def jobs(seeds: Sequence[int], sizes: Sequence[str]) -> dict[str, list[str]]:
+    """All commands by the name of their run."""
+    found = {}
+    here = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
+    for seed in seeds:
+        last = ["--train.seed", str(seed)]
+        for body, (config, features) in JOINT.items():
+            found[f"joint_{body}-seed{seed}"] = [
+                *(config, f"{here}/recipe.yaml", "--model.features", str(features), *last)
+            ]
+        for size in sizes:
+            for body in BODIES:
+                for task in TASKS:
+                    budget = str(SINGLES[size])
+                    found[f"{size}_{task}_{body}-seed{seed}"] = [
+                        *(f"{here}/recipe.yaml", f"{here}/{body}.yaml", "--task.name", task),
+                        *("--model.budget", budget, *last),
+                    ]
+    return found
+
+
+def records() -> dict[str, dict[int, Record]]:
+    """All records by the name of their run without its seed, then by seed."""
+    found: dict[str, dict[int, Record]] = {}
+    for path in sorted((HERE / "results").glob("*.json")):
+        name, _, seed = path.stem.rpartition("-seed")
+        found.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
+    return found
+
+
+def score(record: Record, task: str) -> float:
+    """The test score of a task in a run."""
+    result = record["result"]["tasks"][task]
+    return result["test"][result["metric"]]
+
+
+def gains(joint: dict[int, Record], singles: dict[str, dict[int, Record]]) -> dict[int, list[float]]:
+    """±(R − S) / S of every task, by seed, for the seeds of which all runs succeeded."""
+    runs = [joint, *singles.values()]
+    seeds = [s for s in joint if all("result" in run.get(s, {}) for run in runs)]
+    return {
+        seed: [
+            relative_gain(score(joint[seed], task), score(singles[task][seed], task), metric)
+            for task, metric in metrics(joint[seed]).items()
+        ]
+        for seed in seeds
+    }
+
+
+def metrics(record: Record) -> dict[str, object]:
+    """The metric of every task of a run."""
+    tasks = record["result"]["tasks"]
+    return {task: METRICS[tasks[task]["metric"]] for task in TASKS}
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and 95 % interval of Student's t, in percent."""
+    if len(values) < 2:
+        return f"{100 * mean(values):+.2f}"
+    half = student.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+    low, high = (100 * (mean(values) + sign * half) for sign in (-1, 1))
+    return f"{100 * mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def table() -> str:
+    """All results in Markdown: means over seeds, and Δm of joint against single."""
+    found = records()
+    head = ["network", "for", "parameters", "seeds", *TASKS.values(), "Δm of joint, % [95 %]"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for body, title in BODIES.items():
+        joint = found.get(f"joint_{body}", {})
+        lines += row(title, "three tasks jointly", {task: joint for task in TASKS}, "")
+        for size in SINGLES:
+            singles = {task: found.get(f"{size}_{task}_{body}", {}) for task in TASKS}
+            if not all(singles.values()):
+                continue
+            changes = gains(joint, singles)
+            gain = interval([delta_m(values) for values in changes.values()]) if changes else "–"
+            each = "one task, a third of the size" if size == "third" else "one task, full size"
+            lines += row(title, each, singles, gain)
+    return "\n".join(lines)
+
+
+def row(title: str, what: str, runs: dict[str, dict[int, Record]], gain: str) -> list[str]:
+    """One line: for every task the mean and the single values of all seeds."""
+    done = {
+        task: [r for r in by_seed.values() if "result" in r] for task, by_seed in runs.items()
+    }
+    failed = sum("failed" in r for by_seed in runs.values() for r in by_seed.values())
+    if not all(done.values()):
+        return []
+    sizes = [f"{rs[0]['result']['parameters']['total']:,}" for rs in done.values()]
+    cells = []
+    for task, rs in done.items():
+        metric = metrics_of(rs[0], task)
+        percent = metric == "accuracy"
+        values = [score(r, task) * (100 if percent else 1) for r in rs]
+        digits = 2 if percent else 3
+        each = " · ".join(f"{value:.{digits}f}" for value in values)
+        cells.append(f"{mean(values):.{digits}f} {'%' if percent else 'bits'} ({each})")
+    count = f"{min(map(len, done.values()))}" + (f" ({failed} failed)" if failed else "")
+    size = sizes[0] if len(set(sizes)) == 1 else " + ".join(sizes)
+    return [f"| {' | '.join([title, what, size, count, *cells, gain])} |"]
+
+
+def metrics_of(record: Record, task: str) -> str:
+    """The name of the metric of a task in a run."""
+    return record["result"]["tasks"][task]["metric"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: table only")
+    parser.add_argument("--sizes", nargs="*", default=list(SINGLES), choices=list(SINGLES))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/claim"))
+    options = parser.parse_args()
+    work = jobs(options.seeds, options.sizes)
+    train_all(work, options.runs, HERE / "results", options.jobs)
+    README.write_text(with_table(README.read_text(), table()))
+
+
+if __name__ == "__main__":
+    main()

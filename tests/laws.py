@@ -1,0 +1,599 @@
+"""The laws of growth, on random networks in training; on a machine with a GPU as a script::
+
+    python tests/laws.py --device cuda --examples 50
+
+A ``Case`` is a network of random modules, whose tasks, modules and routing change at random between
+optimizer steps. A law takes one, looks closely at the verbs it is about, and raises where they do
+not keep what they promise.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy, deepcopy
+from random import Random
+from typing import Any
+
+import torch
+import yaml
+from properties import DESIGNS, READINGS, assert_close
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import ExponentialLR
+
+from thalnet_mtl.build import restore
+from thalnet_mtl.change import Change
+from thalnet_mtl.checkpoint import load_optimizer_state, optimizer_state
+from thalnet_mtl.config import UserError
+from thalnet_mtl.network import Network
+from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.topology import Interface, Module
+
+OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
+OPTIONS = {
+    SGD: [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}],
+    Adam: [{}, {"amsgrad": True, "weight_decay": 0.1}],
+    AdamW: [{"weight_decay": 0.1}, {"amsgrad": True}],
+    RMSprop: [{}, {"momentum": 0.5, "weight_decay": 0.1}, {"centered": True, "momentum": 0.5}],
+}
+TASKS = {
+    "a": Interface(inputs=3, classes=2),
+    "b": Interface(inputs=4, classes=3, tokens=True, target="every"),
+    "c": Interface(inputs=2, classes=4, target="every"),
+    "d": Interface(inputs=5, classes=2, tokens=True),
+}
+VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
+BATCH, TIME = 2, 3
+
+
+class Case:
+    """A random network with an optimizer: two tasks, two to four modules, two parameter groups.
+
+    Every second module has the reading or the design that is named, the others any.
+    ``optimizer`` and ``dtype`` are drawn where they are not given.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        kind: str = "",
+        optimizer: type[Optimizer] | None = None,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+    ):
+        torch.manual_seed(seed)
+        self.random = Random(f"{seed} {kind}")
+        optimizer = optimizer or self.random.choice(OPTIMIZERS)
+        self.dtype = dtype or self.random.choice([torch.float32, torch.float64])
+        self.readings, self.designs = (
+            kinds + [kind] * len(kinds) * (kind in kinds) for kinds in (READINGS, DESIGNS)
+        )
+        self.device, self.trained, self.modules = device, 0, 0
+        while not self._drawn():
+            pass
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        names = dict(self.network.named_parameters())
+        first = [p for name, p in names.items() if self.random.random() < 0.5]
+        second = [p for p in names.values() if not any(p is other for other in first)]
+        groups = [{"params": first}, {"params": second, "lr": 0.004, "weight_decay": 0.2}]
+        self.optimizer = optimizer(groups, lr=0.01, **self.random.choice(OPTIONS[optimizer]))
+
+    def _drawn(self) -> bool:
+        """Make a network; whether its tasks found paths through it."""
+        names = [f"m{self.modules + k}" for k in range(self.random.randint(2, 4))]
+        modules = [self.module(names) for _ in names]
+        try:
+            self.network = Network(ThalNet(modules=modules)).to(self.device, self.dtype)
+            for name in ("a", "b"):
+                self.network.add_task(name, TASKS[name], **self.ends(name))
+        except UserError:
+            return False
+        return not self.idle()
+
+    def idle(self) -> set[str]:
+        """Modules to which nothing comes from any input."""
+        net = self.network.body.modules_by_name
+        idle = {name for name, module in net.items() if not module.inputs}
+        while fed := {name for name in idle if set(net[name].reads) - idle}:
+            idle -= fed
+        return idle
+
+    def module(self, others: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> Module:
+        """A new module that reads itself or not, and some of the others or all that it may."""
+        draw, name = self.random, f"m{self.modules}"
+        self.modules += 1
+        reads = tuple(draw.sample(sorted({*others, name}), draw.randint(1, 2)))
+        return Module(
+            name,
+            features=draw.choice([1, 2, 3, 6]),
+            context=draw.choice([1, 2, 4]),
+            inputs=draw.choice(inputs),
+            output=draw.random() < 0.5,
+            hidden=draw.choice([0, 0, 1, 4]),
+            module=draw.choice(self.designs),
+            reading=draw.choice(self.readings),
+            reads=draw.choice([None, reads]),
+            tasks=draw.choice([(), (), (), ("a",), ("b", "c"), ("b",)]),
+        )
+
+    def ends(self, task: str) -> dict[str, Any]:
+        """Where a new task goes in and comes out, and its pace."""
+        draw, body = self.random, self.network.body
+        serving = [m.name for m in body.modules_by_name.values() if m.serves([task])]
+        fed = [name for name in body.input_modules if name in serving]
+        return {
+            "into": draw.sample(fed, draw.randint(0, len(fed))),
+            "out_of": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
+            "sub_steps": draw.choice([1, 1, 2]),
+            "extra_steps": draw.choice([0, 1]) if TASKS[task].target == "last" else 0,
+        }
+
+    def batch(self, task: str, number: int) -> tuple[Tensor, Tensor]:
+        """The same inputs and targets whenever it is asked for the same ones."""
+        generator = torch.Generator().manual_seed(ord(task) + 1000 * number)
+        of, shape = TASKS[task], (BATCH, TIME)
+        if of.tokens:
+            xs = torch.randint(of.inputs, shape, generator=generator)
+        else:
+            xs = torch.rand(*shape, of.inputs, generator=generator, dtype=torch.float64)
+            xs = xs.to(self.dtype)
+        shape = shape if of.target == "every" else shape[:1]
+        ys = torch.randint(of.classes, shape, generator=generator)
+        return xs.to(self.device), ys.to(self.device)
+
+    def train(
+        self,
+        steps: int = 1,
+        tasks: Sequence[str] | None = None,
+        clip: float = 0,
+        bf16: bool = False,
+        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> None:
+        """Some steps on all tasks, or on those that are named, one batch of each."""
+        network = wrap(self.network)
+        for _ in range(steps):
+            for task in self.network.ports if tasks is None else tasks:
+                xs, ys = self.batch(task, self.trained)
+                with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
+                    logits, _ = network(task, xs)
+                    loss = cross_entropy(logits.flatten(0, -2), ys.flatten())
+                if loss.requires_grad:
+                    loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.trained += 1
+
+    @torch.no_grad()
+    def logits(self, task: str, number: int = 0, state: Any = None) -> Tensor:
+        """What a task says to one of its batches."""
+        return self.network(task, self.batch(task, number)[0], state)[0]
+
+    @torch.no_grad()
+    def states(self) -> dict[str, Any]:
+        """By task, what is carried on from its first batch."""
+        return {task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.ports}
+
+    def outputs(self, states: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """The logits of every task, from the start or from the states that it carries."""
+        return {t: self.logits(t, 1, (states or {}).get(t)) for t in self.network.ports}
+
+    def active(self) -> dict[str, tuple[str, ...]]:
+        """The modules that run, by task."""
+        return {task: self.network.active(task) for task in self.network.ports}
+
+    def change(self, verb: str, *arguments: Any, **options: Any) -> Change:
+        """Change the network, and bring the optimizer along."""
+        change = getattr(self.network, verb)(*arguments, **options)
+        change.carry(self.optimizer)
+        return change
+
+    def twin(self) -> "Case":
+        """A copy that shares nothing and goes the same way."""
+        return deepcopy(self)
+
+    def saved_and_loaded(self) -> "Case":
+        """What another process would make of the description, the weights and the optimizer."""
+        topology = self.network.describe()
+        if self.random.random() < 0.5:
+            topology = json.loads(json.dumps(topology))
+        else:
+            topology = yaml.safe_load(yaml.safe_dump(topology, sort_keys=False))
+        saved = {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, dict(self.network.named_parameters())),
+        }
+        with tempfile.TemporaryFile() as file:
+            torch.save(saved, file)
+            file.seek(0)
+            saved = torch.load(file, weights_only=True)
+        again = copy(self)
+        again.random = deepcopy(self.random)
+        again.network = restore(topology).to(self.device, self.dtype)
+        again.network.load_state_dict(saved["network"])
+        there = dict(again.network.named_parameters())
+        groups = [
+            {"params": [there[name] for name in sorted(group["params"])]}
+            for group in saved["optimizer"]["groups"]
+        ]
+        again.optimizer = type(self.optimizer)(groups, lr=1.0)
+        load_optimizer_state(again.optimizer, saved["optimizer"], there)
+        return again
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a verb could change, by name."""
+        named = dict(self.network.named_parameters())
+        return {
+            "names": list(self.network.state_dict()),
+            "weights": _kept(self.network.state_dict()),
+            "learns": {name: parameter.requires_grad for name, parameter in named.items()},
+            "topology": self.network.describe(),
+            **_kept(optimizer_state(self.optimizer, named)),
+        }
+
+    def proposal(self, verbs: Sequence[str] = ()) -> tuple[Any, ...]:
+        """A verb with arguments that often make sense."""
+        draw, net = self.random, self.network.body.modules_by_name
+        tasks, one = list(self.network.ports), draw.choice(list(net))
+        verb = draw.choice(verbs or VERBS)
+        if verb == "attach":
+            learning = [name for name, module in net.items() if not module.frozen]
+            readers = draw.sample(learning, draw.randint(0, min(2, len(learning))))
+            return verb, [self.module(list(net), inputs=(0, 0, 0, 2))], {"read_by": readers}
+        if verb == "clone":
+            self.modules += 1
+            return verb, [one, f"m{self.modules - 1}"], {"tasks": draw.choice([None, None, ["b"]])}
+        if verb == "route":
+            source = draw.choice(list(net))
+            return verb, [one, source], {"open": source not in net[one].reads}
+        if verb in ("freeze", "unfreeze"):
+            return verb, *draw.choice([([one], {}), ([one], {}), ([], {"task": tasks[0]})])
+        if verb == "detach":
+            return verb, [one], {}
+        name = draw.choice([name for name in TASKS if name not in tasks] or tasks)
+        if name in tasks:
+            return "remove_task", [name], {}
+        return verb, [name, TASKS[name]], self.ends(name)
+
+    def walk(
+        self, changes: int, allows: Callable[..., bool] = lambda *proposal: True, **training: Any
+    ) -> None:
+        """Change at random and train between, never without looking at what happened."""
+        while changes:
+            verb, arguments, options = self.proposal()
+            if allows(verb, arguments, options):
+                before = self.snapshot()
+                try:
+                    change = self.change(verb, *arguments, **options)
+                except UserError as error:
+                    assert_same(self.snapshot(), before)
+                    assert len(str(error).splitlines()) == 1
+                else:
+                    assert_carried(before, self.snapshot(), change)
+                    self.train(**training)
+                    changes -= 1
+
+
+# What the laws compare
+
+
+def _kept(tree: Any) -> Any:
+    """The same tensors as they are now, whatever is done to them later."""
+    if isinstance(tree, Mapping):
+        return {key: _kept(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_kept(value) for value in tree]
+    return tree.detach().clone() if isinstance(tree, Tensor) else tree
+
+
+def assert_same(actual: Any, expected: Any, about: str = "") -> None:
+    """Equal to the bit, whatever lists and mappings are around the tensors."""
+    assert type(actual) is type(expected), about
+    if isinstance(expected, Mapping):
+        assert actual.keys() == expected.keys(), about
+        for key, value in expected.items():
+            assert_same(actual[key], value, f"{about} {key}")
+    elif isinstance(expected, Tensor):
+        assert actual.dtype == expected.dtype and torch.equal(actual, expected), about
+    else:
+        assert actual == expected, f"{about}: {actual} is not {expected}"
+
+
+def assert_near(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Equal to rounding, by name."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.isfinite().all(), name
+        assert_close(actual[name].cpu(), value.cpu())
+
+
+def assert_unchanged(
+    case: Case,
+    outputs: Mapping[str, Tensor],
+    active: Mapping[str, tuple[str, ...]],
+    states: Mapping[str, Any] | None = None,
+    opened: Sequence[str] = (),
+) -> None:
+    """Tasks say what they said: to the bit if the same modules run and none of them was opened."""
+    now = {task: logits for task, logits in case.outputs(states).items() if task in outputs}
+    assert_near(now, outputs)
+    for task, modules in active.items():
+        if modules == case.network.active(task) and not set(modules) & set(opened):
+            assert torch.equal(now[task], outputs[task]), task
+
+
+def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Change) -> None:
+    """Parameters and moments follow their place in the center; new ones of grown readings are zero.
+
+    The optimizer holds what learns, each in its group, and nothing else.
+    """
+    nets = [
+        {module["name"]: module for module in snapshot["topology"]["modules"]}
+        for snapshot in (before, after)
+    ]
+    group_of = [
+        {name: k for k, group in enumerate(snapshot["groups"]) for name in group["params"]}
+        for snapshot in (before, after)
+    ]
+    assert set(group_of[1]) == {name for name, learns in after["learns"].items() if learns}
+    for name, group in group_of[1].items():
+        assert group == group_of[0].get(name, 0), f"{change}: {name} changed its group"
+    for old, new in zip(before["groups"], after["groups"], strict=True):
+        assert_same({**new, "params": 0}, {**old, "params": 0}, str(change))
+    assert set(after["state"]) == set(before["state"]) & set(group_of[1])
+    for name in before["weights"].keys() & after["weights"].keys():
+        old, new = before["weights"][name], after["weights"][name]
+        axis, source = _follow(name, old, new, nets)
+        if axis is None:
+            assert torch.equal(new, old), f"{change}: {name}"
+        elif name in before["learns"]:
+            kept = [k for k, place in enumerate(source) if place is not None]
+            assert torch.equal(
+                new.index_select(axis, _index(kept, new)),
+                old.index_select(axis, _index([source[k] for k in kept], new)),
+            )
+        if name not in after["state"]:
+            continue
+        olds, news = before["state"][name], after["state"][name]
+        assert olds.keys() == news.keys()
+        for key, value in olds.items():
+            if axis is None or not isinstance(value, Tensor) or not value.ndim:
+                assert_same(news[key], value, f"{change}: {name} {key}")
+            else:
+                expected = torch.zeros_like(new)
+                for k, place in enumerate(source):
+                    if place is not None:
+                        expected.select(axis, k).copy_(value.select(axis, place))
+                assert torch.equal(news[key], expected), f"{change}: {name} {key}"
+
+
+def _index(places: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(places, dtype=torch.long, device=like.device)
+
+
+def _follow(
+    name: str, old: Tensor, new: Tensor, nets: Sequence[Mapping[str, Any]]
+) -> tuple[int | None, list[int | None]]:
+    """The axis that has another length, and from where its entries come."""
+    if old.shape == new.shape:
+        return None, []
+    (axis,) = [k for k, size in enumerate(old.shape) if new.shape[k] != size]
+    _, _, reader, part, *_ = name.split(".")
+    assert part == "reading", name
+    places = []
+    for net in nets:
+        module = net[reader]
+        seen = module["opened"] if name.endswith(".gate") else module["reads"]
+        places.append(
+            [(slot, k) for slot in net if slot in seen for k in range(net[slot]["features"])]
+        )
+    assert [len(found) for found in places] == [old.shape[axis], new.shape[axis]], name
+    index = {place: k for k, place in enumerate(places[0])}
+    return axis, [index.get(place) for place in places[1]]
+
+
+# The laws
+
+
+def attaching_leaves_outputs_unchanged(case: Case) -> None:
+    """Law 1, whether old modules are opened or not; from the start and in the middle of a text."""
+    case.walk(2)
+    for _ in range(2):
+        states, active = case.states(), case.active()
+        outputs, later = case.outputs(), case.outputs(states)
+        _, (module,), options = case.proposal(["attach"])
+        try:
+            change = case.change("attach", module, **options)
+        except UserError:
+            continue
+        moved = {task: change.move(task, state) for task, state in states.items()}
+        assert_unchanged(case, outputs, active, opened=options["read_by"])
+        assert_unchanged(case, later, active, moved, options["read_by"])
+        case.train()
+
+
+def frozen_tasks_stay(
+    case: Case, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+) -> None:
+    """Law 2: other tasks train and modules come and go; a frozen task does not notice."""
+    case.walk(2)
+    task = case.random.choice(list(case.network.ports))
+    before = case.logits(task)
+    case.change("freeze", task=task)
+    assert torch.equal(case.logits(task), before)
+    uses = set(case.network.active(task))
+    seen = {name for m in uses for name in case.network.body.modules_by_name[m].reads}
+
+    def allows(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
+        touched = {"detach": seen | uses, "route": uses, "remove_task": {task}}
+        return verb != "unfreeze" and arguments[:1] not in [[x] for x in touched.get(verb, ())]
+
+    bf16 = case.dtype == torch.float32
+    for _ in range(3):
+        case.walk(1, allows, clip=0.1, bf16=bf16, wrap=wrap)
+        others = [name for name in case.network.ports if name != task]
+        case.train(2, others, clip=0.1, bf16=bf16, wrap=wrap)
+        assert torch.equal(case.logits(task), before)
+    case.train(2)
+    assert torch.equal(case.logits(task), before)
+
+
+def optimizers_follow_every_change(case: Case) -> None:
+    """Law 3, after every verb of a longer walk; schedulers go on as if nothing had happened."""
+    never = case.twin()
+    schedules = [ExponentialLR(each.optimizer, 0.9) for each in (case, never)]
+    for _ in range(3):
+        case.walk(2)
+        never.train()
+        for schedule in schedules:
+            schedule.step()
+        rates = [[group["lr"] for group in each.optimizer.param_groups] for each in (case, never)]
+        assert rates[0] == rates[1] == schedules[0].get_last_lr()
+
+
+def detaching_undoes_attaching(case: Case) -> None:
+    """Law 4, with and without old modules that were opened."""
+    case.walk(2)
+    for _ in range(2):
+        before, outputs = case.snapshot(), case.outputs()
+        _, (module,), options = case.proposal(["attach"])
+        try:
+            case.change("attach", module, **options)
+        except UserError:
+            continue
+        case.change("detach", module.name)
+        assert_same(case.snapshot(), before)
+        assert_same(case.outputs(), outputs)
+        case.train()
+
+
+def unread_modules_disturb_nobody(case: Case) -> None:
+    """Law 5: with a module that nobody reads, training goes the same way to the bit."""
+    case.walk(2)
+    never = case.twin()
+    for verb in ("attach", "clone"):
+        _, arguments, options = case.proposal([verb])
+        try:
+            case.change(verb, *arguments, **options | ({"read_by": []} if verb == "attach" else {}))
+        except UserError:
+            continue
+        for each in (case, never):
+            each.train(2, clip=0.1)
+        assert_same(case.outputs(), never.outputs())
+    now, then = case.snapshot(), never.snapshot()
+    for part in ("weights", "state"):
+        assert_same({name: now[part][name] for name in then[part]}, then[part])
+
+
+def saved_networks_continue(case: Case) -> None:
+    """Law 6: what is built from the files goes on to the same bits, and grows on alike."""
+    case.walk(3)
+    again = case.saved_and_loaded()
+    for changes in (0, 1):
+        for each in (case, again):
+            torch.manual_seed(0)
+            each.walk(changes)
+            each.train(1 + changes, clip=0.1)
+        now, then = again.snapshot(), case.snapshot()
+        for group in (*now["groups"], *then["groups"]):
+            group["params"].sort()
+        assert_same(now, then)
+        assert_same(again.outputs(), case.outputs())
+
+
+def clones_agree(case: Case) -> None:
+    """A clone fed like its source says the same at once, and learns even where that is frozen."""
+    case.walk(3)
+    draw, body = case.random, case.network.body
+    source, name = draw.choice(list(body.modules_by_name)), "clone"
+    if draw.random() < 0.5:
+        case.change("freeze", source)
+    outputs, active, before = case.outputs(), case.active(), case.snapshot()
+    change = case.change("clone", source, name, tasks=draw.choice([None, ["a"], ["zebra"]]))
+    assert_carried(before, case.snapshot(), change)
+    assert_unchanged(case, outputs, active)
+    modules = body.modules_by_name
+    assert modules[name].reads == tuple(
+        other
+        for other in modules
+        if other in {name if seen == source else seen for seen in modules[source].reads}
+    )
+    xs = {
+        other: torch.rand(BATCH, TIME, modules[other].inputs, dtype=case.dtype, device=case.device)
+        for other in body.input_modules
+    }
+    if modules[source].inputs:
+        xs[name] = xs[source]
+    with torch.no_grad():
+        features = [body(xs, outputs=[which])[0] for which in (source, name)]
+    assert_near({"": features[1]}, {"": features[0]})
+    assert not modules[name].frozen
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+    for parameter in body.cells[name].parameters():
+        assert parameter.requires_grad and id(parameter) in held
+    case.change("detach", name)
+    assert_same(case.snapshot(), before)
+
+
+def routes_open_quietly(case: Case) -> None:
+    """An opened route changes nothing at first, and closed again it leaves no trace."""
+    case.walk(3)
+    modules = case.network.body.modules_by_name
+    pairs = [(r, s) for r in modules for s in modules if s not in modules[r].reads]
+    for reader, source in case.random.sample(pairs, min(2, len(pairs))):
+        states, before = case.states(), case.snapshot()
+        outputs, later = case.outputs(), case.outputs(states)
+        try:
+            change = case.change("route", reader, source)
+        except UserError:  # frozen, or no task runs both
+            continue
+        assert_carried(before, case.snapshot(), change)
+        assert_unchanged(case, outputs, {})
+        assert_unchanged(case, later, {}, {t: change.move(t, state) for t, state in states.items()})
+        case.change("route", reader, source, open=False)
+        assert_same(case.snapshot(), before)
+        assert_same(case.outputs(), outputs)
+
+
+LAWS = (
+    attaching_leaves_outputs_unchanged,
+    frozen_tasks_stay,
+    optimizers_follow_every_change,
+    detaching_undoes_attaching,
+    unread_modules_disturb_nobody,
+    saved_networks_continue,
+    clones_agree,
+    routes_open_quietly,
+)
+
+
+def main() -> int:
+    """Try all laws on a device; the exit status."""
+    parser = argparse.ArgumentParser(description="Try the laws of growth on random networks.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--examples", type=int, default=20)
+    options = parser.parse_args()
+    broken = 0
+    for law in LAWS:
+        said = "holds"
+        for seed in range(options.examples):
+            kind = [*READINGS, *DESIGNS][seed % len(READINGS + DESIGNS)]
+            try:
+                law(Case(seed, kind, device=options.device))
+            except Exception as error:  # whatever it is, the other laws are worth a look
+                said = f"BROKEN at seed {seed} ({kind}): {type(error).__name__}: {error}"
+                broken += 1
+                break
+        print(f"{law.__name__}: {seed + 1} examples, {said}", flush=True)
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+import pytest
+
+from thalnet_mtl import files
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+
+    def failing(part):
+        part.write_text("half of the n")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        files.write_atomically(path, failing)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

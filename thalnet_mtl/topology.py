@@ -1,0 +1,209 @@
+"""Topology as data: which modules there are, who reads whom, which tasks use what.
+
+Plain dataclasses and the rules that a graph of modules must keep, without any tensor. A network
+can be built from this data alone; ``config.yaml`` and every checkpoint hold it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Literal, get_args
+
+from thalnet_mtl.config import UserError, unknown
+
+Target = Literal["last", "every"]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The shape of a task, which is all that a network knows of it.
+
+    Args:
+        inputs: width of a row, or size of the vocabulary where inputs are tokens.
+        classes: width of the logits.
+        tokens: whether inputs are (batch, time) numbers below ``inputs`` instead of
+            (batch, time, inputs) rows.
+        target: whether a class is due at the last step or at every step.
+        steps: length of a sequence; 0 for a stream without end.
+    """
+
+    inputs: int
+    classes: int
+    tokens: bool = False
+    target: Target = "last"
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise unknown("target", self.target, get_args(Target))
+        if min(self.inputs, self.classes, 1 + self.steps) < 1:
+            raise UserError(
+                f"inputs and classes must be at least 1 and steps at least 0, got {self.inputs}, "
+                f"{self.classes} and {self.steps}."
+            )
+
+
+@dataclass(frozen=True)
+class Module:
+    """What one module is: its sizes, its design, its reading, and the slots that it may see.
+
+    Args:
+        name: unique in the net; no dots.
+        features: width of its slot in the center.
+        context: width of what it reads.
+        inputs: width of its task input; 0 for a module without one.
+        output: whether heads read its features by default.
+        hidden: width of the design's inner layers; 0 for as many as features.
+        module: name of the design.
+        reading: name of the reading mechanism.
+        reads: names of the modules whose slots it sees, itself included if listed; None for all
+            that a task of its own may run, which the net then writes out.
+        opened: those among ``reads`` that were opened after the module was made.
+        tasks: names of the tasks that may run it; () for all.
+        frozen: whether its parameters do not learn.
+    """
+
+    name: str
+    features: int
+    context: int
+    inputs: int = 0
+    output: bool = False
+    hidden: int = 0
+    module: str = "ff_gru"
+    reading: str = "weight_norm"
+    reads: tuple[str, ...] | None = None
+    opened: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    frozen: bool = False
+
+    def serves(self, tasks: Collection[str]) -> bool:
+        """Whether one of these tasks may run it; no tasks are all tasks."""
+        return not self.tasks or not tasks or not set(self.tasks).isdisjoint(tasks)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """``reads``, once the net has written it out."""
+        assert self.reads is not None
+        return self.reads
+
+
+@dataclass(frozen=True)
+class Plug:
+    """Where one task is plugged in, and how its inputs are paced.
+
+    Args:
+        task: its shape.
+        into: names of the modules that take its input.
+        out_of: names of the modules that its head reads.
+        sub_steps: how often each input is shown.
+        extra_steps: steps without input after the last one.
+        frozen: whether its encoders and its head do not learn.
+    """
+
+    task: Interface
+    into: tuple[str, ...] = ()
+    out_of: tuple[str, ...] = ()
+    sub_steps: int = 1
+    extra_steps: int = 0
+    frozen: bool = False
+
+
+def slots(modules: Iterable[Module]) -> dict[str, slice]:
+    """Where every module writes to the center: one behind the other."""
+    modules = list(modules)
+    ends = accumulate(module.features for module in modules)
+    return {m.name: slice(end - m.features, end) for m, end in zip(modules, ends, strict=True)}
+
+
+def columns(module: Module, net: Mapping[str, Module]) -> list[tuple[str, int]]:
+    """What the columns of a module's reading stand for: slot and place in it, in slot order."""
+    return [(name, k) for name in net if name in module.seen for k in range(net[name].features)]
+
+
+def active(net: Mapping[str, Module], task: str, plug: Plug) -> tuple[str, ...]:
+    """The modules that run for a task: those on which its head depends, through readings.
+
+    Left out are modules that belong to other tasks, and input modules that it does not feed:
+    their slots are zero for it.
+    """
+
+    def runs(name: str) -> bool:
+        return net[name].serves([task]) and (not net[name].inputs or name in plug.into)
+
+    found, waiting = set(plug.out_of), list(plug.out_of)
+    while waiting:
+        new = {n for n in net[waiting.pop()].seen if n in net and runs(n)} - found
+        found |= new
+        waiting += new
+    return tuple(name for name in net if name in found)
+
+
+def reached(net: Mapping[str, Module], start: Iterable[str], among: Collection[str]) -> set[str]:
+    """The modules, among some, to which information can come from ``start``."""
+    found = set(start) & set(among)
+    while more := {m for m in among if m not in found and found & set(net[m].seen)}:
+        found |= more
+    return found
+
+
+def written_out(modules: Sequence[Module]) -> dict[str, Module]:
+    """The modules by name, with ``reads`` in the order of the slots, checked.
+
+    Raises:
+        UserError: no net can be built of them.
+    """
+    names = [module.name for module in modules]
+    net = {}
+    for module in modules:
+        if names.count(module.name) > 1:
+            raise UserError(f"there is a module '{module.name}' already; names must differ.")
+        if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
+            raise UserError(f"module '{module.name}': features and context must be at least 1.")
+        check_names(module.reads or ())
+        for name in (*(module.reads or ()), *module.opened):
+            if name not in names:
+                raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")
+        if module.reads is None:
+            reads = tuple(other.name for other in modules if other.serves(module.tasks))
+        else:
+            reads = tuple(name for name in names if name in module.reads)
+        if not reads:
+            raise UserError(f"module '{module.name}' reads no slot; give at least one.")
+        # A reading with gates needs one slot without: where none is left, none has a gate.
+        opened = tuple(name for name in reads if name in module.opened)
+        opened = () if opened == reads else opened
+        net[module.name] = replace(module, reads=reads, opened=opened)
+    if not any(module.inputs for module in modules) or not any(m.output for m in modules):
+        raise UserError("a net needs at least one module with inputs and one with output=True.")
+    return net
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise unless these are several names, each of them once."""
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise UserError(f"expected a list of different module names, got {names!r}.")
+
+
+def check_path(net: Mapping[str, Module], task: str, plug: Plug) -> None:
+    """Raise where the head of a task could not see anything of its input."""
+    among = active(net, task, plug)
+    blind = sorted(set(plug.out_of) - reached(net, plug.into, among))
+    if len(blind) == len(plug.out_of):
+        raise UserError(
+            f"task '{task}': no path of readings leads from {', '.join(plug.into)} to "
+            f"{', '.join(plug.out_of)}; what its head sees would not depend on its input."
+        )
+
+
+def check_inputs_reach(net: Mapping[str, Module], before: Mapping[str, Module]) -> None:
+    """Raise where a module came to read nothing that an input reaches: it could only idle."""
+    fed, was_fed = (
+        reached(graph, [module.name for module in graph.values() if module.inputs], graph)
+        for graph in (net, before)
+    )
+    for name in net:
+        if name not in fed and (name in was_fed or name not in before):
+            raise UserError(
+                f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
+                f"reaches. Inputs reach {', '.join(sorted(fed))}."
+            )
