@@ -10,7 +10,8 @@ from torch import nn
 from thalnet_mtl.baselines import MLP, StackedGRU
 from thalnet_mtl.build import build, largest, parameters
 from thalnet_mtl.config import ModelConfig, UserError
-from thalnet_mtl.network import Network, OneHot, encoder
+from thalnet_mtl.network import Network
+from thalnet_mtl.port import OneHot, encoder
 from thalnet_mtl.thalnet import Module, ThalNet
 from thalnet_mtl.topology import Interface
 

@@ -1,6 +1,6 @@
 """What a change of the topology did to every parameter, so that an optimizer can follow it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,36 @@ class Change:
         if before == after:
             return state
         return State(*(_moved(part, before, after, k) for k, part in enumerate(state)))
+
+
+def watched(
+    verb: str,
+    about: str,
+    network: nn.Module,
+    layouts: Callable[[], Mapping[str, Layout]],
+    act: Callable[[], Mapping[str, Remap] | None],
+) -> Change:
+    """Change a network by ``act``, and compare it before and after.
+
+    ``act`` returns how the shape of parameters changed, by name; ``layouts`` says what the state
+    of every task consists of.
+    """
+    before, was = dict(network.named_parameters()), layouts()
+    learned = {name for name, parameter in before.items() if parameter.requires_grad}
+    remaps = act() or {}
+    after, now = dict(network.named_parameters()), layouts()
+    learns = {name for name, parameter in after.items() if parameter.requires_grad}
+    removed = {name: before[name] for name in before if name in learned - learns}
+    for parameter in removed.values():
+        parameter.grad = None
+    return Change(
+        verb,
+        about,
+        grown={name: Grown(before[name], after[name], remap) for name, remap in remaps.items()},
+        added={name: after[name] for name in after if name in learns - learned},
+        removed=removed,
+        layouts={task: (was[task], now[task]) for task in was if task in now},
+    )
 
 
 def _carried(value: Any, change: Grown) -> Any:

@@ -9,51 +9,17 @@ What differs from experiment to experiment in number as well as in value is data
 while they train.
 """
 
-import difflib
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from thalnet_mtl.options import RunError, UserError, option, overlay, suggest, unknown
 
-class UserError(ValueError):
-    """A mistake of the user: one clear line, exit status 2, no traceback."""
-
-
-class RunError(RuntimeError):
-    """A run ended early, through nobody's typo: one clear line, exit status 1."""
-
-
-def suggest(value: str, allowed: Iterable[str]) -> str:
-    """The closest match as the end of an error line, or nothing when nothing is close."""
-    close = difflib.get_close_matches(str(value), list(allowed), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def unknown(what: str, value: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is not among the allowed ones."""
-    names = list(allowed)
-    return UserError(
-        f"unknown {what} '{value}'. Allowed: {', '.join(names)}.{suggest(value, names)}"
-    )
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | int = -math.inf,
-    high: float | int = math.inf,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A field with its default, its line of help and the values that it allows."""
-    return field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
-    )
+__all__ = ["RunError", "UserError", "overlay", "suggest", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +49,11 @@ class TaskConfig:
     weight: float = option(1.0, "several tasks: factor of its loss", low=0.0)
     share: float = option(0.0, "several tasks: train.draw's size of it; 0: its batches", low=0.0)
 
+    @classmethod
+    def named(cls, name: str) -> "TaskConfig":
+        """An entry of ``tasks`` of which nothing is said."""
+        return cls(name=name)
+
 
 @dataclass(frozen=True)
 class ModuleConfig:
@@ -102,6 +73,11 @@ class ModuleConfig:
     reading: str = option("", "how it reads the center")
     frozen: bool = option(False, "whether it does not learn")
 
+    @classmethod
+    def named(cls, name: str) -> "ModuleConfig":
+        """An entry of ``modules`` of which nothing is said."""
+        return cls()
+
 
 @dataclass(frozen=True)
 class ChangeConfig:
@@ -115,6 +91,12 @@ class ChangeConfig:
     read_by: tuple[str, ...] = option((), "attach: modules opened to the new one")
     open: bool = option(True, "route: whether name may see source from now on")
     module: ModuleConfig = field(default_factory=ModuleConfig)  # attach, clone: what it is
+
+    def complete(self, where: str) -> "ChangeConfig":
+        """The change itself, or an error if it does not say what is to be done."""
+        if not (self.step and self.verb and self.name):
+            raise UserError(f"{where}: every change needs a step, a verb and a name.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -200,54 +182,6 @@ def load_run(folder: Path) -> Config:
     return configs[""]
 
 
-def overlay(config: Any, tree: Any, where: str) -> Any:
-    """A copy of a dataclass with the values of a nested mapping, each checked."""
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected a section of fields, got {tree!r}.")
-    known = {f.name: f for f in fields(config)}
-    changes = {}
-    for key, value in tree.items():
-        if key not in known:
-            raise UserError(f"{where}: {unknown('field', key, known)}")
-        current = getattr(config, key)
-        inner = where if where.startswith("--") else f"{where}: {key}"
-        if is_dataclass(current):
-            changes[key] = overlay(current, value, inner)
-        elif isinstance(current, dict):
-            changes[key] = _overlay_entries(current, value, known[key].type, inner)
-        elif known[key].type == tuple[ChangeConfig, ...]:
-            changes[key] = _change_list(value, inner)
-        else:
-            changes[key] = _check(value, known[key], where)
-    return replace(config, **changes)
-
-
-def _overlay_entries(current: dict[str, Any], tree: Any, kind: Any, where: str) -> dict[str, Any]:
-    """Entries by name, each overlaid on the one of that name; null takes an entry out."""
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected entries by name, got {tree!r}.")
-    entries = dict(current)
-    for name, more in tree.items():
-        if more is None:
-            entries.pop(str(name), None)
-            continue
-        new = TaskConfig(name=str(name)) if kind == dict[str, TaskConfig] else ModuleConfig()
-        inner = where if where.startswith("--") else f"{where}: {name}"
-        entries[str(name)] = overlay(entries.get(str(name), new), more, inner)
-    return entries
-
-
-def _change_list(changes: Any, where: str) -> tuple[ChangeConfig, ...]:
-    """All changes anew, in the order of their steps."""
-    if not isinstance(changes, list):
-        raise UserError(f"{where}: expected a list of changes, got {changes!r}.")
-    made = [overlay(ChangeConfig(), change, where) for change in changes]
-    for change in made:
-        if not (change.step and change.verb and change.name):
-            raise UserError(f"{where}: every change needs a step, a verb and a name.")
-    return tuple(sorted(made, key=lambda change: change.step))
-
-
 def dump(config: Config) -> str:
     """The complete configuration as YAML that ``load`` reads back."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
@@ -310,60 +244,3 @@ def _runs(runs: Any, name: str) -> dict[str, Any]:
         if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
             raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
     return {str(run): more or {} for run, more in runs.items()}
-
-
-def _check(value: Any, known: Any, where: str) -> Any:
-    """The value in the field's type, or an error that says what is allowed."""
-    kind, allowed = known.type, known.metadata
-    name = where if where.startswith("--") else f"{where}: {known.name}"
-    try:
-        checked = _CASTS[kind](value)
-    except (TypeError, ValueError, OverflowError, KeyError):
-        raise UserError(f"{name}: expected {_WORDS[kind]}, got {value!r}.") from None
-    if allowed["choices"] and checked not in allowed["choices"]:
-        raise UserError(f"{name}: {unknown('value', checked, allowed['choices'])}")
-    if kind in (int, float) and not allowed["low"] <= checked <= allowed["high"]:
-        low, high = allowed["low"], allowed["high"]
-        span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise UserError(f"{name}: must be {span}, got {checked}.")
-    return checked
-
-
-def _number(kind: type) -> Callable[[Any], Any]:
-    def cast(value: Any) -> Any:
-        checked = kind(value)
-        if isinstance(value, bool) or not math.isfinite(checked) or checked != float(value):
-            raise ValueError
-        return checked
-
-    return cast
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _truth(value: Any) -> bool:
-    return value if isinstance(value, bool) else {"true": True, "false": False}[_word(value)]
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    return tuple(map(_word, value.split(",") if isinstance(value, str) else value))
-
-
-_CASTS: dict[Any, Callable[[Any], Any]] = {
-    int: _number(int),
-    float: _number(float),
-    str: _word,
-    bool: _truth,
-    tuple[str, ...]: _words,
-}
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    bool: "true or false",
-    tuple[str, ...]: "a list of names",
-}

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thalnet_mtl import verbs
-from thalnet_mtl.body import Body, Inputs, check_pace, check_sequence, usable
-from thalnet_mtl.change import Change, Grown, Layout
+from thalnet_mtl.body import Body, check_pace, check_sequence, usable
+from thalnet_mtl.change import Change, Layout, watched
 from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.port import Port
 from thalnet_mtl.readings import Remap
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.topology import (
@@ -33,52 +32,6 @@ from thalnet_mtl.topology import (
     check_path,
     written_out,
 )
-
-BODY = "*"  # where a baseline takes its input; no module can be called that
-
-
-class OneHot(nn.Module):
-    """Tokens to one-hot rows of unit mean square: √vocabulary at the token, 0 elsewhere.
-
-    The usual initial weights expect inputs of that size; a plain 1 is hardly seen beside a context.
-    """
-
-    def __init__(self, vocabulary: int):
-        super().__init__()
-        self.vocabulary = vocabulary
-
-    def forward(self, xs: Tensor) -> Float[Tensor, "*batch vocabulary"]:
-        return F.one_hot(xs, self.vocabulary) * self.vocabulary**0.5
-
-
-class Port(nn.Module):
-    """Where one task is plugged in: its encoders and its head."""
-
-    def __init__(self, body: Body, plug: Plug):
-        super().__init__()
-        self.plug = plug
-        task = plug.task
-        self.encoders = nn.ModuleDict()
-        if isinstance(body, ThalNet):
-            for name in plug.into:
-                self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
-            outputs = body.width(plug.out_of)
-        else:
-            self.encoders[BODY] = encoder(task, body.inputs)
-            outputs = body.outputs
-        self.head = nn.Linear(outputs, task.classes)
-
-    @property
-    def task(self) -> Interface:
-        """The shape of the task."""
-        return self.plug.task
-
-    def encode(self, xs: Tensor) -> Inputs:
-        """What the body takes, in the type of its weights: by input module for a ThalNet."""
-        kind = self.head.weight.dtype
-        xs = xs.long() if self.task.tokens else xs.to(kind)
-        rows = {name: encode(xs).to(kind) for name, encode in self.encoders.items()}
-        return rows.get(BODY, rows)
 
 
 class Network(nn.Module):
@@ -189,7 +142,7 @@ class Network(nn.Module):
     def remove_task(self, name: str) -> Change:
         """Take a task's encoders and head away; modules stay."""
         self.port(name)
-        return self._change("remove_task", name, lambda: self.ports.pop(name))
+        return self._change("remove_task", name, lambda: self.ports.__delitem__(name))
 
     # Modules
 
@@ -337,23 +290,7 @@ class Network(nn.Module):
         return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
 
     def _change(self, verb: str, about: str, act: Callable[[], Any]) -> Change:
-        """Do it, and compare the network before and after."""
-        before, layouts = dict(self.named_parameters()), self._layouts()
-        learned = {name for name, parameter in before.items() if parameter.requires_grad}
-        remaps = act() or {}
-        after, moved = dict(self.named_parameters()), self._layouts()
-        learns = {name for name, parameter in after.items() if parameter.requires_grad}
-        removed = {name: before[name] for name in before if name in learned - learns}
-        for parameter in removed.values():
-            parameter.grad = None
-        return Change(
-            verb,
-            about,
-            grown={name: Grown(before[name], after[name], remap) for name, remap in remaps.items()},
-            added={name: after[name] for name in after if name in learns - learned},
-            removed=removed,
-            layouts={task: (layouts[task], moved[task]) for task in layouts if task in moved},
-        )
+        return watched(verb, about, self, self._layouts, act)
 
     def _layouts(self) -> dict[str, Layout]:
         """What the state of every task consists of."""
@@ -365,10 +302,3 @@ class Network(nn.Module):
             for task in self.ports
             if isinstance(self.body, ThalNet)
         }
-
-
-def encoder(task: Interface, width: int) -> nn.Module:
-    """From what the task gives to what a body of some width takes."""
-    if task.tokens:
-        return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)
-    return nn.Identity() if task.inputs == width else nn.Linear(task.inputs, width)

@@ -23,7 +23,7 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 _HOMES = {
     "reading": "thalnet_mtl.readings",
     "module": "thalnet_mtl.modules",
-    "body": "thalnet_mtl.network",
+    "body": "thalnet_mtl.build",
     "task": "thalnet_mtl.tasks",
 }
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _HOMES}

@@ -5,20 +5,18 @@ Modules", NIPS 2017.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.body import Body, Inputs, check_sequence, usable
+from thalnet_mtl.cells import Cell, Seat, opened, seated
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.modules import Design
 from thalnet_mtl.ops import SEQUENCES
-from thalnet_mtl.readings import Reading, Remap
-from thalnet_mtl.registry import lookup, register
+from thalnet_mtl.readings import Remap
+from thalnet_mtl.registry import register
 from thalnet_mtl.topology import Module, columns, slots, written_out
 
 
@@ -27,34 +25,6 @@ class State(NamedTuple):
 
     center: Float[Tensor, "batch center"]
     memory: Float[Tensor, "batch memory"]
-
-
-class Cell(nn.Module):
-    """The parameters of one module."""
-
-    def __init__(self, module: Module, center: int):
-        super().__init__()
-        self.reading: Reading = lookup("reading", module.reading)(
-            module.features, center, module.context
-        )
-        self.design: Design = lookup("module", module.module)(
-            module.context + module.inputs, module.features, module.hidden or module.features
-        )
-
-
-@dataclass
-class Seat:
-    """A module at its place among those that run together, as ``ops`` need it."""
-
-    name: str
-    slot: slice
-    keep: slice
-    sees: list[int] | None
-    columns: list[int] | None
-    inputs: int
-    context: int
-    reading: Any  # a Reading
-    design: Any  # a Design
 
 
 @register("body", "thalnet")
@@ -114,7 +84,7 @@ class ThalNet(Body):
         self.ops = "batched"
         self.cells = nn.ModuleDict()
         self.modules_by_name: dict[str, Module] = {}
-        self._seats: dict[tuple[str, ...] | None, list[Seat]] = {}  # as last wired
+        self._seats: dict[tuple[str, ...], list[Seat]] = {}  # as last wired
         self.rewire(modules)
 
     def rewire(self, modules: Sequence[Module]) -> dict[str, Remap]:
@@ -133,23 +103,24 @@ class ThalNet(Body):
             before = {column: k for k, column in enumerate(columns(old[name], old))}
             after = columns(net[name], net)
             source = [before.get(column) for column in after]
-            opened = [k for k, (slot, _) in enumerate(after) if slot in net[name].opened]
             if source != list(range(len(before))):
-                moves[name] = source, opened
+                moves[name] = source
                 try:
                     self.cell(name).reading.check_resize(source)
                 except UserError as error:
                     raise UserError(f"module '{name}' cannot read otherwise: {error}") from None
-        new = {name: self._make(net[name], net) for name in net if name not in old}
+        new = {name: Cell(net[name], net) for name in net if name not in old}
+        if old:
+            new = {name: cell.to(next(self.parameters())) for name, cell in new.items()}
         remaps: dict[str, Remap] = {}
-        for name, (source, opened) in moves.items():
-            found = self.cell(name).reading.resize(source, opened)
+        for name, source in moves.items():
+            found = self.cell(name).reading.resize(source, opened(net[name], net))
             remaps |= {f"cells.{name}.reading.{key}": remap for key, remap in found.items()}
         for name in old.keys() - net.keys():
             del self.cells[name]
         self.cells.update(new)
         for name, module in net.items():
-            if name not in old or old[name].frozen != module.frozen:
+            if name in old and old[name].frozen != module.frozen:
                 self.cell(name).requires_grad_(not module.frozen)
         self._seats.clear()
         self.modules_by_name, self.slots = net, slots(net.values())
@@ -160,27 +131,15 @@ class ThalNet(Body):
         self.outputs = self.width(self.output_modules)
         return remaps
 
-    def _make(self, module: Module, net: Mapping[str, Module]) -> Cell:
-        """A new module, like the others in type and device."""
-        after = columns(module, net)
-        cell = Cell(module, len(after))
-        if module.opened:
-            opened = [k for k, (slot, _) in enumerate(after) if slot in module.opened]
-            cell.reading.resize(range(len(after)), opened)
-        return cell.to(next(self.parameters())) if self.modules_by_name else cell
-
     def copy(self, source: str, name: str) -> None:
         """Give a module the weights of another; what it reads in place of itself is itself."""
-        net, old, cell = self.modules_by_name, self.cell(source), self.cell(name)
+        net = self.modules_by_name
         before = {
             (name if slot == source else slot, k): column
             for column, (slot, k) in enumerate(columns(net[source], net))
         }
-        after = columns(net[name], net)
-        opened = [k for k, (slot, _) in enumerate(after) if slot in net[name].opened]
-        cell.design, cell.reading = deepcopy(old.design), deepcopy(old.reading)
-        cell.reading.resize([before[column] for column in after], opened)
-        cell.requires_grad_(not net[name].frozen)
+        moved = [before[column] for column in columns(net[name], net)]
+        self.cell(name).copy(self.cell(source), moved, opened(net[name], net))
         self._seats.clear()
 
     def cell(self, name: str) -> Cell:
@@ -196,41 +155,11 @@ class ThalNet(Body):
 
         The center of some modules is made of their slots alone; all other slots are zero.
         """
-        key = None if active is None else tuple(active)
-        if key not in self._seats:
-            self._seats[key] = self._seated(key)
-        return self._seats[key]
-
-    def _seated(self, active: Sequence[str] | None) -> list[Seat]:
         net = self.modules_by_name
-        names = list(net) if active is None else [name for name in net if name in active]
-        places = slots(net[name] for name in names)
-        width = sum(net[name].features for name in names)
-        seats, keep = [], 0
-        for name in names:
-            module, cell = net[name], self.cell(name)
-            own_columns = columns(module, net)
-            pairs = [
-                (places[slot].start + k, column)
-                for column, (slot, k) in enumerate(own_columns)
-                if slot in places
-            ]
-            sees, own = [place for place, _ in pairs], [column for _, column in pairs]
-            seats.append(
-                Seat(
-                    name,
-                    slot=places[name],
-                    keep=slice(keep, keep + cell.design.memory),
-                    sees=None if sees == list(range(width)) else sees,
-                    columns=None if own == list(range(len(own_columns))) else own,
-                    inputs=module.inputs,
-                    context=module.context,
-                    reading=cell.reading,
-                    design=cell.design,
-                )
-            )
-            keep = seats[-1].keep.stop
-        return seats
+        names = tuple(net if active is None else (name for name in net if name in active))
+        if names not in self._seats:
+            self._seats[names] = seated(net, self.cell, names)
+        return self._seats[names]
 
     @property
     def input_modules(self) -> tuple[str, ...]:

@@ -64,7 +64,9 @@ def score(record: Record, task: str) -> float:
     return result["test"][result["metric"]]
 
 
-def gains(joint: dict[int, Record], singles: dict[str, dict[int, Record]]) -> dict[int, list[float]]:
+def gains(
+    joint: dict[int, Record], singles: dict[str, dict[int, Record]]
+) -> dict[int, list[float]]:
     """±(R − S) / S of every task, by seed, for the seeds of which all runs succeeded."""
     runs = [joint, *singles.values()]
     seeds = [s for s in joint if all("result" in run.get(s, {}) for run in runs)]
@@ -113,9 +115,7 @@ def table() -> str:
 
 def row(title: str, what: str, runs: dict[str, dict[int, Record]], gain: str) -> list[str]:
     """One line: for every task the mean and the single values of all seeds."""
-    done = {
-        task: [r for r in by_seed.values() if "result" in r] for task, by_seed in runs.items()
-    }
+    done = {task: [r for r in by_seed.values() if "result" in r] for task, by_seed in runs.items()}
     failed = sum("failed" in r for by_seed in runs.values() for r in by_seed.values())
     if not all(done.values()):
         return []
