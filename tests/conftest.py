@@ -13,6 +13,7 @@ import_torchvision()  # before anything imports torchmetrics
 
 # What tests import is not a test, and doctests are looked for in the package only.
 collect_ignore = [
+    "cases.py",
     "kill_and_resume.py",
     "laws.py",
     "numpy_thalnet.py",

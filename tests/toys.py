@@ -36,14 +36,34 @@ def toy_text(config: TaskConfig) -> TextTask:
     return TextTask("toy_text", load, vocabulary=5)
 
 
-def toy(**sections: dict[str, Any]) -> Config:
+JOINT: dict[str, Any] = {
+    "tasks": {"toy_rows": {}, "toy_text": {}},
+    "modules": {
+        "rows": {"input": True, "output": True, "tasks": ["toy_rows"]},
+        "text": {"input": True, "output": True, "tasks": ["toy_text"]},
+        "trunk": {},
+    },
+}
+GROWTH = [
+    {"step": 10, "verb": "attach", "name": "late", "read_by": ["trunk", "text"]},
+    {"step": 20, "verb": "clone", "name": "twin", "source": "trunk"},
+    {"step": 20, "verb": "route", "name": "rows", "source": "twin"},
+    {"step": 25, "verb": "freeze", "name": "trunk"},
+    {"step": 30, "verb": "unfreeze", "name": "trunk"},
+    {"step": 40, "verb": "detach", "name": "late"},
+]
+
+
+def toy(**sections: Any) -> Config:
     """A configuration of seconds: 6 features, 60 steps, everything else by section."""
-    tree: dict[str, dict[str, Any]] = {
+    tree: dict[str, Any] = {
         "model": {"features": 6, "modules": 3},
         "task": {"name": "toy_rows"},
         "train": {"steps": 60, "batch": 10, "chunk": 7, "learning_rate": 0.01},
         "evaluate": {"every": 20, "batch": 5, "log_every": 8, "checkpoint_every": 6},
     }
+    if "tasks" in sections:
+        del tree["task"]
     for name, values in sections.items():
-        tree[name] = tree[name] | values
+        tree[name] = tree.get(name, {}) | values if isinstance(values, dict) else values
     return configs.overlay(Config(), tree, "test")

@@ -80,17 +80,16 @@ def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig])
         raise UserError("model.body mlp needs a task whose sequences have a length.")
     if modules and make_body is not ThalNet:
         raise UserError(f"modules are those of a ThalNet; model.body is {model.body}.")
-    for name, fields in modules.items():
-        for task in fields.tasks:
-            if task not in tasks:
-                raise UserError(f"modules: {name}: {unknown('task', task, tasks)}")
 
 
 def module(
     name: str, fields: ModuleConfig, model: ModelConfig, tasks: Tasks, features: int
 ) -> Module:
     """One module as configured; what it leaves open is as in ``model``, its width ``features``."""
-    own = [task for key, task in tasks.items() if not fields.tasks or key in fields.tasks]
+    for task in fields.tasks:
+        if task not in tasks:
+            raise UserError(f"module '{name}': {unknown('task', task, tasks)}")
+    own = [shape for key, shape in tasks.items() if not fields.tasks or key in fields.tasks]
     width = fields.features or features
     return Module(
         name,

@@ -86,17 +86,14 @@ def load_optimizer_state(
     optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], named: Mapping[str, nn.Parameter]
 ) -> None:
     """Give an optimizer what ``optimizer_state`` took from one with the same parameters."""
-    names = {id(parameter): name for name, parameter in named.items()}
-    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    there = [name for group in saved["groups"] for name in group["params"]]
-    if sorted(order) != sorted(there):
-        missing = (set(order) ^ set(there)).pop()
-        raise UserError(f"the saved optimizer has other parameters: '{missing}' is in one only.")
-    number = {name: k for k, name in enumerate(order)}
-    groups = [
-        group | {"params": [number[names[id(p)]] for p in own["params"]]}
-        for group, own in zip(saved["groups"], optimizer.param_groups, strict=True)
-    ]
+    there = {name for group in saved["groups"] for name in group["params"]}
+    learned = {name for name, parameter in named.items() if parameter.requires_grad}
+    if there != learned:
+        raise UserError(f"the saved optimizer has other parameters: {min(there ^ learned)}.")
+    for group, own in zip(saved["groups"], optimizer.param_groups, strict=True):
+        own["params"][:] = [named[name] for name in group["params"]]
+    number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}
+    groups = [g | {"params": [number[name] for name in g["params"]]} for g in saved["groups"]]
     state = {number[name]: state for name, state in saved["state"].items()}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

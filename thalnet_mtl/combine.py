@@ -113,7 +113,7 @@ class Aggregation(Combination):
                 [torch.cat([(zeros | row)[n].flatten() for n in shared]) for row in rows.values()]
             )
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "You are solving a parameterized problem")
+                warnings.simplefilter("ignore")  # what the solvers say of their own numerics
                 parts = self.aggregator(matrix).split([everything[n].numel() for n in shared])
             for name, part in zip(shared, parts, strict=True):
                 gradients[name] = part.view_as(everything[name])

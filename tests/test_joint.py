@@ -1,0 +1,243 @@
+"""Several tasks in one run: what they share, how they are drawn, and nets that grow meanwhile."""
+
+import json
+from collections import Counter
+
+import kill_and_resume
+import pytest
+import torch
+from test_train import interrupt_at, lines
+from toys import GROWTH, JOINT, toy
+
+from thalnet_mtl import load_model
+from thalnet_mtl.config import UserError
+from thalnet_mtl.run import prepare
+from thalnet_mtl.train import train
+
+
+@pytest.mark.parametrize("body", ["thalnet", "gru"])
+@pytest.mark.parametrize("combine", ["fixed", "uncertainty", "upgrad"])
+def test_tasks_of_different_shapes_learn_in_one_run(tmp_path, body, combine):
+    sections = JOINT if body == "thalnet" else {"tasks": JOINT["tasks"]}
+    options = {"steps": 400, "combine": combine, "optimizer": "adam", "batch": 20}
+    model = {"body": body, "features": 12, "layers": 1}
+    config = toy(**sections, model=model, train=options)
+    scores = train(config, tmp_path)["tasks"]
+    assert scores["toy_rows"]["test"]["accuracy"] > 0.8
+    assert scores["toy_rows"]["untrained"]["accuracy"] < 0.6
+    text = scores["toy_text"]
+    assert text["validation"]["bits_per_character"] < 1.2
+    assert text["untrained"]["bits_per_character"] > 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"combine": "uncertainty", "draw": 2.0},
+        {"combine": "nash_mtl", "optimizer": "adamw", "weight_decay": 0.1},
+        {"combine": "pcgrad", "optimizer": "sgd", "patience": 2},
+    ],
+)
+def test_a_joint_run_that_grows_goes_on_to_the_same_bits(tmp_path, monkeypatch, options):
+    config = toy(**JOINT, changes=GROWTH, train=options | {"clip": 1.0})
+    train(config, tmp_path / "whole")
+    for step in (9, 11, 20, 22, 33, 50):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            interrupt_at(step, patch)
+            train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut")
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_all_tasks_have_a_row_in_everything_that_is_written(tmp_path):
+    result = train(toy(**JOINT), tmp_path)
+    assert list(result["tasks"]) == ["toy_rows", "toy_text"]
+    header, *rows = (tmp_path / "accuracy_matrix.csv").read_text().splitlines()
+    assert header == "stage,toy_rows,toy_text" and len(rows) == 2
+    for stage, part in enumerate(("untrained", "test")):
+        values = [str(task[part][task["metric"]]) for task in result["tasks"].values()]
+        assert rows[stage] == ",".join([str(stage), *values])
+    logged = {(x["task"], x["split"], x["metric"]) for x in lines(tmp_path)}
+    assert {("toy_rows", "validation", "accuracy"), ("toy_text", "train", "loss")} <= logged
+    for name, task in result["tasks"].items():
+        values = {
+            x["step"]: x["value"]
+            for x in lines(tmp_path)
+            if (x["task"], x["split"], x["metric"]) == (name, "validation", task["metric"])
+        }
+        best = max if task["metric"] == "accuracy" else min
+        assert (
+            task["own_best"]["value"] == best(values.values()) == values[task["own_best"]["step"]]
+        )
+        assert task["validation"][task["metric"]] == values[result["best_step"]]
+
+
+def test_the_kept_weights_are_the_best_for_all_tasks_together(tmp_path):
+    options = {"steps": 120, "learning_rate": 0.1}
+    result = train(toy(**JOINT, train=options, evaluate={"every": 10}), tmp_path)
+    rows, text = (
+        {x["step"]: x["value"] for x in lines(tmp_path)
+         if (x["task"], x["split"], x["metric"]) == (task, "validation", metric)}
+        for task, metric in (("toy_rows", "accuracy"), ("toy_text", "bits_per_character"))
+    )  # fmt: skip
+    third, five = 1 / 3, torch.log2(torch.tensor(5.0, dtype=torch.float64)).item()
+    level = {k: (rows[k] - third) / (1 - third) + 1 - text[k] / five for k in rows}
+    assert level[result["best_step"]] == pytest.approx(max(level.values()))
+
+
+def test_tasks_may_have_their_own_batch_and_weight(tmp_path):
+    tasks = {"toy_rows": {"batch": 30, "weight": 0.0}, "toy_text": {"batch": 4}}
+    run = prepare(toy(**JOINT | {"tasks": tasks}), fetch=print)
+    assert (run.batches("toy_rows"), run.batches("toy_text")) == (10, 1999 // 4 // 7)
+    assert run.epoch == 10
+    result = train(toy(**JOINT | {"tasks": tasks}), tmp_path)
+    before = prepare(toy(**JOINT | {"tasks": tasks}), fetch=print).network.state_dict()
+    after = load_model(tmp_path / "model").state_dict()
+    assert result["steps"] == 60
+    for name in before:
+        own = name.startswith(("ports.toy_rows.", "body.cells.rows."))
+        assert torch.equal(before[name], after[name]) == own, name
+
+
+def test_one_task_kind_may_come_several_times_under_other_names(tmp_path):
+    result = train(toy(tasks={"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}}), tmp_path)
+    assert [task["kind"] for task in result["tasks"].values()] == ["toy_rows"] * 2
+
+
+# Which task is next
+
+
+def draws(tasks, count=3000, **options):
+    run = prepare(toy(**JOINT | {"tasks": tasks}, train=options), fetch=print)
+    names = []
+    for run.step in range(count):
+        [name] = run.drawn()
+        names.append(name)
+    return run, names
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_tasks_are_drawn_by_their_tempered_sizes(temperature):
+    run, names = draws({"toy_rows": {}, "toy_text": {"batch": 2}}, draw=temperature)
+    sizes = {"toy_rows": 30, "toy_text": 1999 // 2 // 7}
+    assert {name: run.batches(name) for name in sizes} == sizes
+    odds = {name: size ** (1 / temperature) for name, size in sizes.items()}
+    for name, count in Counter(names).items():
+        assert count / len(names) == pytest.approx(odds[name] / sum(odds.values()), abs=0.03)
+
+
+def test_given_shares_are_the_odds():
+    _, names = draws({"toy_rows": {"share": 1}, "toy_text": {"share": 3}}, draw=1.0)
+    assert Counter(names)["toy_text"] / len(names) == pytest.approx(0.75, abs=0.03)
+
+
+def test_draws_depend_on_seed_and_step_alone():
+    tasks = {"toy_rows": {}, "toy_text": {}}
+    assert draws(tasks, 50, draw=1.0)[1] == draws(tasks, 50, draw=1.0)[1]
+    assert draws(tasks, 50, draw=1.0)[1] != draws(tasks, 50, draw=1.0, seed=1)[1]
+
+
+def test_a_task_that_is_not_drawn_is_not_a_loss_and_keeps_its_place(tmp_path):
+    train(toy(**JOINT, train={"draw": 1.0, "steps": 40}), tmp_path)
+    saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert sum(saved["taken"].values()) == 40 and min(saved["taken"].values()) > 0
+    losses = [x["value"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
+    assert min(losses) > 0
+
+
+def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_path):
+    options = {"patience": 2, "learning_rate": 1e-30, "steps": 200}
+    result = train(toy(**JOINT, train=options), tmp_path)
+    assert result["steps"] == 60  # best at 20, and two validations after it
+    options = {"patience": 3, "steps": 400, "learning_rate": 0.03, "optimizer": "adam"}
+    train(toy(**JOINT, train=options), tmp_path / "later")
+    saved = torch.load(tmp_path / "later" / "checkpoint" / "last.pt", weights_only=True)
+    stopped = [name for name, own in saved["own_best"].items() if own["since"] >= 3]
+    assert stopped and saved["taken"][stopped[0]] < 400
+
+
+# Growth
+
+
+def test_changes_are_made_where_they_are_due_and_are_told(tmp_path):
+    result = train(toy(**JOINT, changes=GROWTH), tmp_path)
+    history = json.loads((tmp_path / "topology.json").read_text())["history"]
+    assert [(x["step"], x["verb"]) for x in history] == [(c["step"], c["verb"]) for c in GROWTH]
+    assert history[0]["about"] == "late, read by trunk, text"
+    sizes = [x["parameters"] for x in history]
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3] == sizes[4] > sizes[5]
+    best = [x for x in history if x["step"] < result["best_step"]]
+    assert result["parameters"]["total"] == best[-1]["parameters"]
+    network = load_model(tmp_path / "model")
+    assert "twin" in network.active("toy_rows") and "twin" not in network.active("toy_text")
+
+
+def test_a_frozen_module_stands_still_while_the_others_learn(tmp_path):
+    changes = [{"step": 20, "verb": "freeze", "name": "trunk"}]
+    train(toy(**JOINT, changes=changes, train={"weight_decay": 0.1}), tmp_path)
+    last = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert not any(".trunk." in name for name in last["optimizer"]["state"])
+    config = toy(**JOINT, changes=changes, train={"weight_decay": 0.1})
+    run = prepare(config, fetch=print)
+    run.restore(tmp_path / "checkpoint" / "last.pt")
+    frozen = [n for n, p in run.network.named_parameters() if not p.requires_grad]
+    assert frozen and all(name.startswith("body.cells.trunk.") for name in frozen)
+
+
+def test_modules_may_be_frozen_from_the_start(tmp_path):
+    modules = JOINT["modules"] | {"trunk": {"frozen": True}}
+    config = toy(**JOINT | {"modules": modules})
+    before = prepare(config, fetch=print).network.state_dict()
+    result = train(config, tmp_path)
+    after = load_model(tmp_path / "model").state_dict()
+    assert result["parameters"]["frozen"] > 0
+    for name in before:
+        if name.startswith("body.cells."):
+            assert torch.equal(before[name], after[name]) == (".trunk." in name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"verb": "attach", "name": "trunk"}, "attach trunk after step 9: there is a module"),
+        ({"verb": "detach", "name": "rows"}, "task 'toy_rows' needs module 'rows'"),
+        ({"verb": "detach", "name": "trnk"}, "unknown module 'trnk'.*Did you mean 'trunk'"),
+        ({"verb": "route", "name": "rows", "source": "absent"}, "unknown module 'absent'"),
+        ({"verb": "route", "name": "rows", "source": "trunk"}, "reads 'trunk' already"),
+        ({"verb": "atach", "name": "x"}, "unknown value 'atach'.*Did you mean 'attach'"),
+        ({"verb": "attach"}, "every change needs a step, a verb and a name"),
+        ({"verb": "attach", "name": "x", "module": {"tasks": ["toy"]}}, "unknown task 'toy'"),
+        ({"verb": "attach", "name": "x", "module": {"features": 400}}, "over model.budget 50,000"),
+        ({"verb": "attach", "name": "x", "step": 60}, "there are only 60 steps"),
+        ({"verb": "clone", "name": "x", "source": "rows", "module": {"features": 2}}, "a clone is"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_refused_before_anything_is_written(
+    tmp_path, change, message
+):
+    with pytest.raises(UserError, match=message) as error:
+        train(toy(**JOINT, changes=[{"step": 9} | change]), tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": {"combine": "upgrade"}}, "unknown combination 'upgrade'.*'upgrad'"),
+        ({"modules": {"trunk": {"tasks": ["toy"]}}}, "unknown task 'toy'"),
+        ({"model": {"body": "gru"}}, "modules are those of a ThalNet"),
+        ({"task": {"name": "toy_text"}}, "both 'task' and 'tasks' are given"),
+        ({"modules": JOINT["modules"] | {"rows": {"input": True, "tasks": ["toy_rows"]}}},
+         "task 'toy_rows': no output module"),
+        ({"modules": JOINT["modules"] | {"rows": {"input": True}, "far": {"output": True}}},
+         "no path of readings leads"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_joint_run_is_refused_before_anything_is_written(tmp_path, sections, message):
+    if "no path" in message:
+        sections["modules"]["far"]["reads"] = ["far"]
+        sections["modules"]["far"]["tasks"] = ["toy_rows"]
+    with pytest.raises(UserError, match=message) as error:
+        train(toy(**JOINT | sections), tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
