@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from toys import toy
 
 from thalnet_mtl import config as configs
@@ -19,10 +20,17 @@ def test_the_readme_is_short_and_its_first_example_runs(capsys):
     assert "torch.Size([8, 100, 256])" in capsys.readouterr().out
 
 
+def test_the_readme_shows_that_a_frozen_task_stays_and_that_a_new_one_was_helped(capsys):
+    exec(EXAMPLES[1], {})  # asserts that the logits of the first task are equal
+    found = [100 * float(x) for x in re.findall(r"[01]\.\d+", capsys.readouterr().out)]
+    said = map(float, re.findall(r"(\d+) % against (\d+) % alone", README)[0])
+    assert found == pytest.approx(list(said), abs=3)
+
+
 def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch):
     for kind in registry._entries:
         monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
-    exec(EXAMPLES[1], {"__name__": "my_package.my_module"})
+    exec(EXAMPLES[2], {"__name__": "my_package.my_module"})
     model = {"reading": "uniform", "modules": 1, "features": 16}
     options = {"steps": 300, "batch": 10, "learning_rate": 0.01}
     config = toy(task={"name": "coin"}, model=model, train=options)
