@@ -9,7 +9,7 @@ table of the README is made from those files alone (``--seeds`` without a number
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,13 +17,19 @@ from statistics import mean, stdev
 from scipy.stats import t as student
 
 from benchmarks.shared import Record, train_all, with_table
-from thalnet_mtl.metrics import METRICS, delta_m, relative_gain
+from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
-TASKS = {"permuted_mnist": "permuted MNIST", "cifar10_rows": "CIFAR-10 by rows", "text8": "text8"}
+TASKS = {
+    "permuted_mnist": "permuted MNIST, %",
+    "cifar10_rows": "CIFAR-10 by rows, %",
+    "text8": "text8, first 74 MB, bits",
+}
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 JOINT = {"thalnet": ("joint/three_tasks", 34), "gru": ("joint/three_tasks_gru", 65)}
+BySeed = dict[int, Record]
+
 # The budget of a network for one task: a third of what the joint one has, or all of it.
 SINGLES = {"third": 50_000, "whole": 147_000}
 
@@ -49,46 +55,49 @@ def jobs(seeds: Sequence[int], sizes: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def records() -> dict[str, dict[int, Record]]:
+def records() -> dict[str, BySeed]:
     """All records by the name of their run without its seed, then by seed."""
-    found: dict[str, dict[int, Record]] = {}
+    found: dict[str, BySeed] = {}
     for path in sorted((HERE / "results").glob("*.json")):
         name, _, seed = path.stem.rpartition("-seed")
         found.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
     return found
 
 
+def metric_of(record: Record, task: str) -> Metric:
+    """What a task of a run is judged by."""
+    return METRICS[record["result"]["tasks"][task]["metric"]]
+
+
 def score(record: Record, task: str) -> float:
     """The test score of a task in a run."""
-    result = record["result"]["tasks"][task]
-    return result["test"][result["metric"]]
+    return record["result"]["tasks"][task]["test"][metric_of(record, task).name]
 
 
-def gains(
-    joint: dict[int, Record], singles: dict[str, dict[int, Record]]
-) -> dict[int, list[float]]:
-    """±(R − S) / S of every task, by seed, for the seeds of which all runs succeeded."""
-    runs = [joint, *singles.values()]
-    seeds = [s for s in joint if all("result" in run.get(s, {}) for run in runs)]
-    return {
-        seed: [
-            relative_gain(score(joint[seed], task), score(singles[task][seed], task), metric)
-            for task, metric in metrics(joint[seed]).items()
-        ]
+def gains(joint: BySeed, singles: Mapping[str, BySeed]) -> list[float]:
+    """Δm of every seed of which all runs succeeded."""
+    seeds = [
+        s for s in joint if all("result" in run.get(s, {}) for run in (joint, *singles.values()))
+    ]
+    return [
+        delta_m(
+            [
+                relative_gain(
+                    score(joint[seed], task),
+                    score(single[seed], task),
+                    metric_of(joint[seed], task),
+                )
+                for task, single in singles.items()
+            ]
+        )
         for seed in seeds
-    }
-
-
-def metrics(record: Record) -> dict[str, object]:
-    """The metric of every task of a run."""
-    tasks = record["result"]["tasks"]
-    return {task: METRICS[tasks[task]["metric"]] for task in TASKS}
+    ]
 
 
 def interval(values: Sequence[float]) -> str:
     """Mean and 95 % interval of Student's t, in percent."""
     if len(values) < 2:
-        return f"{100 * mean(values):+.2f}"
+        return "–"
     half = student.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
     low, high = (100 * (mean(values) + sign * half) for sign in (-1, 1))
     return f"{100 * mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
@@ -97,45 +106,32 @@ def interval(values: Sequence[float]) -> str:
 def table() -> str:
     """All results in Markdown: means over seeds, and Δm of joint against single."""
     found = records()
-    head = ["network", "for", "parameters", "seeds", *TASKS.values(), "Δm of joint, % [95 %]"]
+    head = ["network", "trained on", "parameters", "seeds", *TASKS.values(), "Δm of joint, %"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for body, title in BODIES.items():
         joint = found.get(f"joint_{body}", {})
-        lines += row(title, "three tasks jointly", {task: joint for task in TASKS}, "")
-        for size in SINGLES:
+        lines += row(title, "all jointly", dict.fromkeys(TASKS, joint), "")
+        for size, words in {"third": "one each, a third", "whole": "one each, full size"}.items():
             singles = {task: found.get(f"{size}_{task}_{body}", {}) for task in TASKS}
-            if not all(singles.values()):
-                continue
-            changes = gains(joint, singles)
-            gain = interval([delta_m(values) for values in changes.values()]) if changes else "–"
-            each = "one task, a third of the size" if size == "third" else "one task, full size"
-            lines += row(title, each, singles, gain)
+            lines += row(title, words, singles, interval(gains(joint, singles)))
     return "\n".join(lines)
 
 
-def row(title: str, what: str, runs: dict[str, dict[int, Record]], gain: str) -> list[str]:
-    """One line: for every task the mean and the single values of all seeds."""
-    done = {task: [r for r in by_seed.values() if "result" in r] for task, by_seed in runs.items()}
-    failed = sum("failed" in r for by_seed in runs.values() for r in by_seed.values())
+def row(title: str, what: str, runs: Mapping[str, BySeed], gain: str) -> list[str]:
+    """One line with the mean and all values of every task, if there are any."""
+    done = {task: [r for r in run.values() if "result" in r] for task, run in runs.items()}
     if not all(done.values()):
         return []
-    sizes = [f"{rs[0]['result']['parameters']['total']:,}" for rs in done.values()]
-    cells = []
+    failed = {r["command"] for run in runs.values() for r in run.values() if "failed" in r}
+    sizes = {f"{rs[0]['result']['parameters']['total']:,}": None for rs in done.values()}
+    count = f"{min(map(len, done.values()))}" + (f" ({len(failed)} failed)" if failed else "")
+    cells = [title, what, " + ".join(sizes), count]
     for task, rs in done.items():
-        metric = metrics_of(rs[0], task)
-        percent = metric == "accuracy"
+        percent = metric_of(rs[0], task).name == "accuracy"
         values = [score(r, task) * (100 if percent else 1) for r in rs]
-        digits = 2 if percent else 3
-        each = " · ".join(f"{value:.{digits}f}" for value in values)
-        cells.append(f"{mean(values):.{digits}f} {'%' if percent else 'bits'} ({each})")
-    count = f"{min(map(len, done.values()))}" + (f" ({failed} failed)" if failed else "")
-    size = sizes[0] if len(set(sizes)) == 1 else " + ".join(sizes)
-    return [f"| {' | '.join([title, what, size, count, *cells, gain])} |"]
-
-
-def metrics_of(record: Record, task: str) -> str:
-    """The name of the metric of a task in a run."""
-    return record["result"]["tasks"][task]["metric"]
+        each = " · ".join(f"{value:.{2 if percent else 3}f}" for value in values)
+        cells.append(f"**{mean(values):.{2 if percent else 3}f}** ({each})")
+    return [f"| {' | '.join([*cells, gain])} |"]
 
 
 def main() -> None:
