@@ -1,29 +1,52 @@
 """Published tables are what their raw results say."""
 
-import importlib.util
 import json
 from pathlib import Path
+
+import pytest
+
+from benchmarks.claim import run as claim
+from benchmarks.quality import run as quality
+from benchmarks.shared import with_table
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_quality_tables_are_made_from_the_raw_results():
-    quality = load(BENCHMARKS / "quality" / "run.py")
     table = quality.table()
     assert table.count("\n") > 1
     for readme in quality.READMES:
-        assert quality.with_table(readme.read_text(), table) == readme.read_text()
+        assert with_table(readme.read_text(), table) == readme.read_text()
 
 
-def test_every_published_run_says_where_it_comes_from():
-    for path in (BENCHMARKS / "quality" / "results").glob("*.json"):
+def test_the_claim_table_is_made_from_the_raw_results():
+    table = claim.table()
+    assert table.count("\n") > 1
+    assert with_table(claim.README.read_text(), table) == claim.README.read_text()
+
+
+def test_gains_are_paired_by_seed_and_point_up():
+    def record(**scores):
+        metrics = {"a": "accuracy", "b": "bits_per_character"}
+        tasks = {t: {"metric": metrics[t], "test": {metrics[t]: x}} for t, x in scores.items()}
+        return {"result": {"tasks": tasks}}
+
+    joint = {0: record(a=0.6, b=2.0), 1: record(a=0.5, b=3.0), 2: record(a=0.9, b=1.0)}
+    singles = {
+        "a": {0: record(a=0.5), 1: record(a=0.5), 2: {"failed": "exit status 1"}},
+        "b": {0: record(b=2.5), 1: record(b=2.0), 2: record(b=1.0)},
+    }
+    found = claim.gains(joint, singles)
+    assert found == pytest.approx([(0.2 + 0.2) / 2, (0.0 - 0.5) / 2])
+    # Mean -0.025, deviation 0.45 / √2; Student's t of one degree of freedom is 12.7062.
+    assert claim.interval(found) == "-2.50 [-288.39, +283.39]"
+
+
+@pytest.mark.parametrize("benchmark", ["quality", "claim"])
+def test_every_published_run_says_where_it_comes_from(benchmark):
+    paths = list((BENCHMARKS / benchmark / "results").glob("*.json"))
+    assert paths
+    for path in paths:
         record = json.loads(path.read_text())
         assert record["command"].startswith("thalnet train ")
         if "failed" in record:
@@ -31,4 +54,4 @@ def test_every_published_run_says_where_it_comes_from():
         about = record["environment"]
         assert len(about["commit"]) == 40, f"{path.name}: trained from changed files"
         assert about["data"] and about["packages"]["torch"] and about["processor"]
-        assert record["result"]["parameters"]["total"] <= 50_000
+        assert record["result"]["parameters"]["total"] <= 150_000

@@ -212,6 +212,14 @@ def test_modules_that_get_no_input_of_a_task_see_zeros():
     assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
 
 
+def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
+    network = network_of(thalnet)
+    stopped = network.body.cell("output").reading.weight.requires_grad_(False)
+    network.attach(Module("late", 3, 2), read_by=["output"])
+    weight = network.body.cell("output").reading.weight
+    assert weight.shape[1] == stopped.shape[1] + 3 and not weight.requires_grad
+
+
 # Encoders
 
 

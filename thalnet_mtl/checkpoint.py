@@ -88,8 +88,9 @@ def load_optimizer_state(
     """Give an optimizer what ``optimizer_state`` took from one with the same parameters."""
     there = {name for group in saved["groups"] for name in group["params"]}
     learned = {name for name, parameter in named.items() if parameter.requires_grad}
-    if there != learned:
-        raise UserError(f"the saved optimizer has other parameters: {min(there ^ learned)}.")
+    if there != learned or len(saved["groups"]) != len(optimizer.param_groups):
+        which = min(there ^ learned, default="other groups of the same")
+        raise UserError(f"the saved optimizer has other parameters: {which}.")
     for group, own in zip(saved["groups"], optimizer.param_groups, strict=True):
         own["params"][:] = [named[name] for name in group["params"]]
     number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}

@@ -70,7 +70,7 @@ class Network(nn.Module):
         options: dict[str, Any] = {"sub_steps": plug.sub_steps, "extra_steps": plug.extra_steps}
         if isinstance(self.body, ThalNet):
             options |= {"outputs": plug.out_of, "active": self.active(task)}
-        ys, state = self.body(port.encode(xs), state, **options)
+        ys, state = self.body(port.encode(xs, self.active(task)), state, **options)
         return port.head(ys[:, -1] if plug.task.target == "last" else ys), state
 
     def initial(self, task: str, batch: int) -> Any:
@@ -149,15 +149,15 @@ class Network(nn.Module):
     def attach(self, module: Module, *, read_by: Sequence[str] = ()) -> Change:
         """Add a module behind all others, and open some of the others to it.
 
-        For tasks that do not run it nothing changes, to the bit. Where old modules are opened to
-        it their outputs stay what they were, to rounding: new columns of static readings are
+        For tasks that run none of those nothing changes, to the bit. Where old modules are opened
+        to it their outputs stay what they were, to rounding: new columns of static readings are
         zero, the gates of dynamic ones closed.
 
         ``module.reads`` None are all slots that a task of its own may run, itself included.
         """
         net = verbs.attached(self._graph("attach"), module, read_by)
         by = f", read by {', '.join(read_by)}" if read_by else ""
-        return self._rewire("attach", f"{module.name}{by}", net)
+        return self._rewire("attach", f"{module.name}{by}", net, module.name)
 
     def detach(self, name: str) -> Change:
         """Take a module out, and its slot out of all readings."""
@@ -174,7 +174,7 @@ class Network(nn.Module):
         by default the same. The copy learns, even if ``source`` is frozen.
         """
         net = verbs.cloned(self._graph("clone"), source, name, tasks)
-        return self._rewire("clone", f"{name} from {source}", net, copies={name: source})
+        return self._rewire("clone", f"{name} from {source}", net, name, source)
 
     def route(self, reader: str, source: str, open: bool = True) -> Change:
         """Let a module see a slot from now on, or not any more.
@@ -182,7 +182,7 @@ class Network(nn.Module):
         Opening changes nothing at first, as in ``attach``. Closing forgets what was learned of it.
         """
         net = verbs.routed(self._graph("route"), reader, source, open)
-        return self._rewire("route", f"{reader} {'to' if open else 'not to'} {source}", net)
+        return self._rewire("route", f"{reader} {'to' if open else 'not to'} {source}", net, reader)
 
     def freeze(self, *modules: str, task: str | None = None) -> Change:
         """Stop the learning of modules, or of all that a task uses.
@@ -246,19 +246,23 @@ class Network(nn.Module):
         return self.body.modules_by_name
 
     def _rewire(
-        self, verb: str, about: str, net: Mapping[str, Module], copies: Mapping[str, str] = {}
+        self, verb: str, about: str, net: Mapping[str, Module], name: str = "", source: str = ""
     ) -> Change:
-        """Check the graph as it would be, then make it so."""
+        """Check the graph as it would be, then make it so.
+
+        ``name`` is a module that must not idle then, ``source`` one that it is made a copy of.
+        """
         body = self.body
         assert isinstance(body, ThalNet)
         trial = written_out(list(net.values()))
-        check_inputs_reach(trial, body.modules_by_name)
+        if name:
+            check_inputs_reach(trial, name)
         for task in self.ports:
             check_path(trial, task, self.port(task).plug)
 
         def act() -> dict[str, Remap]:
             remaps = body.rewire(list(trial.values()))
-            for name, source in copies.items():
+            if source:
                 body.copy(source, name)
             return {f"body.{key}": remap for key, remap in remaps.items()}
 
@@ -271,9 +275,14 @@ class Network(nn.Module):
             raise UserError(f"{verb} what? Name modules, or task=…")
         names = [*modules, *(self.active(task) if task is not None else ())]
         others = [t for t in self.ports if t != task and self.port(t).plug.frozen]
-        if task is not None and not frozen:
-            kept = {name for other in others for name in self.active(other)}
-            names = [name for name in names if name in modules or name not in kept]
+        if not frozen:
+            kept = {name: other for other in others for name in self.active(other)}
+            for name in kept.keys() & set(modules):
+                raise UserError(
+                    f"unfreeze: the frozen task '{kept[name]}' uses module '{name}'; "
+                    f"unfreeze(task='{kept[name]}') first."
+                )
+            names = [name for name in names if name not in kept]
         hosts = isinstance(self.body, ThalNet)
         net = verbs.frozen(self._graph(verb), names, frozen) if modules or hosts else {}
 

@@ -1,5 +1,7 @@
 """Where a task is plugged into a body: encoders in front, a head behind."""
 
+from collections.abc import Collection
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,11 +49,15 @@ class Port(nn.Module):
         """The shape of the task."""
         return self.plug.task
 
-    def encode(self, xs: Tensor) -> Inputs:
-        """What the body takes, in the type of its weights: by input module for a ThalNet."""
+    def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
+        """What the body takes, in the type of its weights: by active input module for a ThalNet."""
         kind = self.head.weight.dtype
         xs = xs.long() if self.task.tokens else xs.to(kind)
-        rows = {name: encode(xs).to(kind) for name, encode in self.encoders.items()}
+        rows = {
+            name: encode(xs).to(kind)
+            for name, encode in self.encoders.items()
+            if name in (BODY, *active)
+        }
         return rows.get(BODY, rows)
 
 

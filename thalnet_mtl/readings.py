@@ -34,7 +34,8 @@ class Remap(NamedTuple):
 
     def __call__(self, tensor: Tensor) -> Tensor:
         size = tensor.shape[self.axis]
-        index = torch.tensor([size if k is None else k for k in self.source], device=tensor.device)
+        numbers = [size if k is None else k for k in self.source]
+        index = torch.tensor(numbers, dtype=torch.long, device=tensor.device)
         shape = list(tensor.shape)
         shape[self.axis] = 1
         return torch.cat([tensor, tensor.new_zeros(shape)], self.axis).index_select(
@@ -154,6 +155,13 @@ class DynamicReading(Reading):
         if self.gate is None:
             return None
         return self.gate.new_ones(self.center).index_copy(0, self.opened, self.gate)
+
+    def check_resize(self, source: Sequence[int | None]) -> None:
+        """As ``Reading.check_resize``: something must be left whose gate is not shut."""
+        super().check_resize(source)
+        shut = self.opened[self.gate == 0].tolist() if self.gate is not None else []
+        if all(k is None or k in shut for k in source):
+            raise UserError("it has learned nothing yet of the slots that would be left.")
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
         """As ``Reading.resize``; closes the gates of what is new."""

@@ -97,7 +97,7 @@ def save_readings(run: Run, path: Path) -> None:
         xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
         port, active = network.port(name), network.active(name)
         with torch.no_grad():
-            rows, pace = port.encode(xs), port.plug.sub_steps
+            rows, pace = port.encode(xs, active), port.plug.sub_steps
             weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights
     slots = {name: slot.stop - slot.start for name, slot in net.slots.items() if name in weights}
     dynamic = [name for name in slots if net.cell(name).reading.dynamic]

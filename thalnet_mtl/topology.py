@@ -126,13 +126,10 @@ def active(net: Mapping[str, Module], task: str, plug: Plug) -> tuple[str, ...]:
     Left out are modules that belong to other tasks, and input modules that it does not feed:
     their slots are zero for it.
     """
-
-    def runs(name: str) -> bool:
-        return net[name].serves([task]) and (not net[name].inputs or name in plug.into)
-
+    runs = {n for n in net if net[n].serves([task]) and (not net[n].inputs or n in plug.into)}
     found, waiting = set(plug.out_of), list(plug.out_of)
     while waiting:
-        new = {n for n in net[waiting.pop()].seen if n in net and runs(n)} - found
+        new = runs.intersection(net[waiting.pop()].seen) - found
         found |= new
         waiting += new
     return tuple(name for name in net if name in found)
@@ -169,9 +166,7 @@ def written_out(modules: Sequence[Module]) -> dict[str, Module]:
             reads = tuple(name for name in names if name in module.reads)
         if not reads:
             raise UserError(f"module '{module.name}' reads no slot; give at least one.")
-        # A reading with gates needs one slot without: where none is left, none has a gate.
         opened = tuple(name for name in reads if name in module.opened)
-        opened = () if opened == reads else opened
         net[module.name] = replace(module, reads=reads, opened=opened)
     if not any(module.inputs for module in modules) or not any(m.output for m in modules):
         raise UserError("a net needs at least one module with inputs and one with output=True.")
@@ -195,15 +190,11 @@ def check_path(net: Mapping[str, Module], task: str, plug: Plug) -> None:
         )
 
 
-def check_inputs_reach(net: Mapping[str, Module], before: Mapping[str, Module]) -> None:
-    """Raise where a module came to read nothing that an input reaches: it could only idle."""
-    fed, was_fed = (
-        reached(graph, [module.name for module in graph.values() if module.inputs], graph)
-        for graph in (net, before)
-    )
-    for name in net:
-        if name not in fed and (name in was_fed or name not in before):
-            raise UserError(
-                f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
-                f"reaches. Inputs reach {', '.join(sorted(fed))}."
-            )
+def check_inputs_reach(net: Mapping[str, Module], name: str) -> None:
+    """Raise where a module would read nothing that an input reaches: it could only idle."""
+    fed = reached(net, [module.name for module in net.values() if module.inputs], net)
+    if name not in fed:
+        raise UserError(
+            f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
+            f"reaches. Inputs reach {', '.join(sorted(fed))}."
+        )

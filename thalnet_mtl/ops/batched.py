@@ -131,7 +131,7 @@ def _whole(cell: Cell, center: int) -> Float[Tensor, "context center"]:
     weights = weights_of(cell)
     if cell.sees is None:
         return weights
-    sees = torch.tensor(cell.sees, device=weights.device)
+    sees = torch.tensor(cell.sees, dtype=torch.long, device=weights.device)
     return weights.new_zeros(len(weights), center).index_copy(1, sees, weights)
 
 
