@@ -25,8 +25,8 @@ def test_tasks_of_different_shapes_learn_in_one_run(tmp_path, body, combine):
     model = {"body": body, "features": 12, "layers": 1}
     config = toy(**sections, model=model, train=options, evaluate={"every": 80})
     scores = train(config, tmp_path)["tasks"]
-    assert scores["toy_rows"]["test"]["accuracy"] > 0.8
-    assert scores["toy_rows"]["untrained"]["accuracy"] < 0.6
+    assert scores["toy_rows"]["test"]["accuracy"] > 0.7
+    assert scores["toy_rows"]["untrained"]["accuracy"] < 0.5
     text = scores["toy_text"]
     assert text["validation"]["bits_per_character"] < 1.2
     assert text["untrained"]["bits_per_character"] > 2
