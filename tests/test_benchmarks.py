@@ -37,9 +37,9 @@ def test_gains_are_paired_by_seed_and_point_up():
         "b": {0: record(b=2.5), 1: record(b=2.0), 2: record(b=1.0)},
     }
     found = claim.gains(joint, singles)
-    assert found == pytest.approx([(0.2 + 0.2) / 2, (0.0 - 0.5) / 2])
+    assert found == [pytest.approx({"a": 0.2, "b": 0.2}), pytest.approx({"a": 0.0, "b": -0.5})]
     # Mean -0.025, deviation 0.45 / √2; Student's t of one degree of freedom is 12.7062.
-    assert claim.interval(found) == "-2.50 [-288.39, +283.39]"
+    assert claim.interval([0.2, -0.25]) == "-2.50 [-288.39, +283.39]"
 
 
 @pytest.mark.parametrize("benchmark", ["quality", "claim"])

@@ -277,7 +277,7 @@ class Network(nn.Module):
         others = [t for t in self.ports if t != task and self.port(t).plug.frozen]
         if not frozen:
             kept = {name: other for other in others for name in self.active(other)}
-            for name in kept.keys() & set(modules):
+            for name in (name for name in modules if name in kept):
                 raise UserError(
                     f"unfreeze: the frozen task '{kept[name]}' uses module '{name}'; "
                     f"unfreeze(task='{kept[name]}') first."
@@ -299,6 +299,7 @@ class Network(nn.Module):
         return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
 
     def _change(self, verb: str, about: str, act: Callable[[], Any]) -> Change:
+        """Do it, and return what it did."""
         return watched(verb, about, self, self._layouts, act)
 
     def _layouts(self) -> dict[str, Layout]:

@@ -74,23 +74,18 @@ def score(record: Record, task: str) -> float:
     return record["result"]["tasks"][task]["test"][metric_of(record, task).name]
 
 
-def gains(joint: BySeed, singles: Mapping[str, BySeed]) -> list[float]:
-    """Δm of every seed of which all runs succeeded."""
-    seeds = [
-        s for s in joint if all("result" in run.get(s, {}) for run in (joint, *singles.values()))
-    ]
+def gains(joint: BySeed, singles: Mapping[str, BySeed]) -> list[dict[str, float]]:
+    """±(R − S) / S of every task, for every seed of which all runs succeeded."""
+    runs = (joint, *singles.values())
     return [
-        delta_m(
-            [
-                relative_gain(
-                    score(joint[seed], task),
-                    score(single[seed], task),
-                    metric_of(joint[seed], task),
-                )
-                for task, single in singles.items()
-            ]
-        )
-        for seed in seeds
+        {
+            task: relative_gain(
+                score(joint[seed], task), score(single[seed], task), metric_of(joint[seed], task)
+            )
+            for task, single in singles.items()
+        }
+        for seed in joint
+        if all("result" in run.get(seed, {}) for run in runs)
     ]
 
 
@@ -104,20 +99,27 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table() -> str:
-    """All results in Markdown: means over seeds, and Δm of joint against single."""
+    """All results in Markdown: test scores, and below them what joint training gained."""
     found = records()
-    head = ["network", "trained on", "parameters", "seeds", *TASKS.values(), "Δm of joint, %"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    head = ["network", "trained on", "parameters", "seeds", *TASKS.values()]
+    scores = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    short = [title.partition(",")[0] for title in TASKS.values()]
+    head = ["network", "joint against", "seeds", *short, "Δm"]
+    changes = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for body, title in BODIES.items():
         joint = found.get(f"joint_{body}", {})
-        lines += row(title, "all jointly", dict.fromkeys(TASKS, joint), "")
+        scores += row(title, "all jointly", dict.fromkeys(TASKS, joint))
         for size, words in {"third": "one each, a third", "whole": "one each, full size"}.items():
             singles = {task: found.get(f"{size}_{task}_{body}", {}) for task in TASKS}
-            lines += row(title, words, singles, interval(gains(joint, singles)))
-    return "\n".join(lines)
+            scores += row(title, words, singles)
+            if gained := gains(joint, singles):
+                cells = [interval([gain[task] for gain in gained]) for task in TASKS]
+                cells.append(interval([delta_m(list(gain.values())) for gain in gained]))
+                changes.append(f"| {' | '.join([title, words, str(len(gained)), *cells])} |")
+    return "\n".join([*scores, "", *changes])
 
 
-def row(title: str, what: str, runs: Mapping[str, BySeed], gain: str) -> list[str]:
+def row(title: str, what: str, runs: Mapping[str, BySeed]) -> list[str]:
     """One line with the mean and all values of every task, if there are any."""
     done = {task: [r for r in run.values() if "result" in r] for task, run in runs.items()}
     if not all(done.values()):
@@ -131,7 +133,7 @@ def row(title: str, what: str, runs: Mapping[str, BySeed], gain: str) -> list[st
         values = [score(r, task) * (100 if percent else 1) for r in rs]
         each = " · ".join(f"{value:.{2 if percent else 3}f}" for value in values)
         cells.append(f"**{mean(values):.{2 if percent else 3}f}** ({each})")
-    return [f"| {' | '.join([*cells, gain])} |"]
+    return [f"| {' | '.join(cells)} |"]
 
 
 def main() -> None:
