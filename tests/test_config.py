@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalnet_mtl import config as configs
-from thalnet_mtl.config import Config, UserError, dump, load, load_run, overlay
+from thalnet_mtl.config import (
+    Config,
+    ModuleConfig,
+    TaskConfig,
+    UserError,
+    dump,
+    load,
+    load_run,
+    overlay,
+)
 
 SECTIONS = [section.name for section in fields(Config) if is_dataclass(section.type)]
 
@@ -52,6 +61,16 @@ def test_a_dumped_configuration_loads_to_the_same(tmp_path):
     config = load(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
     (tmp_path / "config.yaml").write_text(dump(config))
     assert load([str(tmp_path / "config.yaml")]) == {"": config}
+
+
+def test_entries_of_which_nothing_is_said_are_as_by_default(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("tasks:\n  text8:\n  mine: {name: enwik8}\nmodules:\n  trunk:\n")
+    config = load([str(path)], {"tasks.text8.weight": "2"})[""]
+    assert config.tasks == {"text8": TaskConfig("text8", weight=2.0), "mine": TaskConfig("enwik8")}
+    assert config.modules == {"trunk": ModuleConfig()}
+    assert config.named_tasks == config.tasks
+    assert Config().named_tasks == {"permuted_mnist": TaskConfig()}
 
 
 def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():

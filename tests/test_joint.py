@@ -240,6 +240,9 @@ def test_modules_may_be_frozen_from_the_start(tmp_path):
         ({"verb": "attach", "name": "x", "module": {"tasks": ["toy"]}}, "unknown task 'toy'"),
         ({"verb": "attach", "name": "x", "module": {"features": 400}}, "over model.budget 50,000"),
         ({"verb": "attach", "name": "x", "step": 60}, "there are only 60 steps"),
+        ({"verb": "clone", "name": "x"}, "clone x: it needs a source"),
+        ({"verb": "detach", "name": "trunk", "read_by": ["text"]}, "it takes no read_by"),
+        ({"verb": "attach", "name": "x", "open": False}, "it takes no open"),
         ({"verb": "clone", "name": "x", "source": "rows", "module": {"features": 2}}, "a clone is"),
     ],
 )

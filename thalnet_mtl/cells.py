@@ -18,7 +18,7 @@ class Cell(nn.Module):
 
     def __init__(self, module: Module, net: Mapping[str, Module]):
         super().__init__()
-        center = len(columns(module, net))
+        center = sum(net[name].features for name in module.seen)
         self.reading: Reading = lookup("reading", module.reading)(
             module.features, center, module.context
         )

@@ -79,13 +79,23 @@ class ModuleConfig:
         return cls()
 
 
+# What each verb takes beside step and name.
+_CHANGES: dict[str, tuple[str, ...]] = {
+    "attach": ("read_by", "module"),
+    "detach": (),
+    "clone": ("source", "module"),
+    "freeze": (),
+    "unfreeze": (),
+    "route": ("source", "open"),
+}
+
+
 @dataclass(frozen=True)
 class ChangeConfig:
     """One change of the modules between two steps of the training: an entry of ``changes``."""
 
     step: int = option(0, "after how many steps", low=1)
-    verb: str = option("", "what is done", choices=("attach", "detach", "clone", "freeze",
-                                                    "unfreeze", "route"))  # fmt: skip
+    verb: str = option("", "what is done", choices=tuple(_CHANGES))
     name: str = option("", "the module that it is done to; for freeze, unfreeze also a task's")
     source: str = option("", "clone: the module to start from; route: the one that is read or not")
     read_by: tuple[str, ...] = option((), "attach: modules opened to the new one")
@@ -96,7 +106,16 @@ class ChangeConfig:
         """The change itself, or an error if it does not say what is to be done."""
         if not (self.step and self.verb and self.name):
             raise UserError(f"{where}: every change needs a step, a verb and a name.")
+        own = _CHANGES[self.verb]
+        if "source" in own and not self.source:
+            raise UserError(f"{where}: {self.verb} {self.name}: it needs a source.")
+        for other in fields(self)[3:]:
+            if other.name not in own and getattr(self, other.name) != getattr(_NOTHING, other.name):
+                raise UserError(f"{where}: {self.verb} {self.name}: it takes no {other.name}.")
         return self
+
+
+_NOTHING = ChangeConfig()
 
 
 @dataclass(frozen=True)

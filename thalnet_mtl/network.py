@@ -37,6 +37,7 @@ from thalnet_mtl.topology import (
 class Network(nn.Module):
     """A body with tasks plugged into it.
 
+    >>> import torch
     >>> network = Network(ThalNet(inputs=28, modules=4, features=32))
     >>> change = network.add_task("digits", Interface(inputs=28, classes=10))
     >>> logits, state = network("digits", torch.zeros(5, 28, 28))
@@ -304,11 +305,11 @@ class Network(nn.Module):
 
     def _layouts(self) -> dict[str, Layout]:
         """What the state of every task consists of."""
-        return {
-            task: {
-                seat.name: (seat.slot.stop - seat.slot.start, seat.keep.stop - seat.keep.start)
-                for seat in self.body.seats(self.active(task))
-            }
-            for task in self.ports
-            if isinstance(self.body, ThalNet)
+        body = self.body
+        if not isinstance(body, ThalNet):
+            return {}
+        widths = {
+            name: (module.features, body.cell(name).design.memory)
+            for name, module in body.modules_by_name.items()
         }
+        return {task: {name: widths[name] for name in self.active(task)} for task in self.ports}

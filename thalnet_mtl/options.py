@@ -47,8 +47,8 @@ def overlay(config: Any, tree: Any, where: str) -> Any:
     """A copy of a dataclass with the values of a nested mapping, each checked.
 
     A field that is a dataclass takes a mapping; one that maps names to dataclasses takes those by
-    name, each laid over the one of that name, and null for one that goes; one that is a tuple of
-    dataclasses takes a list of all of them.
+    name, each laid over the one of that name, nothing for one that is as by default; one that is a
+    tuple of dataclasses takes a list of all of them.
     """
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected a section of fields, got {tree!r}.")
@@ -75,11 +75,10 @@ def _entries(current: dict[str, Any], tree: Any, kind: Any, where: str) -> dict[
         raise UserError(f"{where}: expected entries by name, got {tree!r}.")
     entries = dict(current)
     for name, more in tree.items():
-        if more is None:
-            entries.pop(str(name), None)
-            continue
         inner = where if where.startswith("--") else f"{where}: {name}"
-        entries[str(name)] = overlay(entries.get(str(name), kind.named(str(name))), more, inner)
+        entries[str(name)] = overlay(
+            entries.get(str(name), kind.named(str(name))), more or {}, inner
+        )
     return entries
 
 
