@@ -97,8 +97,12 @@ def notes(gains: dict[str, list[Gain]]) -> list[str]:
         )
     mixed = {gain.record.label: kinds for gain in every if len(kinds := _bodies(gain)) > 1}
     made += [f"{task}: the baselines are {', '.join(kinds)}." for task, kinds in mixed.items()]
-    limits = {r.run.name: r.run.limit for g in every for r in (g.record, *g.baselines)}
-    made += [f"{name}: scored {limit}." for name, limit in limits.items() if limit]
+    runs = {r.run.name: r.run.limit for g in every for r in (g.record, *g.baselines)}
+    for limit in dict.fromkeys(filter(None, runs.values())):
+        names = [name for name, own in runs.items() if own == limit]
+        made.append(
+            f"{'All' if len(names) == len(runs) > 1 else ', '.join(names)}: scored {limit}."
+        )
     return made
 
 
