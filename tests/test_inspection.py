@@ -42,7 +42,7 @@ def test_tasks_changes_and_totals_are_those_of_the_file(tmp_path):
     }]  # fmt: skip
     assert totals(structure) == (
         "3 modules around a center of 96; 3,333 parameters: 3,003 in modules, 330 in encoders "
-        "and heads; 1,001 frozen"
+        "and heads; 1,001 frozen; after step 30"
     )
 
 

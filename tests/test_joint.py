@@ -12,8 +12,11 @@ from toys import GROWTH, JOINT, toy
 from thalnet_mtl import cli, load_model
 from thalnet_mtl.config import UserError
 from thalnet_mtl.export import Step
+from thalnet_mtl.records import read_run
 from thalnet_mtl.run import prepare
 from thalnet_mtl.train import train
+
+UNEQUAL = JOINT["modules"] | {"trunk": {"features": 9}}
 
 
 @pytest.mark.parametrize(
@@ -37,12 +40,15 @@ def test_tasks_of_different_shapes_learn_in_one_run(tmp_path, body, combine):
     [
         {},
         {"combine": "uncertainty", "draw": 2.0},
+        {"combine": "fixed", "reading": "fast_softmax", "precision": "bf16"},
         {"combine": "nash_mtl", "optimizer": "adamw", "weight_decay": 0.1},
         {"combine": "pcgrad", "optimizer": "sgd", "patience": 2},
     ],
 )
 def test_a_joint_run_that_grows_goes_on_to_the_same_bits(tmp_path, monkeypatch, options):
-    config = toy(**JOINT, changes=GROWTH, train=options | {"clip": 1.0})
+    options = dict(options)
+    model = {"reading": options.pop("reading", "weight_norm")}
+    config = toy(**JOINT, model=model, changes=GROWTH, train=options | {"clip": 1.0})
     train(config, tmp_path / "whole")
     for step in (9, 22) if "nash_mtl" in options.values() else (9, 11, 20, 22, 33, 50):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
@@ -241,11 +247,14 @@ def test_modules_may_be_frozen_from_the_start(tmp_path):
         ({"verb": "attach", "name": "x", "module": {"features": 400}}, "over model.budget 50,000"),
         ({"verb": "attach", "name": "x", "step": 60}, "there are only 60 steps"),
         ({"verb": "clone", "name": "x"}, "clone x: it needs a source"),
+        ({"verb": "attach", "name": "x", "module": {"output": True}}, "plugged in already"),
+        ({"verb": "clone", "name": "x", "source": "trunk", "module": {"tasks": ["toy"]}},
+         "unknown task 'toy'"),
         ({"verb": "detach", "name": "trunk", "read_by": ["text"]}, "it takes no read_by"),
         ({"verb": "attach", "name": "x", "open": False}, "it takes no open"),
         ({"verb": "clone", "name": "x", "source": "rows", "module": {"features": 2}}, "a clone is"),
     ],
-)
+)  # fmt: skip
 def test_a_change_that_cannot_be_made_is_refused_before_anything_is_written(
     tmp_path, change, message
 ):
@@ -274,3 +283,113 @@ def test_what_makes_no_joint_run_is_refused_before_anything_is_written(tmp_path,
     with pytest.raises(UserError, match=message) as error:
         train(toy(**JOINT | sections), tmp_path / "run")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"tasks": JOINT["tasks"], "model": {"body": "gru"}}, "only a ThalNet has modules"),
+        (JOINT | {"modules": UNEQUAL, "model": {"features": 0}}, "how wide"),
+    ],
+)
+def test_attaching_needs_modules_and_a_width(tmp_path, sections, message):
+    with pytest.raises(UserError, match=message):
+        train(toy(**sections, changes=GROWTH[:1]), tmp_path)
+
+
+def test_a_name_that_is_a_task_and_a_module_is_not_guessed(tmp_path):
+    modules = {"toy_rows": {"input": True, "output": True}, "trunk": {}}
+    changes = [{"step": 9, "verb": "freeze", "name": "toy_rows"}]
+    with pytest.raises(UserError, match="'toy_rows' is a task and a module"):
+        train(toy(tasks=JOINT["tasks"], modules=modules, changes=changes), tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"draw": 1.0}, {"combine": "upgrad"}])
+def test_a_frozen_task_is_not_trained_and_stays_to_the_bit(tmp_path, options):
+    freeze = [{"step": 10, "verb": "freeze", "name": "toy_rows"}]
+    config = toy(**JOINT, changes=freeze, train=options, evaluate={"every": 10})
+    train(config, tmp_path)
+    later = {
+        x["value"]
+        for x in lines(tmp_path)
+        if (x["task"], x["split"]) == ("toy_rows", "validation") and x["metric"] == "loss"
+    }
+    assert len(later) == 1  # six looks, all of them at the weights of step 10
+    saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert saved["taken"]["toy_rows"] <= 10 and sum(saved["taken"].values()) >= 60
+
+
+def test_a_run_in_which_nothing_learns_any_more_is_refused(tmp_path):
+    changes = [{"step": 9, "verb": "freeze", "name": "toy_rows"}]
+    with pytest.raises(UserError, match="freeze toy_rows after step 9: nothing learns any more"):
+        train(toy(changes=changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_changes_are_rehearsed_in_the_order_of_their_steps(tmp_path):
+    attach = {"step": 20, "verb": "attach", "name": "late", "read_by": ["trunk"]}
+    detach = {"verb": "detach", "name": "late"}
+    train(toy(**JOINT, changes=[detach | {"step": 40}, attach]), tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "topology.json").read_text())["history"]
+    assert [x["verb"] for x in history] == ["attach", "detach"]
+    with pytest.raises(UserError, match="detach late after step 10: unknown module 'late'"):
+        train(toy(**JOINT, changes=[attach, detach | {"step": 10}]), tmp_path / "other")
+
+
+def test_a_layer_can_be_inserted_once_its_slot_was_learned(tmp_path):
+    modules = {"inp": {"input": True, "reads": ["inp"]}, "out": {"output": True, "reads": ["inp"]}}
+    attach = {"step": 10, "verb": "attach", "name": "mid", "read_by": ["out"]}
+    attach["module"] = {"reads": ["inp"]}
+    close = {"verb": "route", "name": "out", "source": "inp", "open": False}
+    train(toy(modules=modules, changes=[attach, close | {"step": 40}]), tmp_path / "run")
+    with pytest.raises(UserError, match="learned nothing yet"):
+        train(toy(modules=modules, changes=[attach, close | {"step": 10}]), tmp_path / "other")
+
+
+def test_reading_weights_keep_their_places_beside_a_module_that_no_task_runs(tmp_path):
+    changes = [
+        {"step": 10, "verb": "attach", "name": "idle", "module": {"features": 4}},
+        {"step": 15, "verb": "attach", "name": "late", "read_by": ["trunk"]},
+    ]
+    changes[1]["module"] = {"reads": ["trunk", "late"]}
+    train(toy(**JOINT, changes=changes, evaluate={"every": 60}), tmp_path)
+    [record, _] = read_run(tmp_path).records
+    weights, slots = record.run.reading_weights, record.run.slots
+    assert list(slots) == ["rows", "text", "trunk", "late"] == list(weights)
+    assert {weight.shape[1] for weight in weights.values()} == {sum(slots.values())}
+    whole = load_model(tmp_path / "model").body.reading_weights()["trunk"]
+    assert (weights["trunk"][:, -6:] == whole[:, -6:].numpy()).all()
+
+
+def test_a_run_whose_network_is_frozen_for_a_while_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    changes = [
+        {"step": 10, "verb": "freeze", "name": "toy_rows"},
+        {"step": 11, "verb": "freeze", "name": "toy_text"},
+    ]
+    with pytest.raises(UserError, match="nothing learns"):
+        train(toy(**JOINT, changes=changes), tmp_path / "no")
+    changes[1] = {"step": 30, "verb": "unfreeze", "name": "toy_rows"}
+    config = toy(**JOINT, changes=changes, train={"combine": "uncertainty"})
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(15, patch)
+        train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut")
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_patience_counts_only_what_was_trained_meanwhile(tmp_path):
+    tasks = {"toy_rows": {"share": 1}, "toy_text": {"share": 1e9}}
+    train(toy(**JOINT | {"tasks": tasks}, train={"draw": 1.0, "patience": 1}), tmp_path)
+    saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    assert saved["taken"]["toy_rows"] == saved["own_best"]["toy_rows"]["since"] == 0
+
+
+def test_the_best_weights_in_place_of_the_last_are_one_line(tmp_path):
+    config = toy(**JOINT)
+    train(config, tmp_path)
+    (tmp_path / "result.json").unlink()
+    folder = tmp_path / "checkpoint"
+    (folder / "last.pt").write_bytes((folder / "best.pt").read_bytes())
+    with pytest.raises(UserError, match=r"last.pt is damaged: it has no 'taken'"):
+        train(config, tmp_path)

@@ -83,6 +83,6 @@ def add_structure(folder: Path, *changes: tuple[int, str, str], names: tuple[str
          "parameters": 50_000 + step}
         for step, verb, about in changes
     ]  # fmt: skip
-    content = {"modules": modules, "tasks": tasks, "history": history}
+    content = {"modules": modules, "tasks": tasks, "history": history, "step": 30}
     (folder / "topology.json").write_text(json.dumps(content))
     return folder

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from thalnet_mtl import config as configs
 from thalnet_mtl.build import parameters, restore
 from thalnet_mtl.config import Config, UserError
-from thalnet_mtl.files import read_json, write_atomically
+from thalnet_mtl.files import read_json, require, write_atomically
 from thalnet_mtl.network import Network
 
 
@@ -37,9 +37,13 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_of(path: Path, config: Config) -> dict[str, Any]:
-    """Load a checkpoint of a run of this very configuration."""
+BEST = ("step", "topology", "network")
+
+
+def load_of(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
+    """Load a checkpoint of a run of this very configuration, that holds these values."""
     content = load(path)
+    require(content, ("config", *keys), str(path))
     if content.get("config") != configs.flatten(config):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
@@ -63,9 +67,9 @@ def load_network(content: Mapping[str, Any], path: Path) -> Network:
     """The network of a checkpoint, with the topology that it had by then."""
     try:
         network = restore(content["topology"])
+        load_weights(network, content["network"], path)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
-    load_weights(network, content["network"], path)
     return network
 
 

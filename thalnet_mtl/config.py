@@ -122,7 +122,7 @@ _NOTHING = ChangeConfig()
 class TrainConfig:
     """How it is learned."""
 
-    epochs: int = option(10, "passes over the training part", low=1)
+    epochs: int = option(10, "passes over the training part, the shortest of several", low=1)
     steps: int = option(0, "optimizer steps; 0: as many as epochs says", low=0)
     batch: int = option(50, "sequences in a batch", low=1)
     chunk: int = option(200, "text: bytes between truncations of back-propagation", low=1)

@@ -105,6 +105,8 @@ def export(run: LoadedRun, form: str, out: Path | None = None, task: str | None 
         UserError: ``out`` is there already or cannot be written, or a package is missing.
     """
     write, name = FORMATS[form]
+    if task:
+        run.task(task)  # raises if there is none of that name
     path = out or run.folder / "export" / name
     if out and out.exists():
         raise UserError(f"{out} is there already.")

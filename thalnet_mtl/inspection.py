@@ -25,6 +25,7 @@ class Structure:
     modules: list[dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
     history: list[dict[str, Any]]
+    step: int
 
 
 def read_structure(folder: Path) -> Structure:
@@ -41,14 +42,14 @@ def read_structure(folder: Path) -> Structure:
         why = "the run has not started" if body == "thalnet" else f"a {body} has no modules"
         raise UserError(f"{folder} has no topology.json: {why}.")
     content = read_fields(path)
-    require(content, ("modules", "tasks", "history"), str(path))
+    require(content, ("modules", "tasks", "history", "step"), str(path))
     for module in content["modules"]:
         require(module, MODULE, f"{path}: a module")
     for name, task in content["tasks"].items():
         require(task, TASK, f"{path}: task '{name}'")
     for change in content["history"]:
         require(change, CHANGE, f"{path}: a change")
-    return Structure(content["modules"], content["tasks"], content["history"])
+    return Structure(content["modules"], content["tasks"], content["history"], content["step"])
 
 
 def module_rows(structure: Structure) -> list[dict[str, str]]:
@@ -114,7 +115,8 @@ def totals(structure: Structure) -> str:
     width = sum(module["features"] for module in structure.modules)
     return (
         f"{len(structure.modules)} modules around a center of {width:,}; {total:,} parameters: "
-        f"{inside:,} in modules, {total - inside:,} in encoders and heads; {frozen:,} frozen"
+        f"{inside:,} in modules, {total - inside:,} in encoders and heads; {frozen:,} frozen; "
+        f"after step {structure.step:,}"
     )
 
 

@@ -180,7 +180,8 @@ class Network(nn.Module):
     def route(self, reader: str, source: str, open: bool = True) -> Change:
         """Let a module see a slot from now on, or not any more.
 
-        Opening changes nothing at first, as in ``attach``. Closing forgets what was learned of it.
+        Opening changes nothing at first, as in ``attach``. Closing forgets what was learned of it,
+        and where R is normalized (``weight_norm``, ``fast_softmax``) what is left weighs more.
         """
         net = verbs.routed(self._graph("route"), reader, source, open)
         return self._rewire("route", f"{reader} {'to' if open else 'not to'} {source}", net, reader)

@@ -60,16 +60,17 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
         values = [one[part][one["metric"]] for one in tasks.values()]
         matrix.append(",".join(map(str, [stage, *values])))
     write_text(folder / "accuracy_matrix.csv", "\n".join(matrix) + "\n")
-    write_topology(run, directory)
+    write_topology(run, directory, run.best_step)
     directory.write_json("result.json", result)
     return result
 
 
-def write_topology(run: Run, directory: RunDirectory) -> None:
-    """``topology.json``: the modules, what each task uses, and how it came to be so."""
+def write_topology(run: Run, directory: RunDirectory, step: int) -> None:
+    """``topology.json``: the modules after a step, what each task uses, and all changes so far."""
     net = run.network.body
     if isinstance(net, ThalNet):
-        directory.write_json("topology.json", layout(run.network) | {"history": run.history})
+        about = layout(run.network) | {"step": step, "history": run.history}
+        directory.write_json("topology.json", about)
 
 
 def layout(network: Network) -> dict[str, Any]:
@@ -99,7 +100,10 @@ def save_readings(run: Run, path: Path) -> None:
         with torch.no_grad():
             rows, pace = port.encode(xs, active), port.plug.sub_steps
             weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights
+    # Modules that no task runs are left out, as rows and as columns.
     slots = {name: slot.stop - slot.start for name, slot in net.slots.items() if name in weights}
+    places = [k for name in slots for k in range(net.slots[name].start, net.slots[name].stop)]
+    weights = {name: weights[name][:, places] for name in slots}
     dynamic = [name for name in slots if net.cell(name).reading.dynamic]
     about = {"slots": json.dumps(slots), "dynamic": json.dumps(dynamic)}
     checkpoint.save_tensors(path, weights, about)

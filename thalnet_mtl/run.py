@@ -35,6 +35,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history",
             "seconds", "train_seconds")  # fmt: skip
 NOT_DRAWN = -1.0  # in place of a loss
+SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states", "rng",
+         "metrics_size")  # fmt: skip
 
 
 @dataclass
@@ -59,6 +61,17 @@ class Run:
     seconds: float = 0.0
     train_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.look_who_learns()
+
+    def look_who_learns(self) -> None:
+        """Note the tasks of which something learns, after any change of the network."""
+        self.awake = {
+            name
+            for name in self.network.ports
+            if any(p.requires_grad for p in self.network.used(name).values())
+        }
+
     @property
     def epoch(self) -> int:
         """Steps in a pass over the training part, the shortest one of several tasks."""
@@ -71,12 +84,13 @@ class Run:
 
     @property
     def learning(self) -> list[str]:
-        """Tasks that are not stopped early."""
+        """Tasks that are neither frozen nor stopped early."""
         patience = self.config.train.patience
         return [
             name
             for name in self.tasks
-            if not patience or self.own_best.get(name, {"since": 0})["since"] < patience
+            if name in self.awake
+            and (not patience or self.own_best.get(name, {"since": 0})["since"] < patience)
         ]
 
     def batch_size(self, task: str) -> int:
@@ -93,7 +107,7 @@ class Run:
         if not temperature or len(names) < 2:
             return names
         shares = [self.config.named_tasks[name].share or self.batches(name) for name in names]
-        odds = torch.tensor(shares, dtype=torch.float64) ** (1 / temperature)
+        odds = (torch.tensor(shares, dtype=torch.float64).log() / temperature).softmax(0)
         generator = torch.Generator().manual_seed(1_000_003 * self.config.train.seed + self.step)
         return [names[int(torch.multinomial(odds, 1, generator=generator))]]
 
@@ -118,6 +132,7 @@ class Run:
         """Change the network as configured, and bring along all that depends on it."""
         change = apply(self.network, what, self.config)
         change.carry(self.optimizer)
+        self.look_who_learns()
         self.states = {task: change.move(task, state) for task, state in self.states.items()}
         size = build.parameters(self.network)
         entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
@@ -153,7 +168,7 @@ class Run:
 
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns its ``metrics_size``."""
-        content = checkpoint.load_of(path, self.config)
+        content = checkpoint.load_of(path, self.config, SAVED)
         self.network = checkpoint.load_network(content, path).to(self.device)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
@@ -161,6 +176,7 @@ class Run:
         checkpoint.load_optimizer_state(self.optimizer, content["optimizer"], named)
         for name in PROGRESS:
             setattr(self, name, content[name])
+        self.look_who_learns()
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved
@@ -233,9 +249,7 @@ def optimizer_for(
         {"params": list(combination.parameters()), "weight_decay": 0.0},
     ]
     return OPTIMIZERS[options.optimizer](
-        [group for group in groups if group["params"]],
-        lr=options.learning_rate,
-        weight_decay=options.weight_decay,
+        groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
 
 

@@ -264,7 +264,8 @@ class ThalNet(Body):
         if any(seat.reading.dynamic for seat in seats):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
-            center = self(xs, sub_steps=sub_steps, active=active)[1].center
+            names = [seat.name for seat in seats]
+            center = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
         weights = {}
         for seat in seats:
             if seat.reading.dynamic:

@@ -71,12 +71,12 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     if last.exists():
         directory.rewind(run.restore(last))
         directory.record_resumed(about, run.step)
-        write_topology(run, directory)
+        write_topology(run, directory, run.step)
         screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
         return
     directory.rewind(0)
     directory.write_json("environment.json", about)
-    write_topology(run, directory)
+    write_topology(run, directory, 0)
     screen.line("scoring the untrained network …")
     for name in run.tasks:
         run.untrained[name] = run.score(name, "test", min(look_at(run, name), UNTRAINED_BATCHES))
@@ -94,7 +94,7 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
         begin = time.monotonic()
         for what in changes.get(run.step, []):
             screen.line(f"  step {run.step:,}  {run.change(what)}")
-            write_topology(run, directory)
+            write_topology(run, directory, run.step)
         batches, rate = next_batches(run), run.rate()
         run.losses[run.step % look.log_every] = train_step(run, batches, rate)
         run.step += 1
@@ -197,8 +197,9 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
         best = run.own_best.get(name)
         if best is None or metric.better(value, best["value"]):
             run.own_best[name] = {"step": run.step, "value": value, "since": 0}
-        else:
+        elif run.taken[name] > best["taken"]:
             best["since"] += 1
+        run.own_best[name]["taken"] = run.taken[name]
     level = sum(levels) / len(levels)
     if level > run.level or not run.best_step:
         run.level, run.best_step = level, run.step
