@@ -28,7 +28,6 @@ from thalnet_mtl.topology import (
     Plug,
     active,
     check_inputs_reach,
-    check_names,
     check_path,
     written_out,
 )
@@ -131,7 +130,13 @@ class Network(nn.Module):
             raise UserError(
                 f"a body without steps has one output a sequence; task '{name}' wants one a step."
             )
-        plug = Plug(task, *self._ends(name, into, out_of), sub_steps, extra_steps)
+        if isinstance(self.body, ThalNet):
+            ends = verbs.ends(self.body.modules_by_name, name, into, out_of)
+        elif into or out_of is not None:
+            raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
+        else:
+            ends = (), ()
+        plug = Plug(task, *ends, sub_steps, extra_steps)
         return self.plug_in(name, plug)
 
     def plug_in(self, name: str, plug: Plug) -> Change:
@@ -211,35 +216,6 @@ class Network(nn.Module):
         return body | {"tasks": tasks, "frozen": not learns}
 
     # What the verbs share
-
-    def _ends(
-        self, task: str, into: Sequence[str], out_of: Sequence[str] | None
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Where a task goes in and comes out, checked."""
-        if not isinstance(self.body, ThalNet):
-            if into or out_of is not None:
-                raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
-            return (), ()
-        net = self.body.modules_by_name
-        check_names(into)
-        check_names(out_of or ())
-        for name in into:
-            if name not in self.body.input_modules:
-                raise unknown("input module", name, self.body.input_modules)
-        for name in out_of or ():
-            if name not in net:
-                raise unknown("module", name, net)
-        for name in (*into, *(out_of or ())):
-            if not net[name].serves([task]):
-                raise UserError(f"module '{name}' belongs to {', '.join(net[name].tasks)} only.")
-        own = [name for name in net if net[name].serves([task])]
-        into = tuple(into) or tuple(name for name in own if net[name].inputs)
-        out_of = tuple(name for name in own if net[name].output) if out_of is None else out_of
-        if not into or not out_of:
-            missing = "input" if not into else "output"
-            raise UserError(f"task '{task}': no {missing} module may run for it (out_of, into).")
-        check_path(net, task, Plug(Interface(1, 1), into, tuple(out_of)))
-        return into, tuple(out_of)
 
     def _graph(self, verb: str) -> dict[str, Module]:
         """The modules by name, if there are any."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.topology import Module, check_names
+from thalnet_mtl.topology import Interface, Module, Plug, check_names, check_path
 
 Net = Mapping[str, Module]
 
@@ -57,6 +57,30 @@ def routed(net: Net, reader: str, source: str, open: bool) -> dict[str, Module]:
 def frozen(net: Net, names: Sequence[str], frozen: bool) -> dict[str, Module]:
     """Some modules do not learn any more, or learn again."""
     return {**net, **{name: replace(module_of(net, name), frozen=frozen) for name in names}}
+
+
+def ends(
+    net: Net, task: str, into: Sequence[str], out_of: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where a task goes in and comes out: what is named, or all inputs and outputs it may use."""
+    check_names(into)
+    check_names(out_of or ())
+    inputs = [name for name in net if net[name].inputs]
+    for name in into:
+        if name not in inputs:
+            raise unknown("input module", name, inputs)
+    for name in (*into, *(out_of or ())):
+        module = module_of(net, name)
+        if not module.serves([task]):
+            raise UserError(f"module '{name}' belongs to {', '.join(module.tasks)} only.")
+    own = [name for name in net if net[name].serves([task])]
+    into = tuple(into) or tuple(name for name in own if name in inputs)
+    out_of = tuple([name for name in own if net[name].output] if out_of is None else out_of)
+    if not into or not out_of:
+        missing = "input" if not into else "output"
+        raise UserError(f"task '{task}': no {missing} module may run for it (out_of, into).")
+    check_path(net, task, Plug(Interface(1, 1), into, out_of))
+    return into, out_of
 
 
 def module_of(net: Net, name: str) -> Module:
