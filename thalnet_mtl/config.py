@@ -132,7 +132,7 @@ class TrainConfig:
     schedule: str = option("constant", "after warm-up", choices=("constant", "cosine"))
     warmup: int = option(0, "steps of linear warm-up", low=0)
     clip: float = option(0.0, "largest gradient norm; 0: no clipping", low=0.0)
-    combine: str = option("fixed", "several losses: fixed weights, uncertainty, or see the docs")
+    combine: str = option("fixed", "several losses: fixed, uncertainty, upgrad, mgda, …")
     draw: float = option(0.0, "0: all tasks each step; T: one, odds by size^(1/T)", low=0.0)
     patience: int = option(0, "validations that a task may not improve; 0: any", low=0)
     precision: str = option("fp32", "arithmetic of products", choices=("fp32", "bf16"))
