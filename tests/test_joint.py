@@ -393,3 +393,18 @@ def test_the_best_weights_in_place_of_the_last_are_one_line(tmp_path):
     (folder / "last.pt").write_bytes((folder / "best.pt").read_bytes())
     with pytest.raises(UserError, match=r"last.pt is damaged: it has no 'taken'"):
         train(config, tmp_path)
+
+
+def test_modules_that_all_have_their_width_leave_nothing_to_fill(tmp_path):
+    modules = {"a": {"input": True, "features": 4}, "b": {"output": True, "features": 5}}
+    run = prepare(toy(modules=modules, model={"features": 0}), fetch=print)
+    net = run.network.body.modules_by_name
+    assert [module.features for module in net.values()] == [4, 5]
+
+
+@pytest.mark.parametrize("section", ["tasks", "modules"])
+def test_a_run_with_its_parts_in_another_order_is_another_run(tmp_path, section):
+    train(toy(**JOINT), tmp_path)
+    turned = dict(reversed(JOINT[section].items()))
+    with pytest.raises(UserError, match="tasks or modules in another order"):
+        train(toy(**JOINT | {section: turned}), tmp_path)

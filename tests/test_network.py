@@ -212,6 +212,12 @@ def test_modules_that_get_no_input_of_a_task_see_zeros():
     assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
 
 
+def test_the_tasks_of_a_module_differ():
+    network = network_of(thalnet)
+    with pytest.raises(UserError, match="expected a list of different names"):
+        network.attach(Module("late", 3, 2, tasks=("rows", "rows")))
+
+
 def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
     network = network_of(thalnet)
     stopped = network.body.cell("output").reading.weight.requires_grad_(False)

@@ -142,16 +142,21 @@ def parameters(module: nn.Module) -> int:
 def largest(make: Callable[[int], nn.Module], budget: int) -> int:
     """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
 
-    Nothing is allocated. Raises if not even size 1 fits.
+    Where they do not depend on n it is 1. Nothing is allocated. Raises if not even size 1 fits.
     """
 
-    def fits(size: int) -> bool:
+    def count(size: int) -> int:
         with torch.device("meta"):
-            return parameters(make(size)) <= budget
+            return parameters(make(size))
+
+    def fits(size: int) -> bool:
+        return count(size) <= budget
 
     if not fits(1):
         raise UserError(f"model.budget {budget:,} is too small for even one feature.")
     low, high = 1, 2
+    if count(low) == count(high):
+        return low
     while fits(high):
         low, high = high, 2 * high
     while high - low > 1:

@@ -201,6 +201,11 @@ def load_run(folder: Path) -> Config:
     return configs[""]
 
 
+def in_order(config: Config) -> list[list[str]]:
+    """The names of tasks and modules: their order is that of losses, ports and slots."""
+    return [list(config.tasks), list(config.modules)]
+
+
 def dump(config: Config) -> str:
     """The complete configuration as YAML that ``load`` reads back."""
     return yaml.safe_dump(asdict(config), sort_keys=False)

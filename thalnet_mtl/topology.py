@@ -157,6 +157,7 @@ def written_out(modules: Sequence[Module]) -> dict[str, Module]:
         if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
             raise UserError(f"module '{module.name}': features and context must be at least 1.")
         check_names(module.reads or ())
+        check_names(module.tasks)
         for name in (*(module.reads or ()), *module.opened):
             if name not in names:
                 raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")
@@ -174,9 +175,9 @@ def written_out(modules: Sequence[Module]) -> dict[str, Module]:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise unless these are several names, each of them once."""
+    """Raise unless these are names of modules or tasks, each of them once."""
     if isinstance(names, str) or len(set(names)) < len(names):
-        raise UserError(f"expected a list of different module names, got {names!r}.")
+        raise UserError(f"expected a list of different names, got {names!r}.")
 
 
 def check_path(net: Mapping[str, Module], task: str, plug: Plug) -> None:

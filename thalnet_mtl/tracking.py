@@ -113,12 +113,15 @@ def check_same(folder: Path, config: Config) -> None:
     """Raise if the folder holds a run of another configuration, and say what differs."""
     if not (folder / "config.yaml").exists():
         return
-    there, here = configs.flatten(configs.load_run(folder)), configs.flatten(config)
+    before = configs.load_run(folder)
+    there, here = configs.flatten(before), configs.flatten(config)
     different = [
         f"{key} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
         for key in here | there
         if here.get(key) != there.get(key)
     ]
+    if not different and configs.in_order(before) != configs.in_order(config):
+        different = ["tasks or modules in another order"]
     if different:
         raise UserError(
             f"{folder} holds a run of another configuration: {'; '.join(different[:3])}. Give "
