@@ -10,11 +10,13 @@ from test_train import interrupt_at, lines
 from toys import GROWTH, JOINT, toy
 
 from thalnet_mtl import cli, load_model
+from thalnet_mtl import train as training
 from thalnet_mtl.config import UserError
 from thalnet_mtl.export import Step
 from thalnet_mtl.records import read_run
 from thalnet_mtl.run import prepare
-from thalnet_mtl.train import train
+from thalnet_mtl.tracking import RunDirectory, Screen
+from thalnet_mtl.train import train, validate
 
 UNEQUAL = JOINT["modules"] | {"trunk": {"features": 9}}
 
@@ -376,6 +378,30 @@ def test_a_run_whose_network_is_frozen_for_a_while_goes_on_to_the_same_bits(tmp_
         train(config, tmp_path / "cut")
     train(config, tmp_path / "cut")
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_task_that_has_left_stays_away_though_it_improves_again(tmp_path, monkeypatch):
+    run = prepare(toy(**JOINT, train={"patience": 2}), fetch=print)
+    run.own_best["toy_rows"] = {"step": 1, "value": -1.0, "since": 2, "taken": 0}
+    monkeypatch.setattr(training.checkpoint, "save", lambda *args: None)
+    directory = RunDirectory(tmp_path, run.config)
+    validate(run, directory, Screen())
+    directory.close()
+    assert run.own_best["toy_rows"]["value"] > 0 and run.learning == ["toy_text"]
+
+
+def test_a_run_that_ends_early_says_so_and_which_changes_it_missed(tmp_path, capsys):
+    options = {"patience": 1, "learning_rate": 1e-30, "steps": 200}
+    later = [{"step": 150, "verb": "freeze", "name": "trunk"}]
+    train(toy(**JOINT, changes=later, train=options), tmp_path)
+    said = "no task improves any more: ended at step 40 of 200; 1 later changes were not made"
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-9])
+def test_a_temperature_near_zero_draws_the_largest(temperature):
+    _, names = draws({"toy_rows": {"share": 1}, "toy_text": {"share": 3}}, 20, draw=temperature)
+    assert set(names) == {"toy_text"}
 
 
 def test_patience_counts_only_what_was_trained_meanwhile(tmp_path):

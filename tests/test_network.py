@@ -12,6 +12,7 @@ from thalnet_mtl.build import build, largest, parameters
 from thalnet_mtl.config import ModelConfig, UserError
 from thalnet_mtl.network import Network
 from thalnet_mtl.port import OneHot, encoder
+from thalnet_mtl.readings import LinearReading
 from thalnet_mtl.thalnet import Module, ThalNet
 from thalnet_mtl.topology import Interface
 
@@ -210,6 +211,20 @@ def test_modules_that_get_no_input_of_a_task_see_zeros():
     assert list(port.encoders) == ["eye"]
     ys, _ = network.body({"eye": xs, "ear": torch.zeros(3, 4, 12)}, outputs=("sight",))
     assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
+
+
+def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monkeypatch):
+    monkeypatch.setattr(LinearReading, "columns", None)
+    network = Network(ThalNet(inputs=28, modules=3, features=4, reading="linear"))
+    network.add_task("rows", ROWS)
+    before = network.describe()
+    for attempt in (
+        lambda: network.clone("side1", "copy_of"),
+        lambda: network.attach(Module("late", 3, 2), read_by=["output"]),
+    ):
+        with pytest.raises(UserError, match=r"LinearReading has no 'columns'"):
+            attempt()
+        assert network.describe() == before
 
 
 def test_the_tasks_of_a_module_differ():

@@ -106,7 +106,8 @@ def check_pace(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None
 
 def usable(name: str) -> bool:
     """Whether a part of a network can have this name: a word, and no attribute of a module."""
-    return name.isidentifier() and not hasattr(nn.ModuleDict(), name)
+    taken = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
+    return name.isidentifier() and not taken
 
 
 def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

@@ -44,7 +44,7 @@ class Change:
         return f"{self.verb} {self.about}"
 
     def carry(self, optimizer: Optimizer, group: int | None = 0) -> None:
-        """Bring an optimizer along; call it once for every optimizer of the network.
+        """Bring an optimizer along; call it for every change, in the order in which they were made.
 
         Untouched parameters keep their state to the bit. Grown ones keep theirs in the old part
         and start at zero in the new part. Removed ones leave, with their state. Added ones join

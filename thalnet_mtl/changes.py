@@ -13,7 +13,11 @@ from thalnet_mtl.topology import Module
 
 
 def rehearse(config: Config, network: Network, total: int) -> None:
-    """Raise if one of the configured changes cannot be done when its time comes."""
+    """Raise if one of the configured changes cannot be done when its time comes.
+
+    What is not known beforehand is taken to go well: everything that learns has learned by then,
+    and no early stopping ends the run before.
+    """
     network = deepcopy(network)
     with torch.random.fork_rng(devices=[]):
         for step, due in groupby(sorted(config.changes, key=at_step), key=at_step):

@@ -132,6 +132,7 @@ class Network(nn.Module):
             )
         if isinstance(self.body, ThalNet):
             ends = verbs.ends(self.body.modules_by_name, name, into, out_of)
+            check_path(self.body.modules_by_name, name, Plug(task, *ends))
         elif into or out_of is not None:
             raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
         else:
@@ -180,6 +181,9 @@ class Network(nn.Module):
         by default the same. The copy learns, even if ``source`` is frozen.
         """
         net = verbs.cloned(self._graph("clone"), source, name, tasks)
+        assert isinstance(self.body, ThalNet)
+        reading = self.body.cell(source).reading
+        reading.check_resize(range(reading.center))  # a copy has its columns in another order
         return self._rewire("clone", f"{name} from {source}", net, name, source)
 
     def route(self, reader: str, source: str, open: bool = True) -> Change:

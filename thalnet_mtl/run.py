@@ -60,6 +60,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
     seconds: float = 0.0
     train_seconds: float = 0.0
+    awake: set[str] = field(init=False)  # tasks of which something learns
 
     def __post_init__(self) -> None:
         self.look_who_learns()
@@ -107,7 +108,8 @@ class Run:
         if not temperature or len(names) < 2:
             return names
         shares = [self.config.named_tasks[name].share or self.batches(name) for name in names]
-        odds = (torch.tensor(shares, dtype=torch.float64).log() / temperature).softmax(0)
+        sizes = torch.tensor(shares, dtype=torch.float64).log()
+        odds = ((sizes - sizes.max()) / temperature).softmax(0)  # no overflow at a small T
         generator = torch.Generator().manual_seed(1_000_003 * self.config.train.seed + self.step)
         return [names[int(torch.multinomial(odds, 1, generator=generator))]]
 

@@ -118,6 +118,10 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
         if stops:
             raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
         screen.advance(run.step)
+    if run.step < total:
+        missed = sum(what.step >= run.step for what in run.config.changes)
+        also = f"; {missed} later changes were not made" if missed else ""
+        screen.line(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
 
 
 def next_batches(run: Run) -> dict[str, Batch]:
@@ -186,7 +190,7 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
 
     Together is the mean over the tasks of where they stand between guessing and perfection.
     """
-    levels = []
+    levels, learning = [], run.learning
     for name, task in run.tasks.items():
         metric, values = task.metric, run.score(name, "validation")
         value = values[metric.name]
@@ -196,7 +200,8 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
         levels.append(metric.level(value, task.interface.classes))
         best = run.own_best.get(name)
         if best is None or metric.better(value, best["value"]):
-            run.own_best[name] = {"step": run.step, "value": value, "since": 0}
+            since = 0 if best is None or name in learning else best["since"]  # stopped stays so
+            run.own_best[name] = {"step": run.step, "value": value, "since": since}
         elif run.taken[name] > best["taken"]:
             best["since"] += 1
         run.own_best[name]["taken"] = run.taken[name]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.topology import Interface, Module, Plug, check_names, check_path
+from thalnet_mtl.topology import Module, check_names
 
 Net = Mapping[str, Module]
 
@@ -79,7 +79,6 @@ def ends(
     if not into or not out_of:
         missing = "input" if not into else "output"
         raise UserError(f"task '{task}': no {missing} module may run for it (out_of, into).")
-    check_path(net, task, Plug(Interface(1, 1), into, out_of))
     return into, out_of
 
 
