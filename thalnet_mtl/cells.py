@@ -57,13 +57,19 @@ class Seat:
     design: Any  # a Design
 
 
-def seated(
-    net: Mapping[str, Module], cell: Callable[[str], Cell], names: Sequence[str]
-) -> list[Seat]:
+class Seats(list[Seat]):
+    """Modules that run together, and what ``ops`` worked out about them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memo: dict[Any, Any] = {}
+
+
+def seated(net: Mapping[str, Module], cell: Callable[[str], Cell], names: Sequence[str]) -> Seats:
     """Some modules, in the order of the net, with their places in a center of their slots alone."""
     places = slots(net[name] for name in names)
     width = sum(net[name].features for name in names)
-    seats, kept = [], 0
+    seats, kept = Seats(), 0
     for name in names:
         module, parameters = net[name], cell(name)
         read = columns(module, net)

@@ -118,6 +118,9 @@ class ChangeConfig:
 _NOTHING = ChangeConfig()
 
 
+OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How it is learned."""
@@ -136,6 +139,7 @@ class TrainConfig:
     draw: float = option(0.0, "0: all tasks each step; T: one, odds by size^(1/T)", low=0.0)
     patience: int = option(0, "validations that a task may not improve; 0: any", low=0)
     precision: str = option("fp32", "arithmetic of products", choices=("fp32", "bf16"))
+    ops: str = option("auto", "how a ThalNet is computed; auto: the fastest", choices=OPS)
     device: str = option("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
     threads: int = option(0, "CPU threads; 0: one for small networks, else all", low=0)
     seed: int = option(0, "of the initial weights and the order of batches", low=0, high=2**31)

@@ -21,6 +21,7 @@ from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
+from thalnet_mtl.thalnet import ThalNet
 
 SMALL_NETWORK = 500_000  # parameters below which a second CPU thread costs more than it brings
 
@@ -201,6 +202,8 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
     tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
+    if isinstance(network.body, ThalNet):
+        network.body.ops = config.train.ops
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
@@ -210,6 +213,8 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         if task.source:
             fetch(task.source)
         task.to(device)
+    for name in tasks:
+        level(config, network, name)  # raises if what is asked for cannot
     losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
     optimizer = optimizer_for(config, network, combined)
     run = Run(config, device, tasks, network, combined, optimizer, losses)
@@ -222,6 +227,19 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
     rehearse(config, network, run.total)
     return run
+
+
+def level(config: Config, network: Network, task: str) -> str:
+    """The level of ``ops`` that computes a task; '' where a baseline does.
+
+    Raises:
+        UserError: the one that is asked for cannot.
+    """
+    bf16 = config.train.precision == "bf16"
+    kind = next(network.parameters()).device.type
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
+        body, active = network.body, network.active(task)
+        return body.level(active=active) if isinstance(body, ThalNet) else ""
 
 
 def make_tasks(config: Config) -> dict[str, Task]:

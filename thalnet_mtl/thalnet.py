@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.body import Body, Inputs, check_sequence, usable
-from thalnet_mtl.cells import Cell, Seat, opened, seated
+from thalnet_mtl.cells import Cell, Seats, opened, seated
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.ops import SEQUENCES
+from thalnet_mtl.ops import LEVELS, chosen, explain
 from thalnet_mtl.readings import Remap
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology import Module, columns, slots, written_out
@@ -81,10 +81,10 @@ class ThalNet(Body):
                 )
                 for name, first, last in _roles(modules)
             ]
-        self.ops = "batched"
+        self.ops = "auto"  # or one of ``ops.LEVELS``
         self.cells = nn.ModuleDict()
         self.modules_by_name: dict[str, Module] = {}
-        self._seats: dict[tuple[str, ...], list[Seat]] = {}  # as last wired
+        self._seats: dict[tuple[str, ...], Seats] = {}  # as last wired
         self.rewire(modules)
 
     def rewire(self, modules: Sequence[Module]) -> dict[str, Remap]:
@@ -150,7 +150,7 @@ class ThalNet(Body):
         assert isinstance(cell, Cell)
         return cell
 
-    def seats(self, active: Sequence[str] | None = None) -> list[Seat]:
+    def seats(self, active: Sequence[str] | None = None) -> Seats:
         """Modules that run together, all of them by default, with their places in the center.
 
         The center of some modules is made of their slots alone; all other slots are zero.
@@ -222,8 +222,17 @@ class ThalNet(Body):
                     f"a state of shape {tuple(part.shape)} does not fit; expected "
                     f"({x.shape[0]}, {width}) for this net and batch."
                 )
-        centers, memory = SEQUENCES[self.ops](seats, xs, *state)
+        level = LEVELS[chosen(self.ops, seats, state.center)]
+        centers, memory = level.sequence(seats, xs, *state)
         return centers, State(centers[:, -1], memory)
+
+    def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
+        """By level of ``ops``, why it cannot run here, or None if it can; the fastest first."""
+        return explain(self.seats(active), next(self.parameters()))
+
+    def level(self, *, active: Sequence[str] | None = None) -> str:
+        """The level that runs: ``ops``, or the fastest that can if that is ``auto``."""
+        return chosen(self.ops, self.seats(active), next(self.parameters()))
 
     def check(self, xs: Inputs, *, active: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task inputs by module; one tensor goes to every input module, absent ones are zero."""

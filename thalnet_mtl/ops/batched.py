@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.modules import Design
-from thalnet_mtl.ops.reference import Cell, advance, weights_of
+from thalnet_mtl.ops.reference import Cell, advance, declines, weights_of
+
+__all__ = ["declines", "sequence"]
 
 Product = tuple[Tensor, Tensor]  # weight and bias
 

@@ -64,6 +64,11 @@ def sequence(
     return torch.stack(centers, dim=1), memory
 
 
+def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
+    """Why these modules cannot run here: they always can."""
+    return None
+
+
 def advance(
     cell: Cell,
     weights: Float[Tensor, "context seen"] | None,

@@ -1,0 +1,122 @@
+"""What fast sequences work out about modules before they run, once for each set of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from thalnet_mtl.modules import Design
+from thalnet_mtl.ops.reference import Cell
+from thalnet_mtl.readings import (
+    FastGaussianReading,
+    FastSoftmaxReading,
+    LinearReading,
+    WeightNormReading,
+    WeightNormRowsReading,
+)
+
+Made = TypeVar("Made")
+
+# How a reading is computed, by its own class: what derives from one may compute anything.
+KINDS = {
+    LinearReading: "linear",
+    WeightNormReading: "weight_norm",
+    WeightNormRowsReading: "weight_norm_rows",
+    FastSoftmaxReading: "fast_softmax",
+    FastGaussianReading: "fast_gaussian",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense layer or a GRU of a module."""
+
+    gru: bool
+    width: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module as numbers alone.
+
+    ``places`` are the positions of the center that the columns of its reading see, -1 for those
+    of modules that are not there. ``composed``: R is multiplied with the dense layer behind it.
+    """
+
+    name: str
+    slot: slice
+    keep: slice
+    context: int
+    inputs: int
+    reading: str  # one of ``KINDS``, or "given": see ``reference.weights_of``
+    places: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    composed: bool
+
+
+def part(cell: Cell, center: int) -> Part:
+    """The numbers of a module whose design is a stack of layers."""
+    layers = tuple(
+        Layer(isinstance(layer, nn.GRUCell), outputs_of(layer)) for layer in cell.design.stack
+    )
+    reading = KINDS.get(type(cell.reading), "given")
+    sees = range(center) if cell.sees is None else cell.sees
+    places = list(sees)
+    if reading != "given" and cell.columns is not None:
+        places = [-1] * cell.reading.center
+        for place, column in zip(sees, cell.columns, strict=True):
+            places[column] = place
+    width = layers[0].width
+    return Part(
+        name=cell.name,
+        slot=cell.slot,
+        keep=cell.keep,
+        context=cell.context,
+        inputs=cell.inputs,
+        reading=reading,
+        places=tuple(places),
+        layers=layers,
+        composed=not cell.reading.dynamic
+        and not layers[0].gru
+        and width * center < cell.context * (center + width),
+    )
+
+
+def outputs_of(layer: nn.Module) -> int:
+    """The width of what a layer puts out."""
+    if isinstance(layer, nn.GRUCell):
+        return layer.hidden_size
+    assert isinstance(layer, nn.Linear)
+    return layer.out_features
+
+
+def parameters_of(layer: nn.Module) -> list[Tensor]:
+    """The parameters of a layer: one product and its bias, of a GRU those of input and state."""
+    if isinstance(layer, nn.GRUCell):
+        return [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
+    assert isinstance(layer, nn.Linear)
+    return [layer.weight, layer.bias]
+
+
+def parts(cells: Sequence[Cell]) -> list[Part]:
+    """The numbers of all modules, in their order."""
+    return [part(cell, cells[-1].slot.stop) for cell in cells]
+
+
+def unusual(cells: Sequence[Cell]) -> str | None:
+    """Why modules are not all plain stacks of layers, if they are not."""
+    for cell in cells:
+        if type(cell.design).forward is not Design.forward:
+            return f"module '{cell.name}' has a design of its own, {type(cell.design).__name__}"
+        if cell.reading.dynamic and type(cell.reading) not in KINDS:
+            return f"module '{cell.name}' has a dynamic reading of its own"
+    return None
+
+
+def once(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
+    """What a function makes of some modules, remembered beside them if they allow it."""
+    memo: dict[Any, Any] = getattr(cells, "memo", {})
+    if make not in memo:
+        memo[make] = make(cells)
+    return memo[make]
