@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.plan import once, unusual
 from thalnet_mtl.ops.prepare import Group, drives, groups, prepare
 from thalnet_mtl.ops.reference import Cell
 
-BY_MODULE = "time batch (module width) -> time module batch width"
+FLAT = "module time batch width -> module (time batch) width"
 
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
@@ -74,7 +74,7 @@ class Node(torch.autograd.Function):
             lane.begin(memory)
         before = center
         for t in range(time):
-            accumulate(columns[t], before, read)
+            _add_product(columns[t], before, read)
             for lane in lanes:
                 lane.step(t, centers[t])
             before = centers[t]
@@ -104,7 +104,7 @@ class Node(torch.autograd.Function):
                 lane.back(t, by_center)
             by_center = (by_columns[t].to(read.dtype) @ read.mT).to(center.dtype)
         before = torch.cat([center[None], centers[:-1]])
-        by_read = over_time(before[:, None], by_columns[:, None], read.dtype)[0]
+        by_read = over_time(before[None], by_columns[None], read.dtype)[0]
         for lane in ctx.lanes:
             lane.forget(by_memory)
         driven = [tensor for lane in ctx.lanes for tensor in lane.by_drives()]
@@ -113,7 +113,7 @@ class Node(torch.autograd.Function):
 
 
 class Lane:
-    """A group on its way through time: its activations, then its gradients, (time, module, …)."""
+    """A group on its way through time and back."""
 
     def __init__(
         self,
@@ -125,161 +125,197 @@ class Lane:
     ):
         self.group, self.narrow, self.driven = group, narrow, driven
         self.products = [[weight.to(narrow) for weight in layer[:-1]] for layer in weights]
-        modules, (time, batch, _) = len(group.parts), columns.shape
-        self.seen = rearrange(columns[..., group.read], BY_MODULE, module=modules)
-        self.acts: list[Tensor] = []
-        whole = torch.contiguous_format
-        self.states: list[Tensor | None] = []
-        for k, layer in enumerate(group.layers):
-            bias = weights[k][-1]
-            if k == 0 and group.composed:
-                act = self.seen.copy_(bias)
-            else:
-                act = bias.expand(time, modules, batch, -1).clone(memory_format=whole)
-            self.acts.append(act)
-            shape = time + 1, modules, batch, layer.width
-            self.states.append(bias.new_empty(shape) if layer.gru else None)
-        for m, drive in enumerate(driven):
-            if drive is not None:
-                self.acts[0][:, m, :, : drive.shape[-1]] += drive
+        self.biases = [layer[-1] for layer in weights]
+        self.columns = columns[..., group.read]
+        self.states: list[Tensor] = []
+        self.tapes: list[list[Any]] = [[] for _ in group.layers]  # by layer, what a step leaves
+        if group.composed:
+            self.columns += self.biases[0].flatten()
+            for m, drive in enumerate(driven):
+                if drive is not None:
+                    by_slot(self.columns, len(driven))[m].add_(drive)
 
-    def kept(self) -> Iterator[tuple[Tensor, list[slice]]]:
-        """The states of every GRU, and where each module has them in the memory."""
-        start = [part.keep.start for part in self.group.parts]
-        for layer, states in zip(self.group.layers, self.states, strict=True):
-            if states is not None:
-                stop = [k + layer.width for k in start]
-                yield states, [slice(*ends) for ends in zip(start, stop, strict=True)]
-                start = stop
+    @property
+    def places(self) -> list[list[slice]]:
+        """Where the modules have the states of every GRU in the memory."""
+        start, found = [part.keep.start for part in self.group.parts], []
+        for width in (layer.width for layer in self.group.layers if layer.gru):
+            found.append([slice(k, k + width) for k in start])
+            start = [k + width for k in start]
+        return found
 
     def begin(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Take the states before the first step."""
-        for states, places in self.kept():
-            torch.stack([memory[:, place] for place in places], out=states[0])
-
-    def remember(self, memory: Float[Tensor, "batch memory"]) -> None:
-        """Leave the states after the last step."""
-        for states, places in self.kept():
-            for state, place in zip(states[-1], places, strict=True):
-                memory[:, place] = state
+        self.states = [_gathered(memory, places) for places in self.places]
 
     def step(self, t: int, center: Float[Tensor, "batch center"]) -> None:
         """From what was read at a step to the features, into the center."""
-        x = self.seen[t]
-        for layer, act, states, weights in self._layers():
-            a = act[t]
-            if states is not None:
-                width = layer.width
-                accumulate(a[..., : 3 * width], x, weights[0])
-                accumulate(a[..., width:], states[t], weights[1])
-                a[..., width : 3 * width].sigmoid_()
-                new, reset, update, inner = a.chunk(4, -1)
-                new.addcmul_(reset, inner).tanh_()
-                x = torch.lerp(new, states[t], update, out=states[t + 1])
-            else:
-                if weights:
-                    accumulate(a, x, weights[0])
+        x, count = by_slot(self.columns[t], len(self.driven)), 0
+        for k, (weights, tape) in enumerate(zip(self.products, self.tapes, strict=True)):
+            if not weights:
+                self.columns[t].tanh_()
+                tape.append((x,))
+                continue
+            width, bias = self.group.layers[k].width, self.biases[k]
+            a = plus(bias[..., : 3 * width], x, weights[0])
+            if k == 0:
+                for m, drive in enumerate(self.driven):
+                    if drive is not None:
+                        a[m] += drive[t]
+            if len(weights) == 1:
                 x = a.tanh_()
-        for phi, part in zip(x, self.group.parts, strict=True):
-            center[:, part.slot] = phi
+                tape.append((x,))
+                continue
+            state, count = self.states[count], count + 1
+            inner = plus(
+                nn.functional.pad(bias[..., 3 * width :], (2 * width, 0)), state, weights[1]
+            )
+            both = torch.add(a[..., width:], inner[..., : 2 * width]).sigmoid_()
+            reset, update = both.chunk(2, -1)
+            inner = inner[..., 2 * width :]
+            new = torch.addcmul(a[..., :width], reset, inner).tanh_()
+            x = self.states[count - 1] = torch.lerp(new, state, update)
+            tape.append((x, state, new, reset, update, inner))
+        _spread(x, center, [part.slot for part in self.group.parts], self.group.span)
+
+    def remember(self, memory: Float[Tensor, "batch memory"]) -> None:
+        """Leave the states after the last step."""
+        for states, places in zip(self.states, self.places, strict=True):
+            _spread(states, memory, places)
 
     def turn(self, by_columns: Tensor, by_memory: Float[Tensor, "batch memory"]) -> None:
-        """Prepare the way back: factors of all steps at once, gradients of the last states."""
-        modules = len(self.group.parts)
-        self.by_seen = rearrange(by_columns[..., self.group.read], BY_MODULE, module=modules)
-        self.gradients: list[Tensor] = []
-        self.factors: list[tuple[Tensor, ...]] = []
-        self.by_states: list[Tensor] = []
-        for _, act, states, weights in self._layers():
-            self.gradients.append(torch.empty_like(act) if weights else self.by_seen)
-            if states is None:
-                self.factors.append((1 - act.square(),))
-                continue
-            new, reset, update, inner = act.chunk(4, -1)
-            self.factors.append(
-                (
-                    (1 - update) * (1 - new.square()),
-                    inner * reset * (1 - reset),
-                    (states[:-1] - new) * update * (1 - update),
-                )
-            )
-        for _, places in self.kept():
-            self.by_states.append(torch.stack([by_memory[:, place] for place in places]))
+        """Make room for gradients on the way back; take those by the last states."""
+        modules, (time, batch, _) = len(self.group.parts), by_columns.shape
+        self.by_columns = by_columns[..., self.group.read]
+        self.gradients = [
+            by_slot(self.by_columns, modules)
+            if not weights
+            else by_columns.new_empty(modules, time, batch, (3 * len(weights) - 2) * layer.width)
+            for layer, weights in zip(self.group.layers, self.products, strict=True)
+        ]
+        self.by_states = [_gathered(by_memory, places) for places in self.places]
 
     def back(self, t: int, by_center: Float[Tensor, "batch center"]) -> None:
         """From gradients by the features of a step to those by what was read."""
-        by = torch.stack([by_center[:, part.slot] for part in self.group.parts])
-        state = len(self.by_states)
-        for k in reversed(range(len(self.acts))):
-            layer, weights = self.group.layers[k], self.products[k]
-            g = self.gradients[k][t]
-            if layer.gru:
-                state -= 1
-                width = layer.width
-                a, factors = self.acts[k][t], [factor[t] for factor in self.factors[k]]
-                by = by + self.by_states[state]
-                torch.mul(by, factors[0], out=g[..., :width])
-                torch.mul(g[..., :width], factors[1], out=g[..., width : 2 * width])
-                torch.mul(by, factors[2], out=g[..., 2 * width : 3 * width])
-                torch.mul(g[..., :width], a[..., width : 2 * width], out=g[..., 3 * width :])
-                carried = by * a[..., 2 * width : 3 * width]
-                accumulate(carried, g[..., width:], weights[1].mT)
-                self.by_states[state] = carried
+        by = _gathered(by_center, [part.slot for part in self.group.parts], self.group.span)
+        count = len(self.by_states)
+        for weights, tape, gradients in reversed(
+            list(zip(self.products, self.tapes, self.gradients, strict=True))
+        ):
+            g = gradients[:, t]
+            if len(weights) == 2:
+                count -= 1
+                by = by + self.by_states[count]
+                carried = _gates_backward(by, g, *tape[t][1:])
+                width = carried.shape[-1]
+                self.by_states[count] = plus(carried, g[..., width:], weights[1].mT)
                 g = g[..., : 3 * width]
             else:
-                torch.mul(by, self.factors[k][0][t], out=g)
+                torch.ops.aten.tanh_backward.grad_input(by, tape[t][0], grad_input=g)
             if weights:
                 by = (g.to(self.narrow) @ weights[0].mT).to(by.dtype)
-                if k == 0:
-                    self.by_seen[t] = by
+        if not self.group.composed:
+            by_slot(self.by_columns[t], len(by)).copy_(by)
 
     def forget(self, by_memory: Float[Tensor, "batch memory"]) -> None:
         """Leave the gradients by the states before the first step."""
-        for (_, places), by in zip(self.kept(), self.by_states, strict=True):
-            for place, part in zip(places, by, strict=True):
-                by_memory[:, place] = part
+        for by, places in zip(self.by_states, self.places, strict=True):
+            _spread(by, by_memory, places)
 
     def by_drives(self) -> Iterator[Tensor | None]:
         """Gradients by the task inputs' part of the first pre-activations."""
         for m, drive in enumerate(self.driven):
-            yield None if drive is None else self.gradients[0][:, m, :, : drive.shape[-1]]
+            yield None if drive is None else self.gradients[0][m, ..., : drive.shape[-1]]
 
     def by_weights(self) -> Iterator[Tensor]:
         """Gradients by the weights, in the order in which they were given."""
-        x = self.seen
-        for k, (layer, act, states, weights) in enumerate(self._layers()):
-            g, width = self.gradients[k], layer.width
-            if states is not None:
+        x = by_slot(self.columns, len(self.driven))
+        for weights, tape, g in zip(self.products, self.tapes, self.gradients, strict=True):
+            outputs = torch.stack([step[0] for step in tape], 1) if weights else x
+            if len(weights) == 2:
+                width = outputs.shape[-1]
+                states = torch.cat([tape[0][1][:, None], outputs[:, :-1]], 1)
                 yield over_time(x, g[..., : 3 * width], self.narrow)
-                yield over_time(states[:-1], g[..., width:], self.narrow)
-                x = states[1:]
-            else:
-                if weights:
-                    yield over_time(x, g, self.narrow)
-                x = act
-            yield g.sum((0, 2))[:, None]
-
-    def _layers(self) -> Iterator[tuple[Any, Tensor, Tensor | None, list[Tensor]]]:
-        return zip(self.group.layers, self.acts, self.states, self.products, strict=True)
+                yield over_time(states, g[..., width:], self.narrow)
+            elif weights:
+                yield over_time(x, g, self.narrow)
+            yield rearrange(g, FLAT).sum(1)[:, None]
+            x = outputs
 
 
-def accumulate(target: Tensor, x: Tensor, weight: Tensor) -> None:
-    """target += x W, for one matrix or a batch of them, in the precision of W."""
-    if weight.dtype == target.dtype:
-        (target.addmm_ if x.ndim == 2 else target.baddbmm_)(x, weight)
-    else:
-        target += x.to(weight.dtype) @ weight
+def by_slot(
+    rows: Float[Tensor, "*time batch slots"], modules: int
+) -> Float[Tensor, "module *time batch width"]:
+    """A view of equal slots that lie side by side."""
+    return rows.unflatten(-1, (modules, -1)).movedim(-2, 0)
+
+
+def plus(start: Tensor, x: Tensor, weight: Tensor) -> Float[Tensor, "module batch width"]:
+    """start + x W, for a batch of matrices, in the precision of W."""
+    if weight.dtype == start.dtype:
+        return torch.baddbmm(start, x, weight)
+    return start + x.to(weight.dtype) @ weight
+
+
+def _gathered(
+    rows: Float[Tensor, "batch _"], places: Sequence[slice], span: slice | None = None
+) -> Float[Tensor, "module batch width"]:
+    """Equal parts of rows, of every module; a view where they are a span."""
+    if span:
+        return by_slot(rows[:, span], len(places))
+    return torch.stack([rows[:, place] for place in places])
+
+
+def _spread(
+    parts: Float[Tensor, "module batch width"],
+    rows: Float[Tensor, "batch _"],
+    places: Sequence[slice],
+    span: slice | None = None,
+) -> None:
+    """The other way round."""
+    if span:
+        by_slot(rows[:, span], len(places)).copy_(parts)
+        return
+    for part, place in zip(parts, places, strict=True):
+        rows[:, place] = part
+
+
+def _gates_backward(
+    by: Float[Tensor, "module batch width"],
+    out: Float[Tensor, "module batch gates"],
+    state: Tensor,
+    new: Tensor,
+    reset: Tensor,
+    update: Tensor,
+    inner: Tensor,
+) -> Float[Tensor, "module batch width"]:
+    """Gradients by the four blocks of pre-activations, into ``out``; that by the state, so far."""
+    by_new, by_reset, by_update, by_inner = out.chunk(4, -1)
+    of_tanh, of_sigmoid = torch.ops.aten.tanh_backward, torch.ops.aten.sigmoid_backward
+    fresh = of_tanh(torch.addcmul(by, by, update, value=-1), new)
+    by_new.copy_(fresh)
+    of_sigmoid.grad_input(fresh * inner, reset, grad_input=by_reset)
+    of_sigmoid.grad_input((state - new).mul_(by), update, grad_input=by_update)
+    torch.mul(fresh, reset, out=by_inner)
+    return by * update
 
 
 def over_time(
-    x: Float[Tensor, "time module batch inputs"],
-    g: Float[Tensor, "time module batch width"],
+    x: Float[Tensor, "module time batch inputs"],
+    g: Float[Tensor, "module time batch width"],
     narrow: torch.dtype,
 ) -> Float[Tensor, "module inputs width"]:
     """Sums over time and batch of all products."""
-    pattern = "time module batch width -> module (time batch) width"
-    wide = rearrange(x.to(narrow), pattern).mT @ rearrange(g.to(narrow), pattern)
+    wide = rearrange(x.to(narrow), FLAT).mT @ rearrange(g.to(narrow), FLAT)
     return wide.to(x.dtype)
+
+
+def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:
+    """target += x W, in the precision of W."""
+    if weight.dtype == target.dtype:
+        target.addmm_(x, weight)
+    else:
+        target += x.to(weight.dtype) @ weight
 
 
 def _lanes(

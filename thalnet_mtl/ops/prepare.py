@@ -6,8 +6,10 @@ H units are four blocks: n, r, z, and n_h, the part of n that comes from the sta
 scales. The product with the input adds to the first three, that with the state to the last three.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,6 +46,14 @@ class Group:
     def composed(self) -> bool:
         """Whether the reading is multiplied with the dense layer behind it."""
         return self.parts[0].composed
+
+    @cached_property
+    def span(self) -> slice | None:
+        """All slots together, if they lie side by side."""
+        slots = [part.slot for part in self.parts]
+        beside = all(a.stop == b.start for a, b in itertools.pairwise(slots))
+        same = len({slot.stop - slot.start for slot in slots}) == 1
+        return slice(slots[0].start, slots[-1].stop) if beside and same else None
 
     @property
     def counts(self) -> list[int]:
