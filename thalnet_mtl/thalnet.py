@@ -209,7 +209,8 @@ class ThalNet(Body):
         names = self.output_modules if outputs is None else outputs
         self.width(names)
         places = {seat.name: seat.slot for seat in self.seats(active)}
-        return torch.cat([centers[..., places[name]] for name in names], dim=-1), state
+        found = [centers[..., places[name]] for name in names]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1), state
 
     def run(
         self, xs: Mapping[str, Tensor], state: State, *, active: Sequence[str] | None = None

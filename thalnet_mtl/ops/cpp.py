@@ -1,6 +1,6 @@
 """The sequence on a CPU in C++: one node for autograd, a slice of the batch for each thread.
 
-``kernel.cpp`` is compiled on first use, for the processor that it runs on, and kept in the user's
+``kernel/`` is compiled on first use, for the processor that it runs on, and kept in the user's
 cache. Where there is no compiler one line says so, and other levels do the work.
 """
 
@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from thalnet_mtl.ops.plan import once, parameters_of, parts, unusual
 from thalnet_mtl.ops.reference import Cell, weights_of
 
-SOURCE = Path(__file__).with_name("kernel.cpp")
+SOURCE = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 TYPES = {torch.float32: "float", torch.float64: "double"}
 # As in the kernel, and which parameters it gets.
@@ -40,6 +40,7 @@ READINGS: dict[str, tuple[int, Callable[[Any], list[Tensor | None]]]] = {
     ),
 }
 SLOTS = 6  # tensors of a reading, some of them absent; a layer has at most 4
+MOST_SHAPES = 64  # of calls that are remembered
 OUTPUTS = 5  # tensors behind those: centers, memory, activations, and two gradients
 
 Pointers = Sequence[Tensor | None]
@@ -75,6 +76,7 @@ class Layout:
     def __init__(self, cells: Sequence[Cell]):
         self.center, self.memory = cells[-1].slot.stop, cells[-1].keep.stop
         self.numbers = [len(cells)]
+        self.headers: dict[Any, Tensor] = {}
         for part in parts(cells):
             kind, _ = READINGS.get(part.reading, (0, None))
             self.numbers += [part.slot.start, part.slot.stop - part.slot.start, part.context]
@@ -86,10 +88,21 @@ class Layout:
         nothing = [None] * (2 + len(cells) * (1 + SLOTS) + layers * 4 + OUTPUTS)
         self.columns: int = kernel().forward_float(self.header(1, 1, 1, 1), _pointers(nothing))
 
-    def header(self, replicas: int, time: int, batch: int, saved: int) -> Any:
-        """All numbers of a call; activations of ``saved`` steps are kept."""
-        head = [replicas, torch.get_num_threads(), time, batch, self.center, self.memory, saved]
-        return (ctypes.c_int64 * (len(head) + len(self.numbers)))(*head, *self.numbers)
+    def header(
+        self, replicas: int, time: int, batch: int, saved: int, row: int = 0, step: int = 0
+    ) -> int:
+        """Where all numbers of a call lie.
+
+        Activations of ``saved`` steps are kept; ``row`` and ``step`` are strides of gradients by
+        the centers.
+        """
+        threads = torch.get_num_threads()
+        key = replicas, threads, time, batch, self.center, self.memory, saved, row, step
+        if key not in self.headers:
+            if len(self.headers) > MOST_SHAPES:
+                self.headers.clear()
+            self.headers[key] = torch.tensor([*key, *self.numbers])
+        return self.headers[key].data_ptr()
 
 
 def operands(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | None]:
@@ -147,18 +160,17 @@ class Node(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *operands, centers, activations = ctx.saved_tensors
         by_centers, by_last, _ = gradients
-        if by_centers is not None:
-            by_centers = by_centers.transpose(-3, -2).contiguous()
-        if by_last is not None:
-            by_last = by_last.contiguous()
-        operands = _contiguous(operands)
+        if by_centers is not None and (ctx.replicas or by_centers.stride(-1) != 1):
+            by_centers = by_centers.contiguous()
+        row, step = (0, 0) if by_centers is None else by_centers.stride()[-3:-1]
+        operands, (by_last,) = _contiguous(operands), _contiguous([by_last])
         needed = ctx.needs_input_grad[4:]
         found = [
             torch.empty_like(tensor) if tensor is not None and need else None
             for tensor, need in zip(operands, needed, strict=True)
         ]
         batch = centers.shape[-3]
-        numbers = ctx.layout.header(ctx.replicas or 1, ctx.time, batch, ctx.time)
+        numbers = ctx.layout.header(ctx.replicas or 1, ctx.time, batch, ctx.time, row, step)
         centers = centers.transpose(-3, -2)
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
         run(
@@ -197,7 +209,10 @@ def kernel() -> ctypes.CDLL:
     """The kernel, loaded."""
     library = ctypes.CDLL(str(build()))
     for kind in TYPES.values():
-        getattr(library, f"forward_{kind}").restype = ctypes.c_int64
+        for way, pointers in ("forward", 1), ("backward", 2):
+            function = getattr(library, f"{way}_{kind}")
+            function.argtypes = [ctypes.c_void_p] * (1 + pointers)
+            function.restype = ctypes.c_int64
     return library
 
 
@@ -226,7 +241,8 @@ def build() -> Path:
         raise OSError(f"there is no compiler '{wanted}'")
     command = [compiler, *FLAGS]
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # the processor's abilities
-    key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode() + target).hexdigest()[:16]
+    source = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
+    key = hashlib.sha256(source + repr(FLAGS).encode() + target).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "thalnet" / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{key}.so"
@@ -235,7 +251,7 @@ def build() -> Path:
             print("compiling a kernel for this processor, once …", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 part = Path(scratch) / library.name
-                _output([*command, str(SOURCE), "-o", str(part)])
+                _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(part)])
                 part.rename(library)
     return library
 

@@ -1,0 +1,73 @@
+// Some rows through all steps.
+#pragma once
+
+#include "net.h"
+
+template <class T>
+void Net<T>::forward(int from, int to) {
+    for (int t = 0; t < time; t++) {
+        T* a = act(t, from);
+        product<T>(to - from, read, center, {before(t, from), center, 1}, reading.right(), a,
+                   columns, BIAS, read_bias.data());
+        for (auto& module : modules) {
+            if (module.dynamic()) read_dynamically(module, t, from, to - from);
+            for (int l = 0; l < (int)module.layers.size(); l++)
+                if (module.layers[l].gru) gru(module, l, t, from, to);
+                else dense(module, l, t, from, to);
+        }
+    }
+    for (auto& module : modules)
+        for (auto& layer : module.layers)
+            if (layer.gru) {
+                const Rows h = output_of(module, layer, time - 1, from);
+                for (int r = from; r < to; r++)
+                    std::copy_n(h.data + (r - from) * h.row, layer.out,
+                                last + (long)r * memory + layer.keep);
+            }
+}
+
+template <class T>
+void Net<T>::dense(const Module<T>& module, int l, int t, int from, int to) {
+    const Layer<T>& layer = module.layers[l];
+    T* a = act(t, from) + layer.at;
+    if (!layer.composed) {
+        const Rows x = input_of(module, l, t, from);
+        product<T>(to - from, layer.out, layer.in, {x.data, x.row, 1}, layer.weight.right(), a,
+                   columns, BIAS, layer.bias.data());
+    }
+    if (layer.inputs)
+        product<T>(to - from, layer.out, layer.inputs, task(module, t, from),
+                   layer.task.right(), a, columns, ADD);
+    const Rows y = output_of(module, layer, t, from);
+    for (int r = 0; r < to - from; r++, a += columns) {
+        T* out = const_cast<T*>(y.data) + r * y.row;
+        each<T>(layer.out, [&](int i, int n) { put(out + i, tanh(get(a + i, n)), n); });
+    }
+}
+
+template <class T>
+void Net<T>::gru(const Module<T>& module, int l, int t, int from, int to) {
+    const Layer<T>& layer = module.layers[l];
+    const int rows = to - from, H = layer.out;
+    T* a = act(t, from) + layer.at;
+    for (int r = 0; r < rows; r++) std::copy_n(layer.bias.data(), 4 * H, a + (long)r * columns);
+    const Rows x = input_of(module, l, t, from), h = state_of(module, layer, t, from);
+    product<T>(rows, 3 * H, layer.in, {x.data, x.row, 1}, layer.weight.right(), a, columns,
+               ADD);
+    if (layer.inputs)
+        product<T>(rows, 3 * H, layer.inputs, task(module, t, from), layer.task.right(), a,
+                   columns, ADD);
+    product<T>(rows, 3 * H, H, {h.data, h.row, 1}, layer.state.right(), a + H, columns, ADD);
+    const Rows y = output_of(module, layer, t, from);
+    for (int r = 0; r < rows; r++, a += columns) {
+        const T* old = h.data + r * h.row;
+        T* out = const_cast<T*>(y.data) + r * y.row;
+        each<T>(H, [&](int i, int n) {
+            const Vec<T> reset = sigmoid(get(a + H + i, n));
+            const Vec<T> update = sigmoid(get(a + 2 * H + i, n));
+            const Vec<T> fresh = tanh(get(a + i, n) + reset * get(a + 3 * H + i, n));
+            put(a + i, fresh, n), put(a + H + i, reset, n), put(a + 2 * H + i, update, n);
+            put(out + i, fresh + update * (get(old + i, n) - fresh), n);
+        });
+    }
+}

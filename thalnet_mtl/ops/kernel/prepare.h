@@ -1,0 +1,109 @@
+// Norms, composition, panels: once a sequence.
+#pragma once
+
+#include "net.h"
+
+template <class T>
+void Net<T>::begin() {
+    rows.assign((long)read * center, T(0));
+    read_bias.assign(read, T(0));
+}
+
+template <class T>
+void Net<T>::prepare(Module<T>& module, bool backward) {
+    if (module.dynamic()) pack_dynamic(module);
+    else read_weights(module);
+    for (auto& layer : module.layers) pack(layer, backward);
+    if (module.composed)
+        std::copy_n(module.layers[0].b, module.layers[0].out, &read_bias[module.at]);
+}
+
+// After all modules.
+template <class T>
+void Net<T>::read_panels(bool backward) {
+    const T* r = rows.data();
+    const long c = center;
+    if (backward) reading_t.fill(read, center, [=](int k, int n) { return r[k * c + n]; });
+    else reading.fill(center, read, [=](int k, int n) { return r[n * c + k]; });
+}
+
+template <class T>
+T Net<T>::factor(const Module<T>& module, int row) const {  // of a row of the weights
+    if (module.kind == LINEAR) return T(1);
+    const bool whole = module.kind == NORM;
+    const T* from = module.weight + (whole ? 0 : (long)row * module.own);
+    double sum = 0;
+    for (long i = 0; i < (whole ? module.context : 1L) * module.own; i++)
+        sum += (double)from[i] * from[i];
+    return T(module.scale[whole ? 0 : row] / std::sqrt(sum));
+}
+
+template <class T>
+void Net<T>::read_weights(Module<T>& module) {
+    module.matrix.assign((long)module.context * center, T(0));
+    T f = 0;
+    for (int j = 0; j < module.context; j++) {
+        if (j == 0 || module.kind == NORM_ROWS) f = factor(module, j);
+        for (int k = 0; k < module.own; k++)
+            if (module.places[k] >= 0)
+                module.matrix[(long)j * center + module.places[k]] =
+                    module.weight[(long)j * module.own + k] * f;
+    }
+    T* to = &rows[(long)module.at * center];
+    if (!module.composed) {
+        std::copy(module.matrix.begin(), module.matrix.end(), to);
+        return;
+    }
+    const Layer<T>& layer = module.layers[0];
+    product<T>(layer.out, center, module.context, {layer.w, layer.in + layer.inputs, 1},
+               {module.matrix.data(), center}, to, center);
+}
+
+template <class T>
+void Net<T>::pack_dynamic(Module<T>& module) {
+    const T* w = module.weight;
+    const long F = module.features, own = module.own;
+    auto turned = [F](Panels<T>& panels, int width, const T* from) {
+        panels.fill(F, width, [=](int k, int n) { return from[n * F + k]; });
+    };
+    if (module.kind == GAUSSIAN) {
+        turned(module.mean, module.context, w);
+        turned(module.spread, module.context, module.more);
+        return;
+    }
+    module.logits.resize(module.context);
+    for (int j = 0; j < module.context; j++) turned(module.logits[j], own, w + j * own * F);
+}
+
+template <class T>
+void Net<T>::pack(Layer<T>& layer, bool backward) {
+    const T *w = layer.w, *u = layer.u;
+    const int all = layer.in + layer.inputs, in = layer.in, out = layer.out;
+    const int gates = layer.gates();
+    if (backward) {
+        auto row = [&](int k) { return (long)layer.natural(k) * all; };
+        if (!layer.composed)
+            layer.weight_t.fill(gates, in, [&](int k, int n) { return w[row(k) + n]; });
+        layer.task_t.fill(gates, layer.inputs,
+                          [&](int k, int n) { return w[row(k) + in + n]; });
+        if (layer.gru)
+            layer.state_t.fill(gates, out, [&](int k, int n) { return u[(long)k * out + n]; });
+        return;
+    }
+    auto row = [&](int n) { return (long)layer.natural(n) * all; };
+    if (!layer.composed)
+        layer.weight.fill(in, gates, [&](int k, int n) { return w[row(n) + k]; });
+    layer.task.fill(layer.inputs, gates, [&](int k, int n) { return w[row(n) + in + k]; });
+    if (!layer.gru) {
+        layer.bias.assign(layer.b, layer.b + out);
+        return;
+    }
+    layer.state.fill(out, gates, [&](int k, int n) { return u[(long)n * out + k]; });
+    layer.bias.resize(4 * out);
+    for (int j = 0; j < out; j++) {
+        layer.bias[j] = layer.b[2 * out + j];
+        layer.bias[out + j] = layer.b[j] + layer.d[j];
+        layer.bias[2 * out + j] = layer.b[out + j] + layer.d[out + j];
+        layer.bias[3 * out + j] = layer.d[2 * out + j];
+    }
+}

@@ -1,0 +1,152 @@
+// Vectors of a register, partly used ones, and functions of them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#ifdef __AVX512F__
+constexpr int BYTES = 64, ROWS = 12;  // of a register; of a tile, so that two vectors a row fit
+#elif defined(__AVX2__)
+constexpr int BYTES = 32, ROWS = 6;
+#else
+constexpr int BYTES = 16, ROWS = 6;
+#endif
+
+template <class T>
+struct Simd {
+    static constexpr int width = BYTES / sizeof(T);
+    typedef T vector __attribute__((vector_size(BYTES)));
+    typedef T loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+};
+template <class T>
+using Vec = typename Simd<T>::vector;
+template <class T>
+constexpr int W = Simd<T>::width;
+
+template <class T>
+inline Vec<T> load(const T* p) {
+    return *reinterpret_cast<const typename Simd<T>::loose*>(p);
+}
+template <class T>
+inline void store(T* p, Vec<T> x) {
+    *reinterpret_cast<typename Simd<T>::loose*>(p) = x;
+}
+template <class T>
+inline Vec<T> splat(T x) {
+    return x - Vec<T>{};
+}
+
+// The first n < width numbers, the others zero, and back.
+template <class T>
+inline Vec<T> load(const T* p, int n) {
+    alignas(BYTES) T whole[W<T>] = {};
+    for (int i = 0; i < n; i++) whole[i] = p[i];
+    return load(whole);
+}
+template <class T>
+inline void store(T* p, Vec<T> x, int n) {
+    for (int i = 0; i < n; i++) p[i] = x[i];
+}
+#ifdef __AVX512F__
+inline Vec<float> load(const float* p, int n) {
+    return (Vec<float>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+inline void store(float* p, Vec<float> x, int n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
+}
+#elif defined(__AVX2__)
+inline __m256i first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec<float> load(const float* p, int n) {
+    return (Vec<float>)_mm256_maskload_ps(p, first(n));
+}
+inline void store(float* p, Vec<float> x, int n) { _mm256_maskstore_ps(p, first(n), (__m256)x); }
+#endif
+
+// exp(x) - 1 = 2^k (exp(r) - 1) + 2^k - 1 with |r| <= ln 2 / 2; accurate near 0 as well.
+struct Power {
+    Vec<float> scale, minus_one;
+};
+inline Power power(Vec<float> x, float most) {
+    typedef int32_t Ints __attribute__((vector_size(BYTES)));
+    const Vec<float> magic = splat(12582912.0f), limit = splat(most);
+    x = x > limit ? limit : x;
+    x = x < -limit ? -limit : x;
+    Vec<float> shifted = x * 1.44269504f + magic, k = shifted - magic;
+    Vec<float> r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    Vec<float> p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r;
+    Vec<float> scale = (Vec<float>)(((Ints)shifted - (Ints)magic + 127) << 23);
+    return {scale, p};
+}
+inline Vec<float> tanh(Vec<float> x) {
+    Power e = power(x + x, 30.0f);
+    Vec<float> m = e.scale * e.minus_one + (e.scale - 1.0f);
+    return m / (m + 2.0f);
+}
+inline Vec<float> sigmoid(Vec<float> x) {
+    Power e = power(-x, 80.0f);
+    return 1.0f / (e.scale * e.minus_one + e.scale + 1.0f);
+}
+inline Vec<float> exp(Vec<float> x) {
+    Power e = power(x, 80.0f);
+    return e.scale * e.minus_one + e.scale;
+}
+// log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
+inline Vec<float> softplus(Vec<float> x) {
+    const Vec<float> y = exp(x < 0.0f ? x : -x), s = y / (y + 2.0f), q = s * s;
+    Vec<float> p = q * (1.0f / 13) + 1.0f / 11;
+    p = p * q + 1.0f / 9;
+    p = p * q + 1.0f / 7;
+    p = p * q + 1.0f / 5;
+    p = p * q + 1.0f / 3;
+    p = p * q + 1.0f;
+    return (x < 0.0f ? x * 0.0f : x) + 2.0f * s * p;
+}
+inline Vec<double> softplus(Vec<double> x) {
+    for (int i = 0; i < W<double>; i++)
+        x[i] = std::max(x[i], 0.0) + std::log1p(std::exp(-std::abs(x[i])));
+    return x;
+}
+inline Vec<double> tanh(Vec<double> x) {
+    for (int i = 0; i < W<double>; i++) x[i] = std::tanh(x[i]);
+    return x;
+}
+inline Vec<double> exp(Vec<double> x) {
+    for (int i = 0; i < W<double>; i++) x[i] = std::exp(x[i]);
+    return x;
+}
+inline Vec<double> sigmoid(Vec<double> x) { return 1.0 / (1.0 + exp(-x)); }
+
+// f(i, n) for every vector of `count` numbers: where it begins and how many of its places are used.
+template <class T, class F>
+inline void each(int count, F f) {
+    int i = 0;
+    for (; i + W<T> <= count; i += W<T>) f(i, W<T>);
+    if (i < count) f(i, count - i);
+}
+template <class T>
+inline T sum(Vec<T> x) {
+    T all = 0;
+    for (int i = 0; i < W<T>; i++) all += x[i];
+    return all;
+}
+template <class T>
+inline Vec<T> get(const T* p, int n) {
+    return n == W<T> ? load(p) : load(p, n);
+}
+template <class T>
+inline void put(T* p, Vec<T> x, int n) {
+    if (n == W<T>) store(p, x);
+    else store(p, x, n);
+}
