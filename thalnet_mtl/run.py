@@ -23,7 +23,8 @@ from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
 from thalnet_mtl.thalnet import ThalNet
 
-SMALL_NETWORK = 500_000  # parameters below which a second CPU thread costs more than it brings
+# Parameters below which a second CPU thread costs more than it brings, but for our own kernel.
+SMALL_NETWORK = 500_000
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
@@ -207,14 +208,13 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
-    small = build.parameters(network) < SMALL_NETWORK
-    torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
+    levels = {level(config, network, name) for name in tasks}
+    alone = build.parameters(network) < SMALL_NETWORK and levels != {"cpp"}
+    torch.set_num_threads(config.train.threads or (1 if alone else os.cpu_count() or 1))
     for task in tasks.values():
         if task.source:
             fetch(task.source)
         task.to(device)
-    for name in tasks:
-        level(config, network, name)  # raises if what is asked for cannot
     losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
     optimizer = optimizer_for(config, network, combined)
     run = Run(config, device, tasks, network, combined, optimizer, losses)
