@@ -33,10 +33,12 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adamw"])
 def test_every_optimizer_learns_the_toy_task(tmp_path, optimizer):
-    options = {"optimizer": optimizer, "steps": 300, "learning_rate": 0.03}
+    # At a constant rate the last steps are chaotic: rounding would decide.
+    options = {"optimizer": optimizer, "steps": 600, "learning_rate": 0.03, "schedule": "cosine"}
+    options["clip"] = 1.0
     result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path)
     scores = result["tasks"]["toy_rows"]
-    assert scores["test"]["accuracy"] > 0.8 > scores["untrained"]["accuracy"] + 0.2
+    assert scores["test"]["accuracy"] > 0.9 > scores["untrained"]["accuracy"] + 0.3
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
