@@ -51,24 +51,11 @@ class Body(nn.Module):
                 outputs follow those of the inputs; the state is the one before them, so that a
                 sequence in pieces is the same as a whole one.
         """
-        return self.paced(xs, state, sub_steps, extra_steps)
-
-    def paced(
-        self, xs: Inputs, state: Any, sub_steps: int, extra_steps: int, **options: Any
-    ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
-        """As ``forward``, with options that ``check``, ``initial`` and ``run`` understand."""
         check_pace(sub_steps, extra_steps, self.recurrent)
-        xs = self.check(xs, **options)
+        xs = self.check(xs)
         if state is None:
-            state = self.initial(xs, **options)
-        if sub_steps > 1:
-            xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
-        ys, state = self.run(xs, state, **options)
-        ys = ys[:, sub_steps - 1 :: sub_steps]
-        if extra_steps:
-            nothing = each(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
-            ys = torch.cat([ys, self.run(nothing, state, **options)[0]], dim=1)
-        return ys, state
+            state = self.initial(xs)
+        return paced(self.run, xs, state, sub_steps, extra_steps)
 
     def step(
         self, x: Inputs, state: Any, **options: Any
@@ -83,6 +70,24 @@ class Body(nn.Module):
         assert isinstance(xs, Tensor)
         check_sequence(xs, self.inputs)
         return xs
+
+
+def paced(
+    run: Callable[[Any, Any], tuple[Tensor, Any]],
+    xs: Inputs,
+    state: Any,
+    sub_steps: int,
+    extra_steps: int,
+) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
+    """What ``run`` makes of inputs at the pace that ``Body.forward`` describes."""
+    if sub_steps > 1:
+        xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
+    ys, state = run(xs, state)
+    ys = ys[:, sub_steps - 1 :: sub_steps]
+    if extra_steps:
+        nothing = each(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
+        ys = torch.cat([ys, run(nothing, state)[0]], dim=1)
+    return ys, state
 
 
 def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:

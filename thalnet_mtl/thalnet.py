@@ -5,13 +5,14 @@ Modules", NIPS 2017.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.body import Body, Inputs, check_sequence, usable
+from thalnet_mtl.body import Body, Inputs, check_pace, check_sequence, paced, usable
 from thalnet_mtl.cells import Cell, Seats, opened, seated
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.ops import LEVELS, chosen, explain
@@ -205,17 +206,24 @@ class ThalNet(Body):
             active: names of the modules that run, all by default. Others cost nothing, are not
                 part of the state, and their slots are read as zero.
         """
-        centers, state = self.paced(xs, state, sub_steps, extra_steps, active=active)
-        names = self.output_modules if outputs is None else outputs
-        self.width(names)
-        places = {seat.name: seat.slot for seat in self.seats(active)}
-        found = [centers[..., places[name]] for name in names]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=-1), state
+        check_pace(sub_steps, extra_steps)
+        xs = self.check(xs, active=active)
+        if state is None:
+            state = self.initial(xs, active=active)
+        run = partial(self.run, outputs=outputs, active=active)
+        return paced(run, xs, state, sub_steps, extra_steps)
 
     def run(
-        self, xs: Mapping[str, Tensor], state: State, *, active: Sequence[str] | None = None
-    ) -> tuple[Float[Tensor, "batch time center"], State]:
-        """The whole center after every step."""
+        self,
+        xs: Mapping[str, Tensor],
+        state: State,
+        *,
+        outputs: Sequence[str] | None = None,
+        active: Sequence[str] | None = None,
+    ) -> tuple[Float[Tensor, "batch time outputs"], State]:
+        """The features of some modules after every step."""
+        names = self.output_modules if outputs is None else outputs
+        self.width(names)  # raises if there is none of that name
         x, seats = next(iter(xs.values())), self.seats(active)
         for part, width in zip(state, (seats[-1].slot.stop, seats[-1].keep.stop), strict=True):
             if part.shape[0] != x.shape[0] or part.shape[1] != width:
@@ -224,8 +232,9 @@ class ThalNet(Body):
                     f"({x.shape[0]}, {width}) for this net and batch."
                 )
         level = LEVELS[chosen(self.ops, seats, state.center)]
-        centers, memory = level.sequence(seats, xs, *state)
-        return centers, State(centers[:, -1], memory)
+        places = {seat.name: seat.slot for seat in seats}
+        ys, *last = level.sequence(seats, xs, *state, [places[name] for name in names])
+        return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
         """By level of ``ops``, why it cannot run here, or None if it can; the fastest first."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.modules import Design
-from thalnet_mtl.ops.reference import Cell, advance, declines, weights_of
+from thalnet_mtl.ops.reference import Cell, Outcome, advance, at, declines, weights_of
 
 __all__ = ["declines", "sequence"]
 
@@ -69,7 +69,8 @@ def sequence(
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
-) -> tuple[Float[Tensor, "batch time center"], Float[Tensor, "batch memory"]]:
+    outputs: Sequence[slice],
+) -> Outcome:
     """As ``reference.sequence``."""
     groups = [Group(equal, xs, center.shape[1]) for equal in equal_cells(cells)]
     loose = [cell for cell in cells if not stack(cell)]
@@ -93,7 +94,7 @@ def sequence(
     for group, kept in zip(groups, stacked, strict=True):
         memories |= zip((cell.name for cell in group.cells), kept.unbind(0), strict=True)
     last = torch.cat([memories[cell.name] for cell in cells], dim=-1).to(memory.dtype)
-    return torch.stack(centers, dim=1), last
+    return torch.stack([at(center, outputs) for center in centers], dim=1), center, last
 
 
 def stack(cell: Cell) -> list[nn.Module]:

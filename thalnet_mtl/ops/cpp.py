@@ -12,38 +12,41 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.plan import once, parameters_of, parts, unusual
-from thalnet_mtl.ops.reference import Cell, weights_of
+from thalnet_mtl.ops.memory import empty
+from thalnet_mtl.ops.plan import once, parts, unusual
+from thalnet_mtl.ops.reference import Cell, Outcome, weights_of
 
 SOURCE = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 TYPES = {torch.float32: "float", torch.float64: "double"}
-# As in the kernel, and which parameters it gets.
-READINGS: dict[str, tuple[int, Callable[[Any], list[Tensor | None]]]] = {
-    "linear": (0, lambda of: [of.weight]),
-    "weight_norm": (1, lambda of: [of.weight, of.scale]),
-    "weight_norm_rows": (2, lambda of: [of.weight, of.scale]),
-    "fast_softmax": (3, lambda of: [of.weight, of.bias, None, None, of.gates()]),
+# As in the kernel, and the tensors that it gets: names of the reading's own, "" for none.
+READINGS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "linear": (0, ("weight",)),
+    "weight_norm": (1, ("weight", "scale")),
+    "weight_norm_rows": (2, ("weight", "scale")),
+    "fast_softmax": (3, ("weight", "bias", "", "", "gates")),
     "fast_gaussian": (
         4,
-        lambda of: [*of.mean.parameters(), *of.variance.parameters(), of.gates(), of.positions],
+        ("mean.weight", "mean.bias", "variance.weight", "variance.bias", "gates", "positions"),
     ),
 }
 SLOTS = 6  # tensors of a reading, some of them absent; a layer has at most 4
 MOST_SHAPES = 64  # of calls that are remembered
-OUTPUTS = 5  # tensors behind those: centers, memory, activations, and two gradients
+BEHIND = 6  # tensors behind those: centers, memory, activations, and three gradients
 
 Pointers = Sequence[Tensor | None]
+Source = str | tuple[nn.Module, str] | Callable[[], Tensor | None] | None  # a task input, or what
 
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
@@ -62,136 +65,145 @@ def sequence(
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
-) -> tuple[Float[Tensor, "batch time center"], Float[Tensor, "batch memory"]]:
+    outputs: Sequence[slice],
+) -> Outcome:
     """As ``reference.sequence``."""
-    time, keeps = next(iter(xs.values())).shape[1], torch.is_grad_enabled()
     layout = once(cells, Layout)
-    centers, last, _ = Node.apply(layout, 0, time, keeps, center, memory, *operands(cells, xs))
-    return centers, last
+    call = Call(
+        layout,
+        outputs=tuple((place.start, place.stop - place.start) for place in outputs),
+        time=next(iter(xs.values())).shape[1],
+        keeps=torch.is_grad_enabled(),
+    )
+    ys, center, memory, *_ = Node.apply(call, center, memory, *layout.operands(xs))
+    return ys, center, memory
 
 
 class Layout:
-    """The net in numbers, as the kernel takes it."""
+    """The net in numbers, as the kernel takes it, and where its tensors are."""
 
     def __init__(self, cells: Sequence[Cell]):
         self.center, self.memory = cells[-1].slot.stop, cells[-1].keep.stop
         self.numbers = [len(cells)]
         self.headers: dict[Any, Tensor] = {}
-        for part in parts(cells):
-            kind, _ = READINGS.get(part.reading, (0, None))
+        self.sources: list[Source] = []
+        for cell, part in zip(cells, parts(cells), strict=True):
+            kind, names = READINGS.get(part.reading, (0, ()))
             self.numbers += [part.slot.start, part.slot.stop - part.slot.start, part.context]
             self.numbers += [part.inputs, part.composed, kind, len(part.places), len(part.layers)]
-            for layer in part.layers:
-                self.numbers += [layer.gru, layer.width]
+            for shape in part.layers:
+                self.numbers += [shape.gru, shape.width]
             self.numbers += part.places
-        layers = sum(len(cell.design.stack) for cell in cells)
-        nothing = [None] * (2 + len(cells) * (1 + SLOTS) + layers * 4 + OUTPUTS)
-        self.columns: int = kernel().forward_float(self.header(1, 1, 1, 1), _pointers(nothing))
+            self.sources.append(cell.name if cell.inputs else None)
+            own = [_source(cell.reading, name) for name in names] or [partial(weights_of, cell)]
+            self.sources += [*own, *[None] * (SLOTS - len(own))]
+            for layer in cell.design.stack:
+                if isinstance(layer, nn.GRUCell):
+                    names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+                else:
+                    names = "weight", "", "bias", ""
+                self.sources += [_source(layer, name) for name in names]
+        nothing: list[Tensor | None] = [None] * (2 + len(self.sources) + BEHIND)
+        query = Call(self, (), time=1, keeps=False)
+        self.columns: int = kernel().forward_float(query.header(1, 1), _pointers(nothing))
 
-    def header(
-        self, replicas: int, time: int, batch: int, saved: int, row: int = 0, step: int = 0
-    ) -> int:
-        """Where all numbers of a call lie.
+    def operands(self, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """What the kernel reads, module by module, None where there is nothing."""
+        found: list[Tensor | None] = []
+        for source in self.sources:
+            if source is None:
+                found.append(None)
+            elif isinstance(source, tuple):
+                found.append(getattr(*source))
+            else:
+                found.append(xs[source] if isinstance(source, str) else source())
+        return found
+
+
+class Call(NamedTuple):
+    """What a call computes: ``replicas`` are nets of the same form that never meet.
+
+    With any of them all tensors have a leading axis.
+    """
+
+    layout: Layout
+    outputs: tuple[tuple[int, int], ...]  # slots: from, width
+    time: int
+    keeps: bool  # activations, for a backward
+    replicas: int = 0
+
+    def header(self, batch: int, saved: int, row: int = 0, step: int = 0) -> int:
+        """Where all numbers lie.
 
         Activations of ``saved`` steps are kept; ``row`` and ``step`` are strides of gradients by
-        the centers.
+        the outputs.
         """
-        threads = torch.get_num_threads()
-        key = replicas, threads, time, batch, self.center, self.memory, saved, row, step
-        if key not in self.headers:
-            if len(self.headers) > MOST_SHAPES:
-                self.headers.clear()
-            self.headers[key] = torch.tensor([*key, *self.numbers])
-        return self.headers[key].data_ptr()
-
-
-def operands(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | None]:
-    """What the kernel reads, module by module, None where there is nothing."""
-    tensors: list[Tensor | None] = []
-    for cell, part in zip(cells, once(cells, parts), strict=True):
-        tensors.append(xs[cell.name] if cell.inputs else None)
-        given = part.reading == "given"
-        of = [weights_of(cell)] if given else READINGS[part.reading][1](cell.reading)
-        tensors += [*of, *[None] * (SLOTS - len(of))]
-        for layer in cell.design.stack:
-            match parameters_of(layer):
-                case [weight, bias]:
-                    tensors += [weight, None, bias, None]
-                case weights:
-                    tensors += weights
-    return tensors
+        layout, threads = self.layout, torch.get_num_threads()
+        slots = tuple(chain.from_iterable(self.outputs))
+        key = self.replicas or 1, threads, self.time, batch, layout.center, layout.memory
+        key = (*key, saved, row, step, len(self.outputs), *slots)
+        if key not in layout.headers:
+            if len(layout.headers) > MOST_SHAPES:
+                layout.headers.clear()
+            layout.headers[key] = torch.tensor([*key, *layout.numbers])
+        return layout.headers[key].data_ptr()
 
 
 class Node(torch.autograd.Function):
-    """The sequence, and its derivatives.
-
-    All tensors have a leading axis if there are ``replicas``, nets of the same form that never
-    meet; with 0 they have none.
-    """
+    """The sequence, and its derivatives."""
 
     @staticmethod
-    def forward(
-        layout: Layout, replicas: int, time: int, keeps: bool, *operands: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Centers, the last memory, and what the backward needs if it ``keeps`` it."""
+    def forward(call: Call, *operands: Tensor | None) -> tuple[Tensor, ...]:
+        """Outputs, the last center, the last memory, and what the backward needs."""
         center, memory, *_ = operands
         assert center is not None and memory is not None
-        lead, batch = center.shape[:-2], center.shape[-2]
-        saved = time if keeps else min(time, 2)
-        centers = center.new_empty(*lead, time, batch, layout.center)
+        lead, batch, time = center.shape[:-2], center.shape[-2], call.time
+        saved = time if call.keeps else min(time, 2)
+        centers = center.new_empty(*lead, time, batch, call.layout.center)
         last = torch.empty_like(memory, memory_format=torch.contiguous_format)
-        activations = center.new_empty(*lead, saved, batch, layout.columns)
-        numbers = layout.header(replicas or 1, time, batch, saved)
+        activations = empty([*lead, saved, batch, call.layout.columns], center)
         run = getattr(kernel(), f"forward_{TYPES[center.dtype]}")
-        tensors = [*_contiguous(operands), centers, last, activations, None, None]
-        run(numbers, _pointers(tensors))
-        return centers.transpose(-3, -2), last, activations
+        tensors = [*_contiguous(operands), centers, last, activations, None, None, None]
+        run(call.header(batch, saved), _pointers(tensors))
+        slots = [centers.narrow(-1, *slot) for slot in call.outputs]
+        ys = torch.cat([slot.transpose(-3, -2) for slot in slots], -1)
+        return ys, centers.select(-3, time - 1).clone(), last, centers, activations
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.layout, ctx.replicas, ctx.time, _, *operands = inputs
-        centers, _, activations = output
+        ctx.call, *operands = inputs
+        _, _, _, centers, activations = output
         ctx.save_for_backward(*operands, centers, activations)
-        ctx.mark_non_differentiable(activations)
+        ctx.mark_non_differentiable(centers, activations)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *operands, centers, activations = ctx.saved_tensors
-        by_centers, by_last, _ = gradients
-        if by_centers is not None and (ctx.replicas or by_centers.stride(-1) != 1):
-            by_centers = by_centers.contiguous()
-        row, step = (0, 0) if by_centers is None else by_centers.stride()[-3:-1]
-        operands, (by_last,) = _contiguous(operands), _contiguous([by_last])
-        needed = ctx.needs_input_grad[4:]
+        by_outputs, *others = gradients[:3]
+        if by_outputs is not None and (ctx.call.replicas or by_outputs.stride(-1) != 1):
+            by_outputs = by_outputs.contiguous()
+        row, step = (0, 0) if by_outputs is None else by_outputs.stride()[-3:-1]
+        operands, by_last = _contiguous(operands), _contiguous(others)
         found = [
             torch.empty_like(tensor) if tensor is not None and need else None
-            for tensor, need in zip(operands, needed, strict=True)
+            for tensor, need in zip(operands, ctx.needs_input_grad[1:], strict=True)
         ]
-        batch = centers.shape[-3]
-        numbers = ctx.layout.header(ctx.replicas or 1, ctx.time, batch, ctx.time, row, step)
-        centers = centers.transpose(-3, -2)
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
         run(
-            numbers,
-            _pointers([*operands, centers, None, activations, by_centers, by_last]),
-            _pointers([*found, *[None] * OUTPUTS]),
+            ctx.call.header(centers.shape[-2], ctx.call.time, row, step),
+            _pointers([*operands, centers, None, activations, by_outputs, *by_last]),
+            _pointers([*found, *[None] * BEHIND]),
         )
-        return None, None, None, None, *found
+        return None, *found
 
     @staticmethod
     def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
-        layout: Layout,
-        replicas: int,
-        time: int,
-        keeps: bool,
-        *operands: Tensor | None,
+        info: Any, in_dims: tuple[int | None, ...], call: Call, *operands: Tensor | None
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """Nets beside each other, as ``torch.vmap`` puts them."""
-        if replicas:
+        if call.replicas:
             raise NotImplementedError("replicas of replicas")
         stacked = [
             tensor
@@ -199,9 +211,10 @@ class Node(torch.autograd.Function):
             else tensor.movedim(dim, 0)
             if dim is not None
             else tensor.expand(info.batch_size, *tensor.shape)
-            for tensor, dim in zip(operands, in_dims[4:], strict=True)
+            for tensor, dim in zip(operands, in_dims[1:], strict=True)
         ]
-        return Node.apply(layout, info.batch_size, time, keeps, *stacked), (0, 0, 0)
+        outcome = Node.apply(call._replace(replicas=info.batch_size), *stacked)
+        return outcome, (0,) * len(outcome)
 
 
 @cache
@@ -258,6 +271,15 @@ def build() -> Path:
 
 def _output(command: Sequence[str]) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def _source(owner: nn.Module, name: str) -> Source:
+    """Where a tensor is found, or what computes it."""
+    if not name:
+        return None
+    *path, name = name.split(".")
+    owner = owner.get_submodule(".".join(path))
+    return getattr(owner, name) if name == "gates" else (owner, name)
 
 
 def _contiguous(tensors: Pointers) -> list[Tensor | None]:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.plan import once, unusual
 from thalnet_mtl.ops.prepare import Group, drives, groups, prepare
-from thalnet_mtl.ops.reference import Cell
+from thalnet_mtl.ops.reference import Cell, Outcome
 
 FLAT = "module time batch width -> module (time batch) width"
 
@@ -38,7 +38,8 @@ def sequence(
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
-) -> tuple[Float[Tensor, "batch time center"], Float[Tensor, "batch memory"]]:
+    outputs: Sequence[slice],
+) -> Outcome:
     """As ``reference.sequence``."""
     of, device = once(cells, groups), center.device.type
     narrow = center.dtype
@@ -48,7 +49,9 @@ def sequence(
     with torch.autocast(device, enabled=False):
         read, weights = prepare(cells)
         driven = drives(cells, xs)
-        return Node.apply(of, time, narrow, center, memory, read, *driven, *weights)
+        centers, last = Node.apply(of, time, narrow, center, memory, read, *driven, *weights)
+    ys = torch.cat([centers[..., place] for place in outputs], dim=-1)
+    return ys, centers[:, -1], last
 
 
 class Node(torch.autograd.Function):

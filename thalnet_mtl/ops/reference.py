@@ -21,6 +21,12 @@ from torch import Tensor
 from thalnet_mtl.modules import Design
 from thalnet_mtl.readings import Reading
 
+Outcome = tuple[
+    Float[Tensor, "batch time outputs"],
+    Float[Tensor, "batch center"],
+    Float[Tensor, "batch memory"],
+]
+
 
 @runtime_checkable
 class Cell(Protocol):
@@ -42,11 +48,9 @@ def sequence(
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
-) -> tuple[
-    Float[Tensor, "batch time center"],
-    Float[Tensor, "batch memory"],
-]:
-    """The centers Φ_1 … Φ_T and the last memory, from task inputs by module name."""
+    outputs: Sequence[slice],
+) -> Outcome:
+    """Some slots of the centers Φ_1 … Φ_T, Φ_T and the last memory, from inputs by module name."""
     static = [None if cell.reading.dynamic else weights_of(cell) for cell in cells]
     time = next(iter(xs.values())).shape[1]
     centers = []
@@ -61,7 +65,12 @@ def sequence(
         center = torch.cat(features, dim=-1).to(center.dtype)
         memory = torch.cat(memories, dim=-1).to(memory.dtype)
         centers.append(center)
-    return torch.stack(centers, dim=1), memory
+    return torch.stack([at(center, outputs) for center in centers], dim=1), center, memory
+
+
+def at(center: Float[Tensor, "batch center"], places: Sequence[slice]) -> Tensor:
+    """Some slots of a center."""
+    return torch.cat([center[:, place] for place in places], dim=-1)
 
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:

@@ -4,28 +4,31 @@
 #include "net.h"
 
 template <class T>
-void Net<T>::backward(int from, int to, std::vector<T>& sums) const {
+void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
     const int rows = to - from, steps = std::clamp(FLUSH / rows, 1, time);
-    std::vector<T> g((long)steps * rows * columns), dc((long)rows * center);
-    std::vector<T> dm((long)rows * memory), carry;
+    Buffer<T> g((long)steps * rows * columns), dc((long)rows * center);
+    Buffer<T> dm((long)rows * memory), carry;
     int widest = 1;
     for (auto& module : modules)
         for (auto& layer : module.layers) widest = std::max({widest, layer.in, layer.out});
-    std::vector<T> d((long)rows * widest), up((long)rows * widest), more;
+    Buffer<T> d((long)rows * widest), up((long)rows * widest), more;
+    if (by_center) std::copy_n(by_center + (long)from * center, (long)rows * center, dc.data());
     for (int r = 0; r < rows; r++)
         if (dlast) std::copy_n(dlast + (long)(from + r) * memory, memory, &dm[(long)r * memory]);
     for (int end = time; end > 0;) {
         const int begin = std::max(0, end - steps);
         for (int t = end - 1; t >= begin; t--) {
             T* gt = g.data() + (long)(t - begin) * rows * columns;
-            if (dcenters)
-                for (int r = 0; r < rows; r++) {
-                    const T* more = dcenters + t * by_step + (from + r) * by_row;
-                    T* sum = &dc[(long)r * center];
-                    each<T>(center, [&](int i, int n) {
+            for (int r = 0; r < rows && by_outputs; r++) {
+                const T* more = by_outputs + t * by_step + (from + r) * by_row;
+                for (const int64_t* slot = outputs; slot < outputs_end; slot += 2) {
+                    T* sum = &dc[(long)r * center + slot[0]];
+                    each<T>(slot[1], [&](int i, int n) {
                         put(sum + i, get(sum + i, n) + get(more + i, n), n);
                     });
+                    more += slot[1];
                 }
+            }
             if (dynamic) more.assign((long)rows * center, T(0));
             for (auto& module : modules) {
                 back(module, t, from, rows, gt, dc, dm, d, up);
@@ -48,8 +51,8 @@ void Net<T>::backward(int from, int to, std::vector<T>& sums) const {
 }
 
 template <class T>
-void Net<T>::back(const Module<T>& module, int t, int from, int rows, T* g, const std::vector<T>& dc,
-          std::vector<T>& dm, std::vector<T>& d, std::vector<T>& up) const {
+void Net<T>::back(const Module<T>& module, int t, int from, int rows, T* g, const Buffer<T>& dc,
+          Buffer<T>& dm, Buffer<T>& d, Buffer<T>& up) const {
     const T* dy = dc.data() + module.slot;  // by the output of a layer
     long dy_row = center;
     for (int l = (int)module.layers.size() - 1; l >= 0; l--) {
@@ -84,7 +87,7 @@ void Net<T>::back(const Module<T>& module, int t, int from, int rows, T* g, cons
 
 template <class T>
 void Net<T>::gates(const Module<T>& module, const Layer<T>& layer, int t, int from, int rows, T* g,
-           const T* dy, long dy_row, std::vector<T>& dm) const {
+           const T* dy, long dy_row, Buffer<T>& dm) const {
     const int H = layer.out;
     const Rows h = state_of(module, layer, t, from);
     T* dh = dm.data() + layer.keep;

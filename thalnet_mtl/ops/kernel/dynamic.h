@@ -45,7 +45,7 @@ template <class T>
 void Net<T>::read_dynamically(const Module<T>& module, int t, int from, int rows) {
     const int own = module.own, c = module.context;
     T* a = act(t, from);
-    std::vector<T> see((long)rows * own), weights;
+    Buffer<T> see((long)rows * own), weights;
     for (int r = 0; r < rows; r++) seen(module, before(t, from + r), &see[(long)r * own]);
     if (module.kind == SOFTMAX) {
         weights.resize((long)rows * own);
@@ -89,11 +89,11 @@ void Net<T>::read_dynamically(const Module<T>& module, int t, int from, int rows
 
 template <class T>
 void Net<T>::back_dynamic(const Module<T>& module, int t, int from, int rows, T* g,
-                  std::vector<T>& more, std::vector<T>& sums) const {
+                  Buffer<T>& more, Buffer<T>& sums) const {
     const int own = module.own, c = module.context, F = module.features;
     const long size = (long)rows * own;
     const Rows phi{before(t, from) + module.slot, center, 0};
-    std::vector<T> see(size), by_seen(size), by_features((long)rows * F), p(size);
+    Buffer<T> see(size), by_seen(size), by_features((long)rows * F), p(size);
     for (int r = 0; r < rows; r++) seen(module, before(t, from + r), &see[(long)r * own]);
     T* by_gates = learns ? &sums[module.private_gates] : nullptr;
     for (int j = 0; j < c; j++) {

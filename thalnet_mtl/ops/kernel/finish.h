@@ -13,7 +13,7 @@ void Net<T>::finish(Module<T>& module, T* sums) {
         T* w = sums + layer.private_w;
         if (layer.composed) {  // d(W R) R^T
             const T* by = sums + (long)module.at * center;
-            std::vector<T> turned((long)center * module.context);
+            Buffer<T> turned((long)center * module.context);
             for (int j = 0; j < module.context; j++)
                 for (int k = 0; k < center; k++)
                     turned[(long)k * module.context + j] = module.matrix[(long)j * center + k];
@@ -47,7 +47,7 @@ void Net<T>::finish(Module<T>& module, T* sums) {
 template <class T>
 void Net<T>::finish_reading(Module<T>& module, const T* sums) {
     const T* by = sums + (long)module.at * center;
-    std::vector<T> composed;
+    Buffer<T> composed;
     if (module.composed) {  // W^T d(W R)
         const Layer<T>& layer = module.layers[0];
         composed.resize((long)module.context * center);

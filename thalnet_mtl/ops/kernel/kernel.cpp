@@ -47,7 +47,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
     parallel(replicas, threads, [&](int k) { nets[k].read_panels(backward); });
 
     const int slices = std::clamp(threads / replicas, 1, std::max(1, batch / LEAST));
-    std::vector<std::vector<T>> sums(replicas * slices);
+    std::vector<Buffer<T>> sums(replicas * slices);
     parallel(replicas * slices, threads, [&](int job) {
         Net<T>& net = nets[job / slices];
         const int slice = job % slices;
@@ -64,7 +64,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
 
     const long kept = nets[0].kept;
     parallel(replicas * slices, threads, [&](int job) {  // each a part of all sums
-        std::vector<T>* of = &sums[job / slices * slices];
+        Buffer<T>* of = &sums[job / slices * slices];
         const int part = job % slices;
         for (int s = 1; s < slices; s++)
             for (long i = kept * part / slices; i < kept * (part + 1) / slices; i++)

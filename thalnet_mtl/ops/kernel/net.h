@@ -18,7 +18,7 @@ struct Layer {
     const T *w, *u, *b, *d;  // (gates, in + inputs), (gates, out), biases; as in torch
     T *dw, *du, *db, *dd;
     long private_w, private_u;  // where a thread sums their gradients
-    std::vector<T> bias;
+    Buffer<T> bias;
     Panels<T> weight, state, task, weight_t, state_t, task_t;
 
     int gates() const { return gru ? 3 * out : out; }
@@ -37,7 +37,7 @@ struct Module {
     const T *x, *weight, *scale, *more, *most, *gates, *positions;
     T *dx, *dweight, *dscale, *dmore, *dmost, *dgates;
     std::vector<Layer<T>> layers;
-    std::vector<T> matrix;  // R over the center, of a static reading
+    Buffer<T> matrix;  // R over the center, of a static reading
     std::vector<Panels<T>> logits;  // of a softmax, for each of its rows
     Panels<T> mean, spread;         // of a Gaussian
     long private_weight, private_bias, private_gates;  // where a thread sums their gradients
@@ -60,15 +60,16 @@ template <class T>
 struct Net {
     int replica, time, batch, center, memory, saved;
     int read = 0, columns = 0;  // columns of the static readings; of all activations
-    long by_row, by_step;       // between gradients by centers
+    long by_row, by_step;       // between gradients by outputs
     long kept = 0;              // numbers that a thread sums: gradients by weights
     bool learns = false, dynamic = false;
     const T *center0, *memory0;
     T *centers, *last, *acts;
-    const T *dcenters, *dlast;
+    const int64_t *outputs, *outputs_end;  // slots that were returned: from, width
+    const T *by_outputs, *by_center, *dlast;
     T *dcenter0, *dmemory0;
     std::vector<Module<T>> modules;
-    std::vector<T> rows, read_bias;  // (read, center): all that is read, composed or not
+    Buffer<T> rows, read_bias;  // (read, center): all that is read, composed or not
     Panels<T> reading, reading_t;
 
     // `pointers` are of tensors with a leading axis of replicas.
@@ -86,6 +87,10 @@ struct Net {
         replica = which;
         time = c.number(), batch = c.number(), center = c.number(), memory = c.number();
         saved = c.number(), by_row = c.number(), by_step = c.number();
+        const int some = c.number();
+        outputs = c.numbers;
+        c.numbers += 2 * some;
+        outputs_end = c.numbers;
         const int count = c.number();
         T* unused;
         center0 = next(c, (long)batch * center, &dcenter0);
@@ -139,18 +144,21 @@ struct Net {
         last = const_cast<T*>(next(c, (long)batch * memory, &unused));
         lay_out();
         acts = const_cast<T*>(next(c, (long)saved * batch * columns, &unused));
-        dcenters = next(c, batch * by_row, &unused);
+        by_outputs = next(c, batch * by_row, &unused);
+        by_center = next(c, (long)batch * center, &unused);
         dlast = next(c, (long)batch * memory, &unused);
     }
+
+    static long even(long count) { return (count + 15) / 16 * 16; }  // whole cache lines
 
     void lay_out() {
         for (auto& module : modules)
             if (!module.dynamic()) module.at = read, read += module.width();
-        columns = (read + 15) / 16 * 16;
-        kept = (long)read * center;
+        columns = even(read);
+        kept = even((long)read * center);
         auto take = [&](int width) {
             const int at = columns;
-            columns += (width + 15) / 16 * 16;
+            columns += even(width);
             return at;
         };
         for (auto& module : modules) {
@@ -159,16 +167,16 @@ struct Net {
                 const bool softmax = module.kind == SOFTMAX;
                 module.at = take(module.context * (softmax ? 1 : 3));
                 module.private_weight = kept;
-                kept += softmax ? size * features : 2 * module.context * features;
-                module.private_bias = kept, kept += softmax ? size : 0;
-                module.private_gates = kept, kept += own;
+                kept += even(softmax ? size * features : 2 * module.context * features);
+                module.private_bias = kept, kept += softmax ? even(size) : 0;
+                module.private_gates = kept, kept += even(own);
             }
             for (auto& layer : module.layers) {
                 layer.at = layer.composed ? module.at
                                           : take(!layer.gru ? layer.out
                                                             : layer.out * (layer.last ? 4 : 5));
-                layer.private_w = kept, kept += (long)layer.gates() * (layer.in + layer.inputs);
-                layer.private_u = kept, kept += layer.gru ? (long)layer.gates() * layer.out : 0;
+                layer.private_w = kept, kept += even((long)layer.gates() * (layer.in + layer.inputs));
+                layer.private_u = kept, kept += layer.gru ? even((long)layer.gates() * layer.out) : 0;
             }
         }
         kept += columns;  // sums of all gradients, for the biases
@@ -217,13 +225,13 @@ struct Net {
     void read_dynamically(const Module<T>& module, int t, int from, int rows);
     void dense(const Module<T>& module, int l, int t, int from, int to);
     void gru(const Module<T>& module, int l, int t, int from, int to);
-    void backward(int from, int to, std::vector<T>& sums) const;
-    void back(const Module<T>& module, int t, int from, int rows, T* g, const std::vector<T>& dc,
-              std::vector<T>& dm, std::vector<T>& d, std::vector<T>& up) const;
+    void backward(int from, int to, Buffer<T>& sums) const;
+    void back(const Module<T>& module, int t, int from, int rows, T* g, const Buffer<T>& dc,
+              Buffer<T>& dm, Buffer<T>& d, Buffer<T>& up) const;
     void back_dynamic(const Module<T>& module, int t, int from, int rows, T* g,
-                      std::vector<T>& more, std::vector<T>& sums) const;
+                      Buffer<T>& more, Buffer<T>& sums) const;
     void gates(const Module<T>& module, const Layer<T>& layer, int t, int from, int rows, T* g,
-               const T* dy, long dy_row, std::vector<T>& dm) const;
+               const T* dy, long dy_row, Buffer<T>& dm) const;
     void flush(int begin, int end, int from, int rows, const T* g, T* sums) const;
     void finish(Module<T>& module, T* sums);
     void finish_reading(Module<T>& module, const T* sums);

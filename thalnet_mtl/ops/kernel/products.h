@@ -91,7 +91,7 @@ void product(int M, int N, int K, Left<T> a, Right<T> b, T* c, long ldc, Begin b
 template <class T>
 struct Panels {
     int K = 0, N = 0;
-    std::vector<T> data;
+    Buffer<T> data;
 
     template <class F>
     void fill(int k_count, int n_count, F at) {
