@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.config import UserError, unknown
-from thalnet_mtl.ops import batched, cpp, fused, reference
+from thalnet_mtl.ops import batched, cpp, fused, reference, triton
 from thalnet_mtl.ops.reference import Cell
 
 # The fastest first.
 LEVELS: dict[str, ModuleType] = {
+    "triton": triton,
     "cpp": cpp,
     "fused": fused,
     "batched": batched,

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.plan import once, unusual
-from thalnet_mtl.ops.prepare import Group, drives, groups, prepare
+from thalnet_mtl.ops.prepare import FLAT, Group, drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome
-
-FLAT = "module time batch width -> module (time batch) width"
 
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
@@ -301,16 +299,6 @@ def _gates_backward(
     of_sigmoid.grad_input((state - new).mul_(by), update, grad_input=by_update)
     torch.mul(fresh, reset, out=by_inner)
     return by * update
-
-
-def over_time(
-    x: Float[Tensor, "module time batch inputs"],
-    g: Float[Tensor, "module time batch width"],
-    narrow: torch.dtype,
-) -> Float[Tensor, "module inputs width"]:
-    """Sums over time and batch of all products."""
-    wide = rearrange(x.to(narrow), FLAT).mT @ rearrange(g.to(narrow), FLAT)
-    return wide.to(x.dtype)
 
 
 def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:

@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.plan import Layer, Part, once, parameters_of, parts
 from thalnet_mtl.ops.reference import Cell, weights_of
+
+FLAT = "module time batch width -> module (time batch) width"
 
 
 @dataclass(eq=False)
@@ -187,6 +190,16 @@ class Prepare(torch.autograd.Function):
             else nn.functional.pad(gradient, (0, shape[1] - gradient.shape[1]))
             for gradient, shape in zip(found, ctx.shapes, strict=True)
         )
+
+
+def over_time(
+    x: Float[Tensor, "module time batch inputs"],
+    g: Float[Tensor, "module time batch width"],
+    narrow: torch.dtype,
+) -> Float[Tensor, "module inputs width"]:
+    """Sums over time and batch of all products."""
+    wide = rearrange(x.to(narrow), FLAT).mT @ rearrange(g.to(narrow), FLAT)
+    return wide.to(x.dtype)
 
 
 def _parameters(of: Sequence[Group], cells: Sequence[Cell]) -> list[Tensor]:
