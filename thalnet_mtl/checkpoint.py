@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from thalnet_mtl import config as configs
 from thalnet_mtl.build import parameters, restore
@@ -20,8 +21,14 @@ from thalnet_mtl.network import Network
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Save tensors and plain values."""
+    """Save tensors and plain values; of a tensor that is part of another, that part alone."""
+    content = tree_map_only(torch.Tensor, _alone, content)
     write_atomically(path, lambda part: torch.save(content, part))
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.detach().clone()
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,33 +56,35 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def train(options: argparse.Namespace) -> int:
     """Train as configured, show the results and write the report."""
     runs = configs.load(options.config, options.flags)
-    out = options.out or Path("runs") / run_name(options.config, options.flags)
+    name = configs.run_name(options.config, options.flags)
+    if options.seeds or options.stacked:
+        runs, name = configs.seeded(runs, options.seeds, options.flags), f"{name}-seeds"
+    out = options.out or Path("runs") / name
+    from thalnet_mtl.stacked import train_stacked
     from thalnet_mtl.tracking import Screen
     from thalnet_mtl.train import Interrupted, train
 
     screen = Screen()
-    folders = [out / name if name else out for name in runs]
-    for folder, config in zip(folders, runs.values(), strict=True):
+    folders = {out / name if name else out: config for name, config in runs.items()}
+    count = len(options.seeds) if options.stacked else 1  # of runs at a time
+    pairs = iter(folders.items())
+    while job := dict(islice(pairs, count)):
+        folder, config = next(iter(job.items()))
         if len(runs) > 1:
-            screen.line(f"{folder.name}: {config.model.body} on {', '.join(config.named_tasks)}")
+            names = ", ".join(folder.name for folder in job)
+            screen.line(f"{names}: {config.model.body} on {', '.join(config.named_tasks)}")
         try:
-            train(config, folder, screen)
+            if options.stacked:
+                train_stacked(job, screen)
+            else:
+                train(config, folder, screen)
         except (Interrupted, KeyboardInterrupt) as stop:
             what = str(stop) or "interrupted; the last checkpoint is kept"
             again = shlex.join(["thalnet", *options.command])
             raise RunError(f"{what}. To go on: {again}") from None
-    _show(folders)
-    _write_report(folders, out / "report.html")
+    _show(list(folders))
+    _write_report(list(folders), out / "report.html")
     return 0
-
-
-def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
-    """The default run directory: the same command finds its run again, another does not."""
-    stems = [Path(name).with_suffix("").as_posix() for name in names]
-    if Path(names[0]).name == "config.yaml":
-        stems[0] = Path(names[0]).parent.name + "-again"
-    changes = [f"{key}={value}" for key, value in flags.items()]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -210,6 +213,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
     made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
+    made.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="N", help="a run for each"
+    )
+    made.add_argument("--stacked", action="store_true", help="all seeds in one step, side by side")
     made = verb(evaluate)
     made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--task", metavar="NAME", help="one of the run's tasks; else all")

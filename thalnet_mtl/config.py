@@ -10,7 +10,7 @@ while they train.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,34 @@ def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[s
             nested = {part: nested}
         configs = {run: overlay(c, nested, f"--{key}") for run, c in configs.items()}
     return configs
+
+
+def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
+    """The default run directory: the same command finds its run again, another does not."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if Path(names[0]).name == "config.yaml":
+        stems[0] = Path(names[0]).parent.name + "-again"
+    changes = [f"{key}={value}" for key, value in flags.items()]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
+
+
+def seeded(
+    configs: Mapping[str, Config], seeds: Sequence[int], flags: Mapping[str, str]
+) -> dict[str, Config]:
+    """Every run once for each seed, ``seed0`` or ``NAME-seed0``."""
+    if not seeds:
+        raise UserError("--stacked needs --seeds.")
+    if "train.seed" in flags:
+        raise UserError("--seeds and --train.seed: give one of them.")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds: every seed once, got {' '.join(map(str, seeds))}.")
+    return {
+        f"{name}-seed{seed}" if name else f"seed{seed}": overlay(
+            config, {"train": {"seed": seed}}, "--seeds"
+        )
+        for name, config in configs.items()
+        for seed in seeds
+    }
 
 
 def load_run(folder: Path) -> Config:

@@ -174,6 +174,7 @@ class Run:
         """Read a checkpoint; returns its ``metrics_size``."""
         content = checkpoint.load_of(path, self.config, SAVED)
         self.network = checkpoint.load_network(content, path).to(self.device)
+        choose_ops(self.network, self.config.train.ops)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
         named = self.named_parameters()
@@ -203,8 +204,7 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
     tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
-    if isinstance(network.body, ThalNet):
-        network.body.ops = config.train.ops
+    choose_ops(network, config.train.ops)
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
@@ -227,6 +227,12 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
     rehearse(config, network, run.total)
     return run
+
+
+def choose_ops(network: Network, ops: str) -> None:
+    """Have a ThalNet computed as configured."""
+    if isinstance(network.body, ThalNet):
+        network.body.ops = ops
 
 
 def level(config: Config, network: Network, task: str) -> str:

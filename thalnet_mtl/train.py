@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from thalnet_mtl.body import map_state
 from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
 from thalnet_mtl.files import read_json
 from thalnet_mtl.results import finish, look_at, write_topology
-from thalnet_mtl.run import NOT_DRAWN, Run, prepare
+from thalnet_mtl.run import NOT_DRAWN, Run, level, prepare
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
 
@@ -55,8 +55,11 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
         run.seconds += time.monotonic() - begin
         what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
         title = f"{config.model.body} on {next(iter(what))}"
+        levels = {level(config, run.network, name) for name in run.tasks} - {""}
+        if levels:
+            screen.line(f"computed by {', '.join(sorted(levels))} (--train.ops)")
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
-            loop(run, directory, screen, stopped)
+            alone(run, loop(run, directory, screen, stopped))
         screen.line(f"scoring the weights of step {run.best_step:,} …")
         return finish(run, directory)
     finally:
@@ -84,8 +87,24 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     run.save(last, directory.size)
 
 
-def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> None:
-    """Change, step, log, look and save until all steps are done or someone wants to stop."""
+# What a step is asked for, a batch of each task and a learning rate, and what is given back.
+Steps = Generator[tuple[dict[str, Batch], float], Tensor, None]
+
+
+def alone(run: Run, steps: Steps) -> None:
+    """Take the steps of one run."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(train_step(run, *request))
+    except StopIteration:
+        return
+    finally:
+        steps.close()
+
+
+def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> Steps:
+    """Change, ask for a step, log, look and save until all is done or someone wants to stop."""
     look, total, every = run.config.evaluate, run.total, run.config.evaluate.every or run.epoch
     changes: dict[int, list[ChangeConfig]] = {}
     for what in run.config.changes:
@@ -95,8 +114,8 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
         for what in changes.get(run.step, []):
             screen.line(f"  step {run.step:,}  {run.change(what)}")
             write_topology(run, directory, run.step)
-        batches, rate = next_batches(run), run.rate()
-        run.losses[run.step % look.log_every] = train_step(run, batches, rate)
+        rate = run.rate()
+        run.losses[run.step % look.log_every] = yield next_batches(run), rate
         run.step += 1
         done = run.step == total
         logs, looks = run.step % look.log_every == 0 or done, run.step % every == 0 or done
@@ -154,6 +173,8 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
+    if len(losses) == len(run.tasks):
+        return torch.stack([loss.detach() for loss in losses.values()])
     nothing = run.losses.new_tensor(NOT_DRAWN)
     return torch.stack([losses[n].detach() if n in losses else nothing for n in run.tasks])
 

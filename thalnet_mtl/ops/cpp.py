@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -120,7 +121,8 @@ class Layout:
         return found
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """What a call computes: ``replicas`` are nets of the same form that never meet.
 
     With any of them all tensors have a leading axis.
@@ -213,7 +215,7 @@ class Node(torch.autograd.Function):
             else tensor.expand(info.batch_size, *tensor.shape)
             for tensor, dim in zip(operands, in_dims[1:], strict=True)
         ]
-        outcome = Node.apply(call._replace(replicas=info.batch_size), *stacked)
+        outcome = Node.apply(replace(call, replicas=info.batch_size), *stacked)
         return outcome, (0,) * len(outcome)
 
 
