@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.claim import run as claim
 from benchmarks.quality import run as quality
 from benchmarks.shared import with_table
+from benchmarks.speed import run as speed
+from benchmarks.speed.tables import tables
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -55,3 +58,29 @@ def test_every_published_run_says_where_it_comes_from(benchmark, budget):
         assert len(about["commit"]) == 40, f"{path.name}: trained from changed files"
         assert about["data"] and about["packages"]["torch"] and about["processor"]
         assert record["result"]["parameters"]["total"] <= budget
+
+
+def test_the_speed_table_is_made_from_the_raw_results():
+    readme = BENCHMARKS / "speed" / "README.md"
+    table = tables(BENCHMARKS / "speed" / "results")
+    assert table.count("\n") > 20
+    assert with_table(readme.read_text(), table) == readme.read_text()
+
+
+def test_a_speed_measurement_says_what_was_measured(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(speed, "add_memory", lambda found: None)
+    threads = torch.get_num_threads()
+    given = ["run", "--configs", "mnist50", "--paths", "cpp", "--rounds", "1", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", given)
+    try:
+        speed.main()
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads(out.read_text())["measurements"]
+    assert {m["path"] for m in found} == {"gru4", "gru1", "lstm4", "cpp"}
+    for m in found:
+        assert m["seconds"] > 0 and m["device"] == "cpu" and m["precision"] == "fp32"
+        assert m["ratio_to_gru"] == pytest.approx(m["seconds"] / m["baseline_seconds"])
+        assert abs(m["parameters"] / 46_852 - 1) < 0.03
+    assert len(capsys.readouterr().out.splitlines()) == len(found)

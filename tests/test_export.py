@@ -7,8 +7,8 @@ from toys import toy
 from thalnet_mtl import load_model
 from thalnet_mtl.config import UserError
 from thalnet_mtl.export import Step, export
-from thalnet_mtl.run import load_run
 from thalnet_mtl.train import train
+from thalnet_mtl.trained import load_run
 
 MODELS = {
     "thalnet": {"body": "thalnet"},

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from thalnet_mtl import config as configs
 from thalnet_mtl.config import Config, RunError, UserError, unknown
+from thalnet_mtl.files import run_folders, run_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def train(options: argparse.Namespace) -> int:
     """Train as configured, show the results and write the report."""
     runs = configs.load(options.config, options.flags)
-    name = configs.run_name(options.config, options.flags)
+    name = run_name(options.config, options.flags)
     if options.seeds or options.stacked:
         runs, name = configs.seeded(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name
@@ -90,8 +91,9 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
-    from thalnet_mtl.run import choose_device, load_run
+    from thalnet_mtl.run import choose_device
     from thalnet_mtl.tracking import Screen
+    from thalnet_mtl.trained import load_run
 
     run = load_run(options.folder)
     screen, device = Screen(), choose_device(run.config.train.device)
@@ -182,7 +184,7 @@ def list_entries(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     """Write a run's network in a form that other programs read."""
     from thalnet_mtl.export import export as write
-    from thalnet_mtl.run import load_run
+    from thalnet_mtl.trained import load_run
 
     print(write(load_run(options.folder), options.to, options.out, options.task))
     return 0
@@ -282,25 +284,16 @@ def _console() -> Any:
     return Console(highlight=False, width=wide)
 
 
-def _runs(folders: Sequence[Path]) -> list[Path]:
-    """Run directories; a folder that is none but holds some stands for those."""
-    found = []
-    for folder in folders:
-        inside = sorted(path.parent for path in folder.rglob("config.yaml"))
-        found += [folder] if (folder / "config.yaml").exists() or not inside else inside
-    return found
-
-
 def _show(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:
     from thalnet_mtl import tables
 
-    _console().print(tables.compared(_runs(folders), _runs(baselines)))
+    _console().print(tables.compared(run_folders(folders), run_folders(baselines)))
 
 
 def _write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> None:
     from thalnet_mtl import report
 
-    print(f"report: {report.write(_runs(folders), out, _runs(baselines))}")
+    print(f"report: {report.write(run_folders(folders), out, run_folders(baselines))}")
 
 
 if __name__ == "__main__":

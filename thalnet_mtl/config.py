@@ -194,15 +194,6 @@ def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[s
     return configs
 
 
-def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
-    """The default run directory: the same command finds its run again, another does not."""
-    stems = [Path(name).with_suffix("").as_posix() for name in names]
-    if Path(names[0]).name == "config.yaml":
-        stems[0] = Path(names[0]).parent.name + "-again"
-    changes = [f"{key}={value}" for key, value in flags.items()]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
-
-
 def seeded(
     configs: Mapping[str, Config], seeds: Sequence[int], flags: Mapping[str, str]
 ) -> dict[str, Config]:

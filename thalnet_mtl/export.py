@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thalnet_mtl import checkpoint
 from thalnet_mtl.config import UserError
 from thalnet_mtl.network import Network
-from thalnet_mtl.run import LoadedRun
+from thalnet_mtl.trained import LoadedRun
 
 TRACED, CHECKED = 3, 5  # batches: a program takes any, so it is checked on another
 

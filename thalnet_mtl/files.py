@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,21 @@ def require(content: Any, keys: Iterable[str], where: str) -> None:
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError(f"{where} is damaged: it has no '{missing[0]}'.")
+
+
+def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
+    """The default run directory: the same command finds its run again, another does not."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if Path(names[0]).name == "config.yaml":
+        stems[0] = Path(names[0]).parent.name + "-again"
+    changes = [f"{key}={value}" for key, value in flags.items()]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Run directories; a folder that is none but holds some stands for those."""
+    found = []
+    for folder in folders:
+        inside = sorted(path.parent for path in folder.rglob("config.yaml"))
+        found += [folder] if (folder / "config.yaml").exists() or not inside else inside
+    return found

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl import build, checkpoint
-from thalnet_mtl import config as configs
 from thalnet_mtl.change import Change
 from thalnet_mtl.changes import apply, rehearse
 from thalnet_mtl.combine import Combination, combination
-from thalnet_mtl.config import ChangeConfig, Config, UserError, flatten, unknown
+from thalnet_mtl.config import ChangeConfig, Config, UserError, flatten
 from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
 from thalnet_mtl.thalnet import ThalNet
 
-# Parameters below which a second CPU thread costs more than it brings, but for our own kernel.
+# Parameters below which more CPU threads than one are not worth their price: waiting for each other
+# on a busy machine. On a quiet one our own kernel gains by --train.threads.
 SMALL_NETWORK = 500_000
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -208,13 +208,14 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
-    levels = {level(config, network, name) for name in tasks}
-    alone = build.parameters(network) < SMALL_NETWORK and levels != {"cpp"}
-    torch.set_num_threads(config.train.threads or (1 if alone else os.cpu_count() or 1))
+    small = build.parameters(network) < SMALL_NETWORK
+    torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
     for task in tasks.values():
         if task.source:
             fetch(task.source)
         task.to(device)
+    for name in tasks:
+        level(config, network, name)  # raises if what is asked for cannot
     losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
     optimizer = optimizer_for(config, network, combined)
     run = Run(config, device, tasks, network, combined, optimizer, losses)
@@ -277,35 +278,6 @@ def optimizer_for(
     return OPTIMIZERS[options.optimizer](
         groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """What a run directory says: its configuration, its tasks, its best network so far."""
-
-    folder: Path
-    config: Config
-    tasks: dict[str, Task]
-    network: Network
-    step: int
-
-    def task(self, name: str | None = None) -> Task:
-        """One of the tasks; without a name, the only one."""
-        if name is None and len(self.tasks) > 1:
-            raise UserError(f"which task? Give --task NAME; there are {', '.join(self.tasks)}.")
-        name = name or next(iter(self.tasks))
-        if name not in self.tasks:
-            raise unknown("task", name, self.tasks)
-        return self.tasks[name]
-
-
-def load_run(folder: Path) -> LoadedRun:
-    """Read a run, finished or not; its data is not loaded."""
-    config = configs.load_run(folder)
-    path = folder / "checkpoint" / "best.pt"
-    best = checkpoint.load_of(path, config)
-    network = checkpoint.load_network(best, path)
-    return LoadedRun(folder, config, make_tasks(config), network.eval(), best["step"])
 
 
 def choose_device(name: str) -> torch.device:

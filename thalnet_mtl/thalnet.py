@@ -18,7 +18,7 @@ from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.ops import LEVELS, chosen, explain
 from thalnet_mtl.readings import Remap
 from thalnet_mtl.registry import register
-from thalnet_mtl.topology import Module, columns, slots, written_out
+from thalnet_mtl.topology import Module, columns, equal, slots, written_out
 
 
 class State(NamedTuple):
@@ -69,19 +69,8 @@ class ThalNet(Body):
     ):
         super().__init__()
         if isinstance(modules, int):
-            modules = [
-                Module(
-                    name=name,
-                    features=features,
-                    context=context or features,
-                    inputs=inputs if first else 0,
-                    output=last,
-                    hidden=hidden,
-                    module=module,
-                    reading=reading,
-                )
-                for name, first, last in _roles(modules)
-            ]
+            sizes = {"features": features, "context": context or features, "hidden": hidden}
+            modules = equal(modules, inputs, module=module, reading=reading, **sizes)
         self.ops = "auto"  # or one of ``ops.LEVELS``
         self.cells = nn.ModuleDict()
         self.modules_by_name: dict[str, Module] = {}
@@ -304,13 +293,3 @@ def check_usable(names: Iterable[str]) -> None:
     for name in names:
         if not usable(name):
             raise UserError(f"module name '{name}' must be a word that PyTorch leaves free.")
-
-
-def _roles(modules: int) -> list[tuple[str, bool, bool]]:
-    """Names of equal modules, whether each takes the input, whether it feeds the head."""
-    if modules < 1:
-        raise UserError(f"modules must be at least 1, got {modules}.")
-    if modules == 1:
-        return [("module", True, True)]
-    sides = [(f"side{i}", False, False) for i in range(1, modules - 1)]
-    return [("input", True, False), *sides, ("output", False, True)]

@@ -7,7 +7,7 @@ can be built from this data alone; ``config.yaml`` and every checkpoint hold it.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from thalnet_mtl.config import UserError, unknown
 
@@ -199,3 +199,21 @@ def check_inputs_reach(net: Mapping[str, Module], name: str) -> None:
             f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
             f"reaches. Inputs reach {', '.join(sorted(fed))}."
         )
+
+
+def equal(modules: int, inputs: int, **of_each: Any) -> list[Module]:
+    """Modules that are alike; the first takes the input, the last feeds the head."""
+    return [
+        Module(name, inputs=inputs if first else 0, output=last, **of_each)
+        for name, first, last in _roles(modules)
+    ]
+
+
+def _roles(modules: int) -> list[tuple[str, bool, bool]]:
+    """Names of equal modules, whether each takes the input, whether it feeds the head."""
+    if modules < 1:
+        raise UserError(f"modules must be at least 1, got {modules}.")
+    if modules == 1:
+        return [("module", True, True)]
+    sides = [(f"side{i}", False, False) for i in range(1, modules - 1)]
+    return [("input", True, False), *sides, ("output", False, True)]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.plan import once, unusual
+from thalnet_mtl.ops.plan import by_slot, gathered, once, spread, unusual
 from thalnet_mtl.ops.prepare import FLAT, Group, drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome
 
@@ -147,7 +147,7 @@ class Lane:
 
     def begin(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Take the states before the first step."""
-        self.states = [_gathered(memory, places) for places in self.places]
+        self.states = [gathered(memory, places) for places in self.places]
 
     def step(self, t: int, center: Float[Tensor, "batch center"]) -> None:
         """From what was read at a step to the features, into the center."""
@@ -177,12 +177,12 @@ class Lane:
             new = torch.addcmul(a[..., :width], reset, inner).tanh_()
             x = self.states[count - 1] = torch.lerp(new, state, update)
             tape.append((x, state, new, reset, update, inner))
-        _spread(x, center, [part.slot for part in self.group.parts], self.group.span)
+        spread(x, center, [part.slot for part in self.group.parts], self.group.span)
 
     def remember(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Leave the states after the last step."""
         for states, places in zip(self.states, self.places, strict=True):
-            _spread(states, memory, places)
+            spread(states, memory, places)
 
     def turn(self, by_columns: Tensor, by_memory: Float[Tensor, "batch memory"]) -> None:
         """Make room for gradients on the way back; take those by the last states."""
@@ -194,11 +194,11 @@ class Lane:
             else by_columns.new_empty(modules, time, batch, (3 * len(weights) - 2) * layer.width)
             for layer, weights in zip(self.group.layers, self.products, strict=True)
         ]
-        self.by_states = [_gathered(by_memory, places) for places in self.places]
+        self.by_states = [gathered(by_memory, places) for places in self.places]
 
     def back(self, t: int, by_center: Float[Tensor, "batch center"]) -> None:
         """From gradients by the features of a step to those by what was read."""
-        by = _gathered(by_center, [part.slot for part in self.group.parts], self.group.span)
+        by = gathered(by_center, [part.slot for part in self.group.parts], self.group.span)
         count = len(self.by_states)
         for weights, tape, gradients in reversed(
             list(zip(self.products, self.tapes, self.gradients, strict=True))
@@ -221,7 +221,7 @@ class Lane:
     def forget(self, by_memory: Float[Tensor, "batch memory"]) -> None:
         """Leave the gradients by the states before the first step."""
         for by, places in zip(self.by_states, self.places, strict=True):
-            _spread(by, by_memory, places)
+            spread(by, by_memory, places)
 
     def by_drives(self) -> Iterator[Tensor | None]:
         """Gradients by the task inputs' part of the first pre-activations."""
@@ -244,41 +244,11 @@ class Lane:
             x = outputs
 
 
-def by_slot(
-    rows: Float[Tensor, "*time batch slots"], modules: int
-) -> Float[Tensor, "module *time batch width"]:
-    """A view of equal slots that lie side by side."""
-    return rows.unflatten(-1, (modules, -1)).movedim(-2, 0)
-
-
 def plus(start: Tensor, x: Tensor, weight: Tensor) -> Float[Tensor, "module batch width"]:
     """start + x W, for a batch of matrices, in the precision of W."""
     if weight.dtype == start.dtype:
         return torch.baddbmm(start, x, weight)
     return start + x.to(weight.dtype) @ weight
-
-
-def _gathered(
-    rows: Float[Tensor, "batch _"], places: Sequence[slice], span: slice | None = None
-) -> Float[Tensor, "module batch width"]:
-    """Equal parts of rows, of every module; a view where they are a span."""
-    if span:
-        return by_slot(rows[:, span], len(places))
-    return torch.stack([rows[:, place] for place in places])
-
-
-def _spread(
-    parts: Float[Tensor, "module batch width"],
-    rows: Float[Tensor, "batch _"],
-    places: Sequence[slice],
-    span: slice | None = None,
-) -> None:
-    """The other way round."""
-    if span:
-        by_slot(rows[:, span], len(places)).copy_(parts)
-        return
-    for part, place in zip(parts, places, strict=True):
-        rows[:, place] = part
 
 
 def _gates_backward(

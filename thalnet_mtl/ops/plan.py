@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.modules import Design
@@ -120,3 +122,33 @@ def once(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
     if make not in memo:
         memo[make] = make(cells)
     return memo[make]
+
+
+def by_slot(
+    rows: Float[Tensor, "*time batch slots"], modules: int
+) -> Float[Tensor, "module *time batch width"]:
+    """A view of equal slots that lie side by side."""
+    return rows.unflatten(-1, (modules, -1)).movedim(-2, 0)
+
+
+def gathered(
+    rows: Float[Tensor, "batch _"], places: Sequence[slice], span: slice | None = None
+) -> Float[Tensor, "module batch width"]:
+    """Equal parts of rows, of every module; a view where they are a span."""
+    if span:
+        return by_slot(rows[:, span], len(places))
+    return torch.stack([rows[:, place] for place in places])
+
+
+def spread(
+    parts: Float[Tensor, "module batch width"],
+    rows: Float[Tensor, "batch _"],
+    places: Sequence[slice],
+    span: slice | None = None,
+) -> None:
+    """The other way round."""
+    if span:
+        by_slot(rows[:, span], len(places)).copy_(parts)
+        return
+    for part, place in zip(parts, places, strict=True):
+        rows[:, place] = part
