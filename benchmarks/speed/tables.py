@@ -32,7 +32,7 @@ GROWTH = {
 }
 DYNAMIC = [
     f"{reading}-features{features}"
-    for features in (8, 16)
+    for features in (16, 32)
     for reading in ("linear", "fast_softmax", "fast_gaussian")
 ]
 
