@@ -11,7 +11,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
 
 from thalnet_mtl.thalnet import ThalNet
 
@@ -38,6 +37,8 @@ INTERPRETED = """
         (4, 16, 13, 16, 17, 5, "weight_norm_rows"),
         (4, 32, 32, 32, 16, 3, "weight_norm"),
         (2, 33, 31, 17, 33, 2, "weight_norm"),
+        (5, 40, 50, 33, 35, 3, "weight_norm"),  # too large for one kernel
+        (3, 70, 90, 65, 3, 1, "linear"),
     ]
     for modules, features, context, hidden, batch, time, reading in shapes:
         torch.manual_seed(0)
@@ -56,24 +57,30 @@ COMPILED = """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    from thalnet_mtl.ops import persistent
-    from thalnet_mtl.ops.triton import OPTIONS
+    from thalnet_mtl.ops import persistent, stepwise
+    from thalnet_mtl.ops.triton import OPTIONS, TILE
+
+    NUMBERS = ("time", "batch", "block", "state_row", "state_module", "HIDDEN", "CENTER", "H", "F")
 
     sizes = {"MODULES": 4, "H": 32, "F": 32, "ROWS": persistent.ROWS}
-    for kernel in (persistent.forward, persistent.backward):
+    whole = [(kernel, sizes, OPTIONS) for kernel in (persistent.forward, persistent.backward)]
+    steps = [stepwise.seen, stepwise.gates, stepwise.back_gates, stepwise.back_seen]
+    for kernel, sizes, options in [*whole, *((kernel, TILE, {}) for kernel in steps)]:
         for kind, precision in (("bf16", "ieee"), ("fp32", "tf32")):
             constants = sizes | {"PRECISION": precision}
+            constants |= {"LAST": False} if "LAST" in kernel.arg_names else {}
             names = kernel.arg_names
             signature = dict.fromkeys(names, "*fp32")
-            signature |= dict.fromkeys(("read", "w", "u"), f"*{kind}")
-            signature |= {"time": "i32", "batch": "i32"} | dict.fromkeys(constants, "constexpr")
+            signature |= {name: f"*{kind}" for name in names if name in ("read", "w", "u")}
+            signature |= {name: "i32" for name in names if name in NUMBERS}
+            signature |= dict.fromkeys(constants, "constexpr")
             places = {(names.index(name),): value for name, value in constants.items()}
             aligned = {
                 (names.index(name),): [["tt.divisibility", 16]]
                 for name, of in signature.items() if of.startswith("*") or name == "batch"
             }
             source = ASTSource(kernel, signature, places, aligned)
-            made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=OPTIONS)
+            made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
             with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
                 file.write(made.asm["ptx"])
                 file.flush()
@@ -94,19 +101,25 @@ def run(code: str, **environment: str) -> list[str]:
 
 @installed
 def test_interpreted_the_kernels_agree_with_the_definition():
-    assert len(run(INTERPRETED, TRITON_INTERPRET="1")) >= 4
+    assert len(run(INTERPRETED, TRITON_INTERPRET="1")) == 7
 
 
 @installed
 def test_compiled_for_a_gpu_no_kernel_spills_and_all_fit_its_shared_memory(tmp_path):
     lines = run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
-    assert len(lines) == 4
+    assert len(lines) == 12
     for shared, spills in map(str.split, lines):
         assert int(shared) <= 227 * 1024 and spills == "0"
 
 
-def test_triton_is_not_for_a_cpu_nor_for_modules_that_differ():
-    net = ThalNet(2, 3, 4)
-    why = net.explain()["triton"]
-    assert why in ("it is for a GPU, not cpu", "Triton is not installed")
-    assert not torch.cuda.is_available() or net.level() != "triton"
+def test_triton_declines_what_it_is_not_for(monkeypatch):
+    monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: True)
+    assert ThalNet(2, 3, 4).explain()["triton"] == "it is for a GPU, not cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ThalNet(2, 3, 4).explain()["triton"] is None
+    assert "alike" in ThalNet(2, 3, 4, module="gru").explain()["triton"]
+    assert "alike" in ThalNet(2, 3, 4, reading="fast_softmax").explain()["triton"]
+    assert "narrow" in ThalNet(2, 4, 32, context=8).explain()["triton"]
+    assert "float32" in ThalNet(2, 3, 4).double().explain()["triton"]
+    monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: False)
+    assert ThalNet(2, 3, 4).explain()["triton"] == "Triton is not installed"

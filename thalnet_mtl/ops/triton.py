@@ -1,8 +1,8 @@
-"""The sequence of a small net as one persistent Triton kernel, and one for the way back.
+"""The sequence in Triton: one persistent kernel for a small net, two kernels a step for others.
 
-For modules that are all alike: static readings, a dense layer under a GRU, so few weights that
-they fit one multiprocessor. Gradients by weights are large products over time and batch, in
-PyTorch, from gradients by pre-activations that the second kernel leaves.
+For modules that are all alike, a dense layer under a GRU with a static reading. A net is small if
+its weights fit one multiprocessor. Gradients by weights are large products over time and batch, in
+PyTorch, from gradients by pre-activations that the kernels leave.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.plan import Layer, once, unusual
+from thalnet_mtl.ops.plan import once, unusual
 from thalnet_mtl.ops.prepare import drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome, at
 
@@ -26,6 +26,7 @@ MOST = 60_000  # weights, padded, that fit a multiprocessor beside the state
 # Compiled for sm_90 no kernel spills: 219 to 252 registers in bf16 and 88 to 92 KiB of shared
 # memory, 183 to 227 and 168 KiB in tf32, with 4 modules of 32. A pipeline would not fit.
 OPTIONS = {"num_warps": 8, "num_stages": 1}
+TILE = {"BM": 32, "BN": 32, "BK": 32}  # of the kernels for a step
 
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
@@ -78,8 +79,10 @@ def padded(
     memory: Float[Tensor, "module batch f"],
     precision: str,
 ) -> tuple[Float[Tensor, "time batch center"], Float[Tensor, "module batch f"]]:
-    """Centers and last memory: every size is padded with zeros to what tiles need."""
+    """Centers and last memory; of a small net every size is padded to what tiles need."""
     (modules, h, _), f, (_, batch, _) = w.shape, u.shape[1], first.shape
+    if weights(modules, h, f) > MOST:
+        return Node.apply(first, read, w, u, bias, center, memory, precision, False)
     m, hp, fp = _power(modules, 1), _power(h), _power(f)
     rows = -(-batch // LEAST) * LEAST
 
@@ -101,13 +104,13 @@ def padded(
         blocks(center, f, rows, m, fp),
         by_module,
     ]
-    centers, last = Persistent.apply(*(tensor.contiguous() for tensor in tensors), precision)
+    centers, last = Node.apply(*tensors, precision, True)
     centers = centers.unflatten(-1, (m, fp))[:, :batch, :modules, :f].flatten(-2)
     return centers, last[:modules, :batch, :f]
 
 
-class Persistent(torch.autograd.Function):
-    """Both kernels; sizes are powers of two."""
+class Node(torch.autograd.Function):
+    """The sequence, and its derivatives, in one kernel each if it is ``small``."""
 
     @staticmethod
     def forward(
@@ -120,54 +123,117 @@ class Persistent(torch.autograd.Function):
         center0: Tensor,
         memory0: Tensor,
         precision: str,
+        small: bool,
     ) -> tuple[Tensor, Tensor]:
-        from thalnet_mtl.ops import persistent
-
-        (time, batch, _), (modules, h, _), f = first.shape, w.shape, u.shape[1]
+        narrow = torch.bfloat16 if precision == "bf16" else torch.float32
+        read, w, u = (tensor.to(narrow).contiguous() for tensor in (read, w, u))
+        first, bias, center0, memory0 = (x.contiguous() for x in (first, bias, center0, memory0))
+        (time, batch, _), modules, f = first.shape, len(w), u.shape[1]
         centers = first.new_empty(time, batch, modules * f)
         dense, last = torch.empty_like(first), torch.empty_like(memory0)
         gates = first.new_empty(4, time, modules, batch, f)
-        narrow = torch.bfloat16 if precision == "bf16" else torch.float32
-        of = [tensor.to(narrow) for tensor in (read, w, u)]
-        ctx.options = {"MODULES": modules, "H": h, "F": f, "ROWS": persistent.ROWS}
-        ctx.options |= {"PRECISION": "tf32" if precision == "tf32" else "ieee"} | OPTIONS
-        persistent.forward[(batch // persistent.ROWS,)](
-            first, *of, bias, center0, memory0, centers, dense, gates, last, time, batch,
-            **ctx.options,
-        )  # fmt: skip
-        ctx.save_for_backward(*of, center0, memory0, centers, dense, gates)
+        ctx.precision, ctx.small = "tf32" if precision == "tf32" else "ieee", small
+        go = whole if small else stepwise
+        go((first, read, w, u, bias, center0, memory0, centers, dense, gates, last), ctx.precision)
+        ctx.save_for_backward(read, w, u, center0, memory0, centers, dense, gates)
         return centers, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_centers: Tensor, by_last: Tensor) -> tuple[Tensor | None, ...]:
-        from thalnet_mtl.ops import persistent
-
         read, w, u, center0, memory0, centers, dense, gates = ctx.saved_tensors
-        time, batch, _ = centers.shape
-        by_first, by_gates = torch.empty_like(dense), torch.empty_like(gates)
-        by_center0, by_memory0 = torch.empty_like(center0), torch.empty_like(memory0)
-        persistent.backward[(batch // persistent.ROWS,)](
-            read, w, u, memory0, centers, dense, gates, by_centers.contiguous(),
-            by_last.contiguous(), by_first, by_gates, by_center0, by_memory0, time, batch,
-            **ctx.options,
-        )  # fmt: skip
+        by = [torch.empty_like(of) for of in (dense, gates, center0, memory0)]
+        back = whole_back if ctx.small else stepwise_back
+        given = by_centers.contiguous(), by_last.contiguous()
+        back((read, w, u, memory0, centers, dense, gates, *given, *by), ctx.precision)
+        by_first, by_gates, by_center0, by_memory0 = by
         f = u.shape[1]
         before = torch.cat([center0[None], centers[:-1]])
         states = rearrange(centers, "time batch (m f) -> m time batch f", f=f)
         states = torch.cat([memory0[:, None], states[:, :-1]], 1)
         seen = rearrange(dense, "time batch (m h) -> m time batch h", h=w.shape[1])
-        by = rearrange(by_gates, "gate time m batch f -> m time batch (gate f)")
+        g = rearrange(by_gates, "gate time m batch f -> m time batch (gate f)")
         return (
             by_first,
             over_time(before[None], by_first[None], read.dtype)[0],
-            over_time(seen, by[..., : 3 * f], w.dtype),
-            over_time(states, by[..., f:], u.dtype),
-            by.sum((1, 2)),
+            over_time(seen, g[..., : 3 * f], w.dtype),
+            over_time(states, g[..., f:], u.dtype),
+            g.sum((1, 2)),
             by_center0,
             by_memory0,
             None,
+            None,
         )
+
+
+def whole(of: Sequence[Tensor], precision: str) -> None:
+    """All steps in one kernel."""
+    from thalnet_mtl.ops import persistent
+
+    sizes = {"MODULES": len(of[2]), "H": of[2].shape[1], "F": of[3].shape[1]}
+    sizes["ROWS"], (time, batch, _) = persistent.ROWS, of[0].shape
+    grid = (batch // persistent.ROWS,)
+    persistent.forward[grid](*of, time, batch, **sizes, PRECISION=precision, **OPTIONS)
+
+
+def whole_back(of: Sequence[Tensor], precision: str) -> None:
+    """All steps back in one kernel."""
+    from thalnet_mtl.ops import persistent
+
+    sizes = {"MODULES": len(of[1]), "H": of[1].shape[1], "F": of[2].shape[1]}
+    sizes["ROWS"], (time, batch, _) = persistent.ROWS, of[4].shape
+    grid = (batch // persistent.ROWS,)
+    persistent.backward[grid](*of, time, batch, **sizes, PRECISION=precision, **OPTIONS)
+
+
+def stepwise(of: Sequence[Tensor], precision: str) -> None:
+    """Two kernels a step."""
+    from thalnet_mtl.ops import stepwise as kernels
+
+    first, read, w, u, bias, center0, memory0, centers, dense, gates, last = of
+    (modules, h, _), f, (time, batch, hidden) = w.shape, u.shape[1], first.shape
+    options, block = {"PRECISION": precision} | TILE, gates[0].numel()
+    for t in range(time):
+        before = centers[t - 1] if t else center0
+        state = (centers[t - 1], modules * f, f) if t else (memory0, f, batch * f)
+        kernels.seen[_grid(batch, hidden)](
+            first[t], before, read, dense[t], batch, modules * f, hidden, **options
+        )
+        kernels.gates[_grid(batch, f, modules)](
+            dense[t], state[0], w, u, bias, centers[t], gates[0, t], batch, block, *state[1:],
+            hidden, modules * f, h, f, **options,
+        )  # fmt: skip
+    last.copy_(rearrange(centers[-1], "batch (m f) -> m batch f", f=f))
+
+
+def stepwise_back(of: Sequence[Tensor], precision: str) -> None:
+    """Two kernels a step, back."""
+    from thalnet_mtl.ops import stepwise as kernels
+
+    read, w, u, memory0, centers, dense, gates, by_centers, by_last, *by = of
+    by_first, by_gates, by_center0, by_memory0 = by
+    (modules, h, _), f, (time, batch, hidden) = w.shape, u.shape[1], dense.shape
+    options, block = {"PRECISION": precision} | TILE, gates[0].numel()
+    carried = by_last.clone()
+    for t in reversed(range(time)):
+        later, final = min(t + 1, time - 1), t == time - 1
+        state = (centers[t - 1], modules * f, f) if t else (memory0, f, batch * f)
+        kernels.back_gates[_grid(batch, f, modules)](
+            by_centers[t], by_first[later], read, by_gates[0, later], u, carried, gates[0, t],
+            state[0], by_gates[0, t], batch, block, *state[1:], hidden, modules * f, f,
+            LAST=final, **options,
+        )  # fmt: skip
+        kernels.back_seen[_grid(batch, h, modules)](
+            by_gates[0, t], w, dense[t], by_first[t], batch, block, hidden, h, f, **options
+        )
+    by_center0.copy_(by_first[0].to(read.dtype) @ read.mT)
+    g = rearrange(by_gates[1:, 0], "gate m batch f -> m batch (gate f)").to(u.dtype)
+    by_memory0.copy_(carried + g @ u.mT)
+
+
+def _grid(rows: int, columns: int, modules: int = 1) -> tuple[int, int, int]:
+    """Programs for all tiles."""
+    return -(-rows // TILE["BM"]), -(-columns // TILE["BN"]), modules
 
 
 @cache
@@ -188,16 +254,16 @@ def _unfit(cells: Sequence[Cell]) -> str | None:
     of = once(cells, groups)
     layers, group = of[0].layers, of[0]
     alike = len(of) == 1 and not any(cell.reading.dynamic for cell in cells)
-    if not alike or not group.composed or [layer.gru for layer in layers] != [False, True]:
+    if not alike or [layer.gru for layer in layers] != [False, True]:
         return "its modules are not all alike, a dense layer under a GRU with a static reading"
-    if weights(len(group.parts), *layers) > MOST:
-        return "its weights do not fit one multiprocessor"
+    if not group.composed:
+        return "its contexts are too narrow to compose readings with dense layers"
     return None
 
 
-def weights(modules: int, dense: Layer, gru: Layer) -> int:
+def weights(modules: int, h: int, f: int) -> int:
     """Numbers in the padded weights."""
-    m, h, f = _power(modules, 1), _power(dense.width), _power(gru.width)
+    m, h, f = _power(modules, 1), _power(h), _power(f)
     return m * h * m * f + 3 * m * f * (h + f)
 
 
