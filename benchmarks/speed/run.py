@@ -4,16 +4,16 @@
     python -m benchmarks.speed.run --quick      # the image nets, within a minute
     python -m benchmarks.speed.run --configs mnist50 --paths cpp fused --json out.json
 
-All candidates of a config take turns, step by step, in one process. A ratio is the median over
-rounds of a candidate's time divided by that of the GRU in the same round. With one thread the time
-is also that of the processor, which other work on the machine does not lengthen.
+A candidate and the GRU take turns, step by step, in one process. A ratio is the median over rounds
+of the candidate's time divided by that of the GRU in the same round. With one thread the time is
+also that of the processor, which other work on the machine does not lengthen.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -61,10 +61,10 @@ def measure(
 ) -> Iterator[Measurement]:
     """All candidates of a config with so many threads, one object each."""
     torch.set_num_threads(threads)
-    found = list(steps(CASES[config], tuple(paths), device, precision))
-    clock, processor = turns({path: step for path, _, step in found}, rounds, device)
-    for path, parameters, _ in found:
+    found = {path: rest for path, *rest in steps(CASES[config], tuple(paths), device, precision)}
+    for path, (parameters, step) in found.items():
         base = "gru4 graphed" if path.endswith("graphed") else "gru4"
+        clock, processor = turns({base: found[base][1], path: step}, rounds, device)
         yield {
             "config": config,
             "path": path,
@@ -74,7 +74,7 @@ def measure(
             "cpu_seconds": median(processor[path]),
             "baseline_seconds": median(clock[base]),
             "parameters": parameters,
-            "baseline_parameters": found[0][1],
+            "baseline_parameters": found[base][0],
             "threads": threads,
             "device": device,
             "precision": precision,
@@ -88,11 +88,17 @@ def memory(config: str, path: str) -> int:
     xs, step.xs = step.xs, step.xs[:1, :1]
     ys, step.ys = step.ys, step.ys[:1]
     step()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     step.xs, step.ys = xs, ys
     step()
     step()
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return peak() - before
+
+
+def peak() -> int:
+    """Most bytes that this process has held; ``getrusage`` may tell those of its parent."""
+    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(line)
 
 
 def add_memory(measurements: Sequence[Measurement]) -> None:
@@ -188,8 +194,8 @@ def run(options: argparse.Namespace, device: str) -> Measurement:
 def _rounds(config: str, quick: bool) -> int:
     """Enough for a steady median, few where a step takes long."""
     work = size(ThalNet(CASES[config].inputs, **CASES[config].net)) * CASES[config].time
-    usual = max(5, min(60, int(1e8 / work)))
-    return max(5, usual // 3) if quick else usual
+    usual = max(4, min(60, int(1e8 / work)))
+    return max(4, usual // 3) if quick else usual
 
 
 if __name__ == "__main__":

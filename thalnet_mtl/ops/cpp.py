@@ -115,7 +115,9 @@ class Layout:
             if source is None:
                 found.append(None)
             elif isinstance(source, tuple):
-                found.append(getattr(*source))
+                owner, name = source
+                tensor = owner._parameters.get(name)  # getattr would take ten times as long
+                found.append(getattr(owner, name) if tensor is None else tensor)
             else:
                 found.append(xs[source] if isinstance(source, str) else source())
         return found
