@@ -10,7 +10,7 @@ from benchmarks.claim import run as claim
 from benchmarks.quality import run as quality
 from benchmarks.shared import with_table
 from benchmarks.speed import run as speed
-from benchmarks.speed.tables import tables
+from benchmarks.speed.tables import measurements, pick, tables
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -65,6 +65,17 @@ def test_the_speed_table_is_made_from_the_raw_results():
     table = tables(BENCHMARKS / "speed" / "results")
     assert table.count("\n") > 20
     assert with_table(readme.read_text(), table) == readme.read_text()
+
+
+def test_the_first_readme_tells_the_measured_speed():
+    found = measurements(BENCHMARKS / "speed" / "results")
+    many = max(m["threads"] for m in found)
+    ratios = [
+        pick(found, config, "cpp", many)["ratio_to_gru"]
+        for config in ("mnist50", "mnist256", "cifar50", "text8")
+    ]
+    told = f"{min(ratios):.2f} to {max(ratios):.2f} times on a CPU"
+    assert told in (BENCHMARKS.parent / "README.md").read_text(), told
 
 
 def test_a_speed_measurement_says_what_was_measured(tmp_path, monkeypatch, capsys):
