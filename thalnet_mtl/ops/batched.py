@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.modules import Design
+from thalnet_mtl.ops.plan import plain
 from thalnet_mtl.ops.reference import Cell, Outcome, advance, at, declines, weights_of
 
 __all__ = ["declines", "sequence"]
@@ -99,8 +99,7 @@ def sequence(
 
 def stack(cell: Cell) -> list[nn.Module]:
     """The layers of a module that can be one of a group; none of one that cannot."""
-    plain = type(cell.design).forward is Design.forward
-    return list(cell.design.stack) if plain and not cell.reading.dynamic else []
+    return list(cell.design.stack) if plain(cell.design) and not cell.reading.dynamic else []
 
 
 def equal_cells(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -58,7 +58,7 @@ def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
         return f"it computes in float32 or float64, not {str(like.dtype).removeprefix('torch.')}"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    return once(cells, unusual) or unavailable()
+    return unusual(cells) or unavailable()
 
 
 def sequence(

@@ -21,7 +21,7 @@ from thalnet_mtl.ops.reference import Cell, Outcome
 
 def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
     """Why these modules cannot run here, if they cannot."""
-    return once(cells, _unfit)
+    return _unfit(cells)
 
 
 def _unfit(cells: Sequence[Cell]) -> str | None:
@@ -49,7 +49,7 @@ def sequence(
         driven = drives(cells, xs)
         centers, last = Node.apply(of, time, narrow, center, memory, read, *driven, *weights)
     ys = torch.cat([centers[..., place] for place in outputs], dim=-1)
-    return ys, centers[:, -1], last
+    return ys, centers[:, -1].clone(), last  # whoever sets it back keeps the way back
 
 
 class Node(torch.autograd.Function):

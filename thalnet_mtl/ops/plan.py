@@ -109,19 +109,44 @@ def parts(cells: Sequence[Cell]) -> list[Part]:
 def unusual(cells: Sequence[Cell]) -> str | None:
     """Why modules are not all plain stacks of layers, if they are not."""
     for cell in cells:
-        if type(cell.design).forward is not Design.forward:
+        if not plain(cell.design):
             return f"module '{cell.name}' has a design of its own, {type(cell.design).__name__}"
         if cell.reading.dynamic and type(cell.reading) not in KINDS:
             return f"module '{cell.name}' has a dynamic reading of its own"
     return None
 
 
+def plain(design: Design) -> bool:
+    """Whether it is a stack of PyTorch's own layers, with biases, and nobody listens to it."""
+    return (
+        type(design).forward is Design.forward
+        and not _heard(design)
+        and all(
+            type(layer) in (nn.Linear, nn.GRUCell)
+            and layer.bias is not None
+            and layer.bias is not False
+            and not _heard(layer)
+            for layer in design.stack
+        )
+    )
+
+
+def _heard(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 def once(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
-    """What a function makes of some modules, remembered beside them if they allow it."""
+    """What a function makes of some modules, remembered beside them while they are the same."""
     memo: dict[Any, Any] = getattr(cells, "memo", {})
-    if make not in memo:
-        memo[make] = make(cells)
-    return memo[make]
+    of = [(cell.reading, *cell.design.stack._modules.values()) for cell in cells]
+    if make not in memo or memo[make][0] != of:
+        memo[make] = of, make(cells)
+    return memo[make][1]
 
 
 def by_slot(

@@ -40,7 +40,7 @@ def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
         return "exact products do not fit its registers; allow tf32, or train in bf16"
     if like.dtype != torch.float32:
         return f"it computes in float32, not {str(like.dtype).removeprefix('torch.')}"
-    return once(cells, _unfit)
+    return unusual(cells) or once(cells, _unfit)
 
 
 def sequence(
@@ -66,7 +66,7 @@ def sequence(
         stacked = torch.cat(parts, -1), read, w, u, biases[:, 0], center, kept
         centers, last = padded(*stacked, precision)
     ys = rearrange(at(centers.flatten(0, 1), outputs), "(time batch) f -> batch time f", time=time)
-    return ys, centers[-1], rearrange(last, "module batch f -> batch (module f)")
+    return ys, centers[-1].clone(), rearrange(last, "module batch f -> batch (module f)")
 
 
 def padded(
@@ -249,8 +249,6 @@ def interpreted() -> bool:
 
 def _unfit(cells: Sequence[Cell]) -> str | None:
     """What about the modules it cannot do."""
-    if why := unusual(cells):
-        return why
     of = once(cells, groups)
     layers, group = of[0].layers, of[0]
     alike = len(of) == 1 and not any(cell.reading.dynamic for cell in cells)

@@ -5,7 +5,7 @@
 
 template <class T>
 void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
-    const int rows = to - from, steps = std::clamp(FLUSH / rows, 1, time);
+    const int rows = to - from, steps = std::clamp(FLUSH / std::max(1, rows), 1, time);
     Buffer<T> g((long)steps * rows * columns), dc((long)rows * center);
     Buffer<T> dm((long)rows * memory), carry;
     int widest = 1;
