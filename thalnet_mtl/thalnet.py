@@ -220,6 +220,8 @@ class ThalNet(Body):
                     f"a state of shape {tuple(part.shape)} does not fit; expected "
                     f"({x.shape[0]}, {width}) for this net and batch."
                 )
+            if part.dtype != x.dtype:
+                raise UserError(f"a state of type {part.dtype} does not fit inputs of {x.dtype}.")
         level = LEVELS[chosen(self.ops, seats, state.center)]
         places = {seat.name: seat.slot for seat in seats}
         ys, *last = level.sequence(seats, xs, *state, [places[name] for name in names])

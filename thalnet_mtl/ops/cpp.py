@@ -76,7 +76,12 @@ def sequence(
         time=next(iter(xs.values())).shape[1],
         keeps=torch.is_grad_enabled(),
     )
-    ys, center, memory, *_ = Node.apply(call, center, memory, *layout.operands(xs))
+    operands = [center, memory, *layout.operands(xs)]
+    for tensor in operands:  # the kernel would read numbers that are none
+        if tensor is not None and (tensor.dtype, tensor.device) != (center.dtype, center.device):
+            one, other = f"{tensor.dtype} on {tensor.device}", f"{center.dtype} on {center.device}"
+            raise ValueError(f"tensors of one type on one device are needed: {one}, and {other}.")
+    ys, center, memory, *_ = Node.apply(call, *operands)
     return ys, center, memory
 
 
@@ -106,7 +111,9 @@ class Layout:
                 self.sources += [_source(layer, name) for name in names]
         nothing: list[Tensor | None] = [None] * (2 + len(self.sources) + BEHIND)
         query = Call(self, (), time=1, keeps=False)
-        self.columns: int = kernel().forward_float(query.header(1, 1), _pointers(nothing))
+        self.columns: int = kernel().forward_float(
+            query.header(1, 1).data_ptr(), _pointers(nothing)
+        )
 
     def operands(self, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
         """What the kernel reads, module by module, None where there is nothing."""
@@ -136,8 +143,8 @@ class Call:
     keeps: bool  # activations, for a backward
     replicas: int = 0
 
-    def header(self, batch: int, saved: int, row: int = 0, step: int = 0) -> int:
-        """Where all numbers lie.
+    def header(self, batch: int, saved: int, row: int = 0, step: int = 0) -> Tensor:
+        """All numbers.
 
         Activations of ``saved`` steps are kept; ``row`` and ``step`` are strides of gradients by
         the outputs.
@@ -146,11 +153,13 @@ class Call:
         slots = tuple(chain.from_iterable(self.outputs))
         key = self.replicas or 1, threads, self.time, batch, layout.center, layout.memory
         key = (*key, saved, row, step, len(self.outputs), *slots)
-        if key not in layout.headers:
+        header = layout.headers.get(key)
+        if header is None:
             if len(layout.headers) > MOST_SHAPES:
                 layout.headers.clear()
-            layout.headers[key] = torch.tensor([*key, *layout.numbers])
-        return layout.headers[key].data_ptr()
+            header = torch.tensor([*key, *layout.numbers], device="cpu")
+            layout.headers[key] = header
+        return header
 
 
 class Node(torch.autograd.Function):
@@ -168,7 +177,8 @@ class Node(torch.autograd.Function):
         activations = empty([*lead, saved, batch, call.layout.columns], center)
         run = getattr(kernel(), f"forward_{TYPES[center.dtype]}")
         tensors = [*_contiguous(operands), centers, last, activations, None, None, None]
-        run(call.header(batch, saved), _pointers(tensors))
+        header = call.header(batch, saved)
+        run(header.data_ptr(), _pointers(tensors))
         slots = [centers.narrow(-1, *slot) for slot in call.outputs]
         ys = torch.cat([slot.transpose(-3, -2) for slot in slots], -1)
         return ys, centers.select(-3, time - 1).clone(), last, centers, activations
@@ -189,14 +199,18 @@ class Node(torch.autograd.Function):
         if by_outputs is not None and (ctx.call.replicas or by_outputs.stride(-1) != 1):
             by_outputs = by_outputs.contiguous()
         row, step = (0, 0) if by_outputs is None else by_outputs.stride()[-3:-1]
+        if ctx.call.replicas and by_outputs is not None:  # of an axis of 1 a stride says nothing
+            step = by_outputs.shape[-1]
+            row = step * ctx.call.time
         operands, by_last = _contiguous(operands), _contiguous(others)
         found = [
             torch.empty_like(tensor) if tensor is not None and need else None
             for tensor, need in zip(operands, ctx.needs_input_grad[1:], strict=True)
         ]
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
+        header = ctx.call.header(centers.shape[-2], ctx.call.time, row, step)
         run(
-            ctx.call.header(centers.shape[-2], ctx.call.time, row, step),
+            header.data_ptr(),
             _pointers([*operands, centers, None, activations, by_outputs, *by_last]),
             _pointers([*found, *[None] * BEHIND]),
         )
@@ -260,7 +274,9 @@ def build() -> Path:
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # the processor's abilities
     source = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
     key = hashlib.sha256(source + repr(FLAGS).encode() + target).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "thalnet" / "kernels"
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalnet" / "kernels"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{key}.so"
     with FileLock(folder / "lock"):

@@ -116,7 +116,7 @@ def unusual(cells: Sequence[Cell]) -> str | None:
     return None
 
 
-def plain(design: Design) -> bool:
+def plain(design: Any) -> bool:
     """Whether it is a stack of PyTorch's own layers, with biases, and nobody listens to it."""
     return (
         type(design).forward is Design.forward

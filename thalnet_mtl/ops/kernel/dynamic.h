@@ -131,7 +131,8 @@ void Net<T>::back_dynamic(const Module<T>& module, int t, int from, int rows, T*
             if (gauss) {
                 gr[module.mean_at() + j] = sum<T>(by_mean);
                 gr[module.variance_at() + j] =
-                    sum<T>(by_variance) * (1 - std::exp(T(LEAST_VARIANCE) - v));
+                    sum<T>(by_variance) *
+                    (v - T(LEAST_VARIANCE) > 20 ? T(1) : 1 - std::exp(T(LEAST_VARIANCE) - v));
             }
         }
         if (module.kind == GAUSSIAN) continue;

@@ -123,7 +123,7 @@ inline Vec<float> exp(Vec<float> x) {
     Power e = power(x, 80.0f);
     return e.scale * e.minus_one + e.scale;
 }
-// log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
+// As PyTorch, x beyond 20. log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
 inline Vec<float> softplus(Vec<float> x) {
     const Vec<float> y = exp(x < 0.0f ? x : -x), s = y / (y + 2.0f), q = s * s;
     Vec<float> p = q * (1.0f / 13) + 1.0f / 11;
@@ -132,11 +132,11 @@ inline Vec<float> softplus(Vec<float> x) {
     p = p * q + 1.0f / 5;
     p = p * q + 1.0f / 3;
     p = p * q + 1.0f;
-    return (x < 0.0f ? x * 0.0f : x) + 2.0f * s * p;
+    return x > 20.0f ? x : (x < 0.0f ? x * 0.0f : x) + 2.0f * s * p;
 }
 inline Vec<double> softplus(Vec<double> x) {
     for (int i = 0; i < W<double>; i++)
-        x[i] = std::max(x[i], 0.0) + std::log1p(std::exp(-std::abs(x[i])));
+        x[i] = x[i] > 20 ? x[i] : std::max(x[i], 0.0) + std::log1p(std::exp(-std::abs(x[i])));
     return x;
 }
 inline Vec<double> tanh(Vec<double> x) {
