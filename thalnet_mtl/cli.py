@@ -61,7 +61,7 @@ def train(options: argparse.Namespace) -> int:
     if options.seeds or options.stacked:
         runs, name = configs.seeded(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name
-    from thalnet_mtl.stacked import train_stacked
+    from thalnet_mtl.stacked import check, train_stacked
     from thalnet_mtl.tracking import Screen
     from thalnet_mtl.train import Interrupted, train
 
@@ -69,6 +69,8 @@ def train(options: argparse.Namespace) -> int:
     folders = {out / name if name else out: config for name, config in runs.items()}
     count = len(options.seeds) if options.stacked else 1  # of runs at a time
     pairs = iter(folders.items())
+    for config in runs.values() if options.stacked else ():
+        check(config)  # all of them, before the first is trained
     while job := dict(islice(pairs, count)):
         folder, config = next(iter(job.items()))
         if len(runs) > 1:
@@ -210,14 +212,12 @@ def parser() -> argparse.ArgumentParser:
     made = verb(
         train,
         epilog=_fields(),
-        usage="thalnet train CONFIG [CONFIG ...] [--out DIR]\n"
+        usage="thalnet train CONFIG [CONFIG ...] [--out DIR] [--seeds N ... [--stacked]]\n"
         "                     [--section.field value ...]",
     )
     made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
     made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
-    made.add_argument(
-        "--seeds", type=int, nargs="+", default=[], metavar="N", help="a run for each"
-    )
+    made.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="a run each")
     made.add_argument("--stacked", action="store_true", help="all seeds in one step, side by side")
     made = verb(evaluate)
     made.add_argument("folder", type=Path, metavar="RUN")

@@ -29,6 +29,7 @@ from thalnet_mtl import config as configs
 from thalnet_mtl import data
 from thalnet_mtl.config import Config, UserError
 from thalnet_mtl.files import read_json, write_text
+from thalnet_mtl.metrics import Metric
 
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
 
@@ -199,6 +200,10 @@ class Screen:
                 f"{self._title}  step {step:,}/{self._total:,}  loss {full}  "
                 f"{rate:.3g} steps/s  {_duration(left)} left"
             )
+
+    def score(self, step: int, which: str, metric: Metric, value: float) -> None:
+        """A score on validation; ``which`` names the task and a space, if there are several."""
+        self.line(f"  step {step:,}  {which}validation {metric.name} {metric.format(value)}")
 
     def fetch(self, name: str) -> None:
         """Have a data set fetched if it is missing, and show the bytes."""

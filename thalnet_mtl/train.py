@@ -217,7 +217,7 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
         value = values[metric.name]
         directory.log(run.step, name, "validation", values, seconds=run.train_seconds)
         which = f"{name} " if len(run.tasks) > 1 else ""
-        screen.line(f"  step {run.step:,}  {which}validation {metric.name} {metric.format(value)}")
+        screen.score(run.step, which, metric, value)
         levels.append(metric.level(value, task.interface.classes))
         best = run.own_best.get(name)
         if best is None or metric.better(value, best["value"]):
