@@ -118,7 +118,8 @@ class Aggregation(Combination):
             for name, part in zip(shared, parts, strict=True):
                 gradients[name] = part.view_as(everything[name])
         for name, gradient in gradients.items():
-            everything[name].grad = gradient
+            before = everything[name].grad
+            everything[name].grad = gradient if before is None else before.add_(gradient)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Nash-MTL begins each step at the weights of the one before."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from thalnet_mtl.body import map_state
+from thalnet_mtl.joined import Part, gather, share
 from thalnet_mtl.run import Run, level, optimizer_for
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.thalnet import ThalNet
@@ -27,6 +28,8 @@ class Replicas:
 
     def __init__(self, runs: Sequence[Run]):
         first, self.runs = runs[0], runs
+        for run in runs:
+            run.joined = None  # if it took steps alone
         # Copies, as the network of a run goes on being scored by itself.
         self.network = copy.deepcopy(first.network)
         self.combination = copy.deepcopy(first.combination)
@@ -48,12 +51,22 @@ class Replicas:
         own_names = [run.named_parameters() for run in runs]
         names = dict(self.network.named_parameters())
         names |= {f"combination.{n}": p for n, p in self.combination.named_parameters()}
-        self.pairs = [(whole, [own[name] for own in own_names]) for name, whole in names.items()]
+        self.pairs = [
+            (
+                whole,
+                [
+                    Part(run.optimizer, own[name], partial(torch.select, dim=0, index=k))
+                    for k, (run, own) in enumerate(zip(runs, own_names, strict=True))
+                ],
+            )
+            for name, whole in names.items()
+        ]
+        for whole, parts in self.pairs:
+            gather(self.optimizer, whole, parts)
         self.states: dict[str, Any] = {
             task: tree_map(lambda *parts: torch.stack(parts), *(run.states[task] for run in runs))
             for task in first.states
         }
-        self._gather()
 
     def step(self, requests: Sequence[Request]) -> list[Tensor]:
         """As ``train_step``, of all runs; returns the losses of each, by task."""
@@ -72,8 +85,8 @@ class Replicas:
                 group["lr"] = rate
         first = not self.optimizer.state
         self.optimizer.step()
-        if first:
-            self._share()
+        for whole, parts in self.pairs if first else ():
+            share(self.optimizer, whole, parts)
         return list(torch.stack([loss.detach() for loss in losses.values()], 1).unbind())
 
     def _losses(self, task: str, batches: Sequence[Batch]) -> Tensor:
@@ -99,24 +112,6 @@ class Replicas:
                 other.states[task] = map_state(own, self.states[task])
         each = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten(), reduction="none")
         return each.unflatten(0, (count, -1)).mean(1)
-
-    def _gather(self) -> None:
-        """Put the moments of the runs side by side."""
-        for whole, parts in self.pairs:
-            own = [run.optimizer.state.get(p, {}) for run, p in zip(self.runs, parts, strict=True)]
-            if all(own):
-                self.optimizer.state[whole] = {
-                    key: value.clone() if key == "step" else torch.stack([of[key] for of in own])
-                    for key, value in own[0].items()
-                }
-        self._share()
-
-    def _share(self) -> None:
-        """Give every run its part of the moments, as views; the count of steps is that of all."""
-        for whole, parts in self.pairs:
-            for k, (run, part) in enumerate(zip(self.runs, parts, strict=True)):
-                for key, value in self.optimizer.state.get(whole, {}).items():
-                    run.optimizer.state[part][key] = value if key == "step" else value[k]
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:

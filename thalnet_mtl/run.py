@@ -17,6 +17,7 @@ from thalnet_mtl.changes import apply, rehearse
 from thalnet_mtl.combine import Combination, combination
 from thalnet_mtl.config import ChangeConfig, Config, UserError, flatten
 from thalnet_mtl.evaluate import evaluate
+from thalnet_mtl.joined import Joined
 from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
@@ -63,6 +64,7 @@ class Run:
     seconds: float = 0.0
     train_seconds: float = 0.0
     awake: set[str] = field(init=False)  # tasks of which something learns
+    joined: Joined | None = None  # what the next step moves, made when it is needed
 
     def __post_init__(self) -> None:
         self.look_who_learns()
@@ -136,12 +138,34 @@ class Run:
         """Change the network as configured, and bring along all that depends on it."""
         change = apply(self.network, what, self.config)
         change.carry(self.optimizer)
+        self.joined = None
         self.look_who_learns()
         self.states = {task: change.move(task, state) for task, state in self.states.items()}
         size = build.parameters(self.network)
         entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
         self.history.append(entry | {"verb": change.verb, "about": change.about})
         return change
+
+    def join(self) -> Joined:
+        """The optimizer in few tensors, until the network changes."""
+        if self.joined is None:
+            weights = dict(self.combination.named_parameters())
+            used = {
+                task: [
+                    *self.network.used(task).values(),
+                    *(p for name, p in weights.items() if name.endswith(f".{task}")),
+                ]
+                for task in self.tasks
+            }
+            # cuDNN wants its weights in one piece of its own.
+            apart = [
+                parameter
+                for module in self.network.modules()
+                if isinstance(module, nn.RNNBase) and self.device.type == "cuda"
+                for parameter in module.parameters()
+            ]
+            self.joined = Joined(self.optimizer, used, apart)
+        return self.joined
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """All that is learned, by name."""
@@ -177,6 +201,7 @@ class Run:
         choose_ops(self.network, self.config.train.ops)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
+        self.joined = None
         named = self.named_parameters()
         checkpoint.load_optimizer_state(self.optimizer, content["optimizer"], named)
         for name in PROGRESS:

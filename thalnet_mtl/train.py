@@ -166,13 +166,12 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
         if run.tasks[name].interface.target == "every":
             run.states[name] = map_state(Tensor.detach, state)
         losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
-    run.optimizer.zero_grad()
+    joined = run.join()
+    joined.zero_grad(losses)
     run.combination.backward(losses, run.network.used)
     if options.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.step()
+    joined.step(rate)
     if len(losses) == len(run.tasks):
         return torch.stack([loss.detach() for loss in losses.values()])
     nothing = run.losses.new_tensor(NOT_DRAWN)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from thalnet_mtl.joined import Joined
 from thalnet_mtl.ops import LEVELS
 from thalnet_mtl.thalnet import ThalNet
 
@@ -124,15 +125,17 @@ class Step:
             shape = (case.batch,)
         self.ys = torch.randint(case.classes, shape, device=device).flatten()
         learned = [*net.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.Adam(learned, fused=True, capturable=device == "cuda")
+        adam = torch.optim.Adam(learned, fused=True, capturable=device == "cuda")
+        cudnn = device == "cuda" and isinstance(net, nn.RNNBase)  # wants its weights for itself
+        self.joined = Joined(adam, {"": learned}, net.parameters() if cudnn else ())
 
     def __call__(self) -> None:
         with self.autocast():
             ys, _ = self.net(self.xs)
             logits = self.head(ys if self.case.every else ys[:, -1])
-        self.optimizer.zero_grad()
+        self.joined.zero_grad([""])
         cross_entropy(logits.flatten(0, -2).float(), self.ys).backward()
-        self.optimizer.step()
+        self.joined.step(1e-3)
 
 
 def graphed(step: Callable[[], None]) -> Callable[[], None]:
