@@ -22,9 +22,11 @@ from thalnet_mtl.ops.prepare import drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome, at
 
 LEAST = 16  # of every size of a tile
-MOST = 60_000  # weights, padded, that fit a multiprocessor beside the state
-# Compiled for sm_90 no kernel spills: 219 to 252 registers in bf16 and 88 to 92 KiB of shared
-# memory, 183 to 227 and 168 KiB in tf32, with 4 modules of 32. A pipeline would not fit.
+# Of a small net, padded: sizes of a module, and of all together. Compiled for sm_90 such a net
+# does not spill: with 4 modules of 32, 189 to 219 registers in bf16 and 88 to 92 KiB of shared
+# memory, 182 to 227 and 168 KiB in tf32. A pipeline would not fit. (Of 38 kernels one keeps 8 bytes
+# elsewhere, with 4 modules of 16.) Where a module is wider many spill, some by kilobytes.
+WIDEST, MOST = 32, 128
 OPTIONS = {"num_warps": 8, "num_stages": 1}
 TILE = {"BM": 32, "BN": 32, "BK": 32}  # of the kernels for a step
 
@@ -81,7 +83,7 @@ def padded(
 ) -> tuple[Float[Tensor, "time batch center"], Float[Tensor, "module batch f"]]:
     """Centers and last memory; of a small net every size is padded to what tiles need."""
     (modules, h, _), f, (_, batch, _) = w.shape, u.shape[1], first.shape
-    if weights(modules, h, f) > MOST:
+    if not small(modules, h, f):
         return Node.apply(first, read, w, u, bias, center, memory, precision, False)
     m, hp, fp = _power(modules, 1), _power(h), _power(f)
     rows = -(-batch // LEAST) * LEAST
@@ -259,10 +261,10 @@ def _unfit(cells: Sequence[Cell]) -> str | None:
     return None
 
 
-def weights(modules: int, h: int, f: int) -> int:
-    """Numbers in the padded weights."""
-    m, h, f = _power(modules, 1), _power(h), _power(f)
-    return m * h * m * f + 3 * m * f * (h + f)
+def small(modules: int, h: int, f: int) -> bool:
+    """Whether the weights and the state fit one multiprocessor."""
+    widest = max(_power(h), _power(f))
+    return widest <= WIDEST and _power(modules, 1) * widest <= MOST
 
 
 def _power(size: int, least: int = LEAST) -> int:
