@@ -50,7 +50,8 @@ def train(kind, steps, join):
         loss(parameters, tasks).backward()
         rate = 0.01 / (1 + step)
         if joined:
-            joined.step(rate)
+            joined.set_rate(rate)
+            joined.step()
         else:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -84,7 +85,7 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
         for _ in range(5):
             joined.zero_grad(["task"])
             sum(p.exp().sum() for p in parameters.values()).backward()
-            joined.step(0.01)
+            joined.step()
         found.append(parameters["a"].detach().clone())
     assert all(torch.equal(one, found[0]) for one in found)
 
@@ -109,5 +110,5 @@ def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
         joined = Joined(by, used_by(each))
         joined.zero_grad(["one"])
         loss(each, ["one"]).backward()
-        joined.step(0.01)
+        joined.step()
     assert all(torch.equal(again[name], p) for name, p in parameters.items())

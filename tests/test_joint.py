@@ -13,8 +13,8 @@ from thalnet_mtl import cli, load_model
 from thalnet_mtl import train as training
 from thalnet_mtl.config import UserError
 from thalnet_mtl.export import Step
+from thalnet_mtl.prepare import prepare
 from thalnet_mtl.records import read_run
-from thalnet_mtl.run import prepare
 from thalnet_mtl.tracking import RunDirectory, Screen
 from thalnet_mtl.train import train, validate
 

@@ -10,7 +10,7 @@ from toys import toy
 from thalnet_mtl import checkpoint
 from thalnet_mtl import train as training
 from thalnet_mtl.config import Config, UserError
-from thalnet_mtl.run import prepare
+from thalnet_mtl.prepare import prepare
 from thalnet_mtl.tasks import RowsTask
 from thalnet_mtl.train import Diverged, Interrupted, train
 

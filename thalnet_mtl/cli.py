@@ -93,7 +93,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
-    from thalnet_mtl.run import choose_device
+    from thalnet_mtl.prepare import choose_device
     from thalnet_mtl.tracking import Screen
     from thalnet_mtl.trained import load_run
 

@@ -34,7 +34,9 @@ def gather(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Part]) -> 
     if all(part.moments for part in parts):
         state = optimizer.state[whole] = {}
         for key, value in parts[0].moments.items():
-            state[key] = value.clone() if key == "step" else torch.zeros_like(whole)
+            state[key] = (
+                value.clone().to(whole.device) if key == "step" else torch.zeros_like(whole)
+            )
             for part in parts:
                 if key != "step":
                     part.view(state[key]).copy_(part.moments[key])
@@ -85,6 +87,10 @@ class Joined:
             whole, parts = row(optimizer, parameters)
             groups[number]["params"].append(whole)
             self.rows.append((whole, tasks or frozenset(), parts))
+        for group in groups:  # a CUDA graph repeats what depends on no number of Python
+            if "capturable" in group and any(p.is_cuda for p in group["params"]):
+                rate = torch.tensor(group["lr"], device=group["params"][0].device)
+                group |= {"lr": rate, "capturable": True}
         self.optimizer = type(optimizer)([group for group in groups if group["params"]])
         self.gradients = [torch.zeros_like(whole) for whole, _, _ in self.rows]
         for (whole, _, parts), gradient in zip(self.rows, self.gradients, strict=True):
@@ -98,10 +104,16 @@ class Joined:
         for (whole, users, _), gradient in zip(self.rows, self.gradients, strict=True):
             whole.grad = None if users.isdisjoint(tasks) else gradient
 
-    def step(self, rate: float) -> None:
-        """Move what has a gradient."""
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next steps."""
         for group in (*self.own.param_groups, *self.optimizer.param_groups):
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def step(self) -> None:
+        """Move what has a gradient."""
         fresh = [row for row in self.rows if row[0] not in self.optimizer.state]
         self.optimizer.step()
         for whole, _, parts in fresh:

@@ -1,9 +1,8 @@
 """A run in memory: what is trained, how far it is, and how a checkpoint holds all of that."""
 
 import math
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,15 @@ from torch import Tensor, nn
 
 from thalnet_mtl import build, checkpoint
 from thalnet_mtl.change import Change
-from thalnet_mtl.changes import apply, rehearse
-from thalnet_mtl.combine import Combination, combination
-from thalnet_mtl.config import ChangeConfig, Config, UserError, flatten
+from thalnet_mtl.changes import apply
+from thalnet_mtl.combine import Combination
+from thalnet_mtl.config import ChangeConfig, Config, flatten
 from thalnet_mtl.evaluate import evaluate
+from thalnet_mtl.graphs import Graphs
 from thalnet_mtl.joined import Joined
 from thalnet_mtl.network import Network
-from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import Task
 from thalnet_mtl.thalnet import ThalNet
-
-# Parameters below which more CPU threads than one are not worth their price: waiting for each other
-# on a busy machine. On a quiet one our own kernel gains by --train.threads.
-SMALL_NETWORK = 500_000
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
@@ -64,7 +59,9 @@ class Run:
     seconds: float = 0.0
     train_seconds: float = 0.0
     awake: set[str] = field(init=False)  # tasks of which something learns
-    joined: Joined | None = None  # what the next step moves, made when it is needed
+    # What the next step moves and how it is repeated, made when it is needed, until a change.
+    joined: Joined | None = None
+    graphs: Graphs | None = None
 
     def __post_init__(self) -> None:
         self.look_who_learns()
@@ -138,7 +135,7 @@ class Run:
         """Change the network as configured, and bring along all that depends on it."""
         change = apply(self.network, what, self.config)
         change.carry(self.optimizer)
-        self.joined = None
+        self.joined = self.graphs = None
         self.look_who_learns()
         self.states = {task: change.move(task, state) for task, state in self.states.items()}
         size = build.parameters(self.network)
@@ -201,7 +198,7 @@ class Run:
         choose_ops(self.network, self.config.train.ops)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
-        self.joined = None
+        self.joined = self.graphs = None
         named = self.named_parameters()
         checkpoint.load_optimizer_state(self.optimizer, content["optimizer"], named)
         for name in PROGRESS:
@@ -217,42 +214,6 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng"][1])
         return content["metrics_size"]
-
-
-def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
-    """Build everything that a configuration names; ``fetch`` gets a data set that is missing.
-
-    Raises:
-        UserError: something cannot be built or trained.
-    """
-    device = choose_device(config.train.device)
-    tasks = make_tasks(config)
-    torch.manual_seed(config.train.seed)
-    network = make_network(config, tasks).to(device)
-    choose_ops(network, config.train.ops)
-    combined = combination(
-        config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
-    ).to(device)
-    small = build.parameters(network) < SMALL_NETWORK
-    torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
-    for task in tasks.values():
-        if task.source:
-            fetch(task.source)
-        task.to(device)
-    for name in tasks:
-        level(config, network, name)  # raises if what is asked for cannot
-    losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
-    optimizer = optimizer_for(config, network, combined)
-    run = Run(config, device, tasks, network, combined, optimizer, losses)
-    for name, task in tasks.items():
-        run.batches(name)  # raises if there is not one batch
-        for split in ("validation", "test"):
-            task.steps(split, config.evaluate.batch, config.train.chunk)
-    run.taken = dict.fromkeys(tasks, 0)
-    if config.train.warmup >= run.total:
-        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
-    rehearse(config, network, run.total)
-    return run
 
 
 def choose_ops(network: Network, ops: str) -> None:
@@ -274,23 +235,6 @@ def level(config: Config, network: Network, task: str) -> str:
         return body.level(active=active) if isinstance(body, ThalNet) else ""
 
 
-def make_tasks(config: Config) -> dict[str, Task]:
-    """The tasks of a run by their names in it; their data is not loaded."""
-    if config.tasks and asdict(config.task) != asdict(Config().task):
-        raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
-    tasks: dict[str, Task] = {}
-    for name, options in config.named_tasks.items():
-        tasks[name] = lookup("task", options.name)(options)
-        tasks[name].name = name
-    return tasks
-
-
-def make_network(config: Config, tasks: dict[str, Task]) -> Network:
-    """The network as it is before the first step."""
-    shapes = {name: task.interface for name, task in tasks.items()}
-    return build.build(config.model, shapes, config.modules)
-
-
 def optimizer_for(
     config: Config, network: Network, combination: Combination
 ) -> torch.optim.Optimizer:
@@ -303,12 +247,3 @@ def optimizer_for(
     return OPTIMIZERS[options.optimizer](
         groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' takes the GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

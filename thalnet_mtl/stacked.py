@@ -14,9 +14,10 @@ from pathlib import Path
 
 from thalnet_mtl.config import Config, RunError, UserError
 from thalnet_mtl.metrics import Metric
+from thalnet_mtl.prepare import prepare
 from thalnet_mtl.replicas import Replicas, Request
 from thalnet_mtl.results import finish
-from thalnet_mtl.run import Run, prepare
+from thalnet_mtl.run import Run
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same
 from thalnet_mtl.train import (
     Interrupted,

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from thalnet_mtl import checkpoint, data
 from thalnet_mtl.body import map_state
 from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
 from thalnet_mtl.files import read_json
+from thalnet_mtl.graphs import Graphs, Inputs, Outcome
+from thalnet_mtl.prepare import prepare
 from thalnet_mtl.results import finish, look_at, write_topology
-from thalnet_mtl.run import NOT_DRAWN, Run, level, prepare
+from thalnet_mtl.run import NOT_DRAWN, Run, level
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
 
@@ -156,26 +159,52 @@ def next_batches(run: Run) -> dict[str, Batch]:
 
 def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
     """One optimizer step; returns the loss of every task, still on the device."""
+    states = {
+        name: run.network.initial(name, len(batch.xs)) if batch.fresh else run.states[name]
+        for name, batch in batches.items()
+    }
+    run.join().set_rate(rate)
+    if run.graphs is None and repeats(run):
+        run.graphs = Graphs(partial(descend, run))
+    inputs = dict(batches), states
+    losses, states = run.graphs(inputs) if run.graphs else descend(run, inputs)
+    run.states |= {
+        n: state for n, state in states.items() if run.tasks[n].interface.target == "every"
+    }
+    if len(losses) == len(run.tasks):
+        return losses
+    rows = dict(zip(batches, losses, strict=True))
+    nothing = run.losses.new_tensor(NOT_DRAWN)
+    return torch.stack([rows.get(name, nothing) for name in run.tasks])
+
+
+def repeats(run: Run) -> bool:
+    """Whether its steps are captured as CUDA graphs.
+
+    TorchJD's aggregators do some of their work on the CPU, and SGD takes its rate from there.
+    """
     options = run.config.train
-    losses = {}
+    able = options.combine in ("fixed", "uncertainty") and options.optimizer != "sgd"
+    return run.device.type == "cuda" and options.ops == "auto" and able
+
+
+def descend(run: Run, inputs: Inputs) -> Outcome:
+    """Forward, backward and the optimizer, all on the device."""
+    batches, states = inputs
+    options, losses, after = run.config.train, {}, {}
     for name, batch in batches.items():
         bf16 = options.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-            state = None if batch.fresh else run.states.get(name)
-            logits, state = run.network(name, batch.xs, state)
-        if run.tasks[name].interface.target == "every":
-            run.states[name] = map_state(Tensor.detach, state)
+            logits, state = run.network(name, batch.xs, states[name])
+        after[name] = map_state(Tensor.detach, state)
         losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
     joined = run.join()
     joined.zero_grad(losses)
     run.combination.backward(losses, run.network.used)
     if options.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
-    joined.step(rate)
-    if len(losses) == len(run.tasks):
-        return torch.stack([loss.detach() for loss in losses.values()])
-    nothing = run.losses.new_tensor(NOT_DRAWN)
-    return torch.stack([losses[n].detach() if n in losses else nothing for n in run.tasks])
+    joined.step()
+    return torch.stack([loss.detach() for loss in losses.values()]), after
 
 
 def mean_losses(run: Run) -> dict[str, float]:

@@ -7,7 +7,7 @@ from thalnet_mtl import checkpoint
 from thalnet_mtl import config as configs
 from thalnet_mtl.config import Config, UserError, unknown
 from thalnet_mtl.network import Network
-from thalnet_mtl.run import make_tasks
+from thalnet_mtl.prepare import make_tasks
 from thalnet_mtl.tasks import Task
 
 

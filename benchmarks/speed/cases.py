@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from thalnet_mtl.graphs import WARM, recorder
 from thalnet_mtl.joined import Joined
 from thalnet_mtl.ops import LEVELS
 from thalnet_mtl.thalnet import ThalNet
@@ -135,21 +136,14 @@ class Step:
             logits = self.head(ys if self.case.every else ys[:, -1])
         self.joined.zero_grad([""])
         cross_entropy(logits.flatten(0, -2).float(), self.ys).backward()
-        self.joined.step(1e-3)
+        self.joined.step()
 
 
 def graphed(step: Callable[[], None]) -> Callable[[], None]:
     """A whole step as one CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    for _ in range(WARM):
         step()
-    return graph.replay
+    return recorder()(step)
 
 
 def steps(

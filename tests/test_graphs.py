@@ -1,0 +1,77 @@
+"""Steps that are captured and repeated train as steps that are not; on a CPU, without CUDA."""
+
+import pytest
+import torch
+from toys import GROWTH, JOINT, toy
+
+from thalnet_mtl import graphs
+from thalnet_mtl import train as training
+from thalnet_mtl.config import RunError
+from thalnet_mtl.graphs import WARM
+from thalnet_mtl.prepare import prepare
+from thalnet_mtl.tracking import Screen
+
+
+def recorder(captured):
+    """What CUDA does: take in now, do later, on the same memory."""
+
+    def record(act):
+        captured.append(act)
+        return act
+
+    return record
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint" / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("sections", "graphs_made"),
+    [
+        ({"train": {"steps": 12}}, 1),
+        (JOINT | {"train": {"steps": 40, "optimizer": "adam", "clip": 0.5}}, 1),
+        (JOINT | {"train": {"steps": 40, "combine": "uncertainty", "draw": 1.0}}, 2),
+        (JOINT | {"changes": GROWTH}, 1 + len({change["step"] for change in GROWTH})),
+    ],
+)
+def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, graphs_made):
+    training.train(toy(**sections), tmp_path / "plain")
+    captured = []
+    monkeypatch.setattr(training, "repeats", lambda run: True)
+    monkeypatch.setattr(graphs, "recorder", lambda: recorder(captured))
+    training.train(toy(**sections), tmp_path / "repeated")
+    assert len(captured) == graphs_made
+    plain, repeated = weights(tmp_path / "plain"), weights(tmp_path / "repeated")
+    for name, weight in plain["network"].items():
+        assert torch.equal(repeated["network"][name], weight), name
+    for name, state in plain["states"].items():
+        for mine, other in zip(repeated["states"][name], state, strict=True):
+            assert torch.equal(mine, other), name
+
+
+def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
+    def refuse(act):
+        raise RuntimeError("operation not permitted when stream is capturing.\nmore")
+
+    monkeypatch.setattr(training, "repeats", lambda run: True)
+    monkeypatch.setattr(graphs, "recorder", lambda: refuse)
+    with pytest.raises(RunError, match=r"^the step cannot be captured as a CUDA graph: operation"):
+        training.train(toy(train={"steps": WARM + 1}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "repeated"),
+    [
+        ("cuda", {}, True),
+        ("cuda", {"combine": "uncertainty"}, True),
+        ("cuda", {"combine": "upgrad"}, False),
+        ("cuda", {"ops": "batched"}, False),
+        ("cuda", {"optimizer": "sgd"}, False),
+        ("cpu", {}, False),
+    ],
+)
+def test_steps_are_captured_on_a_gpu_where_nothing_forbids_it(device, options, repeated):
+    run = prepare(toy(train=options), Screen().fetch)
+    run.device = torch.device(device)
+    assert training.repeats(run) == repeated

@@ -1,0 +1,82 @@
+"""A run before its first step: device, tasks and network, as a configuration names them."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+
+from thalnet_mtl import build
+from thalnet_mtl.changes import rehearse
+from thalnet_mtl.combine import combination
+from thalnet_mtl.config import Config, UserError
+from thalnet_mtl.network import Network
+from thalnet_mtl.registry import lookup
+from thalnet_mtl.run import NOT_DRAWN, Run, choose_ops, level, optimizer_for
+from thalnet_mtl.tasks import Task
+
+# Parameters below which more CPU threads than one are not worth their price: waiting for each other
+# on a busy machine. On a quiet one our own kernel gains by --train.threads.
+SMALL_NETWORK = 500_000
+
+
+def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
+    """Build everything that a configuration names; ``fetch`` gets a data set that is missing.
+
+    Raises:
+        UserError: something cannot be built or trained.
+    """
+    device = choose_device(config.train.device)
+    tasks = make_tasks(config)
+    torch.manual_seed(config.train.seed)
+    network = make_network(config, tasks).to(device)
+    choose_ops(network, config.train.ops)
+    combined = combination(
+        config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
+    ).to(device)
+    small = build.parameters(network) < SMALL_NETWORK
+    torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
+    for task in tasks.values():
+        if task.source:
+            fetch(task.source)
+        task.to(device)
+    for name in tasks:
+        level(config, network, name)  # raises if what is asked for cannot
+    losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
+    optimizer = optimizer_for(config, network, combined)
+    run = Run(config, device, tasks, network, combined, optimizer, losses)
+    for name, task in tasks.items():
+        run.batches(name)  # raises if there is not one batch
+        for split in ("validation", "test"):
+            task.steps(split, config.evaluate.batch, config.train.chunk)
+    run.taken = dict.fromkeys(tasks, 0)
+    if config.train.warmup >= run.total:
+        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
+    rehearse(config, network, run.total)
+    return run
+
+
+def make_tasks(config: Config) -> dict[str, Task]:
+    """The tasks of a run by their names in it; their data is not loaded."""
+    if config.tasks and asdict(config.task) != asdict(Config().task):
+        raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
+    tasks: dict[str, Task] = {}
+    for name, options in config.named_tasks.items():
+        tasks[name] = lookup("task", options.name)(options)
+        tasks[name].name = name
+    return tasks
+
+
+def make_network(config: Config, tasks: dict[str, Task]) -> Network:
+    """The network as it is before the first step."""
+    shapes = {name: task.interface for name, task in tasks.items()}
+    return build.build(config.model, shapes, config.modules)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' takes the GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
