@@ -4,8 +4,9 @@ All that is learned lies in long rows, of which the parameters, their gradients 
 are views: topology verbs, checkpoints and autograd find everything where it was.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class Joined:
         users: dict[nn.Parameter, frozenset[str]] = {}
         for task, parameters in used.items():
             users |= {p: users.get(p, frozenset()) | {task} for p in parameters}
-        lone, alike = set(apart), dict[Hashable, list[nn.Parameter]]()
+        lone, alike = set(apart), dict[tuple[Any, ...], list[nn.Parameter]]()
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
                 state = optimizer.state.get(p, {})
@@ -91,7 +92,8 @@ class Joined:
             if "capturable" in group and any(p.is_cuda for p in group["params"]):
                 rate = torch.tensor(group["lr"], device=group["params"][0].device)
                 group |= {"lr": rate, "capturable": True}
-        self.optimizer = type(optimizer)([group for group in groups if group["params"]])
+        kind: Any = type(optimizer)
+        self.optimizer: Optimizer = kind([group for group in groups if group["params"]])
         self.gradients = [torch.zeros_like(whole) for whole, _, _ in self.rows]
         for (whole, _, parts), gradient in zip(self.rows, self.gradients, strict=True):
             for part in parts:
@@ -131,10 +133,14 @@ def row(
         end += -(-p.numel() // step) * step
     whole = nn.Parameter(parameters[0].new_zeros(end))
     parts = [
-        Part(optimizer, p, lambda of, place=place, shape=p.shape: of[place].view(shape))
+        Part(optimizer, p, partial(view, place=place, shape=p.shape))
         for p, place in zip(parameters, places, strict=True)
     ]
     for part in parts:
-        view = part.view(whole.data)
-        part.parameter.data = view.copy_(part.parameter.data)
+        part.parameter.data = part.view(whole.data).copy_(part.parameter.data)
     return whole, parts
+
+
+def view(of: Tensor, place: slice, shape: torch.Size) -> Tensor:
+    """A part of a row in its own shape."""
+    return of[place].view(shape)

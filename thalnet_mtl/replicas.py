@@ -38,25 +38,25 @@ class Replicas:
         self.level = "cpp" if levels == {"cpp"} else "batched"
         assert isinstance(self.network.body, ThalNet)
         self.network.body.ops = self.level
-        for whole, own in (
+        for module, own in (
             (self.network, [run.network for run in runs]),
             (self.combination, [run.combination for run in runs]),
         ):
-            for name, parameter in whole.named_parameters():
+            for name, parameter in module.named_parameters():
                 parameter.data = joined([part.get_parameter(name) for part in own])
-            for name, buffer in whole.named_buffers():
+            for name, buffer in module.named_buffers():
                 buffer.data = joined([part.get_buffer(name) for part in own])
         self.tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         self.optimizer = optimizer_for(first.config, self.network, self.combination)
-        own_names = [run.named_parameters() for run in runs]
+        by_run = [run.named_parameters() for run in runs]
         names = dict(self.network.named_parameters())
         names |= {f"combination.{n}": p for n, p in self.combination.named_parameters()}
         self.pairs = [
             (
                 whole,
                 [
-                    Part(run.optimizer, own[name], partial(torch.select, dim=0, index=k))
-                    for k, (run, own) in enumerate(zip(runs, own_names, strict=True))
+                    Part(run.optimizer, there[name], partial(torch.select, dim=0, index=k))
+                    for k, (run, there) in enumerate(zip(runs, by_run, strict=True))
                 ],
             )
             for name, whole in names.items()
