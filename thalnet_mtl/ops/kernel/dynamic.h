@@ -10,55 +10,57 @@ void Net<T>::seen(const Module<T>& module, const T* row, T* to) const {
         to[k] = module.places[k] < 0 ? T(0) : row[module.places[k]];
 }
 
-// exp(logits - largest) / sum of |gate| exp(logits - largest), in place of the logits of a row.
+// exp(logits - largest) in place of the logits of a row; returns 1 / (their sum, times |gate|).
 template <class T>
-void Net<T>::soften(const Module<T>& module, T* row) const {
-    T largest = -INFINITY, total = 0;
-    for (int k = 0; k < module.own; k++)
-        if (module.gate(k) != 0) largest = std::max(largest, row[k]);
-    Vec<T> sums{};
+T Net<T>::soften(const Module<T>& module, T* row) const {
+    const Vec<T> nothing = splat(T(-INFINITY));
+    Vec<T> largest = nothing, sums{};
     each<T>(module.own, [&](int i, int n) {
-        const Vec<T> e = exp(get(row + i, n) - largest);
-        put(row + i, e, n);
-        Vec<T> g = module.gates ? get(module.gates + i, n) : splat(T(1));
-        g = (g < T(0) ? -g : g) * e;
-        if (n < W<T>) {  // what is behind the end is not part of the sum
-            alignas(BYTES) T part[W<T>] = {};
-            store(part, g, n);
-            g = load(part);
-        }
-        sums += g;
+        Vec<T> x = behind(get(row + i, n), n, T(-INFINITY));
+        if (module.gates) x = get(module.gates + i, n) != T(0) ? x : nothing;
+        largest = x > largest ? x : largest;
     });
-    total = sum<T>(sums);
-    each<T>(module.own, [&](int i, int n) { put(row + i, get(row + i, n) / total, n); });
+    T most = -INFINITY;
+    for (int i = 0; i < W<T>; i++) most = std::max(most, largest[i]);
+    each<T>(module.own, [&](int i, int n) {
+        const Vec<T> e = exp(get(row + i, n) - most);
+        put(row + i, e, n);
+        sums += behind(module.gates ? absolute(get(module.gates + i, n)) * e : e, n, T(0));
+    });
+    return 1 / sum<T>(sums);
 }
 
+// Row j of a softmax for some rows, but for a factor that is put behind each.
 template <class T>
-void Net<T>::softmax(const Module<T>& module, int j, int t, int from, int rows, T* to) const {
+void Net<T>::softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,
+                     T* factors) const {
     product<T>(rows, module.own, module.features,
                {before(t, from) + module.slot, center, 1}, module.logits[j].right(), to,
                module.own, BIAS, module.scale + (long)j * module.own);
-    for (int r = 0; r < rows; r++) soften(module, to + (long)r * module.own);
+    for (int r = 0; r < rows; r++) factors[r] = soften(module, to + (long)r * module.own);
 }
 
 template <class T>
 void Net<T>::read_dynamically(const Module<T>& module, int t, int from, int rows) {
     const int own = module.own, c = module.context;
     T* a = act(t, from);
-    Buffer<T> see((long)rows * own), weights;
-    for (int r = 0; r < rows; r++) seen(module, before(t, from + r), &see[(long)r * own]);
+    Buffer<T> see((long)rows * own), weights, factors(rows);
+    for (int r = 0; r < rows; r++) {  // with the gates, as both only scale a column
+        T* x = &see[(long)r * own];
+        seen(module, before(t, from + r), x);
+        each<T>(module.gates ? own : 0, [&](int i, int n) {
+            put(x + i, get(x + i, n) * get(module.gates + i, n), n);
+        });
+    }
     if (module.kind == SOFTMAX) {
         weights.resize((long)rows * own);
         for (int j = 0; j < c; j++) {
-            softmax(module, j, t, from, rows, weights.data());
+            softmax(module, j, t, from, rows, weights.data(), factors.data());
             for (int r = 0; r < rows; r++) {
                 const T *w = &weights[(long)r * own], *x = &see[(long)r * own];
                 Vec<T> sums{};
-                each<T>(own, [&](int i, int n) {
-                    const Vec<T> p = get(w + i, n) * get(x + i, n);
-                    sums += module.gates ? p * get(module.gates + i, n) : p;
-                });
-                a[(long)r * columns + module.at + j] = sum<T>(sums);
+                each<T>(own, [&](int i, int n) { sums += get(w + i, n) * get(x + i, n); });
+                a[(long)r * columns + module.at + j] = sum<T>(sums) * factors[r];
             }
         }
         return;
@@ -79,8 +81,7 @@ void Net<T>::read_dynamically(const Module<T>& module, int t, int from, int rows
             Vec<T> sums{};
             each<T>(own, [&](int i, int n) {
                 const Vec<T> far = get(module.positions + i, n) - mean;
-                const Vec<T> p = exp(far * far * factor) * get(x + i, n);
-                sums += module.gates ? p * get(module.gates + i, n) : p;
+                sums += exp(far * far * factor) * get(x + i, n);
             });
             a[module.at + j] = sum<T>(sums) / std::sqrt(T(2 * M_PI) * v[j]);
         }
@@ -93,47 +94,47 @@ void Net<T>::back_dynamic(const Module<T>& module, int t, int from, int rows, T*
     const int own = module.own, c = module.context, F = module.features;
     const long size = (long)rows * own;
     const Rows phi{before(t, from) + module.slot, center, 0};
-    Buffer<T> see(size), by_seen(size), by_features((long)rows * F), p(size);
+    Buffer<T> see(size), by_seen(size), by_features((long)rows * F), p(size), factors(rows);
     for (int r = 0; r < rows; r++) seen(module, before(t, from + r), &see[(long)r * own]);
-    T* by_gates = learns ? &sums[module.private_gates] : nullptr;
+    T* by_gates = learns && module.gates ? &sums[module.private_gates] : nullptr;
     for (int j = 0; j < c; j++) {
-        if (module.kind == SOFTMAX) softmax(module, j, t, from, rows, p.data());
+        if (module.kind == SOFTMAX)
+            softmax(module, j, t, from, rows, p.data(), factors.data());
         for (int r = 0; r < rows; r++) {
             const T *a = act(t, from + r), *x = &see[(long)r * own];
             T *gr = g + (long)r * columns, *d = &by_seen[(long)r * own];
-            T* q = &p[(long)r * own];
             const T by = gr[module.at + j], read = a[module.at + j];
-            const bool gauss = module.kind == GAUSSIAN;
-            const T mean = gauss ? a[module.mean_at() + j] : 0;
-            const T v = gauss ? a[module.variance_at() + j] : 1;
-            const T factor = T(-0.5) / v, height = 1 / std::sqrt(T(2 * M_PI) * v);
-            Vec<T> by_mean{}, by_variance{};
-            each<T>(own, [&](int i, int n) {
-                const Vec<T> see = get(x + i, n);
-                const Vec<T> gate = module.gates ? get(module.gates + i, n) : splat(T(1));
-                const Vec<T> far = gauss ? get(module.positions + i, n) - mean : Vec<T>{};
-                const Vec<T> open = gauss ? exp(far * far * factor) * height : get(q + i, n);
-                const Vec<T> size = gate < T(0) ? -gate : gate;
-                const Vec<T> up = gate > T(0) ? splat(T(1)) : Vec<T>{};
-                const Vec<T> sign = gate < T(0) ? splat(T(-1)) : up;
-                put(d + i, get(d + i, n) + by * gate * open, n);
-                if (gauss) {
-                    const Vec<T> part = by * see * gate * open;
-                    by_mean += part * far / v;
-                    by_variance += part * (far * far / v - 1) * (T(0.5) / v);
-                } else put(q + i, by * open * (see * gate - size * read), n);
-                if (by_gates && module.gates) {
-                    const Vec<T> change = gauss ? by * see * open
-                                                : by * open * (see - sign * read);
-                    put(by_gates + i, get(by_gates + i, n) + change, n);
-                }
-            });
-            if (gauss) {
-                gr[module.mean_at() + j] = sum<T>(by_mean);
-                gr[module.variance_at() + j] =
-                    sum<T>(by_variance) *
-                    (v - T(LEAST_VARIANCE) > 20 ? T(1) : 1 - std::exp(T(LEAST_VARIANCE) - v));
+            auto gate = [&](int i, int n) {
+                return module.gates ? get(module.gates + i, n) : splat(T(1));
+            };
+            auto add = [](T* to, Vec<T> x, int n) { put(to, get(to, n) + x, n); };
+            if (module.kind == SOFTMAX) {
+                T *q = &p[(long)r * own], factor = factors[r] * by;
+                each<T>(own, [&](int i, int n) {
+                    const Vec<T> see = get(x + i, n), open = factor * get(q + i, n);
+                    const Vec<T> g = gate(i, n);
+                    add(d + i, open * g, n);
+                    put(q + i, open * (see * g - absolute(g) * read), n);
+                    if (by_gates) add(by_gates + i, open * (see - sign(g) * read), n);
+                });
+                continue;
             }
+            const T mean = a[module.mean_at() + j], v = a[module.variance_at() + j];
+            const T factor = T(-0.5) / v, height = by / std::sqrt(T(2 * M_PI) * v);
+            Vec<T> all{}, first{}, second{};  // sums of what is read times far^0, far^1, far^2
+            each<T>(own, [&](int i, int n) {
+                const Vec<T> far = get(module.positions + i, n) - mean, square = far * far;
+                const Vec<T> open = exp(square * factor) * height, g = open * gate(i, n);
+                const Vec<T> see = get(x + i, n), part = see * g;
+                add(d + i, g, n);
+                all += part, first += part * far, second += part * square;
+                if (by_gates) add(by_gates + i, see * open, n);
+            });
+            gr[module.mean_at() + j] = sum<T>(first) / v;
+            const T by_variance = (sum<T>(second) / v - sum<T>(all)) / (2 * v);
+            gr[module.variance_at() + j] =
+                by_variance *
+                (v - T(LEAST_VARIANCE) > 20 ? T(1) : 1 - std::exp(T(LEAST_VARIANCE) - v));
         }
         if (module.kind == GAUSSIAN) continue;
         const long at = (long)j * own;
@@ -142,9 +143,11 @@ void Net<T>::back_dynamic(const Module<T>& module, int t, int from, int rows, T*
         if (!learns) continue;
         product<T>(own, F, rows, {p.data(), 1, own}, {phi.data, phi.row},
                    &sums[module.private_weight + at * F], F, ADD);
+        T* by_bias = &sums[module.private_bias + at];
         for (int r = 0; r < rows; r++)
-            for (int k = 0; k < own; k++)
-                sums[module.private_bias + at + k] += p[(long)r * own + k];
+            each<T>(own, [&](int i, int n) {
+                put(by_bias + i, get(by_bias + i, n) + get(&p[(long)r * own] + i, n), n);
+            });
     }
     if (module.kind == GAUSSIAN) {
         product<T>(rows, F, c, {g + module.mean_at(), columns, 1}, {module.weight, F},

@@ -220,8 +220,9 @@ struct Net {
     void pack(Layer<T>& layer, bool backward);
     void forward(int from, int to);
     void seen(const Module<T>& module, const T* row, T* to) const;
-    void soften(const Module<T>& module, T* row) const;
-    void softmax(const Module<T>& module, int j, int t, int from, int rows, T* to) const;
+    T soften(const Module<T>& module, T* row) const;
+    void softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,
+                 T* factors) const;
     void read_dynamically(const Module<T>& module, int t, int from, int rows);
     void dense(const Module<T>& module, int l, int t, int from, int to);
     void gru(const Module<T>& module, int l, int t, int from, int to);

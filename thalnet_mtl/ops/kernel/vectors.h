@@ -119,10 +119,25 @@ inline Vec<float> sigmoid(Vec<float> x) {
     Power e = power(-x, 80.0f);
     return 1.0f / (e.scale * e.minus_one + e.scale + 1.0f);
 }
+#ifdef __AVX512F__
+inline Vec<float> exp(Vec<float> x) {  // 2^k exp(r), which this processor scales by itself
+    x = x < -88.0f ? splat(-88.0f) : x;
+    const __m512 k = _mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
+    const Vec<float> n = (Vec<float>)k, r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec<float> p = r * (1.0f / 720) + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (Vec<float>)_mm512_scalef_ps((__m512)p, k);
+}
+#else
 inline Vec<float> exp(Vec<float> x) {
     Power e = power(x, 80.0f);
     return e.scale * e.minus_one + e.scale;
 }
+#endif
 // As PyTorch, x beyond 20. log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
 inline Vec<float> softplus(Vec<float> x) {
     const Vec<float> y = exp(x < 0.0f ? x : -x), s = y / (y + 2.0f), q = s * s;
@@ -171,3 +186,13 @@ inline void put(T* p, Vec<T> x, int n) {
     if (n == W<T>) store(p, x);
     else store(p, x, n);
 }
+// The first n places, and a number behind them.
+template <class T>
+inline Vec<T> behind(Vec<T> x, int n, T fill) {
+    for (int i = n; i < W<T>; i++) x[i] = fill;
+    return x;
+}
+template <class V>
+inline V absolute(V x) { return x < 0 ? -x : x; }
+template <class V>
+inline V sign(V x) { return (x > 0 ? V{} + 1 : V{}) - (x < 0 ? V{} + 1 : V{}); }
