@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import GROWTH, JOINT, toy
 
-from thalnet_mtl import graphs
+from thalnet_mtl import graphs, step
 from thalnet_mtl import train as training
 from thalnet_mtl.config import RunError
 from thalnet_mtl.graphs import WARM
@@ -38,7 +38,7 @@ def weights(folder):
 def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, graphs_made):
     training.train(toy(**sections), tmp_path / "plain")
     captured = []
-    monkeypatch.setattr(training, "repeats", lambda run: True)
+    monkeypatch.setattr(step, "repeats", lambda run: True)
     monkeypatch.setattr(graphs, "recorder", lambda: recorder(captured))
     training.train(toy(**sections), tmp_path / "repeated")
     assert len(captured) == graphs_made
@@ -54,7 +54,7 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
     def refuse(act):
         raise RuntimeError("operation not permitted when stream is capturing.\nmore")
 
-    monkeypatch.setattr(training, "repeats", lambda run: True)
+    monkeypatch.setattr(step, "repeats", lambda run: True)
     monkeypatch.setattr(graphs, "recorder", lambda: refuse)
     with pytest.raises(RunError, match=r"^the step cannot be captured as a CUDA graph: operation"):
         training.train(toy(train={"steps": WARM + 1}), tmp_path / "run")
@@ -74,4 +74,4 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
 def test_steps_are_captured_on_a_gpu_where_nothing_forbids_it(device, options, repeated):
     run = prepare(toy(train=options), Screen().fetch)
     run.device = torch.device(device)
-    assert training.repeats(run) == repeated
+    assert step.repeats(run) == repeated

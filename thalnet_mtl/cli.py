@@ -173,7 +173,8 @@ def list_entries(options: argparse.Namespace) -> int:
     else:
         from thalnet_mtl.registry import entries
 
-        kind = {"bodies": "body"}.get(options.kind, options.kind.removesuffix("s"))
+        singular = {"bodies": "body", "strategies": "strategy"}
+        kind = singular.get(options.kind, options.kind.removesuffix("s"))
         found = entries(kind)
         rows = {name: (entry.__doc__ or "").partition("\n")[0] for name, entry in found.items()}
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -235,7 +236,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("action", choices=("fetch", "ls"))
     made.add_argument("names", nargs="*", metavar="NAME", help="data sets, or all")
     made = verb(list_entries, "list")
-    made.add_argument("kind", choices=("configs", "tasks", "bodies", "modules", "readings"))
+    kinds = "configs", "tasks", "bodies", "modules", "readings", "strategies"
+    made.add_argument("kind", choices=kinds)
     made = verb(export)
     made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--to", required=True, choices=("safetensors", "torch", "onnx"))
@@ -268,6 +270,7 @@ def _all_fields() -> list[tuple[str, Any, str]]:
         for section in fields(Config)
         if is_dataclass(section.type)
         for leaf in fields(section.type)
+        if "help" in leaf.metadata
     ]
 
 

@@ -5,8 +5,8 @@ through the same typed check, so that a typo gets the same one clear line from e
 may also hold ``runs``, a mapping from run names to overlays: it then describes several runs.
 
 What differs from experiment to experiment in number as well as in value is data, not flags:
-``tasks`` and ``modules`` map names to what each is, ``changes`` lists what happens to the modules
-while they train.
+``tasks`` and ``modules`` map names to what each is, ``stream`` lists what is learned one after
+another, ``growth`` and ``strategy`` say how, ``changes`` what else happens to modules meanwhile.
 """
 
 import re
@@ -17,9 +17,28 @@ from typing import Any
 
 import yaml
 
+from thalnet_mtl.experiment import (
+    ChangeConfig,
+    EntryConfig,
+    ExperienceConfig,
+    GrowthConfig,
+    ModuleConfig,
+    StrategyConfig,
+    TaskConfig,
+)
 from thalnet_mtl.options import RunError, UserError, option, overlay, suggest, unknown
 
-__all__ = ["RunError", "UserError", "overlay", "suggest", "unknown"]
+__all__ = [
+    "ChangeConfig",
+    "EntryConfig",
+    "ModuleConfig",
+    "RunError",
+    "TaskConfig",
+    "UserError",
+    "overlay",
+    "suggest",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
@@ -37,85 +56,6 @@ class ModelConfig:
     sub_steps: int = option(1, "times that each input is shown", low=1)
     extra_steps: int = option(0, "steps without input after the last one", low=0)
     budget: int = option(50_000, "parameters allowed, encoder and head included; 0: any", low=0)
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """What is learned. In ``tasks`` each entry has these fields, and its own name by default."""
-
-    name: str = option("permuted_mnist", "see 'thalnet list tasks'")
-    permutation: int = option(0, "permuted_mnist: seed of the permutation", low=0, high=2**32 - 1)
-    batch: int = option(0, "sequences in a batch; 0: train.batch", low=0)
-    weight: float = option(1.0, "several tasks: factor of its loss", low=0.0)
-    share: float = option(0.0, "several tasks: train.draw's size of it; 0: its batches", low=0.0)
-
-    @classmethod
-    def named(cls, name: str) -> "TaskConfig":
-        """An entry of ``tasks`` of which nothing is said."""
-        return cls(name=name)
-
-
-@dataclass(frozen=True)
-class ModuleConfig:
-    """One module of a ThalNet: an entry of ``modules``, where they are not all equal.
-
-    What is 0 or empty is as ``model`` says; ``model.features`` 0 still fills the budget.
-    """
-
-    input: bool = option(False, "takes the input of its tasks")
-    output: bool = option(False, "feeds the heads of its tasks")
-    tasks: tuple[str, ...] = option((), "tasks that it belongs to; none: shared by all")
-    reads: tuple[str, ...] = option((), "modules that it reads; none: all of its tasks")
-    features: int = option(0, "width of its slot", low=0)
-    context: int = option(0, "width of what it reads", low=0)
-    hidden: int = option(0, "inner width", low=0)
-    module: str = option("", "its design")
-    reading: str = option("", "how it reads the center")
-    frozen: bool = option(False, "whether it does not learn")
-
-    @classmethod
-    def named(cls, name: str) -> "ModuleConfig":
-        """An entry of ``modules`` of which nothing is said."""
-        return cls()
-
-
-# What each verb takes beside step and name.
-_CHANGES: dict[str, tuple[str, ...]] = {
-    "attach": ("read_by", "module"),
-    "detach": (),
-    "clone": ("source", "module"),
-    "freeze": (),
-    "unfreeze": (),
-    "route": ("source", "open"),
-}
-
-
-@dataclass(frozen=True)
-class ChangeConfig:
-    """One change of the modules between two steps of the training: an entry of ``changes``."""
-
-    step: int = option(0, "after how many steps", low=1)
-    verb: str = option("", "what is done", choices=tuple(_CHANGES))
-    name: str = option("", "the module that it is done to; for freeze, unfreeze also a task's")
-    source: str = option("", "clone: the module to start from; route: the one that is read or not")
-    read_by: tuple[str, ...] = option((), "attach: modules opened to the new one")
-    open: bool = option(True, "route: whether name may see source from now on")
-    module: ModuleConfig = field(default_factory=ModuleConfig)  # attach, clone: what it is
-
-    def complete(self, where: str) -> "ChangeConfig":
-        """The change itself, or an error if it does not say what is to be done."""
-        if not (self.step and self.verb and self.name):
-            raise UserError(f"{where}: every change needs a step, a verb and a name.")
-        own = _CHANGES[self.verb]
-        if "source" in own and not self.source:
-            raise UserError(f"{where}: {self.verb} {self.name}: it needs a source.")
-        for other in fields(self)[3:]:
-            if other.name not in own and getattr(self, other.name) != getattr(_NOTHING, other.name):
-                raise UserError(f"{where}: {self.verb} {self.name}: it takes no {other.name}.")
-        return self
-
-
-_NOTHING = ChangeConfig()
 
 
 OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
@@ -137,6 +77,7 @@ class TrainConfig:
     clip: float = option(0.0, "largest gradient norm; 0: no clipping", low=0.0)
     combine: str = option("fixed", "several losses: fixed, uncertainty, upgrad, mgda, …")
     draw: float = option(0.0, "0: all tasks each step; T: one, odds by size^(1/T)", low=0.0)
+    strategy: str = option("naive", "what keeps old tasks: see 'thalnet list strategies'")
     patience: int = option(0, "validations that a task may not improve; 0: any", low=0)
     precision: str = option("fp32", "arithmetic of products", choices=("fp32", "bf16"))
     ops: str = option("auto", "how a ThalNet is computed; auto: the fastest", choices=OPS)
@@ -162,16 +103,19 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
-    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    tasks: dict[str, EntryConfig] = field(default_factory=dict)
     modules: dict[str, ModuleConfig] = field(default_factory=dict)
     changes: tuple[ChangeConfig, ...] = ()
+    stream: tuple[ExperienceConfig, ...] = ()
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @property
-    def named_tasks(self) -> dict[str, TaskConfig]:
+    def named_tasks(self) -> dict[str, EntryConfig]:
         """The tasks of this run by the name that they have in it."""
-        return self.tasks or {self.task.name: self.task}
+        return self.tasks or {self.task.name: EntryConfig(**asdict(self.task))}
 
 
 def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:

@@ -30,7 +30,7 @@ def evaluate(
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     count, state = 0, None
     for xs, ys, fresh in islice(task.batches(split, batch, chunk), batches or None):
-        logits, state = network(task.name, xs, None if fresh else state)
+        logits, state = network(task.port, xs, None if fresh else state)
         logits, ys = logits.flatten(0, -2).float(), ys.flatten()
         nats += F.cross_entropy(logits, ys, reduction="sum")
         correct += (logits.argmax(-1) == ys).sum()

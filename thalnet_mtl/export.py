@@ -60,7 +60,7 @@ def to_safetensors(run: LoadedRun, folder: Path, task: str | None = None) -> Non
 
 def to_torch(run: LoadedRun, path: Path, task: str | None = None) -> None:
     """A ``torch.export`` program of one streaming step, for any batch."""
-    step = Step(run.network, run.task(task).name)
+    step = Step(run.network, run.task(task).port)
     inputs = step.example(CHECKED)
     torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
@@ -73,7 +73,7 @@ def to_onnx(run: LoadedRun, path: Path, task: str | None = None) -> None:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step = Step(run.network, run.task(task).name)
+    step = Step(run.network, run.task(task).port)
     inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from thalnet_mtl import build
+from thalnet_mtl import build, growth
 from thalnet_mtl.changes import rehearse
 from thalnet_mtl.combine import combination
 from thalnet_mtl.config import Config, UserError
@@ -14,6 +14,7 @@ from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.run import NOT_DRAWN, Run, choose_ops, level, optimizer_for
 from thalnet_mtl.tasks import Task
+from thalnet_mtl.topology import Interface
 
 # Parameters below which more CPU threads than one are not worth their price: waiting for each other
 # on a busy machine. On a quiet one our own kernel gains by --train.threads.
@@ -40,8 +41,8 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         if task.source:
             fetch(task.source)
         task.to(device)
-    for name in tasks:
-        level(config, network, name)  # raises if what is asked for cannot
+    for port in network.ports:
+        level(config, network, port)  # raises if what is asked for cannot
     losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)
     optimizer = optimizer_for(config, network, combined)
     run = Run(config, device, tasks, network, combined, optimizer, losses)
@@ -50,8 +51,15 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         for split in ("validation", "test"):
             task.steps(split, config.evaluate.batch, config.train.chunk)
     run.taken = dict.fromkeys(tasks, 0)
-    if config.train.warmup >= run.total:
-        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {run.total} steps.")
+    shortest = min(one.stop - one.start for one in run.stream)
+    if config.train.warmup >= shortest:
+        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {shortest} steps.")
+    if run.continual and config.train.patience:
+        raise UserError("train.patience ends a run, not an experience: not with a stream.")
+    if config.growth.when != "never":
+        if config.changes:
+            raise UserError("growth and changes: give one of them.")
+        growth.rehearse(config, network, {t.port: t.interface for t in tasks.values()}, run.stream)
     rehearse(config, network, run.total)
     return run
 
@@ -63,13 +71,20 @@ def make_tasks(config: Config) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     for name, options in config.named_tasks.items():
         tasks[name] = lookup("task", options.name)(options)
-        tasks[name].name = name
+        tasks[name].name, tasks[name].head = name, options.head
     return tasks
 
 
 def make_network(config: Config, tasks: dict[str, Task]) -> Network:
-    """The network as it is before the first step."""
-    shapes = {name: task.interface for name, task in tasks.items()}
+    """The network as it is before the first step: of the first experience's tasks if it grows."""
+    first = config.stream[0].tasks if config.stream and config.growth.when != "never" else tasks
+    shapes: dict[str, Interface] = {}
+    for name, task in tasks.items():
+        known = shapes.setdefault(task.port, task.interface)
+        if known != task.interface:
+            raise UserError(f"task '{name}' cannot share head '{task.port}': its shape differs.")
+    there = {tasks[name].port for name in first if name in tasks}
+    shapes = {port: shape for port, shape in shapes.items() if port in there}
     return build.build(config.model, shapes, config.modules)
 
 

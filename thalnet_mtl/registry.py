@@ -25,6 +25,7 @@ _HOMES = {
     "module": "thalnet_mtl.modules",
     "body": "thalnet_mtl.build",
     "task": "thalnet_mtl.tasks",
+    "strategy": "thalnet_mtl.strategies",
 }
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _HOMES}
 

@@ -34,7 +34,7 @@ class Replicas:
         self.network = copy.deepcopy(first.network)
         self.combination = copy.deepcopy(first.combination)
         # Beside the kernel, ``torch.vmap`` goes through operations of PyTorch alone.
-        levels = {level(first.config, first.network, task) for task in first.tasks}
+        levels = {level(first.config, first.network, port) for port in first.network.ports}
         self.level = "cpp" if levels == {"cpp"} else "batched"
         assert isinstance(self.network.body, ThalNet)
         self.network.body.ops = self.level
@@ -77,7 +77,7 @@ class Replicas:
         }
         self.optimizer.zero_grad()
         # Of the sum over all runs; to the parameters of a run the others are constants.
-        self.combination.backward(losses, self.network.used)
+        self.combination.backward(losses, lambda task: self.network.used(run.tasks[task].port))
         if run.config.train.clip:
             clip(self.network.parameters(), run.config.train.clip)
         for optimizer in (self.optimizer, *(run.optimizer for run in self.runs)):
@@ -91,16 +91,16 @@ class Replicas:
 
     def _losses(self, task: str, batches: Sequence[Batch]) -> Tensor:
         """The loss of every run on its own batch."""
-        run, count = self.runs[0], len(batches)
+        run, count, port = self.runs[0], len(batches), self.runs[0].tasks[task].port
         xs = torch.stack([batch.xs for batch in batches])
         ys = torch.stack([batch.ys for batch in batches])
         state = None if batches[0].fresh else self.states.get(task)
         if state is None:
-            nothing = self.network.initial(task, xs.shape[1])
+            nothing = self.network.initial(port, xs.shape[1])
             state = map_state(lambda part: part.expand(count, *part.shape), nothing)
 
         def forward(tensors: dict[str, Tensor], xs: Tensor, state: Any) -> tuple[Tensor, Any]:
-            return torch.func.functional_call(self.network, tensors, (task, xs, state))
+            return torch.func.functional_call(self.network, tensors, (port, xs, state))
 
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,23 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     }
     checkpoint.save_model(folder / "model", run.network, run.config, result)
     save_readings(run, folder / "model" / "reading_weights.safetensors")
-    matrix = [",".join(["stage", *tasks])]
-    for stage, part in enumerate(("untrained", "test")):
-        values = [one[part][one["metric"]] for one in tasks.values()]
-        matrix.append(",".join(map(str, [stage, *values])))
-    write_text(folder / "accuracy_matrix.csv", "\n".join(matrix) + "\n")
+    if run.continual:
+        result["stream"] = [asdict(one) for one in run.stream]
+        result["strategy"] = run.config.train.strategy
+    write_matrix(run, tasks, folder / "accuracy_matrix.csv")
     write_topology(run, directory, run.best_step)
     directory.write_json("result.json", result)
     return result
+
+
+def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:
+    """R: a row of test scores before training and after every experience; nothing, no head yet."""
+    last = {name: one["test"][one["metric"]] for name, one in tasks.items()}
+    matrix = run.matrix if run.continual else [*run.matrix, last]
+    rows = [",".join(["stage", *tasks])]
+    for stage, row in enumerate(matrix):
+        rows.append(",".join([str(stage), *(str(row.get(name, "")) for name in tasks)]))
+    write_text(path, "\n".join(rows) + "\n")
 
 
 def write_topology(run: Run, directory: RunDirectory, step: int) -> None:
@@ -94,9 +104,9 @@ def save_readings(run: Run, path: Path) -> None:
     if not isinstance(net, ThalNet):
         return
     weights: dict[str, Tensor] = {}
-    for name, task in run.tasks.items():
+    for task in run.tasks.values():
         xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
-        port, active = network.port(name), network.active(name)
+        port, active = network.port(task.port), network.active(task.port)
         with torch.no_grad():
             rows, pace = port.encode(xs, active), port.plug.sub_steps
             weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights

@@ -19,6 +19,9 @@ from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.graphs import Graphs
 from thalnet_mtl.joined import Joined
 from thalnet_mtl.network import Network
+from thalnet_mtl.registry import lookup
+from thalnet_mtl.strategy import Naive
+from thalnet_mtl.stream import Experience, stream
 from thalnet_mtl.tasks import Task
 from thalnet_mtl.thalnet import ThalNet
 
@@ -30,11 +33,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 # What changes while training, beside weights, moments, losses and random state.
-PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history",
-            "seconds", "train_seconds")  # fmt: skip
+PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history", "matrix",
+            "grown", "seconds", "train_seconds")  # fmt: skip
 NOT_DRAWN = -1.0  # in place of a loss
-SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states", "rng",
-         "metrics_size")  # fmt: skip
+SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states",
+         "strategy", "rng", "metrics_size")  # fmt: skip
 
 
 @dataclass
@@ -56,41 +59,60 @@ class Run:
     own_best: dict[str, dict[str, float]] = field(default_factory=dict)  # of each task alone
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
+    matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
+    grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
     seconds: float = 0.0
     train_seconds: float = 0.0
+    stream: list[Experience] = field(init=False)
+    strategy: Naive = field(init=False)
     awake: set[str] = field(init=False)  # tasks of which something learns
     # What the next step moves and how it is repeated, made when it is needed, until a change.
     joined: Joined | None = None
     graphs: Graphs | None = None
 
     def __post_init__(self) -> None:
+        self.stream = stream(self.config, lambda tasks: min(map(self.batches, tasks)))
+        self.strategy = lookup("strategy", self.config.train.strategy)(self)
         self.look_who_learns()
 
     def look_who_learns(self) -> None:
         """Note the tasks of which something learns, after any change of the network."""
         self.awake = {
-            name
-            for name in self.network.ports
-            if any(p.requires_grad for p in self.network.used(name).values())
+            name for name in self.present if any(p.requires_grad for p in self.used(name).values())
         }
+
+    @property
+    def present(self) -> list[str]:
+        """The tasks that are plugged in."""
+        return [name for name, task in self.tasks.items() if task.port in self.network.ports]
+
+    @property
+    def experience(self) -> Experience:
+        """The one that the next step belongs to, or the last one."""
+        return next((one for one in self.stream if self.step < one.stop), self.stream[-1])
+
+    @property
+    def continual(self) -> bool:
+        """Whether there are several experiences."""
+        return len(self.stream) > 1
 
     @property
     def epoch(self) -> int:
         """Steps in a pass over the training part, the shortest one of several tasks."""
-        return min(map(self.batches, self.tasks))
+        return min(map(self.batches, self.experience.tasks))
 
     @property
     def total(self) -> int:
         """Steps in all."""
-        return self.config.train.steps or self.config.train.epochs * self.epoch
+        return self.stream[-1].stop
 
     @property
     def learning(self) -> list[str]:
-        """Tasks that are neither frozen nor stopped early."""
+        """Tasks of this experience that are neither frozen nor stopped early."""
         patience = self.config.train.patience
         return [
             name
-            for name in self.tasks
+            for name in self.experience.tasks
             if name in self.awake
             and (not patience or self.own_best.get(name, {"since": 0})["since"] < patience)
         ]
@@ -115,13 +137,17 @@ class Run:
         return [names[int(torch.multinomial(odds, 1, generator=generator))]]
 
     def rate(self) -> float:
-        """Learning rate of the next step: linear warm-up, then constant or half a cosine to 0."""
-        options = self.config.train
-        if self.step < options.warmup:
-            return options.learning_rate * (self.step + 1) / options.warmup
+        """Learning rate of the next step: linear warm-up, then constant or half a cosine to 0.
+
+        Every experience begins anew.
+        """
+        options, now = self.config.train, self.experience
+        step, total = self.step - now.start, now.stop - now.start
+        if step < options.warmup:
+            return options.learning_rate * (step + 1) / options.warmup
         if options.schedule == "constant":
             return options.learning_rate
-        progress = (self.step - options.warmup) / max(1, self.total - options.warmup)
+        progress = (step - options.warmup) / max(1, total - options.warmup)
         return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def score(self, task: str, split: str, batches: int | None = None) -> dict[str, float]:
@@ -134,14 +160,24 @@ class Run:
     def change(self, what: ChangeConfig) -> Change:
         """Change the network as configured, and bring along all that depends on it."""
         change = apply(self.network, what, self.config)
+        self.follow(change)
+        return change
+
+    def follow(self, change: Change) -> None:
+        """Bring along all that depends on the network."""
         change.carry(self.optimizer)
         self.joined = self.graphs = None
         self.look_who_learns()
-        self.states = {task: change.move(task, state) for task, state in self.states.items()}
+        ports = {name: task.port for name, task in self.tasks.items()}
+        self.states = {name: change.move(ports[name], s) for name, s in self.states.items()}
+        self.strategy.follow(change)
         size = build.parameters(self.network)
         entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
         self.history.append(entry | {"verb": change.verb, "about": change.about})
-        return change
+
+    def used(self, task: str) -> dict[str, nn.Parameter]:
+        """The parameters that a task's logits can depend on, by name."""
+        return self.network.used(self.tasks[task].port)
 
     def join(self) -> Joined:
         """The optimizer in few tensors, until the network changes."""
@@ -149,10 +185,10 @@ class Run:
             weights = dict(self.combination.named_parameters())
             used = {
                 task: [
-                    *self.network.used(task).values(),
+                    *self.used(task).values(),
                     *(p for name, p in weights.items() if name.endswith(f".{task}")),
                 ]
-                for task in self.tasks
+                for task in self.present
             }
             # cuDNN wants its weights in one piece of its own.
             apart = [
@@ -182,6 +218,7 @@ class Run:
             "combination": self.combination.state_dict(),
             "optimizer": checkpoint.optimizer_state(self.optimizer, self.named_parameters()),
             "losses": self.losses,
+            "strategy": self.strategy.state_dict(),
             "states": {
                 task: state if isinstance(state, Tensor) else list(state)
                 for task, state in self.states.items()
@@ -204,11 +241,12 @@ class Run:
         for name in PROGRESS:
             setattr(self, name, content[name])
         self.look_who_learns()
+        self.strategy.load_state_dict(content["strategy"])
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved
             parts = [part.to(self.device) for part in parts]
-            kind = type(self.network.initial(task, 1))
+            kind = type(self.network.initial(self.tasks[task].port, 1))
             self.states[task] = parts[0] if isinstance(saved, Tensor) else kind(*parts)
         torch.set_rng_state(content["rng"][0])
         if self.device.type == "cuda":

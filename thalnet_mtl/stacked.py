@@ -83,6 +83,7 @@ def check(config: Config) -> None:
         f"train.draw {options.draw}": bool(options.draw),
         f"train.patience {options.patience} of several tasks": bool(patient),
         "changes": bool(config.changes),
+        "stream": bool(config.stream),
         f"train.ops {options.ops}": options.ops not in ("auto", "cpp", "batched"),
     }.items():
         if used:

@@ -3,24 +3,21 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from thalnet_mtl import checkpoint, data
-from thalnet_mtl.body import map_state
+from thalnet_mtl import checkpoint, data, growth
 from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
 from thalnet_mtl.files import read_json
-from thalnet_mtl.graphs import Graphs, Inputs, Outcome
 from thalnet_mtl.prepare import prepare
 from thalnet_mtl.results import finish, look_at, write_topology
 from thalnet_mtl.run import NOT_DRAWN, Run, level
+from thalnet_mtl.step import next_batches, train_step
+from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
 
@@ -58,7 +55,7 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
         run.seconds += time.monotonic() - begin
         what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
         title = f"{config.model.body} on {next(iter(what))}"
-        levels = {level(config, run.network, name) for name in run.tasks} - {""}
+        levels = {level(config, run.network, port) for port in run.network.ports} - {""}
         if levels:
             screen.line(f"computed by {', '.join(sorted(levels))} (--train.ops)")
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
@@ -84,10 +81,20 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     directory.write_json("environment.json", about)
     write_topology(run, directory, 0)
     screen.line("scoring the untrained network …")
-    for name in run.tasks:
-        run.untrained[name] = run.score(name, "test", min(look_at(run, name), UNTRAINED_BATCHES))
-        directory.log(0, name, "test", run.untrained[name])
+    for name in run.present:
+        look_untrained(run, name, directory)
+    values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.present}
+    run.matrix.append(values)
     run.save(last, directory.size)
+
+
+def look_untrained(run: Run, task: str, directory: RunDirectory) -> None:
+    """Score a task that nothing has learned yet: closely, if others are learned before it."""
+    batches = look_at(run, task)
+    if not run.continual:
+        batches = min(batches, UNTRAINED_BATCHES)
+    run.untrained[task] = run.score(task, "test", batches)
+    directory.log(run.step, task, "test", run.untrained[task])
 
 
 # What a step is asked for, a batch of each task and a learning rate, and what is given back.
@@ -108,20 +115,22 @@ def alone(run: Run, steps: Steps) -> None:
 
 def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> Steps:
     """Change, ask for a step, log, look and save until all is done or someone wants to stop."""
-    look, total, every = run.config.evaluate, run.total, run.config.evaluate.every or run.epoch
+    look, total = run.config.evaluate, run.total
     changes: dict[int, list[ChangeConfig]] = {}
     for what in run.config.changes:
         changes.setdefault(what.step, []).append(what)
-    while run.step < total and run.learning:
+    while run.step < total and (run.learning or run.step == run.experience.start):
         begin = time.monotonic()
         for what in changes.get(run.step, []):
             screen.line(f"  step {run.step:,}  {run.change(what)}")
             write_topology(run, directory, run.step)
+        begin_experience(run, directory, screen)
+        now, every = run.experience, look.every or run.epoch
         rate = run.rate()
         run.losses[run.step % look.log_every] = yield next_batches(run), rate
         run.step += 1
-        done = run.step == total
-        logs, looks = run.step % look.log_every == 0 or done, run.step % every == 0 or done
+        done, over = run.step == total, run.step == now.stop
+        logs, looks = run.step % look.log_every == 0 or over, run.step % every == 0 or over
         stops = stopped() and not done
         saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
         if logs or saves:
@@ -134,6 +143,8 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
             screen.status(run.step, losses)
         if looks:
             validate(run, directory, screen)
+        if over:
+            end_experience(run, now, directory, screen)
         run.seconds += time.monotonic() - begin
         if saves:
             run.save(directory.folder / "checkpoint" / "last.pt", directory.size)
@@ -146,65 +157,33 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
         screen.line(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
 
 
-def next_batches(run: Run) -> dict[str, Batch]:
-    """A batch of each task of the next step."""
-    batches = {}
-    for name in run.drawn():
-        options, count = run.config.train, run.taken[name]
-        size = run.batch_size(name)
-        batches[name] = run.tasks[name].batch(count, size, options.chunk, options.seed)
-        run.taken[name] += 1
-    return batches
+def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Grow if it is time; score what is new."""
+    now = run.experience
+    if run.continual and run.step == now.start:
+        screen.line(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
+    before = run.present
+    for change in growth.due(run):
+        screen.line(f"  step {run.step:,}  {change}")
+        write_topology(run, directory, run.step)
+    for name in run.present:
+        if name not in before:
+            look_untrained(run, name, directory)
 
 
-def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
-    """One optimizer step; returns the loss of every task, still on the device."""
-    states = {
-        name: run.network.initial(name, len(batch.xs)) if batch.fresh else run.states[name]
-        for name, batch in batches.items()
-    }
-    run.join().set_rate(rate)
-    if run.graphs is None and repeats(run):
-        run.graphs = Graphs(partial(descend, run))
-    inputs = dict(batches), states
-    losses, states = run.graphs(inputs) if run.graphs else descend(run, inputs)
-    run.states |= {
-        n: state for n, state in states.items() if run.tasks[n].interface.target == "every"
-    }
-    if len(losses) == len(run.tasks):
-        return losses
-    rows = dict(zip(batches, losses, strict=True))
-    nothing = run.losses.new_tensor(NOT_DRAWN)
-    return torch.stack([rows.get(name, nothing) for name in run.tasks])
-
-
-def repeats(run: Run) -> bool:
-    """Whether its steps are captured as CUDA graphs.
-
-    TorchJD's aggregators do some of their work on the CPU, and SGD takes its rate from there.
-    """
-    options = run.config.train
-    able = options.combine in ("fixed", "uncertainty") and options.optimizer != "sgd"
-    return run.device.type == "cuda" and options.ops == "auto" and able
-
-
-def descend(run: Run, inputs: Inputs) -> Outcome:
-    """Forward, backward and the optimizer, all on the device."""
-    batches, states = inputs
-    options, losses, after = run.config.train, {}, {}
-    for name, batch in batches.items():
-        bf16 = options.precision == "bf16"
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits, state = run.network(name, batch.xs, states[name])
-        after[name] = map_state(Tensor.detach, state)
-        losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
-    joined = run.join()
-    joined.zero_grad(losses)
-    run.combination.backward(losses, run.network.used)
-    if options.clip:
-        torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
-    joined.step()
-    return torch.stack([loss.detach() for loss in losses.values()]), after
+def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: Screen) -> None:
+    """Let the strategy keep what it needs; fill a row of the accuracy matrix."""
+    run.strategy.end(run, over)
+    if not run.continual:
+        return
+    row: dict[str, float] = {}
+    for name in run.present:
+        metric, values = run.tasks[name].metric, run.score(name, "test")
+        row[name] = values[metric.name]
+        directory.log(run.step, name, "test", values, experience=over.number)
+    run.matrix.append(row)
+    shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
+    screen.line(f"  step {run.step:,}  test after experience {over.number}: {shown}")
 
 
 def mean_losses(run: Run) -> dict[str, float]:
@@ -237,11 +216,16 @@ def diverged(what: str, tasks: str) -> Diverged:
 def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
     """Score the validation parts; keep the weights that are best for all tasks together.
 
-    Together is the mean over the tasks of where they stand between guessing and perfection.
+    Together is the mean over the tasks of where they stand between guessing and perfection. Of
+    several experiences the last weights are kept, good or bad: their scores are the last row of R.
     """
     levels, learning = [], run.learning
-    for name, task in run.tasks.items():
-        metric, values = task.metric, run.score(name, "validation")
+    for name in run.present:
+        task, metric, values = (
+            run.tasks[name],
+            run.tasks[name].metric,
+            run.score(name, "validation"),
+        )
         value = values[metric.name]
         directory.log(run.step, name, "validation", values, seconds=run.train_seconds)
         which = f"{name} " if len(run.tasks) > 1 else ""
@@ -255,7 +239,7 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
             best["since"] += 1
         run.own_best[name]["taken"] = run.taken[name]
     level = sum(levels) / len(levels)
-    if level > run.level or not run.best_step:
+    if level > run.level or not run.best_step or run.continual:
         run.level, run.best_step = level, run.step
         content = {"step": run.step, "topology": run.network.describe()}
         content |= {"network": run.network.state_dict(), "config": flatten(run.config)}

@@ -39,9 +39,15 @@ class Task:
     def __init__(self, name: str, interface: Interface, load: Callable[[], Mapping[str, object]]):
         self.name, self.interface = name, interface
         self.label = name
+        self.head = ""
         self._load = load
         self.device = torch.device("cpu")
         self.splits: dict[str, object] = {}
+
+    @property
+    def port(self) -> str:
+        """The name under which a network knows it: that of its head."""
+        return self.head or self.name
 
     def to(self, device: torch.device | str) -> "Task":
         """Load all splits, fetching data that is missing, and keep them on a device."""

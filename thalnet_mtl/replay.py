@@ -1,0 +1,152 @@
+"""Strategies that keep sequences of earlier experiences and see them again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thalnet_mtl.config import UserError
+from thalnet_mtl.registry import register
+from thalnet_mtl.run import Run
+from thalnet_mtl.strategy import Naive, learning
+from thalnet_mtl.stream import Experience
+from thalnet_mtl.tasks import Batch
+
+Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in rising order
+FAR = 1_000_000  # epochs
+
+
+class Memory(Naive):
+    """Sequences of earlier experiences, at most ``strategy.memory`` in all, whatever their shape.
+
+    ``reservoir``: every sequence of all training parts so far is as likely to be among them
+    (Vitter 1985, by random keys). ``per_class``: as many of each task, and in it of each class.
+    Text is kept in chunks, which begin without a state.
+    """
+
+    def __init__(self, run: Run):
+        super().__init__(run)
+        self.kept: Kept = {}
+        shapes = [task.interface for task in run.tasks.values()]
+        least = sum(1 if shape.target == "every" else shape.classes for shape in shapes)
+        if self.options.choice == "per_class" and self.options.memory < least:
+            raise UserError(
+                f"strategy.memory {self.options.memory} holds no sequence of each class of each "
+                f"task; must be at least {least}."
+            )
+
+    def tasks(self) -> list[str]:
+        return list(self.kept)
+
+    def end(self, run: Run, experience: Experience) -> None:
+        room, choice = self.options.memory, CHOICES[self.options.choice]
+        # Few of many are of a rare class.
+        count = room if choice is reservoir else 20 * room
+        new = {task: drawn(run, task, count) for task in experience.tasks}
+        self.kept = choice(self.kept | new, room)
+
+    def recalled(self, run: Run) -> Tensor | None:
+        """The mean loss of some of them, a fixed choice for every step."""
+        older = [task for task in self.kept if task not in run.experience.tasks]
+        sizes = [len(self.kept[task][2]) for task in older]
+        if not sum(sizes):
+            return None
+        count = min(run.config.train.batch, sum(sizes))
+        generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+        chosen = torch.randperm(sum(sizes), generator=generator)[:count]
+        total: list[Tensor] = []
+        for k, task in enumerate(older):
+            own = chosen - sum(sizes[:k])
+            own = own[(own >= 0) & (own < sizes[k])]
+            if len(own):
+                xs, ys = (part[own.to(part.device)] for part in self.kept[task][:2])
+                logits, _ = run.network(run.tasks[task].port, xs)
+                loss = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten())
+                total.append(loss * (len(own) / count))
+        return torch.stack(total).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state["kept"]
+
+
+def drawn(run: Run, task: str, count: int) -> list[Tensor]:
+    """Sequences of the training part with the least of random keys, in the order of these."""
+    options, size, whole = run.config.train, run.batch_size(task), run.batches(task)
+    generator = torch.Generator().manual_seed(1_000_003 * options.seed + run.step)
+    keys = torch.rand(whole * size, generator=generator, dtype=torch.float64).sort().values[:count]
+    # Of an epoch that no run reaches, where the order of the sequences is random, too.
+    order = torch.randperm(whole, generator=generator)[: -(-len(keys) // size)] + FAR * whole
+    batches = [
+        run.tasks[task].batch(step, size, options.chunk, options.seed) for step in order.tolist()
+    ]
+    xs, ys = (torch.cat(parts)[: len(keys)] for parts in list(zip(*batches, strict=True))[:2])
+    return [xs, ys, keys]
+
+
+def reservoir(kept: Kept, room: int) -> Kept:
+    """Those with the least keys of all."""
+    keys = torch.cat([parts[2] for parts in kept.values()]).sort().values[:room]
+    return {
+        task: [part[parts[2].to(part.device) <= keys[-1]] for part in parts]
+        for task, parts in kept.items()
+    }
+
+
+def per_class(kept: Kept, room: int) -> Kept:
+    """Those with the least keys of each class of each task."""
+    answers = {
+        task: parts[1] if parts[1].ndim == 1 else torch.zeros(len(parts[1]), dtype=torch.long)
+        for task, parts in kept.items()
+    }
+    quota = room // sum(len(ys.unique()) for ys in answers.values())
+    found: Kept = {}
+    for task, parts in kept.items():
+        places = [(answers[task] == c).nonzero().flatten() for c in answers[task].unique()]
+        chosen = torch.cat([place[:quota] for place in places]).sort().values
+        found[task] = [part[chosen.to(part.device)] for part in parts]
+    return found
+
+
+CHOICES = {"reservoir": reservoir, "per_class": per_class}
+
+
+@register("strategy", "replay")
+class Replay(Memory):
+    """Experience replay: the loss of this step, and that of as many kept sequences.
+
+    Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019.
+    """
+
+    def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
+        return self.recalled(run)
+
+
+@register("strategy", "agem")
+class AGEM(Memory):
+    """A-GEM: a gradient that would raise the loss of kept sequences loses that part of it.
+
+    g ← g − (gᵀg_ref / g_refᵀg_ref) g_ref where gᵀg_ref < 0. Chaudhry et al., "Efficient Lifelong
+    Learning with A-GEM", ICLR 2019.
+    """
+
+    def learned(self, run: Run) -> None:
+        loss = self.recalled(run)
+        if loss is None:
+            return
+        mine = list(learning(run.network).values())
+        found = torch.autograd.grad(loss, mine, allow_unused=True)
+        pairs = [
+            (p.grad, reference)
+            for p, reference in zip(mine, found, strict=True)
+            if p.grad is not None and reference is not None
+        ]
+        along = torch.stack([(gradient * other).sum() for gradient, other in pairs]).sum()
+        square = torch.stack([other.square().sum() for _, other in pairs]).sum()
+        factor = (along.clamp(max=0) / square).nan_to_num()
+        for gradient, other in pairs:
+            gradient -= factor * other
