@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from thalnet_mtl.config import UserError
 from thalnet_mtl.metrics import delta_m, relative_gain, skill
 from thalnet_mtl.records import RunRecord, TaskRecord, same_data
+from thalnet_mtl.statistics import PAIRED_SEEDS
 
 FORMULAS = (
     "Skill is (R − b) / (S − b), gain ±(R − S) / S, minus where lower is better: R is the test "
     "score, S the mean of n single-task runs, b the score before training. Δm is the mean gain."
 )
-PAIRED_SEEDS = 6  # below it even a sign test cannot reach 5 %
 
 
 @dataclass(frozen=True)

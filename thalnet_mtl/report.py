@@ -18,11 +18,11 @@ from thalnet_mtl import gains
 from thalnet_mtl.config import UserError
 from thalnet_mtl.figures import Group, Mark, Point, curves, results
 from thalnet_mtl.files import write_text
-from thalnet_mtl.gains import PAIRED_SEEDS
 from thalnet_mtl.inspection import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.metrics import Metric
 from thalnet_mtl.panels import panels, slot_means
 from thalnet_mtl.records import PARTS, RunRecord, TaskRecord, read_runs, row_of, same_data
+from thalnet_mtl.statistics import PAIRED_SEEDS
 
 T = TypeVar("T")
 
