@@ -2,14 +2,13 @@
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalnet_mtl import checkpoint
+from thalnet_mtl import checkpoint, continual
 from thalnet_mtl.build import parameters
 from thalnet_mtl.files import write_text
 from thalnet_mtl.network import Network
@@ -41,14 +40,12 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
         about = {"label": task.label, "kind": run.config.named_tasks[name].name}
         about |= {"source": task.source, "metric": task.metric.name}
         tasks[name] = about | scores | {"untrained": run.untrained[name], "own_best": own}
-    total = parameters(run.network)
-    learned = sum(p.numel() for p in run.network.parameters() if p.requires_grad)
     result = {
         "body": run.config.model.body,
         "tasks": tasks,
         "best_step": run.best_step,
         "steps": run.step,
-        "parameters": {"total": total, "trainable": learned, "frozen": total - learned},
+        "parameters": sizes(run.network),
         "seed": run.config.train.seed,
         "seconds": round(run.seconds + time.monotonic() - begin, 2),
         "train_seconds": round(run.train_seconds, 2),
@@ -57,12 +54,44 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     checkpoint.save_model(folder / "model", run.network, run.config, result)
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     if run.continual:
-        result["stream"] = [asdict(one) for one in run.stream]
-        result["strategy"] = run.config.train.strategy
+        result["continual"] = about_stream(run)
     write_matrix(run, tasks, folder / "accuracy_matrix.csv")
     write_topology(run, directory, run.best_step)
     directory.write_json("result.json", result)
     return result
+
+
+def about_stream(run: Run) -> dict[str, Any]:
+    """What the experiences came to; see ``continual.py``."""
+    growth = run.config.growth
+    metrics = {name: task.metric for name, task in run.tasks.items()}
+    grown = growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}"
+    about = {
+        "scenario": scenario(run),
+        "strategy": run.config.train.strategy,
+        "growth": grown,
+        "ends": [one.stop for one in run.stream],
+        "stages": run.stages,
+    }
+    return about | continual.summary(metrics, [one.tasks for one in run.stream], run.matrix)
+
+
+def scenario(run: Run) -> str:
+    """By heads: one of its own for each task, or shared, by the same classes or by others."""
+    tasks = list(run.tasks.values())
+    if len({task.port for task in tasks}) == len(tasks):
+        return "task-incremental"
+    if len({task.port for task in tasks}) > 1:
+        return "task-incremental, some heads shared"
+    alone = len({task.classes_seen for task in tasks}) == len(tasks)
+    return "class-incremental" if alone else "domain-incremental"
+
+
+def sizes(network: Network) -> dict[str, int]:
+    """Parameters, and how many of them learn."""
+    total = parameters(network)
+    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return {"total": total, "trainable": learned, "frozen": total - learned}
 
 
 def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:

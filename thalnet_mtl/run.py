@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 # What changes while training, beside weights, moments, losses and random state.
 PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history", "matrix",
-            "grown", "seconds", "train_seconds")  # fmt: skip
+            "stages", "grown", "seconds", "train_seconds")  # fmt: skip
 NOT_DRAWN = -1.0  # in place of a loss
 SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states",
          "strategy", "rng", "metrics_size")  # fmt: skip
@@ -60,6 +60,7 @@ class Run:
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
     matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
+    stages: list[dict[str, int]] = field(default_factory=list)  # parameters, as in the matrix
     grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
     seconds: float = 0.0
     train_seconds: float = 0.0

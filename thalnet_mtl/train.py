@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalnet_mtl import checkpoint, data, growth
+from thalnet_mtl import checkpoint, continual, data, growth
 from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
 from thalnet_mtl.files import read_json
 from thalnet_mtl.prepare import prepare
-from thalnet_mtl.results import finish, look_at, write_topology
+from thalnet_mtl.results import finish, look_at, sizes, write_topology
 from thalnet_mtl.run import NOT_DRAWN, Run, level
 from thalnet_mtl.step import next_batches, train_step
 from thalnet_mtl.stream import Experience
@@ -61,7 +61,10 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
             alone(run, loop(run, directory, screen, stopped))
         screen.line(f"scoring the weights of step {run.best_step:,} …")
-        return finish(run, directory)
+        result = finish(run, directory)
+        if run.continual:
+            screen.line(continual.line(result["continual"]))
+        return result
     finally:
         directory.close()
 
@@ -85,6 +88,7 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
         look_untrained(run, name, directory)
     values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.present}
     run.matrix.append(values)
+    run.stages.append(sizes(run.network))
     run.save(last, directory.size)
 
 
@@ -182,6 +186,7 @@ def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: 
         row[name] = values[metric.name]
         directory.log(run.step, name, "test", values, experience=over.number)
     run.matrix.append(row)
+    run.stages.append(sizes(run.network))
     shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
     screen.line(f"  step {run.step:,}  test after experience {over.number}: {shown}")
 

@@ -40,6 +40,7 @@ class Task:
         self.name, self.interface = name, interface
         self.label = name
         self.head = ""
+        self.classes_seen: tuple[int, ...] = ()  # of its head, if its data hold some of them only
         self._load = load
         self.device = torch.device("cpu")
         self.splits: dict[str, object] = {}

@@ -7,7 +7,7 @@ from einops import rearrange
 
 from thalnet_mtl import data
 from thalnet_mtl.config import TaskConfig
-from thalnet_mtl.registry import register
+from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.tasks.base import RowsTask
 
 VALIDATION = 5_000
@@ -58,6 +58,39 @@ def digits_parity(config: TaskConfig) -> RowsTask:
         return {name: (rearrange(xs, pairs, two=2), ys % 2) for name, (xs, ys) in _digits().items()}
 
     return RowsTask("digits_parity", (4, 16), 2, load, scale=16.0)
+
+
+def split(kind: str, whole: str, part: int) -> Callable[[TaskConfig], RowsTask]:
+    """Two of the ten classes of a task: classes 0 and 1 of a head of its own, or of a shared one
+    what they are there."""
+    classes = (2 * part, 2 * part + 1)
+
+    def make(config: TaskConfig) -> RowsTask:
+        own = not getattr(config, "head", "")
+        task = lookup("task", whole)(config)
+        load_all = task._load
+
+        def load() -> dict[str, Arrays]:
+            parts = {}
+            for name, (xs, ys) in load_all().items():
+                mine = np.isin(ys, classes)
+                parts[name] = xs[mine], ys[mine] - classes[0] * own
+            return parts
+
+        made = RowsTask(
+            f"{kind}_{part}", (task.interface.steps, task.interface.inputs), 2 if own else 10, load
+        )
+        made.source = task.source
+        made.classes_seen = () if own else classes
+        return made
+
+    make.__doc__ = f"Classes {classes[0]} and {classes[1]} of {whole}; with a shared head, of ten."
+    return make
+
+
+for _part in range(5):
+    for _kind, _whole in (("split_mnist", "mnist_rows"), ("split_cifar10", "cifar10_rows")):
+        register("task", f"{_kind}_{_part}")(split(_kind, _whole, _part))
 
 
 def _digits() -> dict[str, Arrays]:
