@@ -13,6 +13,7 @@ from thalnet_mtl.continual_metrics import (
     forgetting,
     forward_transfer,
 )
+from thalnet_mtl.learning_curves import minimum_accuracy
 from thalnet_mtl.metrics import Metric
 
 MEASURES = {
@@ -28,7 +29,8 @@ FORMULAS = (
     "R[i, j] is the test score on task j after experience i. ACC is the mean of the last row, AIA "
     "that over the rows of the mean over the tasks seen. Forgetting: best of the rows before the "
     "last one minus the last; Avalanche's: first minus last. BWT: last minus when learned. FWT: "
-    "before it was learned minus untrained. Positive is more of it; of bits, lower is better."
+    "before it was learned minus untrained. Positive is more of it; of bits, lower is better. "
+    "min-ACC is the mean over old tasks of their worst validation since they were learned."
 )
 
 
@@ -69,10 +71,23 @@ def row(content: Mapping[str, Any]) -> dict[str, str]:
     """The means, as cells of a table."""
     cells = {key: str(content[key]) for key in ("scenario", "strategy", "growth")}
     sizes = [f"{stage['total']:,}" for stage in content["stages"]]
-    cells["parameters"] = " → ".join(dict.fromkeys(sizes))
+    cells["parameters"] = " → ".join(dict.fromkeys((sizes[0], sizes[-1])))
     return cells | {
         label: number(content["measures"][name]["mean"]) for name, (label, _) in MEASURES.items()
     }
+
+
+def along(
+    content: Mapping[str, Any], metrics: Mapping[str, Metric], curves: Mapping[str, Any]
+) -> dict[str, str]:
+    """Cells of what happened between the ends of experiences: the stability gap.
+
+    ``curves`` are rows of step, seconds and score on validation.
+    """
+    matrix = AccuracyMatrix(metrics, content["trained"], content["scores"])
+    points = {task: [(int(n), float(v)) for n, _, v in curve] for task, curve in curves.items()}
+    found = minimum_accuracy(matrix, points, content["ends"])
+    return {"min-ACC": number(found.mean)}
 
 
 def number(value: float | None) -> str:

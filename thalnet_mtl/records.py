@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from thalnet_mtl import config as configs
+from thalnet_mtl import continual
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.figures import Curve, Weight
 from thalnet_mtl.files import read_fields, require
@@ -52,7 +53,14 @@ class RunRecord:
     def mode(self) -> str:
         """Whether a task was learned alone."""
         others = len(self.tasks) - 1
+        if self.config["stream"]:
+            return f"one of {others + 1} in a stream"
         return f"joint with {others} other{'s' * (others > 1)}" if others else "single"
+
+    @property
+    def continual(self) -> dict[str, Any]:
+        """What it came to over several experiences; empty where there is one, or unfinished."""
+        return (self.result or {}).get("continual", {})
 
     @property
     def limit(self) -> str:
@@ -238,6 +246,8 @@ def _read_result(path: Path, tasks: Sequence[str]) -> dict[str, Any] | None:
     result = read_fields(path)
     require(result, RESULT, str(path))
     require(result["tasks"], tasks, f"{path}: tasks")
+    if "continual" in result:
+        require(result["continual"], continual.KEYS, f"{path}: continual")
     for task in tasks:
         entry, where = result["tasks"][task], f"{path}: task '{task}'"
         require(entry, TASK_RESULT, where)

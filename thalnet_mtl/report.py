@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from thalnet_mtl import gains
+from thalnet_mtl import continual, gains
 from thalnet_mtl.config import UserError
 from thalnet_mtl.figures import Group, Mark, Point, curves, results
 from thalnet_mtl.files import write_text
@@ -23,6 +23,7 @@ from thalnet_mtl.metrics import Metric
 from thalnet_mtl.panels import panels, slot_means
 from thalnet_mtl.records import PARTS, RunRecord, TaskRecord, read_runs, row_of, same_data
 from thalnet_mtl.statistics import PAIRED_SEEDS
+from thalnet_mtl.streamed import picture
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ def write(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) ->
         formulas=gains.FORMULAS,
         gains=gains.rows(found),
         gain_notes=gains.notes(found),
+        streams=[_stream(run) for run in runs if run.continual],
+        stream_formulas=continual.FORMULAS,
         readings=[reading for few in _by(runs, _key) if (reading := _reading(few))],
         details=[_details(run) for run in runs],
     )
@@ -82,7 +85,7 @@ def _sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         marks = _marks(members)
         shown = metric and any(group.losses for group in groups)
         sections.append({
-            "title": next((r.label for r in members if r.result), members[0].label),
+            "title": _title(members),
             "metric": metric,
             "groups": [
                 {"group": group, "runs": few, "rows": [row_of(record) for record in few],
@@ -96,6 +99,33 @@ def _sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "results": metric and any(g.points for g in groups) and results(groups, metric),
         })  # fmt: skip
     return sections
+
+
+def _title(records: Sequence[TaskRecord]) -> str:
+    """The label of the data, and the name that all of the runs give to the task."""
+    label = next((record.label for record in records if record.result), records[0].label)
+    names = {record.task for record in records if record.run.config["stream"]}
+    return f"{names.pop()} ({label})" if len(names) == 1 and label not in names else label
+
+
+def _stream(run: RunRecord) -> dict[str, Any]:
+    """What a run over several experiences came to."""
+    content, metrics = run.continual, {r.task: r.metric for r in run.records if r.metric}
+    curves = {r.task: r.curve("validation", r.metric.name) for r in run.records if r.metric}
+    names = ("total", "trainable", "frozen")
+    stages = [
+        {"after": f"experience {n}: {', '.join(content['trained'][n - 1])}" if n else "untrained"}
+        | {name: f"{stage[name]:,}" for name in names}
+        for n, stage in enumerate(content["stages"])
+    ]
+    trained, scores, ends = (content[key] for key in ("trained", "scores", "ends"))
+    return {
+        "name": run.name,
+        "row": continual.row(content) | continual.along(content, metrics, curves),
+        "why": {k: m["why"] for k, m in content["measures"].items() if "why" in m},
+        "stages": stages,
+        "picture": picture(metrics, trained, scores, curves, ends),
+    }
 
 
 def _marks(records: Sequence[TaskRecord]) -> list[Mark]:
@@ -147,12 +177,12 @@ def _labels(alike: Sequence[Sequence[TaskRecord]]) -> list[str]:
         own = [run.mode] if any(rival.mode != run.mode for rival in rivals) else []
         own += [
             f"{len(run.config[name])} {name}"
-            for name in ("modules", "changes")
+            for name in ("modules", "changes", "stream")
             if any(len(rival.config[name]) != len(run.config[name]) for rival in rivals)
         ]
         own += [
             f"{name} {value}"
-            for section in ("model", "train", "evaluate")
+            for section in ("model", "train", "growth", "strategy", "evaluate")
             for name, value in run.config[section].items()
             if name != "seed" and any(rival.config[section][name] != value for rival in rivals)
         ]

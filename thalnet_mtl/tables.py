@@ -7,7 +7,7 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thalnet_mtl import gains
+from thalnet_mtl import continual, gains
 from thalnet_mtl.inspection import history_rows, module_rows, read_structure, task_rows, totals
 from thalnet_mtl.records import RunRecord, read_runs, table
 
@@ -22,8 +22,13 @@ def compared(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> Rendera
     joint = ["mode"] * any(row["mode"] != "single" for row in rows)
     note = ["note"] * any(row["note"] for row in rows)
     columns = ("run", "task", *joint, "parameters", "train", "validation", "test", *note)
-    shown = _table(rows, columns)
-    return Group(shown, "", _against(runs, read_runs(baselines))) if baselines else shown
+    parts: list[RenderableType] = [_table(rows, columns)]
+    streams = [{"run": run.name} | continual.row(run.continual) for run in runs if run.continual]
+    if streams:
+        parts += ["", _table(streams, list(streams[0])), "", Text(continual.FORMULAS)]
+    if baselines:
+        parts += ["", _against(runs, read_runs(baselines))]
+    return Group(*parts)
 
 
 def inspected(folder: Path) -> RenderableType:
