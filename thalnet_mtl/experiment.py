@@ -116,7 +116,8 @@ class ExperienceConfig:
 class GrowthConfig:
     """How the network grows along a stream.
 
-    Until its first experience begins a task has no head, unless growth is 'never'.
+    Until its first experience begins a task has no head, unless growth is 'never'. A module may
+    belong to the new task alone: ``tasks: [new]``.
     """
 
     when: str = option("never", "when modules are attached", choices=GROWTH)

@@ -16,6 +16,7 @@ from thalnet_mtl.stream import Experience
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.topology import Interface
 
+NEW = ("new",)  # as the tasks of a module: the one for which it is attached, alone
 Shapes = Mapping[str, Interface]  # by the port of a task
 
 
@@ -40,13 +41,19 @@ def due(run: Run) -> list[Change]:
 def begin(network: Network, config: Config, shapes: Shapes, ports: list[str]) -> list[Change]:
     """Plug in the tasks of an experience that are not there yet, with modules of their own."""
     new = [port for port in dict.fromkeys(ports) if port not in network.ports]
-    made: list[Change] = []
-    if new and config.growth.when == "per_task":
+    growth, made = config.growth, list[Change]()
+    outputs = [name for name, spec in growth.modules.items() if spec.output]
+    grows = growth.when == "per_task"
+    if new and grows:
         made += attach(network, config, shapes, new)
-    sub, extra = config.model.sub_steps, config.model.extra_steps
-    return made + [
-        network.add_task(port, shapes[port], sub_steps=sub, extra_steps=extra) for port in new
-    ]
+    for port in new:
+        # The head is on what is new, if that is made for heads.
+        out_of = [f"{port}_{name}" for name in outputs] if grows and outputs else None
+        sub, extra = config.model.sub_steps, config.model.extra_steps
+        made.append(
+            network.add_task(port, shapes[port], out_of=out_of, sub_steps=sub, extra_steps=extra)
+        )
+    return made
 
 
 def attach(
@@ -55,7 +62,8 @@ def attach(
     """The configured modules for each of these tasks, which read what is there.
 
     By policy older tasks are frozen, or the modules that all tasks share read the new ones.
-    Modules for a task that has its head already are read by modules of its own as well.
+    Modules for a task that has its head already are read by modules of its own as well. What is
+    attached is shared with later tasks, which read it and feed it, unless its tasks are ['new'].
     """
     growth, made = config.growth, list[Change]()
     net = network.body.modules_by_name if isinstance(network.body, ThalNet) else {}
@@ -75,7 +83,7 @@ def attach(
         names = {name: f"{port}_{name}{plateau}" for name in growth.modules}
         for name, spec in growth.modules.items():
             reads = tuple(names.get(other, other) for other in spec.reads)
-            spec = replace(spec, tasks=(port,), reads=reads)
+            spec = replace(spec, tasks=(port,) if spec.tasks == NEW else spec.tasks, reads=reads)
             width = spec.features or config.model.features
             module = build.module(names[name], spec, config.model, shapes, width)
             made.append(network.attach(module, read_by=readers + own))
