@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from toys import toy_rows, toy_text
 
 from thalnet_mtl import data
-from thalnet_mtl.config import TaskConfig, UserError
+from thalnet_mtl.config import EntryConfig, TaskConfig, UserError
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import RowsTask, TextTask
 from thalnet_mtl.tasks.images import VALIDATION
@@ -168,3 +168,17 @@ def test_text_of_a_user_is_checked():
 def test_an_unknown_split_names_the_closest():
     with pytest.raises(UserError, match=r"unknown split 'tests'.*Did you mean 'test'"):
         list(toy_text(TaskConfig()).to("cpu").batches("tests", 2, 2))
+
+
+@pytest.mark.parametrize("kind", ["split_mnist", "split_cifar10"])
+def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
+    seen = []
+    for part in range(5):
+        own = lookup("task", f"{kind}_{part}")(TaskConfig())
+        shared = lookup("task", f"{kind}_{part}")(EntryConfig(head="all"))
+        assert (own.interface.classes, shared.interface.classes) == (2, 10)
+        classes = shared.to("cpu").split("test").ys
+        assert classes.unique().tolist() == list(shared.classes_seen)
+        assert (own.to("cpu").split("test").ys + 2 * part == classes).all()
+        seen += shared.classes_seen
+    assert seen == list(range(10))

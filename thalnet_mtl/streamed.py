@@ -16,7 +16,7 @@ def picture(
     trained: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float | None]],
     curves: Mapping[str, Curve],
-    ends: Sequence[float],
+    ends: Sequence[int],
 ) -> str:
     """Left, R with what each experience trained framed; right, validation, with their borders."""
     kinds = list(dict.fromkeys(metrics.values()))
@@ -75,7 +75,7 @@ def _along(
     metric: Metric,
     curves: Mapping[str, Curve],
     tasks: Sequence[str],
-    ends: Sequence[float],
+    ends: Sequence[int],
 ) -> None:
     scale = 100 if metric.name == "accuracy" else 1
     for task, curve in curves.items():
