@@ -36,22 +36,24 @@ class Method:
         ]
 
 
+SHARED = "thalnet_never"  # one ThalNet for all tasks, on which the strategies are
 METHODS = {
-    "naive": Method("GRU, naive", "gru"),
-    "ewc": Method("GRU, EWC", "gru", "ewc", ("100", "10000")),
-    "online_ewc": Method("GRU, online EWC", "gru", "online_ewc", ("100", "10000")),
-    "si": Method("GRU, SI", "gru", "si", ("1", "10")),
-    "lwf": Method("GRU, LwF", "gru", "lwf", ("1", "10")),
-    "replay": Method("GRU, replay of 500", "gru", "replay"),
-    "agem": Method("GRU, A-GEM with 500", "gru", "agem"),
-    "pnn": Method("PNN-style GRU", "pnn"),
-    "thalnet_never": Method("ThalNet, naive", "thalnet_never"),
+    "naive": Method("ThalNet, naive", SHARED),
+    "ewc": Method("ThalNet, EWC", SHARED, "ewc", ("100", "10000")),
+    "online_ewc": Method("ThalNet, online EWC", SHARED, "online_ewc", ("100", "10000")),
+    "si": Method("ThalNet, SI", SHARED, "si", ("1", "10")),
+    "lwf": Method("ThalNet, LwF", SHARED, "lwf", ("1", "10")),
+    "replay": Method("ThalNet, replay of 500", SHARED, "replay"),
+    "agem": Method("ThalNet, A-GEM with 500", SHARED, "agem"),
+    "gru": Method("GRU, naive", "gru"),
+    "gru_replay": Method("GRU, replay of 500", "gru", "replay"),
     "frozen_backbone": Method("ThalNet, new heads only", "frozen_backbone"),
-    "thalnet_frozen": Method("ThalNet, grows, old frozen", "thalnet_frozen"),
-    "thalnet_shared": Method("ThalNet, grows, all learn", "thalnet_shared"),
+    "pnn": Method("PNN-style GRU", "pnn"),
+    "frozen": Method("ThalNet, grows, old frozen", "thalnet_frozen"),
+    "shared": Method("ThalNet, grows, all learn", "thalnet_shared"),
     "center_cut": Method("ThalNet, grows, center cut", "center_cut"),
-    "joint": Method("GRU, all jointly", "gru"),
-    "independent": Method("GRU, one for each task", "gru"),
+    "joint": Method("ThalNet, all jointly", SHARED),
+    "independent": Method("ThalNet, one for each task", SHARED),
 }
 STREAMS = [name for name in METHODS if name not in ("joint", "independent")]
 
