@@ -245,12 +245,16 @@ def test_the_screen_shows_means_of_losses_and_ranges_of_scores(tmp_path, capsys)
         (["joint/digits", "--train.draw", "1"], "train.draw 1.0"),
         (["joint/digits", "--train.patience", "1"], "train.patience 1 of several tasks"),
         (["{folder}/changes.yaml"], "changes"),
+        (["{folder}/stream.yaml"], "stream"),
+        (["--growth.when", "on_plateau"], "growth on_plateau"),
+        (["--train.strategy", "si"], "train.strategy si"),
         (["{folder}/runs.yaml"], "model.body lstm"),  # before the first of them is trained
     ],
 )
 def test_what_cannot_be_stacked_is_refused_in_one_line(tmp_path, capsys, flags, what):
     change = "{step: 1, verb: freeze, name: output}"
     (tmp_path / "changes.yaml").write_text(f"changes: [{change}]")
+    (tmp_path / "stream.yaml").write_text("stream: [{tasks: [digits_rows]}]")
     (tmp_path / "runs.yaml").write_text("runs: {net: {}, lstm: {model: {body: lstm}}}")
     flags = [flag.format(folder=tmp_path) for flag in flags]
     config = [] if flags[0].startswith("joint") else ["digits"]

@@ -71,7 +71,7 @@ class Memory(Naive):
         return {"kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kept = state["kept"]
+        self.kept = {task: [xs, ys, keys.cpu()] for task, (xs, ys, keys) in state["kept"].items()}
 
 
 def drawn(run: Run, task: str, count: int) -> list[Tensor]:

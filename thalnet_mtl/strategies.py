@@ -236,9 +236,10 @@ class LearningWithoutForgetting(Naive):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.old = list(state["old"])
         if state["teacher"]:
-            self.teacher = restore(state["teacher"]["topology"])
-            self.teacher.load_state_dict(state["teacher"]["network"])
-            self.teacher.requires_grad_(False)
+            weights = state["teacher"]["network"]
+            teacher = restore(state["teacher"]["topology"]).to(next(iter(weights.values())).device)
+            teacher.load_state_dict(weights)
+            self.teacher = teacher.requires_grad_(False)
 
 
 def alike(one: Any, other: Any) -> bool:
