@@ -164,7 +164,10 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
 def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:
     """Grow if it is time; score what is new."""
     now = run.experience
-    if run.continual and run.step == now.start:
+    begins = run.step == now.start
+    if not begins and run.config.growth.when != "on_plateau":
+        return
+    if run.continual and begins:
         screen.line(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
     before = run.present
     for change in growth.due(run):
