@@ -70,6 +70,14 @@ def test_the_scores_of_a_stream_are_those_of_its_last_weights(streams):
     assert result["best_step"] == 40
 
 
+def test_no_line_of_the_log_mixes_two_experiences(streams):
+    lines = [json.loads(x) for x in (streams / "never" / "metrics.jsonl").read_text().splitlines()]
+    logged = [
+        (x["step"], x["task"]) for x in lines if x["metric"] == "loss" and x["split"] == "train"
+    ]
+    assert logged == [(8, "a"), (16, "a"), (20, "a"), (24, "b"), (32, "b"), (40, "b")]
+
+
 def test_compare_shows_measures_below_the_runs(streams, capsys):
     assert cli.main(["compare", str(streams / "never"), str(streams / "frozen")]) == 0
     shown = capsys.readouterr().out

@@ -183,6 +183,7 @@ def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: 
     run.strategy.end(run, over)
     if not run.continual:
         return
+    run.losses.fill_(NOT_DRAWN)  # are logged, and not those of the next one
     row: dict[str, float] = {}
     for name in run.present:
         metric, values = run.tasks[name].metric, run.score(name, "test")
