@@ -61,6 +61,7 @@ def test_what_is_frozen_forgets_exactly_nothing_and_has_no_forward_transfer(stre
     assert "forgetting 0.0;" in continual.line(found)
     sizes = found["stages"]
     assert sizes[0] == sizes[1] and sizes[2]["frozen"] == sizes[1]["total"]
+    assert sizes[2]["multiply_adds"]["a"] == sizes[1]["multiply_adds"]["a"]  # runs nothing new
 
 
 def test_the_scores_of_a_stream_are_those_of_its_last_weights(streams):

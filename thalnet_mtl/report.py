@@ -6,7 +6,7 @@ side by side, and a ranking is left to whoever has enough of them.
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,6 +101,12 @@ def _sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return sections
 
 
+def _costs(stage: Mapping[str, Any], tasks: Sequence[str]) -> str:
+    """For a sequence of each of these tasks."""
+    known = stage["multiply_adds"]
+    return ", ".join(f"{task} {known[task]:,}" for task in tasks if task in known)
+
+
 def _title(records: Sequence[TaskRecord]) -> str:
     """The label of the data, and the name that all of the runs give to the task."""
     label = next((record.label for record in records if record.result), records[0].label)
@@ -116,6 +122,8 @@ def _stream(run: RunRecord) -> dict[str, Any]:
     stages = [
         {"after": f"experience {n}: {', '.join(content['trained'][n - 1])}" if n else "untrained"}
         | {name: f"{stage[name]:,}" for name in names}
+        | {"multiply-adds of": _costs(stage, content["trained"][max(n, 1) - 1])}
+        | {"stored (kB)": f"{stage['stored_bytes'] / 1e3:,.1f}"}
         for n, stage in enumerate(content["stages"])
     ]
     trained, scores, ends = (content[key] for key in ("trained", "scores", "ends"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thalnet_mtl import checkpoint, continual
 from thalnet_mtl.build import parameters
+from thalnet_mtl.costs import multiply_adds, sizes, stored_bytes
 from thalnet_mtl.files import write_text
 from thalnet_mtl.network import Network
 from thalnet_mtl.run import Run
@@ -87,11 +88,15 @@ def scenario(run: Run) -> str:
     return "class-incremental" if alone else "domain-incremental"
 
 
-def sizes(network: Network) -> dict[str, int]:
-    """Parameters, and how many of them learn."""
-    total = parameters(network)
-    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return {"total": total, "trainable": learned, "frozen": total - learned}
+def stage(run: Run) -> dict[str, Any]:
+    """What the network costs now: multiply-adds are for a sequence of each task."""
+    chunk, found = run.config.train.chunk, {}
+    for name in run.present:
+        task = run.tasks[name]
+        xs = next(task.batches("validation", 1, chunk)).xs
+        found[name] = multiply_adds(run.network, task.port, xs)
+    stored = stored_bytes(run.strategy.state_dict())
+    return sizes(run.network) | {"multiply_adds": found, "stored_bytes": stored}
 
 
 def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:

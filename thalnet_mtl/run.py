@@ -61,7 +61,7 @@ class Run:
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
     matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
-    stages: list[dict[str, int]] = field(default_factory=list)  # parameters, as in the matrix
+    stages: list[dict[str, Any]] = field(default_factory=list)  # costs, by row of the matrix
     grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
     seconds: float = 0.0
     train_seconds: float = 0.0

@@ -14,7 +14,7 @@ from thalnet_mtl import checkpoint, continual, data, growth
 from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
 from thalnet_mtl.files import read_json
 from thalnet_mtl.prepare import prepare
-from thalnet_mtl.results import finish, look_at, sizes, write_topology
+from thalnet_mtl.results import finish, look_at, stage, write_topology
 from thalnet_mtl.run import NOT_DRAWN, Run, level
 from thalnet_mtl.step import next_batches, train_step
 from thalnet_mtl.stream import Experience
@@ -88,7 +88,8 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
         look_untrained(run, name, directory)
     values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.present}
     run.matrix.append(values)
-    run.stages.append(sizes(run.network))
+    if run.continual:
+        run.stages.append(stage(run))
     run.save(last, directory.size)
 
 
@@ -190,7 +191,7 @@ def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: 
         row[name] = values[metric.name]
         directory.log(run.step, name, "test", values, experience=over.number)
     run.matrix.append(row)
-    run.stages.append(sizes(run.network))
+    run.stages.append(stage(run))
     shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
     screen.line(f"  step {run.step:,}  test after experience {over.number}: {shown}")
 
