@@ -49,7 +49,8 @@ class Memory(Naive):
 
     def recalled(self, run: Run) -> Tensor | None:
         """The mean loss of some of them, a fixed choice for every step."""
-        older = [task for task in self.kept if task not in run.experience.tasks]
+        now = run.experience.tasks
+        older = [task for task in self.kept if task in run.awake and task not in now]
         sizes = [len(self.kept[task][2]) for task in older]
         if not sum(sizes):
             return None

@@ -203,7 +203,7 @@ class LearningWithoutForgetting(Naive):
 
     def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
         terms = []
-        ports = dict.fromkeys(run.tasks[name].port for name in self.old)
+        ports = dict.fromkeys(run.tasks[name].port for name in self.old if name in run.awake)
         for name, batch in batches.items():
             mine = run.tasks[name]
             for port in ports:
