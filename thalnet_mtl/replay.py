@@ -37,7 +37,7 @@ class Memory(Naive):
                 f"task; must be at least {least}."
             )
 
-    def tasks(self) -> list[str]:
+    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
         return list(self.kept)
 
     def end(self, run: Run, experience: Experience) -> None:

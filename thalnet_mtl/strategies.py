@@ -198,8 +198,9 @@ class LearningWithoutForgetting(Naive):
         self.teacher: Any = None  # the network before this experience
         self.old: list[str] = []  # its tasks
 
-    def tasks(self) -> list[str]:
-        return self.old
+    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
+        new = [run.tasks[name].interface for name in batches]
+        return [t for t in self.old if any(alike(run.tasks[t].interface, one) for one in new)]
 
     def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
         terms = []

@@ -20,8 +20,8 @@ class Naive:
     def __init__(self, run: Any):
         self.options = run.config.strategy
 
-    def tasks(self) -> list[str]:
-        """Tasks of earlier experiences whose parameters are learned as well."""
+    def tasks(self, run: Any, batches: Mapping[str, Any]) -> list[str]:
+        """Tasks of earlier experiences whose parameters are learned as well in this step."""
         return []
 
     def given(self, run: Any) -> None:
