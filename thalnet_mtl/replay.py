@@ -71,8 +71,9 @@ class Memory(Naive):
     def state_dict(self) -> dict[str, Any]:
         return {"kept": self.kept}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kept = state["kept"]
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        for task, (xs, ys, keys) in state["kept"].items():
+            self.kept[task] = [xs.to(run.device), ys.to(run.device), keys]
 
 
 def drawn(run: Run, task: str, count: int) -> list[Tensor]:

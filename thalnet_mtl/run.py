@@ -241,7 +241,7 @@ class Run:
         for name in PROGRESS:
             setattr(self, name, content[name])
         self.look_who_learns()
-        self.strategy.load_state_dict(content["strategy"])
+        self.strategy.load_state_dict(self, content["strategy"])
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved

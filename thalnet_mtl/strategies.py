@@ -16,7 +16,7 @@ from thalnet_mtl.build import restore
 from thalnet_mtl.change import Change
 from thalnet_mtl.registry import register
 from thalnet_mtl.replay import AGEM, Replay
-from thalnet_mtl.run import Run
+from thalnet_mtl.run import Run, choose_ops
 from thalnet_mtl.strategy import Naive, learning
 from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
@@ -53,8 +53,15 @@ class Penalty(Naive):
     def state_dict(self) -> dict[str, Any]:
         return {"anchors": [list(anchor) for anchor in self.anchors]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.anchors = [(anchor, weight) for anchor, weight in state["anchors"]]
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        self.anchors = [
+            (placed(anchor, run), placed(weight, run)) for anchor, weight in state["anchors"]
+        ]
+
+
+def placed(named: Named, run: Run) -> Named:
+    """Tensors by name where the run is."""
+    return {name: tensor.to(run.device) for name, tensor in named.items()}
 
 
 def followed(named: Named, change: Change) -> None:
@@ -180,9 +187,9 @@ class SynapticIntelligence(Penalty):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"start": self.start, "path": self.path}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.start, self.path = state["start"], state["path"]
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        super().load_state_dict(run, state)
+        self.start, self.path = placed(state["start"], run), placed(state["path"], run)
 
 
 @register("strategy", "lwf")
@@ -234,12 +241,13 @@ class LearningWithoutForgetting(Naive):
         kept = teacher and {"topology": teacher.describe(), "network": teacher.state_dict()}
         return {"teacher": kept, "old": self.old}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
         self.old = list(state["old"])
         if state["teacher"]:
             self.teacher = restore(state["teacher"]["topology"])
             self.teacher.load_state_dict(state["teacher"]["network"])
-            self.teacher.requires_grad_(False)
+            self.teacher.to(run.device).requires_grad_(False)
+            choose_ops(self.teacher, run.config.train.ops)
 
 
 def alike(one: Any, other: Any) -> bool:

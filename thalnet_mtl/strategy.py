@@ -47,8 +47,8 @@ class Naive:
         """Tensors and plain values from which it goes on."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def load_state_dict(self, run: Any, state: dict[str, Any]) -> None:
+        """Go on from there, on the device of the run; what was read is on the CPU."""
 
 
 def learning(network: nn.Module) -> dict[str, nn.Parameter]:
