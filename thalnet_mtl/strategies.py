@@ -66,6 +66,9 @@ def placed(named: Named, run: Run) -> Named:
 
 def followed(named: Named, change: Change) -> None:
     """Bring tensors by the name of a parameter along: zero where it has grown."""
+    if change.verb in ("detach", "remove_task"):  # what comes later by this name is another
+        for name in change.removed:
+            named.pop(name, None)
     for name, grown in change.grown.items():
         if name in named:
             named[name] = grown.remap(named[name])
