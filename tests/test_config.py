@@ -110,7 +110,7 @@ def test_a_wrong_flag_is_one_line_with_what_is_allowed(flags, message):
     [
         (
             "trian: {}",
-            r"'trian'.*Allowed: model, task, tasks, modules, changes, stream, growth, strategy, train",
+            r"'trian'.*Allowed: model, task, tasks, modules, changes, stream, growth, strategy, tr",
         ),
         ("train: {batch: true}", "expected a whole number, got True"),
         ("train: {batch: .inf}", "expected a whole number, got inf"),
