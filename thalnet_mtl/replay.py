@@ -15,7 +15,7 @@ from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
 
 Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in rising order
-FAR = 1_000_000  # epochs
+FAR = 1_000_000  # an epoch that no run reaches
 
 
 class Memory(Naive):
@@ -44,7 +44,12 @@ class Memory(Naive):
         room, choice = self.options.memory, CHOICES[self.options.choice]
         # Few of many are of a rare class.
         count = room if choice is reservoir else 20 * room
-        new = {task: drawn(run, task, count) for task in experience.tasks}
+        generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+        new = {  # a task that was learned before has had its chance
+            task: drawn(run, task, count, generator)
+            for task in experience.tasks
+            if task not in self.kept
+        }
         self.kept = choice(self.kept | new, room)
 
     def recalled(self, run: Run) -> Tensor | None:
@@ -76,18 +81,20 @@ class Memory(Naive):
             self.kept[task] = [xs.to(run.device), ys.to(run.device), keys]
 
 
-def drawn(run: Run, task: str, count: int) -> list[Tensor]:
+def drawn(run: Run, task: str, count: int, generator: torch.Generator) -> list[Tensor]:
     """Sequences of the training part with the least of random keys, in the order of these."""
-    options, size, whole = run.config.train, run.batch_size(task), run.batches(task)
-    generator = torch.Generator().manual_seed(1_000_003 * options.seed + run.step)
-    keys = torch.rand(whole * size, generator=generator, dtype=torch.float64).sort().values[:count]
-    # Of an epoch that no run reaches, where the order of the sequences is random, too.
-    order = torch.randperm(whole, generator=generator)[: -(-len(keys) // size)] + FAR * whole
+    options, source = run.config.train, run.tasks[task]
+    whole = source.steps("train", 1, options.chunk)
+    keys = torch.rand(whole, generator=generator, dtype=torch.float64).sort().values[:count]
+    # One by one: sequences of a batch lie at fixed places of a text, and some are in no batch.
+    places, order = torch.randperm(whole, generator=generator)[: len(keys)].sort()
     batches = [
-        run.tasks[task].batch(step, size, options.chunk, options.seed) for step in order.tolist()
+        source.batch(FAR * whole + place, 1, options.chunk, options.seed)
+        for place in places.tolist()
     ]
-    xs, ys = (torch.cat(parts)[: len(keys)] for parts in list(zip(*batches, strict=True))[:2])
-    return [xs, ys, keys]
+    back = order.argsort()
+    xs, ys = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
+    return [xs[back.to(xs.device)], ys[back.to(ys.device)], keys]
 
 
 def reservoir(kept: Kept, room: int) -> Kept:
