@@ -176,6 +176,7 @@ def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: 
     run.strategy.end(run, over)
     if not run.continual:
         return
+    run.losses.fill_(NOT_DRAWN)  # these are logged; the next line is of the next experience alone
     row: dict[str, float] = {}
     for name in run.present:
         metric, values = run.tasks[name].metric, run.score(name, "test")
