@@ -57,7 +57,7 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     checkpoint.save_model(folder / "model", run.network, run.config, result)
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     if run.continual:
-        result["stream"] = [asdict(one) for one in run.stream]
+        result["stream"] = [asdict(one) | {"tasks": list(one.tasks)} for one in run.stream]
         result["strategy"] = run.config.train.strategy
     write_matrix(run, tasks, folder / "accuracy_matrix.csv")
     write_topology(run, directory, run.best_step)
