@@ -26,6 +26,8 @@ def due(run: Run) -> list[Change]:
     shapes = {task.port: task.interface for task in run.tasks.values()}
     made: list[Change] = []
     if run.step == experience.start:
+        for name in experience.tasks:  # looks of an earlier experience say nothing of this one
+            run.own_best.get(name, {})["since"] = 0
         made = begin(run.network, run.config, shapes, ports)
     stuck = growth.when == "on_plateau" and experience.number not in run.grown
     since = [run.own_best.get(name, {"since": 0})["since"] for name in experience.tasks]
