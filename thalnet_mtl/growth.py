@@ -22,7 +22,7 @@ Shapes = Mapping[str, Interface]  # by the port of a task
 def due(run: Run) -> list[Change]:
     """Grow now, before the next step, if it is time; what was done."""
     experience, growth = run.experience, run.config.growth
-    ports = [run.tasks[name].port for name in experience.tasks]
+    ports = list(dict.fromkeys(run.tasks[name].port for name in experience.tasks))
     shapes = {task.port: task.interface for task in run.tasks.values()}
     made: list[Change] = []
     if run.step == experience.start:
@@ -41,7 +41,7 @@ def due(run: Run) -> list[Change]:
 
 def begin(network: Network, config: Config, shapes: Shapes, ports: list[str]) -> list[Change]:
     """Plug in the tasks of an experience that are not there yet, with modules of their own."""
-    new = [port for port in dict.fromkeys(ports) if port not in network.ports]
+    new = [port for port in ports if port not in network.ports]
     made: list[Change] = []
     if new and config.growth.when == "per_task":
         made += attach(network, config, shapes, new)
@@ -92,7 +92,7 @@ def rehearse(config: Config, network: Network, shapes: Shapes, stream: list[Expe
         for experience in stream:
             learn_something(network)
             where = f"growth: experience {experience.number}"
-            names = [ports[task] for task in experience.tasks]
+            names = list(dict.fromkeys(ports[task] for task in experience.tasks))
             try:
                 begin(network, config, shapes, names)
                 if config.growth.when == "on_plateau":
