@@ -79,6 +79,8 @@ def attach(
             reads = tuple(names.get(other, other) for other in spec.reads)
             spec = replace(spec, tasks=(port,), reads=reads)
             width = spec.features or config.model.features
+            if not width:
+                raise UserError(f"how wide is '{name}'? Give its features, or model.features.")
             module = build.module(names[name], spec, config.model, shapes, width)
             made.append(network.attach(module, read_by=readers + own))
     return made
