@@ -1,21 +1,22 @@
 """Memories: what they hold, what of it is seen again, and what that does to a step."""
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
-from test_strategies import (
+from streams import (
     MOMENTUM,
     THREE,
     TWO,
+    assert_same_weights,
     batches,
     cross_entropy,
-    deepcopy,
+    follow_optimizer,
     go,
     made,
     plain,
-    sgd,
 )
 from toys import STREAM, toy
 
@@ -270,21 +271,7 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
 
     go(run, 24)
     plain(network, "b", batches(run, "b", 12), again, optimizer=optimizer)
-    same_weights(run, network)
-
-
-def follow_optimizer(run: Run, network) -> torch.optim.Optimizer:
-    """SGD with the momentum that a run has."""
-    optimizer, known = sgd(network), run.named_parameters()
-    for name, p in network.named_parameters():
-        if known[name] in run.optimizer.state:
-            optimizer.state[p] = deepcopy(run.optimizer.state[known[name]])
-    return optimizer
-
-
-def same_weights(run: Run, network) -> None:
-    for name, weight in run.network.state_dict().items():
-        torch.testing.assert_close(weight, network.state_dict()[name], rtol=2e-5, atol=2e-6)
+    assert_same_weights(run, network)
 
 
 # A-GEM
@@ -371,7 +358,7 @@ def test_a_gem_trains_as_a_plain_loop_that_projects():
                 momentum[name] = step
                 p -= 0.05 * step
     assert 0 < projected < 12
-    same_weights(run, network)
+    assert_same_weights(run, network)
 
 
 TURNED = TWO["tasks"] | {"b": {"name": "toy_turned"}}
