@@ -42,7 +42,10 @@ def answers(run: Run) -> dict[str, torch.Tensor]:
     + [("adam", {"combine": "uncertainty"})]
     + [("adam", {"strategy": strategy}) for strategy in entries("strategy")],
 )
-def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(optimizer, more):
+def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
+    monkeypatch, optimizer, more
+):
+    monkeypatch.setattr(strategies, "SAMPLES", 10)
     options = {"optimizer": optimizer, "weight_decay": 0.1, "clip": 0.5} | more
     run = prepare(toy(**STREAM, growth=GROWING["frozen"], train=options), fetch=print)
     after: dict[str, torch.Tensor] = {}

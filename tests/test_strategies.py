@@ -50,10 +50,10 @@ def record_draws(monkeypatch):
 
 def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeypatch):
     run = made("ewc")
-    monkeypatch.setattr(strategies, "SAMPLES", 3000)  # every sequence ten times
+    monkeypatch.setattr(strategies, "SAMPLES", 2100)  # every sequence seven times
     draws = record_draws(monkeypatch)
     found = strategies.fisher(run, "a")
-    xs = torch.cat([xs[:, -1] for xs, _ in batches(run, "a", 300)]).double()
+    xs = torch.cat([xs[:, -1] for xs, _ in batches(run, "a", 210)]).double()
     head = run.network.port("a").head
     odds = (xs @ head.weight.T + head.bias).softmax(-1).detach()
     torch.testing.assert_close(torch.cat([odds for odds, _ in draws]), odds, rtol=1e-5, atol=1e-6)
@@ -70,9 +70,9 @@ def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeyp
     # and on average over all answers p (1 - p) x², as in any book.
     closed = (odds * (1 - odds))[:, :, None] * xs.square()[:, None]
     sampled = (error[:, :, None] * xs[:, None]).square()
-    sure = 4 * (sampled - closed).std(0) / 3000**0.5
+    sure = 4 * (sampled - closed).std(0) / 2100**0.5
     assert ((found["ports.a.head.weight"] - closed.mean(0)).abs() < sure).all()
-    assert (sure < 0.4 * closed.mean(0)).all()
+    assert (sure < 0.6 * closed.mean(0)).all()
 
 
 def test_the_answers_of_a_fisher_information_are_the_networks_own(monkeypatch):
@@ -401,8 +401,9 @@ def test_what_keeps_old_tasks_keeps_them(strategy):
 
 
 @pytest.mark.parametrize("strategy", NAMES)
-def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, strategy):
+def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatch, strategy):
     """A checkpoint is read to the CPU, wherever the run is."""
+    monkeypatch.setattr(strategies, "SAMPLES", 10)
     sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
     run = prepare(toy(**sections), fetch=print)
     go(run, 15)
