@@ -20,6 +20,7 @@ collect_ignore = [
     "laws.py",
     "numpy_thalnet.py",
     "properties.py",
+    "streams.py",
     "toys.py",
     "written.py",
 ]

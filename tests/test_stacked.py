@@ -246,7 +246,7 @@ def test_the_screen_shows_means_of_losses_and_ranges_of_scores(tmp_path, capsys)
         (["joint/digits", "--train.patience", "1"], "train.patience 1 of several tasks"),
         (["{folder}/changes.yaml"], "changes"),
         (["{folder}/stream.yaml"], "stream"),
-        (["--growth.when", "on_plateau"], "growth on_plateau"),
+        (["--growth.when", "on_plateau"], "growth.when on_plateau"),
         (["--train.strategy", "si"], "train.strategy si"),
         (["{folder}/runs.yaml"], "model.body lstm"),  # before the first of them is trained
     ],

@@ -24,6 +24,31 @@ def toy_rows(config: TaskConfig) -> RowsTask:
     return RowsTask("toy_rows", (4, 3), 3, load)
 
 
+@register("task", "toy_turned")
+def toy_turned(config: TaskConfig) -> RowsTask:
+    """``toy_rows`` with other answers: the next column."""
+    before = toy_rows(config)
+
+    def load() -> dict[str, Any]:
+        return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before._load().items()}
+
+    return RowsTask("toy_turned", (4, 3), 3, load)
+
+
+@register("task", "toy_wide")
+def toy_wide(config: TaskConfig) -> RowsTask:
+    """Whether the first row is bright on the left: 5 rows of 4."""
+
+    def load() -> dict[str, Any]:
+        xs = torch.randint(256, (300, 5, 4), generator=torch.Generator().manual_seed(1))
+        ys = (xs[:, 0, 0] > xs[:, 0, 3]).long()
+        xs = xs.to(torch.uint8)
+        parts = {"train": slice(0, 200), "validation": slice(200, 240), "test": slice(240, 300)}
+        return {name: (xs[part], ys[part]) for name, part in parts.items()}
+
+    return RowsTask("toy_wide", (5, 4), 2, load)
+
+
 @register("task", "toy_text")
 def toy_text(config: TaskConfig) -> TextTask:
     """A text of five letters with some order in it."""
@@ -52,6 +77,25 @@ GROWTH = [
     {"step": 30, "verb": "unfreeze", "name": "trunk"},
     {"step": 40, "verb": "detach", "name": "late"},
 ]
+
+# One task of three shapes after another, 20 steps each.
+STREAM: dict[str, Any] = {
+    "tasks": {"toy_rows": {}, "toy_wide": {}, "toy_text": {}},
+    "stream": [{"tasks": [task], "steps": 20} for task in ("toy_rows", "toy_wide", "toy_text")],
+}
+OWN = {"in": {"input": True}, "out": {"output": True}}
+PER_TASK: dict[str, Any] = {"when": "per_task", "modules": OWN}
+GROWING: dict[str, dict[str, Any]] = {
+    "never": {},
+    "frozen": PER_TASK,
+    "shared": PER_TASK | {"policy": "shared"},
+    "plateau": {
+        "when": "on_plateau",
+        "policy": "shared",
+        "patience": 1,
+        "modules": {"more": {}},
+    },
+}
 
 
 def toy(**sections: Any) -> Config:

@@ -23,10 +23,12 @@ Shapes = Mapping[str, Interface]  # by the port of a task
 def due(run: Run) -> list[Change]:
     """Grow now, before the next step, if it is time; what was done."""
     experience, growth = run.experience, run.config.growth
-    ports = [run.tasks[name].port for name in experience.tasks]
+    ports = list(dict.fromkeys(run.tasks[name].port for name in experience.tasks))
     shapes = {task.port: task.interface for task in run.tasks.values()}
     made: list[Change] = []
     if run.step == experience.start:
+        for name in experience.tasks:  # looks of an earlier experience say nothing of this one
+            run.own_best.get(name, {})["since"] = 0
         made = begin(run.network, run.config, shapes, ports)
     stuck = growth.when == "on_plateau" and experience.number not in run.grown
     since = [run.own_best.get(name, {"since": 0})["since"] for name in experience.tasks]
@@ -85,6 +87,8 @@ def attach(
             reads = tuple(names.get(other, other) for other in spec.reads)
             spec = replace(spec, tasks=(port,) if spec.tasks == NEW else spec.tasks, reads=reads)
             width = spec.features or config.model.features
+            if not width:
+                raise UserError(f"how wide is '{name}'? Give its features, or model.features.")
             module = build.module(names[name], spec, config.model, shapes, width)
             made.append(network.attach(module, read_by=readers + own))
     return made
@@ -98,7 +102,7 @@ def rehearse(config: Config, network: Network, shapes: Shapes, stream: list[Expe
         for experience in stream:
             learn_something(network)
             where = f"growth: experience {experience.number}"
-            names = [ports[task] for task in experience.tasks]
+            names = list(dict.fromkeys(ports[task] for task in experience.tasks))
             try:
                 begin(network, config, shapes, names)
                 if config.growth.when == "on_plateau":

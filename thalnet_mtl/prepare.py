@@ -9,7 +9,7 @@ import torch
 from thalnet_mtl import build, growth
 from thalnet_mtl.changes import rehearse
 from thalnet_mtl.combine import combination
-from thalnet_mtl.config import Config, UserError
+from thalnet_mtl.config import Config, UserError, unknown
 from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.run import NOT_DRAWN, Run, choose_ops, level, optimizer_for
@@ -78,12 +78,15 @@ def make_tasks(config: Config) -> dict[str, Task]:
 def make_network(config: Config, tasks: dict[str, Task]) -> Network:
     """The network as it is before the first step: of the first experience's tasks if it grows."""
     first = config.stream[0].tasks if config.stream and config.growth.when != "never" else tasks
+    for name in first:
+        if name not in tasks:
+            raise UserError(f"stream: {unknown('task', name, tasks)}")
     shapes: dict[str, Interface] = {}
     for name, task in tasks.items():
         known = shapes.setdefault(task.port, task.interface)
         if known != task.interface:
             raise UserError(f"task '{name}' cannot share head '{task.port}': its shape differs.")
-    there = {tasks[name].port for name in first if name in tasks}
+    there = {tasks[name].port for name in first}
     shapes = {port: shape for port, shape in shapes.items() if port in there}
     return build.build(config.model, shapes, config.modules)
 

@@ -15,7 +15,7 @@ from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
 
 Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in rising order
-FAR = 1_000_000  # epochs
+FAR = 1_000_000  # an epoch that no run reaches
 
 
 class Memory(Naive):
@@ -37,19 +37,25 @@ class Memory(Naive):
                 f"task; must be at least {least}."
             )
 
-    def tasks(self) -> list[str]:
+    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
         return list(self.kept)
 
     def end(self, run: Run, experience: Experience) -> None:
         room, choice = self.options.memory, CHOICES[self.options.choice]
         # Few of many are of a rare class.
         count = room if choice is reservoir else 20 * room
-        new = {task: drawn(run, task, count) for task in experience.tasks}
+        generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+        new = {  # a task that was learned before has had its chance
+            task: drawn(run, task, count, generator)
+            for task in experience.tasks
+            if task not in self.kept
+        }
         self.kept = choice(self.kept | new, room)
 
     def recalled(self, run: Run) -> Tensor | None:
         """The mean loss of some of them, a fixed choice for every step."""
-        older = [task for task in self.kept if task not in run.experience.tasks]
+        now = run.experience.tasks
+        older = [task for task in self.kept if task in run.awake and task not in now]
         sizes = [len(self.kept[task][2]) for task in older]
         if not sum(sizes):
             return None
@@ -70,22 +76,25 @@ class Memory(Naive):
     def state_dict(self) -> dict[str, Any]:
         return {"kept": self.kept}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kept = {task: [xs, ys, keys.cpu()] for task, (xs, ys, keys) in state["kept"].items()}
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        for task, (xs, ys, keys) in state["kept"].items():
+            self.kept[task] = [xs.to(run.device), ys.to(run.device), keys.cpu()]
 
 
-def drawn(run: Run, task: str, count: int) -> list[Tensor]:
+def drawn(run: Run, task: str, count: int, generator: torch.Generator) -> list[Tensor]:
     """Sequences of the training part with the least of random keys, in the order of these."""
-    options, size, whole = run.config.train, run.batch_size(task), run.batches(task)
-    generator = torch.Generator().manual_seed(1_000_003 * options.seed + run.step)
-    keys = torch.rand(whole * size, generator=generator, dtype=torch.float64).sort().values[:count]
-    # Of an epoch that no run reaches, where the order of the sequences is random, too.
-    order = torch.randperm(whole, generator=generator)[: -(-len(keys) // size)] + FAR * whole
+    options, source = run.config.train, run.tasks[task]
+    whole = source.steps("train", 1, options.chunk)
+    keys = torch.rand(whole, generator=generator, dtype=torch.float64).sort().values[:count]
+    # One by one: sequences of a batch lie at fixed places of a text, and some are in no batch.
+    places, order = torch.randperm(whole, generator=generator)[: len(keys)].sort()
     batches = [
-        run.tasks[task].batch(step, size, options.chunk, options.seed) for step in order.tolist()
+        source.batch(FAR * whole + place, 1, options.chunk, options.seed)
+        for place in places.tolist()
     ]
-    xs, ys = (torch.cat(parts)[: len(keys)] for parts in list(zip(*batches, strict=True))[:2])
-    return [xs, ys, keys]
+    back = order.argsort()
+    xs, ys = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
+    return [xs[back.to(xs.device)], ys[back.to(ys.device)], keys]
 
 
 def reservoir(kept: Kept, room: int) -> Kept:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from thalnet_mtl import build, checkpoint
 from thalnet_mtl.change import Change
@@ -243,11 +242,7 @@ class Run:
         for name in PROGRESS:
             setattr(self, name, content[name])
         self.look_who_learns()
-        self.strategy.load_state_dict(
-            tree_map(
-                lambda x: x.to(self.device) if isinstance(x, Tensor) else x, content["strategy"]
-            )
-        )
+        self.strategy.load_state_dict(self, content["strategy"])
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved

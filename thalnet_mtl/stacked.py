@@ -84,7 +84,7 @@ def check(config: Config) -> None:
         f"train.patience {options.patience} of several tasks": bool(patient),
         "changes": bool(config.changes),
         "stream": bool(config.stream),
-        f"growth {config.growth.when}": config.growth.when != "never",
+        f"growth.when {config.growth.when}": config.growth.when != "never",
         f"train.strategy {options.strategy}": options.strategy != "naive",
         f"train.ops {options.ops}": options.ops not in ("auto", "cpp", "batched"),
     }.items():

@@ -70,7 +70,7 @@ def descend(run: Run, inputs: Inputs) -> Outcome:
         after[name] = map_state(Tensor.detach, state)
         losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
     joined, strategy = run.join(), run.strategy
-    joined.zero_grad([*losses, *strategy.tasks()])
+    joined.zero_grad([*losses, *strategy.tasks(run, batches)])
     run.combination.backward(losses, run.used)
     strategy.given(run)
     more = strategy.loss(run, batches)

@@ -16,7 +16,7 @@ from thalnet_mtl.build import restore
 from thalnet_mtl.change import Change
 from thalnet_mtl.registry import register
 from thalnet_mtl.replay import AGEM, Replay
-from thalnet_mtl.run import Run
+from thalnet_mtl.run import Run, choose_ops
 from thalnet_mtl.strategy import Naive, learning
 from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
@@ -53,12 +53,22 @@ class Penalty(Naive):
     def state_dict(self) -> dict[str, Any]:
         return {"anchors": [list(anchor) for anchor in self.anchors]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.anchors = [(anchor, weight) for anchor, weight in state["anchors"]]
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        self.anchors = [
+            (placed(anchor, run), placed(weight, run)) for anchor, weight in state["anchors"]
+        ]
+
+
+def placed(named: Named, run: Run) -> Named:
+    """Tensors by name where the run is."""
+    return {name: tensor.to(run.device) for name, tensor in named.items()}
 
 
 def followed(named: Named, change: Change) -> None:
     """Bring tensors by the name of a parameter along: zero where it has grown."""
+    if change.verb in ("detach", "remove_task"):  # what comes later by this name is another
+        for name in change.removed:
+            named.pop(name, None)
     for name, grown in change.grown.items():
         if name in named:
             named[name] = grown.remap(named[name])
@@ -180,9 +190,9 @@ class SynapticIntelligence(Penalty):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"start": self.start, "path": self.path}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.start, self.path = state["start"], state["path"]
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+        super().load_state_dict(run, state)
+        self.start, self.path = placed(state["start"], run), placed(state["path"], run)
 
 
 @register("strategy", "lwf")
@@ -198,12 +208,13 @@ class LearningWithoutForgetting(Naive):
         self.teacher: Any = None  # the network before this experience
         self.old: list[str] = []  # its tasks
 
-    def tasks(self) -> list[str]:
-        return self.old
+    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
+        new = [run.tasks[name].interface for name in batches]
+        return [t for t in self.old if any(alike(run.tasks[t].interface, one) for one in new)]
 
     def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
         terms = []
-        ports = dict.fromkeys(run.tasks[name].port for name in self.old)
+        ports = dict.fromkeys(run.tasks[name].port for name in self.old if name in run.awake)
         for name, batch in batches.items():
             mine = run.tasks[name]
             for port in ports:
@@ -233,13 +244,13 @@ class LearningWithoutForgetting(Naive):
         kept = teacher and {"topology": teacher.describe(), "network": teacher.state_dict()}
         return {"teacher": kept, "old": self.old}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
         self.old = list(state["old"])
         if state["teacher"]:
-            weights = state["teacher"]["network"]
-            teacher = restore(state["teacher"]["topology"]).to(next(iter(weights.values())).device)
-            teacher.load_state_dict(weights)
-            self.teacher = teacher.requires_grad_(False)
+            self.teacher = restore(state["teacher"]["topology"])
+            self.teacher.load_state_dict(state["teacher"]["network"])
+            self.teacher.to(run.device).requires_grad_(False)
+            choose_ops(self.teacher, run.config.train.ops)
 
 
 def alike(one: Any, other: Any) -> bool:

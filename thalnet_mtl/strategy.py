@@ -20,8 +20,8 @@ class Naive:
     def __init__(self, run: Any):
         self.options = run.config.strategy
 
-    def tasks(self) -> list[str]:
-        """Tasks of earlier experiences whose parameters are learned as well."""
+    def tasks(self, run: Any, batches: Mapping[str, Any]) -> list[str]:
+        """Tasks of earlier experiences whose parameters are learned as well in this step."""
         return []
 
     def given(self, run: Any) -> None:
@@ -47,8 +47,8 @@ class Naive:
         """Tensors and plain values from which it goes on."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def load_state_dict(self, run: Any, state: dict[str, Any]) -> None:
+        """Go on from there, on the device of the run; what was read is on the CPU."""
 
 
 def learning(network: nn.Module) -> dict[str, nn.Parameter]:

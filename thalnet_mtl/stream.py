@@ -22,7 +22,7 @@ def stream(config: Config, epoch: Callable[[Sequence[str]], int]) -> list[Experi
     ``epoch`` are the steps of a pass over some tasks.
 
     Raises:
-        UserError: a task is unknown, or in no experience.
+        UserError: a task is unknown, in no experience, or twice in one.
     """
     named, options = config.named_tasks, config.train
     found: list[Experience] = []
@@ -30,6 +30,8 @@ def stream(config: Config, epoch: Callable[[Sequence[str]], int]) -> list[Experi
         for task in entry.tasks:
             if task not in named:
                 raise UserError(f"stream: {unknown('task', task, named)}")
+            if entry.tasks.count(task) > 1:
+                raise UserError(f"stream: an experience names task '{task}' twice.")
         steps = entry.steps or options.steps or options.epochs * epoch(entry.tasks)
         start = found[-1].stop if found else 0
         found.append(Experience(len(found) + 1, entry.tasks, start, start + steps))
