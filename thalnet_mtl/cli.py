@@ -1,18 +1,16 @@
 """The command line: ``thalnet VERB …``. Exit status 0, 2 for a user's mistake, 1 otherwise."""
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from thalnet_mtl import config as configs
-from thalnet_mtl.config import Config, RunError, UserError, unknown
+from thalnet_mtl.arguments import Parser, split_flags
+from thalnet_mtl.config import RunError, UserError, unknown
 from thalnet_mtl.files import run_folders, run_name
 
 
@@ -35,23 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("thalnet: interrupted; what was saved before is kept", file=sys.stderr)
         return 1
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take ``--section.field value`` and ``--section.field=value`` out of the arguments."""
-    rest: list[str] = []
-    flags: dict[str, str] = {}
-    words = iter(arguments)
-    for word in words:
-        match = re.fullmatch(r"--([a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
-        if match is None:
-            rest.append(word)
-            continue
-        value = match[2] if match[2] is not None else next(words, None)
-        if value is None:
-            raise UserError(f"{word} needs a value.")
-        flags[match[1]] = value
-    return rest, flags
 
 
 def train(options: argparse.Namespace) -> int:
@@ -195,8 +176,8 @@ def export(options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
-    top = _Parser(prog="thalnet", description="Train, compare and look at ThalNet.")
-    verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
+    top = Parser(prog="thalnet", description="Train, compare and look at ThalNet.")
+    verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
 
     def verb(run: Any, name: str = "", **options: Any) -> argparse.ArgumentParser:
         made = verbs.add_parser(
@@ -246,36 +227,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors as one line with the closest match, as everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
-        if match:
-            what = "command" if match[1] == "VERB" else match[1]
-            raise unknown(what, match[2], match[3].replace("'", "").split(", "))
-        match = re.match(r"unrecognized arguments: (\S+)", message)
-        if match:
-            fields = {f"--{name.partition('.')[2]}": f"--{name}" for name, _, _ in _all_fields()}
-            close = get_close_matches(match[1], ["--out", *fields], n=1)
-            hint = f" Did you mean '{fields.get(close[0], close[0])}'?" if close else ""
-            raise UserError(f"unknown argument '{match[1]}'.{hint} See thalnet VERB --help.")
-        raise UserError(f"{message}. See {self.prog} --help.")
-
-
-def _all_fields() -> list[tuple[str, Any, str]]:
-    """Every field of a configuration: name, default, help."""
-    return [
-        (f"{section.name}.{leaf.name}", leaf.default, leaf.metadata["help"])
-        for section in fields(Config)
-        if is_dataclass(section.type)
-        for leaf in fields(section.type)
-        if "help" in leaf.metadata
-    ]
-
-
 def _fields() -> str:
-    lines = [f"  --{name}\n      {text} ({default})" for name, default, text in _all_fields()]
+    lines = [
+        f"  --{name}\n      {text} ({default})" for name, default, text in configs.all_fields()
+    ]
     return "\n".join(["fields and defaults:", *lines])
 
 

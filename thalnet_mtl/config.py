@@ -11,7 +11,7 @@ another, ``growth`` and ``strategy`` say how, ``changes`` what else happens to m
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +131,15 @@ def load(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[s
             base = configs[""]
             configs = {run: overlay(base, more, f"run '{run}'") for run, more in runs.items()}
     for key, value in (flags or {}).items():
-        nested: Any = value
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        configs = {run: overlay(c, nested, f"--{key}") for run, c in configs.items()}
+        configs = {run: put(c, key, value, f"--{key}") for run, c in configs.items()}
     return configs
+
+
+def put(config: Config, key: str, value: Any, where: str) -> Config:
+    """A copy with one value, whose key is ``section.field``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return overlay(config, value, where)
 
 
 def seeded(
@@ -190,6 +194,17 @@ def flatten(config: Config) -> dict[str, Any]:
             yield from leaves(value, f"{path}.{key}" if path else str(key))
 
     return dict(leaves(asdict(config), ""))
+
+
+def all_fields() -> list[tuple[str, Any, str]]:
+    """Every field of a section: ``section.field``, default, help."""
+    return [
+        (f"{section.name}.{leaf.name}", leaf.default, leaf.metadata["help"])
+        for section in fields(Config)
+        if is_dataclass(section.type)
+        for leaf in fields(section.type)
+        if "help" in leaf.metadata
+    ]
 
 
 def names() -> dict[str, str]:

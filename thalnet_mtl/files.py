@@ -59,7 +59,12 @@ def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
     if Path(names[0]).name == "config.yaml":
         stems[0] = Path(names[0]).parent.name + "-again"
     changes = [f"{key}={value}" for key, value in flags.items()]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join([*stems, *changes]))
+    return safe_name("-".join([*stems, *changes]))
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of a folder: what is no letter, digit or one of .=+- becomes _."""
+    return re.sub(r"[^\w.=+-]+", "_", text)
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:

@@ -198,7 +198,7 @@ class Screen:
             left = (self._total - step) / max(rate, 1e-9)
             self.line(
                 f"{self._title}  step {step:,}/{self._total:,}  loss {full}  "
-                f"{rate:.3g} steps/s  {_duration(left)} left"
+                f"{rate:.3g} steps/s  {duration(left)} left"
             )
 
     def score(self, step: int, which: str, metric: Metric, value: float) -> None:
@@ -230,7 +230,8 @@ class Screen:
         self.console.print(text, markup=False)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people: minutes and seconds, and hours if there are."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
