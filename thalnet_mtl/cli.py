@@ -60,6 +60,10 @@ def train(options: argparse.Namespace) -> int:
         try:
             if options.stacked:
                 train_stacked(job, screen)
+            elif config.train.strategy.startswith("avalanche:"):
+                from thalnet_mtl.avalanche_run import train as train_by_avalanche
+
+                train_by_avalanche(config, folder, screen)
             else:
                 train(config, folder, screen)
         except (Interrupted, KeyboardInterrupt) as stop:

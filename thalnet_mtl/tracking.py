@@ -56,12 +56,16 @@ class RunDirectory:
         self._metrics = (folder / "metrics.jsonl").open("ab")
         self._board: Any = None
 
-    def rewind(self, size: int) -> None:
-        """Forget what was logged after the metrics had this many bytes."""
+    def rewind(self, size: int, anew: bool = False) -> None:
+        """Forget what was logged after the metrics had this many bytes.
+
+        ``anew`` says that to forget all is meant, and not the loss of a checkpoint.
+        """
         path, found = self.folder / "metrics.jsonl", self.size
         if found < size:
             raise UserError(f"{path} has lost lines: {found} bytes of {size} are left.")
-        if size == 0 and any(b'"step": 0,' not in line for line in path.read_bytes().splitlines()):
+        lines = path.read_bytes().splitlines() if size == 0 and not anew else []
+        if any(b'"step": 0,' not in line for line in lines):
             raise UserError(
                 f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
                 f"the folder to start again."

@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from thalnet_mtl import checkpoint, continual, data, growth
-from thalnet_mtl.config import ChangeConfig, Config, RunError, flatten
+from thalnet_mtl.config import ChangeConfig, Config, RunError, UserError, flatten
 from thalnet_mtl.files import read_json
 from thalnet_mtl.prepare import prepare
 from thalnet_mtl.results import finish, look_at, stage, write_topology
 from thalnet_mtl.run import NOT_DRAWN, Run, level
 from thalnet_mtl.step import next_batches, train_step
+from thalnet_mtl.strategies import ELSEWHERE
 from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same, environment
@@ -33,10 +34,17 @@ class Interrupted(RunError):
     """The user asked to stop; everything is saved."""
 
 
-def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    folder: Path,
+    screen: Screen | None = None,
+    begin: Callable[[Run, RunDirectory, Screen], None] | None = None,
+    learn: Callable[[Run, RunDirectory, Screen, Callable[[], bool]], None] | None = None,
+) -> dict[str, Any]:
     """Train as configured, in a run directory; the same call again goes on where it stopped.
 
-    Returns what ``result.json`` holds.
+    Returns what ``result.json`` holds. ``begin`` and ``learn`` stand in for ``begin_or_resume`` and
+    ``loop`` where another library takes the steps.
 
     Raises:
         UserError: the configuration cannot be run, or ``folder`` holds another run.
@@ -47,19 +55,21 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
     if (folder / "result.json").exists():
         check_same(folder, config)
         return read_json(folder / "result.json")
-    begin = time.monotonic()
+    if config.train.strategy.startswith(ELSEWHERE) and learn is None:
+        raise UserError(f"{config.train.strategy} is trained by thalnet_mtl.avalanche_run.")
+    started = time.monotonic()
     run = prepare(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
-        begin_or_resume(run, directory, screen)
-        run.seconds += time.monotonic() - begin
+        (begin or begin_or_resume)(run, directory, screen)
+        run.seconds += time.monotonic() - started
         what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
         title = f"{config.model.body} on {next(iter(what))}"
         levels = {level(config, run.network, port) for port in run.network.ports} - {""}
         if levels:
             screen.line(f"computed by {', '.join(sorted(levels))} (--train.ops)")
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
-            alone(run, loop(run, directory, screen, stopped))
+            (learn or loop_alone)(run, directory, screen, stopped)
         screen.line(f"scoring the weights of step {run.best_step:,} …")
         result = finish(run, directory)
         if run.continual:
@@ -72,16 +82,26 @@ def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[st
 def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
     last = directory.folder / "checkpoint" / "last.pt"
-    sources = {task.source for task in run.tasks.values() if task.source}
-    about = environment(run.device, {source: data.checksums(source) for source in sorted(sources)})
     if last.exists():
         directory.rewind(run.restore(last))
-        directory.record_resumed(about, run.step)
+        directory.record_resumed(surroundings(run), run.step)
         write_topology(run, directory, run.step)
         screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
         return
     directory.rewind(0)
-    directory.write_json("environment.json", about)
+    begin_run(run, directory, screen)
+    run.save(last, directory.size)
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """What ``environment.json`` holds."""
+    sources = {task.source for task in run.tasks.values() if task.source}
+    return environment(run.device, {source: data.checksums(source) for source in sorted(sources)})
+
+
+def begin_run(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Write down what is there before the first step."""
+    directory.write_json("environment.json", surroundings(run))
     write_topology(run, directory, 0)
     screen.line("scoring the untrained network …")
     for name in run.present:
@@ -90,7 +110,6 @@ def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
     run.matrix.append(values)
     if run.continual:
         run.stages.append(stage(run))
-    run.save(last, directory.size)
 
 
 def look_untrained(run: Run, task: str, directory: RunDirectory) -> None:
@@ -106,8 +125,11 @@ def look_untrained(run: Run, task: str, directory: RunDirectory) -> None:
 Steps = Generator[tuple[dict[str, Batch], float], Tensor, None]
 
 
-def alone(run: Run, steps: Steps) -> None:
+def loop_alone(
+    run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]
+) -> None:
     """Take the steps of one run."""
+    steps = loop(run, directory, screen, stopped)
     try:
         request = next(steps)
         while True:
@@ -120,7 +142,7 @@ def alone(run: Run, steps: Steps) -> None:
 
 def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> Steps:
     """Change, ask for a step, log, look and save until all is done or someone wants to stop."""
-    look, total = run.config.evaluate, run.total
+    total = run.total
     changes: dict[int, list[ChangeConfig]] = {}
     for what in run.config.changes:
         changes.setdefault(what.step, []).append(what)
@@ -130,36 +152,51 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
             screen.line(f"  step {run.step:,}  {run.change(what)}")
             write_topology(run, directory, run.step)
         begin_experience(run, directory, screen)
-        now, every = run.experience, look.every or run.epoch
         rate = run.rate()
-        run.losses[run.step % look.log_every] = yield next_batches(run), rate
-        run.step += 1
-        done, over = run.step == total, run.step == now.stop
-        logs, looks = run.step % look.log_every == 0 or over, run.step % every == 0 or over
-        stops = stopped() and not done
-        saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
-        if logs or saves:
-            losses = mean_losses(run)
-        run.train_seconds += time.monotonic() - begin
-        if logs:
-            for name, loss in losses.items():
-                values = {"loss": loss, "learning_rate": rate}
-                directory.log(run.step, name, "train", values, seconds=run.train_seconds)
-            screen.status(run.step, losses)
-        if looks:
-            validate(run, directory, screen)
-        if over:
-            end_experience(run, now, directory, screen)
-        run.seconds += time.monotonic() - begin
-        if saves:
+        losses = yield next_batches(run), rate
+        stops = stopped() and run.step + 1 < total
+        if look_around(run, directory, screen, losses, rate, begin, stops):
             run.save(directory.folder / "checkpoint" / "last.pt", directory.size)
         if stops:
             raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
-        screen.advance(run.step)
     if run.step < total:
         missed = sum(what.step >= run.step for what in run.config.changes)
         also = f"; {missed} later changes were not made" if missed else ""
         screen.line(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
+
+
+def look_around(
+    run: Run,
+    directory: RunDirectory,
+    screen: Screen,
+    losses: Tensor,
+    rate: float,
+    begin: float,
+    stops: bool = False,
+) -> bool:
+    """After a step that began at a time: log, validate, end an experience. Whether to save now."""
+    look, now = run.config.evaluate, run.experience
+    every = look.every or run.epoch
+    run.losses[run.step % look.log_every] = losses
+    run.step += 1
+    over = run.step == now.stop
+    logs, looks = run.step % look.log_every == 0 or over, run.step % every == 0 or over
+    saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
+    if logs or saves:
+        means = mean_losses(run)
+    run.train_seconds += time.monotonic() - begin
+    if logs:
+        for name, loss in means.items():
+            values = {"loss": loss, "learning_rate": rate}
+            directory.log(run.step, name, "train", values, seconds=run.train_seconds)
+        screen.status(run.step, means)
+    if looks:
+        validate(run, directory, screen)
+    if over:
+        end_experience(run, now, directory, screen)
+    run.seconds += time.monotonic() - begin
+    screen.advance(run.step)
+    return saves
 
 
 def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:

@@ -72,6 +72,14 @@ class Task:
         """A split once, in order."""
         raise NotImplementedError
 
+    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
+        """All sequences of a split as they are stored, and their targets: (N, …) both."""
+        raise NotImplementedError
+
+    def to_inputs(self, xs: Tensor) -> Tensor:
+        """Stored sequences as a network takes them."""
+        raise NotImplementedError
+
     def split(self, name: str) -> object:
         """One part of the data."""
         if name not in self.splits:
@@ -141,14 +149,18 @@ class RowsTask(Task):
             self._ahead = (seed, epoch, size, block), ahead
         span = slice(place * size, (place + 1) * size)
         xs, ys = (part[span] for part in self._ahead[1])
-        return Batch(self._scaled(xs), ys.long(), True)
+        return Batch(self.to_inputs(xs), ys.long(), True)
 
     def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         rows = self._rows(split)
         for xs, ys in zip(rows.xs.split(size), rows.ys.split(size), strict=True):
-            yield Batch(self._scaled(xs), ys.long(), True)
+            yield Batch(self.to_inputs(xs), ys.long(), True)
 
-    def _scaled(self, xs: Tensor) -> Tensor:
+    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
+        rows = self._rows(split)
+        return rows.xs, rows.ys
+
+    def to_inputs(self, xs: Tensor) -> Tensor:
         """Bytes become floats before they are divided: much faster than both at once."""
         wide = xs if xs.is_floating_point() else xs.to(torch.get_default_dtype())
         return wide / self.scale
@@ -212,6 +224,15 @@ class TextTask(Task):
     def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         for k in range(self.steps(split, size, chunk)):
             yield self._cut(split, k, size, chunk)
+
+    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
+        """Cut at every ``chunk`` tokens; what is left over at the end is in none."""
+        tokens = self._tokens(split)
+        whole = (len(tokens) - 1) // chunk * chunk
+        return tokens[:whole].view(-1, chunk), tokens[1 : whole + 1].view(-1, chunk)
+
+    def to_inputs(self, xs: Tensor) -> Tensor:
+        return xs.long()
 
     def _cut(self, split: str, k: int, size: int, chunk: int) -> Batch:
         tokens = self._tokens(split)
