@@ -7,6 +7,7 @@ an interrupted run starts anew.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,12 @@ def learn(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[
         device=run.device,
         evaluator=EvaluationPlugin(loggers=[_Silent()]),
     )
-    for experience in stream.train_stream:
-        made.train(experience, eval_streams=[])
+    with warnings.catch_warnings():
+        # Of its calls of its own methods, and of lists of slices as an index, which still work.
+        for message in ("Call to deprecated function", "Using a non-tuple sequence"):
+            warnings.filterwarnings("ignore", message, module="avalanche")
+        for experience in stream.train_stream:
+            made.train(experience, eval_streams=[])
 
 
 class _Silent:

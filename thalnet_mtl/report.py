@@ -107,6 +107,11 @@ def _costs(stage: Mapping[str, Any], tasks: Sequence[str]) -> str:
     return ", ".join(f"{task} {known[task]:,}" for task in tasks if task in known)
 
 
+def _kilobytes(count: int | None) -> str:
+    """Of what a strategy keeps, where we know."""
+    return "–" if count is None else f"{count / 1e3:,.1f}"
+
+
 def _title(records: Sequence[TaskRecord]) -> str:
     """The label of the data, and the name that all of the runs give to the task."""
     label = next((record.label for record in records if record.result), records[0].label)
@@ -123,7 +128,7 @@ def _stream(run: RunRecord) -> dict[str, Any]:
         {"after": f"experience {n}: {', '.join(content['trained'][n - 1])}" if n else "untrained"}
         | {name: f"{stage[name]:,}" for name in names}
         | {"multiply-adds of": _costs(stage, content["trained"][max(n, 1) - 1])}
-        | {"stored (kB)": f"{stage['stored_bytes'] / 1e3:,.1f}"}
+        | {"stored (kB)": _kilobytes(stage["stored_bytes"])}
         for n, stage in enumerate(content["stages"])
     ]
     trained, scores, ends = (content[key] for key in ("trained", "scores", "ends"))

@@ -14,6 +14,7 @@ from thalnet_mtl.costs import multiply_adds, sizes, stored_bytes
 from thalnet_mtl.files import write_text
 from thalnet_mtl.network import Network
 from thalnet_mtl.run import Run
+from thalnet_mtl.strategies import Elsewhere
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import RunDirectory
 
@@ -95,7 +96,8 @@ def stage(run: Run) -> dict[str, Any]:
         task = run.tasks[name]
         xs = next(task.batches("validation", 1, chunk)).xs
         found[name] = multiply_adds(run.network, task.port, xs)
-    stored = stored_bytes(run.strategy.state_dict())
+    theirs = isinstance(run.strategy, Elsewhere)  # of which we do not know what it keeps
+    stored = None if theirs else stored_bytes(run.strategy.state_dict())
     return sizes(run.network) | {"multiply_adds": found, "stored_bytes": stored}
 
 

@@ -1,20 +1,23 @@
 """The table of the README, from ``results/`` alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import mean
 
 from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, chosen
 from benchmarks.shared import Record
 from thalnet_mtl.continual_metrics import AccuracyMatrix, intransigence, transfer
-from thalnet_mtl.metrics import ACCURACY
+from thalnet_mtl.learning_curves import minimum_accuracy, steps_to_reach
+from thalnet_mtl.metrics import ACCURACY, Metric, delta_m, relative_gain, skill
 from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
 
+STEPS = 300  # of a task, which one that never reaches its mark counts as
 BESIDE = "naive"  # what every other method is compared with
 MEASURES = {
     "average_accuracy": "ACC",
     "average_incremental_accuracy": "AIA",
     "forgetting": "forgetting",
+    "avalanche_forgetting": "forgetting (first − last)",
     "backward_transfer": "BWT",
     "forward_transfer": "FWT",
 }
@@ -35,16 +38,16 @@ def done(runs: BySeed) -> BySeed:
     return {seed: record for seed, record in runs.items() if "result" in record}
 
 
-def scores(record: Record) -> dict[str, float]:
-    """Test accuracy of each task after all."""
-    return {name: task["test"]["accuracy"] for name, task in record["result"]["tasks"].items()}
+def scores(record: Record, split: str = "test") -> dict[str, float]:
+    """Accuracy on each task after all."""
+    return {name: task[split]["accuracy"] for name, task in record["result"]["tasks"].items()}
 
 
-def singles(found: Mapping[str, BySeed], seed: int) -> dict[str, float]:
+def singles(found: Mapping[str, BySeed], seed: int, split: str = "test") -> dict[str, float]:
     """S: what a network for one task alone reaches, by task."""
     names = [name for name in found if name.startswith("independent_")]
     return {
-        name.removeprefix("independent_"): next(iter(scores(record).values()))
+        name.removeprefix("independent_"): next(iter(scores(record, split).values()))
         for name in names
         if (record := done(found[name]).get(seed))
     }
@@ -74,15 +77,20 @@ def beside(record: Record, seed: int, found: Mapping[str, BySeed]) -> tuple[floa
     )
 
 
-def percent(values: list[float]) -> str:
-    """Mean, and a 95 % bootstrap interval where there are several."""
-    if not values:
+def percent(values: Iterable[float | None]) -> str:
+    """Of those that there are, the mean and a 95 % bootstrap interval where they differ."""
+    return number([None if value is None else 100 * value for value in values], 2)
+
+
+def number(values: Iterable[float | None], digits: int = 0) -> str:
+    """As ``percent``, as they are; an exact zero as such."""
+    there = [value for value in values if value is not None]
+    if not there:
         return "–"
-    shown = f"{100 * mean(values):.2f}"
-    if len(values) < 2 or len(set(values)) < 2:
-        return shown if mean(values) else "0.0"
-    low, high = bootstrap_interval(values)
-    return f"{shown} [{100 * low:.2f}, {100 * high:.2f}]"
+    if len(set(there)) < 2:
+        return f"{there[0]:,.{digits}f}" if there[0] else "0.0"
+    low, high = bootstrap_interval(there)
+    return f"{mean(there):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def row(name: str, found: Mapping[str, BySeed]) -> list[str]:
@@ -95,18 +103,88 @@ def row(name: str, found: Mapping[str, BySeed]) -> list[str]:
         return []
     sizes = [record["result"]["parameters"]["total"] for record in finished.values()]
     size = f"{sizes[0]:,}" + (" each" if name == "independent" else "")
-    cells = [METHODS[name].title, size, seeds, percent(list(acc.values()))]
+    cells = [METHODS[name].title, size, seeds, percent(acc.values())]
     if name not in STREAMS:
-        return [*cells, *["–"] * 6]
+        return [*cells, *["–"] * 7]
     for key in list(MEASURES)[1:]:
         means = [
             record["result"]["continual"]["measures"][key]["mean"] for record in finished.values()
         ]
-        cells.append(percent([value for value in means if value is not None]))
+        cells.append(percent(means))
     pairs = [beside(record, seed, found) for seed, record in finished.items()]
     for values in zip(*pairs, strict=True):
-        cells.append(percent([value for value in values if value is not None]))
+        cells.append(percent(values))
     return cells
+
+
+def lowest(record: Record) -> float | None:
+    """min-ACC, of validation within the experiences."""
+    content = record["result"]["continual"]
+    matrix = AccuracyMatrix(metrics(record), content["trained"], content["scores"])
+    return minimum_accuracy(matrix, curves(record), content["ends"]).mean
+
+
+def steps(record: Record, alone: Mapping[str, float]) -> float | None:
+    """Of each task from its begin until nine tenths of S on validation; never counts as all."""
+    content = record["result"]["continual"]
+    begins = {task: n * STEPS for n, names in enumerate(content["trained"]) for task in names}
+    since = {
+        task: [(n - begins[task], score) for n, score in curve if n > begins[task]]
+        for task, curve in curves(record).items()
+    }
+    found = steps_to_reach(metrics(record), since, alone).values
+    return mean(found.get(task, STEPS) for task in begins) if alone else None
+
+
+def against(record: Record, alone: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """Skill and Δm, beside a network for each task."""
+    tasks, after = record["result"]["tasks"], scores(record)
+    if len(alone) < len(tasks):
+        return None, None
+    begin = {name: task["untrained"]["accuracy"] for name, task in tasks.items()}
+    return (
+        mean(skill(after[task], alone[task], begin[task]) for task in tasks),
+        delta_m([relative_gain(after[task], alone[task], ACCURACY) for task in tasks]),
+    )
+
+
+def metrics(record: Record) -> dict[str, Metric]:
+    """Of the tasks, in the order of the columns of R."""
+    return dict.fromkeys(record["result"]["tasks"], ACCURACY)
+
+
+def curves(record: Record) -> dict[str, list[tuple[int, float]]]:
+    """Validation by task."""
+    return {
+        task: list(zip(curve["validation_step"], curve["validation_accuracy"], strict=True))
+        for task, curve in record["curves"].items()
+    }
+
+
+def on_the_way(name: str, found: Mapping[str, BySeed]) -> list[str]:
+    """What a method did between the ends of experiences, and what it costs."""
+    runs = done(found.get(name, {}))
+    pairs = [against(record, singles(found, seed)) for seed, record in runs.items()]
+    reached = [steps(r, singles(found, seed, "validation")) for seed, r in runs.items()]
+    first, *_, last = next(iter(runs.values()))["result"]["continual"]["stages"]
+    work = mean(last["multiply_adds"].values()) / 1e6
+    return [
+        METHODS[name].title,
+        percent([value for record in runs.values() if (value := lowest(record)) is not None]),
+        number([value for value in reached if value is not None]),
+        *(
+            percent([value for value in one if value is not None])
+            for one in zip(*pairs, strict=True)
+        ),
+        f"{first['total']:,} → {last['total']:,}, {last['trainable']:,}",
+        f"{work:.2f}",
+        f"{last['stored_bytes'] / 1e3:,.0f}",
+        number([record["result"]["train_seconds"] for record in runs.values()]),
+    ]
+
+
+WAY = ("method", "min-ACC, %", "steps to 90 % of S", "skill, %", "Δm, %",
+       "parameters: first → last, trainable", "M multiply-adds", "kept, kB", "seconds")  # fmt: skip
 
 
 def comparisons(found: Mapping[str, BySeed]) -> list[str]:
@@ -146,4 +224,10 @@ def report() -> str:
             "transfer, %", "intransigence, %"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join(cells)} |" for name in METHODS if (cells := row(name, found))]
-    return "\n".join([*lines, "", *comparisons(found), "", *knobs(found)])
+    way = [f"| {' | '.join(WAY)} |", "|" + "---|" * len(WAY)]
+    way += [
+        f"| {' | '.join(on_the_way(name, found))} |"
+        for name in STREAMS
+        if done(found.get(name, {}))
+    ]
+    return "\n".join([*lines, "", *way, "", *comparisons(found), "", *knobs(found)])
