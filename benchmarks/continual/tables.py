@@ -170,12 +170,9 @@ def on_the_way(name: str, found: Mapping[str, BySeed]) -> list[str]:
     work = mean(last["multiply_adds"].values()) / 1e6
     return [
         METHODS[name].title,
-        percent([value for record in runs.values() if (value := lowest(record)) is not None]),
-        number([value for value in reached if value is not None]),
-        *(
-            percent([value for value in one if value is not None])
-            for one in zip(*pairs, strict=True)
-        ),
+        percent(map(lowest, runs.values())),
+        number(reached),
+        *map(percent, zip(*pairs, strict=True)),
         f"{first['total']:,} → {last['total']:,}, {last['trainable']:,}",
         f"{work:.2f}",
         f"{last['stored_bytes'] / 1e3:,.0f}",
