@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.attach import run as attach
 from benchmarks.claim import run as claim
+from benchmarks.continual import run as continual
+from benchmarks.continual import tables as continual_tables
 from benchmarks.quality import run as quality
 from benchmarks.shared import with_table
 from benchmarks.speed import run as speed
@@ -45,7 +48,60 @@ def test_gains_are_paired_by_seed_and_point_up():
     assert claim.interval([0.2, -0.25]) == "-2.50 [-288.39, +283.39]"
 
 
-@pytest.mark.parametrize(("benchmark", "budget"), [("quality", 50_000), ("claim", 150_000)])
+def test_the_continual_tables_are_made_from_the_raw_results():
+    table = continual_tables.report()
+    assert table.count("\n") > 40
+    assert with_table(continual.README.read_text(), table) == continual.README.read_text()
+
+
+def test_the_table_of_attaching_is_made_from_the_raw_results():
+    table = attach.table()
+    assert table.count("\n") > 8
+    assert with_table(attach.README.read_text(), table) == attach.README.read_text()
+
+
+def test_what_a_method_does_on_the_way_is_worked_by_hand():
+    def task(test, untrained):
+        return {"test": {"accuracy": test}, "untrained": {"accuracy": untrained}}
+
+    record = {
+        "result": {
+            "tasks": {"a": task(0.6, 0.1), "b": task(0.8, 0.2)},
+            "continual": {
+                "trained": [["a"], ["b"]],
+                "ends": [300, 600],
+                "scores": [[0.1, 0.2], [0.9, 0.2], [0.6, 0.8]],
+            },
+        },
+        "curves": {
+            "a": {
+                "validation_step": [100, 300, 400, 600],
+                "validation_accuracy": [0.5, 0.9, 0.4, 0.6],
+            },
+            "b": {
+                "validation_step": [100, 300, 400, 600],
+                "validation_accuracy": [0.9, 0.9, 0.3, 0.8],
+            },
+        },
+    }
+    assert continual_tables.lowest(record) == 0.4  # of a, in the second experience
+    # 0.9 · 0.9 is reached by a after 300 steps; b was better before its time, and never in it.
+    assert continual_tables.steps(record, {"a": 0.9, "b": 0.95}) == 300
+    assert continual_tables.steps(record, {"a": 0.5, "b": 0.3}) == 100
+    skilled, gain = continual_tables.against(record, {"a": 0.6, "b": 0.5})
+    assert skilled == pytest.approx((1 + 2) / 2)
+    assert gain == pytest.approx((0 + 0.6) / 2)
+    assert continual_tables.against(record, {"a": 0.6}) == (None, None)
+    assert (
+        continual_tables.percent([0.5, None]) == "50.00" and continual_tables.percent([0]) == "0.0"
+    )
+    assert continual_tables.number([]) == continual_tables.number([None]) == "–"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "budget"),
+    [("quality", 50_000), ("claim", 150_000), ("continual", 50_000), ("attach", 70_000)],
+)
 def test_every_published_run_says_where_it_comes_from(benchmark, budget):
     paths = list((BENCHMARKS / benchmark / "results").glob("*.json"))
     assert paths
