@@ -148,10 +148,7 @@ def seeded(
     """Every run once for each seed, ``seed0`` or ``NAME-seed0``."""
     if not seeds:
         raise UserError("--stacked needs --seeds.")
-    if "train.seed" in flags:
-        raise UserError("--seeds and --train.seed: give one of them.")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds: every seed once, got {' '.join(map(str, seeds))}.")
+    check_seeds(seeds, flags)
     return {
         f"{name}-seed{seed}" if name else f"seed{seed}": overlay(
             config, {"train": {"seed": seed}}, "--seeds"
@@ -159,6 +156,14 @@ def seeded(
         for name, config in configs.items()
         for seed in seeds
     }
+
+
+def check_seeds(seeds: Sequence[int], flags: Mapping[str, str]) -> None:
+    """Raise if a seed is given twice."""
+    if seeds and "train.seed" in flags:
+        raise UserError("--seeds and --train.seed: give one of them.")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds: every seed once, got {' '.join(map(str, seeds))}.")
 
 
 def load_run(folder: Path) -> Config:
