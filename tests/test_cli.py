@@ -60,7 +60,8 @@ def test_help_answers_at_once_and_without_torch():
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "train", "evaluate", "compare", "report", "inspect", "data", "list", "export"]
+    "verb",
+    ["", "train", "sweep", "evaluate", "compare", "report", "inspect", "data", "list", "export"],
 )
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
@@ -109,7 +110,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("trian digits", "unknown command 'trian'. Allowed: train, evaluate"),
+        ("trian digits", "unknown command 'trian'. Allowed: train, sweep, evaluate"),
         ("train digts", "unknown config 'digts'. Allowed: continual/permuted_mnist_10, "),
         ("train nowhere.yaml", "no config file 'nowhere.yaml'"),
         ("train", "the following arguments are required: CONFIG"),
@@ -120,7 +121,10 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("train digits --model.reading=softmax", "Did you mean 'fast_softmax'?"),
         ("evaluate nowhere", "nowhere is not a run directory"),
         ("evaluate run --split tset", "unknown --split 'tset'. Allowed: train, validation, test"),
-        ("evaluate run --train.seed=3", "--train.seed is a flag of 'thalnet train' only"),
+        (
+            "evaluate run --train.seed=3",
+            "--train.seed is a flag of 'thalnet train' and 'sweep' only",
+        ),
         ("evaluate run --batches -5", "--batches must be at least 0, got -5"),
         ("data ls mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
         ("data fetch all mnits", "unknown data set 'mnits'. Allowed: all, mnist"),

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from thalnet_mtl import config as configs
 from thalnet_mtl.arguments import Parser, split_flags
 from thalnet_mtl.config import RunError, UserError, unknown
-from thalnet_mtl.files import run_folders, run_name
+from thalnet_mtl.files import run_folders, run_name, safe_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rest, flags = split_flags(given)
         options = parser().parse_args(rest)
-        if flags and options.run is not train:
-            raise UserError(f"--{next(iter(flags))} is a flag of 'thalnet train' only.")
+        if flags and options.run not in (train, sweep):
+            raise UserError(f"--{next(iter(flags))} is a flag of 'thalnet train' and 'sweep' only.")
         options.flags, options.command = flags, given
         return options.run(options)
     except UserError as error:
@@ -68,11 +69,32 @@ def train(options: argparse.Namespace) -> int:
                 train(config, folder, screen)
         except (Interrupted, KeyboardInterrupt) as stop:
             what = str(stop) or "interrupted; the last checkpoint is kept"
-            again = shlex.join(["thalnet", *options.command])
-            raise RunError(f"{what}. To go on: {again}") from None
+            raise RunError(f"{what}. {_to_go_on(options)}") from None
     _show(list(folders))
     _write_report(list(folders), out / "report.html")
     return 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train all combinations of values and seeds, each in a process."""
+    from thalnet_mtl import grid
+
+    bases, values = configs.load(options.config, options.flags), grid.parse(options.grid)
+    plan = grid.plan(bases, values, options.seeds, options.flags)
+    name = safe_name("-".join([run_name(options.config, options.flags), "sweep", *values]))
+    from thalnet_mtl import tables
+    from thalnet_mtl.sweep import Sweep
+    from thalnet_mtl.workers import make_workers
+
+    workers = make_workers(options.on, options.jobs)
+    with closing(workers), closing(Sweep(options.out or Path("runs") / name, bases, plan)) as made:
+        try:
+            made.run(workers)
+        except RunError as stop:
+            raise RunError(f"{stop}. {_to_go_on(options)}") from None
+    _console().print(tables.swept(plan, made.status, made.out, made.failures))
+    print(f"record: {made.out / 'sweep.json'}")
+    return 1 if made.failures else 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -195,16 +217,32 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    made = verb(
+    alone = verb(
         train,
         epilog=_fields(),
         usage="thalnet train CONFIG [CONFIG ...] [--out DIR] [--seeds N ... [--stacked]]\n"
         "                     [--section.field value ...]",
     )
-    made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML file; later win")
-    made.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/CONFIG)")
-    made.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="a run each")
-    made.add_argument("--stacked", action="store_true", help="all seeds in one step, side by side")
+    many = verb(
+        sweep,
+        epilog="The same command again resumes; more seeds or values add to what is there.\n"
+        "--on ray: the cluster that RAY_ADDRESS names, else one on this machine. DIR must\n"
+        "be on a file system that all nodes share. Fields: thalnet train --help",
+        usage="thalnet sweep CONFIG [CONFIG ...] [--out DIR] [--seeds N ...] [--jobs N]\n"
+        "                     [--grid section.field=value,value ...] [--on ray]\n"
+        "                     [--section.field value ...]",
+    )
+    for made in alone, many:
+        made.add_argument("config", nargs="+", metavar="CONFIG", help="name or YAML; later win")
+        made.add_argument("--out", type=Path, metavar="DIR", help="directory (runs/CONFIG)")
+        made.add_argument(
+            "--seeds", type=int, nargs="+", default=[], metavar="N", help="a run each"
+        )
+    alone.add_argument("--stacked", action="store_true", help="all seeds in one step, side by side")
+    many.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B",
+                      help="values of a field, a run each")  # fmt: skip
+    many.add_argument("--jobs", type=int, metavar="N", help="runs at a time (as many as cores)")
+    many.add_argument("--on", choices=("ray",), help="a cluster, instead of this machine")
     made = verb(evaluate)
     made.add_argument("folder", type=Path, metavar="RUN")
     made.add_argument("--task", metavar="NAME", help="one of the run's tasks; else all")
@@ -236,6 +274,10 @@ def _fields() -> str:
         f"  --{name}\n      {text} ({default})" for name, default, text in configs.all_fields()
     ]
     return "\n".join(["fields and defaults:", *lines])
+
+
+def _to_go_on(options: argparse.Namespace) -> str:
+    return f"To go on: {shlex.join(['thalnet', *options.command])}"
 
 
 def _console() -> Any:

@@ -1,6 +1,6 @@
 """What the command line prints of runs, as tables of rich."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Group, JustifyMethod, RenderableType
@@ -8,8 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from thalnet_mtl import continual, gains
+from thalnet_mtl.grid import Planned
 from thalnet_mtl.inspection import history_rows, module_rows, read_structure, task_rows, totals
 from thalnet_mtl.records import RunRecord, read_runs, table
+from thalnet_mtl.summary import summarize
 
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
            "features", "context", "inputs", "#", "step", "time (s)", "slot"}  # fmt: skip
@@ -29,6 +31,14 @@ def compared(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> Rendera
     if baselines:
         parts += ["", _against(runs, read_runs(baselines))]
     return Group(*parts)
+
+
+def swept(
+    plan: Sequence[Planned], status: Mapping[str, str], out: Path, failures: Sequence[str] = ()
+) -> RenderableType:
+    """The points of a sweep, a row a task, and how to read them; a small sweep fits 80 columns."""
+    rows, notes = summarize(plan, status, out)
+    return Group(_table(rows, list(rows[0])), "", *map(Text, [*notes, *failures]))
 
 
 def inspected(folder: Path) -> RenderableType:

@@ -188,6 +188,11 @@ class Screen:
         if self._bar is not None:
             self._bar.update(self._job, completed=step)
 
+    def beside(self, done: int, text: str) -> None:
+        """How far it is, and a few words beside the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.update(self._job, completed=done, status=text)
+
     def status(self, step: int, losses: Mapping[str, float]) -> None:
         """The current loss of every task, and the rate; a line where there is no bar."""
         seconds, done = time.monotonic() - self._begin[0], step - self._begin[1]
