@@ -290,4 +290,4 @@ def test_what_changes_by_seed_or_step_is_not_stacked(tmp_path, capsys, sections,
 def test_the_command_line_lists_the_strategies(capsys):
     assert cli.main(["list", "strategies"]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
-    assert shown == ["naive", "replay", "agem", "ewc", "online_ewc", "si", "lwf"]
+    assert shown == ["naive", "replay", "agem", "gem", "ewc", "online_ewc", "si", "lwf"]

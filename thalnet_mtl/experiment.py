@@ -131,6 +131,6 @@ class StrategyConfig:
     """The knobs of ``train.strategy``; each uses some of them."""
 
     strength: float = option(1.0, "ewc, si, lwf: factor of what keeps the old", low=0.0)
-    memory: int = option(500, "replay, agem: sequences that are kept in all", low=1)
+    memory: int = option(500, "replay, gem, agem: sequences that are kept in all", low=1)
     choice: str = option("reservoir", "which are kept", choices=("reservoir", "per_class"))
     decay: float = option(0.9, "online_ewc: what is left of older information", low=0.0, high=1.0)

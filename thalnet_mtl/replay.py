@@ -1,9 +1,10 @@
 """Strategies that keep sequences of earlier experiences and see them again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ from thalnet_mtl.tasks import Batch
 
 Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in rising order
 FAR = 1_000_000  # an epoch that no run reaches
+MARGIN = 0.5  # γ of GEM, as its authors' code
+RIDGE = 1e-10  # added to the diagonal of GGᵀ in GEM, where that is 1
 
 
 class Memory(Naive):
@@ -52,18 +55,23 @@ class Memory(Naive):
         }
         self.kept = choice(self.kept | new, room)
 
-    def recalled(self, run: Run) -> Tensor | None:
-        """The mean loss of some of them, a fixed choice for every step."""
+    def older(self, run: Run) -> list[str]:
+        """Tasks of which something is kept, and learns, but that are not learned now."""
         now = run.experience.tasks
-        older = [task for task in self.kept if task in run.awake and task not in now]
-        sizes = [len(self.kept[task][2]) for task in older]
-        if not sum(sizes):
-            return None
+        return [
+            task
+            for task, (*_, keys) in self.kept.items()
+            if len(keys) and task in run.awake and task not in now
+        ]
+
+    def recalled(self, run: Run, tasks: Sequence[str]) -> Tensor:
+        """The mean loss of some sequences of some tasks, a fixed choice for every step."""
+        sizes = [len(self.kept[task][2]) for task in tasks]
         count = min(run.config.train.batch, sum(sizes))
         generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
         chosen = torch.randperm(sum(sizes), generator=generator)[:count]
         total: list[Tensor] = []
-        for k, task in enumerate(older):
+        for k, task in enumerate(tasks):
             own = chosen - sum(sizes[:k])
             own = own[(own >= 0) & (own < sizes[k])]
             if len(own):
@@ -132,30 +140,95 @@ class Replay(Memory):
     """
 
     def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
-        return self.recalled(run)
+        older = self.older(run)
+        return self.recalled(run, older) if older else None
+
+
+class Projection(Memory):
+    """The gradient g of a step, and what of the gradients g_k of kept sequences is added to it.
+
+    All that learns is one vector; what a task does not use has a gradient of zero in it. So may
+    heads of older tasks move: they are part of what raises or lowers their loss.
+    """
+
+    def together(self, older: list[str]) -> list[list[str]]:
+        """Older tasks, by the gradient that they are in."""
+        raise NotImplementedError
+
+    def factors(
+        self, along: Float[Tensor, " k"], products: Float[Tensor, "k k"]
+    ) -> Float[Tensor, " k"]:
+        """v, of g ← g + Σ_k v_k g_k, from ⟨g, g_k⟩ and ⟨g_j, g_k⟩, some of which are below 0."""
+        raise NotImplementedError
+
+    def learned(self, run: Run) -> None:
+        mine = list(learning(run.network).values())
+        found = [
+            flat(torch.autograd.grad(self.recalled(run, tasks), mine, materialize_grads=True))
+            for tasks in self.together(self.older(run))
+        ]
+        # A loss at its very minimum asks for nothing.
+        found = [reference for reference in found if reference.any()]
+        if not found:
+            return
+        references = torch.stack(found)
+        gradients = [p.grad for p in mine if p.grad is not None]
+        along = references @ flat(gradients)
+        if (along < 0).any():
+            added = self.factors(along, references @ references.T) @ references
+            parts = added.split([p.numel() for p in mine])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient += part.view_as(gradient)
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """As one row, in float64: of small gradients squares are very small."""
+    return torch.cat([tensor.flatten() for tensor in tensors]).double()
 
 
 @register("strategy", "agem")
-class AGEM(Memory):
+class AGEM(Projection):
     """A-GEM: a gradient that would raise the loss of kept sequences loses that part of it.
 
     g ← g − (gᵀg_ref / g_refᵀg_ref) g_ref where gᵀg_ref < 0. Chaudhry et al., "Efficient Lifelong
     Learning with A-GEM", ICLR 2019.
     """
 
-    def learned(self, run: Run) -> None:
-        loss = self.recalled(run)
-        if loss is None:
-            return
-        mine = list(learning(run.network).values())
-        found = torch.autograd.grad(loss, mine, allow_unused=True)
-        pairs = [
-            (p.grad, reference)
-            for p, reference in zip(mine, found, strict=True)
-            if p.grad is not None and reference is not None
-        ]
-        along = torch.stack([(gradient * other).sum() for gradient, other in pairs]).sum()
-        square = torch.stack([other.square().sum() for _, other in pairs]).sum()
-        factor = (along.clamp(max=0) / square).nan_to_num()
-        for gradient, other in pairs:
-            gradient -= factor * other
+    def together(self, older: list[str]) -> list[list[str]]:
+        return [older] if older else []
+
+    def factors(
+        self, along: Float[Tensor, " k"], products: Float[Tensor, "k k"]
+    ) -> Float[Tensor, " k"]:
+        return -along / products.diagonal()
+
+
+@register("strategy", "gem")
+class GEM(Projection):
+    """GEM: the nearest gradient that would raise the loss of no older task.
+
+    g ← g + Gᵀv where some ⟨g, g_k⟩ < 0; the g_k are the rows of G, one for every older task, of at
+    most ``train.batch`` of its kept sequences, others at every step. v is the solution of
+    min ½ vᵀGGᵀv + gᵀGᵀv, v ≥ γ: with γ = 0 a projection, above it old losses shall fall as well.
+    Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NIPS 2017.
+    """
+
+    def together(self, older: list[str]) -> list[list[str]]:
+        return [[task] for task in older]
+
+    def factors(
+        self, along: Float[Tensor, " k"], products: Float[Tensor, "k k"]
+    ) -> Float[Tensor, " k"]:
+        if not (along.isfinite().all() and products.isfinite().all()):
+            return torch.zeros_like(along)  # the loop says that the run diverged
+        from quadprog import solve_qp
+
+        # Of unit vectors, as the solver knows no other sizes; the authors add 0.001 to any GGᵀ.
+        length = products.diagonal().sqrt()
+        square = products / torch.outer(length, length)
+        square += RIDGE * torch.eye(len(along)).to(square)  # two tasks may ask for the same
+        sought, least = -along / length, MARGIN * length
+        size = torch.maximum(sought.abs(), least).max()
+        numbers = square, sought / size, torch.eye(len(along)), least / size
+        v, *_ = solve_qp(*(part.double().cpu().numpy() for part in numbers))
+        return torch.from_numpy(v).to(along) * size / length

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from thalnet_mtl.build import restore
 from thalnet_mtl.change import Change
 from thalnet_mtl.registry import register
-from thalnet_mtl.replay import AGEM, Replay
+from thalnet_mtl.replay import AGEM, GEM, Replay
 from thalnet_mtl.run import Run, choose_ops
 from thalnet_mtl.strategy import Naive, learning
 from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
 
-__all__ = ["AGEM", "Naive", "Replay"]  # which register themselves
+__all__ = ["AGEM", "GEM", "Naive", "Replay"]  # which register themselves
 
 Named = dict[str, Tensor]
 SAMPLES = 200  # sequences from which the Fisher information is taken
