@@ -18,6 +18,9 @@ from thalnet_mtl.registry import entries
 from thalnet_mtl.thalnet import Module, ThalNet
 
 READINGS = list(entries("reading"))
+LEARNED_READINGS = [
+    name for name, kind in entries("reading").items() if list(kind(1, 1, 1).parameters())
+]
 DESIGNS = list(entries("module"))
 BODIES = list(entries("body"))
 

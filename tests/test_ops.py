@@ -118,7 +118,7 @@ def test_levels_agree_with_the_definition_at_odd_shapes(ops, shape, kinds, dtype
     if kinds == "others":
         readings, k = STATIC if ops == "fused" else READINGS, SHAPES.index(shape)
         sizes |= {"reading": readings[k % len(readings)], "module": DESIGNS[k % len(DESIGNS)]}
-    if dtype == torch.float64:
+    if dtype == torch.float64 and sizes.get("reading") != "linear":
         net = drawn(lambda: ThalNet(6, modules, **sizes))
     else:  # larger weights than those of the start are chaotic, rounding of the definition too
         torch.manual_seed(0)

@@ -169,6 +169,16 @@ def test_weight_norm_rows_starts_with_rows_of_unit_norm():
     assert_close(fresh("weight_norm_rows").weights().norm(dim=1), np.ones(5, np.float32))
 
 
+def test_a_random_reading_is_where_a_linear_one_begins_and_has_nothing_to_learn():
+    torch.manual_seed(0)
+    linear = fresh("linear")
+    torch.manual_seed(0)
+    random = fresh("random")
+    assert torch.equal(random.weights(), linear.weights())
+    assert not list(random.parameters())
+    assert torch.equal(random.state_dict()["weight"], random.weights())
+
+
 @given(seed=seeds, features=sizes, center=sizes, context=sizes)
 @examples(max_examples=30)
 def test_softmax_rows_are_distributions_over_the_center(seed, features, center, context):

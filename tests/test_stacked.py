@@ -104,7 +104,7 @@ def test_stacked_seeds_go_the_way_of_each_alone(tmp_path, optimizer):
     both(tmp_path, train=options)
 
 
-@pytest.mark.parametrize("reading", ["weight_norm", "fast_softmax"])
+@pytest.mark.parametrize("reading", ["weight_norm", "fast_softmax", "random"])
 def test_several_tasks_and_carried_states_are_stacked_too(tmp_path, reading):
     both(tmp_path, **JOINT, model={"reading": reading, "features": 6}, train={"steps": 20})
 

@@ -9,7 +9,7 @@ from cases import FAVORED, OPTIMIZERS, TASKS, Case, assert_carried, assert_near,
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 from laws import LAWS, frozen_tasks_stay, optimizers_follow_every_change
-from properties import DESIGNS, READINGS, assert_close, drawn, examples, seeds
+from properties import DESIGNS, LEARNED_READINGS, READINGS, assert_close, drawn, examples, seeds
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, AdamW
@@ -123,7 +123,7 @@ def test_a_frozen_task_stays_while_others_train_in_data_parallel(process_group, 
 # Attach
 
 
-@every_reading
+@pytest.mark.parametrize("reading", LEARNED_READINGS)
 def test_an_opened_slot_is_learned(reading):
     case = case_of(reading=reading)
     case.train(2)
@@ -139,6 +139,21 @@ def test_an_opened_slot_is_learned(reading):
         for parameter in case.network.body.cells["new"].design.parameters():
             parameter.zero_()
     assert not torch.equal(case.logits("a"), outputs)
+
+
+def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_opened():
+    case = case_of(reading="random")
+    before = weights_of(case, "body.cells.mouth.reading")
+    assert not [name for name, _ in case.network.named_parameters() if "reading" in name]
+    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.train(3)
+    ((name, weight),) = weights_of(case, "body.cells.mouth.reading").items()
+    assert torch.equal(weight[:, :3], before[name])
+    assert weight.shape == (2, 5) and not weight[:, 3:].any()
+    again = case.saved_and_loaded()
+    assert_same(weights_of(again, name), {name: weight})
+    case.change("detach", "new")
+    assert_same(weights_of(case, name), before)
 
 
 @every_reading
