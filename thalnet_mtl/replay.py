@@ -162,7 +162,8 @@ class Projection(Memory):
         raise NotImplementedError
 
     def learned(self, run: Run) -> None:
-        mine = list(learning(run.network).values())
+        pairs = [(p, p.grad) for p in learning(run.network).values() if p.grad is not None]
+        mine, gradients = [p for p, _ in pairs], [gradient for _, gradient in pairs]
         found = [
             flat(torch.autograd.grad(self.recalled(run, tasks), mine, materialize_grads=True))
             for tasks in self.together(self.older(run))
@@ -172,7 +173,6 @@ class Projection(Memory):
         if not found:
             return
         references = torch.stack(found)
-        gradients = [p.grad for p in mine if p.grad is not None]
         along = references @ flat(gradients)
         if (along < 0).any():
             added = self.factors(along, references @ references.T) @ references

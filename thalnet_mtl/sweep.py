@@ -22,6 +22,7 @@ from thalnet_mtl.files import read_fields, read_json, require, write_text
 from thalnet_mtl.grid import Planned, configure
 from thalnet_mtl.metrics import METRICS
 from thalnet_mtl.prepare import make_network, make_tasks
+from thalnet_mtl.registry import lookup
 from thalnet_mtl.tracking import Screen, check_same, duration
 from thalnet_mtl.workers import LOG, End, Processes, RayTasks
 
@@ -198,6 +199,7 @@ def _rehearse(config: Config) -> None:
     make_network(config, tasks)
     weights = {name: task.weight for name, task in config.named_tasks.items()}
     combination(config.train.combine, weights)
+    lookup("strategy", config.train.strategy)
 
 
 def _error(status: int | None, said: bytes) -> str:
