@@ -111,7 +111,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
     ("command", "message"),
     [
         ("trian digits", "unknown command 'trian'. Allowed: train, sweep, evaluate"),
-        ("train digts", "unknown config 'digts'. Allowed: continual/permuted_mnist_10, "),
+        ("train digts", "unknown config 'digts'. Allowed: continual/all_orders, "),
         ("train nowhere.yaml", "no config file 'nowhere.yaml'"),
         ("train", "the following arguments are required: CONFIG"),
         ("train digits --sede 3", "unknown argument '--sede'. Did you mean '--train.seed'?"),
