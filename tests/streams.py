@@ -11,7 +11,7 @@ from thalnet_mtl import growth
 from thalnet_mtl.body import Body
 from thalnet_mtl.network import Network
 from thalnet_mtl.prepare import prepare
-from thalnet_mtl.registry import register
+from thalnet_mtl.registry import entries, register
 from thalnet_mtl.run import Run
 from thalnet_mtl.step import next_batches, train_step
 
@@ -24,6 +24,7 @@ THREE = {
     "stream": [*TWO["stream"], {"tasks": ["c"], "steps": 12}],
 }
 MOMENTUM = 0.9
+STRATEGIES = [name for name in entries("strategy") if ":" not in name]  # of our own loop
 
 
 @register("body", "toy_scale")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from streams import go
+from streams import STRATEGIES, go
 from test_stream import matrix
 from test_train import lines
 from toys import GROWING, OWN, PER_TASK, STREAM, toy
@@ -40,7 +40,7 @@ def answers(run: Run) -> dict[str, torch.Tensor]:
     ("optimizer", "more"),
     [(optimizer, {}) for optimizer in OPTIMIZERS]
     + [("adam", {"combine": "uncertainty"})]
-    + [("adam", {"strategy": strategy}) for strategy in entries("strategy")],
+    + [("adam", {"strategy": strategy}) for strategy in STRATEGIES],
 )
 def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
     monkeypatch, optimizer, more

@@ -8,6 +8,7 @@ import kill_and_resume
 import pytest
 import torch
 from streams import (
+    STRATEGIES,
     THREE,
     TWO,
     assert_same_weights,
@@ -25,13 +26,11 @@ from toys import GROWING, STREAM, toy
 from thalnet_mtl import growth, strategies
 from thalnet_mtl.config import UserError
 from thalnet_mtl.prepare import prepare
-from thalnet_mtl.registry import entries
 from thalnet_mtl.run import Run
 from thalnet_mtl.strategy import learning
 from thalnet_mtl.topology import Module
 from thalnet_mtl.train import train
 
-NAMES = list(entries("strategy"))
 # Elastic weight consolidation
 
 
@@ -304,7 +303,7 @@ MOMENTS = [(interrupt_at, 6), (interrupt_end, 12), (interrupt_at, 15)]
 SHORT = STREAM | {"stream": [{"tasks": [task], "steps": 6} for task in STREAM["tasks"]]}
 
 
-@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("growing", GROWING)
 def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
     tmp_path, monkeypatch, strategy, growing
@@ -365,7 +364,7 @@ def test_a_stream_that_was_stopped_in_the_worst_moments_ends_with_the_same_bits(
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
-@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_changes_nothing_before_the_second_experience(strategy):
     run, naive = made(strategy, body="gru"), made("naive", body="gru")
     go(run, 12)
@@ -394,13 +393,13 @@ def rise(strategy: str) -> float:
     return run.score("a", "test")["loss"] - before
 
 
-@pytest.mark.parametrize("strategy", NAMES[1:])
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_what_keeps_old_tasks_keeps_them(strategy):
     assert rise("naive") > 0.1
     assert rise(strategy) < 0.3 * rise("naive")
 
 
-@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatch, strategy):
     """A checkpoint is read to the CPU, wherever the run is."""
     monkeypatch.setattr(strategies, "SAMPLES", 10)

@@ -14,6 +14,7 @@ from thalnet_mtl import train as training
 from thalnet_mtl.config import Config, UserError, overlay
 from thalnet_mtl.prepare import prepare
 from thalnet_mtl.records import read_run
+from thalnet_mtl.strategies import AVALANCHE
 from thalnet_mtl.stream import stream
 from thalnet_mtl.train import train
 
@@ -290,4 +291,5 @@ def test_what_changes_by_seed_or_step_is_not_stacked(tmp_path, capsys, sections,
 def test_the_command_line_lists_the_strategies(capsys):
     assert cli.main(["list", "strategies"]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
-    assert shown == ["naive", "replay", "agem", "gem", "ewc", "online_ewc", "si", "lwf"]
+    ours = ["naive", "replay", "agem", "gem", "ewc", "online_ewc", "si", "lwf"]
+    assert shown == [*ours, *(f"avalanche:{name}" for name in AVALANCHE)]
