@@ -2,13 +2,13 @@
 
 Any of its strategies trains our network, and any of its users gets our host:
 
+>>> from thalnet_mtl import Network, ThalNet, config, prepare
+>>> from thalnet_mtl.avalanche import Growth, Loss, RichLogger, StreamMetrics, as_avalanche
+>>> from thalnet_mtl.avalanche import benchmark  # before avalanche itself: see compat.py
+>>> from thalnet_mtl.experiment import GrowthConfig, ModuleConfig
 >>> from torch.optim import Adam
 >>> from avalanche.training import Replay
 >>> from avalanche.training.plugins import EvaluationPlugin
->>> from thalnet_mtl import Network, ThalNet, config, prepare
->>> from thalnet_mtl.avalanche import Growth, Loss, RichLogger, StreamMetrics, as_avalanche
->>> from thalnet_mtl.avalanche import benchmark
->>> from thalnet_mtl.experiment import GrowthConfig, ModuleConfig
 >>> tasks = prepare.make_tasks(config.load(["joint/digits"])[""])
 >>> tasks = {name: task.to("cpu") for name, task in tasks.items()}
 >>> stream = benchmark(tasks, limit=320)
@@ -293,7 +293,7 @@ class RichLogger(BaseLogger):
         self.screen, self.bar = screen or Screen(), ExitStack()
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        if self.screen.console.is_terminal or isinstance(value, float):
+        if isinstance(value, float):
             self.screen.line(f"  step {x_plot:,}  {name} {value:.4f}")
 
     def before_training_exp(self, strategy: Any, metrics: Any, **options: Any) -> None:
