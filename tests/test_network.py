@@ -456,3 +456,23 @@ def test_names_that_pytorch_holds_are_refused_in_one_line(name):
     with pytest.raises(UserError, match=f"'{name}' must be a word that PyTorch") as error:
         Network(gru()).add_task(name, ROWS)
     one_line(error)
+
+
+def test_tasks_answer_together_as_alone_and_run_once_where_they_are_alike(monkeypatch):
+    torch.manual_seed(0)
+    network = Network(ThalNet(inputs=3, modules=3, features=5))
+    for name in "ab":
+        network.add_task(name, Interface(3, 2))
+    network.add_task("slow", Interface(3, 2), sub_steps=2)
+    network.add_task("wide", Interface(4, 2))
+    network.attach(Module("own", features=4, context=4, inputs=3, output=True, tasks=("new",)))
+    network.add_task("new", Interface(3, 2))
+    xs, wide = torch.rand(6, 4, 3), torch.rand(6, 4, 4)
+    alone = {name: network(name, xs)[0] for name in ("a", "b", "slow", "new")}
+    runs = []
+    real = network._outputs
+    monkeypatch.setattr(network, "_outputs", lambda *args: runs.append(args[0]) or real(*args))
+    found = network.answers([*alone], xs)
+    assert all(torch.equal(found[name], logits) for name, logits in alone.items())
+    assert runs == ["a", "slow", "new"]
+    assert torch.equal(network.answers(["wide"], wide)["wide"], network("wide", wide)[0])

@@ -62,6 +62,23 @@ class Network(nn.Module):
             Logits (batch, classes), or (batch, time, classes) for a target at every step.
         """
         port = self.port(task)
+        ys, state = self._outputs(task, port, xs, state)
+        return port.answer(ys), state
+
+    def answers(self, tasks: Sequence[str], xs: Tensor) -> dict[str, Tensor]:
+        """Logits of several tasks for one input; what is alike before their heads runs once."""
+        found, outputs = dict[str, Tensor](), dict[Any, Tensor]()
+        for task in tasks:
+            port = self.port(task)
+            alike = replace(port.plug, frozen=False), self.active(task)
+            key = task if any(True for _ in port.encoders.parameters()) else alike
+            if key not in outputs:
+                outputs[key], _ = self._outputs(task, port, xs, None)
+            found[task] = port.answer(outputs[key])
+        return found
+
+    def _outputs(self, task: str, port: Port, xs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What the body gives to the head of a task at every step, and its state."""
         plug = port.plug
         if plug.task.tokens and xs.ndim != 2:
             raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
@@ -70,8 +87,7 @@ class Network(nn.Module):
         options: dict[str, Any] = {"sub_steps": plug.sub_steps, "extra_steps": plug.extra_steps}
         if isinstance(self.body, ThalNet):
             options |= {"outputs": plug.out_of, "active": self.active(task)}
-        ys, state = self.body(port.encode(xs, self.active(task)), state, **options)
-        return port.head(ys[:, -1] if plug.task.target == "last" else ys), state
+        return self.body(port.encode(xs, self.active(task)), state, **options)
 
     def initial(self, task: str, batch: int) -> Any:
         """The state of a task before its first step."""

@@ -49,6 +49,10 @@ class Port(nn.Module):
         """The shape of the task."""
         return self.plug.task
 
+    def answer(self, ys: Tensor) -> Tensor:
+        """Logits of what the body gives: of every step, or of the last one."""
+        return self.head(ys[:, -1] if self.task.target == "last" else ys)
+
     def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
         """What the body takes, in the type of its weights: by active input module for a ThalNet."""
         kind = self.head.weight.dtype

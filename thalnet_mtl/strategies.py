@@ -213,21 +213,22 @@ class LearningWithoutForgetting(Naive):
         return [t for t in self.old if any(alike(run.tasks[t].interface, one) for one in new)]
 
     def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
+        if self.teacher is None:
+            return None
         terms = []
         ports = dict.fromkeys(run.tasks[name].port for name in self.old if name in run.awake)
         for name, batch in batches.items():
             mine = run.tasks[name]
-            for port in ports:
-                shape = run.network.port(port).task
-                if not alike(shape, mine.interface):
-                    continue
-                with torch.no_grad():
-                    before = self.teacher(port, batch.xs)[0] / TEMPERATURE
-                now = run.network(port, batch.xs)[0] / TEMPERATURE
+            takes = [p for p in ports if alike(run.network.port(p).task, mine.interface)]
+            with torch.no_grad():
+                before = self.teacher.answers(takes, batch.xs)
+            now = run.network.answers(takes, batch.xs)
+            for port in takes:
+                logits, wanted = (one[port].flatten(0, -2).float() for one in (now, before))
                 terms.append(
                     F.kl_div(
-                        now.flatten(0, -2).float().log_softmax(-1),
-                        before.flatten(0, -2).float().log_softmax(-1),
+                        (logits / TEMPERATURE).log_softmax(-1),
+                        (wanted / TEMPERATURE).log_softmax(-1),
                         reduction="batchmean",
                         log_target=True,
                     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.shared import Record, train_all, with_table
-from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+from thalnet_mtl.statistics import bootstrap_interval, sign_flip_test, verdict
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
@@ -125,11 +125,17 @@ def table() -> str:
         arm: [a - b for a, b in zip(means["trained"], means[arm], strict=True)]
         for arm in ("untrained", "cut")
     }
-    corrected = holm({arm: sign_flip_test(of) for arm, of in differences.items()})
+    said = verdict(
+        differences["untrained"],
+        sign_flip_test(differences["untrained"]),
+        higher_is_better=False,
+        comparisons=1,
+    )
     lines += ["", f"| trained against | steps, {len(seeds)} seeds | verdict |", "|---|---|---|"]
-    for arm, of in differences.items():
-        said = verdict(of, corrected[arm], higher_is_better=False, comparisons=len(differences))
-        lines.append(f"| {ARMS[arm]} | {shown(of)} | {said.word}: {said.line} |")
+    lines.append(
+        f"| {ARMS['untrained']} | {shown(differences['untrained'])} | {said.word}: {said.line} |"
+    )
+    lines.append(f"| {ARMS['cut']} | {shown(differences['cut'])} | not tested |")
     return "\n".join(lines)
 
 
