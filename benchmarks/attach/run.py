@@ -94,11 +94,11 @@ def seeds_of(arm: str) -> Iterator[tuple[int, Scores, Scores]]:
         yield seed, steps, parts
 
 
-def shown(values: Sequence[float], digits: int = 0) -> str:
+def shown(values: Sequence[float | int], digits: int = 0) -> str:
     """Mean and 95 % bootstrap interval."""
     if len(values) < 2:
         return f"{mean(values):.{digits}f}" if values else "–"
-    low, high = bootstrap_interval(values)
+    low, high = bootstrap_interval([float(value) for value in values])
     return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
