@@ -7,18 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-import toys  # registers the toy tasks
+from toys import TOY, toy
 
 from thalnet_mtl import cli, data
 from thalnet_mtl.train import train
-
-TOY = [
-    "debug",
-    "--task.name=toy_rows",
-    "--model.features=6",
-    "--model.modules=3",
-    "--train.steps=20",
-]
 
 
 @pytest.fixture
@@ -30,7 +22,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(here):
-    train(toys.toy(), here / "run")
+    train(toy(), here / "run")
     return here / "run"
 
 
@@ -181,7 +173,7 @@ def test_evaluate_repeats_the_score_of_the_run(capsys, run):
 
 
 def test_compare_puts_runs_side_by_side(capsys, run):
-    train(toys.toy(model={"body": "gru"}), run.parent / "other")
+    train(toy(model={"body": "gru"}), run.parent / "other")
     status, out, _ = call(capsys, "compare", str(run), "other")
     lines = out.splitlines()
     assert status == 0 and lines[0].split() == [

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-import toys  # noqa: F401 registers the toy tasks
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from kill_and_resume import timeless
 from rich.console import Console
+from toys import TOY
 from written import make_run
 
 from thalnet_mtl import cli, grid, tables, workers
@@ -24,13 +24,6 @@ from thalnet_mtl.config import Config, RunError, UserError
 from thalnet_mtl.summary import summarize
 from thalnet_mtl.train import train
 
-TOY = [
-    "debug",
-    "--task.name=toy_rows",
-    "--model.features=6",
-    "--model.modules=3",
-    "--train.steps=20",
-]
 RATES = "train.learning_rate=0.01,1e30"
 REAL = [
     "digits", "debug", "--train.steps=20", "--evaluate.every=10", "--train.optimizer=adam",

@@ -9,6 +9,15 @@ from thalnet_mtl.config import Config, TaskConfig
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks import RowsTask, TextTask
 
+# What the command line is given to train the first of them.
+TOY = [
+    "debug",
+    "--task.name=toy_rows",
+    "--model.features=6",
+    "--model.modules=3",
+    "--train.steps=20",
+]
+
 
 @register("task", "toy_rows")
 def toy_rows(config: TaskConfig) -> RowsTask:
