@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
+
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
 Record = dict[str, Any]
@@ -16,12 +19,23 @@ Record = dict[str, Any]
 def train_all(jobs: Mapping[str, Sequence[str]], runs: Path, results: Path, count: int) -> None:
     """Commands of ``thalnet train`` by the name of their run, ``count`` at a time.
 
-    A finished run is not repeated, an interrupted one goes on where it stopped.
+    A finished run is not repeated, an interrupted one goes on where it stopped. On a GPU ``count``
+    processes share the runs among themselves, each of them ``beside.WIDTH`` at a time.
     """
+    jobs = {name: command for name, command in jobs.items() if not done(results / f"{name}.json")}
     with ThreadPoolExecutor(count) as pool:
-        waiting = [pool.submit(train, *job, runs, results) for job in jobs.items()]
+        if torch.cuda.is_available():
+            parts = [dict(list(jobs.items())[k::count]) for k in range(count)]
+            waiting = [pool.submit(train_beside, part, runs, results) for part in parts if part]
+        else:
+            waiting = [pool.submit(train, *job, runs, results) for job in jobs.items()]
     for job in waiting:
         job.result()
+
+
+def done(path: Path) -> bool:
+    """Whether a run has a record and did not fail."""
+    return path.exists() and "result" in json.loads(path.read_text())
 
 
 def train(name: str, command: Sequence[str], runs: Path, results: Path) -> None:
@@ -29,21 +43,56 @@ def train(name: str, command: Sequence[str], runs: Path, results: Path) -> None:
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
     with open(runs / f"{name}.log", "a") as log:
-        done = subprocess.run(
+        subprocess.run(
             [sys.executable, "-m", "thalnet_mtl.cli", "train", *command, "--out", str(folder)],
             stdout=log,
             stderr=log,
         )
+    write_record(name, command, folder, results)
+
+
+def train_beside(jobs: Mapping[str, Sequence[str]], runs: Path, results: Path) -> None:
+    """Some runs side by side on a GPU, in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.beside", str(runs), str(results)]
+    subprocess.run(command, input=json.dumps(jobs), text=True)
+
+
+def write_record(name: str, command: Sequence[str], folder: Path, results: Path) -> None:
+    """What stays of a run: its result, or the last line that it said."""
     record: Record = {"command": " ".join(["thalnet train", *command])}
-    if done.returncode == 0:
+    if (folder / "result.json").exists():
         record["result"] = json.loads((folder / "result.json").read_text())
         record["environment"] = json.loads((folder / "environment.json").read_text())
         record["curves"] = curves(folder / "metrics.jsonl")
+        readings = folder / "model" / "reading_weights.safetensors"
+        if readings.exists():
+            record["readings"] = strengths(readings)
     else:
-        record["failed"] = f"exit status {done.returncode}"
-    results.mkdir(exist_ok=True)
+        log = folder.with_name(f"{name}.log")
+        said = log.read_text().strip().splitlines() if log.exists() else []
+        record["failed"] = said[-1][:300] if said else "no word"
+    results.mkdir(exist_ok=True, parents=True)
     (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     print(name, record.get("failed", "done"), flush=True)
+
+
+def strengths(path: Path) -> dict[str, dict[str, float]]:
+    """How strongly each module reads each other: root mean square of that block of R."""
+    with safe_open(path, "pt") as file:
+        slots = json.loads(file.metadata()["slots"])
+        matrices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {
+        name: {
+            source: round(float(block.square().mean().sqrt()), 6)
+            for source, block in zip(slots, matrix.split(list(slots.values()), 1), strict=True)
+        }
+        for name, matrix in matrices.items()
+    }
+
+
+def load_records(folder: Path) -> dict[str, Record]:
+    """All records of a folder by the name of their run."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def curves(path: Path) -> dict[str, dict[str, list[float]]]:

@@ -8,8 +8,6 @@ from thalnet_mtl import graphs, step
 from thalnet_mtl import train as training
 from thalnet_mtl.config import RunError
 from thalnet_mtl.graphs import WARM
-from thalnet_mtl.prepare import prepare
-from thalnet_mtl.tracking import Screen
 
 
 def recorder(captured):
@@ -38,7 +36,7 @@ def weights(folder):
 def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, graphs_made):
     training.train(toy(**sections), tmp_path / "plain")
     captured = []
-    monkeypatch.setattr(step, "repeats", lambda run: True)
+    monkeypatch.setattr(step, "repeats", lambda config, device: True)
     monkeypatch.setattr(graphs, "recorder", lambda: recorder(captured))
     training.train(toy(**sections), tmp_path / "repeated")
     assert len(captured) == graphs_made
@@ -54,7 +52,7 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
     def refuse(act):
         raise RuntimeError("operation not permitted when stream is capturing.\nmore")
 
-    monkeypatch.setattr(step, "repeats", lambda run: True)
+    monkeypatch.setattr(step, "repeats", lambda config, device: True)
     monkeypatch.setattr(graphs, "recorder", lambda: refuse)
     with pytest.raises(RunError, match=r"^the step cannot be captured as a CUDA graph: operation"):
         training.train(toy(train={"steps": WARM + 1}), tmp_path / "run")
@@ -72,6 +70,4 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
     ],
 )
 def test_steps_are_captured_on_a_gpu_where_nothing_forbids_it(device, options, repeated):
-    run = prepare(toy(train=options), Screen().fetch)
-    run.device = torch.device(device)
-    assert step.repeats(run) == repeated
+    assert step.repeats(toy(train=options), torch.device(device)) == repeated

@@ -2,13 +2,14 @@
 
 import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from toys import JOINT, toy
 
-from thalnet_mtl import cli, stacked
+from thalnet_mtl import cli, graphs, stacked, step
 from thalnet_mtl import train as training
 from thalnet_mtl.config import RunError
 from thalnet_mtl.readings import Reading
@@ -303,3 +304,31 @@ def test_each_of_several_runs_is_trained_with_each_seed(tmp_path):
     for name in names:
         assert_same_runs(tmp_path / "one" / name, tmp_path / "all" / name)
     assert {path.name for path in (tmp_path / "all").iterdir()} == {*names, "report.html"}
+
+
+def test_on_a_gpu_every_run_takes_its_own_captured_steps(tmp_path, monkeypatch):
+    """Here without one; runs need not be alike, and one that diverges leaves the others."""
+    lone = {
+        "gru": toy(model={"body": "gru", "features": 8}, train={"steps": 30}),
+        "long": toy(train={"steps": 45, "dropout": 0.1}),
+        "mad": toy(train={"steps": 30, "learning_rate": 1e9, "optimizer": "sgd"}),
+    }
+    for name in ("gru", "long"):
+        training.train(lone[name], tmp_path / "alone" / name)
+    captured = []
+    monkeypatch.setattr(stacked, "repeats", lambda config, device: True)
+    monkeypatch.setattr(step, "repeats", lambda config, device: True)
+    monkeypatch.setattr(graphs, "recorder", lambda: lambda act: captured.append(act) or act)
+    monkeypatch.setattr(stacked, "streams", lambda count: [nullcontext()] * count)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    together = {tmp_path / "together" / name: config for name, config in lone.items()}
+    with pytest.raises(RunError, match=r"1 of 3 .* failed, the others are done. mad: "):
+        stacked.train_stacked(together, Screen())
+    assert len(captured) == 3
+    for name in ("gru", "long"):
+        mine, other = (trained(tmp_path / where / name) for where in ("together", "alone"))
+        if name == "gru":  # dropout draws from one stream of random numbers for all
+            for key, weight in other["network"].items():
+                assert torch.equal(mine["network"][key], weight), key
+        assert mine["step"] == other["step"] == lone[name].train.steps
+        assert (tmp_path / "together" / name / "result.json").exists()

@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--seeds", type=int, nargs="+", default=[], metavar="N", help="a run each"
         )
-    alone.add_argument("--stacked", action="store_true", help="all seeds in one step, side by side")
+    alone.add_argument("--stacked", action="store_true", help="all seeds side by side")
     many.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B",
                       help="values of a field, a run each")  # fmt: skip
     many.add_argument("--jobs", type=int, metavar="N", help="runs at a time (as many as cores)")

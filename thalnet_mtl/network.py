@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thalnet_mtl import verbs
 from thalnet_mtl.body import Body, check_pace, check_sequence, usable
@@ -49,6 +50,7 @@ class Network(nn.Module):
         self.body = body
         self.ports = nn.ModuleDict()
         self.made_of: dict[str, Any] = {}  # what a baseline was built with, by ``build``
+        self.dropout = 0.0  # of rows that come in and of what heads read, while training
 
     def forward(self, task: str, xs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits and state.
@@ -84,10 +86,12 @@ class Network(nn.Module):
             raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
         if not plug.task.tokens:
             check_sequence(xs, plug.task.inputs, f"input of task '{task}'")
+            xs = F.dropout(xs, self.dropout, self.training)
         options: dict[str, Any] = {"sub_steps": plug.sub_steps, "extra_steps": plug.extra_steps}
         if isinstance(self.body, ThalNet):
             options |= {"outputs": plug.out_of, "active": self.active(task)}
-        return self.body(port.encode(xs, self.active(task)), state, **options)
+        ys, state = self.body(port.encode(xs, self.active(task)), state, **options)
+        return F.dropout(ys, self.dropout, self.training), state
 
     def initial(self, task: str, batch: int) -> Any:
         """The state of a task before its first step."""

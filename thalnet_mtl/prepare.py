@@ -28,10 +28,12 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         UserError: something cannot be built or trained.
     """
     device = choose_device(config.train.device)
+    choose_products(config.train.precision, device)
     tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
     choose_ops(network, config.train.ops)
+    network.dropout = config.train.dropout
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
@@ -98,3 +100,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def choose_products(precision: str, device: torch.device) -> None:
+    """Have a GPU round the inputs of products to tf32, or not; those of cuDNN alike."""
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("train.precision 'tf32': only a GPU has it. Allowed here: fp32, bf16.")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -3,21 +3,26 @@
 Each seed is a run of its own, with its folder, its log and its checkpoints, as if it were alone,
 and goes through the same ``loop``. Only the steps that the loops ask for are taken together, by
 ``Replicas``, and differ by rounding alone; how fast that grows depends on the learning rate, as
-between two levels of ``ops``.
+between two levels of ``ops``. On a GPU the steps are those of each run alone, captured as CUDA
+graphs, and side by side because every run has a stream: small nets leave most of it idle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from thalnet_mtl.config import Config, RunError, UserError
 from thalnet_mtl.metrics import Metric
-from thalnet_mtl.prepare import prepare
+from thalnet_mtl.prepare import choose_device, prepare
 from thalnet_mtl.replicas import Replicas, Request
 from thalnet_mtl.results import finish
 from thalnet_mtl.run import Run
+from thalnet_mtl.step import repeats
 from thalnet_mtl.tracking import RunDirectory, Screen, check_same
 from thalnet_mtl.train import (
     Interrupted,
@@ -74,13 +79,16 @@ def train_stacked(configs: Mapping[Path, Config], screen: Screen) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise unless runs of this configuration take the same steps, whatever their seed."""
+    """Raise unless runs of this configuration can take their steps together."""
     options = config.train
+    if repeats(config, choose_device(options.device)):
+        return
     patient = options.patience and len(config.named_tasks) > 1  # tasks would stop at other steps
     for what, used in {
         f"model.body {config.model.body}": config.model.body != "thalnet",
         f"train.combine {options.combine}": options.combine not in ("fixed", "uncertainty"),
         f"train.draw {options.draw}": bool(options.draw),
+        f"train.dropout {options.dropout}": bool(options.dropout),
         f"train.patience {options.patience} of several tasks": bool(patient),
         "changes": bool(config.changes),
         "stream": bool(config.stream),
@@ -103,6 +111,7 @@ class Seat:
     steps: Steps = field(init=False)
     request: Request = field(init=False)
     end: RunError | None = None  # what ended it early
+    stream: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def turn(self, take: Callable[[], Request]) -> bool:
         """Get the next request; whether there is one."""
@@ -116,6 +125,16 @@ class Seat:
                 self.voice.line(str(end))
             return False
         return True
+
+    def begin(self) -> bool:
+        """Get the first request, alone; whether there is one."""
+        with self.stream:
+            return self.turn(lambda: next(self.steps))
+
+    def go(self) -> bool:
+        """Take a step alone; whether another is asked for."""
+        with self.stream:
+            return self.turn(lambda: self.steps.send(train_step(self.run, *self.request)))
 
     def first(self, step: int) -> Request:
         """The request for a step; a run that was saved a little earlier takes some alone."""
@@ -132,6 +151,9 @@ def advance(seats: Sequence[Seat], chorus: "Chorus") -> None:
 
     One that ends early leaves the others as they are.
     """
+    if repeats(seats[0].run.config, seats[0].run.device):
+        side_by_side(seats, chorus)
+        return
     latest = max(seat.run.step for seat in seats)
     going = [seat for seat in seats if seat.turn(partial(seat.first, latest))]
     chorus.tell()
@@ -146,6 +168,24 @@ def advance(seats: Sequence[Seat], chorus: "Chorus") -> None:
                 if seat.turn(partial(seat.steps.send, own))
             ]
             chorus.tell()
+
+
+def side_by_side(seats: Sequence[Seat], chorus: "Chorus") -> None:
+    """Let every run take its own steps, each on a stream: what one waits for the others do not."""
+    chorus.screen.line(f"{len(seats)} runs side by side, each on a stream of the GPU")
+    for seat, stream in zip(seats, streams(len(seats)), strict=True):
+        seat.stream = stream
+    torch.cuda.synchronize()
+    going = [seat for seat in seats if seat.begin()]
+    while going:
+        going = [seat for seat in going if seat.go()]
+        chorus.tell()
+    torch.cuda.synchronize()
+
+
+def streams(count: int) -> list[AbstractContextManager[Any]]:
+    """So many of the GPU."""
+    return [torch.cuda.stream(torch.cuda.Stream()) for _ in range(count)]
 
 
 class Chorus:

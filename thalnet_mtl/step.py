@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thalnet_mtl.body import map_state
+from thalnet_mtl.config import Config
 from thalnet_mtl.graphs import Graphs, Inputs, Outcome
 from thalnet_mtl.run import NOT_DRAWN, Run
 from thalnet_mtl.tasks import Batch
@@ -33,7 +34,7 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
         for name, batch in batches.items()
     }
     run.join().set_rate(rate)
-    if run.graphs is None and repeats(run):
+    if run.graphs is None and repeats(run.config, run.device):
         run.graphs = Graphs(partial(descend, run))
     inputs = dict(batches), states
     losses, states = run.graphs(inputs) if run.graphs else descend(run, inputs)
@@ -47,16 +48,16 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
     return torch.stack([rows.get(name, nothing) for name in run.tasks])
 
 
-def repeats(run: Run) -> bool:
-    """Whether its steps are captured as CUDA graphs.
+def repeats(config: Config, device: torch.device) -> bool:
+    """Whether steps are captured as CUDA graphs.
 
     TorchJD's aggregators do some of their work on the CPU, SGD takes its rate from there, and
     strategies decide there.
     """
-    options = run.config.train
+    options = config.train
     able = options.combine in ("fixed", "uncertainty") and options.optimizer != "sgd"
     able &= options.strategy == "naive"
-    return run.device.type == "cuda" and options.ops == "auto" and able
+    return device.type == "cuda" and options.ops == "auto" and able
 
 
 def descend(run: Run, inputs: Inputs) -> Outcome:

@@ -34,12 +34,14 @@ BySeed = dict[int, Record]
 SINGLES = {"third": 50_000, "whole": 147_000}
 
 
-def jobs(seeds: Sequence[int], sizes: Sequence[str]) -> dict[str, list[str]]:
-    """All commands by the name of their run."""
+def jobs(
+    seeds: Sequence[int], sizes: Sequence[str], more: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """All commands by the name of their run, with ``more`` flags."""
     found = {}
     here = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
     for seed in seeds:
-        last = ["--train.seed", str(seed)]
+        last = ["--train.seed", str(seed), *more]
         for body, (config, features) in JOINT.items():
             found[f"joint_{body}-seed{seed}"] = [
                 *(config, f"{here}/recipe.yaml", "--model.features", str(features), *last)

@@ -9,7 +9,6 @@ table of the README is made from those files alone (``--seeds`` without a number
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,22 +73,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/continual"))
     options = parser.parse_args()
     if options.tune:
-        train_missing(trials(), options)
+        train_all(trials(), options.runs, RESULTS, options.jobs)
     if options.seeds:
-        train_missing(jobs(options.seeds), options)
+        train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
     README.write_text(with_table(README.read_text(), report()))
-
-
-def train_missing(work: dict[str, list[str]], options: argparse.Namespace) -> None:
-    """Those whose record does not say that they are done."""
-    todo = {name: job for name, job in work.items() if not finished(name)}
-    train_all(todo, options.runs, RESULTS, options.jobs)
-
-
-def finished(name: str) -> bool:
-    """Whether its record says so."""
-    path = RESULTS / f"{name}.json"
-    return path.exists() and "result" in json.loads(path.read_text())
 
 
 if __name__ == "__main__":

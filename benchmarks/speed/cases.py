@@ -34,7 +34,7 @@ class Case:
     classes: int = 10
     every: bool = False
     beside: tuple[str, ...] = ("gru4",)
-    paths: tuple[str, ...] = ("cpp", "fused", "batched")
+    paths: tuple[str, ...] = ("triton", "cpp", "fused", "batched")
     target: tuple[tuple[str, float], ...] = ()
     within: float = 0.02  # how far the parameters of a baseline may be off
 
@@ -71,8 +71,7 @@ def _equal(modules: int, features: int, **more: Any) -> dict[str, Any]:
     return {"modules": modules, "features": features} | more
 
 
-ALL = (*LEVELS, *BASELINES)
-IMAGE = ("cpp", "fused", "batched", "reference")
+IMAGE = (*LEVELS,)
 LARGE = {"features": 288, "hidden": 288, "context": 192}
 HUGE = {"features": 600, "hidden": 400, "context": 400}
 

@@ -1,0 +1,41 @@
+"""Runs side by side on a GPU, each on a stream: jobs as JSON on standard input, records as files.
+
+    python -m benchmarks.beside RUNS RESULTS < jobs.json
+
+Jobs are commands of ``thalnet train`` by the name of their run. The runs need not be alike.
+"""
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+from benchmarks.shared import write_record
+from thalnet_mtl import config as configs
+from thalnet_mtl.arguments import split_flags
+from thalnet_mtl.config import RunError
+from thalnet_mtl.stacked import train_stacked
+from thalnet_mtl.tracking import Screen
+
+WIDTH = 12  # runs at a time: more keep the processor busy, not the GPU
+
+
+def main() -> None:
+    runs, results = map(Path, sys.argv[1:])
+    jobs: dict[str, list[str]] = json.load(sys.stdin)
+    waiting = iter(jobs)
+    while names := list(islice(waiting, WIDTH)):
+        found = {}
+        for name in names:
+            files, flags = split_flags(jobs[name])
+            found[runs / name] = configs.load(files, flags)[""]
+        try:
+            train_stacked(found, Screen())
+        except RunError as error:
+            print(error, flush=True)
+        for name in names:
+            write_record(name, jobs[name], runs / name, results)
+
+
+if __name__ == "__main__":
+    main()

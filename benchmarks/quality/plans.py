@@ -1,0 +1,127 @@
+"""What is trained: every part of the benchmark as commands of ``thalnet train`` by run."""
+
+import random
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from benchmarks.shared import Record, load_records
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+Jobs = dict[str, list[str]]
+Flags = dict[str, object]
+
+TASKS = {"permuted_mnist": "permuted MNIST", "cifar10": "CIFAR-10 by rows"}
+BODIES = {"thalnet": "ThalNet, 4 modules", "gru": "GRU, 4 layers"}
+READINGS = ("weight_norm", "weight_norm_rows", "linear", "fast_gaussian", "fast_softmax")
+DESIGNS = ("ff", "gru", "ff_gru", "gru_ff", "ff_gru_ff")
+TRIALS = 24  # for each body on each task
+TRIAL_SEED = 100  # in no table
+
+
+def poster(seeds: Sequence[int], epochs: int, more: Sequence[str] = ()) -> Jobs:
+    """As we recall the paper: both bodies on both image tasks."""
+    return {
+        f"{task}_{body}-{epochs}epochs-seed{seed}": [
+            *(f"paper/{task}_{body}", "--train.epochs", str(epochs)),
+            *("--train.seed", str(seed), "--evaluate.log_every", "550", *more),
+        ]
+        for task, body, seed in product(TASKS, BODIES, seeds)
+    }
+
+
+def mechanisms(seeds: Sequence[int], epochs: int = 4, more: Sequence[str] = ()) -> Jobs:
+    """Every reading with every design of modules, on permuted MNIST."""
+    return {
+        f"{reading}-{design}-seed{seed}": [
+            *("paper/permuted_mnist_thalnet", "--model.reading", reading, "--model.module", design),
+            *("--train.epochs", str(epochs), "--train.seed", str(seed)),
+            *("--evaluate.log_every", "550", *more),
+        ]
+        for seed, reading, design in product(seeds, READINGS, DESIGNS)
+    }
+
+
+def search(more: Sequence[str] = ()) -> Jobs:
+    """As many trials for each body on each task, from what the published model leaves open."""
+    found = {}
+    for task, body in product(TASKS, BODIES):
+        draw = random.Random(f"{task} {body}")
+        for number in range(TRIALS):
+            flags = training(draw) | (gru(draw) if body == "gru" else thalnet(draw))
+            found[f"{task}_{body}-trial{number:02}"] = command(task, body, flags, TRIAL_SEED, more)
+    return found
+
+
+def training(draw: random.Random) -> Flags:
+    """What is open for both bodies alike."""
+    return {
+        "train.learning_rate": round(10 ** draw.uniform(-3, -2), 5),
+        "train.batch": draw.choice([50, 100]),
+        "train.dropout": draw.choice([0, 0.05, 0.1, 0.2]),
+        "train.weight_decay": draw.choice([0, 0.01, 0.1]),
+        "model.extra_steps": draw.choice([0, 0, 1, 3]),
+    }
+
+
+def gru(draw: random.Random) -> Flags:
+    """How a stacked GRU uses the budget."""
+    return {"model.layers": draw.choice([1, 2, 3, 4])}
+
+
+def thalnet(draw: random.Random) -> Flags:
+    """How a ThalNet uses it: how many modules, how wide inside, which are inputs and outputs."""
+    count, ends = draw.choice([2, 3, 4, 6]), draw.choice(["two", "bridge", "heads", "all"])
+    flags: Flags = {
+        "model.reading": draw.choice(["weight_norm", "weight_norm_rows", "linear"]),
+        "model.module": draw.choice(["ff_gru", "ff_gru", "gru"]),
+        "model.context": draw.choice([0, 0, 16]),
+        "model.hidden": draw.choice([0, 0, 48]),
+    }
+    for k in range(count):
+        first, last = k == 0, k == count - 1
+        flags[f"modules.m{k}.input"] = str(first or ends == "all").lower()
+        output = last or ends in ("heads", "all") or (first and ends == "bridge")
+        flags[f"modules.m{k}.output"] = str(output).lower()
+    return flags
+
+
+def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) -> list[str]:
+    """The recipe that trials and their winners share."""
+    own: Flags = {
+        "task.name": "cifar10_rows" if task == "cifar10" else task,
+        "model.body": body,
+        "train.seed": seed,
+    }
+    words = [word for key, value in (own | flags).items() for word in (f"--{key}", str(value))]
+    recipe = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
+    return [f"{recipe}/recipe.yaml", *words, *more]
+
+
+def best(seeds: Sequence[int]) -> Jobs:
+    """The trial that validated best, of each body on each task, with other seeds."""
+    found = {}
+    for (task, body), name in winners().items():
+        words = load_records(RESULTS / "search")[name]["command"].split()[2:]
+        at = words.index("--train.seed") + 1
+        for seed in seeds:
+            found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :]]
+    return found
+
+
+def winners() -> dict[tuple[str, str], str]:
+    """The name of the trial with the best validation score, by task and body."""
+    scores: dict[tuple[str, str], dict[str, float]] = {}
+    for name, record in load_records(RESULTS / "search").items():
+        task, _, body = name.partition("-")[0].rpartition("_")
+        if "result" in record:
+            scores.setdefault((task, body), {})[name] = scored(record, "validation")
+    return {key: max(of, key=of.__getitem__) for key, of in scores.items()}
+
+
+def scored(record: Record, split: str) -> float:
+    """The accuracy of the one task of a run; the first runs were recorded without its name."""
+    (task,) = record["result"].get("tasks", {"": record["result"]}).values()
+    return task[split]["accuracy"]
