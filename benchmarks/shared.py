@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
@@ -66,7 +67,7 @@ def write_record(name: str, command: Sequence[str], folder: Path, results: Path)
         record["curves"] = curves(folder / "metrics.jsonl")
         readings = folder / "model" / "reading_weights.safetensors"
         if readings.exists():
-            record["readings"] = strengths(readings)
+            record["readings"] = read_strengths(readings)
     else:
         log = folder.with_name(f"{name}.log")
         said = log.read_text().strip().splitlines() if log.exists() else []
@@ -76,15 +77,20 @@ def write_record(name: str, command: Sequence[str], folder: Path, results: Path)
     print(name, record.get("failed", "done"), flush=True)
 
 
-def strengths(path: Path) -> dict[str, dict[str, float]]:
-    """How strongly each module reads each other: root mean square of that block of R."""
+def read_strengths(path: Path) -> dict[str, dict[str, float]]:
+    """As ``strengths``, of the readings that a run left."""
     with safe_open(path, "pt") as file:
         slots = json.loads(file.metadata()["slots"])
         matrices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return strengths(matrices, slots)
+
+
+def strengths(matrices: Mapping[str, Tensor], slots: Mapping[str, int]) -> dict[str, dict]:
+    """How strongly each module reads each other: root mean square of that block of R."""
     return {
         name: {
             source: round(float(block.square().mean().sqrt()), 6)
-            for source, block in zip(slots, matrix.split(list(slots.values()), 1), strict=True)
+            for source, block in zip(slots, matrix.split([*slots.values()], 1), strict=True)
         }
         for name, matrix in matrices.items()
     }

@@ -9,9 +9,12 @@ from toys import toy
 
 from thalnet_mtl import checkpoint
 from thalnet_mtl import train as training
+from thalnet_mtl.body import map_state
 from thalnet_mtl.config import Config, UserError
 from thalnet_mtl.prepare import prepare
+from thalnet_mtl.step import some_anew
 from thalnet_mtl.tasks import RowsTask
+from thalnet_mtl.tracking import Screen
 from thalnet_mtl.train import Diverged, Interrupted, train
 
 
@@ -274,6 +277,7 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
         (toy(train={"warmup": 60}), "train.warmup 60 leaves none of the 60 steps"),
         (toy(model={"features": 10**6, "budget": 0}), "parameters is over 10,000,000,000"),
         (toy(train={"device": "cuda"}), "no GPU"),
+        (toy(train={"device": "cpu", "precision": "tf32"}), "only a GPU has it. .*fp32, bf16"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(
@@ -342,3 +346,35 @@ def test_nan_in_the_input_is_refused():
     data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
     with pytest.raises(UserError, match="task 'mine', train: the inputs hold NaN"):
         RowsTask("mine", (4, 3), 2, lambda: data).to("cpu")
+
+
+def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path):
+    plain, dropped = toy(), toy(train={"dropout": 0.5})
+    train(plain, tmp_path / "plain")
+    train(dropped, tmp_path / "dropped")
+    one, two = (torch.load(tmp_path / n / "checkpoint/last.pt") for n in ("plain", "dropped"))
+    name = "body.cells.input.design.stack.0.weight"
+    assert not torch.equal(one["network"][name], two["network"][name])
+    run = prepare(dropped, Screen().fetch)
+    port = run.tasks["toy_rows"].port
+    xs = torch.rand(5, 4, 3)
+    run.network.train()
+    assert not torch.equal(run.network(port, xs)[0], run.network(port, xs)[0])
+    run.network.eval()
+    assert torch.equal(run.network(port, xs)[0], run.network(port, xs)[0])
+
+
+def test_places_of_a_text_begin_anew_at_the_odds_that_are_given():
+    config = toy(tasks={"toy_text": {"reset": 0.3}}, train={"batch": 50})
+    run = prepare(config, Screen().fetch)
+    state = map_state(torch.ones_like, run.network.initial("toy_text", 50))
+    anew = []
+    for run.step in range(40):
+        parts = some_anew(run, "toy_text", state, 50)
+        rows = [part.flatten(1) for part in parts]
+        assert all(bool(((row == 0).all(1) | (row == 1).all(1)).all()) for row in rows)
+        assert torch.equal(rows[0][:, 0], rows[1][:, 0])
+        anew.append(int((rows[0][:, 0] == 0).sum()))
+    assert sum(anew) / (40 * 50) == pytest.approx(0.3, abs=0.03) and len(set(anew)) > 3
+    again = some_anew(run, "toy_text", state, 50)
+    assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))

@@ -27,6 +27,7 @@ class EntryConfig(TaskConfig):
 
     weight: float = option(1.0, "factor of its loss", low=0.0)
     share: float = option(0.0, "what train.draw takes as its size; 0: its batches", low=0.0)
+    reset: float = option(0.0, "of a text: odds that a place begins anew", low=0.0, high=1.0)
     head: str = option("", "tasks of the same word share encoders and head; none: its own")
 
     @classmethod

@@ -89,6 +89,7 @@ def check(config: Config) -> None:
         f"train.combine {options.combine}": options.combine not in ("fixed", "uncertainty"),
         f"train.draw {options.draw}": bool(options.draw),
         f"train.dropout {options.dropout}": bool(options.dropout),
+        "reset": any(task.reset for task in config.named_tasks.values()),
         f"train.patience {options.patience} of several tasks": bool(patient),
         "changes": bool(config.changes),
         "stream": bool(config.stream),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
     states = {
         name: run.network.initial(run.tasks[name].port, len(batch.xs))
         if batch.fresh
-        else run.states[name]
+        else some_anew(run, name, run.states[name], len(batch.xs))
         for name, batch in batches.items()
     }
     run.join().set_rate(rate)
@@ -46,6 +47,19 @@ def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
     rows = dict(zip(batches, losses, strict=True))
     nothing = run.losses.new_tensor(NOT_DRAWN)
     return torch.stack([rows.get(name, nothing) for name in run.tasks])
+
+
+def some_anew(run: Run, task: str, state: Any, batch: int) -> Any:
+    """The state of a text, without that of some places, as a function of seed and step.
+
+    A net that is only ever carried on may come to need a past that no text begins with.
+    """
+    odds = run.config.named_tasks[task].reset
+    if not odds:
+        return state
+    generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+    kept = (torch.rand(batch, generator=generator) >= odds).to(run.device)
+    return map_state(lambda part: part * kept.view(-1, *[1] * (part.ndim - 1)), state)
 
 
 def repeats(config: Config, device: torch.device) -> bool:

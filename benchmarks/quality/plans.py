@@ -1,7 +1,7 @@
 """What is trained: every part of the benchmark as commands of ``thalnet train`` by run."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -17,11 +17,12 @@ TASKS = {"permuted_mnist": "permuted MNIST", "cifar10": "CIFAR-10 by rows"}
 BODIES = {"thalnet": "ThalNet, 4 modules", "gru": "GRU, 4 layers"}
 READINGS = ("weight_norm", "weight_norm_rows", "linear", "fast_gaussian", "fast_softmax")
 DESIGNS = ("ff", "gru", "ff_gru", "gru_ff", "ff_gru_ff")
-TRIALS = 24  # for each body on each task
+EPOCHS = 20  # of the poster's table
+TRIALS = 16  # for each body on each task
 TRIAL_SEED = 100  # in no table
 
 
-def poster(seeds: Sequence[int], epochs: int, more: Sequence[str] = ()) -> Jobs:
+def poster(seeds: Sequence[int], epochs: int = EPOCHS, more: Sequence[str] = ()) -> Jobs:
     """As we recall the paper: both bodies on both image tasks."""
     return {
         f"{task}_{body}-{epochs}epochs-seed{seed}": [
@@ -125,3 +126,11 @@ def scored(record: Record, split: str) -> float:
     """The accuracy of the one task of a run; the first runs were recorded without its name."""
     (task,) = record["result"].get("tasks", {"": record["result"]}).values()
     return task[split]["accuracy"]
+
+
+PARTS: dict[str, Callable[[Sequence[int]], Jobs]] = {
+    "poster": poster,
+    "mechanisms": mechanisms,
+    "search": lambda seeds: search(),
+    "best": best,
+}

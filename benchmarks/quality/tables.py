@@ -1,0 +1,290 @@
+"""The tables of the READMEs, from ``results/`` alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import log
+from statistics import mean
+from typing import Any
+
+from benchmarks.quality.connectivity import compare
+from benchmarks.quality.plans import (
+    BODIES,
+    DESIGNS,
+    EPOCHS,
+    READINGS,
+    RESULTS,
+    TASKS,
+    scored,
+    winners,
+)
+from benchmarks.shared import Record, load_records
+from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+
+BySeed = dict[int, Record]
+Pair = tuple[BySeed, BySeed]  # of ThalNet and of the GRU
+
+POSTER = {  # what the authors report, test %
+    "permuted_mnist": {"thalnet": 92, "gru": 65},
+    "cifar10": {"thalnet": 54, "gru": 50},
+}
+TEXT_SIZE, GRU_SIZE = "11,897,540", "14,060,256"  # of text8.yaml and paper/text8_gru
+PASS = (2_800, 3_300)  # steps of the first pass over the text, on bytes not seen before
+
+
+def by_seed(folder: str) -> dict[str, BySeed]:
+    """Records of a part by the name of the run without its seed, then by seed."""
+    found: dict[str, BySeed] = {}
+    for name, record in load_records(RESULTS / folder).items():
+        start, _, seed = name.rpartition("-seed")
+        found.setdefault(start, {})[int(seed)] = record
+    return found
+
+
+def percents(runs: BySeed, split: str) -> dict[int, float]:
+    """Accuracy in percent by seed, of the runs that succeeded."""
+    return {seed: 100 * scored(r, split) for seed, r in runs.items() if "result" in r}
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and 95 % bootstrap interval."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}" if values else "–"
+    low, high = bootstrap_interval(values)
+    return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def differences(pair: Pair, measure: str = "test") -> list[float]:
+    """ThalNet − GRU by seed, where both succeeded; ``gap`` is train − test."""
+    ours, theirs = (
+        {s: x - percents(runs, "test")[s] for s, x in percents(runs, "train").items()}
+        if measure == "gap"
+        else percents(runs, measure)
+        for runs in pair
+    )
+    return [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+
+
+def compared(pairs: Mapping[str, Pair], measure: str = "test") -> dict[str, tuple[str, str]]:
+    """By task the difference and what it says of ThalNet, corrected over all pairs."""
+    found = {name: d for name, pair in pairs.items() if len(d := differences(pair, measure)) > 1}
+    corrected = holm({name: sign_flip_test(d) for name, d in found.items()})
+    return {
+        name: (spread(d), word_of(d, corrected[name], len(found), measure))
+        for name, d in found.items()
+    }
+
+
+def word_of(differences: Sequence[float], p: float, comparisons: int, measure: str) -> str:
+    said = verdict(differences, p, measure != "gap", comparisons)
+    return f"**{said.word}**: {said.line}"
+
+
+def pairs(folder: str) -> dict[str, Pair]:
+    """By task and what else the name says, the runs of both bodies."""
+    found = by_seed(folder)
+    names = sorted({name.replace("_gru", "").replace("_thalnet", "") for name in found})
+
+    def runs(name: str, body: str) -> BySeed:
+        task, dash, more = name.partition("-")
+        return found.get(f"{task}_{body}{dash}{more}", {})
+
+    return {name: (runs(name, "thalnet"), runs(name, "gru")) for name in names}
+
+
+def count(runs: BySeed) -> str:
+    """Seeds that succeeded, and those that did not."""
+    failed = sum("failed" in record for record in runs.values())
+    return f"{len(runs) - failed}" + (f" ({failed} failed)" if failed else "")
+
+
+def size(runs: BySeed) -> str:
+    sizes = {r["result"]["parameters"]["total"] for r in runs.values() if "result" in r}
+    return " / ".join(f"{n:,}" for n in sorted(sizes)) or "–"
+
+
+def poster() -> str:
+    """As we recall the paper, against what the poster reports."""
+    lines = [
+        "| task | epochs | model | parameters | seeds | poster | test % | worst seed "
+        "| train % | train − test |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = dict(sorted(pairs("poster").items(), reverse=True))
+    for name, pair in found.items():
+        task, _, epochs = name.partition("-")
+        for (body, title), runs in zip(BODIES.items(), pair, strict=True):
+            tests, trains = percents(runs, "test"), percents(runs, "train")
+            gaps = [trains[seed] - tests[seed] for seed in tests]
+            cells = [TASKS[task], epochs.removesuffix("epochs"), title, size(runs), count(runs)]
+            cells += [f"{POSTER[task][body]} %", f"**{spread([*tests.values()])}**"]
+            cells += [f"{min(tests.values()):.2f}" if tests else "–"]
+            cells += [spread([*trains.values()]), spread(gaps)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *comparison(longest())])
+
+
+def comparison(found: Mapping[str, Pair]) -> list[str]:
+    """ThalNet against the GRU of the same seed: test accuracy, and what it overfits."""
+    lines = [
+        "| ThalNet − GRU, points | test accuracy | ThalNet is | train − test | ThalNet is |",
+        "|---|---|---|---|---|",
+    ]
+    tests, gaps = compared(found), compared(found, "gap")
+    for name in tests:
+        cells = [TASKS[name.partition("-")[0]], *tests[name], *gaps[name]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def mechanisms() -> str:
+    """Mean test accuracy of readings by designs."""
+    found = by_seed("mechanisms")
+    head = [f"`{design}`" for design in DESIGNS]
+    lines = [f"| reading | {' | '.join(head)} | mean |", "|" + "---|" * (len(DESIGNS) + 2)]
+    for reading in READINGS:
+        cells, means = [], []
+        for design in DESIGNS:
+            tests = [*percents(found.get(f"{reading}-{design}", {}), "test").values()]
+            means += [mean(tests)] if tests else []
+            each = " · ".join(f"{x:.1f}" for x in tests)
+            cells.append(f"**{mean(tests):.1f}** ({each})" if tests else "–")
+        total = f"{mean(means):.1f}" if means else "–"
+        lines.append(f"| `{reading}` | {' | '.join(cells)} | {total} |")
+    return "\n".join(lines)
+
+
+def search() -> str:
+    """The best trials by validation, and how many there were."""
+    lines = [
+        "| task | body | trials | validation % | test % | train % | what it is |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    records = load_records(RESULTS / "search")
+    for (task, body), _ in sorted(winners().items()):
+        own = {n: r for n, r in records.items() if n.startswith(f"{task}_{body}-")}
+        done = {n: r for n, r in own.items() if "result" in r}
+        ranked = sorted(done, key=lambda n: -scored(done[n], "validation"))
+        failed = len(own) - len(done)
+        trials = f"{len(own)}" + (f" ({failed} failed)" if failed else "")
+        for place, name in enumerate(ranked[:3]):
+            scores = [f"{100 * scored(done[name], s):.2f}" for s in ("validation", "test", "train")]
+            cells = [TASKS[task] if not place else "", BODIES[body].partition(",")[0]]
+            cells += [trials if not place else "", *scores, about(done[name]["command"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def about(command: str) -> str:
+    """The flags of a trial that differ from trial to trial, in short."""
+    words = command.split()[2:]
+    flags = dict(zip(words[1::2], words[2::2], strict=True))
+    own = {
+        key.rpartition(".")[2]: value
+        for key, value in flags.items()
+        if key.startswith(("--model", "--train")) and value not in ("0", "thalnet", "gru")
+    }
+    own = {k: v for k, v in own.items() if k not in ("seed", "precision", "epochs", "budget")}
+    modules = [key for key in flags if key.startswith("--modules") and key.endswith("input")]
+    if modules:
+        ends = [
+            f"{sum(v == 'true' for k, v in flags.items() if k.endswith('.' + end))} {end}s"
+            for end in ("input", "output")
+        ]
+        own["modules"] = f"{len(modules)} ({', '.join(ends)})"
+    return ", ".join(f"{key} {value}" for key, value in own.items())
+
+
+def best() -> str:
+    """The chosen ones with ten other seeds, if they have been trained."""
+    found = pairs("best")
+    if not found:
+        return "**The best of each with ten seeds**: not run yet."
+    lines = [
+        "| task | model | parameters | seeds | test % | train % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, pair in found.items():
+        for (_, title), runs in zip(BODIES.items(), pair, strict=True):
+            tests, trains = ([*percents(runs, s).values()] for s in ("test", "train"))
+            cells = [TASKS[task], title.partition(",")[0], size(runs), count(runs)]
+            lines.append(f"| {' | '.join(cells)} | **{spread(tests)}** | {spread(trains)} |")
+    return "\n".join([*lines, "", *comparison(found)])
+
+
+def text() -> str:
+    """Loss on bytes of the first pass, not seen before, and scores after all."""
+    lines = [
+        "| model | parameters | bytes | loss in the first pass, bits | validation, bits "
+        "| test, bits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, record in load_records(RESULTS / "text8").items():
+        curve = record["curves"]["text8"]
+        losses = zip(curve["train_step"], curve["train_loss"], strict=True)
+        fresh = mean(loss for step, loss in losses if PASS[0] < step <= PASS[1]) / log(2)
+        validation = curve["validation_bits_per_character"][-1]
+        tested: Any = "– (" + record["failed"] + ")" if "failed" in record else ""
+        if "result" in record:
+            tested = f"{record['result']['tasks']['text8']['test']['bits_per_character']:.3f}"
+        body = "gru" if "_gru" in name else "thalnet"
+        parameters = {"gru": GRU_SIZE, "thalnet": TEXT_SIZE}[body]
+        lines.append(
+            f"| {BODIES[body].partition(',')[0]} | {parameters} | 80 M | **{fresh:.3f}** "
+            f"| {validation:.3f} at step {curve['validation_step'][-1]:,} | {tested} |"
+        )
+    return "\n".join(lines)
+
+
+def connectivity() -> str:
+    """Similarity of the nets of the poster's runs, and of what they began as."""
+    trained = {
+        task: [
+            record["readings"]
+            for record in by_seed("poster").get(f"{task}_thalnet-{EPOCHS}epochs", {}).values()
+            if "readings" in record
+        ]
+        for task in TASKS
+    }
+    started = json.loads((RESULTS / "initial.json").read_text())
+    if not all(trained.values()):
+        return "Not measured yet."
+    nets = {title: trained[task] for task, title in TASKS.items()}
+    nets |= {f"{title}, untrained": started[task] for task, title in TASKS.items()}
+    return compare(nets)
+
+
+def opening() -> str:
+    """What the first README begins with."""
+    lines = [
+        "| test %, ≤ 50,000 parameters | ThalNet | GRU | seeds | ThalNet − GRU | ThalNet is |",
+        "|---|---|---|---|---|---|",
+    ]
+    parts = {"as we recall the paper": longest(), "best of each": pairs("best")}
+    for how, found in parts.items():
+        said = compared(found)
+        for name in said:
+            tests = [spread([*percents(runs, "test").values()]) for runs in found[name]]
+            title = f"{TASKS[name.partition('-')[0]]}, {how}"
+            seeds = str(len(differences(found[name])))
+            difference, word = said[name]
+            cells = [title, *tests, seeds, difference, word.partition(":")[0]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def longest() -> dict[str, Pair]:
+    """The poster's runs that are compared."""
+    found = dict(sorted(pairs("poster").items(), reverse=True))
+    return {name: pair for name, pair in found.items() if name.endswith(f"-{EPOCHS}epochs")}
+
+
+def report() -> str:
+    """All tables of this benchmark."""
+    parts = {
+        "As we recall the paper": poster(),
+        "Which mechanism works": mechanisms(),
+        "The search for the best of each": search() + "\n\n" + best(),
+        "Text": text(),
+        "Similar connectivity": connectivity(),
+    }
+    return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())
