@@ -235,6 +235,33 @@ def text() -> str:
     return "\n".join(lines)
 
 
+def tf32() -> str:
+    """The same runs in single precision on a processor and by Triton in tf32 on an H100."""
+    here = load_records(RESULTS / "poster") | load_records(RESULTS / "search")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, record in load_records(RESULTS / "tf32").items():
+        if "result" in here.get(name, {}):
+            both = 100 * scored(here[name], "test"), 100 * scored(record, "test")
+            found.setdefault(kind(name, record), []).append(both)
+    lines = [
+        "| ThalNets, same configuration and seed | runs | fp32, test % | tf32, test % |",
+        "|---|---|---|---|",
+    ]
+    for name, values in sorted(found.items()):
+        cells = [spread([both[k] for both in values], 1) for k in (0, 1)]
+        lines.append(f"| {name} | {len(values)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def kind(name: str, record: Record) -> str:
+    """What a run in tf32 belongs to, and which level of ``ops`` computed it."""
+    task = TASKS[name.partition("_thalnet")[0]]
+    if "-trial" not in name:
+        return f"{task}, as we recall the paper, Triton kernel"
+    level = "node in PyTorch" if "--model.module gru" in record["command"] else "Triton kernels"
+    return f"{task}, trials, {level}"
+
+
 def connectivity() -> str:
     """Similarity of the nets of the poster's runs, and of what they began as."""
     trained = {
@@ -286,5 +313,6 @@ def report() -> str:
         "The search for the best of each": search() + "\n\n" + best(),
         "Text": text(),
         "Similar connectivity": connectivity(),
+        "A precision that failed": tf32(),
     }
     return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())

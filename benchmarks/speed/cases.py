@@ -151,8 +151,10 @@ def steps(
     """Path, parameters and step of all that can run here, baselines first; graphed ones on CUDA."""
     for path in (*case.beside, *(path for path in case.paths if path in paths)):
         step = Step(case, path, device, precision)
-        if isinstance(step.net, ThalNet) and step.net.explain()[path]:
-            continue
+        if isinstance(step.net, ThalNet):
+            with step.autocast():
+                if step.net.explain()[path]:
+                    continue
         yield path, step.parameters, step
         if device == "cuda":
             yield f"{path} graphed", step.parameters, graphed(step)

@@ -113,12 +113,12 @@ def add_memory(measurements: Sequence[Measurement]) -> None:
             found["peak_bytes"] = known[key]
 
 
-def about() -> Measurement:
+def about(device: str) -> Measurement:
     """Where the numbers come from."""
     return {
         "date": date.today().isoformat(),
         "load_before": os.getloadavg()[0],
-        "environment": environment(torch.device("cpu"), {}),
+        "environment": environment(torch.device(device), {}),
         "platform": platform.platform(),
     }
 
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace, device: str) -> Measurement:
     configs = options.configs or (QUICK if options.quick else CASES)
     if device == "cpu" and not options.configs:
         configs = [name for name in configs if name != HEAVY]
-    paths, record = options.paths or list(LEVELS), about()
+    paths, record = options.paths or list(LEVELS), about(device)
     found: list[Measurement] = []
     many = os.cpu_count() or 1
     for config in configs:

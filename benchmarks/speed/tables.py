@@ -126,14 +126,19 @@ def dynamic(found: Sequence[Measurement]) -> str:
 
 
 def on_gpu(found: Sequence[Measurement]) -> str:
-    """Eager and graphed, each against cuDNN in the same mode and precision."""
-    lines = ["| config | path | precision | ms | × cuDNN |", "|---|---|---|---|---|"]
-    for m in found:
-        name, _, mode = m["path"].partition(" ")
-        lines.append(
-            f"| {m['config']} | {NAMES[name]} {mode} | {m['precision']} "
-            f"| {1e3 * m['seconds']:.3f} | {m['ratio_to_gru']:.3f} |"
-        )
+    """Step by step and as a whole-step graph, each against cuDNN in the same mode and precision."""
+    paths = [path for path in NAMES if path != "gru4" and any(m["path"] == path for m in found)]
+    head = ["config", "precision", "steps", "`nn.GRU`, 4 layers, ms"]
+    head += [f"{NAMES[path]}, ×" for path in paths]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    by_name = {(m["config"], m["precision"], m["path"]): m for m in found}
+    for config, precision in dict.fromkeys((m["config"], m["precision"]) for m in found):
+        for mode, said in {"": "launched", " graphed": "graphed"}.items():
+            row = [by_name.get((config, precision, path + mode)) for path in paths]
+            base = by_name[config, precision, "gru4" + mode]
+            cells = [config, precision, said, f"{1e3 * base['seconds']:.2f}"]
+            cells += [f"{m['ratio_to_gru']:.2f}" if m else "–" for m in row]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

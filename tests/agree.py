@@ -1,0 +1,97 @@
+"""Do all levels train as the definition does? On a machine with a GPU, where CI never is::
+
+    python tests/agree.py --device cuda --steps 200
+
+Every level and precision that can run trains the paper's net on scikit-learn's digits from the same
+weights. After every tenth step its gradients are set against those of the definition in float64, at
+the weights that it has come to. What is printed: the loss, and the largest and the median error of
+a parameter's gradient, relative L2, over the steps looked at.
+"""
+
+import argparse
+import copy
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from statistics import mean, median
+
+import torch
+from torch.nn import functional as F
+
+from thalnet_mtl import config as configs
+from thalnet_mtl.network import Network
+from thalnet_mtl.ops import LEVELS
+from thalnet_mtl.prepare import prepare
+from thalnet_mtl.run import Run
+from thalnet_mtl.step import next_batches, train_step
+from thalnet_mtl.tasks import Batch
+from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.tracking import Screen
+
+PRECISIONS = {"cuda": ("fp32", "tf32", "bf16"), "cpu": ("fp32",)}
+SIZES = {"small": {"features": 32}, "wide": {"features": 96}}  # the Triton level has a way for each
+
+
+def gradients(network: Network, port: str, batch: Batch, autocast: bool) -> list[torch.Tensor]:
+    """Of all parameters, by the loss of a batch."""
+    network.zero_grad(set_to_none=True)
+    way: AbstractContextManager[object] = nullcontext()
+    if autocast:
+        way = torch.autocast(batch.xs.device.type, torch.bfloat16)
+    with way:
+        logits, _ = network(port, batch.xs)
+    F.cross_entropy(logits.float() if autocast else logits, batch.ys).backward()
+    return [p.grad.double() for p in network.parameters() if p.grad is not None]
+
+
+def errors(run: Run, batch: Batch) -> list[float]:
+    """How far the gradients are from those of the definition in float64, by parameter."""
+    (task,) = run.tasks.values()
+    own, exact = copy.deepcopy(run.network), copy.deepcopy(run.network).double()
+    assert isinstance(exact.body, ThalNet)
+    exact.body.ops = "reference"
+    wide = batch._replace(xs=batch.xs.double())
+    ours = gradients(own, task.port, batch, run.config.train.precision == "bf16")
+    pairs = zip(ours, gradients(exact, task.port, wide, False), strict=True)
+    return [float((one - other).norm() / (other.norm() + 1e-30)) for one, other in pairs]
+
+
+def trained(config: configs.Config, steps: int) -> str:
+    """What a level did, as one line."""
+    run = prepare(config, Screen().fetch)
+    losses, found = [], []
+    for run.step in range(steps):
+        batches = next_batches(run)
+        losses.append(float(train_step(run, batches, run.rate())))
+        if run.step % 10 == 9:
+            found.append(errors(run, next(iter(batches.values()))))
+    worst, middle = max(map(max, found)), median(e for of in found for e in of)
+    said = " ".join(f"{mean(losses[k : k + 50]):.4f}" for k in range(0, steps, 50))
+    return f"loss {said}  error {worst:.1e}, median {middle:.1e}"
+
+
+def main() -> int:
+    """All levels on a device."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cpu", choices=PRECISIONS)
+    parser.add_argument("--steps", type=int, default=50)
+    options = parser.parse_args()
+    base = configs.load(["digits"], {"train.optimizer": "rmsprop", "train.learning_rate": "0.001"})
+    for size, sizes in SIZES.items():
+        for precision in PRECISIONS[options.device]:
+            for level in ("auto", *LEVELS):
+                model = replace(base[""].model, modules=4, budget=0, **sizes)
+                how = replace(
+                    base[""].train, ops=level, precision=precision, device=options.device,
+                    batch=50, steps=options.steps,
+                )  # fmt: skip
+                try:
+                    said = trained(replace(base[""], model=model, train=how), options.steps)
+                except configs.UserError as error:
+                    said = str(error).partition(". Able")[0]
+                print(f"{size:6} {precision:5} {level:9} {said}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
