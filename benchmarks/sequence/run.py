@@ -1,0 +1,229 @@
+"""Three tasks of different shapes one after another, in all six orders: what keeps, what learns?
+
+    python -m benchmarks.sequence.run --tune --jobs 2
+    python -m benchmarks.sequence.run --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --jobs 2
+
+Seed s takes the tasks in order s mod 6. Every run is one ``thalnet train``; a finished one is not
+repeated, an interrupted one goes on where it stopped. Records go to ``results/``, and the table of
+the README is made from those files alone (without arguments: only that).
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.shared import Record, load_records, train_all, with_table
+from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
+from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+
+HERE = Path(__file__).parent
+README, RESULTS = HERE / "README.md", HERE / "results"
+TASKS = {
+    "permuted_mnist": "permuted MNIST, %",
+    "cifar10_rows": "CIFAR-10, %",
+    "text8": "text8, bits",
+}
+CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
+ORDERS = 6
+TRIAL_SEED = 102  # of the trials, which are in no table; its order is 0
+BESIDE = "never"  # what the other methods are compared with
+RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003")]
+METHODS = {  # title, files, and as many trials for each
+    "never": ("all modules from the start, naive", "never", RATES),
+    "ewc": (
+        "the same, EWC",
+        "never",
+        [{"train.strategy": "ewc", "strategy.strength": x} for x in ("100", "10000")],
+    ),
+    "replay": (
+        "the same, replay of 500",
+        "never",
+        [{"train.strategy": "replay"} | rate for rate in RATES],
+    ),
+    "frozen": ("grows, old frozen", "frozen", RATES),
+    "shared": ("grows, all learn", "shared", RATES),
+}
+
+Flags = Mapping[str, str]
+BySeed = dict[int, Record]
+
+
+def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
+    """Of ``thalnet train``."""
+    here = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
+    own = {"train.seed": str(seed)} | dict(flags)
+    named = [f"{here}/{name}.yaml" for name in files]
+    return [*named, *(word for key, value in own.items() for word in (f"--{key}", value))]
+
+
+def trials() -> dict[str, list[str]]:
+    """Two for each method, in the first order."""
+    return {
+        f"trial_{name}-{number}": command(["recipe", "orders/0", file], TRIAL_SEED, flags)
+        for name, (_, file, tried) in METHODS.items()
+        for number, flags in enumerate(tried)
+    }
+
+
+def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
+    """Every method, and every task alone, by the name of the run."""
+    found = {}
+    for seed in seeds:
+        for name, (_, file, _) in METHODS.items():
+            files = ["recipe", f"orders/{seed % ORDERS}", file]
+            found[f"{name}-seed{seed}"] = command(files, seed, chosen(name))
+        for task in TASKS:
+            flags = {"task.name": task} | dict(chosen(BESIDE))
+            found[f"single_{task}-seed{seed}"] = command(["recipe", "single"], seed, flags)
+    return found
+
+
+def chosen(name: str) -> Flags:
+    """The knobs that validate best, by the mean level over the tasks after all."""
+    found, tried = load_records(RESULTS), METHODS[name][2]
+    scores = {
+        number: mean(levels(found[f"trial_{name}-{number}"]))
+        for number in range(len(tried))
+        if "result" in found.get(f"trial_{name}-{number}", {})
+    }
+    if not scores:
+        raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
+    return tried[max(scores, key=scores.__getitem__)]
+
+
+def levels(record: Record) -> list[float]:
+    """Of each task, on validation: 0 is guessing among equal classes, 1 perfection."""
+    tasks = record["result"]["tasks"].items()
+    return [
+        METRICS[of["metric"]].level(of["validation"][of["metric"]], CLASSES[name])
+        for name, of in tasks
+    ]
+
+
+def records() -> dict[str, BySeed]:
+    """Those of seeds, by the name of the method."""
+    found: dict[str, BySeed] = {}
+    for name, record in load_records(RESULTS).items():
+        start, dash, seed = name.rpartition("-seed")
+        if dash:
+            found.setdefault(start, {})[int(seed)] = record
+    return found
+
+
+def metric_of(task: str) -> Metric:
+    return METRICS["bits_per_character" if task == "text8" else "accuracy"]
+
+
+def score(record: Record, task: str) -> float:
+    """On the test part, after all."""
+    return record["result"]["tasks"][task]["test"][metric_of(task).name]
+
+
+def singles(found: Mapping[str, BySeed], seed: int) -> dict[str, float]:
+    """S, by task."""
+    runs = {task: found.get(f"single_{task}", {}).get(seed, {}) for task in TASKS}
+    return {task: score(run, task) for task, run in runs.items() if "result" in run}
+
+
+def gained(found: Mapping[str, BySeed], name: str) -> dict[int, float]:
+    """Δm in percent by seed, where all that it needs has succeeded."""
+    gains = {}
+    for seed, record in found.get(name, {}).items():
+        alone = singles(found, seed)
+        if "result" in record and len(alone) == len(TASKS):
+            own = [relative_gain(score(record, t), alone[t], metric_of(t)) for t in TASKS]
+            gains[seed] = 100 * delta_m(own)
+    return gains
+
+
+def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
+    """Forgetting of images, percent points, and of text, bits; transfer R[j, j] − S alike."""
+    content, found = record["result"]["continual"], dict[str, float]()
+    for name, keys in {"image": ("permuted_mnist", "cifar10_rows"), "text": ("text8",)}.items():
+        unit = 100 if name == "image" else 1
+        forgot = content["measures"]["forgetting"]["values"]
+        own = [unit * forgot[task] for task in keys if task in forgot]
+        found |= {f"{name} forgetting": mean(own)} if own else {}
+        learned = []
+        for task in keys:
+            stage = next(k for k, tasks in enumerate(content["trained"], 1) if task in tasks)
+            reached = content["scores"][stage][list(record["result"]["tasks"]).index(task)]
+            sign = 1 if metric_of(task).higher_is_better else -1
+            if task in alone:
+                learned.append(unit * sign * (reached - alone[task]))
+        found |= {f"{name} transfer": mean(learned)} if learned else {}
+    return found
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and 95 % bootstrap interval."""
+    if len(set(values)) < 2:
+        return f"{values[0]:.{digits}f}" if values else "–"
+    low, high = bootstrap_interval(values)
+    return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def table() -> str:
+    """Everything in Markdown: what each method came to, and what that says of it."""
+    found = records()
+    kinds = ("image forgetting", "text forgetting", "image transfer", "text transfer")
+    head = ["ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %"]
+    head += ["forgetting, images, points", "text, bits", "transfer, images, points", "text, bits"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, (title, _, _) in METHODS.items():
+        runs = {seed: r for seed, r in found.get(name, {}).items() if "result" in r}
+        failed = len(found.get(name, {})) - len(runs)
+        if not runs:
+            continue
+        size = next(iter(runs.values()))["result"]["parameters"]["total"]
+        cells = [title, f"{size:,}", f"{len(runs)}" + (f" ({failed} failed)" if failed else "")]
+        cells += [spread(scaled(runs.values(), task)) for task in TASKS]
+        cells.append(f"**{spread([*gained(found, name).values()], 1)}**")
+        ways = [on_the_way(record, singles(found, seed)) for seed, record in runs.items()]
+        cells += [spread([way[kind] for way in ways if kind in way]) for kind in kinds]
+        lines.append("| " + " | ".join(cells) + " |")
+    alone = [[singles(found, s)[t] for s in found.get(f"single_{t}", {})] for t in TASKS]
+    cells = [spread([100 * x for x in of] if max(of, default=0) < 1 else of) for of in alone]
+    count = str(len(found.get("single_text8", {})))
+    lines.append(f"| one net for each task | 3 times | {count} | {' | '.join(cells)} | 0 |||||")
+    return "\n".join([*lines, "", *verdicts(found)])
+
+
+def scaled(runs: Iterable[Record], task: str) -> list[float]:
+    unit = 100 if metric_of(task).higher_is_better else 1
+    return [unit * score(record, task) for record in runs]
+
+
+def verdicts(found: Mapping[str, BySeed]) -> list[str]:
+    """Δm of each method less that of the naive one in the same order with the same seed."""
+    base, differences = gained(found, BESIDE), dict[str, list[float]]()
+    for name in METHODS:
+        own = gained(found, name)
+        paired = [own[seed] - base[seed] for seed in sorted(own) if seed in base]
+        if name != BESIDE and len(paired) > 1:
+            differences[name] = paired
+    corrected = holm({name: sign_flip_test(values) for name, values in differences.items()})
+    lines = [f"| against {METHODS[BESIDE][0]} | Δm, points | verdict |", "|---|---|---|"]
+    for name, values in differences.items():
+        said = verdict(values, corrected[name], True, len(differences))
+        lines.append(f"| {METHODS[name][0]} | {spread(values, 1)} | **{said.word}**: {said.line} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tune", action="store_true", help="the trials first")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[])
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/sequence"))
+    options = parser.parse_args()
+    if options.tune:
+        train_all(trials(), options.runs, RESULTS, options.jobs)
+    if options.seeds:
+        train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
+    README.write_text(with_table(README.read_text(), table()))
+
+
+if __name__ == "__main__":
+    main()
