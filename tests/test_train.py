@@ -277,6 +277,7 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
         (toy(train={"warmup": 60}), "train.warmup 60 leaves none of the 60 steps"),
         (toy(model={"features": 10**6, "budget": 0}), "parameters is over 10,000,000,000"),
         (toy(train={"device": "cuda"}), "no GPU"),
+        (toy(tasks={"toy_rows": {"reset": 0.1}}), "toy_rows.reset: only a text"),
         (toy(train={"device": "cpu", "precision": "tf32"}), "only a GPU has it. .*fp32, bf16"),
     ],
 )
@@ -348,10 +349,18 @@ def test_nan_in_the_input_is_refused():
         RowsTask("mine", (4, 3), 2, lambda: data).to("cpu")
 
 
-def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path):
+def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     plain, dropped = toy(), toy(train={"dropout": 0.5})
     train(plain, tmp_path / "plain")
     train(dropped, tmp_path / "dropped")
+    with monkeypatch.context() as patch:
+        interrupt_at(33, patch)
+        with pytest.raises(SystemExit):
+            train(dropped, tmp_path / "resumed")
+    train(dropped, tmp_path / "resumed")
+    ends = [torch.load(tmp_path / n / "checkpoint/last.pt") for n in ("dropped", "resumed")]
+    for key, weight in ends[0]["network"].items():
+        assert torch.equal(ends[1]["network"][key], weight), key
     one, two = (torch.load(tmp_path / n / "checkpoint/last.pt") for n in ("plain", "dropped"))
     name = "body.cells.input.design.stack.0.weight"
     assert not torch.equal(one["network"][name], two["network"][name])

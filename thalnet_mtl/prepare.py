@@ -12,7 +12,7 @@ from thalnet_mtl.combine import combination
 from thalnet_mtl.config import Config, UserError, unknown
 from thalnet_mtl.network import Network
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.run import NOT_DRAWN, Run, choose_ops, level, optimizer_for
+from thalnet_mtl.run import NOT_DRAWN, Run, equip, level, optimizer_for
 from thalnet_mtl.tasks import Task
 from thalnet_mtl.topology import Interface
 
@@ -32,8 +32,7 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
     tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
-    choose_ops(network, config.train.ops)
-    network.dropout = config.train.dropout
+    equip(network, config.train)
     combined = combination(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
@@ -43,6 +42,9 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         if task.source:
             fetch(task.source)
         task.to(device)
+    for name, task in tasks.items():
+        if config.named_tasks[name].reset and task.interface.target != "every":
+            raise UserError(f"tasks.{name}.reset: only a text goes on from chunk to chunk.")
     for port in network.ports:
         level(config, network, port)  # raises if what is asked for cannot
     losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_DRAWN, device=device)

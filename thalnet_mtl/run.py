@@ -14,7 +14,7 @@ from thalnet_mtl import build, checkpoint
 from thalnet_mtl.change import Change
 from thalnet_mtl.changes import apply
 from thalnet_mtl.combine import Combination
-from thalnet_mtl.config import ChangeConfig, Config, flatten
+from thalnet_mtl.config import ChangeConfig, Config, TrainConfig, flatten
 from thalnet_mtl.evaluate import evaluate
 from thalnet_mtl.graphs import Graphs
 from thalnet_mtl.joined import Joined
@@ -233,7 +233,7 @@ class Run:
         """Read a checkpoint; returns its ``metrics_size``."""
         content = checkpoint.load_of(path, self.config, SAVED)
         self.network = checkpoint.load_network(content, path).to(self.device)
-        choose_ops(self.network, self.config.train.ops)
+        equip(self.network, self.config.train)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
         self.joined = self.graphs = None
@@ -255,10 +255,11 @@ class Run:
         return content["metrics_size"]
 
 
-def choose_ops(network: Network, ops: str) -> None:
-    """Have a ThalNet computed as configured."""
+def equip(network: Network, options: TrainConfig) -> None:
+    """Have a network drop out, and a ThalNet be computed, as configured."""
+    network.dropout = options.dropout
     if isinstance(network.body, ThalNet):
-        network.body.ops = ops
+        network.body.ops = options.ops
 
 
 def level(config: Config, network: Network, task: str) -> str:

@@ -16,7 +16,7 @@ from thalnet_mtl.build import restore
 from thalnet_mtl.change import Change
 from thalnet_mtl.registry import register
 from thalnet_mtl.replay import AGEM, GEM, Replay
-from thalnet_mtl.run import Run, choose_ops
+from thalnet_mtl.run import Run, equip
 from thalnet_mtl.strategy import Naive, learning
 from thalnet_mtl.stream import Experience
 from thalnet_mtl.tasks import Batch
@@ -251,7 +251,7 @@ class LearningWithoutForgetting(Naive):
             self.teacher = restore(state["teacher"]["topology"])
             self.teacher.load_state_dict(state["teacher"]["network"])
             self.teacher.to(run.device).requires_grad_(False)
-            choose_ops(self.teacher, run.config.train.ops)
+            equip(self.teacher, run.config.train)
 
 
 def alike(one: Any, other: Any) -> bool:

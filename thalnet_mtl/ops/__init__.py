@@ -23,6 +23,10 @@ LEVELS: dict[str, ModuleType] = {
     "reference": reference,
 }
 
+# Only where it is asked for: on an H100, in tf32, nets of 50,000 parameters learned more slowly by
+# it than by the others, though its gradients agree (benchmarks/quality); not understood yet.
+ASKED = ("triton",)
+
 
 def explain(cells: Sequence[Cell], like: Tensor) -> dict[str, str | None]:
     """By level, why it cannot run these modules, or None if it can; the fastest comes first.
@@ -41,7 +45,8 @@ def chosen(level: str, cells: Sequence[Cell], like: Tensor) -> str:
     if level not in ("auto", *LEVELS):
         raise unknown("level of ops", level, ["auto", *LEVELS])
     if level == "auto":
-        return next(name for name in LEVELS if not _why_not(name, cells, like))
+        free = (name for name in LEVELS if name not in ASKED)
+        return next(name for name in free if not _why_not(name, cells, like))
     why = _why_not(level, cells, like)
     if why:
         able = [name for name, no in explain(cells, like).items() if no is None]
