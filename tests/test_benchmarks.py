@@ -61,6 +61,9 @@ def test_alike_nets_are_told_from_others_by_hand():
     assert connectivity.similarity(one, other) < 0.9
     louder = {r: {s: 7 * x for s, x in row.items()} for r, row in one.items()}
     assert connectivity.similarity(one, louder) == pytest.approx(1)
+    even = {r: dict.fromkeys(one, 0.3) for r in one}
+    assert connectivity.shares(even) == pytest.approx(np.ones((4, 4)))
+    assert connectivity.shares(one)[0] == pytest.approx(np.array([1, 2, 2, 1]) / 2.5**0.5)
     # Two pairs of equal nets: 1 within, x across; half of all ways to pair them do as well.
     alike = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     assert connectivity.within(alike, [[0, 1], [2, 3]]) == 1

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from benchmarks.shared import strengths
 from thalnet_mtl import config as configs
 from thalnet_mtl.prepare import make_network, make_tasks
+from thalnet_mtl.statistics import bootstrap_interval, sign_flip_test
 from thalnet_mtl.thalnet import ThalNet
 
 Strengths = Mapping[str, Mapping[str, float]]
@@ -82,6 +83,35 @@ def initial(config: str, seed: int) -> dict[str, dict[str, float]]:
     assert isinstance(body, ThalNet)
     slots = {name: slot.stop - slot.start for name, slot in body.slots.items()}
     return strengths(body.reading_weights(), slots)
+
+
+def shares(net: Strengths) -> Float[np.ndarray, "reader source"]:
+    """Strengths as parts of what a reader would give to all sources alike: 1 is an equal one."""
+    of = np.array([[net[reader][source] for source in net] for reader in net])
+    return of / np.sqrt((of**2).mean(1, keepdims=True))
+
+
+def paths(nets: Mapping[str, Sequence[Strengths]]) -> str:
+    """Who reads whom, the way past the sides, and the way back from the end, in Markdown."""
+    lines = []
+    for task, of in nets.items():
+        names, all_ = [*of[0]], np.array([shares(net) for net in of])
+        first, last = names.index("input"), names.index("output")
+        lines += [f"| {task}: reader | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1)]
+        for k, name in enumerate(names):
+            lines.append(f"| {name} | {' | '.join(f'{x:.2f}' for x in all_[:, k].mean(0))} |")
+        ways = {
+            "skip, output reads input": all_[:, last, first],
+            "feedback, the others read output": np.delete(all_, last, 1)[:, :, last].mean(1),
+        }
+        for way, values in ways.items():
+            low, high = bootstrap_interval([*values])
+            p = sign_flip_test([*(values - 1)])
+            lines.append(
+                f"| {way} | {values.mean():.2f} [{low:.2f}, {high:.2f}] | p = {p:.4f} | | |"
+            )
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def compare(nets: Mapping[str, Sequence[Strengths]]) -> str:

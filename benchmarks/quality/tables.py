@@ -6,7 +6,7 @@ from math import log
 from statistics import mean
 from typing import Any
 
-from benchmarks.quality.connectivity import compare
+from benchmarks.quality.connectivity import compare, paths
 from benchmarks.quality.plans import (
     BODIES,
     DESIGNS,
@@ -276,8 +276,9 @@ def connectivity() -> str:
     if not all(trained.values()):
         return "Not measured yet."
     nets = {title: trained[task] for task, title in TASKS.items()}
+    wired = paths(nets)
     nets |= {f"{title}, untrained": started[task] for task, title in TASKS.items()}
-    return compare(nets)
+    return f"{compare(nets)}\n\n{wired}"
 
 
 def opening() -> str:
