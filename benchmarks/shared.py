@@ -6,15 +6,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from thalnet_mtl.statistics import bootstrap_interval
+
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
 Record = dict[str, Any]
+BySeed = dict[int, Record]
 
 
 def train_all(jobs: Mapping[str, Sequence[str]], runs: Path, results: Path, count: int) -> None:
@@ -99,6 +103,29 @@ def strengths(matrices: Mapping[str, Tensor], slots: Mapping[str, int]) -> dict[
 def load_records(folder: Path) -> dict[str, Record]:
     """All records of a folder by the name of their run."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def by_seed(folder: Path) -> dict[str, BySeed]:
+    """Records of ``NAME-seedN`` by name, then by seed."""
+    found: dict[str, BySeed] = {}
+    for name, record in load_records(folder).items():
+        start, dash, seed = name.rpartition("-seed")
+        if dash:
+            found.setdefault(start, {})[int(seed)] = record
+    return found
+
+
+def as_named(folder: Path) -> Path:
+    """A folder of the benchmarks as a command would name it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and 95 % bootstrap interval; of equal values, the one."""
+    if len(set(values)) < 2:
+        return f"{values[0]:,.{digits}f}" if values else "–"
+    low, high = bootstrap_interval([float(value) for value in values])
+    return f"{mean(values):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def curves(path: Path) -> dict[str, dict[str, list[float]]]:

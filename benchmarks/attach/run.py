@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.shared import Record, train_all, with_table
-from thalnet_mtl.statistics import bootstrap_interval, sign_flip_test, verdict
+from benchmarks.shared import Record, as_named, spread, train_all, with_table
+from thalnet_mtl.statistics import sign_flip_test, verdict
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
@@ -36,11 +36,6 @@ def orders() -> list[tuple[str, ...]]:
     return [TASKS[k:] + TASKS[:k] for k in range(len(TASKS))]
 
 
-def here() -> Path:
-    """This folder, as a command would name it."""
-    return HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
-
-
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """All commands by the name of their run."""
     found = {}
@@ -50,10 +45,16 @@ def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
             for arm in ARMS:
                 names = ["recipe", f"{'drawn' if arm == 'untrained' else 'first'}_{first}"]
                 names += ["cut"] * (arm == "cut")
-                files = [f"{here()}/{name}.yaml" for name in names]
+                files = [f"{as_named(HERE)}/{name}.yaml" for name in names]
                 found[f"{arm}_{first}-seed{seed}"] = [*files, *last]
         for task in TASKS:
-            alone = [f"{here()}/recipe.yaml", "--task.name", task, "--train.steps", str(STEPS)]
+            alone = [
+                f"{as_named(HERE)}/recipe.yaml",
+                "--task.name",
+                task,
+                "--train.steps",
+                str(STEPS),
+            ]
             found[f"single_{task}-seed{seed}"] = [*alone, "--growth.when", "never", *last]
     return found
 
@@ -94,14 +95,6 @@ def seeds_of(arm: str) -> Iterator[tuple[int, Scores, Scores]]:
         yield seed, steps, parts
 
 
-def shown(values: Sequence[float | int], digits: int = 0) -> str:
-    """Mean and 95 % bootstrap interval."""
-    if len(values) < 2:
-        return f"{mean(values):.{digits}f}" if values else "–"
-    low, high = bootstrap_interval([float(value) for value in values])
-    return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def table() -> str:
     """All in Markdown: steps by arm and pair of tasks, then arms against each other."""
     found = {arm: {seed: rest for seed, *rest in seeds_of(arm)} for arm in ARMS}
@@ -114,12 +107,12 @@ def table() -> str:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for pair in pairs:
         cells = [" → ".join(pair)]
-        cells += [shown([found[arm][seed][0][pair] for seed in seeds]) for arm in ARMS]
-        cells += [shown([100 * found[arm][seed][1][pair] for seed in seeds], 1) for arm in ARMS]
+        cells += [spread([found[arm][seed][0][pair] for seed in seeds], 0) for arm in ARMS]
+        cells += [spread([100 * found[arm][seed][1][pair] for seed in seeds], 1) for arm in ARMS]
         lines.append(f"| {' | '.join(cells)} |")
     means = {arm: [mean(found[arm][seed][0].values()) for seed in seeds] for arm in ARMS}
     parts = {arm: [100 * mean(found[arm][seed][1].values()) for seed in seeds] for arm in ARMS}
-    cells = [shown(means[arm]) for arm in ARMS] + [shown(parts[arm], 1) for arm in ARMS]
+    cells = [spread(means[arm], 0) for arm in ARMS] + [spread(parts[arm], 1) for arm in ARMS]
     lines.append(f"| **mean of all** | {' | '.join(cells)} |")
     differences = {
         arm: [a - b for a, b in zip(means["trained"], means[arm], strict=True)]
@@ -132,10 +125,9 @@ def table() -> str:
         comparisons=1,
     )
     lines += ["", f"| trained against | steps, {len(seeds)} seeds | verdict |", "|---|---|---|"]
-    lines.append(
-        f"| {ARMS['untrained']} | {shown(differences['untrained'])} | {said.word}: {said.line} |"
-    )
-    lines.append(f"| {ARMS['cut']} | {shown(differences['cut'])} | not tested |")
+    cells = {arm: spread(values, 0) for arm, values in differences.items()}
+    lines.append(f"| {ARMS['untrained']} | {cells['untrained']} | {said.word}: {said.line} |")
+    lines.append(f"| {ARMS['cut']} | {cells['cut']} | not tested |")
     return "\n".join(lines)
 
 

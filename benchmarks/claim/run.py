@@ -8,7 +8,6 @@ table of the README is made from those files alone (``--seeds`` without a number
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -16,7 +15,7 @@ from statistics import mean, stdev
 
 from scipy.stats import t as student
 
-from benchmarks.shared import Record, train_all, with_table
+from benchmarks.shared import BySeed, Record, as_named, by_seed, train_all, with_table
 from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
 
 HERE = Path(__file__).parent
@@ -28,7 +27,6 @@ TASKS = {
 }
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 JOINT = {"thalnet": ("joint/three_tasks", 34), "gru": ("joint/three_tasks_gru", 65)}
-BySeed = dict[int, Record]
 
 # The budget of a network for one task: a third of what the joint one has, or all of it.
 SINGLES = {"third": 50_000, "whole": 147_000}
@@ -39,7 +37,7 @@ def jobs(
 ) -> dict[str, list[str]]:
     """All commands by the name of their run, with ``more`` flags."""
     found = {}
-    here = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
+    here = as_named(HERE)
     for seed in seeds:
         last = ["--train.seed", str(seed), *more]
         for body, (config, features) in JOINT.items():
@@ -54,15 +52,6 @@ def jobs(
                         *(f"{here}/recipe.yaml", f"{here}/{body}.yaml", "--task.name", task),
                         *("--model.budget", budget, *last),
                     ]
-    return found
-
-
-def records() -> dict[str, BySeed]:
-    """All records by the name of their run without its seed, then by seed."""
-    found: dict[str, BySeed] = {}
-    for path in sorted((HERE / "results").glob("*.json")):
-        name, _, seed = path.stem.rpartition("-seed")
-        found.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
     return found
 
 
@@ -102,7 +91,7 @@ def interval(values: Sequence[float]) -> str:
 
 def table() -> str:
     """All results in Markdown: test scores, and below them what joint training gained."""
-    found = records()
+    found = by_seed(HERE / "results")
     head = ["network", "trained on", "parameters", "seeds", *TASKS.values()]
     scores = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     short = [title.partition(",")[0] for title in TASKS.values()]

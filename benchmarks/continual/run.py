@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, Knobs, Method, chosen
 from benchmarks.continual.tables import report
-from benchmarks.shared import train_all, with_table
+from benchmarks.shared import as_named, train_all, with_table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -25,15 +25,12 @@ BESIDES = ("gru", "gru_replay", "frozen_backbone")  # come last: the table stand
 FIRST = 100  # the seed of the first permutation
 
 
-def here() -> Path:
-    """This folder, as a command would name it."""
-    return HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
-
-
 def command(method: Method, seed: int, knobs: Knobs, *files: str) -> list[str]:
     """Of ``thalnet train``."""
     flags = {"train.seed": str(seed)} | method.flags | knobs
-    named = [f"{here()}/{name}.yaml" for name in ("recipe", *files, f"methods/{method.body}")]
+    named = [
+        f"{as_named(HERE)}/{name}.yaml" for name in ("recipe", *files, f"methods/{method.body}")
+    ]
     return [*named, *(part for key, value in flags.items() for part in (f"--{key}", value))]
 
 

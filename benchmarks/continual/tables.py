@@ -1,15 +1,14 @@
 """The table of the README, from ``results/`` alone."""
 
-import json
 from collections.abc import Iterable, Mapping
 from statistics import mean
 
 from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, chosen
-from benchmarks.shared import Record
+from benchmarks.shared import BySeed, Record, by_seed, spread
 from thalnet_mtl.continual_metrics import AccuracyMatrix, intransigence, transfer
 from thalnet_mtl.learning_curves import minimum_accuracy, steps_to_reach
 from thalnet_mtl.metrics import ACCURACY, Metric, delta_m, relative_gain, skill
-from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
 STEPS = 300  # of a task, which one that never reaches its mark counts as
 BESIDE = "naive"  # what every other method is compared with
@@ -21,16 +20,6 @@ MEASURES = {
     "backward_transfer": "BWT",
     "forward_transfer": "FWT",
 }
-BySeed = dict[int, Record]
-
-
-def records() -> dict[str, BySeed]:
-    """All records of runs by the name of their method, then by seed."""
-    found: dict[str, BySeed] = {}
-    for path in sorted(RESULTS.glob("*-seed*.json")):
-        name, _, seed = path.stem.rpartition("-seed")
-        found.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
-    return found
 
 
 def done(runs: BySeed) -> BySeed:
@@ -87,10 +76,7 @@ def number(values: Iterable[float | None], digits: int = 0) -> str:
     there = [value for value in values if value is not None]
     if not there:
         return "–"
-    if len(set(there)) < 2:
-        return f"{there[0]:,.{digits}f}" if there[0] else "0.0"
-    low, high = bootstrap_interval(there)
-    return f"{mean(there):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    return spread(there, digits) if any(there) else "0.0"
 
 
 def row(name: str, found: Mapping[str, BySeed]) -> list[str]:
@@ -216,7 +202,7 @@ def knobs(found: Mapping[str, BySeed]) -> list[str]:
 
 def report() -> str:
     """All in Markdown."""
-    found = records()
+    found = by_seed(RESULTS)
     head = ["method", "parameters at the end", "seeds", *(f"{m}, %" for m in MEASURES.values()),
             "transfer, %", "intransigence, %"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
-from benchmarks.shared import Record, load_records
+from benchmarks.shared import Record, as_named, load_records
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -97,8 +97,7 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
         "train.seed": seed,
     }
     words = [word for key, value in (own | flags).items() for word in (f"--{key}", str(value))]
-    recipe = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
-    return [f"{recipe}/recipe.yaml", *words, *more]
+    return [f"{as_named(HERE)}/recipe.yaml", *words, *more]
 
 
 def best(seeds: Sequence[int]) -> Jobs:

@@ -17,10 +17,9 @@ from benchmarks.quality.plans import (
     scored,
     winners,
 )
-from benchmarks.shared import Record, load_records
-from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+from benchmarks.shared import BySeed, Record, by_seed, load_records, spread
+from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
-BySeed = dict[int, Record]
 Pair = tuple[BySeed, BySeed]  # of ThalNet and of the GRU
 
 POSTER = {  # what the authors report, test %
@@ -31,26 +30,9 @@ TEXT_SIZE, GRU_SIZE = "11,897,540", "14,060,256"  # of text8.yaml and paper/text
 PASS = (2_800, 3_300)  # steps of the first pass over the text, on bytes not seen before
 
 
-def by_seed(folder: str) -> dict[str, BySeed]:
-    """Records of a part by the name of the run without its seed, then by seed."""
-    found: dict[str, BySeed] = {}
-    for name, record in load_records(RESULTS / folder).items():
-        start, _, seed = name.rpartition("-seed")
-        found.setdefault(start, {})[int(seed)] = record
-    return found
-
-
 def percents(runs: BySeed, split: str) -> dict[int, float]:
     """Accuracy in percent by seed, of the runs that succeeded."""
     return {seed: 100 * scored(r, split) for seed, r in runs.items() if "result" in r}
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and 95 % bootstrap interval."""
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}" if values else "–"
-    low, high = bootstrap_interval(values)
-    return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def differences(pair: Pair, measure: str = "test") -> list[float]:
@@ -81,7 +63,7 @@ def word_of(differences: Sequence[float], p: float, comparisons: int, measure: s
 
 def pairs(folder: str) -> dict[str, Pair]:
     """By task and what else the name says, the runs of both bodies."""
-    found = by_seed(folder)
+    found = by_seed(RESULTS / folder)
     names = sorted({name.replace("_gru", "").replace("_thalnet", "") for name in found})
 
     def runs(name: str, body: str) -> BySeed:
@@ -138,7 +120,7 @@ def comparison(found: Mapping[str, Pair]) -> list[str]:
 
 def mechanisms() -> str:
     """Mean test accuracy of readings by designs."""
-    found = by_seed("mechanisms")
+    found = by_seed(RESULTS / "mechanisms")
     head = [f"`{design}`" for design in DESIGNS]
     lines = [f"| reading | {' | '.join(head)} | mean |", "|" + "---|" * (len(DESIGNS) + 2)]
     for reading in READINGS:
@@ -267,7 +249,9 @@ def connectivity() -> str:
     trained = {
         task: [
             record["readings"]
-            for record in by_seed("poster").get(f"{task}_thalnet-{EPOCHS}epochs", {}).values()
+            for record in by_seed(RESULTS / "poster")
+            .get(f"{task}_thalnet-{EPOCHS}epochs", {})
+            .values()
             if "readings" in record
         ]
         for task in TASKS

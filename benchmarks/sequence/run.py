@@ -13,9 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.shared import Record, load_records, train_all, with_table
+from benchmarks.shared import (
+    BySeed,
+    Record,
+    as_named,
+    by_seed,
+    load_records,
+    spread,
+    train_all,
+    with_table,
+)
 from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
-from thalnet_mtl.statistics import bootstrap_interval, holm, sign_flip_test, verdict
+from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
@@ -46,14 +55,12 @@ METHODS = {  # title, files, and as many trials for each
 }
 
 Flags = Mapping[str, str]
-BySeed = dict[int, Record]
 
 
 def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
     """Of ``thalnet train``."""
-    here = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
     own = {"train.seed": str(seed)} | dict(flags)
-    named = [f"{here}/{name}.yaml" for name in files]
+    named = [f"{as_named(HERE)}/{name}.yaml" for name in files]
     return [*named, *(word for key, value in own.items() for word in (f"--{key}", value))]
 
 
@@ -101,16 +108,6 @@ def levels(record: Record) -> list[float]:
     ]
 
 
-def records() -> dict[str, BySeed]:
-    """Those of seeds, by the name of the method."""
-    found: dict[str, BySeed] = {}
-    for name, record in load_records(RESULTS).items():
-        start, dash, seed = name.rpartition("-seed")
-        if dash:
-            found.setdefault(start, {})[int(seed)] = record
-    return found
-
-
 def metric_of(task: str) -> Metric:
     return METRICS["bits_per_character" if task == "text8" else "accuracy"]
 
@@ -156,17 +153,9 @@ def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and 95 % bootstrap interval."""
-    if len(set(values)) < 2:
-        return f"{values[0]:.{digits}f}" if values else "–"
-    low, high = bootstrap_interval(values)
-    return f"{mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def table() -> str:
     """Everything in Markdown: what each method came to, and what that says of it."""
-    found = records()
+    found = by_seed(RESULTS)
     kinds = ("image forgetting", "text forgetting", "image transfer", "text transfer")
     head = ["ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %"]
     head += ["forgetting, images, points", "text, bits", "transfer, images, points", "text, bits"]
