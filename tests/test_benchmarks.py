@@ -1,5 +1,6 @@
 """Published tables are what their raw results say."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import beside, shared
 from benchmarks.attach import run as attach
 from benchmarks.claim import run as claim
 from benchmarks.continual import run as continual
@@ -19,6 +21,7 @@ from benchmarks.speed import run as speed
 from benchmarks.speed.tables import measurements, pick, tables
 from thalnet_mtl import config as configs
 from thalnet_mtl.build import parameters
+from thalnet_mtl.config import RunError
 from thalnet_mtl.prepare import make_network, make_tasks
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -231,3 +234,31 @@ def test_a_speed_measurement_says_what_was_measured(tmp_path, monkeypatch, capsy
         assert m["ratio_to_gru"] == pytest.approx(m["seconds"] / m["baseline_seconds"])
         assert abs(m["parameters"] / 46_852 - 1) < 0.03
     assert len(capsys.readouterr().out.splitlines()) == len(found)
+
+
+def test_runs_side_by_side_are_recorded_whether_they_succeed_or_not(tmp_path, monkeypatch, capsys):
+    def together(found, screen):
+        """The first of a group fails."""
+        for number, (folder, config) in enumerate(found.items()):
+            assert config.train.seed == int(folder.name[-1])
+            folder.mkdir(parents=True)
+            if number:
+                (folder / "result.json").write_text(json.dumps({"seed": config.train.seed}))
+                (folder / "environment.json").write_text("{}")
+                (folder / "metrics.jsonl").write_text("")
+        raise RunError("1 of them failed.")
+
+    jobs = {f"run{k}": ["digits", "--train.seed", str(k)] for k in range(3)}
+    monkeypatch.setattr(beside, "WIDTH", 2)
+    monkeypatch.setattr(beside, "train_stacked", together)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(jobs)))
+    monkeypatch.setattr("sys.argv", ["beside", str(tmp_path / "runs"), str(tmp_path / "results")])
+    beside.main()
+    kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert {name: "failed" in record for name, record in kept.items()} == {
+        "run0": True, "run1": False, "run2": True,
+    }  # fmt: skip
+    assert kept["run1"]["result"] == {"seed": 1}
+    assert kept["run1"]["command"] == "thalnet train digits --train.seed 1"
+    assert not shared.done(tmp_path / "results" / "run0.json")
+    assert shared.done(tmp_path / "results" / "run1.json")
