@@ -133,8 +133,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=list(SINGLES), choices=list(SINGLES))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/claim"))
-    options = parser.parse_args()
-    work = jobs(options.seeds, options.sizes)
+    options, more = parser.parse_known_args()  # flags of ``thalnet train``, of a GPU say
+    work = jobs(options.seeds, options.sizes, more)
     train_all(work, options.runs, HERE / "results", options.jobs)
     README.write_text(with_table(README.read_text(), table()))
 

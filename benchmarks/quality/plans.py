@@ -22,7 +22,7 @@ TRIALS = 16  # for each body on each task
 TRIAL_SEED = 100  # in no table
 
 
-def poster(seeds: Sequence[int], epochs: int = EPOCHS, more: Sequence[str] = ()) -> Jobs:
+def poster(seeds: Sequence[int], more: Sequence[str] = (), epochs: int = EPOCHS) -> Jobs:
     """As we recall the paper: both bodies on both image tasks."""
     return {
         f"{task}_{body}-{epochs}epochs-seed{seed}": [
@@ -33,19 +33,19 @@ def poster(seeds: Sequence[int], epochs: int = EPOCHS, more: Sequence[str] = ())
     }
 
 
-def mechanisms(seeds: Sequence[int], epochs: int = 4, more: Sequence[str] = ()) -> Jobs:
+def mechanisms(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
     """Every reading with every design of modules, on permuted MNIST."""
     return {
         f"{reading}-{design}-seed{seed}": [
             *("paper/permuted_mnist_thalnet", "--model.reading", reading, "--model.module", design),
-            *("--train.epochs", str(epochs), "--train.seed", str(seed)),
+            *("--train.epochs", "4", "--train.seed", str(seed)),
             *("--evaluate.log_every", "550", *more),
         ]
         for seed, reading, design in product(seeds, READINGS, DESIGNS)
     }
 
 
-def search(more: Sequence[str] = ()) -> Jobs:
+def search(seeds: Sequence[int] = (), more: Sequence[str] = ()) -> Jobs:
     """As many trials for each body on each task, from what the published model leaves open."""
     found = {}
     for task, body in product(TASKS, BODIES):
@@ -100,14 +100,14 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
     return [f"{as_named(HERE)}/recipe.yaml", *words, *more]
 
 
-def best(seeds: Sequence[int]) -> Jobs:
+def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
     """The trial that validated best, of each body on each task, with other seeds."""
     found = {}
     for (task, body), name in winners().items():
         words = load_records(RESULTS / "search")[name]["command"].split()[2:]
         at = words.index("--train.seed") + 1
         for seed in seeds:
-            found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :]]
+            found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :], *more]
     return found
 
 
@@ -127,9 +127,9 @@ def scored(record: Record, split: str) -> float:
     return task[split]["accuracy"]
 
 
-PARTS: dict[str, Callable[[Sequence[int]], Jobs]] = {
+PARTS: dict[str, Callable[[Sequence[int], Sequence[str]], Jobs]] = {
     "poster": poster,
     "mechanisms": mechanisms,
-    "search": lambda seeds: search(),
+    "search": search,
     "best": best,
 }

@@ -26,11 +26,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()  # flags of ``thalnet train``, of a GPU say
     for part in options.parts:
         if part not in plans.PARTS:
             parser.error(f"unknown part '{part}'. Allowed: {', '.join(plans.PARTS)}.")
-        jobs = plans.PARTS[part](options.seeds)
+        jobs = plans.PARTS[part](options.seeds, more)
         train_all(jobs, options.runs / part, plans.RESULTS / part, options.jobs)
     begun = {
         task: [initial(f"paper/{task}_thalnet", seed) for seed in range(10)] for task in plans.TASKS
