@@ -16,6 +16,7 @@ from benchmarks.continual import tables as continual_tables
 from benchmarks.quality import connectivity
 from benchmarks.quality import run as quality
 from benchmarks.quality import tables as quality_tables
+from benchmarks.sequence import run as sequence
 from benchmarks.shared import with_table
 from benchmarks.speed import run as speed
 from benchmarks.speed.tables import measurements, pick, tables
@@ -141,6 +142,41 @@ def test_the_table_of_attaching_is_made_from_the_raw_results():
     assert with_table(attach.README.read_text(), table) == attach.README.read_text()
 
 
+def test_the_tables_of_the_sequence_are_made_from_the_raw_results():
+    table = sequence.table()
+    assert with_table(sequence.README.read_text(), table) == sequence.README.read_text()
+
+
+def test_what_a_sequence_forgets_and_gains_is_worked_by_hand():
+    names = [*sequence.TASKS]
+    scores = [[0.1, 0.1, 8.0], [0.9, 0.1, 8.0], [0.7, 0.5, 8.0], [0.6, 0.4, 3.0]]
+    forgot = {"permuted_mnist": 0.3, "cifar10_rows": 0.1}
+    ends = zip(names, scores[-1], strict=True)
+    record = {
+        "result": {
+            "tasks": {
+                name: {"test": {sequence.metric_of(name).name: score}} for name, score in ends
+            },
+            "continual": {
+                "trained": [[name] for name in names],
+                "scores": scores,
+                "measures": {"forgetting": {"values": forgot}},
+            },
+        }
+    }
+    alone = {"permuted_mnist": 0.8, "cifar10_rows": 0.5, "text8": 4.0}
+    assert sequence.on_the_way(record, alone) == pytest.approx(
+        {"image forgetting": 20, "image transfer": 5, "text transfer": 1.0}
+    )
+    found = {"never": {3: record}} | {
+        f"single_{name}": {3: {"result": {"tasks": {
+            name: {"test": {sequence.metric_of(name).name: score}}}}}}
+        for name, score in alone.items()
+    }  # fmt: skip
+    # −25 %, −20 %, and a quarter fewer bits.
+    assert sequence.gained(found, "never") == pytest.approx({3: -20 / 3})
+
+
 def test_what_a_method_does_on_the_way_is_worked_by_hand():
     def task(test, untrained):
         return {"test": {"accuracy": test}, "untrained": {"accuracy": untrained}}
@@ -181,7 +217,13 @@ def test_what_a_method_does_on_the_way_is_worked_by_hand():
 
 @pytest.mark.parametrize(
     ("benchmark", "budget"),
-    [("quality", 50_000), ("claim", 150_000), ("continual", 50_000), ("attach", 50_000)],
+    [
+        ("quality", 50_000),
+        ("claim", 150_000),
+        ("continual", 50_000),
+        ("attach", 50_000),
+        ("sequence", 150_000),
+    ],
 )
 def test_every_published_run_says_where_it_comes_from(benchmark, budget):
     results = BENCHMARKS / benchmark / "results"
