@@ -100,13 +100,15 @@ def sweep(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
-    from thalnet_mtl.prepare import choose_device
+    from thalnet_mtl.prepare import choose_device, choose_products
     from thalnet_mtl.tracking import Screen
     from thalnet_mtl.trained import load_run
 
     run = load_run(options.folder)
     screen, device = Screen(), choose_device(run.config.train.device)
     run.network.to(device)
+    if device.type == "cuda":
+        choose_products(run.config.train.precision, device)
     look, chunk = run.config.evaluate, run.config.train.chunk
     if (options.batches or 0) < 0:
         raise UserError(f"--batches must be at least 0, got {options.batches}.")
