@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kill_and_resume import timeless
 from rich.console import Console
@@ -119,6 +119,7 @@ def test_every_run_has_its_values_and_its_seed():
                and one.seed == one.config.train.seed for one in plan)  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     rates=st.lists(st.floats(0, 1e6), min_size=1, max_size=3),
     modules=st.lists(st.integers(1, 50), min_size=1, max_size=3),

@@ -41,7 +41,8 @@ void tile(Left<T> a, Right<T> b, int K, T* c, long ldc, int n, Begin begin, cons
             for (int j = 0; j < V; j++)
                 x[j] = TAIL && j == V - 1 ? load(pb + j * w, tail) : load(pb + j * w);
             for (int i = 0; i < M; i++)
-                for (int j = 0; j < V; j++) sum[i][j] += pa[i * a.row] * x[j];
+                for (int j = 0; j < V; j++)
+                    sum[i][j] = fused(splat(pa[i * a.row]), x[j], sum[i][j]);
         }
     }
     for (int i = 0; i < M; i++)

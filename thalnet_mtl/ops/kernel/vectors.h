@@ -62,6 +62,25 @@ inline Vec<T> splat(T x) {
     return x - Vec<T>{};
 }
 
+// a b + c, rounded once where the processor can: left to itself a compiler does it here and there.
+template <class V>
+inline V fused(V a, V b, V c) { return a * b + c; }
+#ifdef __AVX512F__
+inline Vec<float> fused(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+inline Vec<float> fused(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#endif
+
 // The first n < width numbers, the others zero, and back.
 template <class T>
 inline Vec<T> load(const T* p, int n) {
