@@ -23,8 +23,8 @@ LEVELS: dict[str, ModuleType] = {
     "reference": reference,
 }
 
-# Only where it is asked for: on an H100, in tf32 and captured, nets of 50,000 parameters learned more
-# slowly by it than in fp32 on a processor, though its first gradients agree (benchmarks/quality).
+# Only where it is asked for: on an H100, in tf32 and captured, nets of 50,000 parameters learned by
+# it more slowly than in fp32 on a processor, though first gradients agree (benchmarks/quality).
 ASKED = ("triton",)
 
 
