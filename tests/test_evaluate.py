@@ -5,8 +5,12 @@ import torch
 from toys import toy, toy_rows, toy_text
 
 from thalnet_mtl.build import build
-from thalnet_mtl.config import TaskConfig
-from thalnet_mtl.evaluate import evaluate
+from thalnet_mtl.config import TaskConfig, UserError
+from thalnet_mtl.evaluate import evaluate, lesions
+from thalnet_mtl.network import Network
+from thalnet_mtl.registry import entries
+from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.topology import Interface, Module
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
@@ -43,3 +47,49 @@ def test_at_most_so_many_batches_are_read_and_the_mode_is_given_back():
     evaluate(network.eval(), task, "test")
     assert not network.training
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("design", [name for name in entries("module") if "_" in name])
+def test_a_silent_module_is_one_that_does_not_run(design):
+    torch.manual_seed(0)
+    made = {"context": 4, "module": design}
+    modules = [
+        Module("eye", features=5, inputs=3, **made),
+        Module("side", features=4, **made),
+        Module("mouth", features=6, output=True, **made),
+    ]
+    net, xs = ThalNet(modules=modules), torch.rand(2, 7, 3)
+    before = net(xs)[0]
+    with net.silenced("side"):
+        ys, state = net(xs)
+    expected, alone = net(xs, active=("eye", "mouth"))
+    assert torch.allclose(ys, expected, atol=1e-6) and not torch.equal(ys, before)
+    assert not state.center[:, net.slots["side"]].any()
+    assert torch.allclose(state.center[:, net.slots["mouth"]], alone.center[:, 5:], atol=1e-6)
+    with net.silenced("mouth"):
+        assert not net(xs)[0].any()
+    assert torch.equal(net(xs)[0], before)
+
+
+def test_lesions_score_a_task_without_each_module_that_it_runs():
+    task = toy_rows(TaskConfig()).to("cpu")
+    modules = [
+        Module("eye", features=5, context=4, inputs=3),
+        Module("idle", features=4, context=4, reads=("eye",)),
+        Module("mouth", features=6, context=4, output=True, reads=("eye", "mouth")),
+    ]
+    network = Network(ThalNet(modules=modules))
+    network.add_task(task.name, Interface(3, 3))
+    whole, found = evaluate(network, task, "test"), lesions(network, task, "test")
+    assert [*found] == ["eye", "mouth"]
+    bias = network.port(task.name).head.bias
+    mute = torch.nn.functional.cross_entropy(bias.expand(100, -1), task.split("test").ys.long())
+    assert found["mouth"]["loss"] == pytest.approx(mute.item(), rel=1e-5)
+    assert found["eye"]["loss"] != whole["loss"] == evaluate(network, task, "test")["loss"]
+
+
+def test_a_baseline_has_no_modules_to_silence():
+    task = toy_rows(TaskConfig()).to("cpu")
+    network = build(toy(model={"body": "gru"}).model, {task.name: task.interface})
+    with pytest.raises(UserError, match="only a ThalNet has modules, not"):
+        lesions(network, task, "test")

@@ -100,6 +100,7 @@ def sweep(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
     from thalnet_mtl.evaluate import evaluate as score
+    from thalnet_mtl.evaluate import lesions
     from thalnet_mtl.prepare import choose_device, choose_products
     from thalnet_mtl.tracking import Screen
     from thalnet_mtl.trained import load_run
@@ -118,13 +119,16 @@ def evaluate(options: argparse.Namespace) -> int:
         task = run.task(name)
         if task.source:
             screen.fetch(task.source)
-        values = score(run.network, task.to(device), options.split, look.batch, chunk, batches)
+        data = task.to(device), options.split, look.batch, chunk, batches
+        values = score(run.network, *data)
         metric, which = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
         screen.line(
             f"{which}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
             f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
             f"weights of step {run.step:,}"
         )
+        for module, found in (lesions(run.network, *data) if options.lesions else {}).items():
+            screen.line(f"  without {module}: {metric.format(found[metric.name])}")
     return 0
 
 
@@ -250,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", metavar="NAME", help="one of the run's tasks; else all")
     made.add_argument("--split", default="test", choices=("train", "validation", "test"))
     made.add_argument("--batches", type=int, metavar="N", help="at most so many; 0: all")
+    made.add_argument("--lesions", action="store_true", help="and with each module silent")
     for made in (verb(compare), verb(report)):
         made.add_argument("runs", type=Path, nargs="+", metavar="RUN")
         made.add_argument("--baseline", type=Path, nargs="+", action="extend", default=[],

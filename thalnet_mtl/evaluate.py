@@ -5,8 +5,10 @@ from itertools import islice
 import torch
 from torch.nn import functional as F
 
+from thalnet_mtl.config import UserError
 from thalnet_mtl.network import Network
 from thalnet_mtl.tasks import Task
+from thalnet_mtl.thalnet import ThalNet
 
 
 @torch.no_grad()
@@ -38,3 +40,23 @@ def evaluate(
     network.train(training)
     value = task.metric.value(nats.item(), int(correct), count)
     return {"loss": nats.item() / count, task.metric.name: value, "count": count}
+
+
+def lesions(
+    network: Network, task: Task, split: str, batch: int = 500, chunk: int = 200, batches: int = 0
+) -> dict[str, dict[str, float]]:
+    """As ``evaluate``, with one module after another silent: what is lost is what it did.
+
+    By module, of those that run for the task. A silent module writes zeros to the center.
+
+    Raises:
+        UserError: the body has no modules.
+    """
+    net = network.body
+    if not isinstance(net, ThalNet):
+        raise UserError(f"lesions: only a ThalNet has modules, not {type(net).__name__}.")
+    found = {}
+    for name in network.active(task.port):
+        with net.silenced(name):
+            found[name] = evaluate(network, task, split, batch, chunk, batches)
+    return found

@@ -82,3 +82,18 @@ class FFGRUFF(Design):
     """A GRU between two dense layers."""
 
     layers = ("ff", "gru", "ff")
+
+
+class Silent(Design):
+    """Stands in for the design of a module that is to say nothing: φ = 0 at every step."""
+
+    layers = ()
+
+    def __init__(self, design: Design, features: int):
+        nn.Module.__init__(self)
+        self.stack, self.memory, self.features = nn.ModuleList(), design.memory, features
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
+    ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
+        return x.new_zeros(len(x), self.features), memory

@@ -4,7 +4,8 @@ Hafner, Irpan, Davidson, Heess, "Learning Hierarchical Information Flow with Rec
 Modules", NIPS 2017.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from thalnet_mtl.body import Body, Inputs, check_pace, check_sequence, paced, usable
 from thalnet_mtl.cells import Cell, Seats, opened, seated
 from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.modules import Silent
 from thalnet_mtl.ops import LEVELS, chosen, explain
 from thalnet_mtl.readings import Remap
 from thalnet_mtl.registry import register
@@ -131,6 +133,18 @@ class ThalNet(Body):
         moved = [before[column] for column in columns(net[name], net)]
         self.cell(name).copy(self.cell(source), moved, opened(net[name], net))
         self._seats.clear()
+
+    @contextmanager
+    def silenced(self, name: str) -> Iterator[None]:
+        """For the while a module says nothing: its slot is zero, and it keeps what it remembers."""
+        cell, features = self.cell(name), self.modules_by_name[name].features
+        design, cell.design = cell.design, Silent(cell.design, features)
+        self._seats.clear()
+        try:
+            yield
+        finally:
+            cell.design = design
+            self._seats.clear()
 
     def cell(self, name: str) -> Cell:
         """The parameters of a module."""
