@@ -74,7 +74,7 @@ def test_a_silent_module_is_one_that_does_not_run(design):
 def test_lesions_score_a_task_without_each_module_that_it_runs():
     task = toy_rows(TaskConfig()).to("cpu")
     modules = [
-        Module("eye", features=5, context=4, inputs=3),
+        Module("eye", features=5, context=4, inputs=3, reads=("eye",)),
         Module("idle", features=4, context=4, reads=("eye",)),
         Module("mouth", features=6, context=4, output=True, reads=("eye", "mouth")),
     ]
