@@ -128,6 +128,16 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean(values):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def head(*cells: str) -> list[str]:
+    """The first lines of a table in Markdown."""
+    return [row(*cells), "|" + "---|" * len(cells)]
+
+
+def row(*cells: str) -> str:
+    """One of its lines."""
+    return f"| {' | '.join(cells)} |"
+
+
 def curves(path: Path) -> dict[str, dict[str, list[float]]]:
     """By task: validation metric and mean training loss, by step."""
     wanted = {("train", "loss"), ("validation", "accuracy"), ("validation", "bits_per_character")}

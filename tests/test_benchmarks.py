@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import beside, shared
+from benchmarks import beside, shared, trials
 from benchmarks.attach import run as attach
 from benchmarks.claim import run as claim
 from benchmarks.continual import run as continual
@@ -107,27 +107,82 @@ def test_the_texts_sizes_are_those_of_the_configs():
             assert f"{parameters(make_network(made, make_tasks(made))):,}" == told
 
 
-def test_the_claim_table_is_made_from_the_raw_results():
-    table = claim.table()
-    assert table.count("\n") > 1
+def test_the_tables_of_the_claim_are_made_from_the_raw_results():
+    table = claim.report()
+    assert table.count("\n") > 10
     assert with_table(claim.README.read_text(), table) == claim.README.read_text()
 
 
-def test_gains_are_paired_by_seed_and_point_up():
-    def record(**scores):
-        metrics = {"a": "accuracy", "b": "bits_per_character"}
-        tasks = {t: {"metric": metrics[t], "test": {metrics[t]: x}} for t, x in scores.items()}
-        return {"result": {"tasks": tasks}}
+def scored(mnist, cifar, text, **more):
+    """A record of those test scores."""
+    values = zip(claim.TASKS, (mnist, cifar, text), strict=True)
+    tasks = {t: {"test": {claim.metric_of(t).name: x}} for t, x in values}
+    return {"command": f"{mnist}", "result": {"tasks": tasks, "parameters": {"total": 10}}} | more
 
-    joint = {0: record(a=0.6, b=2.0), 1: record(a=0.5, b=3.0), 2: record(a=0.9, b=1.0)}
-    singles = {
-        "a": {0: record(a=0.5), 1: record(a=0.5), 2: {"failed": "exit status 1"}},
-        "b": {0: record(b=2.5), 1: record(b=2.0), 2: record(b=1.0)},
+
+def test_gains_are_paired_by_seed_and_point_up():
+    alone = {0: scored(0.5, 0.4, 2.0), 1: scored(0.8, 0.5, 4.0), 2: {"failed": "exit status 1"}}
+    found = {
+        f"alone_{task}_gru": {seed: record | {"command": task} for seed, record in alone.items()}
+        for task in claim.TASKS
     }
-    found = claim.gains(joint, singles)
-    assert found == [pytest.approx({"a": 0.2, "b": 0.2}), pytest.approx({"a": 0.0, "b": -0.5})]
-    # Mean -0.025, deviation 0.45 / √2; Student's t of one degree of freedom is 12.7062.
-    assert claim.interval([0.2, -0.25]) == "-2.50 [-288.39, +283.39]"
+    found["weighted_gru"] = {k: scored(0.6, 0.4, 1.5) for k in range(4)}
+    expected = {"permuted_mnist": 20, "cifar10_rows": 0, "text8": 25}
+    lower = {"permuted_mnist": -25, "cifar10_rows": -20, "text8": 62.5}
+    assert claim.gains(found, "gru", "weighted") == {
+        0: pytest.approx(expected),
+        1: pytest.approx(lower),
+    }
+    assert claim.scores(found)[2:] == [
+        "| GRU | one each, a third | 30 | 2 (3 failed) | "
+        "65.00 [50.00, 80.00] | 45.00 [40.00, 50.00] | 3.000 [2.000, 4.000] |",
+        "| GRU | jointly, fixed weights | 10 | 4 | 60.00 | 40.00 | 1.500 |",
+    ]
+    assert claim.changes(found)[2].endswith(
+        "-2.50 [-25.00, 20.00] | -10.00 [-20.00, 0.00] | 43.75 [25.00, 62.50] "
+        "| **10.42 [5.83, 15.00]** |"
+    )
+    (said,) = claim.verdicts(found)[2:]
+    assert "| GRU, jointly, fixed weights | GRU, one each, a third | 10.42" in said
+    assert "**undecided**: 2 pairs cannot go below" in said
+
+
+def test_what_a_task_loses_without_a_module_points_up():
+    without = {"trunk": dict(zip(claim.TASKS, (0.7, 0.5, 3.5), strict=True)), "eye": {"text8": 2.0}}
+    found = {"weighted_thalnet": {k: scored(0.9, 0.5, 2.5, lesions=without) for k in range(2)}}
+    assert claim.silenced(found) == [
+        "| silent module, 2 seeds | permuted MNIST loses | CIFAR-10 by rows loses | text8 loses |",
+        "|---|---|---|---|",
+        "| trunk | 20.00 | 0.00 | 1.000 |",
+        "| eye |  |  | -0.500 |",
+    ]
+
+
+def test_a_trial_is_chosen_on_validation_alone(tmp_path):
+    for number, (seen, tested) in enumerate([(0.5, 0.9), (0.7, 0.2), (0.6, 0.3)]):
+        scores = {"metric": "accuracy"} | {
+            split: {"accuracy": x} for split, x in (("validation", seen), ("test", tested))
+        }
+        record = {"result": {"tasks": {"cifar10_rows": scores}}}
+        (tmp_path / f"trial_a-{number}.json").write_text(json.dumps(record))
+    (tmp_path / "trial_a-3.json").write_text(json.dumps({"failed": "diverged"}))
+    settings = [{"x": str(k)} for k in range(4)]
+    assert trials.chosen(tmp_path, "a", settings) == {"x": "1"}
+    with pytest.raises(SystemExit, match="no trial of b has succeeded"):
+        trials.chosen(tmp_path, "b", settings)
+
+
+def test_a_trial_has_the_seed_and_the_words_of_what_is_tried():
+    made = trials.trials("a", [{"x": "1"}, {}], lambda seed, f: [f"{seed}", *trials.words(f)])
+    assert made == {"trial_a-0": ["102", "--x", "1"], "trial_a-1": ["102"]}
+
+
+def test_the_level_of_a_run_is_between_guessing_and_perfection():
+    tasks = {
+        "cifar10_rows": {"metric": "accuracy", "validation": {"accuracy": 0.55}},
+        "text8": {"metric": "bits_per_character", "validation": {"bits_per_character": 2.0}},
+    }
+    assert trials.levels({"result": {"tasks": tasks}}) == pytest.approx([0.5, 0.75])
 
 
 def test_the_continual_tables_are_made_from_the_raw_results():

@@ -1,142 +1,257 @@
 """Three tasks, each alone and all jointly, with a ThalNet and with a GRU of equal size.
 
-    python -m benchmarks.claim.run --seeds 0 1 2 --jobs 2
+    python -m benchmarks.claim.run --tune --seeds 0 1 2 3 4 5 6 7 --jobs 2
 
 Every run is one process of ``thalnet train``; a finished one is not repeated, an interrupted one
 goes on where it stopped. Results go to ``results/`` as they come, one JSON file a run, and the
-table of the README is made from those files alone (``--seeds`` without a number does only that).
+tables of the README are made from those files alone (without arguments: only that).
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
 
-from scipy.stats import t as student
-
-from benchmarks.shared import BySeed, Record, as_named, by_seed, train_all, with_table
-from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
+from benchmarks import trials
+from benchmarks.shared import (
+    BySeed,
+    Record,
+    as_named,
+    by_seed,
+    head,
+    row,
+    spread,
+    train_all,
+    with_table,
+)
+from benchmarks.trials import Flags, chosen, metric_of, score, unit
+from thalnet_mtl.evaluate import lesions
+from thalnet_mtl.metrics import delta_m, relative_gain
+from thalnet_mtl.statistics import holm, sign_flip_test, verdict
+from thalnet_mtl.trained import load_run
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+README, RESULTS = HERE / "README.md", HERE / "results"
 TASKS = {
     "permuted_mnist": "permuted MNIST, %",
     "cifar10_rows": "CIFAR-10 by rows, %",
     "text8": "text8, first 74 MB, bits",
 }
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
-JOINT = {"thalnet": ("joint/three_tasks", 34), "gru": ("joint/three_tasks_gru", 65)}
+JOINT = {"thalnet": "joint/three_tasks", "gru": "joint/three_tasks_gru"}
 
-# The budget of a network for one task: a third of what the joint one has, or all of it.
-SINGLES = {"third": 50_000, "whole": 147_000}
+# How a network is trained, and as many trials of each way.
+RATES = [{"train.learning_rate": rate} for rate in ("0.0015", "0.003", "0.006", "0.012")]
+WAYS: dict[str, tuple[str, Sequence[Flags]]] = {
+    "alone": ("one each, a third", RATES),
+    "weighted": (
+        "jointly, fixed weights",
+        [*RATES[1:3], {"tasks.cifar10_rows.weight": "3"}, {"tasks.text8.weight": "3"}],
+    ),
+    "aggregated": (
+        "jointly, an aggregator",
+        [{"train.combine": name} for name in ("upgrad", "pcgrad", "mgda", "aligned_mtl")],
+    ),
+}
+COMPARED = [  # Δm of the first less Δm of the second; of networks for one task each it is 0
+    (("thalnet", "weighted"), ("thalnet", "alone")),
+    (("gru", "weighted"), ("gru", "alone")),
+    (("thalnet", "aggregated"), ("thalnet", "weighted")),
+    (("gru", "aggregated"), ("gru", "weighted")),
+    (("thalnet", "weighted"), ("gru", "weighted")),
+]
+Way = tuple[str, str]  # of BODIES and of WAYS
 
 
-def jobs(
-    seeds: Sequence[int], sizes: Sequence[str], more: Sequence[str] = ()
-) -> dict[str, list[str]]:
-    """All commands by the name of their run, with ``more`` flags."""
+def names(body: str, way: str) -> dict[str, str]:
+    """By task, what its run is called; one run has all tasks where they are trained jointly."""
+    return {t: f"alone_{t}_{body}" if way == "alone" else f"{way}_{body}" for t in TASKS}
+
+
+def command(body: str, way: str, task: str, seed: int, flags: Flags) -> list[str]:
+    """Of ``thalnet train``; jointly the task does not matter."""
+    recipe, last = f"{as_named(HERE)}/recipe.yaml", {"train.seed": str(seed)} | dict(flags)
+    if way != "alone":
+        return [JOINT[body], recipe, *trials.words(last)]
+    own = {"task.name": task, "model.budget": "50000"}
+    return [recipe, f"{as_named(HERE)}/{body}.yaml", *trials.words(own | last)]
+
+
+def tried() -> dict[str, list[str]]:
+    """Trials of every network in every way."""
     found = {}
-    here = as_named(HERE)
-    for seed in seeds:
-        last = ["--train.seed", str(seed), *more]
-        for body, (config, features) in JOINT.items():
-            found[f"joint_{body}-seed{seed}"] = [
-                *(config, f"{here}/recipe.yaml", "--model.features", str(features), *last)
-            ]
-        for size in sizes:
-            for body in BODIES:
-                for task in TASKS:
-                    budget = str(SINGLES[size])
-                    found[f"{size}_{task}_{body}-seed{seed}"] = [
-                        *(f"{here}/recipe.yaml", f"{here}/{body}.yaml", "--task.name", task),
-                        *("--model.budget", budget, *last),
-                    ]
+    for body, (way, (_, settings)) in product(BODIES, WAYS.items()):
+        for task, name in names(body, way).items():
+            found |= trials.trials(name, settings, partial(command, body, way, task))
     return found
 
 
-def metric_of(record: Record, task: str) -> Metric:
-    """What a task of a run is judged by."""
-    return METRICS[record["result"]["tasks"][task]["metric"]]
+def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
+    """All commands by the name of their run, as its trials chose."""
+    every = [(*pair, *item) for pair in product(BODIES, WAYS) for item in names(*pair).items()]
+    best = {name: chosen(RESULTS, name, WAYS[way][1]) for _, way, _, name in every}
+    return {
+        f"{name}-seed{seed}": command(body, way, task, seed, best[name])
+        for seed in seeds
+        for body, way, task, name in every
+    }
 
 
-def score(record: Record, task: str) -> float:
-    """The test score of a task in a run."""
-    return record["result"]["tasks"][task]["test"][metric_of(record, task).name]
+def add_lesions(runs: Path) -> None:
+    """To the record of every joint ThalNet whose run is there: the scores without each module."""
+    for path in RESULTS.glob("*ed_thalnet-seed*.json"):
+        record, folder = json.loads(path.read_text()), runs / path.stem
+        if "result" not in record or "lesions" in record or not folder.exists():
+            continue
+        run, found = load_run(folder), dict[str, dict[str, float]]()
+        look, chunk = run.config.evaluate, run.config.train.chunk
+        for name, task in run.tasks.items():
+            data = task.to("cpu"), "test", look.batch, chunk, look.batches
+            for module, values in lesions(run.network, *data).items():
+                found.setdefault(module, {})[name] = values[task.metric.name]
+        path.write_text(json.dumps(record | {"lesions": found}, indent=1) + "\n")
 
 
-def gains(joint: BySeed, singles: Mapping[str, BySeed]) -> list[dict[str, float]]:
-    """±(R − S) / S of every task, for every seed of which all runs succeeded."""
-    runs = (joint, *singles.values())
-    return [
-        {
-            task: relative_gain(
-                score(joint[seed], task), score(single[seed], task), metric_of(joint[seed], task)
-            )
-            for task, single in singles.items()
+def done(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str, Record]]:
+    """By seed, then by task, the runs; of seeds of which all succeeded."""
+    own = {task: found.get(name, {}) for task, name in names(body, way).items()}
+    seeds = sorted(set.intersection(*(set(runs) for runs in own.values())))
+    by = {seed: {task: own[task][seed] for task in TASKS} for seed in seeds}
+    return {seed: runs for seed, runs in by.items() if all("result" in r for r in runs.values())}
+
+
+def gains(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str, float]]:
+    """±(R − S) / S in percent, by seed, then by task; S is of the networks for one task each."""
+    own, alone = done(found, body, way), done(found, body, "alone")
+    return {
+        seed: {
+            t: 100 * relative_gain(score(own[seed][t], t), score(alone[seed][t], t), metric_of(t))
+            for t in TASKS
         }
-        for seed in joint
-        if all("result" in run.get(seed, {}) for run in runs)
-    ]
+        for seed in own
+        if seed in alone
+    }
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and 95 % interval of Student's t, in percent."""
-    if len(values) < 2:
-        return "–"
-    half = student.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
-    low, high = (100 * (mean(values) + sign * half) for sign in (-1, 1))
-    return f"{100 * mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+def report() -> str:
+    """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
+    found, before = by_seed(RESULTS), by_seed(RESULTS / "untuned")
+    parts = [scores(found), changes(found), verdicts(found), silenced(found), choices()]
+    parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
+    return "\n\n".join("\n".join(part) for part in parts if len(part) != len(head()))
 
 
-def table() -> str:
-    """All results in Markdown: test scores, and below them what joint training gained."""
-    found = by_seed(HERE / "results")
-    head = ["network", "trained on", "parameters", "seeds", *TASKS.values()]
-    scores = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    short = [title.partition(",")[0] for title in TASKS.values()]
-    head = ["network", "joint against", "seeds", *short, "Δm"]
-    changes = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for body, title in BODIES.items():
-        joint = found.get(f"joint_{body}", {})
-        scores += row(title, "all jointly", dict.fromkeys(TASKS, joint))
-        for size, words in {"third": "one each, a third", "whole": "one each, full size"}.items():
-            singles = {task: found.get(f"{size}_{task}_{body}", {}) for task in TASKS}
-            scores += row(title, words, singles)
-            if gained := gains(joint, singles):
-                cells = [interval([gain[task] for gain in gained]) for task in TASKS]
-                cells.append(interval([delta_m(list(gain.values())) for gain in gained]))
-                changes.append(f"| {' | '.join([title, words, str(len(gained)), *cells])} |")
-    return "\n".join([*scores, "", *changes])
+def scores(found: Mapping[str, BySeed]) -> list[str]:
+    """Test scores of every network in every way."""
+    lines = head("network", "trained on", "parameters", "seeds", *TASKS.values())
+    for (body, title), (way, (words, _)) in product(BODIES.items(), WAYS.items()):
+        runs = done(found, body, way)
+        if not runs:
+            continue
+        one = next(iter(runs.values()))
+        sizes = {r["command"]: r["result"]["parameters"]["total"] for r in one.values()}
+        own = {name: found[name] for name in names(body, way).values()}
+        failed = sum("failed" in record for of in own.values() for record in of.values())
+        count = f"{len(runs)}" + (f" ({failed} failed)" if failed else "")
+        cells = [
+            spread([unit(t) * score(r[t], t) for r in runs.values()], digits(t)) for t in TASKS
+        ]
+        lines.append(row(title, words, f"{sum(sizes.values()):,}", count, *cells))
+    return lines
 
 
-def row(title: str, what: str, runs: Mapping[str, BySeed]) -> list[str]:
-    """One line with the mean and all values of every task, if there are any."""
-    done = {task: [r for r in run.values() if "result" in r] for task, run in runs.items()}
-    if not all(done.values()):
-        return []
-    failed = {r["command"] for run in runs.values() for r in run.values() if "failed" in r}
-    sizes = {f"{rs[0]['result']['parameters']['total']:,}": None for rs in done.values()}
-    count = f"{min(map(len, done.values()))}" + (f" ({len(failed)} failed)" if failed else "")
-    cells = [title, what, " + ".join(sizes), count]
-    for task, rs in done.items():
-        percent = metric_of(rs[0], task).name == "accuracy"
-        values = [score(r, task) * (100 if percent else 1) for r in rs]
-        each = " · ".join(f"{value:.{2 if percent else 3}f}" for value in values)
-        cells.append(f"**{mean(values):.{2 if percent else 3}f}** ({each})")
-    return [f"| {' | '.join(cells)} |"]
+def digits(task: str) -> int:
+    return 2 if metric_of(task).higher_is_better else 3
+
+
+def changes(found: Mapping[str, BySeed]) -> list[str]:
+    """What joint training gained, by task and as Δm."""
+    lines = head("network", "against one each", "seeds", *map(short, TASKS), "Δm, %")
+    for (body, title), (way, (words, _)) in product(BODIES.items(), WAYS.items()):
+        own = gains(found, body, way)
+        if way != "alone" and own:
+            cells = [spread([gain[task] for gain in own.values()]) for task in TASKS]
+            mean = spread([delta_m([*gain.values()]) for gain in own.values()])
+            lines.append(row(title, words, str(len(own)), *cells, f"**{mean}**"))
+    return lines
+
+
+def short(task: str) -> str:
+    return TASKS[task].partition(",")[0]
+
+
+def verdicts(found: Mapping[str, BySeed]) -> list[str]:
+    """Every comparison, of the same seeds, corrected for all of them."""
+    by_way = {
+        (body, way): {seed: delta_m([*g.values()]) for seed, g in gains(found, body, way).items()}
+        for body, way in product(BODIES, WAYS)
+    }
+    differences = {}
+    for ours, theirs in COMPARED:
+        a, b = by_way[ours], by_way[theirs]
+        if paired := [a[seed] - b[seed] for seed in sorted(a) if seed in b]:
+            differences[ours, theirs] = paired
+    corrected = holm({str(pair): sign_flip_test(of) for pair, of in differences.items()})
+    lines = head("Δm of", "less Δm of", "points", "verdict")
+    for pair, values in differences.items():
+        said = verdict(values, corrected[str(pair)], True, len(differences))
+        cells = (f"{BODIES[body]}, {WAYS[way][0]}" for body, way in pair)
+        lines.append(row(*cells, spread(values), f"**{said.word}**: {said.line}"))
+    return lines
+
+
+def silenced(found: Mapping[str, BySeed]) -> list[str]:
+    """What each task loses without each module of the joint ThalNets."""
+    runs = [r for r in found.get("weighted_thalnet", {}).values() if "lesions" in r]
+    lines = head(f"silent module, {len(runs)} seeds", *(f"{short(t)} loses" for t in TASKS))
+    for module in runs[0]["lesions"] if runs else ():
+        cells = [
+            spread([lost(r, module, task) for r in runs], digits(task))
+            if task in runs[0]["lesions"][module]
+            else ""
+            for task in TASKS
+        ]
+        lines.append(row(module, *cells))
+    return lines
+
+
+def lost(record: Record, module: str, task: str) -> float:
+    """Percent points or bits; above 0 is a loss in either."""
+    sign = 1 if metric_of(task).higher_is_better else -1
+    return unit(task) * sign * (score(record, task) - record["lesions"][module][task])
+
+
+def choices() -> list[str]:
+    """What the trials chose."""
+    lines = head("network", "trained on", f"chosen, of {len(RATES)} trials each")
+    for (body, title), (way, (words, settings)) in product(BODIES.items(), WAYS.items()):
+        own = {name: short(task) for task, name in names(body, way).items()}
+        if not all((RESULTS / f"trial_{name}-0.json").exists() for name in own):
+            continue
+        said = {name: trials.words(chosen(RESULTS, name, settings)) for name in own}
+        text = "; ".join(
+            f"{own[name]} `{' '.join(w)}`" if len(own) > 1 else f"`{' '.join(w)}`"
+            for name, w in said.items()
+        )
+        lines.append(row(title, words, text))
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: table only")
-    parser.add_argument("--sizes", nargs="*", default=list(SINGLES), choices=list(SINGLES))
+    parser.add_argument("--tune", action="store_true", help="the trials first")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="none: tables only")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/claim"))
-    options, more = parser.parse_known_args()  # flags of ``thalnet train``, of a GPU say
-    work = jobs(options.seeds, options.sizes, more)
-    train_all(work, options.runs, HERE / "results", options.jobs)
-    README.write_text(with_table(README.read_text(), table()))
+    options = parser.parse_args()
+    if options.tune:
+        train_all(tried(), options.runs, RESULTS, options.jobs)
+    if options.seeds:
+        train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
+        add_lesions(options.runs)
+    README.write_text(with_table(README.read_text(), report()))
 
 
 if __name__ == "__main__":

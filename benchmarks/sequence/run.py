@@ -10,20 +10,24 @@ the README is made from those files alone (without arguments: only that).
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
+from benchmarks import trials
 from benchmarks.shared import (
     BySeed,
     Record,
     as_named,
     by_seed,
-    load_records,
+    head,
+    row,
     spread,
     train_all,
     with_table,
 )
-from thalnet_mtl.metrics import METRICS, Metric, delta_m, relative_gain
+from benchmarks.trials import Flags, chosen, metric_of, score, unit
+from thalnet_mtl.metrics import delta_m, relative_gain
 from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
 HERE = Path(__file__).parent
@@ -33,9 +37,7 @@ TASKS = {
     "cifar10_rows": "CIFAR-10, %",
     "text8": "text8, bits",
 }
-CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
 ORDERS = 6
-TRIAL_SEED = 102  # of the trials, which are in no table; its order is 0
 BESIDE = "never"  # what the other methods are compared with
 RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003")]
 METHODS = {  # title, files, and as many trials for each
@@ -54,67 +56,33 @@ METHODS = {  # title, files, and as many trials for each
     "shared": ("grows, all learn", "shared", RATES),
 }
 
-Flags = Mapping[str, str]
-
 
 def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
     """Of ``thalnet train``."""
-    own = {"train.seed": str(seed)} | dict(flags)
     named = [f"{as_named(HERE)}/{name}.yaml" for name in files]
-    return [*named, *(word for key, value in own.items() for word in (f"--{key}", value))]
+    return [*named, *trials.words({"train.seed": str(seed)} | dict(flags))]
 
 
-def trials() -> dict[str, list[str]]:
-    """Two for each method, in the first order."""
-    return {
-        f"trial_{name}-{number}": command(["recipe", "orders/0", file], TRIAL_SEED, flags)
-        for name, (_, file, tried) in METHODS.items()
-        for number, flags in enumerate(tried)
-    }
+def tried() -> dict[str, list[str]]:
+    """Two trials for each method, in the first order."""
+    found = {}
+    for name, (_, file, settings) in METHODS.items():
+        found |= trials.trials(name, settings, partial(command, ["recipe", "orders/0", file]))
+    return found
 
 
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """Every method, and every task alone, by the name of the run."""
+    best = {name: chosen(RESULTS, name, settings) for name, (_, _, settings) in METHODS.items()}
     found = {}
     for seed in seeds:
         for name, (_, file, _) in METHODS.items():
             files = ["recipe", f"orders/{seed % ORDERS}", file]
-            found[f"{name}-seed{seed}"] = command(files, seed, chosen(name))
+            found[f"{name}-seed{seed}"] = command(files, seed, best[name])
         for task in TASKS:
-            flags = {"task.name": task} | dict(chosen(BESIDE))
+            flags = {"task.name": task} | dict(best[BESIDE])
             found[f"single_{task}-seed{seed}"] = command(["recipe", "single"], seed, flags)
     return found
-
-
-def chosen(name: str) -> Flags:
-    """The knobs that validate best, by the mean level over the tasks after all."""
-    found, tried = load_records(RESULTS), METHODS[name][2]
-    scores = {
-        number: mean(levels(found[f"trial_{name}-{number}"]))
-        for number in range(len(tried))
-        if "result" in found.get(f"trial_{name}-{number}", {})
-    }
-    if not scores:
-        raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
-    return tried[max(scores, key=scores.__getitem__)]
-
-
-def levels(record: Record) -> list[float]:
-    """Of each task, on validation: 0 is guessing among equal classes, 1 perfection."""
-    tasks = record["result"]["tasks"].items()
-    return [
-        METRICS[of["metric"]].level(of["validation"][of["metric"]], CLASSES[name])
-        for name, of in tasks
-    ]
-
-
-def metric_of(task: str) -> Metric:
-    return METRICS["bits_per_character" if task == "text8" else "accuracy"]
-
-
-def score(record: Record, task: str) -> float:
-    """On the test part, after all."""
-    return record["result"]["tasks"][task]["test"][metric_of(task).name]
 
 
 def singles(found: Mapping[str, BySeed], seed: int) -> dict[str, float]:
@@ -138,9 +106,9 @@ def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
     """Forgetting of images, percent points, and of text, bits; transfer R[j, j] − S alike."""
     content, found = record["result"]["continual"], dict[str, float]()
     for name, keys in {"image": ("permuted_mnist", "cifar10_rows"), "text": ("text8",)}.items():
-        unit = 100 if name == "image" else 1
+        scale = unit(keys[0])
         forgot = content["measures"]["forgetting"]["values"]
-        own = [unit * forgot[task] for task in keys if task in forgot]
+        own = [scale * forgot[task] for task in keys if task in forgot]
         found |= {f"{name} forgetting": mean(own)} if own else {}
         learned = []
         for task in keys:
@@ -148,7 +116,7 @@ def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
             reached = content["scores"][stage][list(record["result"]["tasks"]).index(task)]
             sign = 1 if metric_of(task).higher_is_better else -1
             if task in alone:
-                learned.append(unit * sign * (reached - alone[task]))
+                learned.append(scale * sign * (reached - alone[task]))
         found |= {f"{name} transfer": mean(learned)} if learned else {}
     return found
 
@@ -157,9 +125,8 @@ def table() -> str:
     """Everything in Markdown: what each method came to, and what that says of it."""
     found = by_seed(RESULTS)
     kinds = ("image forgetting", "text forgetting", "image transfer", "text transfer")
-    head = ["ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %"]
-    head += ["forgetting, images, points", "text, bits", "transfer, images, points", "text, bits"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    ways = ("forgetting, images, points", "text, bits", "transfer, images, points", "text, bits")
+    lines = head("ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %", *ways)
     for name, (title, _, _) in METHODS.items():
         runs = {seed: r for seed, r in found.get(name, {}).items() if "result" in r}
         failed = len(found.get(name, {})) - len(runs)
@@ -167,21 +134,16 @@ def table() -> str:
             continue
         size = next(iter(runs.values()))["result"]["parameters"]["total"]
         cells = [title, f"{size:,}", f"{len(runs)}" + (f" ({failed} failed)" if failed else "")]
-        cells += [spread(scaled(runs.values(), task)) for task in TASKS]
+        cells += [spread([unit(t) * score(r, t) for r in runs.values()]) for t in TASKS]
         cells.append(f"**{spread([*gained(found, name).values()], 1)}**")
-        ways = [on_the_way(record, singles(found, seed)) for seed, record in runs.items()]
-        cells += [spread([way[kind] for way in ways if kind in way]) for kind in kinds]
-        lines.append("| " + " | ".join(cells) + " |")
+        paths = [on_the_way(record, singles(found, seed)) for seed, record in runs.items()]
+        cells += [spread([way[kind] for way in paths if kind in way]) for kind in kinds]
+        lines.append(row(*cells))
     alone = [[singles(found, s)[t] for s in found.get(f"single_{t}", {})] for t in TASKS]
     cells = [spread([100 * x for x in of] if max(of, default=0) < 1 else of) for of in alone]
     count = str(len(found.get("single_text8", {})))
     lines.append(f"| one net for each task | 3 times | {count} | {' | '.join(cells)} | 0 |||||")
     return "\n".join([*lines, "", *verdicts(found)])
-
-
-def scaled(runs: Iterable[Record], task: str) -> list[float]:
-    unit = 100 if metric_of(task).higher_is_better else 1
-    return [unit * score(record, task) for record in runs]
 
 
 def verdicts(found: Mapping[str, BySeed]) -> list[str]:
@@ -193,10 +155,10 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
         if name != BESIDE and len(paired) > 1:
             differences[name] = paired
     corrected = holm({name: sign_flip_test(values) for name, values in differences.items()})
-    lines = [f"| against {METHODS[BESIDE][0]} | Δm, points | verdict |", "|---|---|---|"]
+    lines = head(f"against {METHODS[BESIDE][0]}", "Δm, points", "verdict")
     for name, values in differences.items():
         said = verdict(values, corrected[name], True, len(differences))
-        lines.append(f"| {METHODS[name][0]} | {spread(values, 1)} | **{said.word}**: {said.line} |")
+        lines.append(row(METHODS[name][0], spread(values, 1), f"**{said.word}**: {said.line}"))
     return lines
 
 
@@ -208,7 +170,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/sequence"))
     options = parser.parse_args()
     if options.tune:
-        train_all(trials(), options.runs, RESULTS, options.jobs)
+        train_all(tried(), options.runs, RESULTS, options.jobs)
     if options.seeds:
         train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
     README.write_text(with_table(README.read_text(), table()))
