@@ -102,12 +102,11 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
 
 def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
     """The trial that validated best, of each body on each task, with other seeds."""
-    found = {}
-    for (task, body), name in winners().items():
-        words = load_records(RESULTS / "search")[name]["command"].split()[2:]
+    records, found = load_records(RESULTS / "search"), {}
+    for seed, ((task, body), name) in product(seeds, winners().items()):
+        words = records[name]["command"].split()[2:]
         at = words.index("--train.seed") + 1
-        for seed in seeds:
-            found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :], *more]
+        found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :], *more]
     return found
 
 
