@@ -1,9 +1,10 @@
 """What the benchmarks share: runs in processes of their own, their records, tables in READMEs."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
@@ -136,6 +137,19 @@ def head(*cells: str) -> list[str]:
 def row(*cells: str) -> str:
     """One of its lines."""
     return f"| {' | '.join(cells)} |"
+
+
+def commands(records: Iterable[Record]) -> str:
+    """What repeats the numbers of a table, folded away; SEED where runs differ in no more."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        words = re.sub(r"(--train\.seed) \d+", r"\1 SEED", record["command"])
+        found.setdefault(words, set()).add(record["command"])
+    lines = [words if len(own) > 1 else own.pop() for words, own in found.items()]
+    return "\n".join([
+        "<details><summary>Each number again: the commands</summary>", "",
+        "```bash", *lines, "```", "", "</details>",
+    ])  # fmt: skip
 
 
 def curves(path: Path) -> dict[str, dict[str, list[float]]]:

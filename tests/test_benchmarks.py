@@ -158,6 +158,15 @@ def test_what_a_task_loses_without_a_module_points_up():
     ]
 
 
+def test_commands_that_differ_by_seed_alone_are_one():
+    words = ["thalnet train a --train.seed 0", "thalnet train a --train.seed 1 --x 2"]
+    words += ["thalnet train a --train.seed 12", *words]
+    assert shared.commands({"command": one} for one in words).splitlines()[3:-3] == [
+        "thalnet train a --train.seed SEED",
+        "thalnet train a --train.seed 1 --x 2",
+    ]
+
+
 def test_a_trial_is_chosen_on_validation_alone(tmp_path):
     for number, (seen, tested) in enumerate([(0.5, 0.9), (0.7, 0.2), (0.6, 0.3)]):
         scores = {"metric": "accuracy"} | {

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.shared import Record, as_named, spread, train_all, with_table
+from benchmarks.shared import Record, as_named, by_seed, commands, spread, train_all, with_table
 from thalnet_mtl.statistics import sign_flip_test, verdict
 
 HERE = Path(__file__).parent
@@ -128,7 +128,8 @@ def table() -> str:
     cells = {arm: spread(values, 0) for arm, values in differences.items()}
     lines.append(f"| {ARMS['untrained']} | {cells['untrained']} | {said.word}: {said.line} |")
     lines.append(f"| {ARMS['cut']} | {cells['cut']} | not tested |")
-    return "\n".join(lines)
+    runs = (record for of in by_seed(RESULTS).values() for record in of.values())
+    return "\n".join([*lines, "", commands(runs)])
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from benchmarks.shared import (
     Record,
     as_named,
     by_seed,
+    commands,
     head,
     row,
     spread,
@@ -139,6 +140,8 @@ def report() -> str:
     """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
     found, before = by_seed(RESULTS), by_seed(RESULTS / "untuned")
     parts = [scores(found), changes(found), verdicts(found), silenced(found), choices()]
+    runs = [record for of in found.values() for record in of.values()]
+    parts += [[commands(runs)]] if runs else []
     parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
     return "\n\n".join("\n".join(part) for part in parts if len(part) != len(head()))
 

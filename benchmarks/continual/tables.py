@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 
 from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, chosen
-from benchmarks.shared import BySeed, Record, by_seed, spread
+from benchmarks.shared import BySeed, Record, by_seed, commands, spread
 from thalnet_mtl.continual_metrics import AccuracyMatrix, intransigence, transfer
 from thalnet_mtl.learning_curves import minimum_accuracy, steps_to_reach
 from thalnet_mtl.metrics import ACCURACY, Metric, delta_m, relative_gain, skill
@@ -213,4 +213,7 @@ def report() -> str:
         for name in STREAMS
         if done(found.get(name, {}))
     ]
-    return "\n".join([*lines, "", *way, "", *comparisons(found), "", *knobs(found)])
+    runs = (record for of in found.values() for record in of.values())
+    return "\n".join(
+        [*lines, "", *way, "", *comparisons(found), "", *knobs(found), "", commands(runs)]
+    )

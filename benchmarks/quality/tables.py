@@ -1,7 +1,7 @@
 """The tables of the READMEs, from ``results/`` alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from statistics import mean
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.quality.plans import (
     scored,
     winners,
 )
-from benchmarks.shared import BySeed, Record, by_seed, load_records, spread
+from benchmarks.shared import BySeed, Record, by_seed, commands, head, load_records, row, spread
 from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
 Pair = tuple[BySeed, BySeed]  # of ThalNet and of the GRU
@@ -86,11 +86,8 @@ def size(runs: BySeed) -> str:
 
 def poster() -> str:
     """As we recall the paper, against what the poster reports."""
-    lines = [
-        "| task | epochs | model | parameters | seeds | poster | test % | worst seed "
-        "| train % | train − test |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = head("task", "epochs", "model", "parameters", "seeds", "poster", "test %",
+                 "worst seed", "train %", "train − test")  # fmt: skip
     found = dict(sorted(pairs("poster").items(), reverse=True))
     for name, pair in found.items():
         task, _, epochs = name.partition("-")
@@ -101,28 +98,32 @@ def poster() -> str:
             cells += [f"{POSTER[task][body]} %", f"**{spread([*tests.values()])}**"]
             cells += [f"{min(tests.values()):.2f}" if tests else "–"]
             cells += [spread([*trains.values()]), spread(gaps)]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *comparison(longest())])
+            lines.append(row(*cells))
+    lines += ["", *comparison(longest()), "", commands(every(found))]
+    return "\n".join(lines)
+
+
+def every(found: Mapping[str, Pair]) -> Iterator[Record]:
+    """The records of all."""
+    return (record for pair in found.values() for runs in pair for record in runs.values())
 
 
 def comparison(found: Mapping[str, Pair]) -> list[str]:
     """ThalNet against the GRU of the same seed: test accuracy, and what it overfits."""
-    lines = [
-        "| ThalNet − GRU, points | test accuracy | ThalNet is | train − test | ThalNet is |",
-        "|---|---|---|---|---|",
-    ]
+    lines = head(
+        "ThalNet − GRU, points", "test accuracy", "ThalNet is", "train − test", "ThalNet is"
+    )
     tests, gaps = compared(found), compared(found, "gap")
     for name in tests:
         cells = [TASKS[name.partition("-")[0]], *tests[name], *gaps[name]]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(*cells))
     return lines
 
 
 def mechanisms() -> str:
     """Mean test accuracy of readings by designs."""
     found = by_seed(RESULTS / "mechanisms")
-    head = [f"`{design}`" for design in DESIGNS]
-    lines = [f"| reading | {' | '.join(head)} | mean |", "|" + "---|" * (len(DESIGNS) + 2)]
+    lines = head("reading", *(f"`{design}`" for design in DESIGNS), "mean")
     for reading in READINGS:
         cells, means = [], []
         for design in DESIGNS:
@@ -131,17 +132,15 @@ def mechanisms() -> str:
             each = " · ".join(f"{x:.1f}" for x in tests)
             cells.append(f"**{mean(tests):.1f}** ({each})" if tests else "–")
         total = f"{mean(means):.1f}" if means else "–"
-        lines.append(f"| `{reading}` | {' | '.join(cells)} | {total} |")
-    return "\n".join(lines)
+        lines.append(row(f"`{reading}`", *cells, total))
+    runs = (record for of in found.values() for record in of.values())
+    return "\n".join([*lines, "", commands(runs)])
 
 
 def search() -> str:
     """The best trials by validation, and how many there were."""
-    lines = [
-        "| task | body | trials | validation % | test % | train % | what it is |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    records = load_records(RESULTS / "search")
+    lines = head("task", "body", "trials", "validation %", "test %", "train %", "what it is")
+    records, shown = load_records(RESULTS / "search"), list[Record]()
     for (task, body), _ in sorted(winners().items()):
         own = {n: r for n, r in records.items() if n.startswith(f"{task}_{body}-")}
         done = {n: r for n, r in own.items() if "result" in r}
@@ -152,8 +151,9 @@ def search() -> str:
             scores = [f"{100 * scored(done[name], s):.2f}" for s in ("validation", "test", "train")]
             cells = [TASKS[task] if not place else "", BODIES[body].partition(",")[0]]
             cells += [trials if not place else "", *scores, about(done[name]["command"])]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            shown.append(done[name])
+            lines.append(row(*cells))
+    return "\n".join([*lines, "", commands(shown)])
 
 
 def about(command: str) -> str:
@@ -181,26 +181,21 @@ def best() -> str:
     found = pairs("best")
     if not found:
         return "**The best of each with ten seeds**: not run yet."
-    lines = [
-        "| task | model | parameters | seeds | test % | train % |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = head("task", "model", "parameters", "seeds", "test %", "train %")
     for task, pair in found.items():
         for (_, title), runs in zip(BODIES.items(), pair, strict=True):
             tests, trains = ([*percents(runs, s).values()] for s in ("test", "train"))
             cells = [TASKS[task], title.partition(",")[0], size(runs), count(runs)]
-            lines.append(f"| {' | '.join(cells)} | **{spread(tests)}** | {spread(trains)} |")
-    return "\n".join([*lines, "", *comparison(found)])
+            lines.append(row(*cells, f"**{spread(tests)}**", spread(trains)))
+    return "\n".join([*lines, "", *comparison(found), "", commands(every(found))])
 
 
 def text() -> str:
     """Loss on bytes of the first pass, not seen before, and scores after all."""
-    lines = [
-        "| model | parameters | bytes | loss in the first pass, bits | validation, bits "
-        "| test, bits |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, record in load_records(RESULTS / "text8").items():
+    lines = head("model", "parameters", "bytes", "loss in the first pass, bits", "validation, bits",
+                 "test, bits")  # fmt: skip
+    records = load_records(RESULTS / "text8")
+    for name, record in records.items():
         curve = record["curves"]["text8"]
         losses = zip(curve["train_step"], curve["train_loss"], strict=True)
         fresh = mean(loss for step, loss in losses if PASS[0] < step <= PASS[1]) / log(2)
@@ -210,11 +205,10 @@ def text() -> str:
             tested = f"{record['result']['tasks']['text8']['test']['bits_per_character']:.3f}"
         body = "gru" if "_gru" in name else "thalnet"
         parameters = {"gru": GRU_SIZE, "thalnet": TEXT_SIZE}[body]
-        lines.append(
-            f"| {BODIES[body].partition(',')[0]} | {parameters} | 80 M | **{fresh:.3f}** "
-            f"| {validation:.3f} at step {curve['validation_step'][-1]:,} | {tested} |"
-        )
-    return "\n".join(lines)
+        seen = f"{validation:.3f} at step {curve['validation_step'][-1]:,}"
+        title = BODIES[body].partition(",")[0]
+        lines.append(row(title, parameters, "80 M", f"**{fresh:.3f}**", seen, tested))
+    return "\n".join([*lines, "", commands(records.values())])
 
 
 def tf32() -> str:
@@ -225,13 +219,10 @@ def tf32() -> str:
         if "result" in here.get(name, {}):
             both = 100 * scored(here[name], "test"), 100 * scored(record, "test")
             found.setdefault(kind(name, record), []).append(both)
-    lines = [
-        "| ThalNets, same configuration and seed | runs | fp32, test % | tf32, test % |",
-        "|---|---|---|---|",
-    ]
+    lines = head("ThalNets, same configuration and seed", "runs", "fp32, test %", "tf32, test %")
     for name, values in sorted(found.items()):
         cells = [spread([both[k] for both in values], 1) for k in (0, 1)]
-        lines.append(f"| {name} | {len(values)} | {' | '.join(cells)} |")
+        lines.append(row(name, str(len(values)), *cells))
     return "\n".join(lines)
 
 
@@ -267,20 +258,21 @@ def connectivity() -> str:
 
 def opening() -> str:
     """What the first README begins with."""
-    lines = [
-        "| test %, ≤ 50,000 parameters | ThalNet | GRU | seeds | ThalNet − GRU | ThalNet is |",
-        "|---|---|---|---|---|---|",
-    ]
-    parts = {"as we recall the paper": longest(), "best of each": pairs("best")}
-    for how, found in parts.items():
+    lines = head("test %, ≤ 50,000 parameters", "ThalNet", "GRU", "seeds", "ThalNet − GRU",
+                 "ThalNet is", "again: `python -m benchmarks.quality.run`")  # fmt: skip
+    parts = {
+        "poster": ("as we recall the paper", longest()),
+        "best": ("best of each", pairs("best")),
+    }
+    for part, (how, found) in parts.items():
         said = compared(found)
         for name in said:
             tests = [spread([*percents(runs, "test").values()]) for runs in found[name]]
             title = f"{TASKS[name.partition('-')[0]]}, {how}"
             seeds = str(len(differences(found[name])))
             difference, word = said[name]
-            cells = [title, *tests, seeds, difference, word.partition(":")[0]]
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = [title, *tests, seeds, difference, word.partition(":")[0], f"`{part}`"]
+            lines.append(row(*cells))
     return "\n".join(lines)
 
 

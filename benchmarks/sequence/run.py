@@ -20,6 +20,7 @@ from benchmarks.shared import (
     Record,
     as_named,
     by_seed,
+    commands,
     head,
     row,
     spread,
@@ -143,7 +144,8 @@ def table() -> str:
     cells = [spread([100 * x for x in of] if max(of, default=0) < 1 else of) for of in alone]
     count = str(len(found.get("single_text8", {})))
     lines.append(f"| one net for each task | 3 times | {count} | {' | '.join(cells)} | 0 |||||")
-    return "\n".join([*lines, "", *verdicts(found)])
+    runs = (record for of in found.values() for record in of.values())
+    return "\n".join([*lines, "", *verdicts(found), "", commands(runs)])
 
 
 def verdicts(found: Mapping[str, BySeed]) -> list[str]:
