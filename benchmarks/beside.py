@@ -33,6 +33,8 @@ def main() -> None:
             train_stacked(found, Screen())
         except RunError as error:
             print(error, flush=True)
+            for name in names:  # a record has the last word of a run that left no result
+                (runs / f"{name}.log").write_text(f"{error}\n")
         for name in names:
             write_record(name, jobs[name], runs / name, results)
 

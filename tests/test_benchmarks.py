@@ -364,6 +364,7 @@ def test_runs_side_by_side_are_recorded_whether_they_succeed_or_not(tmp_path, mo
     assert {name: "failed" in record for name, record in kept.items()} == {
         "run0": True, "run1": False, "run2": True,
     }  # fmt: skip
+    assert kept["run0"]["failed"] == kept["run2"]["failed"] == "1 of them failed."
     assert kept["run1"]["result"] == {"seed": 1}
     assert kept["run1"]["command"] == "thalnet train digits --train.seed 1"
     assert not shared.done(tmp_path / "results" / "run0.json")
