@@ -102,11 +102,11 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
 
 def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
     """The trial that validated best, of each body on each task, with other seeds."""
-    records, found = load_records(RESULTS / "search"), {}
+    trials, found = search(), {}
     for seed, ((task, body), name) in product(seeds, winners().items()):
-        words = records[name]["command"].split()[2:]
-        at = words.index("--train.seed") + 1
-        found[f"{task}_{body}-seed{seed}"] = [*words[:at], str(seed), *words[at + 1 :], *more]
+        at = trials[name].index("--train.seed") + 1
+        words = [*trials[name][:at], str(seed), *trials[name][at + 1 :]]
+        found[f"{task}_{body}-seed{seed}"] = [*words, *more]
     return found
 
 
