@@ -5,11 +5,13 @@
 Every level and precision that can run trains the paper's net on scikit-learn's digits from the same
 weights. After every tenth step its gradients are set against those of the definition in float64, at
 the weights that it has come to. What is printed: the loss, and the largest and the median error of
-a parameter's gradient, relative L2, over the steps looked at.
+a parameter's gradient, relative L2, over the steps looked at. Then so many equal runs side by side,
+each on a stream with a captured step of its own, are set against one alone, which they must equal.
 """
 
 import argparse
 import copy
+import itertools
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -23,12 +25,14 @@ from thalnet_mtl.network import Network
 from thalnet_mtl.ops import LEVELS
 from thalnet_mtl.prepare import prepare
 from thalnet_mtl.run import Run
+from thalnet_mtl.stacked import streams
 from thalnet_mtl.step import next_batches, train_step
 from thalnet_mtl.tasks import Batch
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import Screen
 
 PRECISIONS = {"cuda": ("fp32", "tf32", "bf16"), "cpu": ("fp32",)}
+DESIGNS = "ff_gru", "gru"  # of those side by side: composed with its reading, and not
 SIZES = {"small": {"features": 32}, "wide": {"features": 96}}  # the Triton level has a way for each
 
 
@@ -70,11 +74,29 @@ def trained(config: configs.Config, steps: int) -> str:
     return f"loss {said}  error {worst:.1e}, median {middle:.1e}"
 
 
+def beside(config: configs.Config, steps: int, count: int) -> torch.Tensor:
+    """The losses of equal runs that go side by side, (run, step)."""
+    runs = [prepare(config, Screen().fetch) for _ in range(count)]
+    ways = streams(count) if runs[0].device.type == "cuda" else [nullcontext()] * count
+    losses: list[list[torch.Tensor]] = [[] for _ in runs]
+    if runs[0].device.type == "cuda":
+        torch.cuda.synchronize()
+    for step in range(steps):
+        for run, way, own in zip(runs, ways, losses, strict=True):
+            with way:
+                run.step = step
+                own.append(train_step(run, next_batches(run), run.rate())[0])
+    if runs[0].device.type == "cuda":
+        torch.cuda.synchronize()
+    return torch.stack([torch.stack(own) for own in losses])
+
+
 def main() -> int:
-    """All levels on a device."""
+    """All levels on a device; 1 if runs beside others are not what they are alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu", choices=PRECISIONS)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--beside", type=int, default=8, help="runs side by side")
     options = parser.parse_args()
     base = configs.load(["digits"], {"train.optimizer": "rmsprop", "train.learning_rate": "0.001"})
     for size, sizes in SIZES.items():
@@ -90,7 +112,21 @@ def main() -> int:
                 except configs.UserError as error:
                     said = str(error).partition(". Able")[0]
                 print(f"{size:6} {precision:5} {level:9} {said}", flush=True)
-    return 0
+    differ = 0
+    for design, precision in itertools.product(DESIGNS, PRECISIONS[options.device]):
+        model = replace(base[""].model, modules=4, budget=0, features=32, module=design)
+        how = replace(
+            base[""].train, precision=precision, device=options.device, batch=50,
+            steps=options.steps,
+        )  # fmt: skip
+        config = replace(base[""], model=model, train=how)
+        alone, others = (beside(config, options.steps, n) for n in (1, options.beside))
+        equal = int((others == alone).all(1).sum())
+        differ += options.beside - equal
+        worst = float((others - alone).abs().max())
+        said = f"{equal} of {options.beside} beside others equal one alone, within {worst:.1e}"
+        print(f"{design:6} {precision:5} {said}", flush=True)
+    return 1 if differ else 0
 
 
 if __name__ == "__main__":

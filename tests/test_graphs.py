@@ -1,5 +1,8 @@
 """Steps that are captured and repeated train as steps that are not; on a CPU, without CUDA."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 from toys import GROWTH, JOINT, toy
@@ -56,6 +59,35 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "recorder", lambda: refuse)
     with pytest.raises(RunError, match=r"^the step cannot be captured as a CUDA graph: operation"):
         training.train(toy(train={"steps": WARM + 1}), tmp_path / "run")
+
+
+def test_runs_are_captured_on_streams_of_their_own(monkeypatch):
+    """Graphs captured on one stream share what cuBLAS works in: PyTorch's issue 193402."""
+    current, fresh, captured = ["default"], iter(["new 1", "new 2"]), []
+
+    @contextmanager
+    def graph(made, pool, stream):
+        captured.append((pool, stream))
+        yield
+
+    cuda = {
+        "graph_pool_handle": object,
+        "current_stream": lambda: current[-1],
+        "default_stream": lambda: "default",
+        "Stream": lambda: next(fresh),
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "graph": graph,
+    }
+    for name, stand_in in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    recorders = [graphs.recorder(), graphs.recorder()]
+    for current[0] in ("a", "b"):
+        recorders.append(graphs.recorder())
+    for record in recorders * 2:
+        record(lambda: None)
+    assert [stream for _, stream in captured] == ["new 1", "new 2", "a", "b"] * 2
+    pools = [pool for pool, _ in captured]
+    assert pools[:4] == pools[4:] and len(set(pools)) == 4
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,19 @@ class Graph:
 
 
 def recorder() -> Record:
-    """CUDA graphs that share one pool of memory: they never run beside each other."""
-    pool = torch.cuda.graph_pool_handle()
+    """CUDA graphs that share one pool of memory and one stream: none runs beside another.
+
+    What cuBLAS works in belongs to the stream of the capture, and a graph keeps it. So runs that
+    are to go side by side need streams of their own here, too: the current one, if it is not the
+    default. With the one that PyTorch has for all captures they would write to the same memory.
+    """
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
+    if stream == torch.cuda.default_stream():
+        stream = torch.cuda.Stream()
 
     def record(act: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
             act()
         return graph.replay
 

@@ -212,14 +212,15 @@ def text() -> str:
 
 
 def tf32() -> str:
-    """The same runs in single precision on a processor and by Triton in tf32 on an H100."""
+    """The same runs on a processor and, in tf32, side by side on an H100."""
     here = load_records(RESULTS / "poster") | load_records(RESULTS / "search")
     found: dict[str, list[tuple[float, float]]] = {}
     for name, record in load_records(RESULTS / "tf32").items():
         if "result" in here.get(name, {}):
             both = 100 * scored(here[name], "test"), 100 * scored(record, "test")
             found.setdefault(kind(name, record), []).append(both)
-    lines = head("ThalNets, same configuration and seed", "runs", "fp32, test %", "tf32, test %")
+    lines = head("ThalNets, same configuration and seed", "runs", "alone on a processor, test %",
+                 "side by side on an H100, test %")  # fmt: skip
     for name, values in sorted(found.items()):
         cells = [spread([both[k] for both in values], 1) for k in (0, 1)]
         lines.append(row(name, str(len(values)), *cells))
@@ -290,6 +291,6 @@ def report() -> str:
         "The search for the best of each": search() + "\n\n" + best(),
         "Text": text(),
         "Similar connectivity": connectivity(),
-        "A precision that failed": tf32(),
+        "Runs side by side that failed": tf32(),
     }
     return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())

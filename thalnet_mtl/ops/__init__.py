@@ -23,8 +23,8 @@ LEVELS: dict[str, ModuleType] = {
     "reference": reference,
 }
 
-# Only where it is asked for: on an H100, in tf32 and captured, nets of 50,000 parameters learned by
-# it more slowly than in fp32 on a processor, though first gradients agree (benchmarks/quality).
+# Only where it is asked for: nets that it trained on an H100 learned more slowly than in fp32 on a
+# processor. They went side by side, which was wrong (``graphs.recorder``); alone none was compared.
 ASKED = ("triton",)
 
 
