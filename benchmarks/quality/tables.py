@@ -232,8 +232,8 @@ def kind(name: str, record: Record) -> str:
     task = TASKS[name.partition("_thalnet")[0]]
     if "-trial" not in name:
         return f"{task}, as we recall the paper, Triton kernel"
-    level = "node in PyTorch" if "--model.module gru" in record["command"] else "Triton kernels"
-    return f"{task}, trials, {level}"
+    apart = any(f"--model.{x}" in record["command"] for x in ("module gru ", "context 16"))
+    return f"{task}, trials, {'node in PyTorch' if apart else 'Triton kernels'}"
 
 
 def connectivity() -> str:
