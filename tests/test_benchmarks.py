@@ -83,20 +83,23 @@ def test_trials_are_as_many_for_each_and_within_the_budget():
 
 
 def test_a_trial_is_chosen_on_validation_and_goes_on_with_other_seeds(tmp_path, monkeypatch):
-    def record(trial, validation, test):
-        command = f"thalnet train recipe.yaml --model.layers {trial} --train.seed 100"
+    trial = quality.plans.search()["cifar10_gru-trial01"]
+    elsewhere = " ".join(["thalnet train", *trial, "--train.precision tf32"])
+
+    def record(validation, test):
         scores = {"validation": {"accuracy": validation}, "test": {"accuracy": test}}
-        return {"command": command, "result": {"tasks": {"a": scores}}}
+        return {"command": elsewhere, "result": {"tasks": {"a": scores}}}
 
     (tmp_path / "search").mkdir()
-    records = {"a_gru-trial00": record(1, 0.8, 0.9), "a_gru-trial01": record(2, 0.9, 0.7)}
-    records["a_gru-trial02"] = {"command": "thalnet train recipe.yaml", "failed": "diverged"}
+    records = {"cifar10_gru-trial00": record(0.8, 0.9), "cifar10_gru-trial01": record(0.9, 0.7)}
+    records["cifar10_gru-trial02"] = {"command": "thalnet train recipe.yaml", "failed": "diverged"}
     for name, content in records.items():
         (tmp_path / "search" / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(quality.plans, "RESULTS", tmp_path)
-    assert quality.plans.winners() == {("a", "gru"): "a_gru-trial01"}
-    (job,) = quality.plans.best([4]).items()
-    assert job == ("a_gru-seed4", ["recipe.yaml", "--model.layers", "2", "--train.seed", "4"])
+    assert quality.plans.winners() == {("cifar10", "gru"): "cifar10_gru-trial01"}
+    (job,) = quality.plans.best([4], ["--train.threads", "1"]).items()
+    words = " ".join(trial).replace("--train.seed 100", "--train.seed 4")
+    assert job == ("cifar10_gru-seed4", [*words.split(), "--train.threads", "1"])
 
 
 def test_the_texts_sizes_are_those_of_the_configs():
