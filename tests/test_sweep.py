@@ -343,7 +343,7 @@ def test_bits_are_first_where_they_are_least_and_a_failed_seed_is_out_of_the_cho
 
 
 def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, tmp_path):
-    words = ["digits", "debug", "--train.steps=600", "--evaluate.every=600", "--out", "s"]
+    words = ["digits", "debug", "--train.steps=900", "--evaluate.every=900", "--out", "s"]
     words += ["--model.modules=1", "--model.features=8", "--seeds", "0", "1"]
     command = [sys.executable, "-m", "thalnet_mtl.cli", "sweep", *words, "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
