@@ -63,7 +63,6 @@ COMPARED = [  # Δm of the first less Δm of the second; of networks for one tas
     (("gru", "aggregated"), ("gru", "weighted")),
     (("thalnet", "weighted"), ("gru", "weighted")),
 ]
-Way = tuple[str, str]  # of BODIES and of WAYS
 
 
 def names(body: str, way: str) -> dict[str, str]:
