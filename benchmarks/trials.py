@@ -1,10 +1,11 @@
 """Trials of a method, with a seed of their own, and what they choose: on validation, none else."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.shared import Record, load_records
+from benchmarks.shared import Record
 from thalnet_mtl.metrics import METRICS, Metric
 
 CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
@@ -22,14 +23,16 @@ def trials(name: str, settings: Sequence[Flags], command: Command) -> dict[str, 
     }
 
 
+def reached(results: Path, name: str, settings: Sequence[Flags]) -> dict[int, float]:
+    """The mean level over the tasks on validation in the end, of each trial that succeeded."""
+    paths = {k: results / f"trial_{name}-{k}.json" for k in range(len(settings))}
+    records = {k: json.loads(path.read_text()) for k, path in paths.items() if path.exists()}
+    return {k: mean(levels(record)) for k, record in records.items() if "result" in record}
+
+
 def chosen(results: Path, name: str, settings: Sequence[Flags]) -> Flags:
-    """What validates best, by the mean level over the tasks in the end."""
-    found = load_records(results)
-    scores = {
-        number: mean(levels(found[f"trial_{name}-{number}"]))
-        for number in range(len(settings))
-        if "result" in found.get(f"trial_{name}-{number}", {})
-    }
+    """What validates best."""
+    scores = reached(results, name, settings)
     if not scores:
         raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
     return settings[max(scores, key=scores.__getitem__)]

@@ -43,19 +43,16 @@ TASKS = {
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 JOINT = {"thalnet": "joint/three_tasks", "gru": "joint/three_tasks_gru"}
 
-# How a network is trained, and as many trials of each way.
-RATES = [{"train.learning_rate": rate} for rate in ("0.0015", "0.003", "0.006", "0.012")]
-WAYS: dict[str, tuple[str, Sequence[Flags]]] = {
-    "alone": ("one each, a third", RATES),
-    "weighted": (
-        "jointly, fixed weights",
-        [*RATES[1:3], {"tasks.cifar10_rows.weight": "3"}, {"tasks.text8.weight": "3"}],
-    ),
-    "aggregated": (
-        "jointly, an aggregator",
-        [{"train.combine": name} for name in ("upgrad", "pcgrad", "mgda", "aligned_mtl")],
-    ),
+# How a network is trained, each way with four trials; all but rates at the rate found before.
+WAYS = {
+    "alone": "one each, a third",
+    "weighted": "jointly, fixed weights",
+    "aggregated": "jointly, an aggregator",
 }
+RATES = [{"train.learning_rate": rate} for rate in ("0.0015", "0.003", "0.006", "0.012")]
+JOINT_RATES = RATES[1:3]
+WEIGHTS = [{f"tasks.{task}.weight": "3"} for task in ("cifar10_rows", "text8")]
+AGGREGATORS = [{"train.combine": name} for name in ("upgrad", "pcgrad", "mgda", "aligned_mtl")]
 COMPARED = [  # Δm of the first less Δm of the second; of networks for one task each it is 0
     (("thalnet", "weighted"), ("thalnet", "alone")),
     (("gru", "weighted"), ("gru", "alone")),
@@ -79,19 +76,30 @@ def command(body: str, way: str, task: str, seed: int, flags: Flags) -> list[str
     return [recipe, f"{as_named(HERE)}/{body}.yaml", *trials.words(own | last)]
 
 
+def settings(body: str, way: str) -> list[Flags]:
+    """What is tried; what depends on a rate only once the trials of joint rates are there."""
+    if way == "alone":
+        return RATES
+    first = trials.reached(RESULTS, f"weighted_{body}", JOINT_RATES)
+    rate = [chosen(RESULTS, f"weighted_{body}", JOINT_RATES)] if first else []
+    if way == "weighted":
+        return [*JOINT_RATES, *(one | more for one in rate for more in WEIGHTS)]
+    return [one | more for one in rate for more in AGGREGATORS]
+
+
 def tried() -> dict[str, list[str]]:
-    """Trials of every network in every way."""
+    """Trials of every network in every way, as far as they are known."""
     found = {}
-    for body, (way, (_, settings)) in product(BODIES, WAYS.items()):
+    for body, way in product(BODIES, WAYS):
         for task, name in names(body, way).items():
-            found |= trials.trials(name, settings, partial(command, body, way, task))
+            found |= trials.trials(name, settings(body, way), partial(command, body, way, task))
     return found
 
 
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """All commands by the name of their run, as its trials chose."""
     every = [(*pair, *item) for pair in product(BODIES, WAYS) for item in names(*pair).items()]
-    best = {name: chosen(RESULTS, name, WAYS[way][1]) for _, way, _, name in every}
+    best = {name: chosen(RESULTS, name, settings(body, way)) for body, way, _, name in every}
     return {
         f"{name}-seed{seed}": command(body, way, task, seed, best[name])
         for seed in seeds
@@ -148,7 +156,7 @@ def report() -> str:
 def scores(found: Mapping[str, BySeed]) -> list[str]:
     """Test scores of every network in every way."""
     lines = head("network", "trained on", "parameters", "seeds", *TASKS.values())
-    for (body, title), (way, (words, _)) in product(BODIES.items(), WAYS.items()):
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
         runs = done(found, body, way)
         if not runs:
             continue
@@ -171,7 +179,7 @@ def digits(task: str) -> int:
 def changes(found: Mapping[str, BySeed]) -> list[str]:
     """What joint training gained, by task and as Δm."""
     lines = head("network", "against one each", "seeds", *map(short, TASKS), "Δm, %")
-    for (body, title), (way, (words, _)) in product(BODIES.items(), WAYS.items()):
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
         own = gains(found, body, way)
         if way != "alone" and own:
             cells = [spread([gain[task] for gain in own.values()]) for task in TASKS]
@@ -199,7 +207,7 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
     lines = head("Δm of", "less Δm of", "points", "verdict")
     for pair, values in differences.items():
         said = verdict(values, corrected[str(pair)], True, len(differences))
-        cells = (f"{BODIES[body]}, {WAYS[way][0]}" for body, way in pair)
+        cells = (f"{BODIES[body]}, {WAYS[way]}" for body, way in pair)
         lines.append(row(*cells, spread(values), f"**{said.word}**: {said.line}"))
     return lines
 
@@ -227,17 +235,14 @@ def lost(record: Record, module: str, task: str) -> float:
 
 def choices() -> list[str]:
     """What the trials chose."""
-    lines = head("network", "trained on", f"chosen, of {len(RATES)} trials each")
-    for (body, title), (way, (words, settings)) in product(BODIES.items(), WAYS.items()):
-        own = {name: short(task) for task, name in names(body, way).items()}
-        if not all((RESULTS / f"trial_{name}-0.json").exists() for name in own):
+    lines = head("network", "trained on", "chosen, of four trials each")
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+        own, given = {name: short(t) for t, name in names(body, way).items()}, settings(body, way)
+        if not all(trials.reached(RESULTS, name, given) for name in own):
             continue
-        said = {name: trials.words(chosen(RESULTS, name, settings)) for name in own}
-        text = "; ".join(
-            f"{own[name]} `{' '.join(w)}`" if len(own) > 1 else f"`{' '.join(w)}`"
-            for name, w in said.items()
-        )
-        lines.append(row(title, words, text))
+        said = {name: " ".join(trials.words(chosen(RESULTS, name, given))) for name in own}
+        text = (f"{own[name]} `{w}`" if len(own) > 1 else f"`{w}`" for name, w in said.items())
+        lines.append(row(title, words, "; ".join(text)))
     return lines
 
 
@@ -249,7 +254,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/claim"))
     options = parser.parse_args()
     if options.tune:
-        train_all(tried(), options.runs, RESULTS, options.jobs)
+        for _ in range(2):  # rates first, then what is tried at the rate found
+            train_all(tried(), options.runs, RESULTS, options.jobs)
     if options.seeds:
         train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
         add_lesions(options.runs)

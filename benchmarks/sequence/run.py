@@ -65,24 +65,31 @@ def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
 
 
 def tried() -> dict[str, list[str]]:
-    """Two trials for each method, in the first order."""
+    """Two trials for each method, in the first order, and for every task alone."""
     found = {}
     for name, (_, file, settings) in METHODS.items():
         found |= trials.trials(name, settings, partial(command, ["recipe", "orders/0", file]))
+    for task in TASKS:
+        found |= trials.trials(f"single_{task}", RATES, partial(alone, task))
     return found
+
+
+def alone(task: str, seed: int, flags: Flags) -> list[str]:
+    """A net of its own for a task."""
+    return command(["recipe", "single"], seed, {"task.name": task} | dict(flags))
 
 
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """Every method, and every task alone, by the name of the run."""
     best = {name: chosen(RESULTS, name, settings) for name, (_, _, settings) in METHODS.items()}
+    rates = {task: chosen(RESULTS, f"single_{task}", RATES) for task in TASKS}
     found = {}
     for seed in seeds:
         for name, (_, file, _) in METHODS.items():
             files = ["recipe", f"orders/{seed % ORDERS}", file]
             found[f"{name}-seed{seed}"] = command(files, seed, best[name])
         for task in TASKS:
-            flags = {"task.name": task} | dict(best[BESIDE])
-            found[f"single_{task}-seed{seed}"] = command(["recipe", "single"], seed, flags)
+            found[f"single_{task}-seed{seed}"] = alone(task, seed, rates[task])
     return found
 
 
