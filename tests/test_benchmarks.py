@@ -184,6 +184,22 @@ def test_a_trial_is_chosen_on_validation_alone(tmp_path):
         trials.chosen(tmp_path, "b", settings)
 
 
+def test_weights_and_aggregators_are_tried_at_the_rate_that_was_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "RESULTS", tmp_path)
+    assert claim.settings("gru", "weighted") == claim.JOINT_RATES
+    assert claim.settings("gru", "aggregated") == []
+    for number, seen in enumerate([0.6, 0.7, 0.9]):
+        scores = {"metric": "accuracy", "validation": {"accuracy": seen}}
+        record = {"result": {"tasks": {"cifar10_rows": scores}}}
+        (tmp_path / f"trial_weighted_gru-{number}.json").write_text(json.dumps(record))
+    rate = {"train.learning_rate": "0.006"}  # trial 2 is at this rate itself
+    assert claim.settings("gru", "weighted")[2] == rate | {"tasks.cifar10_rows.weight": "3"}
+    assert claim.settings("gru", "aggregated")[0] == rate | {"train.combine": "upgrad"}
+    assert claim.settings("thalnet", "aggregated") == []
+    words = claim.tried()["trial_aggregated_gru-3"]
+    assert words[-4:] == ["--train.learning_rate", "0.006", "--train.combine", "aligned_mtl"]
+
+
 def test_a_trial_has_the_seed_and_the_words_of_what_is_tried():
     made = trials.trials("a", [{"x": "1"}, {}], lambda seed, f: [f"{seed}", *trials.words(f)])
     assert made == {"trial_a-0": ["102", "--x", "1"], "trial_a-1": ["102"]}
