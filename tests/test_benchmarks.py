@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import beside, shared, trials
+from benchmarks import beside, opening, shared, trials
 from benchmarks.attach import run as attach
-from benchmarks.claim import run as claim
+from benchmarks.claim import plans as claim_plans
+from benchmarks.claim import run as claim_run
+from benchmarks.claim import tables as claim
 from benchmarks.continual import run as continual
 from benchmarks.continual import tables as continual_tables
 from benchmarks.quality import connectivity
@@ -31,7 +33,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def test_the_quality_tables_are_made_from_the_raw_results():
     for readme, table in (
         (quality.README, quality_tables.report()),
-        (quality.FIRST, quality_tables.opening()),
+        (opening.README, opening.table()),
     ):
         assert table.count("\n") >= 3
         assert with_table(readme.read_text(), table) == readme.read_text()
@@ -113,7 +115,7 @@ def test_the_texts_sizes_are_those_of_the_configs():
 def test_the_tables_of_the_claim_are_made_from_the_raw_results():
     table = claim.report()
     assert table.count("\n") > 10
-    assert with_table(claim.README.read_text(), table) == claim.README.read_text()
+    assert with_table(claim_run.README.read_text(), table) == claim_run.README.read_text()
 
 
 def scored(mnist, cifar, text, **more):
@@ -148,6 +150,20 @@ def test_gains_are_paired_by_seed_and_point_up():
     (said,) = claim.verdicts(found)[2:]
     assert "| GRU, jointly, fixed weights | GRU, one each, a third | 10.42" in said
     assert "**undecided**: 2 pairs cannot go below" in said
+
+
+def test_the_opening_has_a_row_of_the_claim_once_both_networks_have_run(monkeypatch):
+    found = {
+        f"alone_{t}_{b}": {0: scored(0.5, 0.5, 2.0)} for t in claim.TASKS for b in claim.BODIES
+    }
+    found["weighted_thalnet"] = {0: scored(0.6, 0.5, 2.0)}
+    monkeypatch.setattr(claim, "by_seed", lambda folder: found)
+    assert opening.jointly() == []
+    found["weighted_gru"] = {0: scored(0.5, 0.5, 1.4)}
+    assert opening.jointly() == [
+        "| three tasks in one net, gain over three nets: Δm | 6.67 | 10.00 | 1 | -3.33 "
+        "| **undecided** | `claim.run` |"
+    ]
 
 
 def test_what_a_task_loses_without_a_module_points_up():
@@ -185,18 +201,18 @@ def test_a_trial_is_chosen_on_validation_alone(tmp_path):
 
 
 def test_weights_and_aggregators_are_tried_at_the_rate_that_was_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "RESULTS", tmp_path)
-    assert claim.settings("gru", "weighted") == claim.JOINT_RATES
-    assert claim.settings("gru", "aggregated") == []
+    monkeypatch.setattr(claim_plans, "RESULTS", tmp_path)
+    assert claim_plans.settings("gru", "weighted") == claim_plans.JOINT_RATES
+    assert claim_plans.settings("gru", "aggregated") == []
     for number, seen in enumerate([0.6, 0.7, 0.9]):
         scores = {"metric": "accuracy", "validation": {"accuracy": seen}}
         record = {"result": {"tasks": {"cifar10_rows": scores}}}
         (tmp_path / f"trial_weighted_gru-{number}.json").write_text(json.dumps(record))
     rate = {"train.learning_rate": "0.006"}  # trial 2 is at this rate itself
-    assert claim.settings("gru", "weighted")[2] == rate | {"tasks.cifar10_rows.weight": "3"}
-    assert claim.settings("gru", "aggregated")[0] == rate | {"train.combine": "upgrad"}
-    assert claim.settings("thalnet", "aggregated") == []
-    words = claim.tried()["trial_aggregated_gru-3"]
+    assert claim_plans.settings("gru", "weighted")[2] == rate | {"tasks.cifar10_rows.weight": "3"}
+    assert claim_plans.settings("gru", "aggregated")[0] == rate | {"train.combine": "upgrad"}
+    assert claim_plans.settings("thalnet", "aggregated") == []
+    words = claim_plans.tried()["trial_aggregated_gru-3"]
     assert words[-4:] == ["--train.learning_rate", "0.006", "--train.combine", "aligned_mtl"]
 
 

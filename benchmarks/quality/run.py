@@ -11,13 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks import opening
 from benchmarks.quality import plans
 from benchmarks.quality.connectivity import initial
-from benchmarks.quality.tables import opening, report
+from benchmarks.quality.tables import report
 from benchmarks.shared import train_all, with_table
 
 HERE = Path(__file__).parent
-README, FIRST = HERE / "README.md", HERE.parents[1] / "README.md"
+README = HERE / "README.md"
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     }
     (plans.RESULTS / "initial.json").write_text(json.dumps(begun, indent=1) + "\n")
     README.write_text(with_table(README.read_text(), report()))
-    FIRST.write_text(with_table(FIRST.read_text(), opening()))
+    opening.write()
 
 
 if __name__ == "__main__":

@@ -257,26 +257,6 @@ def connectivity() -> str:
     return f"{compare(nets)}\n\n{wired}"
 
 
-def opening() -> str:
-    """What the first README begins with."""
-    lines = head("test %, ≤ 50,000 parameters", "ThalNet", "GRU", "seeds", "ThalNet − GRU",
-                 "ThalNet is", "again: `python -m benchmarks.quality.run`")  # fmt: skip
-    parts = {
-        "poster": ("as we recall the paper", longest()),
-        "best": ("best of each", pairs("best")),
-    }
-    for part, (how, found) in parts.items():
-        said = compared(found)
-        for name in said:
-            tests = [spread([*percents(runs, "test").values()]) for runs in found[name]]
-            title = f"{TASKS[name.partition('-')[0]]}, {how}"
-            seeds = str(len(differences(found[name])))
-            difference, word = said[name]
-            cells = [title, *tests, seeds, difference, word.partition(":")[0], f"`{part}`"]
-            lines.append(row(*cells))
-    return "\n".join(lines)
-
-
 def longest() -> dict[str, Pair]:
     """The poster's runs that are compared."""
     found = dict(sorted(pairs("poster").items(), reverse=True))

@@ -1,0 +1,165 @@
+"""The tables of the claim, from the records of its runs."""
+
+from collections.abc import Mapping
+from itertools import product
+
+from benchmarks import trials
+from benchmarks.claim.plans import BODIES, RESULTS, TASKS, WAYS, names, settings
+from benchmarks.shared import BySeed, Record, by_seed, commands, head, row, spread
+from benchmarks.trials import chosen, metric_of, score, unit
+from thalnet_mtl.metrics import delta_m, relative_gain
+from thalnet_mtl.statistics import Verdict, holm, sign_flip_test, verdict
+
+Pair = tuple[tuple[str, str], tuple[str, str]]
+COMPARED: list[
+    Pair
+] = [  # Δm of the first less Δm of the second; of networks for one task each it is 0
+    (("thalnet", "weighted"), ("thalnet", "alone")),
+    (("gru", "weighted"), ("gru", "alone")),
+    (("thalnet", "aggregated"), ("thalnet", "weighted")),
+    (("gru", "aggregated"), ("gru", "weighted")),
+    (("thalnet", "weighted"), ("gru", "weighted")),
+]
+
+
+def done(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str, Record]]:
+    """By seed, then by task, the runs; of seeds of which all succeeded."""
+    own = {task: found.get(name, {}) for task, name in names(body, way).items()}
+    seeds = sorted(set.intersection(*(set(runs) for runs in own.values())))
+    by = {seed: {task: own[task][seed] for task in TASKS} for seed in seeds}
+    return {seed: runs for seed, runs in by.items() if all("result" in r for r in runs.values())}
+
+
+def gains(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str, float]]:
+    """±(R − S) / S in percent, by seed, then by task; S is of the networks for one task each."""
+    own, alone = done(found, body, way), done(found, body, "alone")
+    return {
+        seed: {
+            t: 100 * relative_gain(score(own[seed][t], t), score(alone[seed][t], t), metric_of(t))
+            for t in TASKS
+        }
+        for seed in own
+        if seed in alone
+    }
+
+
+def report() -> str:
+    """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
+    found, before = by_seed(RESULTS), by_seed(RESULTS / "untuned")
+    parts = [scores(found), changes(found), verdicts(found), silenced(found), choices()]
+    runs = [record for of in found.values() for record in of.values()]
+    parts += [[commands(runs)]] if runs else []
+    parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
+    return "\n\n".join("\n".join(part) for part in parts if len(part) != len(head()))
+
+
+def scores(found: Mapping[str, BySeed]) -> list[str]:
+    """Test scores of every network in every way."""
+    lines = head("network", "trained on", "parameters", "seeds", *TASKS.values())
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+        runs = done(found, body, way)
+        if not runs:
+            continue
+        one = next(iter(runs.values()))
+        sizes = {r["command"]: r["result"]["parameters"]["total"] for r in one.values()}
+        own = {name: found[name] for name in names(body, way).values()}
+        failed = sum("failed" in record for of in own.values() for record in of.values())
+        count = f"{len(runs)}" + (f" ({failed} failed)" if failed else "")
+        cells = [
+            spread([unit(t) * score(r[t], t) for r in runs.values()], digits(t)) for t in TASKS
+        ]
+        lines.append(row(title, words, f"{sum(sizes.values()):,}", count, *cells))
+    return lines
+
+
+def digits(task: str) -> int:
+    return 2 if metric_of(task).higher_is_better else 3
+
+
+def changes(found: Mapping[str, BySeed]) -> list[str]:
+    """What joint training gained, by task and as Δm."""
+    lines = head("network", "against one each", "seeds", *map(short, TASKS), "Δm, %")
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+        own = gains(found, body, way)
+        if way != "alone" and own:
+            cells = [spread([gain[task] for gain in own.values()]) for task in TASKS]
+            mean = spread([*mean_gains(found, body, way).values()])
+            lines.append(row(title, words, str(len(own)), *cells, f"**{mean}**"))
+    return lines
+
+
+def short(task: str) -> str:
+    return TASKS[task].partition(",")[0]
+
+
+def mean_gains(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, float]:
+    """Δm in percent by seed."""
+    return {seed: delta_m([*gain.values()]) for seed, gain in gains(found, body, way).items()}
+
+
+def judged(found: Mapping[str, BySeed]) -> dict[Pair, tuple[list[float], Verdict]]:
+    """Differences of every comparison on the same seeds, and what they say after Holm over all."""
+    differences = {}
+    for pair in COMPARED:
+        ours, theirs = (mean_gains(found, *one) for one in pair)
+        if paired := [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]:
+            differences[pair] = paired
+    corrected = holm({str(pair): sign_flip_test(of) for pair, of in differences.items()})
+    return {
+        pair: (values, verdict(values, corrected[str(pair)], True, len(differences)))
+        for pair, values in differences.items()
+    }
+
+
+def verdicts(found: Mapping[str, BySeed]) -> list[str]:
+    """Every comparison in words."""
+    lines = head("Δm of", "less Δm of", "points", "verdict")
+    for pair, (values, said) in judged(found).items():
+        cells = (f"{BODIES[body]}, {WAYS[way]}" for body, way in pair)
+        lines.append(row(*cells, spread(values), f"**{said.word}**: {said.line}"))
+    return lines
+
+
+def between_bodies() -> list[str]:
+    """ThalNet's Δm, GRU's, seeds, difference and the word for it; nothing before all are there."""
+    found = by_seed(RESULTS)
+    pair = COMPARED[-1]
+    if pair not in (said := judged(found)):
+        return []
+    values, word = said[pair]
+    both = [spread([*mean_gains(found, *one).values()]) for one in pair]
+    return [*both, str(len(values)), spread(values), f"**{word.word}**"]
+
+
+def silenced(found: Mapping[str, BySeed]) -> list[str]:
+    """What each task loses without each module of the joint ThalNets."""
+    runs = [r for r in found.get("weighted_thalnet", {}).values() if "lesions" in r]
+    lines = head(f"silent module, {len(runs)} seeds", *(f"{short(t)} loses" for t in TASKS))
+    for module in runs[0]["lesions"] if runs else ():
+        cells = [
+            spread([lost(r, module, task) for r in runs], digits(task))
+            if task in runs[0]["lesions"][module]
+            else ""
+            for task in TASKS
+        ]
+        lines.append(row(module, *cells))
+    return lines
+
+
+def lost(record: Record, module: str, task: str) -> float:
+    """Percent points or bits; above 0 is a loss in either."""
+    sign = 1 if metric_of(task).higher_is_better else -1
+    return unit(task) * sign * (score(record, task) - record["lesions"][module][task])
+
+
+def choices() -> list[str]:
+    """What the trials chose."""
+    lines = head("network", "trained on", "chosen, of four trials each")
+    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+        own, given = {name: short(t) for t, name in names(body, way).items()}, settings(body, way)
+        if not all(trials.reached(RESULTS, name, given) for name in own):
+            continue
+        said = {name: " ".join(trials.words(chosen(RESULTS, name, given))) for name in own}
+        text = (f"{own[name]} `{w}`" if len(own) > 1 else f"`{w}`" for name, w in said.items())
+        lines.append(row(title, words, "; ".join(text)))
+    return lines

@@ -1,0 +1,43 @@
+"""What the first README begins with, from the records of two benchmarks."""
+
+from pathlib import Path
+
+from benchmarks.claim import tables as claim
+from benchmarks.quality import tables as quality
+from benchmarks.shared import head, row, spread, with_table
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def table() -> str:
+    """Single tasks as the paper has them and with the best of each; three tasks jointly."""
+    lines = head("test %, ≤ 50,000 parameters a task", "ThalNet", "GRU", "seeds", "ThalNet − GRU",
+                 "ThalNet is", "again: `python -m benchmarks.…`")  # fmt: skip
+    parts = {
+        "poster": ("as we recall the paper", quality.longest()),
+        "best": ("best of each", quality.pairs("best")),
+    }
+    for part, (how, found) in parts.items():
+        for name, (difference, word) in quality.compared(found).items():
+            tests = [spread([*quality.percents(own, "test").values()]) for own in found[name]]
+            title = f"{quality.TASKS[name.partition('-')[0]]}, {how}"
+            count = str(len(quality.differences(found[name])))
+            lines.append(row(title, *tests, count, difference, said(word), f"`quality.run {part}`"))
+    return "\n".join([*lines, *jointly()])
+
+
+def jointly() -> list[str]:
+    """One network for three tasks against three for one each, as soon as the verdict is there."""
+    title = "three tasks in one net, gain over three nets: Δm"
+    found = claim.between_bodies()
+    return [row(title, *found, "`claim.run`")] if found else []
+
+
+def said(verdict: str) -> str:
+    """Its word."""
+    return verdict.partition(":")[0]
+
+
+def write() -> None:
+    """Put the table where it belongs."""
+    README.write_text(with_table(README.read_text(), table()))
