@@ -349,10 +349,10 @@ def test_the_speed_table_is_made_from_the_raw_results():
 
 def test_the_first_readme_tells_the_measured_speed():
     found = [m for m in measurements(BENCHMARKS / "speed" / "results") if m["device"] == "cpu"]
-    many = max(m["threads"] for m in found)
     ratios = [
-        pick(found, config, "cpp", many)["ratio_to_gru"]
+        pick(found, config, "cpp", threads)["ratio_to_gru"]
         for config in ("mnist50", "mnist256", "cifar50", "text8")
+        for threads in {m["threads"] for m in found}
     ]
     told = f"{min(ratios):.2f} to {max(ratios):.2f} times on a CPU"
     assert told in (BENCHMARKS.parent / "README.md").read_text(), told

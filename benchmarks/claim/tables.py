@@ -11,9 +11,8 @@ from thalnet_mtl.metrics import delta_m, relative_gain
 from thalnet_mtl.statistics import Verdict, holm, sign_flip_test, verdict
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
-COMPARED: list[
-    Pair
-] = [  # Δm of the first less Δm of the second; of networks for one task each it is 0
+# Δm of the first less Δm of the second, both against networks for one task each as of the second.
+COMPARED: list[Pair] = [
     (("thalnet", "weighted"), ("thalnet", "alone")),
     (("gru", "weighted"), ("gru", "alone")),
     (("thalnet", "aggregated"), ("thalnet", "weighted")),
@@ -30,9 +29,11 @@ def done(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str
     return {seed: runs for seed, runs in by.items() if all("result" in r for r in runs.values())}
 
 
-def gains(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, dict[str, float]]:
-    """±(R − S) / S in percent, by seed, then by task; S is of the networks for one task each."""
-    own, alone = done(found, body, way), done(found, body, "alone")
+def gains(
+    found: Mapping[str, BySeed], body: str, way: str, base: str
+) -> dict[int, dict[str, float]]:
+    """±(R − S) / S in percent, by seed, then by task; S is of ``base`` for one task each."""
+    own, alone = done(found, body, way), done(found, base, "alone")
     return {
         seed: {
             t: 100 * relative_gain(score(own[seed][t], t), score(alone[seed][t], t), metric_of(t))
@@ -80,10 +81,10 @@ def changes(found: Mapping[str, BySeed]) -> list[str]:
     """What joint training gained, by task and as Δm."""
     lines = head("network", "against one each", "seeds", *map(short, TASKS), "Δm, %")
     for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
-        own = gains(found, body, way)
+        own = gains(found, body, way, body)
         if way != "alone" and own:
             cells = [spread([gain[task] for gain in own.values()]) for task in TASKS]
-            mean = spread([*mean_gains(found, body, way).values()])
+            mean = spread([*mean_gains(found, body, way, body).values()])
             lines.append(row(title, words, str(len(own)), *cells, f"**{mean}**"))
     return lines
 
@@ -92,16 +93,16 @@ def short(task: str) -> str:
     return TASKS[task].partition(",")[0]
 
 
-def mean_gains(found: Mapping[str, BySeed], body: str, way: str) -> dict[int, float]:
+def mean_gains(found: Mapping[str, BySeed], body: str, way: str, base: str) -> dict[int, float]:
     """Δm in percent by seed."""
-    return {seed: delta_m([*gain.values()]) for seed, gain in gains(found, body, way).items()}
+    return {seed: delta_m([*g.values()]) for seed, g in gains(found, body, way, base).items()}
 
 
 def judged(found: Mapping[str, BySeed]) -> dict[Pair, tuple[list[float], Verdict]]:
     """Differences of every comparison on the same seeds, and what they say after Holm over all."""
     differences = {}
     for pair in COMPARED:
-        ours, theirs = (mean_gains(found, *one) for one in pair)
+        ours, theirs = (mean_gains(found, *one, pair[1][0]) for one in pair)
         if paired := [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]:
             differences[pair] = paired
     corrected = holm({str(pair): sign_flip_test(of) for pair, of in differences.items()})
@@ -113,21 +114,23 @@ def judged(found: Mapping[str, BySeed]) -> dict[Pair, tuple[list[float], Verdict
 
 def verdicts(found: Mapping[str, BySeed]) -> list[str]:
     """Every comparison in words."""
-    lines = head("Δm of", "less Δm of", "points", "verdict")
+    lines = head("Δm of", "less Δm of", "both against one each of", "points", "verdict")
     for pair, (values, said) in judged(found).items():
         cells = (f"{BODIES[body]}, {WAYS[way]}" for body, way in pair)
-        lines.append(row(*cells, spread(values), f"**{said.word}**: {said.line}"))
+        lines.append(
+            row(*cells, BODIES[pair[1][0]], spread(values), f"**{said.word}**: {said.line}")
+        )
     return lines
 
 
 def between_bodies() -> list[str]:
-    """ThalNet's Δm, GRU's, seeds, difference and the word for it; nothing before all are there."""
+    """Δm of ThalNet and of GRU against the same GRUs, seeds, difference and the word for it."""
     found = by_seed(RESULTS)
     pair = COMPARED[-1]
     if pair not in (said := judged(found)):
         return []
     values, word = said[pair]
-    both = [spread([*mean_gains(found, *one).values()]) for one in pair]
+    both = [spread([*mean_gains(found, *one, pair[1][0]).values()]) for one in pair]
     return [*both, str(len(values)), spread(values), f"**{word.word}**"]
 
 
@@ -157,7 +160,7 @@ def choices() -> list[str]:
     lines = head("network", "trained on", "chosen, of four trials each")
     for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
         own, given = {name: short(t) for t, name in names(body, way).items()}, settings(body, way)
-        if not all(trials.reached(RESULTS, name, given) for name in own):
+        if any(len(trials.reached(RESULTS, name, given)) < len(RATES) for name in own):
             continue
         said = {name: " ".join(trials.words(chosen(RESULTS, name, given))) for name in own}
         text = (f"{own[name]} `{w}`" if len(own) > 1 else f"`{w}`" for name, w in said.items())
