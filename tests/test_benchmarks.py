@@ -134,7 +134,7 @@ def test_gains_are_paired_by_seed_and_point_up():
     found["weighted_gru"] = {k: scored(0.6, 0.4, 1.5) for k in range(4)}
     expected = {"permuted_mnist": 20, "cifar10_rows": 0, "text8": 25}
     lower = {"permuted_mnist": -25, "cifar10_rows": -20, "text8": 62.5}
-    assert claim.gains(found, "gru", "weighted") == {
+    assert claim.gains(found, "gru", "weighted", "gru") == {
         0: pytest.approx(expected),
         1: pytest.approx(lower),
     }
@@ -148,20 +148,20 @@ def test_gains_are_paired_by_seed_and_point_up():
         "| **10.42 [5.83, 15.00]** |"
     )
     (said,) = claim.verdicts(found)[2:]
-    assert "| GRU, jointly, fixed weights | GRU, one each, a third | 10.42" in said
+    assert "| GRU, jointly, fixed weights | GRU, one each, a third | GRU | 10.42" in said
     assert "**undecided**: 2 pairs cannot go below" in said
 
 
 def test_the_opening_has_a_row_of_the_claim_once_both_networks_have_run(monkeypatch):
-    found = {
-        f"alone_{t}_{b}": {0: scored(0.5, 0.5, 2.0)} for t in claim.TASKS for b in claim.BODIES
-    }
+    names = {f"alone_{task}_{body}": body for task in claim.TASKS for body in claim.BODIES}
+    own = {"thalnet": scored(0.1, 0.1, 4.0), "gru": scored(0.5, 0.5, 2.0)}
+    found = {name: {0: own[body]} for name, body in names.items()}
     found["weighted_thalnet"] = {0: scored(0.6, 0.5, 2.0)}
     monkeypatch.setattr(claim, "by_seed", lambda folder: found)
     assert opening.jointly() == []
     found["weighted_gru"] = {0: scored(0.5, 0.5, 1.4)}
     assert opening.jointly() == [
-        "| three tasks in one net, gain over three nets: Δm | 6.67 | 10.00 | 1 | -3.33 "
+        "| one net for three tasks, Δm over three GRUs, % | 6.67 | 10.00 | 1 | -3.33 "
         "| **undecided** | `claim.run` |"
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from benchmarks import trials
-from benchmarks.claim.plans import BODIES, RESULTS, TASKS, WAYS, names, settings
+from benchmarks.claim.plans import BODIES, RATES, RESULTS, TASKS, WAYS, names, settings
 from benchmarks.shared import BySeed, Record, by_seed, commands, head, row, spread
 from benchmarks.trials import chosen, metric_of, score, unit
 from thalnet_mtl.metrics import delta_m, relative_gain
@@ -116,10 +116,9 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
     """Every comparison in words."""
     lines = head("Δm of", "less Δm of", "both against one each of", "points", "verdict")
     for pair, (values, said) in judged(found).items():
+        words = f"**{said.word}**: {said.line}"
         cells = (f"{BODIES[body]}, {WAYS[way]}" for body, way in pair)
-        lines.append(
-            row(*cells, BODIES[pair[1][0]], spread(values), f"**{said.word}**: {said.line}")
-        )
+        lines.append(row(*cells, BODIES[pair[1][0]], spread(values), words))
     return lines
 
 
