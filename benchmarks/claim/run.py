@@ -22,8 +22,8 @@ README = HERE / "README.md"
 
 
 def add_lesions(runs: Path) -> None:
-    """To the record of every joint ThalNet whose run is there: the scores without each module."""
-    for path in RESULTS.glob("*ed_thalnet-seed*.json"):
+    """To the records of joint ThalNets with fixed weights: the scores without each module."""
+    for path in RESULTS.glob("weighted_thalnet-seed*.json"):
         record, folder = json.loads(path.read_text()), runs / path.stem
         if "result" not in record or "lesions" in record or not folder.exists():
             continue
