@@ -1,8 +1,14 @@
 """Shapes and types are checked while tests run; small nets run best on one thread."""
 
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
-install_import_hook("thalnet_mtl", "beartype.beartype")
+# Where arrays are passed; of all else mypy knows enough, and checks would double the time.
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for path in ROOT.glob("thalnet_mtl/**/*.py") if "jaxtyping" in path.read_text()]
+SHAPED = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES]
+install_import_hook(SHAPED, "beartype.beartype")
 
 import torch  # noqa: E402
 

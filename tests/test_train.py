@@ -67,7 +67,7 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(capfd):
-    command = ["digits", "--train.steps=1500", "--evaluate.checkpoint_every=10"]
+    command = ["digits", "--train.steps=800", "--evaluate.checkpoint_every=10"]
     assert kill_and_resume.main(["--kills", "2", "--window", "1", *command]) == 0
 
 
