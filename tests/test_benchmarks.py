@@ -166,6 +166,19 @@ def test_the_opening_has_a_row_of_the_claim_once_both_networks_have_run(monkeypa
     ]
 
 
+def test_later_seeds_are_for_one_comparison(monkeypatch):
+    monkeypatch.setattr(claim_plans, "settings", lambda *_: [])
+    monkeypatch.setattr(claim_plans, "chosen", lambda *_: {})
+    made = claim_plans.jobs([7, 8])
+    assert sum(name.endswith("-seed7") for name in made) == 2 * (3 + 1 + 1)
+    alone = {f"alone_{task}_thalnet-seed8" for task in claim.TASKS}
+    assert {name for name in made if name.endswith("-seed8")} == {"weighted_thalnet-seed8", *alone}
+    assert claim.parts_of({"a": {7: {}, 8: {}}, "b": {7: {}}}) == (
+        {"a": {7: {}}, "b": {7: {}}},
+        {"a": {8: {}}, "b": {}},
+    )
+
+
 def test_what_a_task_loses_without_a_module_points_up():
     without = {"trunk": dict(zip(claim.TASKS, (0.7, 0.5, 3.5), strict=True)), "eye": {"text8": 2.0}}
     found = {"weighted_thalnet": {k: scored(0.9, 0.5, 2.5, lesions=without) for k in range(2)}}

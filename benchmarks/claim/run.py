@@ -1,6 +1,6 @@
 """Three tasks, each alone and all jointly, with a ThalNet and with a GRU of equal size.
 
-    python -m benchmarks.claim.run --tune --seeds 0 1 2 3 4 5 6 7 --jobs 2
+    python -m benchmarks.claim.run --tune --seeds 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 --jobs 2
 
 Every run is one process of ``thalnet train``; a finished one is not repeated, an interrupted one
 goes on where it stopped. Results go to ``results/`` as they come, one JSON file a run, and the

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from benchmarks import trials
-from benchmarks.claim.plans import BODIES, RATES, RESULTS, TASKS, WAYS, names, settings
+from benchmarks.claim.plans import BODIES, RATES, RESULTS, SEEDS, TASKS, WAYS, names, settings
 from benchmarks.shared import BySeed, Record, by_seed, commands, head, row, spread
 from benchmarks.trials import chosen, metric_of, score, unit
 from thalnet_mtl.metrics import delta_m, relative_gain
@@ -46,12 +46,23 @@ def gains(
 
 def report() -> str:
     """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
-    found, before = by_seed(RESULTS), by_seed(RESULTS / "untuned")
-    parts = [scores(found), changes(found), verdicts(found), silenced(found), choices()]
-    runs = [record for of in found.values() for record in of.values()]
-    parts += [[commands(runs)]] if runs else []
+    (found, later), before = parts_of(by_seed(RESULTS)), by_seed(RESULTS / "untuned")
+    parts = [scores(found), changes(found), verdicts(found)]
+    if any(later.values()):
+        parts += [["New seeds, for the first comparison alone:"], scores(later), verdicts(later)]
+    runs = [record for of in [*found.values(), *later.values()] for record in of.values()]
+    parts += [silenced(found), choices(), [commands(runs)]]
     parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
     return "\n\n".join("\n".join(part) for part in parts if len(part) != len(head()))
+
+
+def parts_of(found: Mapping[str, BySeed]) -> tuple[dict[str, BySeed], dict[str, BySeed]]:
+    """Seeds that all comparisons are of, and later ones."""
+    first, later = (
+        {name: {s: r for s, r in of.items() if (s in SEEDS) is early} for name, of in found.items()}
+        for early in (True, False)
+    )
+    return first, later
 
 
 def scores(found: Mapping[str, BySeed]) -> list[str]:
@@ -124,7 +135,7 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
 
 def between_bodies() -> list[str]:
     """Δm of ThalNet and of GRU against the same GRUs, seeds, difference and the word for it."""
-    found = by_seed(RESULTS)
+    found, _ = parts_of(by_seed(RESULTS))
     pair = COMPARED[-1]
     if pair not in (said := judged(found)):
         return []
