@@ -343,10 +343,13 @@ def test_bits_are_first_where_they_are_least_and_a_failed_seed_is_out_of_the_cho
 
 
 def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, tmp_path):
-    words = ["digits", "debug", "--train.steps=900", "--evaluate.every=900", "--out", "s"]
+    words = ["digits", "debug", "--train.steps=500", "--evaluate.every=500", "--out", "s"]
     words += ["--model.modules=1", "--model.features=8", "--seeds", "0", "1"]
     command = [sys.executable, "-m", "thalnet_mtl.cli", "sweep", *words, "--jobs", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests may run behind "&"
+    )  # fmt: skip
     log = Path("s/seed0/metrics.jsonl")
     while process.poll() is None and not (log.exists() and b'"train"' in log.read_bytes()):
         time.sleep(0.01)
