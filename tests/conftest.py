@@ -1,4 +1,4 @@
-"""Shapes and types are checked while tests run; small nets run best on one thread."""
+"""Shapes are checked while tests run; small nets run best on one thread."""
 
 from pathlib import Path
 

@@ -28,8 +28,9 @@ WAYS = {
 RATES = [{"train.learning_rate": rate} for rate in ("0.0015", "0.003", "0.006", "0.012")]
 JOINT_RATES = RATES[1:3]
 WEIGHTS = [{f"tasks.{task}.weight": "3"} for task in ("cifar10_rows", "text8")]
-SEEDS = range(8)  # later ones are for the first comparison alone, which they confirm or not
 AGGREGATORS = [{"train.combine": name} for name in ("upgrad", "pcgrad", "mgda", "aligned_mtl")]
+
+SEEDS = range(8)  # later ones are for the first comparison alone, which they confirm or not
 
 
 def names(body: str, way: str) -> dict[str, str]:
