@@ -40,13 +40,13 @@ TASKS = {
 }
 ORDERS = 6
 BESIDE = "never"  # what the other methods are compared with
-RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003")]
+RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003", "0.01")]
 METHODS = {  # title, files, and as many trials for each
     "never": ("all modules from the start, naive", "never", RATES),
     "ewc": (
         "the same, EWC",
         "never",
-        [{"train.strategy": "ewc", "strategy.strength": x} for x in ("100", "10000")],
+        [{"train.strategy": "ewc", "strategy.strength": x} for x in ("100", "10000", "1000")],
     ),
     "replay": (
         "the same, replay of 500",
@@ -65,7 +65,7 @@ def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
 
 
 def tried() -> dict[str, list[str]]:
-    """Two trials for each method, in the first order, and for every task alone."""
+    """Three trials for each method, in the first order, and for every task alone."""
     found = {}
     for name, (_, file, settings) in METHODS.items():
         found |= trials.trials(name, settings, partial(command, ["recipe", "orders/0", file]))
