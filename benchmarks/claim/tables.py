@@ -1,23 +1,34 @@
 """The tables of the claim, from the records of its runs."""
 
 from collections.abc import Mapping
-from itertools import product
 
 from benchmarks import trials
-from benchmarks.claim.plans import BODIES, RATES, RESULTS, SEEDS, TASKS, WAYS, names, settings
+from benchmarks.claim.plans import (
+    BODIES,
+    NETWORKS,
+    RATES,
+    RESULTS,
+    SEEDS,
+    TASKS,
+    WAYS,
+    names,
+    settings,
+)
 from benchmarks.shared import BySeed, Record, by_seed, commands, head, row, spread
 from benchmarks.trials import chosen, metric_of, score, unit
 from thalnet_mtl.metrics import delta_m, relative_gain
 from thalnet_mtl.statistics import Verdict, holm, sign_flip_test, verdict
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
+BETWEEN_BODIES: Pair = (("thalnet", "weighted"), ("gru", "weighted"))
 # Δm of the first less Δm of the second, both against networks for one task each as of the second.
 COMPARED: list[Pair] = [
     (("thalnet", "weighted"), ("thalnet", "alone")),
     (("gru", "weighted"), ("gru", "alone")),
     (("thalnet", "aggregated"), ("thalnet", "weighted")),
     (("gru", "aggregated"), ("gru", "weighted")),
-    (("thalnet", "weighted"), ("gru", "weighted")),
+    BETWEEN_BODIES,
+    (("thalnet", "weighted"), ("thalnet", "wide")),
 ]
 
 
@@ -68,7 +79,7 @@ def parts_of(found: Mapping[str, BySeed]) -> tuple[dict[str, BySeed], dict[str, 
 def scores(found: Mapping[str, BySeed]) -> list[str]:
     """Test scores of every network in every way."""
     lines = head("network", "trained on", "parameters", "seeds", *TASKS.values())
-    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+    for body, way in NETWORKS:
         runs = done(found, body, way)
         if not runs:
             continue
@@ -80,7 +91,7 @@ def scores(found: Mapping[str, BySeed]) -> list[str]:
         cells = [
             spread([unit(t) * score(r[t], t) for r in runs.values()], digits(t)) for t in TASKS
         ]
-        lines.append(row(title, words, f"{sum(sizes.values()):,}", count, *cells))
+        lines.append(row(BODIES[body], WAYS[way], f"{sum(sizes.values()):,}", count, *cells))
     return lines
 
 
@@ -91,12 +102,12 @@ def digits(task: str) -> int:
 def changes(found: Mapping[str, BySeed]) -> list[str]:
     """What joint training gained, by task and as Δm."""
     lines = head("network", "against one each", "seeds", *map(short, TASKS), "Δm, %")
-    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+    for body, way in NETWORKS:
         own = gains(found, body, way, body)
         if way != "alone" and own:
             cells = [spread([gain[task] for gain in own.values()]) for task in TASKS]
             mean = spread([*mean_gains(found, body, way, body).values()])
-            lines.append(row(title, words, str(len(own)), *cells, f"**{mean}**"))
+            lines.append(row(BODIES[body], WAYS[way], str(len(own)), *cells, f"**{mean}**"))
     return lines
 
 
@@ -136,11 +147,10 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
 def between_bodies() -> list[str]:
     """Δm of ThalNet and of GRU against the same GRUs, seeds, difference and the word for it."""
     found, _ = parts_of(by_seed(RESULTS))
-    pair = COMPARED[-1]
-    if pair not in (said := judged(found)):
+    if BETWEEN_BODIES not in (said := judged(found)):
         return []
-    values, word = said[pair]
-    both = [spread([*mean_gains(found, *one, pair[1][0]).values()]) for one in pair]
+    values, word = said[BETWEEN_BODIES]
+    both = [spread([*mean_gains(found, *one, "gru").values()]) for one in BETWEEN_BODIES]
     return [*both, str(len(values)), spread(values), f"**{word.word}**"]
 
 
@@ -168,11 +178,11 @@ def lost(record: Record, module: str, task: str) -> float:
 def choices() -> list[str]:
     """What the trials chose."""
     lines = head("network", "trained on", "chosen, of four trials each")
-    for (body, title), (way, words) in product(BODIES.items(), WAYS.items()):
+    for body, way in NETWORKS:
         own, given = {name: short(t) for t, name in names(body, way).items()}, settings(body, way)
         if any(len(trials.reached(RESULTS, name, given)) < len(RATES) for name in own):
             continue
         said = {name: " ".join(trials.words(chosen(RESULTS, name, given))) for name in own}
         text = (f"{own[name]} `{w}`" if len(own) > 1 else f"`{w}`" for name, w in said.items())
-        lines.append(row(title, words, "; ".join(text)))
+        lines.append(row(BODIES[body], WAYS[way], "; ".join(text)))
     return lines
