@@ -25,7 +25,7 @@ def trials(name: str, settings: Sequence[Flags], command: Command) -> dict[str, 
 
 def reached(results: Path, name: str, settings: Sequence[Flags]) -> dict[int, float]:
     """The mean level over the tasks on validation in the end, of each trial that succeeded."""
-    paths = {k: results / f"trial_{name}-{k}.json" for k in range(len(settings))}
+    paths = dict(enumerate(records_of(results, name, settings)))
     records = {k: json.loads(path.read_text()) for k, path in paths.items() if path.exists()}
     return {k: mean(levels(record)) for k, record in records.items() if "result" in record}
 
@@ -36,6 +36,17 @@ def chosen(results: Path, name: str, settings: Sequence[Flags]) -> Flags:
     if not scores:
         raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
     return settings[max(scores, key=scores.__getitem__)]
+
+
+def decided(results: Path, name: str, settings: Sequence[Flags]) -> list[Flags]:
+    """What validates best, once all have been tried; before that nothing."""
+    over = all(path.exists() for path in records_of(results, name, settings))
+    return [chosen(results, name, settings)] if over else []
+
+
+def records_of(results: Path, name: str, settings: Sequence[Flags]) -> list[Path]:
+    """Where the records of trials are."""
+    return [results / f"trial_{name}-{k}.json" for k in range(len(settings))]
 
 
 def levels(record: Record) -> list[float]:

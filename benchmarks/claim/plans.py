@@ -57,8 +57,7 @@ def settings(body: str, way: str) -> list[Flags]:
     """What is tried; what depends on a rate only once the trials of joint rates are there."""
     if way in OWN:
         return RATES
-    first = trials.reached(RESULTS, f"weighted_{body}", JOINT_RATES)
-    rate = [chosen(RESULTS, f"weighted_{body}", JOINT_RATES)] if first else []
+    rate = trials.decided(RESULTS, f"weighted_{body}", JOINT_RATES)
     if way == "weighted":
         return [*JOINT_RATES, *(one | more for one in rate for more in WEIGHTS)]
     return [one | more for one in rate for more in AGGREGATORS]

@@ -40,22 +40,24 @@ TASKS = {
 }
 ORDERS = 6
 BESIDE = "never"  # what the other methods are compared with
-RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003", "0.01")]
-METHODS = {  # title, files, and as many trials for each
-    "never": ("all modules from the start, naive", "never", RATES),
-    "ewc": (
-        "the same, EWC",
-        "never",
-        [{"train.strategy": "ewc", "strategy.strength": x} for x in ("100", "10000", "1000")],
-    ),
-    "replay": (
-        "the same, replay of 500",
-        "never",
-        [{"train.strategy": "replay"} | rate for rate in RATES],
-    ),
-    "frozen": ("grows, old frozen", "frozen", RATES),
-    "shared": ("grows, all learn", "shared", RATES),
+RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003", "0.01", "0.03")]
+STRENGTHS = [{"strategy.strength": x} for x in ("100", "1000", "10000", "100000")]
+METHODS = {  # title and files, each with four trials
+    "never": ("all modules from the start, naive", "never"),
+    "ewc": ("the same, EWC", "never"),
+    "replay": ("the same, replay of 500", "never"),
+    "frozen": ("grows, old frozen", "frozen"),
+    "shared": ("grows, all learn", "shared"),
 }
+
+
+def settings(name: str) -> list[Flags]:
+    """What is tried: rates; of EWC, strengths at the rate that is best without it."""
+    own = {"train.strategy": name} if name in ("ewc", "replay") else {}
+    if name != "ewc":
+        return [own | rate for rate in RATES]
+    rates = trials.decided(RESULTS, BESIDE, settings(BESIDE))
+    return [own | rate | strength for rate in rates for strength in STRENGTHS]
 
 
 def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
@@ -65,10 +67,10 @@ def command(files: Iterable[str], seed: int, flags: Flags) -> list[str]:
 
 
 def tried() -> dict[str, list[str]]:
-    """Three trials for each method, in the first order, and for every task alone."""
+    """Trials of each method, in the first order, and of every task alone, as far as known."""
     found = {}
-    for name, (_, file, settings) in METHODS.items():
-        found |= trials.trials(name, settings, partial(command, ["recipe", "orders/0", file]))
+    for name, (_, file) in METHODS.items():
+        found |= trials.trials(name, settings(name), partial(command, ["recipe", "orders/0", file]))
     for task in TASKS:
         found |= trials.trials(f"single_{task}", RATES, partial(alone, task))
     return found
@@ -81,11 +83,11 @@ def alone(task: str, seed: int, flags: Flags) -> list[str]:
 
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """Every method, and every task alone, by the name of the run."""
-    best = {name: chosen(RESULTS, name, settings) for name, (_, _, settings) in METHODS.items()}
+    best = {name: chosen(RESULTS, name, settings(name)) for name in METHODS}
     rates = {task: chosen(RESULTS, f"single_{task}", RATES) for task in TASKS}
     found = {}
     for seed in seeds:
-        for name, (_, file, _) in METHODS.items():
+        for name, (_, file) in METHODS.items():
             files = ["recipe", f"orders/{seed % ORDERS}", file]
             found[f"{name}-seed{seed}"] = command(files, seed, best[name])
         for task in TASKS:
@@ -135,7 +137,7 @@ def table() -> str:
     kinds = ("image forgetting", "text forgetting", "image transfer", "text transfer")
     ways = ("forgetting, images, points", "text, bits", "transfer, images, points", "text, bits")
     lines = head("ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %", *ways)
-    for name, (title, _, _) in METHODS.items():
+    for name, (title, _) in METHODS.items():
         runs = {seed: r for seed, r in found.get(name, {}).items() if "result" in r}
         failed = len(found.get(name, {})) - len(runs)
         if not runs:
@@ -179,7 +181,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/sequence"))
     options = parser.parse_args()
     if options.tune:
-        train_all(tried(), options.runs, RESULTS, options.jobs)
+        for _ in range(2):  # rates first, then what is tried at the rate found
+            train_all(tried(), options.runs, RESULTS, options.jobs)
     if options.seeds:
         train_all(jobs(options.seeds), options.runs, RESULTS, options.jobs)
     README.write_text(with_table(README.read_text(), table()))
