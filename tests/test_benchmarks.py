@@ -170,7 +170,7 @@ def test_later_seeds_are_for_one_comparison(monkeypatch):
     monkeypatch.setattr(claim_plans, "settings", lambda *_: [])
     monkeypatch.setattr(claim_plans, "chosen", lambda *_: {})
     made = claim_plans.jobs([7, 8])
-    assert sum(name.endswith("-seed7") for name in made) == 2 * (3 + 1 + 1)
+    assert sum(name.endswith("-seed7") for name in made) == 2 * (3 + 1 + 1) + 3
     alone = {f"alone_{task}_thalnet-seed8" for task in claim.TASKS}
     assert {name for name in made if name.endswith("-seed8")} == {"weighted_thalnet-seed8", *alone}
     assert claim.parts_of({"a": {7: {}, 8: {}}, "b": {7: {}}}) == (
