@@ -28,7 +28,7 @@ def test_tasks_of_different_shapes_learn_in_one_run(tmp_path, body, combine):
     sections = JOINT if body == "thalnet" else {"tasks": JOINT["tasks"]}
     options = {"steps": 320, "combine": combine, "optimizer": "adam", "batch": 20}
     model = {"body": body, "features": 12, "layers": 1}
-    config = toy(**sections, model=model, train=options, evaluate={"every": 80})
+    config = toy(**sections, model=model, train=options, evaluate={"every": 80, "batch": 5})
     scores = train(config, tmp_path)["tasks"]
     assert scores["toy_rows"]["test"]["accuracy"] > 0.7
     assert scores["toy_rows"]["untrained"]["accuracy"] < 0.5

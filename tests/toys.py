@@ -113,7 +113,7 @@ def toy(**sections: Any) -> Config:
         "model": {"features": 6, "modules": 3},
         "task": {"name": "toy_rows"},
         "train": {"steps": 60, "batch": 10, "chunk": 7, "learning_rate": 0.01},
-        "evaluate": {"every": 20, "batch": 5, "log_every": 8, "checkpoint_every": 6},
+        "evaluate": {"every": 20, "batch": 24, "log_every": 8, "checkpoint_every": 6},
     }
     if "tasks" in sections:
         del tree["task"]
