@@ -280,11 +280,17 @@ def test_what_a_sequence_forgets_and_gains_is_worked_by_hand():
     assert sequence.on_the_way(record, alone) == pytest.approx(
         {"image forgetting": 20, "image transfer": 5, "text transfer": 1.0}
     )
-    found = {"never": {3: record}} | {
-        f"single_{name}": {3: {"result": {"tasks": {
-            name: {"test": {sequence.metric_of(name).name: score}}}}}}
-        for name, score in alone.items()
-    }  # fmt: skip
+
+    def single(name, validation, score):
+        metric = sequence.metric_of(name).name
+        of = {"metric": metric, "validation": {metric: validation}, "test": {metric: score}}
+        return {3: {"result": {"tasks": {name: of}}}}
+
+    found = {"never": {3: record}}
+    for name, score in alone.items():
+        better, worse = (3.0, 5.0) if name == "text8" else (0.7, 0.2)
+        found[f"single_{name}_at_0.1"] = single(name, worse, 0.123)
+        found[f"single_{name}_at_0.01"] = single(name, better, score)
     # −25 %, −20 %, and a quarter fewer bits.
     assert sequence.gained(found, "never") == pytest.approx({3: -20 / 3})
 

@@ -11,6 +11,7 @@ the README is made from those files alone (without arguments: only that).
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -39,7 +40,6 @@ TASKS = {
     "text8": "text8, bits",
 }
 ORDERS = 6
-BESIDE = "never"  # what the other methods are compared with
 RATES = [{"train.learning_rate": rate} for rate in ("0.001", "0.003", "0.01", "0.03")]
 STRENGTHS = [{"strategy.strength": x} for x in ("100", "1000", "10000", "100000")]
 METHODS = {  # title and files, each with four trials
@@ -49,6 +49,8 @@ METHODS = {  # title and files, each with four trials
     "frozen": ("grows, old frozen", "frozen"),
     "shared": ("grows, all learn", "shared"),
 }
+COMPARED = [("ewc", "never"), ("replay", "never"), ("frozen", "never"), ("shared", "never")]
+COMPARED += [("frozen", "ewc"), ("frozen", "replay")]  # what the question asks besides
 
 
 def settings(name: str) -> list[Flags]:
@@ -56,7 +58,7 @@ def settings(name: str) -> list[Flags]:
     own = {"train.strategy": name} if name in ("ewc", "replay") else {}
     if name != "ewc":
         return [own | rate for rate in RATES]
-    rates = trials.decided(RESULTS, BESIDE, settings(BESIDE))
+    rates = trials.decided(RESULTS, "never", settings("never"))
     return [own | rate | strength for rate in rates for strength in STRENGTHS]
 
 
@@ -84,28 +86,43 @@ def alone(task: str, seed: int, flags: Flags) -> list[str]:
 def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
     """Every method, and every task alone, by the name of the run."""
     best = {name: chosen(RESULTS, name, settings(name)) for name in METHODS}
-    rates = {task: chosen(RESULTS, f"single_{task}", RATES) for task in TASKS}
     found = {}
     for seed in seeds:
         for name, (_, file) in METHODS.items():
             files = ["recipe", f"orders/{seed % ORDERS}", file]
             found[f"{name}-seed{seed}"] = command(files, seed, best[name])
-        for task in TASKS:
-            found[f"single_{task}-seed{seed}"] = alone(task, seed, rates[task])
+        for task, k in product(TASKS, range(2)):
+            rate = best_rates(task)[k]
+            name = f"single_{task}_at_{rate['train.learning_rate']}"
+            found[f"{name}-seed{seed}"] = alone(task, seed, rate)
     return found
 
 
-def singles(found: Mapping[str, BySeed], seed: int) -> dict[str, float]:
+def best_rates(task: str) -> list[Flags]:
+    """For a task alone, the better in its trials first."""
+    levels = trials.reached(RESULTS, f"single_{task}", RATES)
+    return [RATES[k] for k in sorted(levels, key=levels.__getitem__, reverse=True)]
+
+
+def singles(found: Mapping[str, BySeed], task: str) -> BySeed:
+    """The runs of a task alone, at the one of two rates that validates better over all seeds."""
+    both = [of for name, of in found.items() if name.startswith(f"single_{task}_at_")]
+    done = [{s: r for s, r in of.items() if "result" in r} for of in both]
+    levels = [mean(x for r in of.values() for x in trials.levels(r)) if of else 0 for of in done]
+    return done[levels.index(max(levels))] if done else {}
+
+
+def scores_alone(found: Mapping[str, BySeed], seed: int) -> dict[str, float]:
     """S, by task."""
-    runs = {task: found.get(f"single_{task}", {}).get(seed, {}) for task in TASKS}
-    return {task: score(run, task) for task, run in runs.items() if "result" in run}
+    runs = {task: singles(found, task).get(seed) for task in TASKS}
+    return {task: score(run, task) for task, run in runs.items() if run}
 
 
 def gained(found: Mapping[str, BySeed], name: str) -> dict[int, float]:
     """Δm in percent by seed, where all that it needs has succeeded."""
     gains = {}
     for seed, record in found.get(name, {}).items():
-        alone = singles(found, seed)
+        alone = scores_alone(found, seed)
         if "result" in record and len(alone) == len(TASKS):
             own = [relative_gain(score(record, t), alone[t], metric_of(t)) for t in TASKS]
             gains[seed] = 100 * delta_m(own)
@@ -146,30 +163,31 @@ def table() -> str:
         cells = [title, f"{size:,}", f"{len(runs)}" + (f" ({failed} failed)" if failed else "")]
         cells += [spread([unit(t) * score(r, t) for r in runs.values()]) for t in TASKS]
         cells.append(f"**{spread([*gained(found, name).values()], 1)}**")
-        paths = [on_the_way(record, singles(found, seed)) for seed, record in runs.items()]
+        paths = [on_the_way(record, scores_alone(found, seed)) for seed, record in runs.items()]
         cells += [spread([way[kind] for way in paths if kind in way]) for kind in kinds]
         lines.append(row(*cells))
-    alone = [[singles(found, s)[t] for s in found.get(f"single_{t}", {})] for t in TASKS]
-    cells = [spread([100 * x for x in of] if max(of, default=0) < 1 else of) for of in alone]
-    count = str(len(found.get("single_text8", {})))
+    alone = {task: [score(r, task) for r in singles(found, task).values()] for task in TASKS}
+    cells = [spread([unit(task) * x for x in of]) for task, of in alone.items()]
+    count = str(min(map(len, alone.values())))
     lines.append(f"| one net for each task | 3 times | {count} | {' | '.join(cells)} | 0 |||||")
     runs = (record for of in found.values() for record in of.values())
     return "\n".join([*lines, "", *verdicts(found), "", commands(runs)])
 
 
 def verdicts(found: Mapping[str, BySeed]) -> list[str]:
-    """Δm of each method less that of the naive one in the same order with the same seed."""
-    base, differences = gained(found, BESIDE), dict[str, list[float]]()
-    for name in METHODS:
-        own = gained(found, name)
-        paired = [own[seed] - base[seed] for seed in sorted(own) if seed in base]
-        if name != BESIDE and len(paired) > 1:
-            differences[name] = paired
-    corrected = holm({name: sign_flip_test(values) for name, values in differences.items()})
-    lines = head(f"against {METHODS[BESIDE][0]}", "Δm, points", "verdict")
-    for name, values in differences.items():
-        said = verdict(values, corrected[name], True, len(differences))
-        lines.append(row(METHODS[name][0], spread(values, 1), f"**{said.word}**: {said.line}"))
+    """Δm of a method less that of another in the same order with the same seed."""
+    gains, differences = {name: gained(found, name) for name in METHODS}, dict[str, list[float]]()
+    for one, other in COMPARED:
+        seeds = sorted(gains[one].keys() & gains[other].keys())
+        if len(seeds) > 1:
+            differences[row(METHODS[one][0], METHODS[other][0])] = [
+                gains[one][seed] - gains[other][seed] for seed in seeds
+            ]
+    corrected = holm({pair: sign_flip_test(values) for pair, values in differences.items()})
+    lines = head("Δm of", "less Δm of", "points", "verdict")
+    for pair, values in differences.items():
+        said = verdict(values, corrected[pair], True, len(differences))
+        lines.append(pair + row(spread(values, 1), f"**{said.word}**: {said.line}")[1:])
     return lines
 
 
