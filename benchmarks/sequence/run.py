@@ -1,7 +1,6 @@
 """Three tasks of different shapes one after another, in all six orders: what keeps, what learns?
 
-    python -m benchmarks.sequence.run --tune --jobs 2
-    python -m benchmarks.sequence.run --seeds 0 1 2 3 4 5 6 7 8 9 10 11 --jobs 2
+    python -m benchmarks.sequence.run --tune --seeds 0 1 2 3 4 5 6 7 --jobs 2
 
 Seed s takes the tasks in order s mod 6. Every run is one ``thalnet train``; a finished one is not
 repeated, an interrupted one goes on where it stopped. Records go to ``results/``, and the table of
