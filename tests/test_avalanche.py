@@ -495,6 +495,21 @@ def test_their_naive_loop_computes_what_ours_does(optimizer, tmp_path):
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
+def test_a_net_grows_at_a_plateau_in_their_loop_as_in_ours(tmp_path):
+    """Nothing gets better at a rate of zero: the third look of an experience is the second bad."""
+    sections = {"tasks": {name: {"name": "toy_rows"} for name in "ab"}}
+    sections["stream"] = [{"tasks": [name], "steps": 12} for name in "ab"]
+    sections["growth"] = {"when": "on_plateau", "policy": "shared", "patience": 2, "modules": OWN}
+    grown = []
+    for name in ("naive", "avalanche:naive"):
+        train = {"strategy": name, "optimizer": "sgd", "learning_rate": 0.0}
+        config = toy(**sections, train=train, evaluate={"every": 3})
+        (avalanche_run.train if ":" in name else train_as_ours)(config, tmp_path / name)
+        history = read_json(tmp_path / name / "topology.json")["history"]
+        grown.append([(x["step"], x["about"]) for x in history if x["verb"] == "attach"])
+    assert grown[0] == grown[1] and {step for step, _ in grown[0]} == {9, 21}
+
+
 def test_a_run_is_written_down_as_ours(tmp_path, capsys):
     path = tmp_path / "config.yaml"
     path.write_text(dump(configured("ewc", "grows, all learn")))
@@ -538,16 +553,17 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("train", "word"),
+    ("sections", "word"),
     [
-        ({"combine": "uncertainty"}, "train.combine"),
-        ({"precision": "bf16"}, "train.precision"),
-        ({"draw": 1.0}, "train.draw"),
+        ({"train": {"combine": "uncertainty"}}, "train.combine"),
+        ({"train": {"precision": "bf16"}}, "train.precision"),
+        ({"train": {"draw": 1.0}}, "train.draw"),
+        ({"tasks": {"a": {"reset": 0.5}}}, "tasks.….reset"),
     ],
 )
-def test_what_their_loop_does_not_do_is_refused(train, word, tmp_path):
+def test_what_their_loop_does_not_do_is_refused(sections, word, tmp_path):
     config = configured("naive")
-    config = thalnet_mtl.config.overlay(config, {"train": train}, "test")
+    config = thalnet_mtl.config.overlay(config, sections, "test")
     with pytest.raises(UserError, match=word):
         avalanche_run.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from toys import toy
 from thalnet_mtl import load_model
 from thalnet_mtl.config import UserError
 from thalnet_mtl.export import Step, export
+from thalnet_mtl.ops import cpp
 from thalnet_mtl.train import train
 from thalnet_mtl.trained import load_run
 
@@ -145,3 +146,16 @@ def test_an_export_that_fails_its_check_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(AssertionError, match="outputs differ"):
         export(load_run(tmp_path), "torch")
     assert not list((tmp_path / "export").iterdir())
+
+
+def test_tasks_that_share_a_head_are_exported_once(tmp_path):
+    tasks = {name: {"name": "toy_rows", "head": "both"} for name in ("one", "other")}
+    train(toy(tasks=tasks), tmp_path)
+    folder = export(load_run(tmp_path), "safetensors")
+    assert 'network("both", xs)' in (folder / "README.md").read_text()
+
+
+def test_a_run_is_scored_and_read_by_the_ops_it_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpp, "sequence", None)  # would be the fastest
+    train(toy(train={"ops": "reference", "steps": 4}), tmp_path)
+    assert load_run(tmp_path).network.body.ops == "reference"

@@ -14,3 +14,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"):
         files.write_atomically(path, failing)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_name_is_cut_and_another_text_has_another_one():
+    long = files.safe_name("ä" * 300)
+    assert len(long.encode()) <= 200 and long.startswith("ä" * 90)
+    assert files.safe_name("ä" * 300 + "b") != long == files.safe_name("ä" * 300)
+    assert files.safe_name("a b") == "a_b"

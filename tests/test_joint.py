@@ -6,6 +6,7 @@ from collections import Counter
 import kill_and_resume
 import pytest
 import torch
+from test_growth import scripted
 from test_train import interrupt_at, lines
 from toys import GROWTH, JOINT, toy
 
@@ -19,6 +20,14 @@ from thalnet_mtl.tracking import RunDirectory, Screen
 from thalnet_mtl.train import train, validate
 
 UNEQUAL = JOINT["modules"] | {"trunk": {"features": 9}}
+PAIR = {  # one after another, with nothing in common
+    "tasks": {"toy_rows": {}, "toy_wide": {}},
+    "stream": [{"tasks": [name], "steps": 20} for name in ("toy_rows", "toy_wide")],
+    "modules": {
+        f"m_{name}": {"input": True, "output": True, "tasks": [name]}
+        for name in ("toy_rows", "toy_wide")
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -321,11 +330,47 @@ def test_a_frozen_task_is_not_trained_and_stays_to_the_bit(tmp_path, options):
     assert saved["taken"]["toy_rows"] <= 10 and sum(saved["taken"].values()) >= 60
 
 
-def test_a_run_in_which_nothing_learns_any_more_is_refused(tmp_path):
-    changes = [{"step": 9, "verb": "freeze", "name": "toy_rows"}]
-    with pytest.raises(UserError, match="freeze toy_rows after step 9: nothing learns any more"):
-        train(toy(changes=changes), tmp_path / "run")
+@pytest.mark.parametrize(("step", "task"), [(9, "toy_rows"), (9, "toy_wide"), (25, "toy_wide")])
+def test_a_run_in_which_nothing_learns_any_more_is_refused(tmp_path, step, task):
+    """Alone, or in an experience of a stream, be it a later one."""
+    changes = [{"step": step, "verb": "freeze", "name": task}]
+    sections = {} if (step, task) == (9, "toy_rows") else PAIR
+    with pytest.raises(UserError, match=f"{task} after step {step}: of {task} nothing learns"):
+        train(toy(**sections, changes=changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_may_be_frozen_when_it_has_had_its_turn(tmp_path):
+    changes = [{"step": 20, "verb": "freeze", "name": "toy_rows"}]
+    assert train(toy(**PAIR, changes=changes), tmp_path)["steps"] == 40
+
+
+def test_a_run_ends_when_what_did_not_stop_early_is_frozen(tmp_path, monkeypatch):
+    scripted(monkeypatch, {"toy_rows": [0.5, 0.4], "toy_text": [3.0, 2.9, 2.8]})
+    changes = [{"step": 45, "verb": "freeze", "name": "toy_text"}]
+    modules = {k: {"input": True, "output": True, "tasks": [name]} for k, name in
+               zip("ab", JOINT["tasks"], strict=True)}  # fmt: skip
+    sections = {"tasks": JOINT["tasks"], "modules": modules, "changes": changes}
+    assert train(toy(**sections, train={"patience": 1}), tmp_path)["steps"] == 45
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_what_is_attached_and_unread_leaves_the_others_way_as_it_was(tmp_path, dropout):
+    """Also where dropout draws from the generator that new weights are drawn from."""
+    new = [
+        {"step": step, "verb": "attach", "name": f"new{step}", "module": {"features": 5}}
+        for step in (20, 30)
+    ]
+    weights = []
+    for changes in ([], new):
+        folder = tmp_path / str(len(changes))
+        train(toy(changes=changes, train={"dropout": dropout}), folder)
+        saved = torch.load(folder / "checkpoint" / "last.pt", weights_only=True)
+        weights.append(saved["network"])
+    without, grown = weights
+    assert all(torch.equal(weight, grown[name]) for name, weight in without.items())
+    first, second = (grown[f"body.cells.new{step}.reading.weight"] for step in (20, 30))
+    assert len(grown) > len(without) and not torch.equal(first[:, :18], second[:, :18])
 
 
 def test_changes_are_rehearsed_in_the_order_of_their_steps(tmp_path):

@@ -259,6 +259,20 @@ def test_the_old_answers_are_those_from_before_the_experience():
     assert not torch.equal(before["ports.c.head.weight"], run.network.ports["c"].head.weight)
 
 
+def test_what_a_network_knew_is_asked_without_dropout():
+    run = made("lwf", body="gru", dropout=0.5)
+    go(run, 12)
+    before = strategies.fisher(run, "a"), run.network.dropout
+    (xs, _), teacher = batches(run, "b", 12)[0], run.strategy.teacher
+    assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
+    resumed = run.strategy.state_dict()
+    run.strategy.load_state_dict(run, resumed)
+    read = run.strategy.teacher.double()
+    torch.testing.assert_close(read("a", xs)[0], teacher("a", xs)[0], rtol=1e-5, atol=1e-6)
+    again = strategies.fisher(run, "a")
+    assert all(torch.equal(before[0][name], again[name]) for name in again) and before[1] == 0.5
+
+
 def test_old_answers_of_a_text_are_compared_at_every_step():
     text = {"a": {"name": "toy_text"}, "b": {"name": "toy_text"}}
     run = made("lwf", TWO | {"tasks": text}, body="gru")

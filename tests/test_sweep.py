@@ -48,8 +48,8 @@ class Here(workers.Processes):
         status = 0
         try:
             train(configs.load_run(folder), folder)
-        except RunError as error:
-            status = 1
+        except (RunError, UserError) as error:
+            status = 2 if isinstance(error, UserError) else 1
             with (folder / workers.LOG).open("a") as log:
                 log.write(f"thalnet: {error}\n")
         self._ends.append(workers.End(name, status, 1.0))
@@ -256,6 +256,14 @@ def test_what_failed_is_tried_again(capsys, here):
     assert sweep(capsys, *words)[0] == 1
     assert here == [f"learning_rate={rate}-seed0" for rate in ("0.01", "1e+30", "1e+30")]
     assert runs(Path("s"))["learning_rate=1e+30-seed0"]["seconds"] == 2.0
+
+
+def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, here):
+    words = [*TOY, "--grid", "train.warmup=0,20"]
+    assert sweep(capsys, *words, "--out", "some")[0] == 2
+    error = runs(Path("some"))["warmup=20-seed0"]["error"]
+    assert error == "exit status 2, train.warmup 20 leaves none of the 20 steps."
+    assert sweep(capsys, *words, RATES, "--train.optimizer=adam", "--out", "both")[0] == 1
 
 
 def test_more_seeds_and_values_add_to_what_is_there(capsys, here):

@@ -59,6 +59,7 @@ def check(config: Config) -> None:
         "train.patience": options.patience,
         "train.precision": options.precision != "fp32",
         "changes": config.changes,
+        "tasks.….reset": any(task.reset for task in config.named_tasks.values()),
         "tasks.….batch": any(task.batch for task in config.named_tasks.values()),
         "tasks.….weight": any(task.weight != 1 for task in config.named_tasks.values()),
     }
@@ -167,6 +168,8 @@ class Recorder(SupervisedPlugin):
         loss = strategy.loss.detach().reshape(())
         nothing = torch.full_like(loss, NOT_DRAWN)
         losses = torch.stack([loss if name in now.tasks else nothing for name in run.tasks])
+        for name in now.tasks:
+            run.taken[name] += 1
         look_around(run, self.directory, self.screen, losses, run.rate(), self.begin)
         self.begin = time.monotonic()
         if self.stopped() and run.step < run.total:

@@ -135,7 +135,7 @@ def _dataclass(kind: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers a module learns."""
+    """How many numbers a module holds that can be learned, frozen or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -1,7 +1,8 @@
 """Changes of a network that a configuration asks for while it trains."""
 
+from collections.abc import Sequence
 from copy import deepcopy
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 
 import torch
 
@@ -9,16 +10,20 @@ from thalnet_mtl import build
 from thalnet_mtl.change import Change
 from thalnet_mtl.config import ChangeConfig, Config, ModuleConfig, UserError, unknown
 from thalnet_mtl.network import Network
+from thalnet_mtl.stream import Experience
 from thalnet_mtl.topology import Module
 
 
-def rehearse(config: Config, network: Network, total: int) -> None:
+def rehearse(config: Config, network: Network, stream: Sequence[Experience]) -> None:
     """Raise if one of the configured changes cannot be done when its time comes.
 
     What is not known beforehand is taken to go well: everything that learns has learned by then,
     and no early stopping ends the run before.
     """
-    network = deepcopy(network)
+    network, total = deepcopy(network), stream[-1].stop
+    ports = {name: task.head or name for name, task in config.named_tasks.items()}
+    steps = sorted({what.step for what in config.changes})
+    until = dict(pairwise([*steps, total]))  # by the step of a change, that of the next one
     with torch.random.fork_rng(devices=[]):
         for step, due in groupby(sorted(config.changes, key=at_step), key=at_step):
             learn_something(network)
@@ -36,8 +41,12 @@ def rehearse(config: Config, network: Network, total: int) -> None:
                         f"{where} makes {size:,} parameters, over model.budget {budget:,}. Give "
                         f"model.features to leave room, or raise the budget."
                     )
-            if not any(p.requires_grad for p in network.parameters()):
-                raise UserError(f"{where}: nothing learns any more after it.")
+            for one in stream:
+                used = [network.used(ports[task]).values() for task in one.tasks]
+                learns = any(p.requires_grad for p in chain(*used))
+                if one.stop > step and one.start < until[step] and not learns:
+                    names = ", ".join(one.tasks)
+                    raise UserError(f"{where}: of {names} nothing learns any more after it.")
 
 
 def at_step(what: ChangeConfig) -> int:

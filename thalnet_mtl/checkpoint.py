@@ -166,7 +166,8 @@ tags: [thalnet, recurrent]
 # {config.model.body} on {labels}
 
 {parameters(network):,} parameters, trained {result["steps"]:,} steps with seed \
-{config.train.seed}; these are the weights of step {result["best_step"]:,}, the best on validation.
+{config.train.seed}; these are the weights of step {result["best_step"]:,}, \
+{"the last" if "continual" in result else "the best on validation"}.
 
 | task | metric | validation | test |
 |---|---|---|---|
@@ -176,6 +177,6 @@ tags: [thalnet, recurrent]
 from thalnet_mtl import load_model
 
 network = load_model("model")
-logits, state = network("{next(iter(result["tasks"]))}", xs)
+logits, state = network("{next(iter(network.ports))}", xs)
 ```
 """

@@ -94,7 +94,9 @@ def sweep(options: argparse.Namespace) -> int:
             raise RunError(f"{stop}. {_to_go_on(options)}") from None
     _console().print(tables.swept(plan, made.status, made.out, made.failures))
     print(f"record: {made.out / 'sweep.json'}")
-    return 1 if made.failures else 0
+    failed = [name for name, status in made.status.items() if status == "failed"]
+    mistakes = [name for name in failed if made.entries[name].exit_status == 2]
+    return 0 if not failed else 2 if failed == mistakes else 1
 
 
 def evaluate(options: argparse.Namespace) -> int:

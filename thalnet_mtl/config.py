@@ -94,7 +94,7 @@ class EvaluateConfig:
     every: int = option(0, "steps between validations; 0: once an epoch", low=0)
     batch: int = option(500, "sequences in a batch of evaluation", low=1)
     batches: int = option(0, "at most so many batches of each part; 0: all", low=0)
-    log_every: int = option(50, "steps between lines of training loss", low=1)
+    log_every: int = option(50, "steps between lines of training loss", low=1, high=10**6)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: at every validation", low=0)
 
 

@@ -52,7 +52,7 @@ def to_safetensors(run: LoadedRun, folder: Path, task: str | None = None) -> Non
     if not source.is_dir():
         raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
     shutil.copytree(source, folder)
-    for name in run.tasks:
+    for name in run.network.ports:
         step, again = (Step(net, name) for net in (run.network, checkpoint.load_model(folder)))
         inputs = step.example(CHECKED)
         _check(step(*inputs), again(*inputs), "safetensors", exact=True)

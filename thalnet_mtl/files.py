@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config import UserError
+
+LONGEST = 200  # bytes of a folder name that is made up; file systems bear 255
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -63,8 +66,15 @@ def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A text as the name of a folder: what is no letter, digit or one of .=+- becomes _."""
-    return re.sub(r"[^\w.=+-]+", "_", text)
+    """A text as the name of a folder: what is no letter, digit or one of .=+- becomes _.
+
+    A long one is cut, and ends in a checksum of all of it.
+    """
+    name = re.sub(r"[^\w.=+-]+", "_", text)
+    if len(name.encode()) <= LONGEST:
+        return name
+    start = name.encode()[: LONGEST - 9].decode(errors="ignore")
+    return f"{start}-{zlib.crc32(text.encode()):08x}"
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:

@@ -25,8 +25,8 @@ class Memory(Naive):
     """Sequences of earlier experiences, at most ``strategy.memory`` in all, whatever their shape.
 
     ``reservoir``: every sequence of all training parts so far is as likely to be among them
-    (Vitter 1985, by random keys). ``per_class``: as many of each task, and in it of each class.
-    Text is kept in chunks, which begin without a state.
+    (Vitter 1985, by random keys). ``per_class``: as many of each class of each task.
+    Text, one class, is kept in chunks, which begin without a state.
     """
 
     def __init__(self, run: Run):
@@ -134,7 +134,7 @@ CHOICES = {"reservoir": reservoir, "per_class": per_class}
 
 @register("strategy", "replay")
 class Replay(Memory):
-    """Experience replay: the loss of this step, and that of as many kept sequences.
+    """Experience replay: the loss of this step, and that of ``train.batch`` kept sequences.
 
     Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019.
     """

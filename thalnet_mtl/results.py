@@ -13,7 +13,7 @@ from thalnet_mtl.build import parameters
 from thalnet_mtl.costs import multiply_adds, sizes, stored_bytes
 from thalnet_mtl.files import write_text
 from thalnet_mtl.network import Network
-from thalnet_mtl.run import Run
+from thalnet_mtl.run import Run, equip
 from thalnet_mtl.strategies import Elsewhere
 from thalnet_mtl.thalnet import ThalNet
 from thalnet_mtl.tracking import RunDirectory
@@ -33,6 +33,7 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     folder, look = directory.folder, run.config.evaluate
     path = folder / "checkpoint" / "best.pt"
     run.network = checkpoint.load_network(checkpoint.load_of(path, run.config), path).to(run.device)
+    equip(run.network, run.config.train)
     tasks: dict[str, dict[str, Any]] = {}
     for name, task in run.tasks.items():
         # As much of the training part as of the test part, so that they can be set side by side.

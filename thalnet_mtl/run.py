@@ -1,7 +1,8 @@
 """A run in memory: what is trained, how far it is, and how a checkpoint holds all of that."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 # What changes while training, beside weights, moments, losses and random state.
 PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history", "matrix",
-            "stages", "grown", "seconds", "train_seconds")  # fmt: skip
+            "stages", "grown", "grown_rng", "seconds", "train_seconds")  # fmt: skip
 NOT_DRAWN = -1.0  # in place of a loss
 SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states",
          "strategy", "rng", "metrics_size")  # fmt: skip
@@ -62,6 +63,7 @@ class Run:
     matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
     stages: list[dict[str, Any]] = field(default_factory=list)  # costs, by row of the matrix
     grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
+    grown_rng: Tensor | None = None  # random state of what has grown, once something has
     seconds: float = 0.0
     train_seconds: float = 0.0
     stream: list[Experience] = field(init=False)
@@ -158,9 +160,21 @@ class Run:
         chunk = self.config.train.chunk
         return evaluate(self.network, self.tasks[task], split, look.batch, chunk, batches)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Draw what grows so that what learns on, dropout say, draws as if nothing had grown."""
+        now = torch.get_rng_state()
+        torch.set_rng_state(now if self.grown_rng is None else self.grown_rng)
+        try:
+            yield
+        finally:
+            self.grown_rng = torch.get_rng_state()
+            torch.set_rng_state(now)
+
     def change(self, what: ChangeConfig) -> Change:
         """Change the network as configured, and bring along all that depends on it."""
-        change = apply(self.network, what, self.config)
+        with self.apart():
+            change = apply(self.network, what, self.config)
         self.follow(change)
         return change
 

@@ -111,7 +111,8 @@ class OnlineEWC(EWC):
 
 def fisher(run: Run, task: str) -> Named:
     """The mean over sequences of (d log p(y | x) / dθ)², y drawn from p(y | x)."""
-    network, port = run.network, run.tasks[task].port
+    network, port = deepcopy(run.network), run.tasks[task].port
+    network.dropout = 0.0
     used = {n: p for n, p in network.used(port).items() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in used.items()}
     generator = torch.Generator().manual_seed(run.config.train.seed)
@@ -237,7 +238,7 @@ class LearningWithoutForgetting(Naive):
         return factor * torch.stack(terms).sum() if terms else None
 
     def end(self, run: Run, experience: Experience) -> None:
-        self.teacher = deepcopy(run.network).requires_grad_(False)
+        self.teacher = deepcopy(run.network).eval().requires_grad_(False)
         self.old = [*dict.fromkeys([*self.old, *experience.tasks])]
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +251,7 @@ class LearningWithoutForgetting(Naive):
         if state["teacher"]:
             self.teacher = restore(state["teacher"]["topology"])
             self.teacher.load_state_dict(state["teacher"]["network"])
-            self.teacher.to(run.device).requires_grad_(False)
+            self.teacher.to(run.device).eval().requires_grad_(False)
             equip(self.teacher, run.config.train)
 
 

@@ -155,7 +155,10 @@ def written_out(modules: Sequence[Module]) -> dict[str, Module]:
         if names.count(module.name) > 1:
             raise UserError(f"there is a module '{module.name}' already; names must differ.")
         if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
-            raise UserError(f"module '{module.name}': features and context must be at least 1.")
+            raise UserError(
+                f"module '{module.name}': features and context must be at least 1, inputs and "
+                f"hidden at least 0."
+            )
         check_names(module.reads or ())
         check_names(module.tasks)
         for name in (*(module.reads or ()), *module.opened):

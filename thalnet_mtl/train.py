@@ -152,6 +152,8 @@ def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[]
             screen.line(f"  step {run.step:,}  {run.change(what)}")
             write_topology(run, directory, run.step)
         begin_experience(run, directory, screen)
+        if not run.learning:  # what has not stopped early is frozen by a change
+            break
         rate = run.rate()
         losses = yield next_batches(run), rate
         stops = stopped() and run.step + 1 < total
@@ -208,7 +210,9 @@ def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:
     if run.continual and begins:
         screen.line(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
     before = run.present
-    for change in growth.due(run):
+    with run.apart():
+        made = growth.due(run)
+    for change in made:
         screen.line(f"  step {run.step:,}  {change}")
         write_topology(run, directory, run.step)
     for name in run.present:
