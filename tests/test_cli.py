@@ -170,7 +170,7 @@ def test_evaluate_repeats_the_score_of_the_run(capsys, run):
     )
     assert f"100 answers, weights of step {result['best_step']}" in out
     _, out, _ = call(capsys, "evaluate", str(run), "--split", "validation", "--batches", "2")
-    assert out.startswith("validation accuracy") and "10 answers in 2 batches" in out
+    assert out.startswith("validation accuracy") and "48 answers in 2 batches" in out
     lines = call(capsys, "evaluate", str(run), "--lesions")[1].splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == [
         f"  without {name}" for name in ("input", "side1", "output")
