@@ -166,12 +166,12 @@ def test_the_opening_has_a_row_of_the_claim_once_both_networks_have_run(monkeypa
     ]
 
 
-def test_later_seeds_are_for_one_comparison(monkeypatch):
+def test_later_seeds_are_for_joint_against_single_thalnets(monkeypatch):
     monkeypatch.setattr(claim_plans, "settings", lambda *_: [])
     monkeypatch.setattr(claim_plans, "chosen", lambda *_: {})
     made = claim_plans.jobs([7, 8])
     assert sum(name.endswith("-seed7") for name in made) == 2 * (3 + 1 + 1) + 3
-    alone = {f"alone_{task}_thalnet-seed8" for task in claim.TASKS}
+    alone = {f"{way}_{task}_thalnet-seed8" for task in claim.TASKS for way in ("alone", "wide")}
     assert {name for name in made if name.endswith("-seed8")} == {"weighted_thalnet-seed8", *alone}
     assert claim.parts_of({"a": {7: {}, 8: {}}, "b": {7: {}}}) == (
         {"a": {7: {}}, "b": {7: {}}},

@@ -36,7 +36,7 @@ JOINT_RATES = RATES[1:3]
 WEIGHTS = [{f"tasks.{task}.weight": "3"} for task in ("cifar10_rows", "text8")]
 AGGREGATORS = [{"train.combine": name} for name in ("upgrad", "pcgrad", "mgda", "aligned_mtl")]
 
-SEEDS = range(8)  # later ones are for the first comparison alone, which they confirm or not
+SEEDS = range(8)  # later ones are for one joint ThalNet against single ones, confirmed or not
 
 
 def names(body: str, way: str) -> dict[str, str]:
@@ -80,5 +80,5 @@ def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
         f"{name}-seed{seed}": command(body, way, task, seed, best[name])
         for seed in seeds
         for body, way, task, name in every
-        if seed in SEEDS or (body == "thalnet" and way in ("alone", "weighted"))
+        if seed in SEEDS or (body == "thalnet" and way != "aggregated")
     }
