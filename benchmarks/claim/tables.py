@@ -60,7 +60,11 @@ def report() -> str:
     (found, later), before = parts_of(by_seed(RESULTS)), by_seed(RESULTS / "untuned")
     parts = [scores(found), changes(found), verdicts(found)]
     if any(later.values()):
-        parts += [["New seeds, for one joint ThalNet against single ones:"], scores(later), verdicts(later)]
+        parts += [
+            ["New seeds, for one joint ThalNet against single ones:"],
+            scores(later),
+            verdicts(later),
+        ]
     runs = [record for of in [*found.values(), *later.values()] for record in of.values()]
     parts += [silenced(found), choices(), [commands(runs)]]
     parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
