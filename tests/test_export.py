@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from toys import toy
+from toys import STREAM, toy
 
 from thalnet_mtl import load_model
 from thalnet_mtl.config import UserError
@@ -155,7 +155,16 @@ def test_tasks_that_share_a_head_are_exported_once(tmp_path):
     assert 'network("both", xs)' in (folder / "README.md").read_text()
 
 
-def test_a_run_is_scored_and_read_by_the_ops_it_asks_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpp, "sequence", None)  # would be the fastest
-    train(toy(train={"ops": "reference", "steps": 4}), tmp_path)
-    assert load_run(tmp_path).network.body.ops == "reference"
+def test_a_run_is_scored_by_the_ops_it_asks_for_and_read_by_any(tmp_path, monkeypatch):
+    """Who reads it may be on another machine, or trace it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cpp, "sequence", None)  # would be the fastest
+        train(toy(train={"ops": "reference", "steps": 4}), tmp_path)
+    assert load_run(tmp_path).network.body.ops == "auto"
+
+
+def test_the_card_says_which_weights_these_are(tmp_path):
+    for name, sections in {"alone": {}, "stream": STREAM}.items():
+        train(toy(**sections), tmp_path / name)
+    cards = [(tmp_path / name / "model/README.md").read_text() for name in ("alone", "stream")]
+    assert "the best on validation." in cards[0] and "the last." in cards[1]

@@ -340,6 +340,13 @@ def test_a_run_in_which_nothing_learns_any_more_is_refused(tmp_path, step, task)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_has_a_name_that_pytorch_bears_also_under_a_shared_head(tmp_path):
+    tasks = {name: {"name": "toy_rows", "head": "both"} for name in ("a.b", "c")}
+    with pytest.raises(UserError, match=r"task name 'a\.b' must be a word"):
+        train(toy(tasks=tasks, train={"combine": "uncertainty"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_task_may_be_frozen_when_it_has_had_its_turn(tmp_path):
     changes = [{"step": 20, "verb": "freeze", "name": "toy_rows"}]
     assert train(toy(**PAIR, changes=changes), tmp_path)["steps"] == 40

@@ -167,7 +167,7 @@ tags: [thalnet, recurrent]
 
 {parameters(network):,} parameters, trained {result["steps"]:,} steps with seed \
 {config.train.seed}; these are the weights of step {result["best_step"]:,}, \
-{"the last" if "continual" in result else "the best on validation"}.
+{"the last" if len(config.stream) > 1 else "the best on validation"}.
 
 | task | metric | validation | test |
 |---|---|---|---|

@@ -63,7 +63,7 @@ class Run:
     matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
     stages: list[dict[str, Any]] = field(default_factory=list)  # costs, by row of the matrix
     grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
-    grown_rng: Tensor | None = None  # random state of what has grown, once something has
+    grown_rng: Tensor | None = None  # random state of what grows, apart from all else
     seconds: float = 0.0
     train_seconds: float = 0.0
     stream: list[Experience] = field(init=False)

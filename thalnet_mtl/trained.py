@@ -8,7 +8,6 @@ from thalnet_mtl import config as configs
 from thalnet_mtl.config import Config, UserError, unknown
 from thalnet_mtl.network import Network
 from thalnet_mtl.prepare import make_tasks
-from thalnet_mtl.run import equip
 from thalnet_mtl.tasks import Task
 
 
@@ -38,5 +37,4 @@ def load_run(folder: Path) -> LoadedRun:
     path = folder / "checkpoint" / "best.pt"
     best = checkpoint.load_of(path, config)
     network = checkpoint.load_network(best, path)
-    equip(network, config.train)
     return LoadedRun(folder, config, make_tasks(config), network.eval(), best["step"])
