@@ -109,10 +109,11 @@ def check_pace(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None
         )
 
 
-def usable(name: str) -> bool:
-    """Whether a part of a network can have this name: a word, and no attribute of a module."""
+def check_name(kind: str, name: str) -> None:
+    """Raise unless a part of a network can be called so: a word, and no attribute of a module."""
     taken = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
-    return name.isidentifier() and not taken
+    if taken or not name.isidentifier():
+        raise UserError(f"{kind} name '{name}' must be a word that PyTorch leaves free.")
 
 
 def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

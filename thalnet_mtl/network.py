@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl import verbs
-from thalnet_mtl.body import Body, check_pace, check_sequence, usable
+from thalnet_mtl.body import Body, check_name, check_pace, check_sequence
 from thalnet_mtl.change import Change, Layout, watched
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.port import Port
@@ -141,8 +141,7 @@ class Network(nn.Module):
         """
         if name in self.ports:
             raise UserError(f"the network has a task '{name}' already.")
-        if not usable(name):
-            raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
+        check_name("task", name)
         check_pace(sub_steps, extra_steps, self.body.recurrent)
         if extra_steps and task.target == "every":
             raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 
 from thalnet_mtl import build, growth
-from thalnet_mtl.body import usable
+from thalnet_mtl.body import check_name
 from thalnet_mtl.changes import rehearse
 from thalnet_mtl.combine import combination
 from thalnet_mtl.config import Config, UserError, unknown
@@ -75,8 +75,7 @@ def make_tasks(config: Config) -> dict[str, Task]:
         raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
     tasks: dict[str, Task] = {}
     for name, options in config.named_tasks.items():
-        if not usable(name):
-            raise UserError(f"task name '{name}' must be a word that PyTorch leaves free.")
+        check_name("task", name)
         tasks[name] = lookup("task", options.name)(options)
         tasks[name].name, tasks[name].head = name, options.head
     return tasks

@@ -4,7 +4,7 @@ Hafner, Irpan, Davidson, Heess, "Learning Hierarchical Information Flow with Rec
 Modules", NIPS 2017.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.body import Body, Inputs, check_pace, check_sequence, paced, usable
+from thalnet_mtl.body import Body, Inputs, check_name, check_pace, check_sequence, paced
 from thalnet_mtl.cells import Cell, Seats, opened, seated
 from thalnet_mtl.config import UserError, unknown
 from thalnet_mtl.modules import Silent
@@ -89,7 +89,8 @@ class ThalNet(Body):
             UserError: it cannot be done; nothing has changed.
         """
         net, old = written_out(modules), self.modules_by_name
-        check_usable(net)
+        for name in net:
+            check_name("module", name)
         moves = {}
         for name in (name for name in net if name in old):
             before = {column: k for k, column in enumerate(columns(old[name], old))}
@@ -302,10 +303,3 @@ class ThalNet(Body):
             weights[seat.name] = seen.new_zeros(len(seen), self.center)
             weights[seat.name][:, places] = seen
         return weights
-
-
-def check_usable(names: Iterable[str]) -> None:
-    """Raise unless modules can have these names."""
-    for name in names:
-        if not usable(name):
-            raise UserError(f"module name '{name}' must be a word that PyTorch leaves free.")
