@@ -55,6 +55,15 @@ def test_two_tasks_of_a_run_on_the_same_data_keep_their_names(tmp_path, alone):
     assert (first["task"], second["task"]) == ("mnist_rows", "right (mnist_rows)")
 
 
+def test_two_classes_are_not_compared_with_two_of_ten(tmp_path):
+    """The head of a stream that all tasks share has to tell more apart than one of its own."""
+    tasks = [{"split_mnist_0": {"source": "mnist", "classes": count}} for count in (10, 2, 10)]
+    ten, two, other = (make_run(tmp_path / str(n), task) for n, task in enumerate(tasks))
+    with pytest.raises(UserError, match="no baseline has that alone on the same data"):
+        found([ten], [two])
+    assert rows(found([ten], [two, other]))[0]["n"] == "1"
+
+
 def test_a_baseline_given_twice_counts_once(joint, alone):
     again = joint.parent / "." / "mnist0"
     assert rows(found([joint], [*alone, again])) == rows(found([joint], alone))

@@ -14,8 +14,8 @@ DIGITS: Mapping[str, dict[str, Any]] = {"digits_rows": {}}
 def make_run(folder: Path, tasks: Mapping[str, dict[str, Any]] = DIGITS,
              flags: dict[str, str] | None = None, finished: bool = True, batches: int = 0,
              **scores: float) -> Path:  # fmt: skip
-    """A run; each task may say its kind, metric, source, own_step, and scores of its own."""
-    tasks = {name: {"kind": name, "metric": "accuracy", "source": "", "own_step": 20}
+    """A run; each task may say its kind, metric, source, classes, own_step, scores of its own."""
+    tasks = {name: {"kind": name, "metric": "accuracy", "source": "", "classes": 10, "own_step": 20}
              | SCORES | scores | task for name, task in tasks.items()}  # fmt: skip
     kinds = {name: task["kind"] for name, task in tasks.items()}
     names = {f"tasks.{name}.name": kind for name, kind in kinds.items()}
@@ -40,7 +40,8 @@ def make_run(folder: Path, tasks: Mapping[str, dict[str, Any]] = DIGITS,
         results = {
             name: {
                 "label": task["kind"], "kind": task["kind"], "metric": task["metric"],
-                "source": task["source"], "own_best": {"step": task["own_step"], "value": 0.88},
+                "source": task["source"], "classes": task["classes"],
+                "own_best": {"step": task["own_step"], "value": 0.88},
                 **{part: {"loss": 1.0, task["metric"]: task[part]} for part in SCORES},
             }
             for name, task in tasks.items()

@@ -189,20 +189,20 @@ def distinct(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def same_data(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
-    """Records of one kind of task, one permutation and files of one checksum together.
+    """Records of one kind of task, one permutation, as many classes and files of one checksum.
 
-    Only a finished run says which of its files a task reads. An unfinished one is taken to read
-    those that finished ones of its kind do; where there are none, all of them.
+    Only a finished run says which of its files a task reads, and of how many classes its head is.
+    An unfinished one is taken to be as finished ones of its kind are; where there are none, to read
+    all of its files.
     """
-    sources = {
-        record.config["name"]: record.result["source"] for record in records if record.result
-    }
+    known = {record.config["name"]: record.result for record in records if record.result}
     groups: dict[str, list[TaskRecord]] = {}
     for record in records:
         kind, files = record.config["name"], record.run.environment.get("data") or {}
-        source = record.result["source"] if record.result else sources.get(kind)
+        about = record.result or known.get(kind, {})
+        source, classes = about.get("source"), about.get("classes")
         read = files if source is None else files.get(source)
-        key = json.dumps([kind, record.config["permutation"], read], sort_keys=True)
+        key = json.dumps([kind, record.config["permutation"], classes, read], sort_keys=True)
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 

@@ -40,8 +40,9 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
         scores = {"train": run.score(name, "train", look_at(run, name))}
         scores |= {split: run.score(name, split) for split in ("validation", "test")}
         own = {key: run.own_best[name][key] for key in ("step", "value")}
-        about = {"label": task.label, "kind": run.config.named_tasks[name].name}
-        about |= {"source": task.source, "metric": task.metric.name}
+        about: dict[str, Any] = {"label": task.label, "kind": run.config.named_tasks[name].name}
+        about |= {"source": task.source, "classes": task.interface.classes}
+        about |= {"metric": task.metric.name}
         tasks[name] = about | scores | {"untrained": run.untrained[name], "own_best": own}
     result = {
         "body": run.config.model.body,
