@@ -23,14 +23,16 @@ def table() -> str:
             title = f"{quality.TASKS[name.partition('-')[0]]}, {how}"
             count = str(len(quality.differences(found[name])))
             lines.append(row(title, *tests, count, difference, said(word), f"`quality.run {part}`"))
-    return "\n".join([*lines, *jointly()])
+    return "\n".join([*lines, *of_the_claim()])
 
 
-def jointly() -> list[str]:
-    """One network for three tasks against three for one each, as soon as the verdict is there."""
-    title = "one net for three tasks, Δm over three GRUs, %"
-    found = claim.between_bodies()
-    return [row(title, *found, "`claim.run`")] if found else []
+def of_the_claim() -> list[str]:
+    """The text alone, and one network for three tasks, as soon as the verdicts are there."""
+    found = {
+        "text8, best of four rates, bits": claim.text_alone(),
+        "one net for three tasks, Δm over three GRUs, %": claim.between_bodies(),
+    }
+    return [row(title, *cells, "`claim.run`") for title, cells in found.items() if cells]
 
 
 def said(verdict: str) -> str:

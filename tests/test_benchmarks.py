@@ -153,15 +153,32 @@ def test_gains_are_paired_by_seed_and_point_up():
     assert "**undecided**: 2 pairs cannot go below" in said
 
 
-def test_the_opening_has_a_row_of_the_claim_once_both_networks_have_run(monkeypatch):
+def test_nets_for_one_task_are_told_apart_task_by_task_and_fewer_bits_are_better():
+    runs = {"thalnet": (0.5, 0.75, 3.0), "gru": (0.6, 0.5, 2.0)}
+    found = {
+        f"alone_{task}_{body}": {seed: scored(*scores) for seed in range(8)}
+        for task in claim.TASKS
+        for body, scores in runs.items()
+    }
+    assert [line.partition(": 8 pairs")[0] for line in claim.apart(found)[2:]] == [
+        "| permuted MNIST, % | 8 | -10.00 | **worse**",
+        "| CIFAR-10 by rows, % | 8 | 25.00 | **better**",
+        "| text8, first 74 MB, bits | 8 | 1.000 | **worse**",
+    ]
+
+
+def test_the_opening_has_rows_of_the_claim_once_both_networks_have_run(monkeypatch):
     names = {f"alone_{task}_{body}": body for task in claim.TASKS for body in claim.BODIES}
     own = {"thalnet": scored(0.1, 0.1, 4.0), "gru": scored(0.5, 0.5, 2.0)}
-    found = {name: {0: own[body]} for name, body in names.items()}
-    found["weighted_thalnet"] = {0: scored(0.6, 0.5, 2.0)}
+    found = {name: dict[int, dict]() for name in names}
     monkeypatch.setattr(claim, "by_seed", lambda folder: found)
-    assert opening.jointly() == []
+    assert opening.of_the_claim() == []
+    found |= {name: {0: own[body]} for name, body in names.items()}
+    found["weighted_thalnet"] = {0: scored(0.6, 0.5, 2.0)}
+    alone = "| text8, best of four rates, bits | 4.000 | 2.000 | 1 | 2.000 | **undecided** "
+    assert opening.of_the_claim() == [f"{alone}| `claim.run` |"]
     found["weighted_gru"] = {0: scored(0.5, 0.5, 1.4)}
-    assert opening.jointly() == [
+    assert opening.of_the_claim()[1:] == [
         "| one net for three tasks, Δm over three GRUs, % | 6.67 | 10.00 | 1 | -3.33 "
         "| **undecided** | `claim.run` |"
     ]

@@ -1,6 +1,6 @@
 """The tables of the claim, from the records of its runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks import trials
 from benchmarks.claim.plans import (
@@ -58,7 +58,7 @@ def gains(
 def report() -> str:
     """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
     (found, later), before = parts_of(by_seed(RESULTS)), by_seed(RESULTS / "untuned")
-    parts = [scores(found), changes(found), verdicts(found)]
+    parts = [scores(found), changes(found), verdicts(found), apart(found)]
     if any(later.values()):
         parts += [
             ["New seeds, for one joint ThalNet against single ones:"],
@@ -156,6 +156,50 @@ def between_bodies() -> list[str]:
     values, word = said[BETWEEN_BODIES]
     both = [spread([*mean_gains(found, *one, "gru").values()]) for one in BETWEEN_BODIES]
     return [*both, str(len(values)), spread(values), f"**{word.word}**"]
+
+
+def single(found: Mapping[str, BySeed]) -> dict[str, tuple[list[list[float]], Verdict]]:
+    """By task the scores of ThalNets and of GRUs for it alone, and what they say, after Holm."""
+    runs = [done(found, body, "alone") for body in BODIES]
+    seeds = sorted(set.intersection(*map(set, runs)))
+    values = {
+        task: [[unit(task) * score(own[seed][task], task) for seed in seeds] for own in runs]
+        for task in TASKS
+    }
+    differences = {task: less(*both) for task, both in values.items() if seeds}
+    corrected = holm({task: sign_flip_test(of) for task, of in differences.items()})
+    return {
+        task: (
+            values[task],
+            verdict(of, corrected[task], metric_of(task).higher_is_better, len(differences)),
+        )
+        for task, of in differences.items()
+    }
+
+
+def less(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def apart(found: Mapping[str, BySeed]) -> list[str]:
+    """Nets for one task each, task by task."""
+    lines = head("one each, a third", "seeds", "ThalNet − GRU", "ThalNet is")
+    for task, (both, said) in single(found).items():
+        difference = spread(less(*both), digits(task))
+        lines.append(
+            row(TASKS[task], str(len(both[0])), difference, f"**{said.word}**: {said.line}")
+        )
+    return lines
+
+
+def text_alone() -> list[str]:
+    """Of nets for the text alone: ThalNet, GRU, seeds, difference and the word for it."""
+    said = single(parts_of(by_seed(RESULTS))[0])
+    if "text8" not in said:
+        return []
+    both, word = said["text8"]
+    cells = [spread(values, digits("text8")) for values in (*both, less(*both))]
+    return [*cells[:2], str(len(both[0])), cells[2], f"**{word.word}**"]
 
 
 def silenced(found: Mapping[str, BySeed]) -> list[str]:
