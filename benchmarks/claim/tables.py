@@ -58,15 +58,16 @@ def gains(
 def report() -> str:
     """All results in Markdown: scores, what was gained, verdicts, lesions, and what was tried."""
     (found, later), before = parts_of(by_seed(RESULTS)), by_seed(RESULTS / "untuned")
-    parts = [scores(found), changes(found), verdicts(found), apart(found)]
+    parts = [scores(found), changes(found), verdicts(found), apart(found), silenced(found)]
     if any(later.values()):
         parts += [
             ["New seeds, for one joint ThalNet against single ones:"],
             scores(later),
             verdicts(later),
+            silenced(later),
         ]
     runs = [record for of in [*found.values(), *later.values()] for record in of.values()]
-    parts += [silenced(found), choices(), [commands(runs)]]
+    parts += [choices(), [commands(runs)]]
     parts += [["Twice as long, a GRU of 4 layers, nothing tuned:"], scores(before), changes(before)]
     return "\n\n".join("\n".join(part) for part in parts if len(part) != len(head()))
 
