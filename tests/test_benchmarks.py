@@ -279,8 +279,8 @@ def test_the_tables_of_the_sequence_are_made_from_the_raw_results():
 
 def test_what_a_sequence_forgets_and_gains_is_worked_by_hand():
     names = [*sequence.TASKS]
-    scores = [[0.1, 0.1, 8.0], [0.9, 0.1, 8.0], [0.7, 0.5, 8.0], [0.6, 0.4, 3.0]]
-    forgot = {"permuted_mnist": 0.3, "cifar10_rows": 0.1}
+    scores = [[0.1, 0.1, 8.0], [0.9, 0.1, 8.0], [0.7, 0.55, 8.0], [0.6, 0.4, 3.0]]
+    forgot = {"permuted_mnist": 0.3, "cifar10_rows": 0.15}
     ends = zip(names, scores[-1], strict=True)
     record = {
         "result": {
@@ -296,7 +296,7 @@ def test_what_a_sequence_forgets_and_gains_is_worked_by_hand():
     }
     alone = {"permuted_mnist": 0.8, "cifar10_rows": 0.5, "text8": 4.0}
     assert sequence.on_the_way(record, alone) == pytest.approx(
-        {"image forgetting": 20, "image transfer": 5, "text transfer": 1.0}
+        {"image forgetting": 22.5, "image transfer": 5, "text transfer": 1.0}
     )
 
     def single(name, validation, score):

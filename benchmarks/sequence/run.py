@@ -47,9 +47,11 @@ METHODS = {  # title and files, each with four trials
     "replay": ("the same, replay of 500", "never"),
     "frozen": ("grows, old frozen", "frozen"),
     "shared": ("grows, all learn", "shared"),
+    "through": ("grows, old frozen, fed by all", "through"),
 }
 COMPARED = [("ewc", "never"), ("replay", "never"), ("frozen", "never"), ("shared", "never")]
 COMPARED += [("frozen", "ewc"), ("frozen", "replay")]  # what the question asks besides
+ADDED = [("through", "frozen"), ("through", "ewc")]  # when all others were known
 
 
 def settings(name: str) -> list[Flags]:
@@ -129,7 +131,10 @@ def gained(found: Mapping[str, BySeed], name: str) -> dict[int, float]:
 
 
 def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
-    """Forgetting of images, percent points, and of text, bits; transfer R[j, j] − S alike."""
+    """Forgetting of images, percent points, and of text, bits; transfer R[j, j] − S alike.
+
+    Only what is learned later can be helped by what was before it.
+    """
     content, found = record["result"]["continual"], dict[str, float]()
     for name, keys in {"image": ("permuted_mnist", "cifar10_rows"), "text": ("text8",)}.items():
         scale = unit(keys[0])
@@ -141,7 +146,7 @@ def on_the_way(record: Record, alone: Mapping[str, float]) -> dict[str, float]:
             stage = next(k for k, tasks in enumerate(content["trained"], 1) if task in tasks)
             reached = content["scores"][stage][list(record["result"]["tasks"]).index(task)]
             sign = 1 if metric_of(task).higher_is_better else -1
-            if task in alone:
+            if task in alone and stage > 1:
                 learned.append(scale * sign * (reached - alone[task]))
         found |= {f"{name} transfer": mean(learned)} if learned else {}
     return found
@@ -170,13 +175,14 @@ def table() -> str:
     count = str(min(map(len, alone.values())))
     lines.append(f"| one net for each task | 3 times | {count} | {' | '.join(cells)} | 0 |||||")
     runs = (record for of in found.values() for record in of.values())
-    return "\n".join([*lines, "", *verdicts(found), "", commands(runs)])
+    parts = [lines, verdicts(found, COMPARED), verdicts(found, ADDED), [commands(runs)]]
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def verdicts(found: Mapping[str, BySeed]) -> list[str]:
+def verdicts(found: Mapping[str, BySeed], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Δm of a method less that of another in the same order with the same seed."""
     gains, differences = {name: gained(found, name) for name in METHODS}, dict[str, list[float]]()
-    for one, other in COMPARED:
+    for one, other in pairs:
         seeds = sorted(gains[one].keys() & gains[other].keys())
         if len(seeds) > 1:
             differences[row(METHODS[one][0], METHODS[other][0])] = [
@@ -187,7 +193,7 @@ def verdicts(found: Mapping[str, BySeed]) -> list[str]:
     for pair, values in differences.items():
         said = verdict(values, corrected[pair], True, len(differences))
         lines.append(pair + row(spread(values, 1), f"**{said.word}**: {said.line}")[1:])
-    return lines
+    return lines if differences else []
 
 
 def main() -> None:
