@@ -21,8 +21,9 @@ def table() -> str:
         for name, (difference, word) in quality.compared(found).items():
             tests = [spread([*quality.percents(own, "test").values()]) for own in found[name]]
             title = f"{quality.TASKS[name.partition('-')[0]]}, {how}"
-            count = str(len(quality.differences(found[name])))
-            lines.append(row(title, *tests, count, difference, said(word), f"`quality.run {part}`"))
+            count = len(quality.differences(found[name]))
+            cells = (title, *tests, str(count), difference, said(word))
+            lines.append(row(*cells, f"`quality.run {part} {seeds(count)}`"))
     return "\n".join([*lines, *of_the_claim()])
 
 
@@ -32,7 +33,16 @@ def of_the_claim() -> list[str]:
         "text8, best of four rates, bits": claim.text_alone(),
         "one net for three tasks, Δm over three GRUs, %": claim.between_bodies(),
     }
-    return [row(title, *cells, "`claim.run`") for title, cells in found.items() if cells]
+    return [
+        row(title, *cells, f"`claim.run --tune {seeds(int(cells[2]))}`")
+        for title, cells in found.items()
+        if cells
+    ]
+
+
+def seeds(count: int) -> str:
+    """As a shell takes them."""
+    return f"--seeds {{0..{count - 1}}}"
 
 
 def said(verdict: str) -> str:

@@ -176,11 +176,11 @@ def test_the_opening_has_rows_of_the_claim_once_both_networks_have_run(monkeypat
     found |= {name: {0: own[body]} for name, body in names.items()}
     found["weighted_thalnet"] = {0: scored(0.6, 0.5, 2.0)}
     alone = "| text8, best of four rates, bits | 4.000 | 2.000 | 1 | 2.000 | **undecided** "
-    assert opening.of_the_claim() == [f"{alone}| `claim.run` |"]
+    assert opening.of_the_claim() == [f"{alone}| `claim.run --tune --seeds {{0..0}}` |"]
     found["weighted_gru"] = {0: scored(0.5, 0.5, 1.4)}
     assert opening.of_the_claim()[1:] == [
         "| one net for three tasks, Δm over three GRUs, % | 6.67 | 10.00 | 1 | -3.33 "
-        "| **undecided** | `claim.run` |"
+        "| **undecided** | `claim.run --tune --seeds {0..0}` |"
     ]
 
 
