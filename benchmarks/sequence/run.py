@@ -49,7 +49,7 @@ METHODS = {  # title and files, each with four trials
     "shared": ("grows, all learn", "shared"),
     "through": ("grows, old frozen, fed by all", "through"),
 }
-# What all feed is wide if the first has many inputs: features that stay within the budget, by order.
+# What all feed is wide if the first task is: features that stay within the budget, by order.
 THINNER = {"through": {2: "31", 3: "31", 4: "30", 5: "30"}}
 COMPARED = [("ewc", "never"), ("replay", "never"), ("frozen", "never"), ("shared", "never")]
 COMPARED += [("frozen", "ewc"), ("frozen", "replay")]  # what the question asks besides
