@@ -16,6 +16,7 @@ from thalnet_mtl.step import some_anew
 from thalnet_mtl.tasks import RowsTask
 from thalnet_mtl.tracking import Screen
 from thalnet_mtl.train import Diverged, Interrupted, train
+from thalnet_mtl.trained import load_run
 
 
 def lines(folder: Path) -> list[dict]:
@@ -101,6 +102,7 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     matrix = (tmp_path / "accuracy_matrix.csv").read_text().split()
     assert matrix[0] == "stage,toy_rows"
     scores = result["tasks"]["toy_rows"]
+    assert scores["classes"] == load_run(tmp_path).tasks["toy_rows"].interface.classes
     assert float(matrix[1].split(",")[1]) == scores["untrained"]["accuracy"]
     assert float(matrix[2].split(",")[1]) == scores["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
