@@ -12,26 +12,27 @@ import json
 from pathlib import Path
 
 from benchmarks import opening
-from benchmarks.quality import plans
+from benchmarks.quality import plans, text
 from benchmarks.quality.connectivity import initial
 from benchmarks.quality.tables import report
 from benchmarks.shared import train_all, with_table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+PARTS = plans.PARTS | {"text_search": text.search, "text_best": text.best}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(plans.PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     options, more = parser.parse_known_args()  # flags of ``thalnet train``, of a GPU say
     for part in options.parts:
-        if part not in plans.PARTS:
-            parser.error(f"unknown part '{part}'. Allowed: {', '.join(plans.PARTS)}.")
-        jobs = plans.PARTS[part](options.seeds, more)
+        if part not in PARTS:
+            parser.error(f"unknown part '{part}'. Allowed: {', '.join(PARTS)}.")
+        jobs = PARTS[part](options.seeds, more)
         train_all(jobs, options.runs / part, plans.RESULTS / part, options.jobs)
     begun = {
         task: [initial(f"paper/{task}_thalnet", seed) for seed in range(10)] for task in plans.TASKS
