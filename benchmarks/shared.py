@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from thalnet_mtl.statistics import bootstrap_interval
+from thalnet_mtl.workers import share
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
@@ -34,7 +35,7 @@ def train_all(jobs: Mapping[str, Sequence[str]], runs: Path, results: Path, coun
             parts = [dict(list(jobs.items())[k::count]) for k in range(count)]
             waiting = [pool.submit(train_beside, part, runs, results) for part in parts if part]
         else:
-            waiting = [pool.submit(train, *job, runs, results) for job in jobs.items()]
+            waiting = [pool.submit(train, *job, runs, results, count) for job in jobs.items()]
     for job in waiting:
         job.result()
 
@@ -44,8 +45,8 @@ def done(path: Path) -> bool:
     return path.exists() and "result" in json.loads(path.read_text())
 
 
-def train(name: str, command: Sequence[str], runs: Path, results: Path) -> None:
-    """One run, and its record in ``results`` whether it succeeded or not."""
+def train(name: str, command: Sequence[str], runs: Path, results: Path, count: int) -> None:
+    """One run of ``count`` at a time, and its record in ``results`` whether it succeeded or not."""
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
     with open(runs / f"{name}.log", "a") as log:
@@ -53,6 +54,7 @@ def train(name: str, command: Sequence[str], runs: Path, results: Path) -> None:
             [sys.executable, "-m", "thalnet_mtl.cli", "train", *command, "--out", str(folder)],
             stdout=log,
             stderr=log,
+            env=share(count),
         )
     write_record(name, command, folder, results)
 

@@ -15,7 +15,7 @@ from benchmarks.claim import run as claim_run
 from benchmarks.claim import tables as claim
 from benchmarks.continual import run as continual
 from benchmarks.continual import tables as continual_tables
-from benchmarks.quality import connectivity
+from benchmarks.quality import connectivity, text
 from benchmarks.quality import run as quality
 from benchmarks.quality import tables as quality_tables
 from benchmarks.sequence import run as sequence
@@ -106,11 +106,47 @@ def test_a_trial_is_chosen_on_validation_and_goes_on_with_other_seeds(tmp_path, 
 
 
 def test_the_texts_sizes_are_those_of_the_configs():
-    for config, told in (("benchmarks/quality/text8.yaml", quality_tables.TEXT_SIZE),
-                         ("paper/text8_gru", quality_tables.GRU_SIZE)):  # fmt: skip
+    files = {"thalnet": "benchmarks/quality/text8.yaml", "gru": "paper/text8_gru"}
+    for body, config in files.items():
         made = configs.load([config])[""]
         with torch.device("meta"):
-            assert f"{parameters(make_network(made, make_tasks(made))):,}" == told
+            assert f"{parameters(make_network(made, make_tasks(made))):,}" == text.LARGE[body]
+
+
+def test_texts_trials_are_as_many_for_each_at_the_same_rates():
+    jobs = text.search()
+    of_each = [[words for name, words in jobs.items() if f"_{b}-" in name] for b in text.BODIES]
+    rates = [[w[w.index("--train.learning_rate") + 1] for w in words] for words in of_each]
+    assert rates[0] == rates[1] and len(rates[0]) == 6
+    assert len({" ".join(words) for words in jobs.values()}) == 12
+
+
+def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "RESULTS", tmp_path)
+
+    def put(folder, name, bits, **more):
+        scores = {split: {"bits_per_character": bits} for split in ("validation", "test")}
+        record = scored(0.5, 0.5, bits)
+        record["result"]["tasks"] = {"text8": {"metric": "bits_per_character", **scores}}
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.json").write_text(json.dumps(record | more))
+
+    for body in text.BODIES:
+        for k in range(6):
+            put("text_search", f"trial_{body}-{k}", 2.0 if k == 4 else 3.0, command=f"{body} {k}")
+    made = text.best([7])
+    assert list(made) == ["thalnet-seed7", "gru-seed7"]
+    assert made["gru-seed7"] == [
+        *("benchmarks/quality/text.yaml", "--model.body", "gru", "--train.seed", "7"),
+        *("--model.layers", "2", "--train.learning_rate", "0.003"),
+    ]
+    assert text.cells() == []
+    for seed in range(6):
+        put("text_best", f"thalnet-seed{seed}", 1.5 + seed / 8, command="a")
+        put("text_best", f"gru-seed{seed}", 2.5 + seed / 8, command="b")
+    assert text.cells()[2:] == ["6", "-1.000", "**better**: 6 pairs, p = 0.03125."]
+    assert "| -1.000 | 6 | **better**: 6 pairs, p = 0.03125. |" in text.small()
+    assert "| GRU | 2 layers | 0.003 | 10 | 2.000 | 2.000 |" in text.small()
 
 
 def test_the_tables_of_the_claim_are_made_from_the_raw_results():
@@ -373,8 +409,9 @@ def test_every_published_run_says_where_it_comes_from(benchmark, budget):
         about = record["environment"]
         assert len(about["commit"]) == 40, f"{path.name}: trained from changed files"
         assert about["data"] and about["packages"]["torch"] and about["processor"]
-        large = path.parent.name == "text8"
-        assert record["result"]["parameters"]["total"] <= (14_100_000 if large else budget)
+        texts = {"text8": 14_100_000, "text_search": 1_000_000, "text_best": 1_000_000}
+        size = record["result"]["parameters"]["total"]
+        assert size <= texts.get(path.parent.name, budget)
 
 
 def test_the_speed_table_is_made_from_the_raw_results():

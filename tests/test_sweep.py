@@ -403,6 +403,14 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
     assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
 
 
+def test_processes_beside_each_other_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [workers.share(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 9)] == list("8421")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert workers.share(2) == dict(os.environ)
+
+
 def test_without_ray_the_line_says_what_to_install(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)

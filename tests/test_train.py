@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from toys import toy
 
 from thalnet_mtl import checkpoint
+from thalnet_mtl import prepare as prepare_module
 from thalnet_mtl import train as training
 from thalnet_mtl.body import map_state
 from thalnet_mtl.config import Config, UserError
@@ -43,6 +45,20 @@ def test_every_optimizer_learns_the_toy_task(tmp_path, optimizer):
     result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path)
     scores = result["tasks"]["toy_rows"]
     assert scores["test"]["accuracy"] > 0.9 > scores["untrained"]["accuracy"] + 0.3
+
+
+def test_large_networks_take_the_threads_that_pytorch_has_and_small_ones_one(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(prepare_module, "THREADS", 3)
+    sizes = {"small": {"features": 6}, "large": {"modules": 1, "features": 300, "budget": 10**6}}
+    taken = {}
+    try:
+        for (name, model), threads in itertools.product(sizes.items(), (0, 2)):
+            prepare(toy(model=model, train={"threads": threads}), print)
+            taken[name, threads] = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert taken == {("small", 0): 1, ("small", 2): 2, ("large", 0): 3, ("large", 2): 2}
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):

@@ -83,7 +83,7 @@ class TrainConfig:
     precision: str = option("fp32", "of products; tf32: on a GPU", choices=("fp32", "tf32", "bf16"))
     ops: str = option("auto", "how a ThalNet is computed; auto: the fastest", choices=OPS)
     device: str = option("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
-    threads: int = option(0, "CPU threads; 0: one for small networks, else all", low=0)
+    threads: int = option(0, "CPU threads; 0: one for small networks, else as PyTorch", low=0)
     seed: int = option(0, "of the initial weights and the order of batches", low=0, high=2**31)
 
 

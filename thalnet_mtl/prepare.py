@@ -1,6 +1,5 @@
 """A run before its first step: device, tasks and network, as a configuration names them."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -20,6 +19,7 @@ from thalnet_mtl.topology import Interface
 # Parameters below which more CPU threads than one are not worth their price: waiting for each other
 # on a busy machine. On a quiet one our own kernel gains by --train.threads.
 SMALL_NETWORK = 500_000
+THREADS = torch.get_num_threads()  # PyTorch's choice: the cores, or what OMP_NUM_THREADS says
 
 
 def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
@@ -38,7 +38,7 @@ def prepare(config: Config, fetch: Callable[[str], None]) -> Run:
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
     small = build.parameters(network) < SMALL_NETWORK
-    torch.set_num_threads(config.train.threads or (1 if small else os.cpu_count() or 1))
+    torch.set_num_threads(config.train.threads or (1 if small else THREADS))
     for task in tasks.values():
         if task.source:
             fetch(task.source)

@@ -31,7 +31,15 @@ class End:
     lost: str = ""
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def share(count: int) -> dict[str, str]:
+    """The environment of one process of ``count`` at a time: its threads wait for no other's.
+
+    Two that each take all cores of a machine go several times slower than one after the other.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} | os.environ
+
+
+def start(folder: Path, count: int = 1) -> subprocess.Popen[bytes]:
     """Start ``thalnet train`` on a run directory that holds its ``config.yaml``.
 
     In a session of its own: Ctrl+C in the terminal reaches only who started it, which passes on
@@ -45,6 +53,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env=share(count),
         )
 
 
@@ -60,7 +69,7 @@ class Processes:
         return len(self._going)
 
     def submit(self, name: str, folder: Path) -> None:
-        self._going[name] = start(folder), time.monotonic()
+        self._going[name] = start(folder, self.count), time.monotonic()
 
     def ended(self) -> list[End]:
         """Those that have ended since the last call, after a short wait."""
@@ -87,7 +96,7 @@ class Processes:
 class RayTasks:
     """On the Ray cluster that ``RAY_ADDRESS`` names, or one that is made here, on loopback.
 
-    A run takes one CPU of the cluster, and no GPU.
+    A run takes one CPU of the cluster and the one thread that Ray gives it, and no GPU.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.

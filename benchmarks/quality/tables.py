@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
 from statistics import mean
-from typing import Any
 
+from benchmarks.quality import text
 from benchmarks.quality.connectivity import compare, paths
 from benchmarks.quality.plans import (
     BODIES,
@@ -26,8 +25,6 @@ POSTER = {  # what the authors report, test %
     "permuted_mnist": {"thalnet": 92, "gru": 65},
     "cifar10": {"thalnet": 54, "gru": 50},
 }
-TEXT_SIZE, GRU_SIZE = "11,897,540", "14,060,256"  # of text8.yaml and paper/text8_gru
-PASS = (2_800, 3_300)  # steps of the first pass over the text, on bytes not seen before
 
 
 def percents(runs: BySeed, split: str) -> dict[int, float]:
@@ -190,27 +187,6 @@ def best() -> str:
     return "\n".join([*lines, "", *comparison(found), "", commands(every(found))])
 
 
-def text() -> str:
-    """Loss on bytes of the first pass, not seen before, and scores after all."""
-    lines = head("model", "parameters", "bytes", "loss in the first pass, bits", "validation, bits",
-                 "test, bits")  # fmt: skip
-    records = load_records(RESULTS / "text8")
-    for name, record in records.items():
-        curve = record["curves"]["text8"]
-        losses = zip(curve["train_step"], curve["train_loss"], strict=True)
-        fresh = mean(loss for step, loss in losses if PASS[0] < step <= PASS[1]) / log(2)
-        validation = curve["validation_bits_per_character"][-1]
-        tested: Any = "– (" + record["failed"] + ")" if "failed" in record else ""
-        if "result" in record:
-            tested = f"{record['result']['tasks']['text8']['test']['bits_per_character']:.3f}"
-        body = "gru" if "_gru" in name else "thalnet"
-        parameters = {"gru": GRU_SIZE, "thalnet": TEXT_SIZE}[body]
-        seen = f"{validation:.3f} at step {curve['validation_step'][-1]:,}"
-        title = BODIES[body].partition(",")[0]
-        lines.append(row(title, parameters, "80 M", f"**{fresh:.3f}**", seen, tested))
-    return "\n".join([*lines, "", commands(records.values())])
-
-
 def tf32() -> str:
     """The same runs on a processor and, in tf32, side by side on an H100."""
     here = load_records(RESULTS / "poster") | load_records(RESULTS / "search")
@@ -269,7 +245,8 @@ def report() -> str:
         "As we recall the paper": poster(),
         "Which mechanism works": mechanisms(),
         "The search for the best of each": search() + "\n\n" + best(),
-        "Text": text(),
+        "Text, 1 M parameters": text.small(),
+        "Text, 12 and 14 M parameters": text.large(),
         "Similar connectivity": connectivity(),
         "Runs side by side that failed": tf32(),
     }
