@@ -117,8 +117,8 @@ def test_texts_trials_are_as_many_for_each_at_the_same_rates():
     jobs = text.search()
     of_each = [[words for name, words in jobs.items() if f"_{b}-" in name] for b in text.BODIES]
     rates = [[w[w.index("--train.learning_rate") + 1] for w in words] for words in of_each]
-    assert rates[0] == rates[1] and len(rates[0]) == 6
-    assert len({" ".join(words) for words in jobs.values()}) == 12
+    assert rates[0] == rates[1] and len(rates[0]) == 8
+    assert len({" ".join(words) for words in jobs.values()}) == 16
 
 
 def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monk
         (tmp_path / folder / f"{name}.json").write_text(json.dumps(record | more))
 
     for body in text.BODIES:
-        for k in range(6):
+        for k in range(8):
             put("text_search", f"trial_{body}-{k}", 2.0 if k == 4 else 3.0, command=f"{body} {k}")
     made = text.best([7])
     assert list(made) == ["thalnet-seed7", "gru-seed7"]
