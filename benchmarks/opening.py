@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.claim import tables as claim
 from benchmarks.quality import tables as quality
+from benchmarks.quality import text
 from benchmarks.shared import head, row, spread, with_table
 
 README = Path(__file__).parents[1] / "README.md"
@@ -24,7 +25,17 @@ def table() -> str:
             count = len(quality.differences(found[name]))
             cells = (title, *tests, str(count), difference, said(word))
             lines.append(row(*cells, f"`quality.run {part} {seeds(count)}`"))
-    return "\n".join([*lines, *of_the_claim()])
+    return "\n".join([*lines, *of_the_text(), *of_the_claim()])
+
+
+def of_the_text() -> list[str]:
+    """The larger nets, which read text alone."""
+    lines = []
+    for name, cells in text.cells().items():
+        title = "text8, 1 M parameters, best of eight trials, bits"
+        again = f"{name}_search {name}_best {seeds(int(cells[2]))}"
+        lines.append(row(title, *cells[:4], said(cells[4]), f"`quality.run {again}`"))
+    return lines
 
 
 def of_the_claim() -> list[str]:

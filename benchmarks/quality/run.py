@@ -19,7 +19,7 @@ from benchmarks.shared import train_all, with_table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
-PARTS = plans.PARTS | {"text_search": text.search, "text_best": text.best}
+PARTS = plans.PARTS | text.PARTS
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """Text: nets of 1 M parameters on a processor, and of 12 and 14 M on a GPU, as far as they came."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import product
 from math import log
+from pathlib import Path
 from statistics import mean
 
 from benchmarks.quality.plans import HERE, RESULTS, Jobs
 from benchmarks.shared import (
+    BySeed,
     Record,
     as_named,
     by_seed,
@@ -17,15 +19,24 @@ from benchmarks.shared import (
     row,
     spread,
 )
-from benchmarks.trials import Flags, chosen, trials, words
-from thalnet_mtl.statistics import sign_flip_test, verdict
+from benchmarks.trials import TRIAL_SEED, Flags, words
+from thalnet_mtl.statistics import holm, sign_flip_test, verdict
 
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 SHORT = "400"  # steps of a trial
-RATES = "0.0015", "0.003", "0.006"
-HIGHER = ("0.012",)  # as the highest of those was the best for either body
-ENDS = {f"modules.m{k}.{end}": "true" for k in range(3) for end in ("input", "output")}
-SHAPES: dict[str, dict[str, Flags]] = {  # two of each body
+LARGE = {"gru": "14,060,256", "thalnet": "11,897,540"}  # of paper/text8_gru and text8.yaml
+PASS = (2_800, 3_300)  # steps of their first pass over the text, on bytes not seen before
+
+
+def alike(count: int) -> dict[str, str]:
+    """So many plain GRUs as modules, each of which takes the input and feeds the head."""
+    ends = product(range(count), ("input", "output"))
+    return {"model.module": "gru", "model.reading": "linear"} | {
+        f"modules.m{k}.{end}": "true" for k, end in ends
+    }
+
+
+SHAPES: dict[str, dict[str, Flags]] = {
     "thalnet": {
         "4 modules, 1 input, 2 outputs": {  # the paper's, but that the head reads the input module
             "modules.m0.input": "true",
@@ -34,51 +45,102 @@ SHAPES: dict[str, dict[str, Flags]] = {  # two of each body
             "modules.m2.input": "false",
             "modules.m3.output": "true",
         },
-        "3 modules, 3 inputs, 3 outputs, `gru`, `linear`": {
-            "model.module": "gru",
-            "model.reading": "linear",
-            **ENDS,
-        },
+        "3 modules, 3 inputs, 3 outputs, `gru`, `linear`": alike(3),
     },
     "gru": {"1 layer": {"model.layers": "1"}, "2 layers": {"model.layers": "2"}},
 }
-LARGE = {"gru": "14,060,256", "thalnet": "11,897,540"}  # of paper/text8_gru and text8.yaml
-PASS = (2_800, 3_300)  # steps of their first pass over the text, on bytes not seen before
 
 
-def grid(body: str) -> list[tuple[str, str]]:
-    """Shapes and rates that are tried, as many of either body."""
-    return [*product(SHAPES[body], RATES), *product(SHAPES[body], HIGHER)]
+@dataclass(frozen=True)
+class Round:
+    """As many trials of either body, and the one that validates best with other seeds."""
+
+    name: str  # of its folders in ``results/``: NAME_search and NAME_best
+    shapes: dict[str, dict[str, Flags]]
+    rates: Sequence[str]
+    seeds: Sequence[int] = (TRIAL_SEED,)  # of every trial, in no other table
+    flags: Flags = field(default_factory=dict)  # of all its runs
+
+    def grid(self, body: str) -> list[tuple[str, str]]:
+        """Shapes and rates."""
+        return list(product(self.shapes[body], self.rates))
+
+    def command(self, body: str, shape: str, rate: str, seed: int) -> list[str]:
+        """Of ``thalnet train``."""
+        first = {"model.body": body, "train.seed": str(seed)}
+        last = {"train.learning_rate": rate} | dict(self.flags)
+        return [
+            f"{as_named(HERE)}/text.yaml",
+            *words(first | dict(self.shapes[body][shape]) | last),
+        ]
+
+    def search(self, seeds: Sequence[int] = (), more: Sequence[str] = ()) -> Jobs:
+        """Every shape at every rate, with fewer steps."""
+        return {
+            f"{body}-{k}-seed{seed}": [
+                *self.command(body, *tried, seed),
+                *("--train.steps", SHORT, *more),
+            ]
+            for body in BODIES
+            for k, tried in enumerate(self.grid(body))
+            for seed in self.seeds
+        }
+
+    def best(self, seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
+        """What validated best, on the mean of its seeds."""
+        found = {body: self.chosen(body) for body in BODIES}
+        return {
+            f"{body}-seed{seed}": [*self.command(body, *tried, seed), *more]
+            for seed, (body, tried) in product(seeds, found.items())
+        }
+
+    def chosen(self, body: str) -> tuple[str, str]:
+        """Shape and rate."""
+        found = by_seed(self.folder("search"))
+        runs = [found.get(f"{body}-{k}", {}) for k in range(len(self.grid(body)))]
+        means = {
+            k: mean(bits(of[seed], "validation") for seed in self.seeds)
+            for k, of in enumerate(runs)
+            if all("result" in of.get(seed, {}) for seed in self.seeds)
+        }
+        if not means:
+            raise SystemExit(f"no trial of {body} has succeeded: run {self.name}_search first.")
+        return self.grid(body)[min(means, key=means.__getitem__)]
+
+    def folder(self, part: str) -> Path:
+        """Of its records."""
+        return RESULTS / f"{self.name}_{part}"
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """Bits on the test part, of ThalNet and of the GRU, of every seed that both finished."""
+        ours, theirs = (by_seed(self.folder("best")).get(body, {}) for body in BODIES)
+        both = ((ours[seed], theirs[seed]) for seed in sorted(ours) if seed in theirs)
+        return [
+            (bits(one, "test"), bits(other, "test"))
+            for one, other in both
+            if "result" in one and "result" in other
+        ]
+
+    def table(self) -> list[str]:
+        """All trials, and what they chose."""
+        found, best = by_seed(self.folder("search")), by_seed(self.folder("best"))
+        lines = head("trials of", "shape", "learning rate", "seeds", *SCORES)
+        for body, title in BODIES.items():
+            for k, tried in enumerate(self.grid(body)):
+                lines.append(row(title, *tried, *scores(found.get(f"{body}-{k}", {}))))
+        lines += ["", *head("best of its trials", "seeds", *SCORES)]
+        lines += [row(title, *scores(best.get(body, {}))) for body, title in BODIES.items()]
+        return lines
+
+    def records(self) -> list[Record]:
+        """Of its trials, then of what they chose."""
+        parts = (load_records(self.folder(part)).values() for part in ("search", "best"))
+        return [record for part in parts for record in part]
 
 
-def settings(body: str) -> list[Flags]:
-    """The same as flags."""
-    return [{**SHAPES[body][shape], "train.learning_rate": rate} for shape, rate in grid(body)]
-
-
-def command(body: str, more: Sequence[str], seed: int, flags: Flags) -> list[str]:
-    """Of ``thalnet train``."""
-    last = {"model.body": body, "train.seed": str(seed)} | dict(flags)
-    return [f"{as_named(HERE)}/text.yaml", *words(last), *more]
-
-
-def search(seeds: Sequence[int] = (), more: Sequence[str] = ()) -> Jobs:
-    """Every shape at every rate, with fewer steps."""
-    short = ("--train.steps", SHORT, *more)
-    return {
-        name: line
-        for body in BODIES
-        for name, line in trials(body, settings(body), partial(command, body, short)).items()
-    }
-
-
-def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
-    """What validated best, with other seeds."""
-    found = {body: chosen(RESULTS / "text_search", body, settings(body)) for body in BODIES}
-    return {
-        f"{body}-seed{seed}": command(body, more, seed, flags)
-        for seed, (body, flags) in product(seeds, found.items())
-    }
+ROUNDS = [Round("text", SHAPES, ("0.0015", "0.003", "0.006", "0.012"))]
+PARTS = {f"{r.name}_search": r.search for r in ROUNDS} | {f"{r.name}_best": r.best for r in ROUNDS}
+SCORES = "parameters", "validation, bits", "test, bits"
 
 
 def bits(record: Record, split: str) -> float:
@@ -86,51 +148,43 @@ def bits(record: Record, split: str) -> float:
     return record["result"]["tasks"]["text8"][split]["bits_per_character"]
 
 
-def pairs() -> dict[int, tuple[Record, Record]]:
-    """By seed, the runs of ThalNet and of the GRU that were both finished."""
-    ours, theirs = (by_seed(RESULTS / "text_best").get(body, {}) for body in BODIES)
-    both = {seed: (ours[seed], theirs[seed]) for seed in sorted(ours) if seed in theirs}
-    return {s: pair for s, pair in both.items() if all("result" in one for one in pair)}
+def scores(runs: BySeed) -> list[str]:
+    """How many were finished, parameters, validation and test; or why none was."""
+    done = [record for record in runs.values() if "result" in record]
+    if not done:
+        return ["0", "–", "–", *(record["failed"] for record in [*runs.values()][:1])]
+    size = done[0]["result"]["parameters"]["total"]
+    shown = (
+        spread([bits(record, split) for record in done], 3) for split in ("validation", "test")
+    )
+    return [str(len(done)), f"{size:,}", *shown]
 
 
-def cells() -> list[str]:
-    """ThalNet, GRU, seeds, difference and the word for it; nothing before there are two seeds."""
-    ours, theirs = ([bits(pair[k], "test") for pair in pairs().values()] for k in (0, 1))
-    if len(ours) < 2:
-        return []
-    less = [a - b for a, b in zip(ours, theirs, strict=True)]
-    said = verdict(less, sign_flip_test(less), higher_is_better=False)
-    shown = [spread(values, 3) for values in (ours, theirs, less)]
-    return [*shown[:2], str(len(less)), shown[2], f"**{said.word}**: {said.line}"]
+def cells() -> dict[str, list[str]]:
+    """By round: ThalNet, GRU, seeds, difference and the word for it, corrected over the rounds."""
+    pairs = {r.name: found for r in ROUNDS if len(found := r.pairs()) > 1}
+    less = {name: [ours - theirs for ours, theirs in found] for name, found in pairs.items()}
+    corrected = holm({name: sign_flip_test(values) for name, values in less.items()})
+    lines = {}
+    for name, found in pairs.items():
+        said = verdict(less[name], corrected[name], False, len(pairs))
+        ours, theirs, difference = (spread(v, 3) for v in (*zip(*found, strict=True), less[name]))
+        word = f"**{said.word}**: {said.line}"
+        lines[name] = [ours, theirs, str(len(found)), difference, word]
+    return lines
 
 
 def small() -> str:
-    """All trials, and the best of each with other seeds."""
-    tried, best = load_records(RESULTS / "text_search"), by_seed(RESULTS / "text_best")
-    lines = head("model", "shape", "learning rate", "parameters", "validation, bits", "test, bits")
-    for body, title in BODIES.items():
-        for k, (shape, rate) in enumerate(grid(body)):
-            if record := tried.get(f"trial_{body}-{k}"):
-                lines.append(row(title, shape, rate, *scores([record])))
-    lines += ["", *head("best of eight trials", "seeds", "parameters", "validation, bits",
-                        "test, bits")]  # fmt: skip
-    for body, title in BODIES.items():
-        records = [*best.get(body, {}).values()]
-        lines.append(row(title, str(len(records)), *scores(records)))
-    if found := cells():
-        lines += ["", *head("ThalNet − GRU, bits", "seeds", "ThalNet is")]
-        lines.append(row(found[3], found[2], found[4]))
-    runs = [record for of in best.values() for record in of.values()]
-    return "\n".join([*lines, "", commands([*tried.values(), *runs])])
-
-
-def scores(records: Sequence[Record]) -> list[str]:
-    """Parameters, validation and test of those that were finished, or why there is none."""
-    done = [record for record in records if "result" in record]
-    if not done:
-        return ["–", "–", records[0]["failed"] if records else "–"]
-    size = done[0]["result"]["parameters"]["total"]
-    return [f"{size:,}", *(spread([bits(r, s) for r in done], 3) for s in ("validation", "test"))]
+    """All rounds."""
+    said, lines = cells(), list[str]()
+    for r in ROUNDS:
+        lines += [*r.table(), ""]
+        if r.name in said:
+            *_, seeds, difference, word = said[r.name]
+            lines += [*head("ThalNet − GRU, bits", "seeds", "ThalNet is")]
+            lines += [row(difference, seeds, word), ""]
+        lines += [commands(r.records()), ""]
+    return "\n".join(lines[:-1])
 
 
 def large() -> str:
