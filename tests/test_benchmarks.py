@@ -144,6 +144,7 @@ def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monk
         *("--model.layers", "2", "--train.learning_rate", "0.2"),
     ]
     assert text.cells() == {}
+    assert "| GRU | 0 | – | – | – |" in text.small()
     for seed in range(6):
         put("best", f"thalnet-seed{seed}", 1.5 + seed / 8)
         put("best", f"gru-seed{seed}", 2.5 + seed / 8)

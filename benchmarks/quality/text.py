@@ -1,7 +1,7 @@
 """Text: nets of 1 M parameters on a processor, and of 12 and 14 M on a GPU, as far as they came."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from math import log
 from pathlib import Path
@@ -59,7 +59,6 @@ class Round:
     shapes: dict[str, dict[str, Flags]]
     rates: Sequence[str]
     seeds: Sequence[int] = (TRIAL_SEED,)  # of every trial, in no other table
-    flags: Flags = field(default_factory=dict)  # of all its runs
 
     def grid(self, body: str) -> list[tuple[str, str]]:
         """Shapes and rates."""
@@ -68,11 +67,8 @@ class Round:
     def command(self, body: str, shape: str, rate: str, seed: int) -> list[str]:
         """Of ``thalnet train``."""
         first = {"model.body": body, "train.seed": str(seed)}
-        last = {"train.learning_rate": rate} | dict(self.flags)
-        return [
-            f"{as_named(HERE)}/text.yaml",
-            *words(first | dict(self.shapes[body][shape]) | last),
-        ]
+        tried = {**self.shapes[body][shape], "train.learning_rate": rate}
+        return [f"{as_named(HERE)}/text.yaml", *words(first | tried)]
 
     def search(self, seeds: Sequence[int] = (), more: Sequence[str] = ()) -> Jobs:
         """Every shape at every rate, with fewer steps."""
@@ -152,7 +148,8 @@ def scores(runs: BySeed) -> list[str]:
     """How many were finished, parameters, validation and test; or why none was."""
     done = [record for record in runs.values() if "result" in record]
     if not done:
-        return ["0", "–", "–", *(record["failed"] for record in [*runs.values()][:1])]
+        failed = (record["failed"] for record in runs.values())
+        return ["0", "–", "–", next(failed, "–")]
     size = done[0]["result"]["parameters"]["total"]
     shown = (
         spread([bits(record, split) for record in done], 3) for split in ("validation", "test")
