@@ -33,7 +33,8 @@ def of_the_text() -> list[str]:
     lines, found = [], text.cells()
     for one in text.ROUNDS:
         if cells := found.get(one.name):
-            title = f"text8, 1 M parameters, best of {len(one.grid('gru'))} trials, bits"
+            of = f"{len(one.grid('gru'))} trials" + (f" of {n} seeds" if (n := len(one.seeds)) > 1 else "")
+            title = f"text8, 1 M parameters, best of {of}, bits"
             again = f"{one.name}_search {one.name}_best {seeds(int(cells[2]))}"
             lines.append(row(title, *cells[:4], said(cells[4]), f"`quality.run {again}`"))
     return lines
