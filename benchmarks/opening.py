@@ -30,14 +30,11 @@ def table() -> str:
 
 def of_the_text() -> list[str]:
     """The larger nets, which read text alone."""
-    lines, found = [], text.cells()
-    for one in text.ROUNDS:
-        if cells := found.get(one.name):
-            of = f"{len(one.grid('gru'))} trials" + (f" of {n} seeds" if (n := len(one.seeds)) > 1 else "")
-            title = f"text8, 1 M parameters, best of {of}, bits"
-            again = f"{one.name}_search {one.name}_best {seeds(int(cells[2]))}"
-            lines.append(row(title, *cells[:4], said(cells[4]), f"`quality.run {again}`"))
-    return lines
+    if not (cells := text.compared()):
+        return []
+    title = f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} trials"
+    again = f"{' '.join(text.PARTS)} {seeds(int(cells[2]))}"
+    return [row(f"{title}, bits", *cells[:4], said(cells[4]), f"`quality.run {again}`")]
 
 
 def of_the_claim() -> list[str]:

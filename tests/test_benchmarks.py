@@ -124,32 +124,40 @@ def test_texts_trials_are_as_many_for_each_at_the_same_rates(trials):
 
 def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "RESULTS", tmp_path)
-    trials = text.Round("new", text.SHAPES, ("0.1", "0.2"), (5, 6))
-    monkeypatch.setattr(text, "ROUNDS", [trials])
+    first, trials = (
+        text.Round(name, text.SHAPES, ("0.1", "0.2"), (5, 6)) for name in ("old", "new")
+    )
+    monkeypatch.setattr(text, "ROUNDS", [first, trials])
 
-    def put(part, name, bits):
-        splits = {split: {"bits_per_character": bits} for split in ("validation", "test")}
-        record = scored(0.5, 0.5, bits) | {"command": name}
-        record["result"]["tasks"] = {"text8": splits}
-        path = trials.folder(part) / f"{name}.json"
+    def put(within, part, name, validation, test):
+        splits = {"validation": validation, "test": test}
+        record = scored(0.5, 0.5, validation) | {"command": name}
+        record["result"]["tasks"] = {
+            "text8": {split: {"bits_per_character": bits} for split, bits in splits.items()}
+        }
+        path = within.folder(part) / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record))
 
     for name in trials.search():  # the third has the best seed, the fourth the best mean
         _, k, seed = name.split("-")
-        put("search", name, {("2", "seed5"): 1.0}.get((k, seed), 2.0 if k == "3" else 4.0))
+        found = {("2", "seed5"): 1.0}.get((k, seed), 2.0 if k == "3" else 4.0)
+        put(trials, "search", name, found, found)
     assert [*trials.best([7])] == ["thalnet-seed7", "gru-seed7"]
     assert trials.best([7])["gru-seed7"] == [
         *("benchmarks/quality/text.yaml", "--model.body", "gru", "--train.seed", "7"),
         *("--model.layers", "2", "--train.learning_rate", "0.2"),
     ]
-    assert text.cells() == {}
+    assert text.compared() == []
     assert "| GRU | 0 | – | – | – |" in text.small()
     for seed in range(6):
-        put("best", f"thalnet-seed{seed}", 1.5 + seed / 8)
-        put("best", f"gru-seed{seed}", 2.5 + seed / 8)
-    assert text.cells()["new"][2:] == ["6", "-1.000", "**better**: 6 pairs, p = 0.03125."]
-    assert "| -1.000 | 6 | **better**: 6 pairs, p = 0.03125. |" in text.small()
+        put(first, "best", f"gru-seed{seed}", 2.5 + seed / 8, 2.5 + seed / 8)
+        put(trials, "best", f"thalnet-seed{seed}", 1.5 + seed / 8, 1.5 + seed / 8)
+        put(trials, "best", f"gru-seed{seed}", 3, 0.1)  # worse on validation: not the one
+    put(trials, "best", "thalnet-seed6", 1, 1)  # without its pair
+    assert text.compared()[2:] == ["6", "-1.000", "**better**: 6 pairs, p = 0.03125."]
+    assert text.small().endswith("| 6 | -1.000 | **better**: 6 pairs, p = 0.03125. |")
+    assert "| ThalNet of round 2, test, bits | GRU of round 1, test, bits |" in text.small()
     assert "| GRU | 2 layers | 0.2 | 2 | 10 | 2.000 | 2.000 |" in text.small()
 
 
