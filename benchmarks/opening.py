@@ -32,7 +32,7 @@ def of_the_text() -> list[str]:
     """The larger nets, which read text alone."""
     if not (cells := text.compared()):
         return []
-    title = f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} trials"
+    title = f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} settings"
     again = f"{' '.join(text.PARTS)} {seeds(int(cells[2]))}"
     return [row(f"{title}, bits", *cells[:4], said(cells[4]), f"`quality.run {again}`")]
 
