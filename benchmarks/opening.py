@@ -16,7 +16,7 @@ def table() -> str:
                  "ThalNet is", "again: `python -m benchmarks.…`")  # fmt: skip
     parts = {
         "poster": ("as we recall the paper", quality.longest()),
-        "best": ("best of each", quality.pairs("best")),
+        "best": ("best of each", quality.finalists()),
     }
     for part, (how, found) in parts.items():
         for name, (difference, word) in quality.compared(found).items():
@@ -32,9 +32,11 @@ def of_the_text() -> list[str]:
     """The larger nets, which read text alone."""
     if not (cells := text.compared()):
         return []
-    title = f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} settings"
+    title = (
+        f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} settings"
+    )
     again = f"{' '.join(text.PARTS)} {seeds(int(cells[2]))}"
-    return [row(f"{title}, bits", *cells[:4], said(cells[4]), f"`quality.run {again}`")]
+    return [row(title, *cells[:4], said(cells[4]), f"`quality.run {again}`")]
 
 
 def of_the_claim() -> list[str]:

@@ -99,10 +99,37 @@ def test_a_trial_is_chosen_on_validation_and_goes_on_with_other_seeds(tmp_path, 
     for name, content in records.items():
         (tmp_path / "search" / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(quality.plans, "RESULTS", tmp_path)
-    assert quality.plans.winners() == {("cifar10", "gru"): "cifar10_gru-trial01"}
+    assert quality.plans.winners() == {("cifar10", "gru"): ["cifar10_gru-trial01"]}
     (job,) = quality.plans.best([4], ["--train.threads", "1"]).items()
     words = " ".join(trial).replace("--train.seed 100", "--train.seed 4")
     assert job == ("cifar10_gru-seed4", [*words.split(), "--train.threads", "1"])
+
+
+def test_of_trials_that_tied_the_one_whose_seeds_validate_better_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality.plans, "RESULTS", tmp_path)
+    monkeypatch.setattr(quality_tables, "RESULTS", tmp_path)
+
+    def put(part, name, validation, test=0.5):
+        scores = {"validation": {"accuracy": validation}, "test": {"accuracy": test}}
+        scores["train"] = scores["test"]
+        size = {"parameters": {"total": 10}}
+        record = {"command": name, "result": {"tasks": {"a": scores}} | size}
+        (tmp_path / part).mkdir(exist_ok=True)
+        (tmp_path / part / f"{name}.json").write_text(json.dumps(record))
+
+    for number, validation in enumerate((0.8, 0.9, 0.7, 0.9)):
+        put("search", f"cifar10_thalnet-trial{number:02}", validation)
+    names = ["cifar10_thalnet-seed0", "cifar10_thalnet-trial03-seed0"]
+    assert [*quality.plans.best([0])] == names
+    for seed in range(6):
+        put("best", f"cifar10_thalnet-seed{seed}", 0.8, 0.9)
+        put("best", f"cifar10_thalnet-trial03-seed{seed}", 0.81, 0.6)
+        put("best", f"cifar10_gru-seed{seed}", 0.8, 0.5)
+    (pair,) = quality_tables.finalists().values()
+    assert quality_tables.differences(pair) == pytest.approx([10] * 6)
+    assert (
+        "| ThalNet, trial03, which tied | 10 | 6 | 81.00 | 60.00 | 60.00 |" in quality_tables.best()
+    )
 
 
 def test_the_texts_sizes_are_those_of_the_configs():

@@ -128,23 +128,26 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
 
 
 def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
-    """The trial that validated best, of each body on each task, with other seeds."""
+    """The trials that validated best, of each body on each task, with other seeds."""
     trials, found = search(), {}
-    for seed, ((task, body), name) in product(seeds, winners().items()):
-        at = trials[name].index("--train.seed") + 1
-        words = [*trials[name][:at], str(seed), *trials[name][at + 1 :]]
-        found[f"{task}_{body}-seed{seed}"] = [*words, *more]
+    for seed, ((task, body), names) in product(seeds, winners().items()):
+        for place, name in enumerate(names):
+            at = trials[name].index("--train.seed") + 1
+            words = [*trials[name][:at], str(seed), *trials[name][at + 1 :]]
+            run = name if place else f"{task}_{body}"  # seldom there is more than one
+            found[f"{run}-seed{seed}"] = [*words, *more]
     return found
 
 
-def winners() -> dict[tuple[str, str], str]:
-    """The name of the trial with the best validation score, by task and body."""
+def winners() -> dict[tuple[str, str], list[str]]:
+    """By task and body the trial with the best validation score, and those that equal it."""
     scores: dict[tuple[str, str], dict[str, float]] = {}
     for name, record in load_records(RESULTS / "search").items():
         task, _, body = name.partition("-")[0].rpartition("_")
         if "result" in record:
             scores.setdefault((task, body), {})[name] = scored(record, "validation")
-    return {key: max(of, key=of.__getitem__) for key, of in scores.items()}
+    tops = {key: max(of.values()) for key, of in scores.items()}
+    return {key: [n for n, x in of.items() if x == tops[key]] for key, of in scores.items()}
 
 
 def scored(record: Record, split: str) -> float:

@@ -174,17 +174,35 @@ def about(command: str) -> str:
 
 
 def best() -> str:
-    """The chosen ones with ten other seeds, if they have been trained."""
-    found = pairs("best")
-    if not found:
-        return "**The best of each with ten seeds**: not run yet."
-    lines = head("task", "model", "parameters", "seeds", "test %", "train %")
-    for task, pair in found.items():
-        for (_, title), runs in zip(BODIES.items(), pair, strict=True):
-            tests, trains = ([*percents(runs, s).values()] for s in ("test", "train"))
-            cells = [TASKS[task], title.partition(",")[0], size(runs), count(runs)]
-            lines.append(row(*cells, f"**{spread(tests)}**", spread(trains)))
-    return "\n".join([*lines, "", *comparison(found), "", commands(every(found))])
+    """The chosen ones with other seeds, if they have been trained."""
+    lines = head("task", "model", "parameters", "seeds", "validation %", "test %", "train %")
+    found = {(task, body): candidates(task, body) for task in sorted(TASKS) for body in BODIES}
+    shown, splits = list[Record](), ("validation", "test", "train")
+    for (task, body), each in found.items():
+        for name, runs in each.items():
+            scores = (spread([*percents(runs, split).values()]) for split in splits)
+            trial = name.partition("-")[2]
+            title = BODIES[body].partition(",")[0] + (f", {trial}, which tied" if trial else "")
+            lines.append(row(TASKS[task], title, size(runs), count(runs), *scores))
+            shown += runs.values()
+    return "\n".join([*lines, "", *comparison(finalists()), "", commands(shown)])
+
+
+def candidates(task: str, body: str) -> dict[str, BySeed]:
+    """With other seeds, the trial that validated best; after it those that had tied with it."""
+    found = by_seed(RESULTS / "best")
+    return {name: found[name] for name in found if name.partition("-")[0] == f"{task}_{body}"}
+
+
+def finalists() -> dict[str, Pair]:
+    """The candidates of both bodies whose seeds validate best."""
+
+    def first(task: str, body: str) -> BySeed:
+        done = [r for r in candidates(task, body).values() if percents(r, "validation")]
+        return max(done, key=lambda r: mean(percents(r, "validation").values()), default={})
+
+    found = {task: (first(task, "thalnet"), first(task, "gru")) for task in sorted(TASKS)}
+    return {task: pair for task, pair in found.items() if any(pair)}
 
 
 def tf32() -> str:
