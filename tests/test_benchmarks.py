@@ -105,7 +105,9 @@ def test_a_trial_is_chosen_on_validation_and_goes_on_with_other_seeds(tmp_path, 
     assert job == ("cifar10_gru-seed4", [*words.split(), "--train.threads", "1"])
 
 
-def test_of_trials_that_tied_the_one_whose_seeds_validate_better_is_compared(tmp_path, monkeypatch):
+def test_where_trials_tie_two_of_each_body_go_on_and_their_seeds_decide(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(quality.plans, "RESULTS", tmp_path)
     monkeypatch.setattr(quality_tables, "RESULTS", tmp_path)
 
@@ -119,17 +121,22 @@ def test_of_trials_that_tied_the_one_whose_seeds_validate_better_is_compared(tmp
 
     for number, validation in enumerate((0.8, 0.9, 0.7, 0.9)):
         put("search", f"cifar10_thalnet-trial{number:02}", validation)
+        put("search", f"cifar10_gru-trial{number:02}", validation + number / 100)
+        put("search", f"permuted_mnist_gru-trial{number:02}", validation + number / 100)
+    assert quality.plans.winners() == {
+        ("cifar10", "gru"): ["cifar10_gru-trial03", "cifar10_gru-trial01"],
+        ("cifar10", "thalnet"): ["cifar10_thalnet-trial01", "cifar10_thalnet-trial03"],
+        ("permuted_mnist", "gru"): ["permuted_mnist_gru-trial03"],
+    }
     names = ["cifar10_thalnet-seed0", "cifar10_thalnet-trial03-seed0"]
-    assert [*quality.plans.best([0])] == names
+    assert [n for n in quality.plans.best([0]) if "thalnet" in n] == names
     for seed in range(6):
         put("best", f"cifar10_thalnet-seed{seed}", 0.8, 0.9)
         put("best", f"cifar10_thalnet-trial03-seed{seed}", 0.81, 0.6)
         put("best", f"cifar10_gru-seed{seed}", 0.8, 0.5)
     (pair,) = quality_tables.finalists().values()
     assert quality_tables.differences(pair) == pytest.approx([10] * 6)
-    assert (
-        "| ThalNet, trial03, which tied | 10 | 6 | 81.00 | 60.00 | 60.00 |" in quality_tables.best()
-    )
+    assert "| ThalNet, trial03 | 10 | 6 | 81.00 | 60.00 | 60.00 |" in quality_tables.best()
 
 
 def test_the_texts_sizes_are_those_of_the_configs():

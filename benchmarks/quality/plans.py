@@ -134,20 +134,27 @@ def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
         for place, name in enumerate(names):
             at = trials[name].index("--train.seed") + 1
             words = [*trials[name][:at], str(seed), *trials[name][at + 1 :]]
-            run = name if place else f"{task}_{body}"  # seldom there is more than one
+            run = name if place else f"{task}_{body}"
             found[f"{run}-seed{seed}"] = [*words, *more]
     return found
 
 
 def winners() -> dict[tuple[str, str], list[str]]:
-    """By task and body the trial with the best validation score, and those that equal it."""
+    """By task and body the trials that go on, the best on validation first.
+
+    One, or for both bodies as many as tie for the first place of either.
+    """
     scores: dict[tuple[str, str], dict[str, float]] = {}
     for name, record in load_records(RESULTS / "search").items():
         task, _, body = name.partition("-")[0].rpartition("_")
         if "result" in record:
             scores.setdefault((task, body), {})[name] = scored(record, "validation")
-    tops = {key: max(of.values()) for key, of in scores.items()}
-    return {key: [n for n, x in of.items() if x == tops[key]] for key, of in scores.items()}
+    places: dict[str, int] = {}
+    for (task, _), of in scores.items():
+        ties = [*of.values()].count(max(of.values()))
+        places[task] = max(ties, places.get(task, 1))
+    ranked = {key: sorted(of, key=lambda n: (-of[n], n)) for key, of in scores.items()}
+    return {key: names[: places[key[0]]] for key, names in ranked.items()}
 
 
 def scored(record: Record, split: str) -> float:

@@ -182,14 +182,14 @@ def best() -> str:
         for name, runs in each.items():
             scores = (spread([*percents(runs, split).values()]) for split in splits)
             trial = name.partition("-")[2]
-            title = BODIES[body].partition(",")[0] + (f", {trial}, which tied" if trial else "")
+            title = ", ".join(filter(None, (BODIES[body].partition(",")[0], trial)))
             lines.append(row(TASKS[task], title, size(runs), count(runs), *scores))
             shown += runs.values()
     return "\n".join([*lines, "", *comparison(finalists()), "", commands(shown)])
 
 
 def candidates(task: str, body: str) -> dict[str, BySeed]:
-    """With other seeds, the trial that validated best; after it those that had tied with it."""
+    """With other seeds, the trial that validated best; after it those of the next places."""
     found = by_seed(RESULTS / "best")
     return {name: found[name] for name in found if name.partition("-")[0] == f"{task}_{body}"}
 
