@@ -105,9 +105,7 @@ def test_a_trial_is_chosen_on_validation_and_goes_on_with_other_seeds(tmp_path, 
     assert job == ("cifar10_gru-seed4", [*words.split(), "--train.threads", "1"])
 
 
-def test_where_trials_tie_two_of_each_body_go_on_and_their_seeds_decide(
-    tmp_path, monkeypatch
-):
+def test_where_trials_tie_two_of_each_body_go_on_and_their_seeds_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(quality.plans, "RESULTS", tmp_path)
     monkeypatch.setattr(quality_tables, "RESULTS", tmp_path)
 
