@@ -4,8 +4,9 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import mean
 
-from benchmarks.shared import Record, as_named, load_records
+from benchmarks.shared import BySeed, Record, as_named, by_seed, load_records
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -129,14 +130,45 @@ def command(task: str, body: str, flags: Flags, seed: int, more: Sequence[str]) 
 
 def best(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
     """The trials that validated best, of each body on each task, with other seeds."""
-    trials, found = search(), {}
+    found = {}
     for seed, ((task, body), names) in product(seeds, winners().items()):
         for place, name in enumerate(names):
-            at = trials[name].index("--train.seed") + 1
-            words = [*trials[name][:at], str(seed), *trials[name][at + 1 :]]
             run = name if place else f"{task}_{body}"
-            found[f"{run}-seed{seed}"] = [*words, *more]
+            found[f"{run}-seed{seed}"] = [*with_seed(name, seed), *more]
     return found
+
+
+def confirm(seeds: Sequence[int], more: Sequence[str] = ()) -> Jobs:
+    """Where seeds have chosen among several trials, what they chose: to be run with new seeds."""
+    found = {}
+    for seed, ((task, body), names) in product(seeds, winners().items()):
+        if len(names) > 1:
+            chosen = finalist(task, body)
+            name = chosen if chosen in names else names[0]
+            found[f"{task}_{body}-seed{seed}"] = [*with_seed(name, seed), *more]
+    return found
+
+
+def with_seed(trial: str, seed: int) -> list[str]:
+    """The command of a trial with another seed."""
+    words = search()[trial]
+    at = words.index("--train.seed") + 1
+    return [*words[:at], str(seed), *words[at + 1 :]]
+
+
+def finalist(task: str, body: str) -> str:
+    """Of the trials that went on the one whose seeds validate best, as its runs are named."""
+    found = {
+        name: mean(scored(r, "validation") for r in runs.values() if "result" in r)
+        for name, runs in candidates(task, body).items()
+    }
+    return max(found, key=found.__getitem__, default="")
+
+
+def candidates(task: str, body: str) -> dict[str, BySeed]:
+    """With other seeds, the trial that validated best; after it those of the next places."""
+    found = by_seed(RESULTS / "best")
+    return {name: found[name] for name in found if name.partition("-")[0] == f"{task}_{body}"}
 
 
 def winners() -> dict[tuple[str, str], list[str]]:
@@ -168,4 +200,5 @@ PARTS: dict[str, Callable[[Sequence[int], Sequence[str]], Jobs]] = {
     "mechanisms": mechanisms,
     "search": search,
     "best": best,
+    "confirm": confirm,
 }

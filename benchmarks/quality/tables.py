@@ -13,6 +13,8 @@ from benchmarks.quality.plans import (
     READINGS,
     RESULTS,
     TASKS,
+    candidates,
+    finalist,
     scored,
     winners,
 )
@@ -188,18 +190,11 @@ def best() -> str:
     return "\n".join([*lines, "", *comparison(finalists()), "", commands(shown)])
 
 
-def candidates(task: str, body: str) -> dict[str, BySeed]:
-    """With other seeds, the trial that validated best; after it those of the next places."""
-    found = by_seed(RESULTS / "best")
-    return {name: found[name] for name in found if name.partition("-")[0] == f"{task}_{body}"}
-
-
 def finalists() -> dict[str, Pair]:
     """The candidates of both bodies whose seeds validate best."""
 
     def first(task: str, body: str) -> BySeed:
-        done = [r for r in candidates(task, body).values() if percents(r, "validation")]
-        return max(done, key=lambda r: mean(percents(r, "validation").values()), default={})
+        return candidates(task, body).get(finalist(task, body), {})
 
     found = {task: (first(task, "thalnet"), first(task, "gru")) for task in sorted(TASKS)}
     return {task: pair for task, pair in found.items() if any(pair)}
