@@ -17,6 +17,7 @@ def table() -> str:
     parts = {
         "poster": ("as we recall the paper", quality.longest()),
         "best": ("best of each", quality.finalists()),
+        "confirm": ("the same, other seeds", quality.pairs("confirm")),
     }
     for part, (how, found) in parts.items():
         for name, (difference, word) in quality.compared(found).items():
@@ -24,7 +25,8 @@ def table() -> str:
             title = f"{quality.TASKS[name.partition('-')[0]]}, {how}"
             count = len(quality.differences(found[name]))
             cells = (title, *tests, str(count), difference, said(word))
-            lines.append(row(*cells, f"`quality.run {part} {seeds(count)}`"))
+            again = f"`quality.run {part} {seeds(count, min(found[name][0]))}`"
+            lines.append(row(*cells, again))
     return "\n".join([*lines, *of_the_text(), *of_the_claim()])
 
 
@@ -32,11 +34,11 @@ def of_the_text() -> list[str]:
     """The larger nets, which read text alone."""
     if not (cells := text.compared()):
         return []
-    title = (
-        f"text8, 1 M parameters, best of {sum(len(r.grid('gru')) for r in text.ROUNDS)} settings"
-    )
-    again = f"{' '.join(text.PARTS)} {seeds(int(cells[2]))}"
-    return [row(title, *cells[:4], said(cells[4]), f"`quality.run {again}`")]
+    tried = sum(len(r.grid("gru")) for r in text.over())
+    title = f"text8, 1 M parameters, best of {tried} settings, bits"
+    again = " ".join(f"{r.name}_search {r.name}_best" for r in text.over())
+    again = f"`quality.run {again} {seeds(int(cells[2]))}`"
+    return [row(title, *cells[:4], said(cells[4]), again)]
 
 
 def of_the_claim() -> list[str]:
@@ -52,9 +54,9 @@ def of_the_claim() -> list[str]:
     ]
 
 
-def seeds(count: int) -> str:
+def seeds(count: int, first: int = 0) -> str:
     """As a shell takes them."""
-    return f"--seeds {{0..{count - 1}}}"
+    return f"--seeds {{{first}..{first + count - 1}}}"
 
 
 def said(verdict: str) -> str:

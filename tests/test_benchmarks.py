@@ -135,6 +135,14 @@ def test_where_trials_tie_two_of_each_body_go_on_and_their_seeds_decide(tmp_path
     (pair,) = quality_tables.finalists().values()
     assert quality_tables.differences(pair) == pytest.approx([10] * 6)
     assert "| ThalNet, trial03 | 10 | 6 | 81.00 | 60.00 | 60.00 |" in quality_tables.best()
+    again = quality.plans.confirm([9])
+    assert [*again] == ["cifar10_gru-seed9", "cifar10_thalnet-seed9"]
+    assert again["cifar10_thalnet-seed9"] == quality.plans.with_seed("cifar10_thalnet-trial03", 9)
+    assert "Once more" not in quality_tables.best()
+    for body, test in {"thalnet": 0.4, "gru": 0.5}.items():
+        put("confirm", f"cifar10_{body}-seed8", 0.8, test)
+        put("confirm", f"cifar10_{body}-seed9", 0.8, test)
+    assert "| CIFAR-10 by rows | -10.00 | **undecided**: 2 pairs" in quality_tables.best()
 
 
 def test_the_texts_sizes_are_those_of_the_configs():
@@ -186,6 +194,7 @@ def test_of_text_the_best_trial_goes_on_and_fewer_bits_are_better(tmp_path, monk
         put(first, "best", f"gru-seed{seed}", 2.5 + seed / 8, 2.5 + seed / 8)
         put(trials, "best", f"thalnet-seed{seed}", 1.5 + seed / 8, 1.5 + seed / 8)
         put(trials, "best", f"gru-seed{seed}", 3, 0.1)  # worse on validation: not the one
+        put(first, "best", f"thalnet-seed{seed % 5}", 0.1, 0.1)  # five only: not compared
     put(trials, "best", "thalnet-seed6", 1, 1)  # without its pair
     assert text.compared()[2:] == ["6", "-1.000", "**better**: 6 pairs, p = 0.03125."]
     assert text.small().endswith("| 6 | -1.000 | **better**: 6 pairs, p = 0.03125. |")

@@ -162,7 +162,7 @@ def about(command: str) -> str:
     own = {
         key.rpartition(".")[2]: value
         for key, value in flags.items()
-        if key.startswith(("--model", "--train")) and value not in ("0", "thalnet", "gru")
+        if key.startswith(("--model", "--train")) and key != "--model.body" and value != "0"
     }
     own = {k: v for k, v in own.items() if k not in ("seed", "precision", "epochs", "budget")}
     modules = [key for key in flags if key.startswith("--modules") and key.endswith("input")]
@@ -179,15 +179,19 @@ def best() -> str:
     """The chosen ones with other seeds, if they have been trained."""
     lines = head("task", "model", "parameters", "seeds", "validation %", "test %", "train %")
     found = {(task, body): candidates(task, body) for task in sorted(TASKS) for body in BODIES}
-    shown, splits = list[Record](), ("validation", "test", "train")
+    shown, splits, chosen = list[Record](), ("validation", "test", "train"), winners()
     for (task, body), each in found.items():
         for name, runs in each.items():
             scores = (spread([*percents(runs, split).values()]) for split in splits)
-            trial = name.partition("-")[2]
-            title = ", ".join(filter(None, (BODIES[body].partition(",")[0], trial)))
+            trial = (name if "-" in name else chosen[task, body][0]).partition("-")[2]
+            title = f"{BODIES[body].partition(',')[0]}, {trial}"
             lines.append(row(TASKS[task], title, size(runs), count(runs), *scores))
             shown += runs.values()
-    return "\n".join([*lines, "", *comparison(finalists()), "", commands(shown)])
+    lines += ["", *comparison(finalists()), "", commands(shown)]
+    if again := pairs("confirm"):
+        lines += ["", "Once more, with seeds that have chosen nothing:", "", *comparison(again)]
+        lines += ["", commands(every(again))]
+    return "\n".join(lines)
 
 
 def finalists() -> dict[str, Pair]:

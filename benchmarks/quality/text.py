@@ -25,6 +25,7 @@ from thalnet_mtl.statistics import sign_flip_test, verdict
 
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 SHORT = "400"  # steps of a trial
+SEEDS = 6  # of what a round chose; with fewer it is not compared
 LARGE = {"gru": "14,060,256", "thalnet": "11,897,540"}  # of paper/text8_gru and text8.yaml
 PASS = (2_800, 3_300)  # steps of their first pass over the text, on bytes not seen before
 
@@ -123,8 +124,9 @@ class Round:
         return {seed: runs[seed] for seed in sorted(runs) if "result" in runs[seed]}
 
     def reached(self, body: str) -> float:
-        """Its bits on the validation part, the mean; infinite before any are there."""
-        return mean([bits(run, "validation") for run in self.finished(body).values()] or [inf])
+        """Its bits on the validation part, the mean; infinite before all seeds are there."""
+        found = [bits(run, "validation") for run in self.finished(body).values()]
+        return mean(found) if len(found) >= SEEDS else inf
 
     def table(self) -> list[str]:
         """All trials, and what they chose."""
@@ -168,6 +170,11 @@ def scores(runs: BySeed) -> list[str]:
         spread([bits(record, split) for record in done], 3) for split in ("validation", "test")
     )
     return [str(len(done)), f"{size:,}", *shown]
+
+
+def over() -> list[Round]:
+    """The rounds that count: those with all seeds of one body at least."""
+    return [r for r in ROUNDS if any(r.reached(body) < inf for body in BODIES)]
 
 
 def finalists() -> dict[str, Round]:
