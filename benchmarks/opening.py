@@ -36,8 +36,8 @@ def of_the_text() -> list[str]:
         return []
     tried = sum(len(r.grid("gru")) for r in text.over())
     title = f"text8, 1 M parameters, best of {tried} settings, bits"
-    again = " ".join(f"{r.name}_search {r.name}_best" for r in text.over())
-    again = f"`quality.run {again} {seeds(int(cells[2]))}`"
+    parts = " ".join(f"{r.name}_search {r.name}_best" for r in text.over())
+    again = f"`quality.run {parts} {seeds(int(cells[2]))}`"
     return [row(title, *cells[:4], said(cells[4]), again)]
 
 

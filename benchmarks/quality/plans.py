@@ -159,8 +159,9 @@ def with_seed(trial: str, seed: int) -> list[str]:
 def finalist(task: str, body: str) -> str:
     """Of the trials that went on the one whose seeds validate best, as its runs are named."""
     found = {
-        name: mean(scored(r, "validation") for r in runs.values() if "result" in r)
+        name: mean(done)
         for name, runs in candidates(task, body).items()
+        if (done := [scored(r, "validation") for r in runs.values() if "result" in r])
     }
     return max(found, key=found.__getitem__, default="")
 

@@ -190,7 +190,7 @@ def compared() -> list[str]:
         for seed, one in ours.items()
         if seed in theirs
     ]
-    if len(pairs) < 2:
+    if len(pairs) < SEEDS:
         return []
     less = [one - other for one, other in pairs]
     said = verdict(less, sign_flip_test(less), False, 1)
