@@ -17,7 +17,7 @@ def table() -> str:
     parts = {
         "poster": ("as we recall the paper", quality.longest()),
         "best": ("best of each", quality.finalists()),
-        "confirm": ("the same, other seeds", quality.pairs("confirm")),
+        "confirm": ("best of each, new seeds", quality.pairs("confirm")),
     }
     for part, (how, found) in parts.items():
         for name, (difference, word) in quality.compared(found).items():
