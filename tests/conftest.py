@@ -22,6 +22,7 @@ cpp.unavailable()  # is compiled now, where no test listens
 # What tests import is not a test, and doctests are looked for in the package only.
 collect_ignore = [
     "cases.py",
+    "golden.py",
     "kill_and_resume.py",
     "laws.py",
     "numpy_thalnet.py",
