@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.shared import write_record
-from thalnet_mtl import config as configs
-from thalnet_mtl.arguments import split_flags
-from thalnet_mtl.config import RunError
-from thalnet_mtl.stacked import train_stacked
-from thalnet_mtl.tracking import Screen
+from thalnet_mtl.cli.parser import split_flags
+from thalnet_mtl.config.load import load_config
+from thalnet_mtl.console import Screen
+from thalnet_mtl.errors import RunError
+from thalnet_mtl.training.stacked import train_stacked
 
 WIDTH = 12  # runs at a time: more keep the processor busy, not the GPU
 
@@ -28,7 +28,7 @@ def main() -> None:
         found = {}
         for name in names:
             files, flags = split_flags(jobs[name])
-            found[runs / name] = configs.load(files, flags)[""]
+            found[runs / name] = load_config(files, flags)[""]
         try:
             train_stacked(found, Screen())
         except RunError as error:

@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from thalnet_mtl.statistics import bootstrap_interval
-from thalnet_mtl.workers import share
+from thalnet_mtl.metrics.significance import bootstrap_interval
+from thalnet_mtl.sweep.workers import share
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.shared import Record
-from thalnet_mtl.metrics import METRICS, Metric
+from thalnet_mtl.metrics.metric import METRICS, Metric
 
 CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
 TRIAL_SEED = 102  # in no table

@@ -21,13 +21,15 @@ cpp.unavailable()  # is compiled now, where no test listens
 
 # What tests import is not a test, and doctests are looked for in the package only.
 collect_ignore = [
-    "cases.py",
+    "random_networks.py",
+    "backend_agreement.py",
+    "backend_checks.py",
     "golden.py",
     "kill_and_resume.py",
-    "laws.py",
+    "growth_laws.py",
     "numpy_thalnet.py",
     "properties.py",
-    "streams.py",
-    "toys.py",
-    "written.py",
+    "stream_fixtures.py",
+    "toy_tasks.py",
+    "run_fixtures.py",
 ]

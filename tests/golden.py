@@ -25,7 +25,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import toys
+import toy_tasks
 
 FOLDER = Path(__file__).parent / "golden"
 TOLERANCE = 5e-3  # relative, on another processor: accuracies move by single samples
@@ -69,9 +69,9 @@ RUNS: dict[str, list[Any]] = {
     },
     "split_mnist_avalanche_replay": [*SPLIT_MNIST, "--train.strategy", "avalanche:replay"],
     "toy_text": [{"tasks": {"toy_text": {"reset": 0.2}}}, *TOY],
-    "toy_changes": [toys.JOINT | {"changes": toys.GROWTH}, *TOY],
-    "toy_plateau": [toys.STREAM | {"growth": toys.GROWING["plateau"]}, *TOY],
-    "toy_shared": [toys.STREAM | {"growth": toys.GROWING["shared"]}, *TOY],
+    "toy_changes": [toy_tasks.JOINT | {"changes": toy_tasks.GROWTH}, *TOY],
+    "toy_plateau": [toy_tasks.STREAM | {"growth": toy_tasks.GROWING["plateau"]}, *TOY],
+    "toy_shared": [toy_tasks.STREAM | {"growth": toy_tasks.GROWING["shared"]}, *TOY],
     # Recorded without being killed, compared after it was.
     "killed": ["digits", "--evaluate.checkpoint_every", "5", "--train.steps", "400", *STEPS[2:]],
 }
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(name: str, kill: bool = False) -> dict[str, Any]:
     """Train one of the golden runs in a temporary directory and return what it left."""
-    from thalnet_mtl.cli import main as thalnet
+    from thalnet_mtl.cli.main import main as thalnet
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"

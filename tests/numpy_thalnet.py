@@ -113,7 +113,7 @@ def thalnet(
     """The whole sequence.
 
     Args:
-        modules: anything with the attributes of ``thalnet_mtl.thalnet.Module``.
+        modules: anything with the attributes of ``thalnet_mtl.topology.spec.Module``.
         parameters: arrays by their name in the state dict.
         xs: (batch, time, inputs) by name of the input module; absent ones are zero.
         center, memory: the state before the first step, zeros by default.

@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import entries
-from thalnet_mtl.thalnet import Module, ThalNet
+from thalnet_mtl.topology.spec import Module
 
 READINGS = list(entries("reading"))
 LEARNED_READINGS = [

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from toys import toy
+from toy_tasks import toy
 
-from thalnet_mtl import config as configs
 from thalnet_mtl import registry
-from thalnet_mtl.train import train
+from thalnet_mtl.config.load import config_names
+from thalnet_mtl.training.trainer import train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -40,7 +40,7 @@ def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch):
 def test_every_command_of_the_readme_names_what_exists():
     for name in re.findall(r"thalnet train ([\w/ ]+?)(?: +--|  |\n| *#)", README):
         for config in name.split():
-            assert config in configs.names()
+            assert config in config_names()
     for kind in ("task", "module", "reading", "strategy"):
         for name in registry.entries(kind):
             name = re.sub(r"(split_\w+)_[1-4]$", r"\1_0", name)  # of a family one

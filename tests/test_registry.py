@@ -1,7 +1,7 @@
 import pytest
 
 from thalnet_mtl import registry
-from thalnet_mtl.config import UserError
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup, register
 
 

@@ -9,30 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalnet_mtl.body import Body as Body
-    from thalnet_mtl.checkpoint import load_model as load_model
-    from thalnet_mtl.config import Config as Config
-    from thalnet_mtl.config import UserError as UserError
-    from thalnet_mtl.network import Network as Network
+    from thalnet_mtl.config.schema import Config as Config
+    from thalnet_mtl.errors import UserError as UserError
+    from thalnet_mtl.models.body import Body as Body
+    from thalnet_mtl.models.network import Network as Network
+    from thalnet_mtl.models.saving import load_model as load_model
+    from thalnet_mtl.models.thalnet import ThalNet as ThalNet
     from thalnet_mtl.registry import register as register
-    from thalnet_mtl.tasks import RowsTask as RowsTask
-    from thalnet_mtl.tasks import TextTask as TextTask
-    from thalnet_mtl.thalnet import ThalNet as ThalNet
-    from thalnet_mtl.topology import Interface as Interface
-    from thalnet_mtl.topology import Module as Module
+    from thalnet_mtl.tasks.rows import RowsTask as RowsTask
+    from thalnet_mtl.tasks.text import TextTask as TextTask
+    from thalnet_mtl.topology.spec import Interface as Interface
+    from thalnet_mtl.topology.spec import Module as Module
 
 # Imported at first use, so that the command line answers without torch.
 _HOMES = {
-    "Body": "body",
-    "Config": "config",
-    "Interface": "topology",
-    "Module": "topology",
-    "Network": "network",
-    "RowsTask": "tasks",
-    "TextTask": "tasks",
-    "ThalNet": "thalnet",
-    "UserError": "config",
-    "load_model": "checkpoint",
+    "Body": "models.body",
+    "Config": "config.schema",
+    "Interface": "topology.spec",
+    "Module": "topology.spec",
+    "Network": "models.network",
+    "RowsTask": "tasks.rows",
+    "TextTask": "tasks.text",
+    "ThalNet": "models.thalnet",
+    "UserError": "errors",
+    "load_model": "models.saving",
     "register": "registry",
 }
 

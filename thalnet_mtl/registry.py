@@ -15,17 +15,22 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.errors import UserError, unknown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 # The built-ins register themselves when their file is imported, which a look-up does.
 _HOMES = {
-    "reading": "thalnet_mtl.readings",
-    "module": "thalnet_mtl.modules",
-    "body": "thalnet_mtl.build",
-    "task": "thalnet_mtl.tasks",
-    "strategy": "thalnet_mtl.strategies",
+    "reading": tuple(
+        f"models.readings.{name}" for name in ("linear", "random", "fast_softmax", "fast_gaussian")
+    ),
+    "module": ("models.designs",),
+    "body": ("models.build",),
+    "task": ("tasks.images", "tasks.text"),
+    "strategy": (
+        *(f"strategies.{name}" for name in ("base", "replay", "ewc", "si", "lwf", "gem")),
+        "avalanche.names",
+    ),
 }
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _HOMES}
 
@@ -55,9 +60,12 @@ def lookup(kind: str, name: str) -> Any:
 
 def entries(kind: str) -> dict[str, Any]:
     """All entries of a kind by name, the built-in ones first."""
-    importlib.import_module(_HOMES[kind])
+    for home in _HOMES[kind]:
+        importlib.import_module(f"thalnet_mtl.{home}")
     _load_plugins()
-    return dict(_entries[kind])
+    place = {f"thalnet_mtl.{home}": k for k, home in enumerate(_HOMES[kind])}
+    known = _entries[kind].items()
+    return dict(sorted(known, key=lambda item: place.get(item[1].__module__, len(place))))
 
 
 @cache

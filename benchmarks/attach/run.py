@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.shared import Record, as_named, by_seed, commands, spread, train_all, with_table
-from thalnet_mtl.statistics import sign_flip_test, verdict
+from thalnet_mtl.metrics.significance import sign_flip_test, verdict
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"

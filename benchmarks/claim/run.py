@@ -15,8 +15,8 @@ from benchmarks import opening
 from benchmarks.claim.plans import HERE, RESULTS, jobs, tried
 from benchmarks.claim.tables import report
 from benchmarks.shared import train_all, with_table
-from thalnet_mtl.evaluate import lesions
-from thalnet_mtl.trained import load_run
+from thalnet_mtl.training.evaluate import lesions
+from thalnet_mtl.training.trained_run import load_run
 
 README = HERE / "README.md"
 

@@ -16,8 +16,8 @@ from benchmarks.claim.plans import (
 )
 from benchmarks.shared import BySeed, Record, by_seed, commands, head, row, spread
 from benchmarks.trials import chosen, metric_of, score, unit
-from thalnet_mtl.metrics import delta_m, relative_gain
-from thalnet_mtl.statistics import Verdict, holm, sign_flip_test, verdict
+from thalnet_mtl.metrics.multitask import delta_m, relative_gain
+from thalnet_mtl.metrics.significance import Verdict, holm, sign_flip_test, verdict
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
 BETWEEN_BODIES: Pair = (("thalnet", "weighted"), ("gru", "weighted"))

@@ -5,10 +5,11 @@ from statistics import mean
 
 from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, chosen
 from benchmarks.shared import BySeed, Record, by_seed, commands, spread
-from thalnet_mtl.continual_metrics import AccuracyMatrix, intransigence, transfer
-from thalnet_mtl.learning_curves import minimum_accuracy, steps_to_reach
-from thalnet_mtl.metrics import ACCURACY, Metric, delta_m, relative_gain, skill
-from thalnet_mtl.statistics import holm, sign_flip_test, verdict
+from thalnet_mtl.metrics.continual import AccuracyMatrix, intransigence, transfer
+from thalnet_mtl.metrics.learning_curves import minimum_accuracy, steps_to_reach
+from thalnet_mtl.metrics.metric import ACCURACY, Metric
+from thalnet_mtl.metrics.multitask import delta_m, relative_gain, skill
+from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
 
 STEPS = 300  # of a task, which one that never reaches its mark counts as
 BESIDE = "naive"  # what every other method is compared with

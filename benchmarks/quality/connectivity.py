@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 
 from benchmarks.shared import strengths
-from thalnet_mtl import config as configs
-from thalnet_mtl.prepare import make_network, make_tasks
-from thalnet_mtl.statistics import bootstrap_interval, sign_flip_test
-from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.config.load import load_config
+from thalnet_mtl.metrics.significance import bootstrap_interval, sign_flip_test
+from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.training.setup import make_network, make_tasks
 
 Strengths = Mapping[str, Mapping[str, float]]
 SIDES = ("side1", "side2")
@@ -77,7 +77,7 @@ def shuffled(of: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int]]) 
 
 def initial(config: str, seed: int) -> dict[str, dict[str, float]]:
     """The strengths of the net that a configuration begins with."""
-    made = configs.load([config], {"train.seed": str(seed)})[""]
+    made = load_config([config], {"train.seed": str(seed)})[""]
     torch.manual_seed(seed)
     body = make_network(made, make_tasks(made)).body
     assert isinstance(body, ThalNet)

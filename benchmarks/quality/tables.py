@@ -19,7 +19,7 @@ from benchmarks.quality.plans import (
     winners,
 )
 from benchmarks.shared import BySeed, Record, by_seed, commands, head, load_records, row, spread
-from thalnet_mtl.statistics import holm, sign_flip_test, verdict
+from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
 
 Pair = tuple[BySeed, BySeed]  # of ThalNet and of the GRU
 

@@ -21,7 +21,7 @@ from benchmarks.shared import (
     spread,
 )
 from benchmarks.trials import TRIAL_SEED, Flags, words
-from thalnet_mtl.statistics import sign_flip_test, verdict
+from thalnet_mtl.metrics.significance import sign_flip_test, verdict
 
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 SHORT = "400"  # steps of a trial

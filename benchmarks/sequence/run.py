@@ -28,8 +28,8 @@ from benchmarks.shared import (
     with_table,
 )
 from benchmarks.trials import Flags, chosen, metric_of, score, unit
-from thalnet_mtl.metrics import delta_m, relative_gain
-from thalnet_mtl.statistics import holm, sign_flip_test, verdict
+from thalnet_mtl.metrics.multitask import delta_m, relative_gain
+from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"

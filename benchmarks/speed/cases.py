@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from thalnet_mtl.graphs import WARM, recorder
-from thalnet_mtl.joined import Joined
+from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import LEVELS
-from thalnet_mtl.thalnet import ThalNet
+from thalnet_mtl.training.cuda_graphs import WARM, recorder
+from thalnet_mtl.training.flat_optimizer import Joined
 
 # Kind and layers; all ratios are to the first.
 BASELINES: dict[str, tuple[type[nn.RNNBase], int]] = {

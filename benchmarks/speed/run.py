@@ -30,9 +30,9 @@ from rich.table import Table
 from benchmarks.shared import with_table
 from benchmarks.speed.cases import CASES, HEAVY, Step, size, steps
 from benchmarks.speed.tables import plot, tables
+from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import LEVELS
-from thalnet_mtl.thalnet import ThalNet
-from thalnet_mtl.tracking import environment
+from thalnet_mtl.training.environment import environment
 
 HERE = Path(__file__).parent
 QUICK = ("mnist50", "mnist256", "cifar50")

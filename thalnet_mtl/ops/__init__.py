@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from thalnet_mtl.config import UserError, unknown
+from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.ops import batched, cpp, fused, reference, triton
 from thalnet_mtl.ops.reference import Cell
 

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.ops.plan import plain
+from thalnet_mtl.ops.layout import plain
 from thalnet_mtl.ops.reference import Cell, Outcome, advance, at, declines, weights_of
 
 __all__ = ["declines", "sequence"]

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.memory import empty
-from thalnet_mtl.ops.plan import once, parts, unusual
+from thalnet_mtl.ops.buffers import empty
+from thalnet_mtl.ops.layout import once, parts, unusual
 from thalnet_mtl.ops.reference import Cell, Outcome, weights_of
 
 SOURCE = Path(__file__).with_name("kernel")

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.plan import by_slot, gathered, once, spread, unusual
-from thalnet_mtl.ops.prepare import FLAT, Group, drives, groups, over_time, prepare
+from thalnet_mtl.ops.layout import by_slot, gathered, once, spread, unusual
+from thalnet_mtl.ops.packed_weights import FLAT, Group, drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome
 
 

@@ -18,8 +18,8 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from thalnet_mtl.modules import Design
-from thalnet_mtl.readings import Reading
+from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.readings.base import Reading
 
 Outcome = tuple[
     Float[Tensor, "batch time outputs"],

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.plan import once, unusual
-from thalnet_mtl.ops.prepare import drives, groups, over_time, prepare
+from thalnet_mtl.ops.layout import once, unusual
+from thalnet_mtl.ops.packed_weights import drives, groups, over_time, prepare
 from thalnet_mtl.ops.reference import Cell, Outcome, at
 
 LEAST = 16  # of every size of a tile
@@ -170,7 +170,7 @@ class Node(torch.autograd.Function):
 
 def whole(of: Sequence[Tensor], precision: str) -> None:
     """All steps in one kernel."""
-    from thalnet_mtl.ops import persistent
+    from thalnet_mtl.ops import triton_persistent as persistent
 
     sizes = {"MODULES": len(of[2]), "H": of[2].shape[1], "F": of[3].shape[1]}
     sizes["ROWS"], (time, batch, _) = persistent.ROWS, of[0].shape
@@ -180,7 +180,7 @@ def whole(of: Sequence[Tensor], precision: str) -> None:
 
 def whole_back(of: Sequence[Tensor], precision: str) -> None:
     """All steps back in one kernel."""
-    from thalnet_mtl.ops import persistent
+    from thalnet_mtl.ops import triton_persistent as persistent
 
     sizes = {"MODULES": len(of[1]), "H": of[1].shape[1], "F": of[2].shape[1]}
     sizes["ROWS"], (time, batch, _) = persistent.ROWS, of[4].shape
@@ -190,7 +190,7 @@ def whole_back(of: Sequence[Tensor], precision: str) -> None:
 
 def stepwise(of: Sequence[Tensor], precision: str) -> None:
     """Two kernels a step."""
-    from thalnet_mtl.ops import stepwise as kernels
+    from thalnet_mtl.ops import triton_stepwise as kernels
 
     first, read, w, u, bias, center0, memory0, centers, dense, gates, last = of
     (modules, h, _), f, (time, batch, hidden) = w.shape, u.shape[1], first.shape
@@ -210,7 +210,7 @@ def stepwise(of: Sequence[Tensor], precision: str) -> None:
 
 def stepwise_back(of: Sequence[Tensor], precision: str) -> None:
     """Two kernels a step, back."""
-    from thalnet_mtl.ops import stepwise as kernels
+    from thalnet_mtl.ops import triton_stepwise as kernels
 
     read, w, u, memory0, centers, dense, gates, by_centers, by_last, *by = of
     by_first, by_gates, by_center0, by_memory0 = by

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from einops import rearrange
 
-from thalnet_mtl import data
-from thalnet_mtl.config import TaskConfig
+from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.registry import lookup, register
-from thalnet_mtl.tasks.base import RowsTask
+from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks.rows import RowsTask
 
 VALIDATION = 5_000
 

@@ -1,11 +1,93 @@
-"""Text by bytes: the first 90 % train, the next 5 % validate, the last 5 % test."""
+"""A task: what goes in, what is due, what it is judged by, and its batches.
+
+Data sits on the training device as it was stored (uint8 for everything built in) and is indexed
+there. A batch is a pure function of the step, so that a run can go on at any step with no state
+but that number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
 
-from thalnet_mtl import data
-from thalnet_mtl.config import TaskConfig
+from thalnet_mtl.config.schema import TaskConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.metrics.metric import BITS_PER_CHARACTER
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.base import TextTask
+from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.topology.spec import Interface
+
+
+class TextTask(Task):
+    """Predict the next token at every step; state is carried from chunk to chunk.
+
+    A batch of ``size`` reads the text at as many places at once, equally far apart; what does
+    not divide, fewer than ``size`` tokens at the end, is left out.
+
+    Args:
+        name: of the task.
+        load: returns a 1-D tensor or array of tokens per split.
+        vocabulary: tokens are below it; 256 for bytes.
+    """
+
+    metric = BITS_PER_CHARACTER
+
+    def __init__(self, name: str, load: Callable[[], Mapping[str, object]], vocabulary: int = 256):
+        super().__init__(name, Interface(vocabulary, vocabulary, tokens=True, target="every"), load)
+
+    def steps(self, split: str, size: int, chunk: int) -> int:
+        tokens = self._tokens(split)
+        length = (len(tokens) - 1) // size
+        if length < (chunk if split == "train" else 1):
+            raise UserError(
+                f"{self.name}, {split}: {len(tokens):,} tokens are too few for batch {size} "
+                f"times chunk {chunk}."
+            )
+        return length // chunk if split == "train" else -(-length // chunk)
+
+    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        return self._cut("train", step % self.steps("train", size, chunk), size, chunk)
+
+    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        for k in range(self.steps(split, size, chunk)):
+            yield self._cut(split, k, size, chunk)
+
+    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
+        """Cut at every ``chunk`` tokens; what is left over at the end is in none."""
+        tokens = self._tokens(split)
+        whole = (len(tokens) - 1) // chunk * chunk
+        return tokens[:whole].view(-1, chunk), tokens[1 : whole + 1].view(-1, chunk)
+
+    def to_inputs(self, xs: Tensor) -> Tensor:
+        return xs.long()
+
+    def _cut(self, split: str, k: int, size: int, chunk: int) -> Batch:
+        tokens = self._tokens(split)
+        length = (len(tokens) - 1) // size
+        span = slice(k * chunk, min((k + 1) * chunk, length))
+        xs, ys = (
+            rearrange(tokens[shift : shift + size * length], "(batch n) -> batch n", batch=size)
+            for shift in (0, 1)
+        )
+        return Batch(xs[:, span].long(), ys[:, span].long(), k == 0)
+
+    def _tokens(self, name: str) -> Tensor:
+        split = self.split(name)
+        assert isinstance(split, Tensor)
+        return split
+
+    def _put(self, name: str, split: object) -> Tensor:
+        tokens = torch.as_tensor(split)
+        inside = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
+        if not inside or int(tokens.max()) >= self.interface.inputs:
+            raise UserError(
+                f"task '{self.name}', {name}: expected one row of tokens below "
+                f"{self.interface.inputs}."
+            )
+        return tokens.to(self.device)
 
 
 @register("task", "text8")

@@ -1,0 +1,244 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_tasks import TOY, toy
+
+from thalnet_mtl import cli
+from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.training.trainer import train
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to run in, where people would type the commands."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here):
+    train(toy(), here / "run")
+    return here / "run"
+
+
+def call(capsys, *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = cli.main(arguments)
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_help_answers_at_once_and_without_torch():
+    code = (
+        "import sys\nfrom thalnet_mtl.cli.main import parser\n"
+        "parser()\nprint(sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "'thalnet_mtl.cli'" in done.stdout
+    assert not any(f"'{name}'" in done.stdout for name in ("torch", "avalanche", "rich"))
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - begin
+    command = [sys.executable, "-m", "thalnet_mtl.cli", "--help"]
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        times.append(time.perf_counter() - begin - bare)
+    assert min(times) < 0.3
+    assert done.returncode == 0 and "train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["", "train", "sweep", "evaluate", "compare", "report", "inspect", "data", "list", "export"],
+)
+def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        cli.main([*([verb] if verb else []), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert end.value.code == 0 and max(map(len, lines)) <= 80
+
+
+def test_train_ends_with_the_results_and_the_path_of_the_report(capsys, here):
+    status, out, err = call(capsys, "train", *TOY, "--out", "mine")
+    assert status == 0 and err == ""
+    result = json.loads((here / "mine" / "result.json").read_text())
+    assert f"{100 * result['tasks']['toy_rows']['test']['accuracy']:.2f} %" in out
+    assert out.splitlines()[-1] == "report: mine/report.html"
+    assert (here / "mine" / "report.html").stat().st_size > 10_000
+    assert "step 20/20" in out and "\x1b" not in out
+
+
+def test_a_config_of_several_runs_trains_them_all_and_compares(capsys, here):
+    (here / "two.yaml").write_text("runs: {net: {}, gru: {model: {body: gru}}}")
+    status, out, _ = call(capsys, "train", *TOY, "two.yaml", "--out", "both")
+    assert status == 0
+    assert {p.name for p in (here / "both").iterdir()} == {"net", "gru", "report.html"}
+    first = [line.split()[0] for line in out.splitlines()]
+    assert first.index("run") < first.index("net") < len(first) - 1 == first.index("report:")
+
+
+def test_the_same_command_finds_its_run_and_another_does_not(capsys, here):
+    assert call(capsys, "train", *TOY)[0] == 0
+    [folder] = (here / "runs").iterdir()
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert call(capsys, "train", *TOY)[0] == 0
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert call(capsys, "train", *TOY, "--train.seed=1")[0] == 0
+    assert len(list((here / "runs").iterdir())) == 2
+
+
+def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
+    status, _, _ = call(capsys, "train", str(run / "config.yaml"), "--out", "again")
+    assert status == 0
+    model = "model/model.safetensors"
+    assert Path("again", model).read_bytes() == (run / model).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("trian digits", "unknown command 'trian'. Allowed: train, sweep, evaluate"),
+        ("train digts", "unknown config 'digts'. Allowed: continual/all_orders, "),
+        ("train nowhere.yaml", "no config file 'nowhere.yaml'"),
+        ("train", "the following arguments are required: CONFIG"),
+        ("train digits --sede 3", "unknown argument '--sede'. Did you mean '--train.seed'?"),
+        ("train digits --train.seed", "--train.seed needs a value"),
+        ("train digits --train.optimizer=adan", "unknown value 'adan'"),
+        ("train digits --evaluate.log_every=10000000", "between 1 and 1000000"),
+        ("train digits --task.name=digit_rows", "unknown task 'digit_rows'. Allowed:"),
+        ("train digits --model.reading=softmax", "Did you mean 'fast_softmax'?"),
+        ("evaluate nowhere", "nowhere is not a run directory"),
+        ("evaluate run --split tset", "unknown --split 'tset'. Allowed: train, validation, test"),
+        (
+            "evaluate run --train.seed=3",
+            "--train.seed is a flag of 'thalnet train' and 'sweep' only",
+        ),
+        ("evaluate run --batches -5", "--batches must be at least 0, got -5"),
+        ("data ls mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
+        ("data fetch all mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
+        ("compare nowhere", "no run directory 'nowhere'"),
+        ("report run --out run/config.yaml/x", "cannot write run/config.yaml/x"),
+        ("data fetch mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
+        ("data fetch", "fetch what? Allowed: all, mnist"),
+        ("list reading", "unknown kind 'reading'. Allowed: configs"),
+        ("export run --to onxn", "unknown --to 'onxn'. Allowed: safetensors, torch, onnx"),
+        ("export nowhere --to torch", "nowhere is not a run directory"),
+        ("", "the following arguments are required: VERB"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(capsys, run, command, message):
+    before = sorted(run.parent.rglob("*"))
+    status, out, err = call(capsys, *command.split())
+    assert status == 2 and out == ""
+    assert err.startswith("thalnet: ") and err.count("\n") == 1
+    assert message in err
+    assert sorted(run.parent.rglob("*")) == before
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(here):
+    command = [sys.executable, "-m", "thalnet_mtl.cli", "train", "digits", "--train.steps=4000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "step" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    words = err.split("To go on: ")
+    assert "saved" in words[0] and words[1] == "thalnet train digits --train.steps=4000\n"
+    [folder] = (here / "runs").iterdir()
+    assert (folder / "checkpoint" / "last.pt").exists() and not (folder / "result.json").exists()
+
+
+def test_divergence_is_one_line_and_status_1(capsys, here):
+    status, _, err = call(
+        capsys, "train", *TOY, "--train.learning_rate=1e30", "--train.optimizer=adam"
+    )
+    assert status == 1 and err.count("\n") == 1 and "training has diverged" in err
+
+
+def test_evaluate_repeats_the_score_of_the_run(capsys, run):
+    result = json.loads((run / "result.json").read_text())
+    status, out, _ = call(capsys, "evaluate", str(run))
+    assert status == 0
+    assert out.startswith(
+        f"test accuracy {100 * result['tasks']['toy_rows']['test']['accuracy']:.2f} %, loss "
+    )
+    assert f"100 answers, weights of step {result['best_step']}" in out
+    _, out, _ = call(capsys, "evaluate", str(run), "--split", "validation", "--batches", "2")
+    assert out.startswith("validation accuracy") and "48 answers in 2 batches" in out
+    lines = call(capsys, "evaluate", str(run), "--lesions")[1].splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        f"  without {name}" for name in ("input", "side1", "output")
+    ]
+
+
+def test_compare_puts_runs_side_by_side(capsys, run):
+    train(toy(model={"body": "gru"}), run.parent / "other")
+    status, out, _ = call(capsys, "compare", str(run), "other")
+    lines = out.splitlines()
+    assert status == 0 and lines[0].split() == [
+        "run",
+        "task",
+        "parameters",
+        "train",
+        "validation",
+        "test",
+    ]
+    assert [line.split()[0] for line in lines[1:]] == ["run", "other"]
+    assert "better" not in out
+    assert call(capsys, "compare", str(run.parent))[1].splitlines()[0] == lines[0]
+
+
+def test_report_writes_where_it_is_told(capsys, run):
+    status, out, _ = call(capsys, "report", str(run), "--out", "page.html")
+    assert status == 0 and out == "report: page.html\n"
+    assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_list_names_everything_that_a_configuration_may_use(capsys):
+    for kind, some in [
+        ("configs", "paper/text8_thalnet"),
+        ("tasks", "permuted_mnist"),
+        ("bodies", "lstm"),
+        ("modules", "ff_gru_ff"),
+        ("readings", "fast_gaussian"),
+    ]:
+        status, out, _ = call(capsys, "list", kind)
+        assert status == 0 and some in out
+
+
+def test_data_ls_tells_what_is_there(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("THALNET_DATA", str(tmp_path))
+    status, out, _ = call(capsys, "data", "ls")
+    assert status == 0 and out.count("absent") == len(data.SOURCES)
+    assert out.splitlines()[-1] == str(tmp_path)
+
+
+def test_data_that_cannot_be_had_is_one_line_and_status_2(capsys, monkeypatch, here):
+    monkeypatch.setenv("THALNET_DATA", str(here / "data"))
+    source = data.SOURCES["mnist"]
+
+    def broken(folder, report):
+        raise OSError("no network reaches it")
+
+    ways = dict.fromkeys(source.ways, broken)
+    monkeypatch.setitem(data.SOURCES, "mnist", type(source)(source.versions, source.license, ways))
+    status, _, err = call(capsys, "train", "quickstart", "--out", "run")
+    assert status == 2 and err.count("\n") == 1
+    assert "cannot get mnist" in err and "thalnet data fetch mnist" in err
+    assert not os.path.exists("run/thalnet")
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(here):
+    command = f"{sys.executable} -m thalnet_mtl.cli train digits --train.steps=300 --out run"
+    subprocess.run(f"{command} | head -n 1", shell=True, check=True, stdout=subprocess.DEVNULL)
+    assert (here / "run" / "result.json").exists()

@@ -1,0 +1,148 @@
+from dataclasses import fields, is_dataclass
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thalnet_mtl.config.load import config_names, dump_config, load_config, load_run_config
+from thalnet_mtl.config.overlay import overlay
+from thalnet_mtl.config.schema import Config, EntryConfig, ModuleConfig
+from thalnet_mtl.errors import UserError
+
+SECTIONS = [section.name for section in fields(Config) if is_dataclass(section.type)]
+
+
+def test_every_named_config_loads_and_has_a_line_on_what_it_is():
+    for name, text in config_names().items():
+        assert len(text) > 10, name
+        assert load_config([name])
+
+
+def test_configs_flags_and_overlays_win_in_their_order(tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {batch: 1, seed: 1, clip: 1}")
+    (tmp_path / "b.yaml").write_text("train: {batch: 2, seed: 2}")
+    paths = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    train = load_config(paths, {"train.batch": "3"})[""].train
+    assert (train.batch, train.seed, train.clip) == (3, 2, 1.0)
+
+
+def test_one_file_may_describe_several_runs(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("train: {batch: 9}\nruns: {a: {model: {body: gru}}, b: {train: {batch: 8}}}")
+    runs = load_config([str(path)], {"train.seed": "5"})
+    assert {name: (c.model.body, c.train.batch, c.train.seed) for name, c in runs.items()} == {
+        "a": ("gru", 9, 5),
+        "b": ("thalnet", 8, 5),
+    }
+
+
+def test_later_files_win_over_runs_too_and_cannot_add_more(tmp_path):
+    (tmp_path / "two.yaml").write_text("runs: {a: {model: {body: gru}}, b: {}}")
+    (tmp_path / "mlp.yaml").write_text("model: {body: mlp}")
+    two, mlp = str(tmp_path / "two.yaml"), str(tmp_path / "mlp.yaml")
+    assert {c.model.body for c in load_config([two, mlp]).values()} == {"mlp"}
+    assert [c.model.body for c in load_config([mlp, two]).values()] == ["gru", "mlp"]
+    with pytest.raises(UserError, match="an earlier file has 'runs' already"):
+        load_config([two, two])
+    (tmp_path / "config.yaml").write_text("runs: {a: {}, b: {}}")
+    with pytest.raises(UserError, match="describes several runs, not one"):
+        load_run_config(tmp_path)
+
+
+def test_a_dumped_configuration_loads_to_the_same(tmp_path):
+    config = load_config(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config([str(tmp_path / "config.yaml")]) == {"": config}
+
+
+def test_entries_of_which_nothing_is_said_are_as_by_default(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("tasks:\n  text8:\n  mine: {name: enwik8}\nmodules:\n  trunk:\n")
+    config = load_config([str(path)], {"tasks.text8.weight": "2"})[""]
+    assert config.tasks == {
+        "text8": EntryConfig("text8", weight=2.0),
+        "mine": EntryConfig("enwik8"),
+    }
+    assert config.modules == {"trunk": ModuleConfig()}
+    assert config.named_tasks == config.tasks
+    assert Config().named_tasks == {"permuted_mnist": EntryConfig()}
+
+
+def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():
+    leaves = [leaf for section in SECTIONS for leaf in fields(getattr(Config(), section))]
+    assert all(leaf.metadata["help"] for leaf in leaves if leaf.type != dict[str, ModuleConfig])
+    # What describes a stream is data of an experiment, as tasks, modules and changes are.
+    flags = ("model", "task", "train", "evaluate")
+    assert len([leaf for section in flags for leaf in fields(getattr(Config(), section))]) < 40
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"train.bach": "1"}, r"--train.bach: unknown field 'bach'.*Did you mean 'batch'"),
+        ({"trian.batch": "1"}, r"unknown field 'trian'.*Did you mean 'train'"),
+        ({"train.batch": "many"}, r"--train.batch: expected a whole number, got 'many'"),
+        ({"train.batch": "1.5"}, r"expected a whole number, got '1.5'"),
+        ({"train.batch": "0"}, r"must be at least 1, got 0"),
+        ({"train.batch": "1" + 400 * "0"}, r"must be|expected a whole number"),
+        ({"train.learning_rate": "nan"}, r"expected a number, got 'nan'"),
+        ({"train.learning_rate": "-1"}, r"must be at least 0.0, got -1.0"),
+        ({"train.optimizer": "adamm"}, r"unknown value 'adamm'.*Did you mean 'adam'"),
+        ({"task.permutation": "4294967296"}, r"must be between 0 and 4294967295"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_with_what_is_allowed(flags, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config(["digits"], flags)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "trian: {}",
+            r"'trian'.*Allowed: model, task, tasks, modules, changes, stream, growth",
+        ),
+        ("train: {batch: true}", "expected a whole number, got True"),
+        ("train: {batch: .inf}", "expected a whole number, got inf"),
+        ("runs: {../x: {}}", "'../x' cannot be the name of a run"),
+        ("train: 3", "train: expected a section of fields, got 3"),
+        ("train: {batch: [1]}", r"expected a whole number, got \[1\]"),
+        ("task: {name: 3}", "expected a word, got 3"),
+        ("a: [", "is not valid YAML"),
+        ("just words", "holds no sections"),
+        ("runs: 3", "'runs' must map names of runs to overlays"),
+        ("runs: {a: {model: {bdy: gru}}}", "run 'a': model: unknown field 'bdy'"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_its_name(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config([str(path)])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_config_names_the_closest():
+    with pytest.raises(UserError, match=r"unknown config 'digit'.*Did you mean 'digits'"):
+        load_config(["digit"])
+    with pytest.raises(UserError, match=r"no config file 'nowhere/x.yaml'"):
+        load_config(["nowhere/x.yaml"])
+
+
+@given(st.data())
+def test_yaml_and_flags_give_the_same_configuration(data):
+    section = data.draw(st.sampled_from(SECTIONS))
+    leaves = [leaf for leaf in fields(getattr(Config(), section)) if "help" in leaf.metadata]
+    leaf = data.draw(st.sampled_from(leaves))
+    values = {int: st.integers(1, 9), float: st.floats(0, 1), str: st.text("abc", min_size=1)}
+    value = data.draw(values[leaf.type])
+    if leaf.metadata["choices"]:
+        value = data.draw(st.sampled_from(leaf.metadata["choices"]))
+    from_yaml = overlay(
+        Config(), yaml.safe_load(yaml.safe_dump({section: {leaf.name: value}})), "x"
+    )
+    assert from_yaml == load_config([], {f"{section}.{leaf.name}": str(value)})[""]
+    assert not is_dataclass(getattr(getattr(from_yaml, section), leaf.name))

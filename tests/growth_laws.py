@@ -1,0 +1,226 @@
+"""The laws of growth, on random networks in training; on a machine with a GPU as a script::
+
+    python tests/growth_laws.py --device cuda --examples 50
+
+A law takes a case, looks closely at the verbs it is about, and raises where they do not keep what
+they promise.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from random_networks import (
+    BATCH,
+    FAVORED,
+    TIME,
+    Case,
+    assert_carried,
+    assert_near,
+    assert_same,
+    assert_unchanged,
+)
+from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR
+
+from thalnet_mtl.errors import UserError
+
+
+def attaching_leaves_outputs_unchanged(case: Case) -> None:
+    """Law 1, whether old modules are opened or not; from the start and in the middle of a text."""
+    case.walk(2)
+    for _ in range(2):
+        states, active = case.states(), case.active()
+        outputs, later = case.outputs(), case.outputs(states)
+        _, (module,), options = case.proposal(["attach"])
+        try:
+            change = case.change("attach", module, **options)
+        except UserError:
+            continue
+        moved = {task: change.move(task, state) for task, state in states.items()}
+        assert_unchanged(case, outputs, active, opened=options["read_by"])
+        assert_unchanged(case, later, active, moved, options["read_by"])
+        case.train()
+
+
+def frozen_tasks_stay(
+    case: Case, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+) -> None:
+    """Law 2: other tasks train and modules come and go; a frozen task does not notice."""
+    case.walk(2)
+    task = case.random.choice(list(case.network.ports))
+    before = case.logits(task)
+    case.change("freeze", task=task)
+    assert torch.equal(case.logits(task), before)
+    uses = set(case.network.active(task))
+    seen = {name for m in uses for name in case.network.body.modules_by_name[m].reads}
+
+    def allows(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
+        touched = {"detach": seen | uses, "route": uses, "remove_task": {task}}
+        return verb != "unfreeze" and arguments[:1] not in [[x] for x in touched.get(verb, ())]
+
+    bf16 = case.dtype == torch.float32
+    for _ in range(3):
+        case.walk(1, allows, clip=0.1, bf16=bf16, wrap=wrap)
+        others = [name for name in case.network.ports if name != task]
+        case.train(2, others, clip=0.1, bf16=bf16, wrap=wrap)
+        assert torch.equal(case.logits(task), before)
+    case.train(2)
+    assert torch.equal(case.logits(task), before)
+
+
+def optimizers_follow_every_change(case: Case) -> None:
+    """Law 3, after every verb of a longer walk; schedulers go on as if nothing had happened."""
+    never = case.twin()
+    schedules = [ExponentialLR(each.optimizer, 0.9) for each in (case, never)]
+    for _ in range(3):
+        case.walk(2)
+        never.train()
+        for schedule in schedules:
+            schedule.step()
+        rates = [[group["lr"] for group in each.optimizer.param_groups] for each in (case, never)]
+        assert rates[0] == rates[1] == schedules[0].get_last_lr()
+
+
+def detaching_undoes_attaching(case: Case) -> None:
+    """Law 4, with and without old modules that were opened."""
+    case.walk(2)
+    for _ in range(2):
+        before, outputs = case.snapshot(), case.outputs()
+        _, (module,), options = case.proposal(["attach"])
+        try:
+            case.change("attach", module, **options)
+        except UserError:
+            continue
+        case.change("detach", module.name)
+        assert_same(case.snapshot(), before)
+        assert_same(case.outputs(), outputs)
+        case.train()
+
+
+def unread_modules_disturb_nobody(case: Case) -> None:
+    """Law 5: with a module that nobody reads, training goes the same way to the bit."""
+    case.walk(2)
+    never = case.twin()
+    for verb in ("attach", "clone"):
+        _, arguments, options = case.proposal([verb])
+        try:
+            case.change(verb, *arguments, **options | ({"read_by": []} if verb == "attach" else {}))
+        except UserError:
+            continue
+        for each in (case, never):
+            each.train(2, clip=0.1)
+        assert_same(case.outputs(), never.outputs())
+    now, then = case.snapshot(), never.snapshot()
+    for part in ("weights", "state"):
+        assert_same({name: now[part][name] for name in then[part]}, then[part])
+
+
+def saved_networks_continue(case: Case) -> None:
+    """Law 6: what is built from the files goes on to the same bits, and grows on alike."""
+    case.walk(3)
+    again = case.saved_and_loaded()
+    for changes in (0, 1):
+        for each in (case, again):
+            torch.manual_seed(0)
+            each.walk(changes)
+            each.train(1 + changes, clip=0.1)
+        now, then = again.snapshot(), case.snapshot()
+        for group in (*now["groups"], *then["groups"]):
+            group["params"].sort()
+        assert_same(now, then)
+        assert_same(again.outputs(), case.outputs())
+
+
+def clones_agree(case: Case) -> None:
+    """A clone fed like its source says the same at once, and learns even where that is frozen."""
+    case.walk(3)
+    draw, body = case.random, case.network.body
+    source, name = draw.choice(list(body.modules_by_name)), "clone"
+    if draw.random() < 0.5:
+        case.change("freeze", source)
+    outputs, active, before = case.outputs(), case.active(), case.snapshot()
+    change = case.change("clone", source, name, tasks=draw.choice([None, ["a"], ["zebra"]]))
+    assert_carried(before, case.snapshot(), change)
+    assert_unchanged(case, outputs, active)
+    modules = body.modules_by_name
+    assert modules[name].reads == tuple(
+        other
+        for other in modules
+        if other in {name if seen == source else seen for seen in modules[source].reads}
+    )
+    xs = {
+        other: torch.rand(BATCH, TIME, modules[other].inputs, dtype=case.dtype, device=case.device)
+        for other in body.input_modules
+    }
+    if modules[source].inputs:
+        xs[name] = xs[source]
+    with torch.no_grad():
+        features = [body(xs, outputs=[which])[0] for which in (source, name)]
+    assert_near({"": features[1]}, {"": features[0]})
+    assert not modules[name].frozen
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+    for parameter in body.cells[name].parameters():
+        assert parameter.requires_grad and id(parameter) in held
+    case.change("detach", name)
+    assert_same(case.snapshot(), before)
+
+
+def routes_open_quietly(case: Case) -> None:
+    """An opened route changes nothing at first, and closed again it leaves no trace."""
+    case.walk(3)
+    modules = case.network.body.modules_by_name
+    pairs = [(r, s) for r in modules for s in modules if s not in modules[r].reads]
+    for reader, source in case.random.sample(pairs, min(2, len(pairs))):
+        states, before = case.states(), case.snapshot()
+        outputs, later = case.outputs(), case.outputs(states)
+        try:
+            change = case.change("route", reader, source)
+        except UserError:  # frozen, or no task runs both
+            continue
+        assert_carried(before, case.snapshot(), change)
+        assert_unchanged(case, outputs, {})
+        assert_unchanged(case, later, {}, {t: change.move(t, state) for t, state in states.items()})
+        case.change("route", reader, source, open=False)
+        assert_same(case.snapshot(), before)
+        assert_same(case.outputs(), outputs)
+
+
+LAWS = (
+    attaching_leaves_outputs_unchanged,
+    frozen_tasks_stay,
+    optimizers_follow_every_change,
+    detaching_undoes_attaching,
+    unread_modules_disturb_nobody,
+    saved_networks_continue,
+    clones_agree,
+    routes_open_quietly,
+)
+
+
+def main() -> int:
+    """Try all laws on a device; the exit status."""
+    parser = argparse.ArgumentParser(description="Try the laws of growth on random networks.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--examples", type=int, default=20)
+    options = parser.parse_args()
+    broken = 0
+    for law in LAWS:
+        said = "holds"
+        for seed in range(options.examples):
+            favored = FAVORED[seed % len(FAVORED)]
+            try:
+                law(Case(seed, favored, device=options.device))
+            except Exception as error:  # whatever it is, the other laws are worth a look
+                of = ", ".join(favored)
+                said = f"BROKEN at seed {seed} ({of}): {type(error).__name__}: {error}"
+                broken += 1
+                break
+        print(f"{law.__name__}: {seed + 1} examples, {said}", flush=True)
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

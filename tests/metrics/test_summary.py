@@ -1,0 +1,147 @@
+"""What a stream came to: in result.json, in compare, in the report."""
+
+import csv
+import json
+
+import pytest
+from toy_tasks import toy
+
+from thalnet_mtl import cli
+from thalnet_mtl.console import Screen
+from thalnet_mtl.metrics import summary as continual
+from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting
+from thalnet_mtl.metrics.metric import ACCURACY
+from thalnet_mtl.report import html as report
+from thalnet_mtl.report import terminal as tables
+from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.results import scenario
+from thalnet_mtl.training.setup import prepare
+
+TWO = {
+    "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}},
+    "stream": [{"tasks": ["a"], "steps": 20}, {"tasks": ["b"], "steps": 20}],
+}
+GROWS = {
+    "growth": {
+        "when": "per_task",
+        "policy": "frozen",
+        "modules": {"own": {"input": True, "output": True, "features": 4}},
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("streams")
+    training.train(toy(**TWO), folder / "never")
+    training.train(toy(**TWO, **GROWS), folder / "frozen")
+    return folder
+
+
+def content(folder):
+    return json.loads((folder / "result.json").read_text())["continual"]
+
+
+def test_the_result_holds_the_matrix_of_the_file_and_its_measures(streams):
+    with (streams / "never" / "accuracy_matrix.csv").open() as file:
+        header, *rows = csv.reader(file)
+    found = content(streams / "never")
+    assert header == ["stage", "a", "b"]
+    assert [[float(cell) for cell in row[1:]] for row in rows] == found["scores"]
+    matrix = AccuracyMatrix({"a": ACCURACY, "b": ACCURACY}, [["a"], ["b"]], found["scores"])
+    assert found["measures"]["forgetting"]["mean"] == forgetting(matrix).mean
+    assert found["measures"]["forgetting"]["mean"] == found["scores"][1][0] - found["scores"][2][0]
+    assert found["ends"] == [20, 40] and found["scenario"] == "task-incremental"
+
+
+def test_what_is_frozen_forgets_exactly_nothing_and_has_no_forward_transfer(streams):
+    found = content(streams / "frozen")
+    assert found["measures"]["forgetting"]["mean"] == 0.0
+    assert found["scores"][0][1] is found["scores"][1][1] is None  # no head yet
+    transfer = found["measures"]["forward_transfer"]
+    assert transfer["mean"] is None and "no score after stage 1" in transfer["why"]
+    assert "forgetting 0.0;" in continual.line(found)
+    sizes = found["stages"]
+    assert sizes[0] == sizes[1] and sizes[2]["frozen"] == sizes[1]["total"]
+    assert sizes[2]["multiply_adds"]["a"] == sizes[1]["multiply_adds"]["a"]  # runs nothing new
+
+
+def test_the_scores_of_a_stream_are_those_of_its_last_weights(streams):
+    result = json.loads((streams / "never" / "result.json").read_text())
+    last = result["continual"]["scores"][-1]
+    assert [result["tasks"][name]["test"]["accuracy"] for name in "ab"] == last
+    assert result["best_step"] == 40
+
+
+def test_no_line_of_the_log_mixes_two_experiences(streams):
+    lines = [json.loads(x) for x in (streams / "never" / "metrics.jsonl").read_text().splitlines()]
+    logged = [
+        (x["step"], x["task"]) for x in lines if x["metric"] == "loss" and x["split"] == "train"
+    ]
+    assert logged == [(8, "a"), (16, "a"), (20, "a"), (24, "b"), (32, "b"), (40, "b")]
+
+
+def test_compare_shows_measures_below_the_runs(streams, capsys):
+    assert cli.main(["compare", str(streams / "never"), str(streams / "frozen")]) == 0
+    shown = capsys.readouterr().out
+    assert "one of 2 in a stream" in shown and "per_task, frozen" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("frozen  task-incremental")]
+    cells = line.split()
+    assert cells[-1] == "–" and cells[-3] == "0.0" and cells[-4] == "0.0"
+    assert continual.FORMULAS.split(".")[0] in shown
+
+
+def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, tmp_path):
+    page = report.write([streams / "frozen", streams / "never"], tmp_path / "r.html").read_text()
+    assert page.count("Accuracy matrix of ") == 2
+    assert "forward transfer: b: no score after stage 1" in page
+    assert "experience 2: b" in page and "a (toy_rows)" in page
+    alone = tmp_path / "alone"
+    training.train(toy(train={"steps": 8}), alone)
+    assert "Streams" not in report.write([alone], tmp_path / "s.html").read_text()
+
+
+def test_the_worst_validation_of_an_old_task_is_found_between_the_ends(streams):
+    run = read_run(streams / "never")
+    curves = {"a": [(20, 0.0, 0.9), (30, 0.0, 0.4), (40, 0.0, 0.6)], "b": []}
+    found = continual.along(run.continual, {"a": ACCURACY, "b": ACCURACY}, curves)
+    assert found == {"min-ACC": "0.4000"}
+
+
+def test_a_damaged_result_is_one_line(streams, tmp_path):
+    folder = tmp_path / "damaged"
+    training.train(toy(**TWO, train={"steps": 8}), folder)
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    del result["continual"]["scores"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="scores"):
+        tables.compared([folder])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "name"),
+    [
+        ({"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}}, "task-incremental"),
+        (
+            {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}},
+            "domain-incremental",
+        ),
+        (
+            {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"},
+             "c": {"name": "toy_text"}},
+            "task-incremental, some heads shared",
+        ),
+    ],
+)  # fmt: skip
+def test_the_scenario_follows_from_the_heads(tasks, name):
+    assert scenario(prepare(toy(tasks=tasks), Screen().fetch)) == name
+
+
+def test_classes_that_no_other_task_of_the_head_has_make_it_class_incremental():
+    tasks = {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}}
+    run = prepare(toy(tasks=tasks), Screen().fetch)
+    for number, task in enumerate(run.tasks.values()):
+        task.classes_seen = (2 * number, 2 * number + 1)
+    assert scenario(run) == "class-incremental"

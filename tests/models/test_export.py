@@ -1,0 +1,170 @@
+import json
+
+import pytest
+import torch
+from toy_tasks import STREAM, toy
+
+from thalnet_mtl import load_model
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.export import Step, export
+from thalnet_mtl.ops import cpp
+from thalnet_mtl.training.trained_run import load_run
+from thalnet_mtl.training.trainer import train
+
+MODELS = {
+    "thalnet": {"body": "thalnet"},
+    "dynamic": {"body": "thalnet", "reading": "fast_gaussian", "module": "gru_ff"},
+    "ff": {"body": "thalnet", "module": "ff"},
+    "gru": {"body": "gru"},
+    "lstm": {"body": "lstm"},
+    "mlp": {"body": "mlp"},
+    "settling": {"body": "thalnet", "extra_steps": 3, "sub_steps": 2},
+}
+
+
+@pytest.fixture(scope="module", params=[*MODELS, "text"])
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    text = {"task": {"name": "toy_text"}, "model": {"sub_steps": 2}}
+    train(toy(**(text if request.param == "text" else {"model": MODELS[request.param]})), folder)
+    return load_run(folder)
+
+
+def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the network on a whole sequence, and of a step program fed one input at a time."""
+    batch = next(run.task().to("cpu").batches("test", 2, steps))
+    xs = batch.xs[:, :steps]
+    whole, _ = run.network(run.task().name, xs)
+    x, *state = Step(run.network, run.task().name).example(2)
+    state = [torch.zeros_like(part) for part in state]
+    for x in xs.unbind(1):
+        logits, *state = step(x, *state)
+    return (whole[:, -1] if whole.ndim == 3 else whole).detach(), logits.detach()
+
+
+def test_safetensors_hold_the_very_network(run):
+    folder = export(run, "safetensors")
+    again = load_model(folder)
+    for name, weight in run.network.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+    assert json.loads((folder / "config.json").read_text())["topology"]["tasks"]
+    assert (folder / "README.md").exists()
+
+
+def test_a_torch_program_streams_what_the_network_says_of_the_whole(run):
+    program = torch.export.load(export(run, "torch")).module()
+    torch.testing.assert_close(*stream(run, program))
+
+
+def test_an_onnx_model_streams_what_the_network_says_of_the_whole(run):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(export(run, "onnx"))
+    names = [x.name for x in session.get_inputs()]
+
+    def step(*inputs):
+        feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(y) for y in session.run(None, feed)]
+
+    assert names == ["x", *(f"state{k}" for k in range(len(names) - 1))]
+    torch.testing.assert_close(*stream(run, step), rtol=1e-4, atol=1e-5)
+
+
+def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
+    train(toy(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    for path in (tmp_path / "model").iterdir():
+        path.unlink()
+    (tmp_path / "model").rmdir()
+    run = load_run(tmp_path)
+    assert run.step > 0
+    with pytest.raises(UserError, match="is not finished: it has no model/ yet"):
+        export(run, "safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", b"{", "config.json is damaged"),
+        ("config.json", b"{}", "config.json is damaged"),
+        ("config.json", b'{"topology": {"modules": [], "tasks": {}}}', "a net needs at least one"),
+        ("config.json", b'{"topology": {"modules": [{"nmae": 1}], "tasks": {}}}', "is damaged"),
+        ("config.json", b'{"topology": {"made_of": {"body": "gruu"}}}', "unknown body 'gruu'"),
+        ("config.json", None, "no config.json in"),
+        ("model.safetensors", b"torn", "model.safetensors is missing or damaged"),
+        ("model.safetensors", None, "model.safetensors is missing or damaged"),
+    ],
+)
+def test_a_damaged_model_is_one_line(tmp_path, file, content, message):
+    train(toy(), tmp_path)
+    path = tmp_path / "model" / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        load_model(tmp_path / "model")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_network_are_named(tmp_path):
+    train(toy(), tmp_path / "a")
+    train(toy(model={"modules": 2}), tmp_path / "b")
+    path = tmp_path / "a" / "model" / "model.safetensors"
+    path.write_bytes((tmp_path / "b" / "model" / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"another network: '.*side1.*' is absent in the file"):
+        load_model(tmp_path / "a" / "model")
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_best_checkpoint_is_one_line(tmp_path, damage):
+    train(toy(), tmp_path)
+    path = tmp_path / "checkpoint" / "best.pt"
+    path.write_bytes(path.read_bytes()[:500]) if damage == "cut" else path.unlink()
+    with pytest.raises(UserError, match=r"best.pt is damaged|no checkpoint .*best.pt"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_an_export_never_overwrites_and_leaves_no_half(tmp_path, form):
+    train(toy(), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(UserError, match="there is there already"):
+        export(run, form, tmp_path / "there")
+    with pytest.raises(UserError, match=r"cannot write .*there/x: "):
+        export(run, form, tmp_path / "there" / "x")
+    assert (tmp_path / "there").read_text() == "mine"
+    assert export(run, form) == export(run, form)  # its own place it may use again
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "there"}
+
+
+def test_an_export_that_fails_its_check_is_not_kept(tmp_path, monkeypatch):
+    train(toy(), tmp_path)
+
+    def wrong(*args, **kwargs):
+        raise AssertionError("outputs differ")
+
+    monkeypatch.setattr("thalnet_mtl.models.export._check", wrong)
+    with pytest.raises(AssertionError, match="outputs differ"):
+        export(load_run(tmp_path), "torch")
+    assert not list((tmp_path / "export").iterdir())
+
+
+def test_tasks_that_share_a_head_are_exported_once(tmp_path):
+    tasks = {name: {"name": "toy_rows", "head": "both"} for name in ("one", "other")}
+    train(toy(tasks=tasks), tmp_path)
+    folder = export(load_run(tmp_path), "safetensors")
+    assert 'network("both", xs)' in (folder / "README.md").read_text()
+
+
+def test_a_run_is_scored_by_the_ops_it_asks_for_and_read_by_any(tmp_path, monkeypatch):
+    """Who reads it may be on another machine, or trace it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cpp, "sequence", None)  # would be the fastest
+        train(toy(train={"ops": "reference", "steps": 4}), tmp_path)
+    assert load_run(tmp_path).network.body.ops == "auto"
+
+
+def test_the_card_says_which_weights_these_are(tmp_path):
+    for name, sections in {"alone": {}, "stream": STREAM}.items():
+        train(toy(**sections), tmp_path / name)
+    cards = [(tmp_path / name / "model/README.md").read_text() for name in ("alone", "stream")]
+    assert "the best on validation." in cards[0] and "the last." in cards[1]

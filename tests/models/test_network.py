@@ -1,0 +1,479 @@
+"""Networks: tasks of any shape around one body, what they share, and what users get wrong."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import BODIES, assert_close, drawn, examples, gradients, normal
+from torch import nn
+
+from thalnet_mtl.config.schema import ModelConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.adapter import OneHot, encoder
+from thalnet_mtl.models.baselines import MLP, StackedGRU
+from thalnet_mtl.models.build import build, largest, parameters
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.readings.linear import LinearReading
+from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.topology.spec import Interface, Module
+
+ROWS = Interface(inputs=28, classes=10, steps=28)
+COLORS = Interface(inputs=96, classes=7, steps=32)
+BYTES = Interface(inputs=256, classes=256, tokens=True, target="every")
+WORDS = Interface(inputs=11, classes=3, tokens=True, steps=5)
+TASKS = {"rows": ROWS, "colors": COLORS, "bytes": BYTES, "words": WORDS}
+
+# Two paths that share nothing, and one module that reads both.
+PATHS = [
+    Module("eye", 3, 2, inputs=28, reads=("eye",)),
+    Module("sight", 4, 2, output=True, reads=("eye",)),
+    Module("ear", 3, 2, inputs=12, reads=("ear",)),
+    Module("sound", 5, 2, output=True, reads=("ear",)),
+    Module("both", 2, 2, reads=("eye", "ear")),
+]
+
+
+def data_of(task, batch=3, time=4, seed=0):
+    if not task.tokens:
+        return normal(batch, time, task.inputs, seed=seed, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(task.inputs, (batch, time), generator=generator)
+
+
+def network_of(body, tasks=TASKS, **options):
+    def make():
+        network = Network(body())
+        for name, task in tasks.items():
+            network.add_task(name, task, **options)
+        return network
+
+    return drawn(make, dtype=torch.float32)
+
+
+def thalnet(inputs=28):
+    return ThalNet(inputs=inputs, modules=4, features=6)
+
+
+def gru(inputs=28):
+    return StackedGRU(inputs, 6, layers=2)
+
+
+def logits_shape(task, batch, time):
+    return (batch, time, task.classes) if task.target == "every" else (batch, task.classes)
+
+
+every_recurrent_body = pytest.mark.parametrize("body", [thalnet, gru])
+
+
+# Tasks around one body
+
+
+@every_recurrent_body
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks_of_any_shape_share_one_body(task, body):
+    network = network_of(body)
+    for time in (1, 5):
+        logits, _ = network(task, data_of(TASKS[task], 3, time))
+        assert logits.shape == logits_shape(TASKS[task], 3, time)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_every_body_serves_several_tasks(body):
+    tasks = {"rows": ROWS, "colors": COLORS, "words": WORDS}
+    network = build(ModelConfig(body=body, features=5, layers=2), tasks)
+    for name, task in tasks.items():
+        logits, _ = network(name, data_of(task, 2, 3))
+        assert logits.shape == (2, task.classes)
+
+
+@every_recurrent_body
+def test_a_last_target_is_the_last_of_a_target_at_every_step(body):
+    every = Interface(inputs=28, classes=10, target="every")
+    network = network_of(body, {"last": ROWS, "every": every})
+    network.ports["last"].load_state_dict(network.ports["every"].state_dict())
+    xs = data_of(ROWS)
+    assert_close(network("last", xs)[0], network("every", xs)[0][:, -1])
+
+
+@every_recurrent_body
+@pytest.mark.parametrize("task", TASKS)
+def test_logits_are_a_linear_head_on_the_body_behind_an_encoder(task, body):
+    network = network_of(body)
+    xs, port = data_of(TASKS[task]), network.ports[task]
+    encoded = [encode(xs) for encode in port.encoders.values()]
+    assert len(encoded) == 1
+    ys, _ = network.body(encoded[0])
+    expected = ys @ port.head.weight.T + port.head.bias
+    if TASKS[task].target == "last":
+        expected = expected[:, -1]
+    assert_close(network(task, xs)[0], expected)
+
+
+@every_recurrent_body
+@pytest.mark.parametrize("task", TASKS)
+def test_two_chunks_with_the_state_between_are_the_whole(task, body):
+    network = network_of(body)
+    xs = data_of(TASKS[task], time=7)
+    whole, last = network(task, xs)
+    first, state = network(task, xs[:, :3])
+    second, state = network(task, xs[:, 3:], state)
+    chunks = torch.cat([first, second], 1) if TASKS[task].target == "every" else second
+    assert_close(chunks, whole)
+    states = [[s] if isinstance(s, torch.Tensor) else s for s in (state, last)]
+    for part, other in zip(*states, strict=True):
+        assert_close(part, other)
+
+
+@every_recurrent_body
+def test_a_new_task_changes_nothing_for_the_old_ones(body):
+    network = network_of(body, {"rows": ROWS})
+    xs = data_of(ROWS)
+    before = network("rows", xs)[0]
+    body_before = parameters(network.body)
+    network.add_task("colors", COLORS)
+    assert torch.equal(network("rows", xs)[0], before)
+    assert parameters(network.body) == body_before
+
+
+@every_recurrent_body
+def test_gradients_reach_the_body_and_only_the_port_of_the_task(body):
+    network = network_of(body)
+    for task in TASKS:
+        logits, _ = network(task, data_of(TASKS[task], time=6))
+        found = gradients(logits.square().sum(), dict(network.named_parameters()))
+        for name, gradient in found.items():
+            used = name.startswith(("body.", f"ports.{task}."))
+            assert bool(gradient.any()) == used, (task, name)
+
+
+@pytest.mark.parametrize("sub_steps", [1, 3])
+@pytest.mark.parametrize("extra_steps", [0, 2])
+@every_recurrent_body
+def test_tasks_are_paced_as_they_ask(body, sub_steps, extra_steps):
+    network = network_of(body, {"rows": ROWS}, sub_steps=sub_steps, extra_steps=extra_steps)
+    xs, head = data_of(ROWS), network.ports["rows"].head
+    shown = xs.repeat_interleave(sub_steps, dim=1)
+    shown = torch.cat([shown, torch.zeros(3, extra_steps, 28)], 1)
+    ys, _ = network.body(shown)
+    assert_close(network("rows", xs)[0], ys[:, -1] @ head.weight.T + head.bias)
+
+
+@every_recurrent_body
+def test_a_target_at_every_step_is_due_on_the_last_sub_step_of_each_input(body):
+    every = Interface(inputs=28, classes=10, target="every")
+    network = network_of(body, {"every": every}, sub_steps=3)
+    xs, head = data_of(every), network.ports["every"].head
+    ys, _ = network.body(xs.repeat_interleave(3, dim=1))
+    assert_close(network("every", xs)[0], ys[:, 2::3] @ head.weight.T + head.bias)
+
+
+# Tasks at modules of their own
+
+
+def two_paths():
+    def make():
+        network = Network(ThalNet(modules=PATHS))
+        network.add_task("see", ROWS, into=["eye"], out_of=["sight"])
+        network.add_task("hear", WORDS, into=["ear"], out_of=["sound"])
+        network.add_task("watch", COLORS, out_of=["both", "sight"])
+        return network
+
+    return drawn(make, dtype=torch.float32)
+
+
+def test_gradients_reach_only_the_modules_that_a_task_uses():
+    network = two_paths()
+    uses = {
+        "see": ["eye", "sight"],
+        "hear": ["ear", "sound"],
+        "watch": ["eye", "ear", "both", "sight"],
+    }
+    for task, modules in uses.items():
+        logits, _ = network(task, data_of(network.port(task).task, time=6))
+        found = gradients(logits.square().sum(), dict(network.named_parameters()))
+        allowed = (f"ports.{task}.", *(f"body.cells.{name}." for name in modules))
+        for name, gradient in found.items():
+            assert bool(gradient.any()) == name.startswith(allowed), (task, name)
+
+
+def test_a_head_reads_the_modules_that_its_task_names():
+    network = two_paths()
+    assert [network.ports[task].head.in_features for task in ("see", "hear", "watch")] == [4, 5, 6]
+    xs, port = data_of(COLORS), network.ports["watch"]
+    inputs = {name: encode(xs) for name, encode in port.encoders.items()}
+    assert list(inputs) == ["eye", "ear"]
+    ys, _ = network.body(inputs, outputs=("both", "sight"))
+    assert_close(network("watch", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
+
+
+def test_modules_that_get_no_input_of_a_task_see_zeros():
+    network = two_paths()
+    xs, port = data_of(ROWS), network.ports["see"]
+    assert list(port.encoders) == ["eye"]
+    ys, _ = network.body({"eye": xs, "ear": torch.zeros(3, 4, 12)}, outputs=("sight",))
+    assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
+
+
+def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monkeypatch):
+    monkeypatch.setattr(LinearReading, "columns", None)
+    network = Network(ThalNet(inputs=28, modules=3, features=4, reading="linear"))
+    network.add_task("rows", ROWS)
+    before = network.describe()
+    for attempt in (
+        lambda: network.clone("side1", "copy_of"),
+        lambda: network.attach(Module("late", 3, 2), read_by=["output"]),
+    ):
+        with pytest.raises(UserError, match=r"LinearReading has no 'columns'"):
+            attempt()
+        assert network.describe() == before
+
+
+def test_the_tasks_of_a_module_differ():
+    network = network_of(thalnet)
+    with pytest.raises(UserError, match="expected a list of different names"):
+        network.attach(Module("late", 3, 2, tasks=("rows", "rows")))
+
+
+def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
+    network = network_of(thalnet)
+    stopped = network.body.cell("output").reading.weight.requires_grad_(False)
+    network.attach(Module("late", 3, 2), read_by=["output"])
+    weight = network.body.cell("output").reading.weight
+    assert weight.shape[1] == stopped.shape[1] + 3 and not weight.requires_grad
+
+
+# Encoders
+
+
+def test_rows_as_wide_as_the_body_go_in_as_they_are():
+    assert parameters(encoder(ROWS, 28)) == 0
+    assert torch.equal(encoder(ROWS, 28)(data_of(ROWS)), data_of(ROWS))
+
+
+def test_tokens_as_many_as_the_body_is_wide_go_in_one_hot():
+    encode, xs = encoder(WORDS, 11), data_of(WORDS)
+    assert isinstance(encode, OneHot) and parameters(encode) == 0
+    torch.testing.assert_close(encode(xs), torch.eye(11)[xs] * 11**0.5)
+    torch.testing.assert_close(encode(xs).square().mean(-1), torch.ones(xs.shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_hot_rows_have_the_type_of_the_body(dtype):
+    network = Network(ThalNet(inputs=11, modules=2, features=3)).to(dtype)
+    network.add_task("words", WORDS)
+    assert network.to(dtype)("words", data_of(WORDS))[0].dtype == dtype
+
+
+def test_anything_else_gets_an_encoder_that_learns():
+    assert isinstance(encoder(COLORS, 28), nn.Linear)
+    assert parameters(encoder(COLORS, 28)) == 97 * 28
+    assert isinstance(encoder(BYTES, 28), nn.Embedding)
+    assert parameters(encoder(BYTES, 28)) == 256 * 28
+
+
+@pytest.mark.parametrize(
+    ("tasks", "width"),
+    [
+        ({"rows": ROWS}, 28),
+        ({"bytes": BYTES}, 256),
+        ({"rows": ROWS, "again": ROWS}, 28),
+        ({"rows": ROWS, "colors": COLORS}, 6),
+        ({"rows": ROWS, "bytes": BYTES}, 6),
+    ],
+)
+def test_a_body_is_as_wide_as_its_tasks_or_as_its_features_if_they_differ(tasks, width):
+    network = build(ModelConfig(features=6), tasks)
+    assert network.body.inputs == width
+    encoders = [port.encoders for port in network.ports.values()]
+    assert (sum(map(parameters, encoders)) == 0) == (width != 6)
+
+
+# Building
+
+
+def test_a_configuration_describes_the_net_it_builds():
+    network = build(
+        ModelConfig(
+            modules=3,
+            module="gru_ff",
+            reading="linear",
+            features=4,
+            context=5,
+            hidden=6,
+            sub_steps=2,
+            extra_steps=1,
+        ),
+        {"rows": ROWS},
+    )
+    modules = list(network.body.modules_by_name.values())
+    assert len(modules) == 3
+    for module in modules:
+        sizes = module.features, module.context, module.hidden
+        assert (*sizes, module.module, module.reading) == (4, 5, 6, "gru_ff", "linear")
+    assert (network.port("rows").plug.sub_steps, network.port("rows").plug.extra_steps) == (2, 1)
+    stack = build(ModelConfig(body="lstm", layers=2, features=4), {"rows": ROWS}).body
+    assert (stack.rnn.num_layers, stack.outputs) == (2, 4)
+    mlp = build(ModelConfig(body="mlp", features=4), {"rows": ROWS, "colors": COLORS}).body
+    assert mlp.window == 32
+
+
+@pytest.mark.parametrize("reading", ["linear", "weight_norm", "weight_norm_rows", "fast_gaussian"])
+@pytest.mark.parametrize("budget", [2_000, 50_000])
+def test_a_budget_is_filled_by_every_reading(reading, budget):
+    config = ModelConfig(reading=reading, budget=budget)
+    network = build(config, {"rows": ROWS})
+    size = network.body.outputs
+    assert parameters(network) <= budget
+    larger = ModelConfig(reading=reading, features=size + 1, budget=0)
+    assert parameters(build(larger, {"rows": ROWS})) > budget
+    assert network("rows", data_of(ROWS))[0].isfinite().all()
+
+
+@given(squares=st.integers(0, 5), slope=st.integers(1, 9), rest=st.integers(0, 20), data=st.data())
+@examples(max_examples=60)
+def test_largest_is_the_largest(squares, slope, rest, data):
+    def count(size):
+        return squares * size * size + slope * size + rest
+
+    def make(size):
+        return nn.ParameterList([nn.Parameter(torch.empty(count(size)))])
+
+    budget = data.draw(st.integers(count(1), 3_000))
+    brute = max(size for size in range(1, 3_002) if count(size) <= budget)
+    assert largest(make, budget) == brute
+
+
+def test_largest_allocates_nothing():
+    def make(size):
+        parameter = nn.Parameter(torch.empty(size, 10**9))
+        assert parameter.is_meta
+        return nn.ParameterList([parameter])
+
+    assert largest(make, 12 * 10**9) == 12
+
+
+# Mistakes
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 250
+    return message
+
+
+def stepless():
+    return MLP(28, 6, layers=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "task", "options", "message"),
+    [
+        (thalnet, "a", ROWS, {"into": ["inptu"]}, "input module 'inptu'.*Did you mean 'input'"),
+        (thalnet, "a", ROWS, {"into": ["side1"]}, "input module 'side1'. Allowed: input"),
+        (thalnet, "a", ROWS, {"out_of": ["outptu"]}, "module 'outptu'.*Did you mean 'output'"),
+        (thalnet, "a", ROWS, {"out_of": []}, "out_of"),
+        (gru, "a", ROWS, {"into": ["input"]}, "only the modules of a ThalNet"),
+        (gru, "a", ROWS, {"out_of": ["output"]}, "only the modules of a ThalNet"),
+        (gru, "taken", ROWS, {}, "has a task 'taken' already"),
+        (gru, "a.b", ROWS, {}, "task name 'a.b' must be a word"),
+        (gru, "", ROWS, {}, "task name '' must be a word"),
+        (gru, "a", ROWS, {"sub_steps": 0}, "sub_steps must be at least 1"),
+        (gru, "a", ROWS, {"extra_steps": -1}, "extra_steps at least 0"),
+        (gru, "a", BYTES, {"extra_steps": 1}, "extra_steps: task 'a' has a target at every step"),
+        (stepless, "a", BYTES, {}, "a body without steps.*'a' wants one a step"),
+        (stepless, "a", ROWS, {"sub_steps": 2}, "a body without steps takes sub_steps 1"),
+        (stepless, "a", ROWS, {"extra_steps": 1}, "a body without steps takes sub_steps 1"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused_in_one_line(body, name, task, options, message):
+    network = Network(body())
+    network.add_task("taken", ROWS)
+    with pytest.raises(UserError, match=message) as error:
+        network.add_task(name, task, **options)
+    one_line(error)
+    assert list(network.ports) == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("task", "xs", "message"),
+    [
+        ("row", data_of(ROWS), "unknown task 'row'.*Allowed: rows, .*Did you mean 'rows'"),
+        ("rows", data_of(COLORS), r"input of task 'rows'.*\(3, 4, 96\).*\(batch, time, 28\)"),
+        ("rows", data_of(ROWS)[0], r"input of task 'rows'.*\(4, 28\)"),
+        ("rows", data_of(ROWS)[:, :0], "time ≥ 1"),
+        (
+            "bytes",
+            data_of(ROWS),
+            r"task 'bytes': expected tokens \(batch, time\), got \(3, 4, 28\)",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_in_one_line(task, xs, message):
+    with pytest.raises(UserError, match=message) as error:
+        network_of(thalnet)(task, xs)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": 100}, "model.features 100 makes .* over model.budget 50,000"),
+        ({"budget": 0}, "both are 0"),
+        ({"budget": 30}, "model.budget 30 is too small"),
+        ({"body": "gruu"}, "unknown body 'gruu'.*Did you mean 'gru'"),
+        ({"reading": "softmax"}, "unknown reading 'softmax'.*Did you mean 'fast_softmax'"),
+        ({"module": "ffgru"}, "unknown module 'ffgru'.*Did you mean 'ff_gru'"),
+        ({"body": "mlp", "sub_steps": 2}, "a body without steps"),
+    ],
+)
+def test_configurations_that_make_no_network_are_refused_in_one_line(options, message):
+    with pytest.raises(UserError, match=message) as error:
+        build(ModelConfig(**options), {"rows": ROWS})
+    one_line(error)
+
+
+def test_an_mlp_has_no_output_at_every_step():
+    with pytest.raises(UserError, match=r"model.body mlp has one output a sequence") as error:
+        build(ModelConfig(body="mlp"), {"bytes": BYTES})
+    one_line(error)
+
+
+def test_an_mlp_needs_to_know_how_long_sequences_are():
+    stream = Interface(inputs=28, classes=10)
+    with pytest.raises(UserError, match=r"mlp needs a task .* length") as error:
+        build(ModelConfig(body="mlp", features=4), {"stream": stream})
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["class", "body", "head", "step", "state"])
+def test_any_common_word_can_name_a_task(name):
+    network = Network(gru())
+    network.add_task(name, ROWS)
+    assert network(name, data_of(ROWS))[0].shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", ["values", "train", "half", "training", "_modules", "__len__"])
+def test_names_that_pytorch_holds_are_refused_in_one_line(name):
+    with pytest.raises(UserError, match=f"'{name}' must be a word that PyTorch") as error:
+        Network(gru()).add_task(name, ROWS)
+    one_line(error)
+
+
+def test_tasks_answer_together_as_alone_and_run_once_where_they_are_alike(monkeypatch):
+    torch.manual_seed(0)
+    network = Network(ThalNet(inputs=3, modules=3, features=5))
+    for name in "ab":
+        network.add_task(name, Interface(3, 2))
+    network.add_task("slow", Interface(3, 2), sub_steps=2)
+    network.add_task("wide", Interface(4, 2))
+    network.attach(Module("own", features=4, context=4, inputs=3, output=True, tasks=("new",)))
+    network.add_task("new", Interface(3, 2))
+    xs, wide = torch.rand(6, 4, 3), torch.rand(6, 4, 4)
+    alone = {name: network(name, xs)[0] for name in ("a", "b", "slow", "new")}
+    runs = []
+    real = network._outputs
+    monkeypatch.setattr(network, "_outputs", lambda *args: runs.append(args[0]) or real(*args))
+    found = network.answers([*alone], xs)
+    assert all(torch.equal(found[name], logits) for name, logits in alone.items())
+    assert runs == ["a", "slow", "new"]
+    assert torch.equal(network.answers(["wide"], wide)["wide"], network("wide", wide)[0])

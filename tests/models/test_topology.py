@@ -1,0 +1,482 @@
+"""Modules that come, go, freeze and are rewired between optimizer steps: laws, verbs, mistakes."""
+
+from copy import deepcopy
+from functools import partial
+
+import pytest
+import torch
+from growth_laws import LAWS, frozen_tasks_stay, optimizers_follow_every_change
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import strategies as st
+from properties import DESIGNS, LEARNED_READINGS, READINGS, assert_close, drawn, examples, seeds
+from random_networks import (
+    FAVORED,
+    OPTIMIZERS,
+    TASKS,
+    Case,
+    assert_carried,
+    assert_near,
+    assert_same,
+)
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Adam, AdamW
+
+from thalnet_mtl.config.schema import ModelConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.build import build, restore
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.topology.spec import Module
+
+# A smaller seed is no simpler case: nothing is gained by looking for one.
+some = partial(examples, phases=[Phase.generate])
+
+every_law = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+every_reading = pytest.mark.parametrize("reading", READINGS)
+every_design = pytest.mark.parametrize("design", DESIGNS)
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+
+
+def case_of(reading="linear", optimizer=AdamW):
+    """Two tasks at modules of their own: eye → mind → mouth for ``a``, ear → hand for ``b``."""
+    make = partial(Module, features=3, context=2, reading=reading)
+    modules = [
+        make("eye", inputs=3, reads=("eye",)),
+        make("mind", reads=("eye", "mind")),
+        make("mouth", output=True, reads=("mind",)),
+        make("ear", inputs=4, reads=("ear",)),
+        make("hand", output=True, reads=("ear", "hand")),
+    ]
+
+    def network():
+        network = Network(ThalNet(modules=modules))
+        network.add_task("a", TASKS["a"], into=["eye"], out_of=["mouth"])
+        network.add_task("b", TASKS["b"], into=["ear"], out_of=["hand"])
+        return network
+
+    case = Case(0, dtype=torch.float32)
+    case.network = drawn(network, dtype=torch.float32)
+    case.optimizer = optimizer(case.network.parameters(), lr=0.01, weight_decay=0.1)
+    return case
+
+
+def weights_of(case, *starts):
+    weights = case.snapshot()["weights"]
+    return {name: value for name, value in weights.items() if name.startswith(starts)}
+
+
+def held(case):
+    return {name for group in case.snapshot()["groups"] for name in group["params"]}
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 250
+
+
+# The laws
+
+
+@every_law
+@pytest.mark.parametrize("favored", FAVORED, ids="-".join)
+@given(seed=seeds)
+@some(max_examples=3)
+def test_growth_keeps_its_laws_with_every_reading_and_design(law, favored, seed):
+    law(Case(seed, favored))
+
+
+@every_optimizer
+@given(seed=seeds)
+@some(max_examples=4)
+def test_every_optimizer_follows_every_change(optimizer, seed):
+    optimizers_follow_every_change(Case(seed, optimizer=optimizer))
+
+
+@given(seed=seeds, reading=st.sampled_from(READINGS))
+@some(max_examples=2)
+def test_a_frozen_task_stays_through_twenty_attachments_in_mixed_precision(seed, reading):
+    case = Case(seed, [reading], AdamW, torch.float32)
+    case.train(3)
+    case.change("freeze", task="a")
+    before, attached = case.logits("a"), 0
+    while attached < 20:
+        _, (module,), options = case.proposal(["attach"])
+        try:
+            case.change("attach", module, **options)
+        except UserError:
+            continue
+        attached += 1
+        case.train(1, clip=0.1, bf16=True)
+        assert torch.equal(case.logits("a"), before)
+    case.train(1, clip=0.1, bf16=True)
+    assert case.logits("b").isfinite().all()
+    assert torch.equal(case.logits("a"), before)
+
+
+@pytest.fixture
+def process_group():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
+@given(seed=seeds)
+@some(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_frozen_task_stays_while_others_train_in_data_parallel(process_group, seed):
+    wrap = partial(DistributedDataParallel, find_unused_parameters=True)
+    frozen_tasks_stay(Case(seed), wrap)
+
+
+# Attach
+
+
+@pytest.mark.parametrize("reading", LEARNED_READINGS)
+def test_an_opened_slot_is_learned(reading):
+    case = case_of(reading=reading)
+    case.train(2)
+    before = case.snapshot()
+    change = case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    assert_carried(before, case.snapshot(), change)
+    assert "new" in case.network.active("a")
+    case.train(3)
+    ways = case.network.body.reading_weights({"eye": case.batch("a", 0)[0]})["mouth"]
+    assert ways[:, case.network.body.slots["new"]].any()
+    with torch.no_grad():
+        outputs = case.logits("a")
+        for parameter in case.network.body.cells["new"].design.parameters():
+            parameter.zero_()
+    assert not torch.equal(case.logits("a"), outputs)
+
+
+def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_opened():
+    case = case_of(reading="random")
+    before = weights_of(case, "body.cells.mouth.reading")
+    assert not [name for name, _ in case.network.named_parameters() if "reading" in name]
+    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.train(3)
+    ((name, weight),) = weights_of(case, "body.cells.mouth.reading").items()
+    assert torch.equal(weight[:, :3], before[name])
+    assert weight.shape == (2, 5) and not weight[:, 3:].any()
+    again = case.saved_and_loaded()
+    assert_same(weights_of(again, name), {name: weight})
+    case.change("detach", "new")
+    assert_same(weights_of(case, name), before)
+
+
+@every_reading
+def test_a_slot_learned_is_carried_when_another_is_opened_behind_it(reading):
+    case = case_of(reading=reading)
+    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.train(3)
+    before, outputs, state = case.snapshot(), case.outputs(), case.states()["a"]
+    later = case.logits("a", 1, state)
+    change = case.change("attach", Module("newer", 3, 2), read_by=["mind", "mouth"])
+    assert_carried(before, case.snapshot(), change)
+    assert_near(case.outputs(), outputs)
+    assert_close(case.logits("a", 1, change.move("a", state)), later)
+    case.train()
+    case.change("route", "mouth", "eye")
+    case.train()
+    before = case.snapshot()
+    change = case.change("detach", "new")
+    assert_carried(before, case.snapshot(), change)
+
+
+def test_a_new_module_has_the_type_of_the_others():
+    case = Case(0, dtype=torch.float64)
+    case.change("attach", Module("new", 2, 2))
+    assert {p.dtype for p in case.network.parameters()} == {torch.float64}
+
+
+def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
+    case = case_of()
+    case.change("attach", Module("mine", 2, 2, tasks=("a",)))
+    case.change("attach", Module("yours", 2, 2, tasks=("b",)))
+    case.change("attach", Module("ours", 2, 2))
+    first, second, third = list(case.network.body.modules_by_name.values())[-3:]
+    old = ("eye", "mind", "mouth", "ear", "hand")
+    assert first.reads == (*old, "mine") and second.reads == (*old, "yours")
+    assert third.reads == (*old, "mine", "yours", "ours")
+
+
+def test_a_task_that_may_not_run_a_module_does_not_pay_for_it():
+    case = case_of()
+    case.change("attach", Module("new", 2, 2, tasks=("b",)), read_by=["mind", "hand"])
+    assert case.network.active("a") == ("eye", "mind", "mouth")
+    assert "new" in case.network.active("b")
+
+
+@pytest.mark.parametrize("group", [0, 1, None])
+def test_new_parameters_join_the_group_that_is_asked_for(group):
+    case = case_of()
+    body, ports = case.network.body.parameters(), case.network.ports.parameters()
+    case.optimizer = AdamW([{"params": body}, {"params": ports, "lr": 0.1}])
+    case.train()
+    before = [list(options["params"]) for options in case.optimizer.param_groups]
+    change = case.network.attach(Module("new", 2, 2))
+    change.carry(case.optimizer, group)
+    for k, options in enumerate(case.optimizer.param_groups):
+        new = list(change.added.values()) if k == group else []
+        assert [id(p) for p in options["params"]] == [id(p) for p in [*before[k], *new]]
+
+
+def test_two_optimizers_share_what_grows():
+    case = case_of()
+    ports = AdamW(case.network.ports.parameters(), lr=0.1)
+    body = Adam(case.network.body.parameters(), lr=0.01)
+    case.optimizer = body
+    case.train(2)
+    change = case.network.attach(Module("new", 2, 2), read_by=["mouth"])
+    change.carry(ports, None)
+    change.carry(body)
+    inside = {id(p) for p in body.param_groups[0]["params"]}
+    assert inside == {id(p) for p in case.network.body.parameters()}
+    outside = {id(p) for p in ports.param_groups[0]["params"]}
+    assert outside == {id(p) for p in case.network.ports.parameters()}
+
+
+class Own(AdamW):
+    """An optimizer of a user."""
+
+
+@pytest.mark.parametrize("kind", [Own, torch.optim.Adagrad, torch.optim.LBFGS])
+def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(kind):
+    case = case_of()
+    optimizer = kind(case.network.parameters(), lr=0.01)
+    case.train()
+    before = deepcopy(optimizer.state_dict())
+    held = [id(p) for p in optimizer.param_groups[0]["params"]]
+    change = case.change("attach", Module("new", 2, 2), read_by=["mouth"])
+    with pytest.raises(UserError, match=f"{kind.__name__}.*SGD, Adam, AdamW, RMSprop") as error:
+        change.carry(optimizer)
+    one_line(error)
+    assert_same(optimizer.state_dict(), before)
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == held
+
+
+@pytest.mark.parametrize("group", [-1, 1, 7])
+def test_groups_that_are_not_there_are_refused(group):
+    case = case_of()
+    case.train()
+    change = case.network.attach(Module("new", 2, 2))
+    before = deepcopy(case.optimizer.state_dict())
+    with pytest.raises(UserError, match=f"group must be from 0 to 0, got {group}") as error:
+        change.carry(case.optimizer, group)
+    one_line(error)
+    assert_same(case.optimizer.state_dict(), before)
+
+
+# Freeze
+
+
+@every_optimizer
+@pytest.mark.parametrize("what", [{"task": "a"}, {"modules": ["eye", "mind"]}])
+def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(optimizer, what):
+    case = case_of(optimizer=optimizer)
+    modules, task = what.get("modules", ["eye", "mind", "mouth"]), what.get("task")
+    starts = [f"body.cells.{name}." for name in modules] + (["ports.a."] if task else [])
+    case.train(2)
+    case.change("freeze", *what.get("modules", []), task=task)
+    frozen = weights_of(case, *starts)
+    assert held(case) == set(case.snapshot()["weights"]) - set(frozen)
+    case.train(3)
+    assert_same(weights_of(case, *starts), frozen)
+    case.change("unfreeze", *what.get("modules", []), task=task)
+    assert_same(weights_of(case, *starts), frozen)
+    assert held(case) == set(case.snapshot()["weights"])
+    assert not set(case.snapshot()["state"]) & set(frozen)
+    case.train(2)
+    learned = weights_of(case, *starts)
+    assert not any(torch.equal(learned[name], frozen[name]) for name in frozen)
+
+
+def test_gradients_pass_through_what_is_frozen_to_what_it_reads():
+    case = case_of()
+    case.change("freeze", "mind", "mouth")
+    eye = weights_of(case, "body.cells.eye.design")
+    case.train()
+    changed = weights_of(case, "body.cells.eye.design")
+    assert not any(torch.equal(changed[name], eye[name]) for name in eye)
+
+
+def test_what_two_frozen_tasks_share_stays_until_both_are_unfrozen():
+    case = case_of()
+    case.change("add_task", "c", TASKS["c"], into=["eye"], out_of=["mind"])
+    case.change("freeze", task="a")
+    case.change("freeze", task="c")
+    before = case.logits("a")
+    case.change("unfreeze", task="c")
+    case.train(2)
+    assert torch.equal(case.logits("a"), before)
+    assert {name for name in held(case) if name.startswith("ports.c.")}
+    case.change("unfreeze", task="a")
+    assert held(case) == set(case.snapshot()["weights"])
+
+
+def test_freezing_between_backward_and_step_leaves_no_gradient_behind():
+    case = case_of()
+    xs, _ = case.batch("a", 0)
+    case.network("a", xs)[0].sum().backward()
+    case.change("freeze", task="a")
+    assert all(p.grad is None for p in case.network.used("a").values())
+
+
+def test_a_frozen_task_around_a_baseline_stays():
+    network = build(ModelConfig(body="gru", features=4, layers=1), {"a": TASKS["a"]})
+    network.add_task("c", TASKS["c"])
+    case = Case(0, dtype=torch.float32)
+    case.network, case.optimizer = network, SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    case.train(2)
+    case.change("freeze", task="a")
+    before = case.outputs()
+    case.train(2)
+    after = case.outputs()
+    assert torch.equal(after["a"], before["a"]) and not torch.equal(after["c"], before["c"])
+    again = restore(network.describe())
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again("a", case.batch("a", 0)[0])[0], case.logits("a"))
+    learns = {name: p.requires_grad for name, p in again.named_parameters()}
+    assert learns == case.snapshot()["learns"]
+    case.change("unfreeze", task="a")
+    case.train(2)
+    assert not torch.equal(case.outputs()["a"], before["a"])
+
+
+# Tasks, and modules that do not run for all of them
+
+
+def test_a_task_that_is_removed_takes_its_port_and_its_moments_away():
+    case = case_of()
+    case.train()
+    outputs = case.outputs()
+    change = case.change("remove_task", "b")
+    assert list(case.network.ports) == ["a"]
+    assert {"ports.b.head.weight", "ports.b.head.bias"} <= change.removed.keys()
+    assert held(case) == set(case.snapshot()["weights"])
+    assert torch.equal(case.outputs()["a"], outputs["a"])
+
+
+def test_a_module_may_read_nothing_that_runs_for_a_task():
+    case = case_of()
+    case.change("attach", Module("new", 2, 2, reads=("ear",)), read_by=["mouth"])
+    assert case.network.active("a") == ("eye", "mind", "mouth", "new")
+    assert case.logits("a").isfinite().all()
+    case.train()
+
+
+def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
+    network = Network(ThalNet(modules=list(case_of().network.body.modules_by_name.values())))
+    network.add_task("c", TASKS["c"], into=["eye", "ear"], out_of=["mouth"])
+    assert network.active("c") == ("eye", "mind", "mouth")
+    assert network("c", torch.rand(2, 3, 2))[0].shape == (2, 3, 4)
+
+
+@every_design
+def test_the_state_of_a_text_follows_modules_that_come_and_go(design):
+    case = case_of()
+    case.change("attach", Module("last", 2, 2, module=design), read_by=["mouth", "hand"])
+    case.train(2)
+    state = case.states()["b"]
+    whole = case.logits("b", 1, state)
+    change = case.change("attach", Module("new", 2, 2, module=design), read_by=["hand", "last"])
+    assert_close(case.logits("b", 1, change.move("b", state)), whole)
+    back = case.change("detach", "new")
+    again = back.move("b", change.move("b", state))
+    assert_same(again._asdict(), state._asdict())
+    assert change.move("b", None) is None
+
+
+# Mistakes
+
+
+def grown():
+    """A case with a module ``new`` that ``mouth`` reads, and with ``mind`` frozen."""
+    case = case_of()
+    case.train()
+    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("freeze", "mind")
+    case.train()
+    return case
+
+
+NEW = partial(Module, "newer", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "options", "message"),
+    [
+        ("attach", [Module("eye", 2, 2)], {}, "a module 'eye' already"),
+        ("attach", [Module("a.b", 2, 2)], {}, "'a.b'"),
+        ("attach", [Module("training", 2, 2)], {}, "'training'"),
+        ("attach", [NEW(reads=("ey",))], {}, "Did you mean 'eye'"),
+        ("attach", [NEW(reads=("eye", "eye"))], {}, "different"),
+        ("attach", [NEW(reads=())], {}, "reads no slot"),
+        ("attach", [NEW(reads=("newer",))], {}, "'newer' would read only newer"),
+        ("attach", [NEW(module="ffgru")], {}, "Did you mean 'ff_gru'"),
+        ("attach", [NEW(reading="liner")], {}, "Did you mean 'linear'"),
+        ("attach", [Module("newer", 0, 2)], {}, "at least 1"),
+        ("attach", [NEW()], {"read_by": ["moth"]}, "Did you mean 'mouth'"),
+        ("attach", [NEW()], {"read_by": ["mouth", "mouth"]}, "different"),
+        ("attach", [NEW()], {"read_by": ["mouth", "mind"]}, "'mind' is frozen"),
+        ("attach", [NEW()], {"read_by": ["newer"]}, "newer"),
+        ("clone", ["ey", "newer"], {}, "Did you mean 'eye'"),
+        ("clone", ["eye", "mind"], {}, "a module 'mind' already"),
+        ("clone", ["eye", "a.b"], {}, "'a.b'"),
+        ("detach", ["ner"], {}, "Did you mean 'new'"),
+        ("detach", ["eye"], {}, "task 'a' needs module 'eye'"),
+        ("detach", ["mouth"], {}, "task 'a' needs module 'mouth'"),
+        ("route", ["mouth", "er"], {}, "Did you mean 'ear'"),
+        ("route", ["moth", "ear"], {}, "Did you mean 'mouth'"),
+        ("route", ["mouth", "new"], {}, "reads 'new' already"),
+        ("route", ["mouth", "ear"], {"open": False}, "does not read 'ear' already"),
+        ("route", ["mind", "ear"], {}, "'mind' is frozen"),
+        ("route", ["mind", "eye"], {"open": False}, "'mind' is frozen"),
+        ("route", ["ear", "ear"], {"open": False}, "reads only 'ear'"),
+        ("freeze", [], {}, "freeze what"),
+        ("freeze", ["ey"], {}, "Did you mean 'eye'"),
+        ("freeze", [], {"task": "z"}, "unknown task 'z'"),
+        ("unfreeze", [], {}, "unfreeze what"),
+        ("unfreeze", ["eye", "moth"], {}, "Did you mean 'mouth'"),
+        ("remove_task", ["z"], {}, "unknown task 'z'"),
+        ("add_task", ["a", TASKS["a"]], {}, "a task 'a' already"),
+        ("add_task", ["c", TASKS["c"]], {"into": ["ear"], "out_of": ["mouth"]}, "no path"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line_and_change_nothing(verb, arguments, options, message):
+    case = grown()
+    before, outputs = case.snapshot(), case.outputs()
+    with pytest.raises(UserError, match=message) as error:
+        case.change(verb, *arguments, **options)
+    one_line(error)
+    assert_same(case.snapshot(), before)
+    assert_same(case.outputs(), outputs)
+
+
+def test_a_task_keeps_a_path_from_its_input_to_its_head():
+    case = case_of()
+    case.change("route", "mouth", "mouth")
+    before = case.snapshot()
+    with pytest.raises(UserError, match=r"'mouth'.*no input|no path|nothing yet") as error:
+        case.change("route", "mouth", "mind", open=False)
+    one_line(error)
+    assert_same(case.snapshot(), before)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("attach", [Module("new", 2, 2)]),
+        ("detach", ["new"]),
+        ("clone", ["old", "new"]),
+        ("route", ["old", "new"]),
+        ("freeze", ["old"]),
+        ("unfreeze", ["old"]),
+    ],
+)
+def test_a_baseline_has_no_modules(verb, arguments):
+    network = build(ModelConfig(body="gru", features=4, layers=1), {"a": TASKS["a"]})
+    with pytest.raises(UserError, match=f"{verb}: only a ThalNet has modules") as error:
+        getattr(network, verb)(*arguments)
+    one_line(error)

@@ -1,0 +1,129 @@
+"""Triton kernels without a GPU: in its interpreter against the definition, and compiled ahead.
+
+The interpreter is chosen when Triton is imported, so both run in processes of their own.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from thalnet_mtl.models.thalnet import ThalNet
+
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+
+INTERPRETED = """
+    import torch
+    from backend_checks import error, outcome
+    from thalnet_mtl.models.thalnet import ThalNet
+
+    def poisoned(make):
+        def made(*args, **kwargs):
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+        return made
+
+    torch.empty_like = poisoned(torch.empty_like)
+    torch.Tensor.new_empty = poisoned(torch.Tensor.new_empty)
+    shapes = [  # modules, features, context, hidden, batch, time, reading
+        (1, 5, 3, 7, 1, 1, "weight_norm"),
+        (3, 5, 7, 9, 7, 2, "linear"),
+        (4, 16, 13, 16, 17, 5, "weight_norm_rows"),
+        (4, 32, 32, 32, 16, 3, "weight_norm"),
+        (2, 33, 31, 17, 33, 2, "weight_norm"),
+        (5, 40, 50, 33, 35, 3, "weight_norm"),  # too wide for one kernel
+        (3, 70, 90, 65, 3, 1, "linear"),
+    ]
+    for modules, features, context, hidden, batch, time, reading in shapes:
+        torch.manual_seed(0)
+        net = ThalNet(3, modules, features, context, hidden, reading=reading)
+        assert net.explain()["triton"] is None, net.explain()
+        expected = outcome(net, "reference", batch, time, torch.float32)
+        found = [outcome(net, "triton", batch, time, torch.float32) for _ in range(2)]
+        assert found[0].keys() == expected.keys()
+        assert error(found[0], expected) < 5e-6, (modules, features, error(found[0], expected))
+        assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
+        print(modules, features)
+"""
+
+COMPILED = """
+    import os, re, subprocess, tempfile
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from thalnet_mtl.ops import triton_persistent as persistent, triton_stepwise as stepwise
+    from thalnet_mtl.ops.triton import OPTIONS, TILE, small
+
+    NUMBERS = ("time", "batch", "block", "state_row", "state_module", "HIDDEN", "CENTER", "H", "F")
+
+    whole = [
+        (kernel, {"MODULES": m, "H": h, "F": f, "ROWS": persistent.ROWS}, OPTIONS)
+        for kernel in (persistent.forward, persistent.backward)
+        for m, h, f in ((4, 32, 32), (4, 16, 32), (4, 32, 16), (8, 16, 16))
+        if small(m, h, f)
+    ]
+    steps = [stepwise.seen, stepwise.gates, stepwise.back_gates, stepwise.back_seen]
+    for kernel, sizes, options in [*whole, *((kernel, TILE, {}) for kernel in steps)]:
+        for kind, precision in (("bf16", "ieee"), ("fp32", "tf32")):
+            constants = sizes | {"PRECISION": precision}
+            constants |= {"LAST": False} if "LAST" in kernel.arg_names else {}
+            names = kernel.arg_names
+            signature = dict.fromkeys(names, "*fp32")
+            signature |= {name: f"*{kind}" for name in names if name in ("read", "w", "u")}
+            signature |= {name: "i32" for name in names if name in NUMBERS}
+            signature |= dict.fromkeys(constants, "constexpr")
+            places = {(names.index(name),): value for name, value in constants.items()}
+            aligned = {
+                (names.index(name),): [["tt.divisibility", 16]]
+                for name, of in signature.items() if of.startswith("*") or name == "batch"
+            }
+            source = ASTSource(kernel, signature, places, aligned)
+            made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+                file.write(made.asm["ptx"])
+                file.flush()
+                command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name=sm_90a", file.name]
+                done = subprocess.run([*command, "-o", os.devnull], capture_output=True, text=True)
+            (spills,) = re.findall(r"(\\d+) bytes spill stores", done.stderr)
+            print(made.metadata.shared, spills)
+"""
+
+
+def run(code: str, **environment: str) -> list[str]:
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@installed
+def test_interpreted_the_kernels_agree_with_the_definition():
+    assert len(run(INTERPRETED, TRITON_INTERPRET="1")) == 7
+
+
+@installed
+def test_compiled_for_a_gpu_no_kernel_spills_and_all_fit_its_shared_memory(tmp_path):
+    lines = run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+    assert len(lines) == 2 * (4 * 2 + 4)
+    for shared, spills in map(str.split, lines):
+        assert int(shared) <= 227 * 1024 and spills == "0"
+
+
+def test_triton_declines_what_it_is_not_for(monkeypatch):
+    monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: True)
+    assert ThalNet(2, 3, 4).explain()["triton"] == "it is for a GPU, not cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ThalNet(2, 3, 4).explain()["triton"] is None
+    assert "alike" in ThalNet(2, 3, 4, module="gru").explain()["triton"]
+    assert "alike" in ThalNet(2, 3, 4, reading="fast_softmax").explain()["triton"]
+    assert "narrow" in ThalNet(2, 4, 32, context=8).explain()["triton"]
+    assert "float32" in ThalNet(2, 3, 4).double().explain()["triton"]
+    monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: False)
+    assert ThalNet(2, 3, 4).explain()["triton"] == "Triton is not installed"

@@ -1,0 +1,396 @@
+"""Random networks in training, whose tasks, modules and routing change between optimizer steps."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy, deepcopy
+from random import Random
+from typing import Any
+
+import torch
+import yaml
+from properties import DESIGNS, READINGS, assert_close
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.build import restore
+from thalnet_mtl.models.change import Change
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.topology.spec import Interface, Module
+from thalnet_mtl.training.checkpoint import load_optimizer_state, optimizer_state
+
+OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
+OPTIONS = {
+    SGD: [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}],
+    Adam: [{}, {"amsgrad": True, "weight_decay": 0.1}],
+    AdamW: [{"weight_decay": 0.1}, {"amsgrad": True}],
+    RMSprop: [{}, {"momentum": 0.5, "weight_decay": 0.1}, {"centered": True, "momentum": 0.5}],
+}
+TASKS = {
+    "a": Interface(inputs=3, classes=2),
+    "b": Interface(inputs=4, classes=3, tokens=True, target="every"),
+    "c": Interface(inputs=2, classes=4, target="every"),
+    "d": Interface(inputs=5, classes=2, tokens=True),
+}
+VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
+BATCH, TIME = 2, 3
+
+# Every reading and every design, with one of the others.
+FAVORED = [
+    (READINGS[k % len(READINGS)], DESIGNS[k % len(DESIGNS)])
+    for k in range(max(len(READINGS), len(DESIGNS)))
+]
+
+
+class Case:
+    """A random network with an optimizer: two tasks, two to four modules, two parameter groups.
+
+    Every second module has a favored reading or design, the others any.
+    ``optimizer`` and ``dtype`` are drawn where they are not given.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        favored: Sequence[str] = (),
+        optimizer: type[Optimizer] | None = None,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+    ):
+        torch.manual_seed(seed)
+        self.random = Random(f"{seed} {favored}")
+        optimizer = optimizer or self.random.choice(OPTIMIZERS)
+        self.dtype = dtype or self.random.choice([torch.float32, torch.float64])
+        self.readings, self.designs = (
+            kinds + [name for name in kinds if name in favored] * len(kinds)
+            for kinds in (READINGS, DESIGNS)
+        )
+        self.device, self.trained, self.modules = device, 0, 0
+        while not self._drawn():
+            pass
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        names = dict(self.network.named_parameters())
+        first = [p for name, p in names.items() if self.random.random() < 0.5]
+        second = [p for p in names.values() if not any(p is other for other in first)]
+        groups = [{"params": first}, {"params": second, "lr": 0.004, "weight_decay": 0.2}]
+        self.optimizer = optimizer(groups, lr=0.01, **self.random.choice(OPTIONS[optimizer]))
+
+    def _drawn(self) -> bool:
+        """Make a network; whether its tasks found paths through it."""
+        names = [f"m{self.modules + k}" for k in range(self.random.randint(2, 4))]
+        modules = [self.module(names) for _ in names]
+        try:
+            self.network = Network(ThalNet(modules=modules)).to(self.device, self.dtype)
+            for name in ("a", "b"):
+                self.network.add_task(name, TASKS[name], **self.ends(name))
+        except UserError:
+            return False
+        return not self.idle()
+
+    def idle(self) -> set[str]:
+        """Modules to which nothing comes from any input."""
+        net = self.network.body.modules_by_name
+        idle = {name for name, module in net.items() if not module.inputs}
+        while fed := {name for name in idle if set(net[name].reads) - idle}:
+            idle -= fed
+        return idle
+
+    def module(self, others: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> Module:
+        """A new module that reads itself or not, and some of the others or all that it may."""
+        draw, name = self.random, f"m{self.modules}"
+        self.modules += 1
+        reads = tuple(draw.sample(sorted({*others, name}), draw.randint(1, 2)))
+        return Module(
+            name,
+            features=draw.choice([1, 2, 3, 6]),
+            context=draw.choice([1, 2, 4]),
+            inputs=draw.choice(inputs),
+            output=draw.random() < 0.5,
+            hidden=draw.choice([0, 0, 1, 4]),
+            module=draw.choice(self.designs),
+            reading=draw.choice(self.readings),
+            reads=draw.choice([None, reads]),
+            tasks=draw.choice([(), (), (), ("a",), ("b", "c"), ("b",)]),
+        )
+
+    def ends(self, task: str) -> dict[str, Any]:
+        """Where a new task goes in and comes out, and its pace."""
+        draw, body = self.random, self.network.body
+        serving = [m.name for m in body.modules_by_name.values() if m.serves([task])]
+        fed = [name for name in body.input_modules if name in serving]
+        return {
+            "into": draw.sample(fed, draw.randint(0, len(fed))),
+            "out_of": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
+            "sub_steps": draw.choice([1, 1, 2]),
+            "extra_steps": draw.choice([0, 1]) if TASKS[task].target == "last" else 0,
+        }
+
+    def batch(self, task: str, number: int) -> tuple[Tensor, Tensor]:
+        """The same inputs and targets whenever it is asked for the same ones."""
+        generator = torch.Generator().manual_seed(ord(task) + 1000 * number)
+        of, shape = TASKS[task], (BATCH, TIME)
+        if of.tokens:
+            xs = torch.randint(of.inputs, shape, generator=generator)
+        else:
+            xs = torch.rand(*shape, of.inputs, generator=generator, dtype=torch.float64)
+            xs = xs.to(self.dtype)
+        shape = shape if of.target == "every" else shape[:1]
+        ys = torch.randint(of.classes, shape, generator=generator)
+        return xs.to(self.device), ys.to(self.device)
+
+    def train(
+        self,
+        steps: int = 1,
+        tasks: Sequence[str] | None = None,
+        clip: float = 0,
+        bf16: bool = False,
+        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> None:
+        """Some steps on all tasks, or on those that are named, one batch of each."""
+        network = wrap(self.network)
+        for _ in range(steps):
+            for task in self.network.ports if tasks is None else tasks:
+                xs, ys = self.batch(task, self.trained)
+                with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
+                    logits, _ = network(task, xs)
+                    loss = cross_entropy(logits.flatten(0, -2), ys.flatten())
+                if loss.requires_grad:
+                    loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.trained += 1
+
+    @torch.no_grad()
+    def logits(self, task: str, number: int = 0, state: Any = None) -> Tensor:
+        """What a task says to one of its batches."""
+        return self.network(task, self.batch(task, number)[0], state)[0]
+
+    @torch.no_grad()
+    def states(self) -> dict[str, Any]:
+        """By task, what is carried on from its first batch."""
+        return {task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.ports}
+
+    def outputs(self, states: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """The logits of every task, from the start or from the states that it carries."""
+        return {t: self.logits(t, 1, (states or {}).get(t)) for t in self.network.ports}
+
+    def active(self) -> dict[str, tuple[str, ...]]:
+        """The modules that run, by task."""
+        return {task: self.network.active(task) for task in self.network.ports}
+
+    def change(self, verb: str, *arguments: Any, **options: Any) -> Change:
+        """Change the network, and bring the optimizer along."""
+        change = getattr(self.network, verb)(*arguments, **options)
+        change.carry(self.optimizer)
+        return change
+
+    def twin(self) -> "Case":
+        """A copy that shares nothing and goes the same way."""
+        return deepcopy(self)
+
+    def saved_and_loaded(self) -> "Case":
+        """What another process would make of the description, the weights and the optimizer."""
+        topology = self.network.describe()
+        if self.random.random() < 0.5:
+            topology = json.loads(json.dumps(topology))
+        else:
+            topology = yaml.safe_load(yaml.safe_dump(topology, sort_keys=False))
+        saved = {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, dict(self.network.named_parameters())),
+        }
+        with tempfile.TemporaryFile() as file:
+            torch.save(saved, file)
+            file.seek(0)
+            saved = torch.load(file, weights_only=True)
+        again = copy(self)
+        again.random = deepcopy(self.random)
+        again.network = restore(topology).to(self.device, self.dtype)
+        again.network.load_state_dict(saved["network"])
+        there = dict(again.network.named_parameters())
+        groups = [
+            {"params": [there[name] for name in sorted(group["params"])]}
+            for group in saved["optimizer"]["groups"]
+        ]
+        again.optimizer = type(self.optimizer)(groups, lr=1.0)
+        load_optimizer_state(again.optimizer, saved["optimizer"], there)
+        return again
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a verb could change, by name."""
+        named = dict(self.network.named_parameters())
+        return {
+            "names": list(self.network.state_dict()),
+            "weights": _kept(self.network.state_dict()),
+            "learns": {name: parameter.requires_grad for name, parameter in named.items()},
+            "topology": self.network.describe(),
+            **_kept(optimizer_state(self.optimizer, named)),
+        }
+
+    def proposal(self, verbs: Sequence[str] = ()) -> tuple[Any, ...]:
+        """A verb with arguments that often make sense."""
+        draw, net = self.random, self.network.body.modules_by_name
+        tasks, one = list(self.network.ports), draw.choice(list(net))
+        verb = draw.choice(verbs or VERBS)
+        if verb == "attach":
+            learning = [name for name, module in net.items() if not module.frozen]
+            readers = draw.sample(learning, draw.randint(0, min(2, len(learning))))
+            return verb, [self.module(list(net), inputs=(0, 0, 0, 2))], {"read_by": readers}
+        if verb == "clone":
+            self.modules += 1
+            return verb, [one, f"m{self.modules - 1}"], {"tasks": draw.choice([None, None, ["b"]])}
+        if verb == "route":
+            source = draw.choice(list(net))
+            return verb, [one, source], {"open": source not in net[one].reads}
+        if verb in ("freeze", "unfreeze"):
+            return verb, *draw.choice([([one], {}), ([one], {}), ([], {"task": tasks[0]})])
+        if verb == "detach":
+            return verb, [one], {}
+        name = draw.choice([name for name in TASKS if name not in tasks] or tasks)
+        if name in tasks:
+            return "remove_task", [name], {}
+        return verb, [name, TASKS[name]], self.ends(name)
+
+    def walk(
+        self, changes: int, allows: Callable[..., bool] = lambda *proposal: True, **training: Any
+    ) -> None:
+        """Change at random and train between, never without looking at what happened."""
+        while changes:
+            verb, arguments, options = self.proposal()
+            if allows(verb, arguments, options):
+                before = self.snapshot()
+                try:
+                    change = self.change(verb, *arguments, **options)
+                except UserError as error:
+                    assert_same(self.snapshot(), before)
+                    assert len(str(error).splitlines()) == 1
+                else:
+                    assert_carried(before, self.snapshot(), change)
+                    self.train(**training)
+                    changes -= 1
+
+
+# What the laws compare
+
+
+def _kept(tree: Any) -> Any:
+    """The same tensors as they are now, whatever is done to them later."""
+    if isinstance(tree, Mapping):
+        return {key: _kept(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_kept(value) for value in tree]
+    return tree.detach().clone() if isinstance(tree, Tensor) else tree
+
+
+def assert_same(actual: Any, expected: Any, about: str = "") -> None:
+    """Equal to the bit, whatever lists and mappings are around the tensors."""
+    assert type(actual) is type(expected), about
+    if isinstance(expected, Mapping):
+        assert actual.keys() == expected.keys(), about
+        for key, value in expected.items():
+            assert_same(actual[key], value, f"{about} {key}")
+    elif isinstance(expected, Tensor):
+        assert actual.dtype == expected.dtype and torch.equal(actual, expected), about
+    else:
+        assert actual == expected, f"{about}: {actual} is not {expected}"
+
+
+def assert_near(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Equal to rounding, by name."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.isfinite().all(), name
+        assert_close(actual[name].cpu(), value.cpu())
+
+
+def assert_unchanged(
+    case: Case,
+    outputs: Mapping[str, Tensor],
+    active: Mapping[str, tuple[str, ...]],
+    states: Mapping[str, Any] | None = None,
+    opened: Sequence[str] = (),
+) -> None:
+    """Tasks say what they said: to the bit if the same modules run and none of them was opened."""
+    now = {task: logits for task, logits in case.outputs(states).items() if task in outputs}
+    assert_near(now, outputs)
+    for task, modules in active.items():
+        if modules == case.network.active(task) and not set(modules) & set(opened):
+            assert torch.equal(now[task], outputs[task]), task
+
+
+def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Change) -> None:
+    """Parameters and moments follow their place in the center; new ones of grown readings are zero.
+
+    The optimizer holds what learns, each in its group, and nothing else.
+    """
+    nets = [
+        {module["name"]: module for module in snapshot["topology"]["modules"]}
+        for snapshot in (before, after)
+    ]
+    group_of = [
+        {name: k for k, group in enumerate(snapshot["groups"]) for name in group["params"]}
+        for snapshot in (before, after)
+    ]
+    assert set(group_of[1]) == {name for name, learns in after["learns"].items() if learns}
+    for name, group in group_of[1].items():
+        assert group == group_of[0].get(name, 0), f"{change}: {name} changed its group"
+    for old, new in zip(before["groups"], after["groups"], strict=True):
+        assert_same({**new, "params": 0}, {**old, "params": 0}, str(change))
+    assert set(after["state"]) == set(before["state"]) & set(group_of[1])
+    for name in before["weights"].keys() & after["weights"].keys():
+        old, new = before["weights"][name], after["weights"][name]
+        axis, source = _follow(name, old, new, nets)
+        if axis is None:
+            assert torch.equal(new, old), f"{change}: {name}"
+        elif name in before["learns"]:
+            kept = [k for k, place in enumerate(source) if place is not None]
+            assert torch.equal(
+                new.index_select(axis, _index(kept, new)),
+                old.index_select(axis, _index([source[k] for k in kept], new)),
+            )
+        if name not in after["state"]:
+            continue
+        olds, news = before["state"][name], after["state"][name]
+        assert olds.keys() == news.keys()
+        for key, value in olds.items():
+            if axis is None or not isinstance(value, Tensor) or not value.ndim:
+                assert_same(news[key], value, f"{change}: {name} {key}")
+            else:
+                expected = torch.zeros_like(new)
+                for k, place in enumerate(source):
+                    if place is not None:
+                        expected.select(axis, k).copy_(value.select(axis, place))
+                assert torch.equal(news[key], expected), f"{change}: {name} {key}"
+
+
+def _index(places: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(places, dtype=torch.long, device=like.device)
+
+
+def _follow(
+    name: str, old: Tensor, new: Tensor, nets: Sequence[Mapping[str, Any]]
+) -> tuple[int | None, list[int | None]]:
+    """The axis that has another length, and from where its entries come."""
+    if old.shape == new.shape:
+        return None, []
+    (axis,) = [k for k, size in enumerate(old.shape) if new.shape[k] != size]
+    _, _, reader, part, *_ = name.split(".")
+    assert part == "reading", name
+    places = []
+    for net in nets:
+        module = net[reader]
+        seen = module["opened"] if name.endswith(".gate") else module["reads"]
+        places.append(
+            [(slot, k) for slot in net if slot in seen for k in range(net[slot]["features"])]
+        )
+    assert [len(found) for found in places] == [old.shape[axis], new.shape[axis]], name
+    index = {place: k for k, place in enumerate(places[0])}
+    return axis, [index.get(place) for place in places[1]]

@@ -1,0 +1,107 @@
+"""What ``thalnet compare`` and ``thalnet inspect`` print."""
+
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+from run_fixtures import add_structure, make_run
+
+from thalnet_mtl import cli
+from thalnet_mtl.report.terminal import inspected
+
+TWO = {"mnist_rows": {}, "digits_rows": {}}
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    status = cli.main([str(word) for word in arguments])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_a_row_says_whether_its_run_was_joint_where_one_is(capsys, tmp_path):
+    runs = [make_run(tmp_path / "joint", TWO), make_run(tmp_path / "alone")]
+    _, out, _ = call(capsys, "compare", *runs)
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["run", "task", "mode"]
+    assert [line.split()[:3] for line in lines] == [
+        ["joint", "mnist_rows", "joint"],
+        ["joint", "digits_rows", "joint"],
+        ["alone", "digits_rows", "single"],
+    ]
+    assert "mode" not in call(capsys, "compare", runs[1])[1]
+
+
+def test_compare_prints_gains_below_the_scores(capsys, tmp_path):
+    joint = make_run(tmp_path / "joint", TWO, test=0.75)
+    for kind in TWO:
+        make_run(tmp_path / "alone" / kind, {kind: {}}, test=0.5)
+    status, out, _ = call(capsys, "compare", joint, "--baseline", tmp_path / "alone")
+    assert status == 0 and "better" not in out.replace("lower is better", "")
+    scores, gains, notes = out.split("\n\n")
+    assert "75.00 %" in scores and "gain" not in scores
+    assert gains.splitlines()[-1].split() == ["joint", "Δm", "of", "2", "tasks", "+50.00", "%"]
+    assert "(R − b) / (S − b)" in notes and "fewer than 6 paired seeds" in notes
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_baseline_that_is_none_is_one_line_and_status_2(capsys, tmp_path, verb):
+    joint = make_run(tmp_path / "joint", TWO)
+    before = sorted(joint.iterdir())
+    status, out, err = call(capsys, verb, joint, "--baseline", make_run(tmp_path / "alone"))
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert "no baseline has that alone" in err and sorted(joint.iterdir()) == before
+
+
+def test_several_baseline_flags_add_up(capsys, tmp_path):
+    joint = make_run(tmp_path / "joint", TWO)
+    flags = [f"--baseline={make_run(tmp_path / kind, {kind: {}})}" for kind in TWO]
+    assert call(capsys, "compare", joint, *flags)[0] == 0
+
+
+def test_inspect_prints_modules_tasks_totals_and_changes(capsys, tmp_path):
+    run = add_structure(make_run(tmp_path / "a"), (10, "attach", "mouth, read by eye"))
+    status, out, err = call(capsys, "inspect", run)
+    assert status == 0 and err == ""
+    for text in ("eye, trunk, +mouth", "opened after", "330", "center of 96", "read by eye"):
+        assert text in out
+    run = add_structure(make_run(tmp_path / "b"))
+    assert "time (s)" not in call(capsys, "inspect", run)[1]
+
+
+def test_ten_modules_fit_80_columns(tmp_path):
+    names = ("eye", "ear", "retina", "trunk1", "trunk2", "memory", "side7", "side8", "mouth", "out")
+    run = add_structure(make_run(tmp_path / "a"), names=names)
+    console = Console(width=80, record=True, quiet=False)
+    with console.capture() as shown:
+        console.print(inspected(run))
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    sizes = [line.split() for line in lines[1:11]]
+    assert [words[0] for words in sizes] == list(names)
+    assert all(len(words) == 8 for words in sizes)
+
+
+def test_inspect_without_modules_is_one_line_and_status_2(capsys, tmp_path):
+    run = make_run(tmp_path / "a", flags={"model.body": "gru"})
+    status, out, err = call(capsys, "inspect", run)
+    assert status == 2 and out == "" and err.count("\n") == 1 and "a gru has no modules" in err
+
+
+@pytest.mark.parametrize("verb", ["compare", "report", "inspect"])
+def test_runs_are_looked_at_without_torch(tmp_path, verb):
+    run = add_structure(make_run(tmp_path / "a"))
+    code = (
+        "import sys, thalnet_mtl.cli as c\n"
+        f"status = c.main(['{verb}', {str(run)!r}])\n"
+        "print(status, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
+def test_the_help_of_inspect_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

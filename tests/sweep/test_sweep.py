@@ -1,0 +1,473 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kill_and_resume import timeless
+from rich.console import Console
+from run_fixtures import make_run
+from toy_tasks import TOY
+
+from thalnet_mtl import cli
+from thalnet_mtl.cli.parser import split_flags
+from thalnet_mtl.config.load import dump_config, load_config, load_run_config
+from thalnet_mtl.config.overlay import overlay
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.report import terminal as tables
+from thalnet_mtl.sweep import plan as grid
+from thalnet_mtl.sweep import workers
+from thalnet_mtl.sweep.summary import summarize
+from thalnet_mtl.training.trainer import train
+
+RATES = "train.learning_rate=0.01,1e30"
+REAL = [
+    "digits", "debug", "--train.steps=20", "--evaluate.every=10", "--train.optimizer=adam",
+    "--model.modules=2", "--seeds", "0", "1", "--grid", RATES,
+]  # fmt: skip
+
+
+class Here(workers.Processes):
+    """One run after another, without processes."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.trained: list[str] = []
+        self._ends: list[workers.End] = []
+
+    @property
+    def going(self) -> int:
+        return len(self._ends)
+
+    def submit(self, name: str, folder: Path) -> None:
+        self.trained.append(name)
+        status = 0
+        try:
+            train(load_run_config(folder), folder)
+        except (RunError, UserError) as error:
+            status = 2 if isinstance(error, UserError) else 1
+            with (folder / workers.LOG).open("a") as log:
+                log.write(f"thalnet: {error}\n")
+        self._ends.append(workers.End(name, status, 1.0))
+
+    def ended(self) -> list[workers.End]:
+        ends, self._ends = self._ends, []
+        return ends
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder where sweeps train without processes; the names of what they train."""
+    monkeypatch.chdir(tmp_path)
+    made = Here()
+    monkeypatch.setattr(workers, "make_workers", lambda on, jobs: made)
+    return made.trained
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A sweep of four runs, two of which diverge: its folder, exit status and output."""
+    out = tmp_path_factory.mktemp("real") / "sweep"
+    command = [sys.executable, "-m", "thalnet_mtl.cli", "sweep", *REAL, "--jobs", "2"]
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True)
+    return out, done.returncode, done.stdout
+
+
+def sweep(capsys, *words) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = cli.main(["sweep", *map(str, words)])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def runs(out: Path) -> dict:
+    return json.loads((out / "sweep.json").read_text())["runs"]
+
+
+def result(folder: Path) -> dict:
+    return timeless(json.loads((folder / "result.json").read_text()))
+
+
+def names(bases: dict[str, Config], *words: str, seeds: tuple[int, ...] = (0, 1)) -> list[str]:
+    return [one.name for one in grid.plan(bases, grid.parse(words), seeds, {})]
+
+
+def test_names_say_what_differs_in_the_order_of_the_grid():
+    assert names({"": Config()}, "train.learning_rate=1e-3,0.003", "model.modules=4,2") == [
+        f"learning_rate={rate},modules={modules}-seed{seed}"
+        for rate in ("0.001", "0.003")
+        for modules in (4, 2)
+        for seed in (0, 1)
+    ]
+    assert names({"a": Config(), "b": Config()}, "train.batch=8", "evaluate.batch=8", seeds=()) == [
+        "a-train.batch=8,evaluate.batch=8-seed0",
+        "b-train.batch=8,evaluate.batch=8-seed0",
+    ]
+    assert names({"": Config()}) == ["seed0", "seed1"]
+
+
+def test_every_run_has_its_values_and_its_seed():
+    flags = {"train.clip": "2"}
+    plan = grid.plan(load_config([], flags), grid.parse(["model.body=gru,lstm"]), [3, 4], flags)
+    found = [(one.config.model.body, one.config.train.seed) for one in plan]
+    assert found == [("gru", 3), ("gru", 4), ("lstm", 3), ("lstm", 4)]
+    assert all(one.config.train.clip == 2 and one.values == {"model.body": one.config.model.body}
+               and one.seed == one.config.train.seed for one in plan)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(
+    rates=st.lists(st.floats(0, 1e6), min_size=1, max_size=3),
+    modules=st.lists(st.integers(1, 50), min_size=1, max_size=3),
+    designs=st.lists(st.text("abc_/ ,é=", min_size=1, max_size=4), min_size=1, max_size=3),
+    seeds=st.lists(st.integers(0, 9), max_size=3),
+)
+def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
+    rates, modules, designs, seeds
+):
+    values = {"train.learning_rate": rates, "model.modules": modules, "model.module": designs}
+    words = {key: [str(value) for value in some] for key, some in values.items()}
+    try:
+        plan = grid.plan({"": Config()}, words, seeds, {})
+    except UserError as error:
+        clean = [re.sub(r"[^\w.=+,-]+", "_", word) for word in designs]
+        given = [rates, modules, clean, seeds]
+        assert any(len(set(some)) < len(some) for some in given), error
+        return
+    found = {one.name: dump_config(one.config) for one in plan}
+    assert len(found) == len(set(found.values())) == len(plan)
+    assert len(plan) == len(rates) * len(modules) * len(designs) * max(1, len(seeds))
+    assert all(re.fullmatch(r"\w[\w.=+,-]*", name) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--grid train.learning_rat=1,2", "unknown field 'learning_rat'. Allowed: epochs, "),
+        ("--grid train.learning_rat=1,2", "Did you mean 'learning_rate'?"),
+        ("--grid trane.clip=1", "unknown field 'trane'. Allowed: model, "),
+        ("--grid learning_rate=1,2", "Did you mean 'train.learning_rate=1,2'?"),
+        ("--grid train.clip", "--grid train.clip: expected section.field=value,value."),
+        ("--grid train.clip=1,,2", "--grid train.clip=1,,2: a value is empty"),
+        ("--grid train.clip=", "--grid train.clip=: a value is empty"),
+        (
+            "--grid model.layers=2,some",
+            "--grid model.layers: expected a whole number, got 'some'",
+        ),
+        ("--grid model.layers=2,2.5", "--grid model.layers: expected a whole number, got '2.5'"),
+        ("--grid model.layers=2,0", "--grid model.layers: must be at least 1, got 0"),
+        ("--grid train.optimizer=adam,adan", "unknown value 'adan'. Allowed: rmsprop, adam"),
+        ("--grid train.clip=1,1.0", "--grid train.clip: every value once, got 1,1.0"),
+        ("--grid train.clip=1 train.clip=2", "--grid train.clip is given twice"),
+        ("--grid train.clip=1 --grid train.clip=2", "--grid train.clip is given twice"),
+        ("--grid train.steps=1,2", "--grid train.steps and --train.steps: give one of them"),
+        ("--grid train.seed=1,2 --seeds 0 1", "--grid train.seed: seeds are given by --seeds"),
+        ("--seeds 0 1 --train.seed 3", "--seeds and --train.seed: give one of them"),
+        ("--seeds 0 0", "--seeds: every seed once, got 0 0"),
+        ("--seeds -1", "--seeds: must be between 0 and 2147483648, got -1"),
+        ("--grid modules.trunk.reads=a,b", "a list cannot be told from several values"),
+        ("--grid model.module=a,b/c,b_c", "2 runs of this sweep would have the name 'module=b_c-"),
+        ("--grid model.reading=linear,softmax", "unknown reading 'softmax'. Allowed: "),
+        ("--grid train.combine=fixed,upgrat", "Did you mean 'upgrad'?"),
+        ("--seeds 0 1 --jobs 0", "--jobs must be at least 1, got 0"),
+        ("--seeds 0 --on rya", "unknown --on 'rya'. Allowed: ray"),
+        ("--seeds 0 --gird train.clip=1", "unknown argument '--gird'. Did you mean '--grid'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2_before_the_first_run(
+    capsys, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = sweep(capsys, *TOY, *words.split())
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith("thalnet: ") and message in err
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_runs_are_those_of_plain_training(real, tmp_path):
+    out, _, _ = real
+    for seed in (0, 1):
+        name = f"learning_rate=0.01-seed{seed}"
+        [one] = [one for one in _plan_of_real() if one.name == name]
+        train(one.config, tmp_path / name)
+        assert result(out / name) == result(tmp_path / name)
+        model = "model/model.safetensors"
+        assert (out / name / model).read_bytes() == (tmp_path / name / model).read_bytes()
+        assert (out / name / "report.html").exists()
+
+
+def test_a_run_that_fails_is_recorded_and_the_others_are_finished(real):
+    out, status, shown = real
+    assert status == 1
+    for name, entry in runs(out).items():
+        assert entry["seed"] == int(name[-1]) and entry["seconds"] > 0
+        if entry["values"] == {"train.learning_rate": 0.01}:
+            assert (entry["status"], entry["exit_status"], entry["error"]) == ("done", 0, "")
+            continue
+        assert (entry["status"], entry["exit_status"]) == ("failed", 1)
+        assert entry["error"].startswith("exit status 1, loss nan at step 2 ")
+        assert "training has diverged" in (out / name / "log.txt").read_text()
+        assert f"{name} failed: exit status 1, loss nan" in shown
+    assert len(runs(out)) == 4
+
+
+def test_the_table_has_a_row_a_point_and_fits_80_columns(real):
+    out, _, shown = real
+    lines = shown.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("learning_rate "))
+    assert lines[start].split() == ["learning_rate", "seeds", "validation", "95", "%", "interval",
+                                    "test"]  # fmt: skip
+    folders = [out / f"learning_rate=0.01-seed{seed}" for seed in (0, 1)]
+    scores = {part: [result(folder)["tasks"]["digits_rows"][part]["accuracy"] for folder in folders]
+              for part in ("validation", "test")}  # fmt: skip
+    means = [f"{100 * sum(scores[part]) / 2:.2f}" for part in ("validation", "test")]
+    low, high = (f"{100 * value:.2f}" for value in sorted(scores["validation"]))
+    first = ["0.01", "2", "done", means[0], "%", low, "–", high, means[1], "%"]
+    assert lines[start + 1].split() == first
+    assert lines[start + 2].split() == ["1e+30", "2", "failed", "–", "–", "–"]
+    assert max(map(len, lines[start : start + 6])) <= 80 and "better" not in shown
+    assert "\x1b" not in shown and lines[-1] == f"record: {out / 'sweep.json'}"
+    assert sum("/4  learning_rate=" in line for line in lines) == 4
+
+
+def test_the_same_command_repeats_nothing_that_is_done(capsys, here):
+    words = [*TOY, "--seeds", "0", "1", "--grid", "model.modules=2,3", "--out", "s"]
+    words.remove("--model.modules=3")
+    status, first, _ = sweep(capsys, *words)
+    assert status == 0 and len(here) == 4
+    before = {path: path.stat().st_mtime_ns for path in Path("s").rglob("result.json")}
+    status, second, _ = sweep(capsys, *words)
+    assert status == 0 and len(here) == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert second.splitlines()[0] == "4 of 4 runs are done already"
+    assert first.endswith(second.partition("\n")[2]) and "* first on validation" in second
+    (Path("s") / "sweep.json").unlink()  # killed before it was written
+    assert sweep(capsys, *words)[0] == 0 and len(here) == 4
+    assert [entry["status"] for entry in runs(Path("s")).values()] == ["done"] * 4
+
+
+def test_what_failed_is_tried_again(capsys, here):
+    words = [*TOY, "--train.optimizer=adam", "--grid", RATES, "--out", "s"]
+    assert sweep(capsys, *words)[0] == 1
+    assert sweep(capsys, *words)[0] == 1
+    assert here == [f"learning_rate={rate}-seed0" for rate in ("0.01", "1e+30", "1e+30")]
+    assert runs(Path("s"))["learning_rate=1e+30-seed0"]["seconds"] == 2.0
+
+
+def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, here):
+    words = [*TOY, "--grid", "train.warmup=0,20"]
+    assert sweep(capsys, *words, "--out", "some")[0] == 2
+    error = runs(Path("some"))["warmup=20-seed0"]["error"]
+    assert error == "exit status 2, train.warmup 20 leaves none of the 20 steps."
+    assert sweep(capsys, *words, RATES, "--train.optimizer=adam", "--out", "both")[0] == 1
+
+
+def test_more_seeds_and_values_add_to_what_is_there(capsys, here):
+    words = [*TOY, "--out", "s", "--grid"]
+    assert sweep(capsys, *words, "train.clip=0,1", "--seeds", "0")[0] == 0
+    assert sweep(capsys, *words, "train.clip=1,2", "--seeds", "0", "1")[0] == 0
+    assert here[:2] == ["clip=0.0-seed0", "clip=1.0-seed0"]
+    assert here[2:] == ["clip=1.0-seed1", "clip=2.0-seed0", "clip=2.0-seed1"]
+    assert len(runs(Path("s"))) == 5
+
+
+def test_without_a_directory_the_same_keys_find_their_sweep_and_others_do_not(capsys, here):
+    for words in (["train.clip=0"], ["train.clip=1"], ["train.warmup=0"]):
+        assert sweep(capsys, *TOY, "--seeds", "0", "--grid", *words)[0] == 0
+    found = sorted(path.name for path in Path("runs").iterdir())
+    assert len(found) == 2 and found[0].endswith("-sweep-train.clip")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--grid train.warmup=1", "s holds a sweep over train.clip, not train.warmup"),
+        ("--seeds 1", "s holds a sweep over train.clip, not seeds alone"),
+        ("--grid train.clip=3 --train.batch=7", "train.batch 7, there 16"),
+        ("two.yaml --grid train.clip=3", "s holds another sweep, with 'clip=0.0-seed0'"),
+        ("--seeds 0 --out s/clip=0.0-seed0", "is the directory of a run, not of a sweep"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_as_it_is(capsys, here, words, message):
+    Path("two.yaml").write_text("runs: {a: {}, b: {}}")
+    assert sweep(capsys, *TOY, "--grid", "train.clip=0", "--out", "s")[0] == 0
+    before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    to = [] if "--out" in words else ["--out", "s"]
+    status, _, err = sweep(capsys, *TOY, *words.split(), *to)
+    assert status == 2 and err.count("\n") == 1 and message in err
+    assert {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()} == before
+    assert len(here) == 1
+
+
+def test_a_folder_is_of_one_process(capsys, here):
+    Path("s").mkdir()
+    with FileLock("s/.lock"):
+        status, _, err = sweep(capsys, *TOY, "--seeds", "0", "--out", "s")
+    assert status == 2 and "another process is writing to s" in err and not here
+
+
+def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
+    bases = {"a": Config(), "b": Config()}
+    tasks = {"tasks": {"mnist_rows": {}, "digits_rows": {}}}
+    bases = {name: overlay(base, tasks, "test") for name, base in bases.items()}
+    plan = grid.plan(bases, {}, [0], {})
+    for one, score in zip(plan, (0.5, 0.75), strict=True):
+        make_run(tmp_path / one.name, {"mnist_rows": {"test": 1 - score}, "digits_rows": {}},
+                 validation=score)  # fmt: skip
+    status = dict.fromkeys(["a-seed0", "b-seed0"], "done")
+    rows, notes = summarize(plan, status, tmp_path)
+    assert [(row["run"], row["task"], row["validation"], row[""]) for row in rows] == [
+        ("a", "mnist_rows", "50.00 %", ""),
+        ("a", "digits_rows", "50.00 %", ""),
+        ("b", "mnist_rows", "75.00 %", "*"),  # though a is first on test
+        ("b", "digits_rows", "75.00 %", "*"),
+    ]
+    assert any(note.startswith("* first on validation") for note in notes)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(tables.swept(plan, status, tmp_path))
+    assert max(map(len, shown.get().splitlines())) <= 80 and "better" not in shown.get()
+
+
+def test_bits_are_first_where_they_are_least_and_a_failed_seed_is_out_of_the_choice(tmp_path):
+    plan = grid.plan({"": Config()}, {"train.clip": ["0", "1", "2"]}, [0, 1], {})
+    status = dict.fromkeys([one.name for one in plan], "done")
+    for one in plan:
+        bits = {0.0: 3.0, 1.0: 2.0, 2.0: 1.0}[one.values["train.clip"]]
+        make_run(tmp_path / one.name, {"text8": {"metric": "bits_per_character"}},
+                 validation=bits + one.seed / 2)  # fmt: skip
+    status["clip=2.0-seed1"] = "failed"
+    bases = {"": overlay(Config(), {"task": {"name": "text8"}}, "test")}
+    plan = grid.plan(bases, {"train.clip": ["0", "1", "2"]}, [0, 1], {})
+    rows, _ = summarize(plan, status, tmp_path)
+    assert [row[""] for row in rows] == ["", "*", ""]
+    assert [row["seeds"] for row in rows] == ["2 done", "2 done", "1 done, 1 failed"]
+    assert [row["validation"] for row in rows] == ["3.2500 bits", "2.2500 bits", "1.0000 bits"]
+    assert [row["95 % interval"] for row in rows] == ["3.0000 – 3.5000", "2.0000 – 2.5000", "–"]
+
+
+def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, tmp_path):
+    words = ["digits", "debug", "--train.steps=500", "--evaluate.every=500", "--out", "s"]
+    words += ["--model.modules=1", "--model.features=8", "--seeds", "0", "1"]
+    command = [sys.executable, "-m", "thalnet_mtl.cli", "sweep", *words, "--jobs", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests may run behind "&"
+    )  # fmt: skip
+    log = Path("s/seed0/metrics.jsonl")
+    while process.poll() is None and not (log.exists() and b'"train"' in log.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == (
+        f"thalnet: stopped, 0 of 2 runs are done. To go on: thalnet sweep {' '.join(words)} "
+        "--jobs 1\n"
+    )
+    assert [entry["status"] for entry in runs(Path("s")).values()] == ["stopped", "waiting"]
+    assert ", saved. To go on" in runs(Path("s"))["seed0"]["error"]
+    assert not Path("s/seed0/result.json").exists() and not Path("s/seed1").exists()
+    with FileLock("s/seed0/.lock", timeout=0):  # the run has ended
+        pass
+    assert sweep(capsys, *words)[0] == 0 and here == ["seed0", "seed1"]
+    train(load_run_config(Path("s/seed0")), tmp_path / "alone")
+    assert result(Path("s/seed0")) == result(tmp_path / "alone")
+
+
+def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
+    made = workers.Processes(1)
+    for path in ("config.yaml", "thalnet_mtl/__init__.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("")
+    (tmp_path / "thalnet_mtl" / "cli.py").write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (signal.signal(15, signal.SIG_DFL),"
+        " print('saving', flush=True)))\n"
+        "print('ready', flush=True)\n"
+        "while True:\n    signal.pause()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    made.submit("one", tmp_path)
+    for word in ("ready", "saving"):
+        while word not in (tmp_path / workers.LOG).read_text():
+            assert made.ended() == [], (tmp_path / workers.LOG).read_text()
+        assert os.getsid(made._going["one"][0].pid) != os.getsid(0)  # no Ctrl+C from a terminal
+        made.stop()
+    ends = []
+    while made.going:
+        ends += made.ended()
+    assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
+
+
+def test_processes_beside_each_other_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [workers.share(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 9)] == list("8421")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert workers.share(2) == dict(os.environ)
+
+
+def test_without_ray_the_line_says_what_to_install(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, out, err = sweep(capsys, *TOY, "--seeds", "0", "--on", "ray")
+    assert status == 2 and out == "" and not any(tmp_path.iterdir())
+    assert err == "thalnet: --on ray needs Ray: pip install 'thalnet-mtl[sweep]'.\n"
+
+
+def test_ray_trains_the_same_runs_on_loopback(real, tmp_path):
+    pytest.importorskip("ray")
+    out, _, _ = real
+    shutil.copytree(out, tmp_path / "s")
+    good, bad = "learning_rate=0.01-seed1", "learning_rate=1e+30-seed1"
+    shutil.rmtree(tmp_path / "s" / good)
+    code = (
+        "import sys\n"
+        "from thalnet_mtl import cli\nfrom thalnet_mtl.sweep import workers\n"
+        "close = workers.RayTasks.close\n"
+        "def told(self):\n"
+        "    print(self._ray.get_runtime_context().gcs_address)\n"
+        "    close(self)\n"
+        "workers.RayTasks.close = told\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    words = ["sweep", *REAL, "--seeds", "1", "--jobs", "2", "--on", "ray", "--out", tmp_path / "s"]
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr == ""
+    assert re.search(r"^127\.0\.0\.1:\d+$", done.stdout, re.MULTILINE)
+    assert result(tmp_path / "s" / good) == result(out / good)
+    found, before = runs(tmp_path / "s"), runs(out)
+    for name in (good, bad):
+        assert found[name]["seconds"] > before[name]["seconds"] * (name == bad)
+        assert found[name] | {"seconds": 0} == before[name] | {"seconds": 0}
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_status_2(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    status, _, err = sweep(capsys, *TOY, "--seeds", "0", "--on", "ray")
+    assert (
+        status == 2 and err.count("\n") == 1 and f"no Ray cluster at RAY_ADDRESS {address}" in err
+    )
+    assert not any(tmp_path.iterdir())
+
+
+def _plan_of_real() -> list[grid.Planned]:
+    rest, flags = split_flags(REAL)
+    return grid.plan(load_config(rest[:2], flags), grid.parse([RATES]), [0, 1], flags)

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_tasks import toy_rows, toy_text
+
+from thalnet_mtl.config.schema import EntryConfig, TaskConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import entries, lookup
+from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks.images import VALIDATION
+from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.text import TextTask
+
+SIZES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
+
+
+@pytest.fixture(autouse=True)
+def counted_data(monkeypatch):
+    """Data sets of the true length in which every image and every letter can be told apart."""
+
+    def images(name):
+        train, test = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}[name]
+        xs = np.zeros((train + test, *SIZES[name]), np.uint8)
+        numbers = np.arange(train + test)
+        for k in range(3):
+            xs.reshape(len(xs), -1)[:, k] = numbers >> (8 * k) & 255
+        ys = (numbers % 10).astype(np.uint8)
+        return xs[:train], ys[:train], xs[train:], ys[train:]
+
+    monkeypatch.setattr(data, "load_images", images)
+    monkeypatch.setattr(data, "load_text", lambda name: (np.arange(100_000) % 251).astype(np.uint8))
+    monkeypatch.setattr(data, "text_label", lambda name: f"{name} (some)")
+
+
+@pytest.mark.parametrize("name", list(entries("task")))
+def test_every_task_keeps_its_contract(name):
+    task = lookup("task", name)(TaskConfig())
+    assert task.name == name and task.interface.classes > 1
+    task.to("cpu")
+    for split in ("train", "validation", "test"):
+        assert task.steps(split, 5, 3) > 0
+        batch = next(task.batches(split, 5, 3))
+        assert len(batch.xs) == len(batch.ys) == 5 and batch.fresh
+    batch = task.batch(3, 5, 3, seed=0)
+    assert torch.equal(batch.xs, task.batch(3, 5, 3, seed=0).xs)
+    assert (
+        batch.ys.dtype == torch.int64
+        and batch.ys.min() >= 0
+        and batch.ys.max() < task.interface.classes
+    )
+    if task.interface.tokens:
+        assert batch.xs.shape == batch.ys.shape == (5, 3)
+    else:
+        assert batch.xs.shape == (5, task.interface.steps, task.interface.inputs)
+        assert batch.xs.min() >= 0 and batch.xs.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["permuted_mnist", "mnist_rows", "cifar10_rows", "digits_rows"])
+def test_parts_are_disjoint_and_fixed(name):
+    task = lookup("task", name)(TaskConfig()).to("cpu")
+    again = lookup("task", name)(TaskConfig()).to("cpu")
+    images = {}
+    for split in ("train", "validation", "test"):
+        rows = task.split(split)
+        assert torch.equal(rows.xs, again.split(split).xs)
+        images[split] = {image.tobytes() for image in rows.xs.numpy()}
+        assert rows.xs.dtype == torch.uint8
+    if name != "digits_rows":  # scikit-learn's digits hold a few identical images
+        assert not images["train"] & images["validation"]
+        assert not images["train"] & images["test"]
+        assert len(images["validation"]) == VALIDATION
+    assert sum(len(task.split(split).ys) for split in images) == {
+        "cifar10_rows": 60_000,
+        "digits_rows": 1797,
+    }.get(name, 70_000)
+
+
+def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
+    plain = lookup("task", "mnist_rows")(TaskConfig()).to("cpu").split("test").xs.flatten(1)
+    first = lookup("task", "permuted_mnist")(TaskConfig()).to("cpu").split("test").xs.flatten(1)
+    other = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).to("cpu").split("test")
+    order = np.random.RandomState(0).permutation(784)
+    assert torch.equal(first, plain[:, order])
+    assert not torch.equal(first, other.xs.flatten(1))
+    assert sorted(order) == list(range(784)) and list(order[:4]) == [693, 85, 647, 392]
+
+
+def test_cifar_rows_are_the_pixels_of_a_row_with_their_colors_together():
+    task = lookup("task", "cifar10_rows")(TaskConfig()).to("cpu")
+    image = data.load_images("cifar10")[2][300]
+    row = task.split("test").xs[300][0]
+    assert row[:3].tolist() == image[0, 0].tolist() and row[3:6].tolist() == image[0, 1].tolist()
+
+
+def test_an_epoch_shows_every_sequence_once_and_the_next_in_another_order():
+    task = toy_rows(TaskConfig()).to("cpu")
+    epochs = []
+    for epoch in range(2):
+        xs = torch.cat([task.batch(30 * epoch + k, 10, 1, seed=3).xs for k in range(30)])
+        epochs.append(xs.flatten(1))
+    everything = task.split("train").xs.flatten(1) / 255
+    for xs in epochs:
+        assert torch.equal(torch.unique(xs, dim=0), torch.unique(everything, dim=0))
+    assert not torch.equal(*epochs)
+    assert not torch.equal(epochs[0][:10], task.batch(0, 10, 1, seed=4).xs.flatten(1))
+
+
+@given(size=st.integers(1, 9), chunk=st.integers(1, 20))
+def test_text_is_read_in_order_each_place_on_its_own(size, chunk):
+    task = TextTask(
+        "t", lambda: dict.fromkeys(("train", "validation", "test"), torch.arange(200)), 200
+    )
+    task.to("cpu")
+    batches = list(task.batches("test", size, chunk))
+    xs, ys = (torch.cat([batch[k] for batch in batches], dim=1) for k in (0, 1))
+    assert torch.equal(ys, xs + 1)
+    assert torch.equal(xs, xs[:, :1] + torch.arange(xs.shape[1]))
+    length = 199 // size
+    assert xs[:, 0].tolist() == [place * length for place in range(size)]
+    assert xs.shape[1] == length  # the last chunk of an evaluation may be shorter
+    trained = task.steps("train", size, chunk) * chunk
+    assert trained == length - length % chunk
+    assert [batch.fresh for batch in batches] == [True] + [False] * (len(batches) - 1)
+    epoch = task.steps("train", size, chunk)
+    assert torch.equal(task.batch(epoch + 1, size, chunk, 0).xs, task.batch(1, size, chunk, 0).xs)
+
+
+def test_text_is_cut_90_5_5_and_carries_the_label_of_its_data():
+    task = lookup("task", "text8")(TaskConfig()).to("cpu")
+    lengths = [len(task.split(split)) for split in ("train", "validation", "test")]
+    assert lengths == [90_000, 5_000, 5_000]
+    whole = torch.cat([task.split(split) for split in ("train", "validation", "test")])
+    assert torch.equal(whole, torch.from_numpy(data.load_text("text8")))
+    assert task.label == "text8 (some)" and task.name == "text8"
+
+
+@pytest.mark.parametrize(
+    ("xs", "ys", "message"),
+    [
+        (
+            torch.zeros(5, 4, 2),
+            torch.zeros(5),
+            r"sequences have shape \(5, 4, 2\); expected \(5, 4, 3\)",
+        ),
+        (torch.zeros(6, 4, 3), torch.zeros(5), r"expected \(5, 4, 3\) for 5 classes"),
+        (torch.zeros(5, 4, 3), torch.full((5,), 2), r"classes must lie in 0 … 1"),
+        (torch.full((5, 4, 3), torch.inf), torch.zeros(5), "NaN or infinite"),
+    ],
+)
+def test_rows_of_a_user_are_checked(xs, ys, message):
+    def load():
+        return dict.fromkeys(("train", "validation", "test"), (xs, ys))
+
+    with pytest.raises(UserError, match=message):
+        RowsTask("mine", (4, 3), 2, load).to("cpu")
+
+
+def test_text_of_a_user_is_checked():
+    def load():
+        return dict.fromkeys(("train", "validation", "test"), torch.tensor([1, 9]))
+
+    with pytest.raises(UserError, match="expected one row of tokens below 5"):
+        TextTask("mine", load, 5).to("cpu")
+    with pytest.raises(UserError, match="has no split 'validation'"):
+        TextTask("mine", lambda: {"train": torch.tensor([1, 2])}, 5).to("cpu")
+
+
+def test_an_unknown_split_names_the_closest():
+    with pytest.raises(UserError, match=r"unknown split 'tests'.*Did you mean 'test'"):
+        list(toy_text(TaskConfig()).to("cpu").batches("tests", 2, 2))
+
+
+@pytest.mark.parametrize("kind", ["split_mnist", "split_cifar10"])
+def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
+    seen = []
+    for part in range(5):
+        own = lookup("task", f"{kind}_{part}")(TaskConfig())
+        shared = lookup("task", f"{kind}_{part}")(EntryConfig(head="all"))
+        assert (own.interface.classes, shared.interface.classes) == (2, 10)
+        classes = shared.to("cpu").split("test").ys
+        assert classes.unique().tolist() == list(shared.classes_seen)
+        assert (own.to("cpu").split("test").ys + 2 * part == classes).all()
+        seen += shared.classes_seen
+    assert seen == list(range(10))

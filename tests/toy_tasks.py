@@ -1,0 +1,123 @@
+"""Tasks and configurations small enough to train in a moment, registered as a user's would be."""
+
+from typing import Any
+
+import torch
+
+from thalnet_mtl.config.overlay import overlay
+from thalnet_mtl.config.schema import Config, TaskConfig
+from thalnet_mtl.registry import register
+from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.text import TextTask
+
+# What the command line is given to train the first of them.
+TOY = [
+    "debug",
+    "--task.name=toy_rows",
+    "--model.features=6",
+    "--model.modules=3",
+    "--train.steps=20",
+]
+
+
+@register("task", "toy_rows")
+def toy_rows(config: TaskConfig) -> RowsTask:
+    """Which column is brightest in the first row: 4 rows of 3."""
+
+    def load() -> dict[str, Any]:
+        xs = torch.randint(256, (460, 4, 3), generator=torch.Generator().manual_seed(0))
+        ys = xs[:, 0].argmax(-1)
+        xs = xs.to(torch.uint8)
+        parts = {"train": slice(0, 300), "validation": slice(300, 360), "test": slice(360, 460)}
+        return {name: (xs[part], ys[part]) for name, part in parts.items()}
+
+    return RowsTask("toy_rows", (4, 3), 3, load)
+
+
+@register("task", "toy_turned")
+def toy_turned(config: TaskConfig) -> RowsTask:
+    """``toy_rows`` with other answers: the next column."""
+    before = toy_rows(config)
+
+    def load() -> dict[str, Any]:
+        return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before._load().items()}
+
+    return RowsTask("toy_turned", (4, 3), 3, load)
+
+
+@register("task", "toy_wide")
+def toy_wide(config: TaskConfig) -> RowsTask:
+    """Whether the first row is bright on the left: 5 rows of 4."""
+
+    def load() -> dict[str, Any]:
+        xs = torch.randint(256, (300, 5, 4), generator=torch.Generator().manual_seed(1))
+        ys = (xs[:, 0, 0] > xs[:, 0, 3]).long()
+        xs = xs.to(torch.uint8)
+        parts = {"train": slice(0, 200), "validation": slice(200, 240), "test": slice(240, 300)}
+        return {name: (xs[part], ys[part]) for name, part in parts.items()}
+
+    return RowsTask("toy_wide", (5, 4), 2, load)
+
+
+@register("task", "toy_text")
+def toy_text(config: TaskConfig) -> TextTask:
+    """A text of five letters with some order in it."""
+
+    def load() -> dict[str, torch.Tensor]:
+        noise = torch.randint(2, (3000,), generator=torch.Generator().manual_seed(0))
+        text = (torch.arange(3000) % 3 + noise).to(torch.uint8)
+        return {"train": text[:2000], "validation": text[2000:2500], "test": text[2500:]}
+
+    return TextTask("toy_text", load, vocabulary=5)
+
+
+JOINT: dict[str, Any] = {
+    "tasks": {"toy_rows": {}, "toy_text": {}},
+    "modules": {
+        "rows": {"input": True, "output": True, "tasks": ["toy_rows"]},
+        "text": {"input": True, "output": True, "tasks": ["toy_text"]},
+        "trunk": {},
+    },
+}
+GROWTH = [
+    {"step": 10, "verb": "attach", "name": "late", "read_by": ["trunk", "text"]},
+    {"step": 20, "verb": "clone", "name": "twin", "source": "trunk"},
+    {"step": 20, "verb": "route", "name": "rows", "source": "twin"},
+    {"step": 25, "verb": "freeze", "name": "trunk"},
+    {"step": 30, "verb": "unfreeze", "name": "trunk"},
+    {"step": 40, "verb": "detach", "name": "late"},
+]
+
+# One task of three shapes after another, 20 steps each.
+STREAM: dict[str, Any] = {
+    "tasks": {"toy_rows": {}, "toy_wide": {}, "toy_text": {}},
+    "stream": [{"tasks": [task], "steps": 20} for task in ("toy_rows", "toy_wide", "toy_text")],
+}
+OWN = {"in": {"input": True}, "out": {"output": True}}
+PER_TASK: dict[str, Any] = {"when": "per_task", "modules": OWN}
+GROWING: dict[str, dict[str, Any]] = {
+    "never": {},
+    "frozen": PER_TASK,
+    "shared": PER_TASK | {"policy": "shared"},
+    "plateau": {
+        "when": "on_plateau",
+        "policy": "shared",
+        "patience": 1,
+        "modules": {"more": {}},
+    },
+}
+
+
+def toy(**sections: Any) -> Config:
+    """A configuration of seconds: 6 features, 60 steps, everything else by section."""
+    tree: dict[str, Any] = {
+        "model": {"features": 6, "modules": 3},
+        "task": {"name": "toy_rows"},
+        "train": {"steps": 60, "batch": 10, "chunk": 7, "learning_rate": 0.01},
+        "evaluate": {"every": 20, "batch": 24, "log_every": 8, "checkpoint_every": 6},
+    }
+    if "tasks" in sections:
+        del tree["task"]
+    for name, values in sections.items():
+        tree[name] = tree.get(name, {}) | values if isinstance(values, dict) else values
+    return overlay(Config(), tree, "test")

@@ -1,0 +1,336 @@
+"""Seeds side by side are what each is alone."""
+
+import json
+import signal
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from toy_tasks import JOINT, toy
+
+from thalnet_mtl import cli
+from thalnet_mtl.console import Screen
+from thalnet_mtl.errors import RunError
+from thalnet_mtl.models.readings.base import Reading
+from thalnet_mtl.registry import register
+from thalnet_mtl.training import cuda_graphs as graphs
+from thalnet_mtl.training import stacked, step
+from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.stacked_step import Replicas
+
+SEEDS = (0, 1, 2)
+
+
+@register("reading", "toy_fixed")
+class ToyFixed(Reading):
+    """Drawn with the seed, and never learned."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.register_buffer("fixed", torch.randn(self.context, self.center) / self.center)
+
+    def weights(self, features=None):
+        return self.fixed
+
+
+def configs(folder, seeds=SEEDS, **sections):
+    config = toy(**sections)
+    return {
+        folder / f"seed{seed}": replace(config, train=replace(config.train, seed=seed))
+        for seed in seeds
+    }
+
+
+def logged(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {(m["step"], m["task"], m["split"], m["metric"]): m["value"] for m in lines}
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def trained(folder):
+    return torch.load(folder / "checkpoint" / "last.pt")
+
+
+def assert_same_runs(one, other):
+    """Equal but for rounding, which grows with every step, tenfold in some fifty.
+
+    Some tens of steps in, 2e-7 of losses and scores and 2e-6 of weights were measured.
+    """
+    assert {n for n in tree(one) if "tensorboard" not in n} == {
+        n for n in tree(other) if "tensorboard" not in n
+    }
+    assert (one / "config.yaml").read_text() == (other / "config.yaml").read_text()
+    mine, others = logged(one), logged(other)
+    assert mine.keys() == others.keys()
+    for key, value in mine.items():
+        assert value == pytest.approx(others[key], rel=1e-5), key
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert plain(results[0]) == plain(results[1])
+    first, second = trained(one), trained(other)
+    assert first.keys() == second.keys()
+    for name, weight in (second["network"] | second["combination"]).items():
+        found = (first["network"] | first["combination"])[name]
+        torch.testing.assert_close(found, weight, rtol=1e-5, atol=2e-5)
+    assert first["optimizer"]["groups"] == second["optimizer"]["groups"]
+    moments = first["optimizer"]["state"]
+    assert moments.keys() == second["optimizer"]["state"].keys()
+    for name, own in second["optimizer"]["state"].items():
+        assert own.keys() == moments[name].keys()
+        for key, value in own.items():
+            torch.testing.assert_close(moments[name][key], value, rtol=1e-3, atol=1e-5)
+
+
+def plain(result):
+    """All keys, and the values that rounding does not touch."""
+    tasks = {name: one.keys() for name, one in result["tasks"].items()}
+    same = {key: result[key] for key in ("body", "best_step", "steps", "parameters", "seed")}
+    return result.keys(), tasks, same
+
+
+def both(tmp_path, **sections):
+    """The same runs stacked and alone."""
+    for folder, config in configs(tmp_path / "alone", **sections).items():
+        training.train(config, folder)
+    stacked.train_stacked(configs(tmp_path / "stacked", **sections), Screen())
+    for seed in SEEDS:
+        assert_same_runs(tmp_path / "stacked" / f"seed{seed}", tmp_path / "alone" / f"seed{seed}")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+def test_stacked_seeds_go_the_way_of_each_alone(tmp_path, optimizer):
+    options = {"steps": 20, "optimizer": optimizer, "clip": 0.5, "learning_rate": 0.003}
+    options |= {"weight_decay": 0.01, "schedule": "cosine", "warmup": 3}
+    both(tmp_path, train=options)
+
+
+@pytest.mark.parametrize("reading", ["weight_norm", "fast_softmax", "random"])
+def test_several_tasks_and_carried_states_are_stacked_too(tmp_path, reading):
+    both(tmp_path, **JOINT, model={"reading": reading, "features": 6}, train={"steps": 20})
+
+
+def test_learned_weights_of_the_tasks_are_stacked_too(tmp_path):
+    options = {"steps": 20, "combine": "uncertainty", "clip": 0.3, "weight_decay": 0.01}
+    both(tmp_path, **JOINT, train=options)
+    learned = [trained(tmp_path / "stacked" / f"seed{seed}")["combination"] for seed in SEEDS]
+    assert len({one["log_variance.toy_rows"].item() for one in learned}) == 3
+
+
+def test_buffers_that_differ_by_seed_are_stacked_too(tmp_path):
+    both(tmp_path, model={"reading": "toy_fixed"}, train={"steps": 20, "optimizer": "sgd"})
+
+
+def test_seeds_that_stop_improving_end_at_a_step_of_their_own(tmp_path):
+    look = {"every": 5, "log_every": 5}
+    both(tmp_path, train={"steps": 60, "patience": 1}, evaluate=look)
+    ends = {max(step for step, *_ in logged(tmp_path / "stacked" / f"seed{k}")) for k in SEEDS}
+    assert len(ends) > 1 and min(ends) < 60
+
+
+def test_without_the_kernel_they_are_stacked_in_pytorch(tmp_path):
+    both(tmp_path, train={"steps": 10, "ops": "batched"})
+
+
+def test_a_stacked_run_that_was_stopped_goes_on_stacked_or_alone(tmp_path, monkeypatch):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    options = {"steps": 24}
+    stacked.train_stacked(configs(whole, train=options), Screen())
+    real = Replicas.step
+
+    def failing(self, requests):
+        if self.runs[0].step == 17:
+            raise SystemExit
+        return real(self, requests)
+
+    monkeypatch.setattr(Replicas, "step", failing)
+    with pytest.raises(SystemExit):
+        stacked.train_stacked(configs(part, train=options), Screen())
+    monkeypatch.setattr(Replicas, "step", real)
+    alone, *others = configs(part, train=options).items()
+    training.train(alone[1], alone[0])
+    stacked.train_stacked(dict(others), Screen())
+    for seed in SEEDS:
+        assert_same_runs(part / f"seed{seed}", whole / f"seed{seed}")
+    before = tree(part)
+    stacked.train_stacked(configs(part, train=options), Screen())  # nothing is left to do
+    assert tree(part) == before
+
+
+def test_a_seed_that_was_saved_earlier_catches_up(tmp_path, monkeypatch):
+    options, look = {"steps": 24}, {"checkpoint_every": 6, "every": 6}
+    stacked.train_stacked(configs(tmp_path / "whole", train=options, evaluate=look), Screen())
+    runs = configs(tmp_path / "part", train=options, evaluate=look)
+
+    real = training.train_step
+    for at, (folder, config) in zip((8, 20, 14), runs.items(), strict=True):
+
+        def failing(run, *rest, at=at):
+            if run.step == at:
+                raise SystemExit
+            return real(run, *rest)
+
+        monkeypatch.setattr(training, "train_step", failing)
+        with pytest.raises(SystemExit):
+            training.train(config, folder)
+    monkeypatch.setattr(training, "train_step", real)
+    stacked.train_stacked(runs, Screen())
+    for seed in SEEDS:
+        assert_same_runs(tmp_path / "part" / f"seed{seed}", tmp_path / "whole" / f"seed{seed}")
+
+
+def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypatch):
+    whole, part = (configs(tmp_path / name, **JOINT) for name in ("whole", "part"))
+    stacked.train_stacked(whole, Screen())
+    real = Replicas.step
+
+    def stopping(self, requests):
+        if self.runs[0].step == 32:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Replicas, "step", stopping)
+        with pytest.raises(training.Interrupted, match="stopped at step 33 of 60, saved"):
+            stacked.train_stacked(part, Screen())
+    assert [trained(folder)["step"] for folder in part] == [33, 33, 33]
+    stacked.train_stacked(part, Screen())
+    for one, other in zip(part, whole, strict=True):
+        assert_same_runs(one, other)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_seed_that_diverges_does_not_take_the_others_down(tmp_path, monkeypatch, capsys, which):
+    real = Replicas.step
+
+    def poisoned(self, requests):
+        losses = real(self, requests)
+        if self.runs[0].step == 7:
+            losses[which] = losses[which] * torch.nan
+        return losses
+
+    # The rate changes with every step, and the text begins anew after the 28th.
+    sections = JOINT | {"train": {"steps": 36, "schedule": "cosine"}}
+    runs, alone = (configs(tmp_path / name, **sections) for name in ("stacked", "alone"))
+    monkeypatch.setattr(Replicas, "step", poisoned)
+    match = rf"1 of 3 seeds failed, the others are done\. seed{which}: .*step 8"
+    with pytest.raises(RunError, match=match):
+        stacked.train_stacked(runs, Screen())
+    shown = capsys.readouterr().out
+    assert f"seed{which}  loss nan at step 8" in shown and "2 seeds side by side" in shown
+    for seed, (folder, (own, config)) in enumerate(zip(runs, alone.items(), strict=True)):
+        assert (folder / "result.json").exists() == (seed != which)
+        if seed != which:
+            training.train(config, own)
+            assert_same_runs(folder, own)
+
+
+def test_the_screen_shows_means_of_losses_and_ranges_of_scores(tmp_path, capsys):
+    runs = configs(tmp_path, train={"steps": 20})
+    stacked.train_stacked(runs, Screen())
+    shown = capsys.readouterr().out
+    losses = [logged(folder)[8, "toy_rows", "train", "loss"] for folder in runs]
+    assert f"3 seeds  step 8/20  loss {sum(losses) / 3:.4f}" in shown
+    scores = [100 * logged(folder)[20, "toy_rows", "validation", "accuracy"] for folder in runs]
+    between = f"({min(scores):.2f} % to {max(scores):.2f} % of 3 seeds)"
+    line = f"  step 20  validation accuracy {sum(scores) / 3:.2f} % {between}"
+    assert shown.splitlines().count(line) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--model.body", "gru"], "model.body gru"),
+        (["--train.ops", "fused"], "train.ops fused"),
+        (["joint/digits", "--train.combine", "upgrad"], "train.combine upgrad"),
+        (["joint/digits", "--train.draw", "1"], "train.draw 1.0"),
+        (["joint/digits", "--train.patience", "1"], "train.patience 1 of several tasks"),
+        (["{folder}/changes.yaml"], "changes"),
+        (["{folder}/stream.yaml"], "stream"),
+        (["--growth.when", "on_plateau"], "growth.when on_plateau"),
+        (["--train.strategy", "si"], "train.strategy si"),
+        (["{folder}/runs.yaml"], "model.body lstm"),  # before the first of them is trained
+    ],
+)
+def test_what_cannot_be_stacked_is_refused_in_one_line(tmp_path, capsys, flags, what):
+    change = "{step: 1, verb: freeze, name: output}"
+    (tmp_path / "changes.yaml").write_text(f"changes: [{change}]")
+    (tmp_path / "stream.yaml").write_text("stream: [{tasks: [digits_rows]}]")
+    (tmp_path / "runs.yaml").write_text("runs: {net: {}, lstm: {model: {body: lstm}}}")
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    config = [] if flags[0].startswith("joint") else ["digits"]
+    out = tmp_path / "out"
+    arguments = ["train", *config, *flags, "--seeds", "0", "1", "--stacked", "--out", str(out)]
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"thalnet: --stacked: {what} cannot be stacked; leave --stacked away."
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1", "1"], "every seed once"),
+        (["--stacked"], "--stacked needs --seeds"),
+        (["--seeds", "1", "--train.seed", "2"], "give one of them"),
+        (["--seeds", "-1"], "must be between 0"),
+    ],
+)
+def test_seeds_that_make_no_sense_are_refused(arguments, message, capsys):
+    assert cli.main(["train", "digits", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_the_command_line_trains_seeds_one_by_one_or_stacked(tmp_path, capsys):
+    short = ["train", "digits", "--train.steps", "6", "--evaluate.batches", "1"]
+    for name, more in (("one", []), ("all", ["--stacked"])):
+        assert cli.main([*short, "--seeds", "3", "5", *more, "--out", str(tmp_path / name)]) == 0
+    assert "seed3, seed5" in capsys.readouterr().out
+    for seed in (3, 5):
+        assert_same_runs(tmp_path / "one" / f"seed{seed}", tmp_path / "all" / f"seed{seed}")
+    assert (tmp_path / "all" / "report.html").exists()
+
+
+def test_each_of_several_runs_is_trained_with_each_seed(tmp_path):
+    (tmp_path / "two.yaml").write_text(
+        "runs: {ff: {model: {module: ff}}, gru: {model: {module: gru}}}"
+    )
+    short = ["train", "digits", str(tmp_path / "two.yaml"), "--train.steps", "6"]
+    short += ["--evaluate.batches", "1", "--seeds", "3", "5"]
+    for name, more in (("one", []), ("all", ["--stacked"])):
+        assert cli.main([*short, *more, "--out", str(tmp_path / name)]) == 0
+    names = {f"{run}-seed{seed}" for run in ("ff", "gru") for seed in (3, 5)}
+    for name in names:
+        assert_same_runs(tmp_path / "one" / name, tmp_path / "all" / name)
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {*names, "report.html"}
+
+
+def test_on_a_gpu_every_run_takes_its_own_captured_steps(tmp_path, monkeypatch):
+    """Here without one; runs need not be alike, and one that diverges leaves the others."""
+    lone = {
+        "gru": toy(model={"body": "gru", "features": 8}, train={"steps": 30}),
+        "long": toy(train={"steps": 45, "dropout": 0.1}),
+        "mad": toy(train={"steps": 30, "learning_rate": 1e9, "optimizer": "sgd"}),
+    }
+    for name in ("gru", "long"):
+        training.train(lone[name], tmp_path / "alone" / name)
+    captured = []
+    monkeypatch.setattr(stacked, "repeats", lambda config, device: True)
+    monkeypatch.setattr(step, "repeats", lambda config, device: True)
+    monkeypatch.setattr(graphs, "recorder", lambda: lambda act: captured.append(act) or act)
+    monkeypatch.setattr(stacked, "streams", lambda count: [nullcontext()] * count)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    together = {tmp_path / "together" / name: config for name, config in lone.items()}
+    with pytest.raises(RunError, match=r"1 of 3 .* failed, the others are done. mad: "):
+        stacked.train_stacked(together, Screen())
+    assert len(captured) == 3
+    for name in ("gru", "long"):
+        mine, other = (trained(tmp_path / where / name) for where in ("together", "alone"))
+        if name == "gru":  # dropout draws from one stream of random numbers for all
+            for key, weight in other["network"].items():
+                assert torch.equal(mine["network"][key], weight), key
+        assert mine["step"] == other["step"] == lone[name].train.steps
+        assert (tmp_path / "together" / name / "result.json").exists()

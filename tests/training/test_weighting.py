@@ -1,0 +1,183 @@
+"""Losses of several tasks: weighted, by uncertainty, and by TorchJD's aggregators."""
+
+import pytest
+import torch
+from properties import assert_close
+from torch import nn
+from torchjd.autojac import backward as jacobian_descent
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.training.weighting import AGGREGATORS, COMBINATIONS, combination
+
+TASKS = ("a", "b", "c")
+WEIGHTS = {"a": 1.0, "b": 0.5, "c": 2.0}
+STATEFUL = ["nash_mtl"]
+
+
+class Tasks(nn.Module):
+    """A trunk that all tasks share, a bridge for two of them, and a head for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.bridge = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.heads = nn.ModuleDict({task: nn.Linear(4, 1) for task in TASKS})
+
+    def losses(self, step=0):
+        losses = {}
+        for k, task in enumerate(TASKS):
+            generator = torch.Generator().manual_seed(10 * step + k)
+            xs = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+            ys = torch.tanh(self.trunk(xs))
+            if task != "c":
+                ys = torch.tanh(self.bridge(ys))
+            losses[task] = (self.heads[task](ys) - (-1) ** k).square().mean()
+        return losses
+
+    def used(self, task):
+        parts = ("trunk.", f"heads.{task}.", *(("bridge.",) if task != "c" else ()))
+        return {name: p for name, p in self.named_parameters() if name.startswith(parts)}
+
+    def gradients(self):
+        found = {name: p.grad.clone() for name, p in self.named_parameters()}
+        self.zero_grad()
+        return found
+
+
+@pytest.fixture
+def tasks():
+    torch.manual_seed(0)
+    return Tasks().double()
+
+
+def test_fixed_weights_are_the_gradient_of_the_weighted_sum(tasks):
+    combination("fixed", WEIGHTS).backward(tasks.losses(), tasks.used)
+    found = tasks.gradients()
+    losses = tasks.losses()
+    (losses["a"] + 0.5 * losses["b"] + 2 * losses["c"]).backward()
+    for name, gradient in tasks.gradients().items():
+        assert_close(found[name], gradient)
+
+
+def test_uncertainty_weights_by_learned_variances(tasks):
+    made = combination("uncertainty", WEIGHTS).double()
+    with torch.no_grad():
+        for k, s in enumerate(made.log_variance.values()):
+            s.fill_(0.3 * k - 0.2)
+    losses = {task: loss.item() for task, loss in tasks.losses().items()}
+    made.backward(tasks.losses(), tasks.used)
+    found = tasks.gradients()
+    for k, task in enumerate(TASKS):
+        s = torch.tensor(0.3 * k - 0.2, dtype=torch.float64)
+        expected = WEIGHTS[task] * (0.5 - (-s).exp() * losses[task])
+        assert_close(made.log_variance[task].grad, expected)
+    fixed = {t: WEIGHTS[t] * (-made.log_variance[t]).exp().item() for t in TASKS}
+    combination("fixed", fixed).backward(tasks.losses(), tasks.used)
+    for name, gradient in tasks.gradients().items():
+        assert_close(found[name], gradient)
+
+
+def test_uncertainty_settles_where_the_variance_is_twice_the_loss():
+    made = combination("uncertainty", {"a": 1.0})
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.5)
+    for _ in range(300):
+        optimizer.zero_grad()
+        made.backward({"a": torch.tensor(0.7)}, lambda task: {})
+        optimizer.step()
+    assert made.log_variance["a"].exp().item() == pytest.approx(2 * 0.7, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted({*AGGREGATORS} - {*STATEFUL}))
+def test_aggregators_do_what_torchjd_does_with_the_same_losses(tasks, name):
+    torch.manual_seed(3)
+    made = combination(name, WEIGHTS)
+    made.backward(tasks.losses(), tasks.used)
+    found = tasks.gradients()
+    shared = [*tasks.trunk.parameters(), *tasks.bridge.parameters()]
+    losses = [WEIGHTS[task] * loss for task, loss in tasks.losses().items()]
+    torch.manual_seed(3)
+    jacobian_descent(losses, inputs=shared)
+    for parameter in shared:
+        assert parameter.jac.shape == (3, *parameter.shape)
+    matrix = torch.cat([parameter.jac.flatten(1) for parameter in shared], dim=1)
+    expected = made.kind(**made.options)(matrix).split([p.numel() for p in shared])
+    names = [name for name in found if not name.startswith("heads.")]
+    for key, gradient in zip(names, expected, strict=True):
+        assert_close(found[key].flatten(), gradient)
+
+
+@pytest.mark.parametrize("name", list(AGGREGATORS))
+def test_parameters_of_one_task_get_its_plain_gradient(tasks, name):
+    combination(name, WEIGHTS).backward(tasks.losses(), tasks.used)
+    found = tasks.gradients()
+    for task, loss in tasks.losses().items():
+        (WEIGHTS[task] * loss).backward()
+        head = {key: p for key, p in tasks.used(task).items() if key.startswith("heads.")}
+        for key, parameter in head.items():
+            assert_close(found[key], parameter.grad)
+
+
+def test_upgrad_never_conflicts_with_a_task(tasks):
+    combination("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
+    found = tasks.gradients()
+    for task, loss in tasks.losses().items():
+        own = {n: p for n, p in tasks.used(task).items() if not n.startswith("heads.")}
+        gradients = torch.autograd.grad(loss, list(own.values()))
+        product = sum((found[n] * g).sum() for n, g in zip(own, gradients, strict=True))
+        assert product >= -1e-9
+
+
+@pytest.mark.parametrize("name", list(COMBINATIONS))
+def test_one_task_alone_is_that_task(tasks, name):
+    made = combination(name, {"a": 1.0}).double()
+    made.backward({"a": tasks.losses()["a"]}, tasks.used)
+    found = {key: p.grad.clone() for key, p in tasks.used("a").items()}
+    tasks.zero_grad()
+    tasks.losses()["a"].backward()
+    for key, parameter in tasks.used("a").items():
+        assert_close(found[key], parameter.grad)
+
+
+def test_frozen_parameters_get_no_gradient(tasks):
+    tasks.trunk.requires_grad_(False)
+    combination("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
+    assert tasks.trunk.weight.grad is None and tasks.bridge.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", list(COMBINATIONS))
+def test_what_a_combination_carries_from_step_to_step_can_be_saved(tasks, name):
+    def steps(made, start, stop):
+        for step in range(start, stop):
+            made.backward(tasks.losses(step), tasks.used)
+            found.append(tasks.gradients())
+
+    found: list = []
+    torch.manual_seed(0)
+    whole = combination(name, WEIGHTS).double()
+    steps(whole, 0, 2)
+    saved, random = whole.state_dict(), torch.get_rng_state()
+    steps(whole, 2, 4)
+    again = combination(name, WEIGHTS).double()
+    again.load_state_dict(saved)
+    torch.set_rng_state(random)
+    steps(again, 2, 4)
+    for one, other in zip(found[2:4], found[4:], strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_nash_mtl_begins_anew_where_the_number_of_tasks_changes(tasks):
+    made = combination("nash_mtl", WEIGHTS)
+    made.backward(tasks.losses(), tasks.used)
+    two = {task: loss for task, loss in tasks.losses().items() if task != "c"}
+    made.backward(two, tasks.used)
+    assert made.get_extra_state()["rows"] == 2
+
+
+def test_an_unknown_combination_names_the_closest():
+    with pytest.raises(UserError, match=r"unknown combination 'upgrade'.*Did you mean 'upgrad'"):
+        combination("upgrade", WEIGHTS)
+
+
+def test_an_aggregator_without_torchjd_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"upgrad needs TorchJD: pip install 'thalnet-mtl\[mtl\]'"):
+        combination("upgrad", WEIGHTS)

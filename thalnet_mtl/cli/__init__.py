@@ -1,0 +1,3 @@
+"""The command line: ``thalnet VERB …``."""
+
+from thalnet_mtl.cli.main import main as main

@@ -1,0 +1,97 @@
+"""What ThalNet is compared with: stacked GRU and LSTM, and an MLP on the flattened input."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from thalnet_mtl.models.body import Body, Inputs
+from thalnet_mtl.registry import register
+
+
+def _zeros(xs: Inputs, *shape: int) -> Tensor:
+    assert not isinstance(xs, Mapping)
+    return xs.new_zeros(*shape)
+
+
+@register("body", "gru")
+class StackedGRU(Body):
+    """``torch.nn.GRU`` with its state first in the batch: (batch, layers, features)."""
+
+    def __init__(self, inputs: int, features: int, layers: int = 4):
+        super().__init__()
+        self.inputs, self.outputs, self.layers = inputs, features, layers
+        self.rnn = nn.GRU(inputs, features, layers, batch_first=True)
+
+    def initial(self, xs: Inputs) -> Tensor:
+        return _zeros(xs, len(xs), self.layers, self.outputs)
+
+    def run(self, xs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        ys, state = self.rnn(xs, _layers_first(state))
+        return ys.to(xs.dtype), _batch_first(state).to(xs.dtype)
+
+
+class LSTMState(NamedTuple):
+    """Hidden and cell state of every layer."""
+
+    hidden: Float[Tensor, "batch layers features"]
+    cell: Float[Tensor, "batch layers features"]
+
+
+@register("body", "lstm")
+class StackedLSTM(Body):
+    """``torch.nn.LSTM`` with its state first in the batch."""
+
+    def __init__(self, inputs: int, features: int, layers: int = 4):
+        super().__init__()
+        self.inputs, self.outputs, self.layers = inputs, features, layers
+        self.rnn = nn.LSTM(inputs, features, layers, batch_first=True)
+
+    def initial(self, xs: Inputs) -> LSTMState:
+        zeros = _zeros(xs, len(xs), self.layers, self.outputs)
+        return LSTMState(zeros, zeros.clone())
+
+    def run(self, xs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        hidden, cell = (_layers_first(part) for part in state)
+        ys, (hidden, cell) = self.rnn(xs, (hidden, cell))
+        parts = (_batch_first(part).to(xs.dtype) for part in (hidden, cell))
+        return ys.to(xs.dtype), LSTMState(*parts)
+
+
+@register("body", "mlp")
+class MLP(Body):
+    """Dense ReLU layers on the last ``window`` inputs, flattened.
+
+    Its state is the window itself, zeros at first, so that it streams like the others. It has
+    one output a call, after the last input: a step of it costs as much as a whole sequence.
+    """
+
+    recurrent = False
+
+    def __init__(self, inputs: int, features: int, layers: int = 4, window: int = 28):
+        super().__init__()
+        self.inputs, self.outputs, self.window = inputs, features, window
+        widths = [inputs * window, *[features] * layers]
+        self.dense = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+
+    def initial(self, xs: Inputs) -> Float[Tensor, "batch window inputs"]:
+        return _zeros(xs, len(xs), self.window, self.inputs)
+
+    def run(self, xs: Tensor, state: Tensor) -> tuple[Float[Tensor, "batch 1 outputs"], Tensor]:
+        state = torch.cat([state, xs], dim=1)[:, -self.window :]
+        y = rearrange(state, "batch window inputs -> batch (window inputs)")
+        for layer in self.dense:
+            y = torch.relu(layer(y))
+        return rearrange(y, "batch outputs -> batch 1 outputs").to(xs.dtype), state
+
+
+def _layers_first(state: Tensor) -> Tensor:
+    return rearrange(state, "batch layers features -> layers batch features").contiguous()
+
+
+def _batch_first(state: Tensor) -> Tensor:
+    return rearrange(state, "layers batch features -> batch layers features")

@@ -1,0 +1,73 @@
+"""The modules of a ThalNet as parameters, and seated beside each other for one sequence."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+
+from torch import nn
+
+from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.readings.base import Reading
+from thalnet_mtl.ops.cell import Seat, Seats
+from thalnet_mtl.registry import lookup
+from thalnet_mtl.topology.graph import columns, slots
+from thalnet_mtl.topology.spec import Module
+
+
+class Cell(nn.Module):
+    """The parameters of one module."""
+
+    def __init__(self, module: Module, net: Mapping[str, Module]):
+        super().__init__()
+        center = sum(net[name].features for name in module.seen)
+        self.reading: Reading = lookup("reading", module.reading)(
+            module.features, center, module.context
+        )
+        self.design: Design = lookup("module", module.module)(
+            module.context + module.inputs, module.features, module.hidden or module.features
+        )
+        if module.opened:
+            self.reading.resize(range(center), opened(module, net))
+        self.requires_grad_(not module.frozen)
+
+    def copy(self, source: "Cell", moved: Sequence[int], opened: Sequence[int]) -> None:
+        """Take over the weights of another; column k of its reading was column ``moved[k]``."""
+        learns = next(self.parameters()).requires_grad
+        self.design, self.reading = deepcopy(source.design), deepcopy(source.reading)
+        self.reading.resize(moved, opened)
+        self.requires_grad_(learns)
+
+
+def opened(module: Module, net: Mapping[str, Module]) -> list[int]:
+    """The columns of a reading that were opened after it was made."""
+    return [k for k, (slot, _) in enumerate(columns(module, net)) if slot in module.opened]
+
+
+def seated(net: Mapping[str, Module], cell: Callable[[str], Cell], names: Sequence[str]) -> Seats:
+    """Some modules, in the order of the net, with their places in a center of their slots alone."""
+    places = slots(net[name] for name in names)
+    width = sum(net[name].features for name in names)
+    seats, kept = Seats(), 0
+    for name in names:
+        module, parameters = net[name], cell(name)
+        read = columns(module, net)
+        pairs = [
+            (places[slot].start + k, column)
+            for column, (slot, k) in enumerate(read)
+            if slot in places
+        ]
+        sees, own = [place for place, _ in pairs], [column for _, column in pairs]
+        seats.append(
+            Seat(
+                name,
+                slot=places[name],
+                keep=slice(kept, kept + parameters.design.memory),
+                sees=None if sees == list(range(width)) else sees,
+                columns=None if own == list(range(len(read))) else own,
+                inputs=module.inputs,
+                context=module.context,
+                reading=parameters.reading,
+                design=parameters.design,
+            )
+        )
+        kept = seats[-1].keep.stop
+    return seats

@@ -1,0 +1,48 @@
+"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
+
+Every reading is a matrix R that turns what a module may see of the center Φ into its context,
+``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
+from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
+with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalnet_mtl.models.readings.base import Dynamic, DynamicReading
+from thalnet_mtl.registry import register
+
+
+@register("reading", "fast_softmax")
+class FastSoftmaxReading(DynamicReading):
+    """R_j = softmax over the center's positions k of (W φ + b)_jk.
+
+    With gates, R_jk = g_k exp(l_jk) / Σ_m |g_m| exp(l_jm), which is the softmax where all are 1.
+    """
+
+    columns = ("weight", "bias")
+
+    def __init__(self, features: int, center: int, context: int):
+        super().__init__(features, center, context)
+        logits = nn.Linear(features, context * center)
+        shape = "(context center) ... -> context center ..."
+        self.weight = nn.Parameter(rearrange(logits.weight.detach(), shape, context=context))
+        self.bias = nn.Parameter(rearrange(logits.bias.detach(), shape, context=context))
+
+    def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
+        pattern = "context center features -> (context center) features"
+        assert features is not None
+        logits = F.linear(features, rearrange(self.weight, pattern), self.bias.flatten())
+        pattern = "batch (context center) -> batch context center"
+        logits = rearrange(logits, pattern, context=self.context)
+        gates = self.gates()
+        if gates is None:
+            return logits.softmax(-1)
+        largest = logits.masked_fill(gates == 0, -math.inf).amax(-1, keepdim=True)
+        powers = torch.exp(logits - largest.detach())
+        return gates * powers / (gates.abs() * powers).sum(-1, keepdim=True)

@@ -1,0 +1,67 @@
+"""What modules read: images of reading weights, and their means by slot."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from thalnet_mtl.report.figures.style import COLORS, figure
+from thalnet_mtl.runs.records import Weight
+
+
+def panels(weights: Mapping[str, Weight], slots: Mapping[str, int]) -> str:
+    """|R| of every module as the paper's authors drew it, with the slots marked."""
+    columns = min(2, len(weights))
+    rows = -(-len(weights) // columns)
+    ratio = max(len(w) / w.shape[1] for w in weights.values())
+    width = 6.6
+    height = min(max(width / columns * ratio, 0.6), 3.0)
+    names = {"rotation": 90, "fontsize": 6} if len("".join(slots)) > 36 else {"fontsize": 8}
+    with figure(width, rows * (height + (0.85 if "rotation" in names else 0.55)), "png") as (
+        page,
+        image,
+    ):
+        for axes, (name, weight) in zip(
+            page.subplots(rows, columns, squeeze=False).flat, weights.items(), strict=False
+        ):
+            axes.imshow(clipped(weight), cmap="gray", vmin=0, vmax=1, aspect="auto")
+            edges = _edges(slots)
+            for edge in edges[1:-1]:
+                axes.axvline(edge - 0.5, color=COLORS[4], linewidth=1)
+            middles = (edges[1:] + edges[:-1]) / 2 - 0.5
+            axes.set_xticks(middles, list(slots), **names)
+            axes.set_yticks([0, len(weight) - 1], ["1", str(len(weight))], fontsize=7)
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_title(f"{name} reads", fontsize=9)
+        for axes in page.axes[len(weights) :]:
+            axes.set_axis_off()
+        page.supylabel("context element", fontsize=8, color="0.3")
+        page.supxlabel("position in the center, by slot", fontsize=8, color="0.3")
+    return image[0]
+
+
+def clipped(weight: Weight) -> Weight:
+    """|R| from 0 (black) at its 5th percentile to 1 (white) at its 95th.
+
+    Where those two are equal, as for a module that sees few slots, all that is above is white.
+    """
+    size = np.abs(weight)
+    low, high = np.percentile(size, (5, 95))
+    if low == high:
+        return (size > low).astype(weight.dtype)
+    return np.clip((size - low) / (high - low), 0, 1)
+
+
+def slot_means(
+    weights: Mapping[str, Weight], slots: Mapping[str, int]
+) -> Float[np.ndarray, "reader slot"]:
+    """Mean |R| of every module over every slot, given the widths of the slots in their order."""
+    edges = _edges(slots)
+    blocks = [[w[:, a:b] for a, b in pairwise(edges)] for w in weights.values()]
+    return np.array([[np.abs(block).mean() for block in row] for row in blocks], dtype=float)
+
+
+def _edges(slots: Mapping[str, int]) -> np.ndarray:
+    return np.cumsum([0, *slots.values()])

@@ -1,0 +1,120 @@
+"""Which runs a sweep has: named runs of a config, times the values of a grid, times seeds."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from thalnet_mtl.config.load import check_seeds, closest_field, flatten, with_value
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a sweep, and where it stands in it."""
+
+    name: str  # of its folder: 'learning_rate=0.001,modules=2-seed0'
+    run: str  # its name in the config's ``runs``; '' if there are none
+    values: dict[str, Any]  # of the grid, by ``section.field``
+    seed: int
+    config: Config
+
+
+def parse(words: Sequence[str]) -> dict[str, list[str]]:
+    """``section.field=value,value`` as values by key, in order.
+
+    >>> parse(["train.clip=0,1", "model.modules=2,4"])
+    {'train.clip': ['0', '1'], 'model.modules': ['2', '4']}
+    """
+    grid: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        values = [value.strip() for value in text.split(",")]
+        if not re.fullmatch(r"[a-z_]+(\.\w+)+", key) or not equals:
+            close = closest_field(key)
+            hint = f" Did you mean '{close}={text or '…'}'?" if close else ""
+            raise UserError(f"--grid {word}: expected section.field=value,value.{hint}")
+        if not all(values):
+            raise UserError(f"--grid {word}: a value is empty.")
+        if key in grid:
+            raise UserError(f"--grid {key} is given twice: put all its values behind one.")
+        grid[key] = values
+    return grid
+
+
+def plan(
+    bases: Mapping[str, Config],
+    grid: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    flags: Mapping[str, str],
+) -> list[Planned]:
+    """All runs in order: by named run, then by values, the last key fastest, then by seed.
+
+    Without seeds, every run has that of its configuration.
+
+    Raises:
+        UserError: a key or a value is not allowed, or something is given twice.
+    """
+    check_seeds(seeds, flags)
+    for key in grid:
+        if key == "train.seed":
+            raise UserError("--grid train.seed: seeds are given by --seeds.")
+        if key in flags:
+            raise UserError(f"--grid {key} and --{key}: give one of them.")
+    runs = []
+    for run, base in bases.items():
+        choices = [_choices(base, key, values) for key, values in grid.items()]
+        for values in product(*choices):
+            point = dict(zip(grid, values, strict=True))
+            for seed in seeds or [base.train.seed]:
+                config = configure(base, point, seed)
+                runs.append(Planned(_name(run, point, seed), run, point, seed, config))
+    for name, count in Counter(one.name for one in runs).items():
+        if count > 1:
+            raise UserError(f"{count} runs of this sweep would have the name '{name}'.")
+    return runs
+
+
+def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
+    """A configuration with values of the grid and a seed, all of them checked."""
+    for key, value in values.items():
+        base = with_value(base, key, value, f"--grid {key}")
+    return with_value(base, "train.seed", seed, "--seeds")
+
+
+def short(keys: Sequence[str]) -> dict[str, str]:
+    """By key the name of its field, or the whole key where two fields have one name.
+
+    >>> short(["train.batch", "evaluate.batch", "model.modules"])
+    {'train.batch': 'train.batch', 'evaluate.batch': 'evaluate.batch', 'model.modules': 'modules'}
+    """
+    fields = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: field if fields[field := key.rpartition(".")[2]] == 1 else key for key in keys}
+
+
+def word(value: Any) -> str:
+    """A value as people write it in YAML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
+    """The values in the field's type."""
+    values = [flatten(configure(base, {key: text}, 0))[key] for text in texts]
+    if isinstance(values[0], tuple):
+        raise UserError(
+            f"--grid {key}: a list cannot be told from several values by its commas; describe "
+            f"such runs under 'runs' in a YAML file."
+        )
+    if len(set(values)) < len(values):
+        raise UserError(f"--grid {key}: every value once, got {','.join(texts)}.")
+    return values
+
+
+def _name(run: str, values: Mapping[str, Any], seed: int) -> str:
+    names = short(list(values))
+    point = ",".join(f"{names[key]}={word(value)}" for key, value in values.items())
+    parts = [run, re.sub(r"[^\w.=+,-]+", "_", point), f"seed{seed}"]
+    return "-".join(part for part in parts if part)

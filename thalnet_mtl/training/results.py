@@ -1,0 +1,159 @@
+"""What stays of a run: scores of the best weights, the model, its topology and its readings."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalnet_mtl.avalanche.names import Elsewhere
+from thalnet_mtl.files import write_text
+from thalnet_mtl.metrics import summary as continual
+from thalnet_mtl.models.build import equip, parameters
+from thalnet_mtl.models.cost import multiply_adds, sizes, stored_bytes
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.saving import save_model, save_tensors
+from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.training.checkpoint import load_network, load_of
+from thalnet_mtl.training.state import Run
+
+READING_BATCH = 20  # sequences over which a dynamic reading is averaged
+
+
+def look_at(run: Run, task: str) -> int:
+    """Batches of an evaluation of the test part."""
+    look = run.config.evaluate
+    return look.batches or run.tasks[task].steps("test", look.batch, run.config.train.chunk)
+
+
+def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
+    """Read the test sets with the best weights, and write what stays of the run."""
+    begin = time.monotonic()
+    folder, look = directory.folder, run.config.evaluate
+    path = folder / "checkpoint" / "best.pt"
+    run.network = load_network(load_of(path, run.config), path).to(run.device)
+    equip(run.network, run.config.train)
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, task in run.tasks.items():
+        # As much of the training part as of the test part, so that they can be set side by side.
+        scores = {"train": run.score(name, "train", look_at(run, name))}
+        scores |= {split: run.score(name, split) for split in ("validation", "test")}
+        own = {key: run.own_best[name][key] for key in ("step", "value")}
+        about: dict[str, Any] = {"label": task.label, "kind": run.config.named_tasks[name].name}
+        about |= {"source": task.source, "classes": task.interface.classes}
+        about |= {"metric": task.metric.name}
+        tasks[name] = about | scores | {"untrained": run.untrained[name], "own_best": own}
+    result = {
+        "body": run.config.model.body,
+        "tasks": tasks,
+        "best_step": run.best_step,
+        "steps": run.step,
+        "parameters": sizes(run.network),
+        "seed": run.config.train.seed,
+        "seconds": round(run.seconds + time.monotonic() - begin, 2),
+        "train_seconds": round(run.train_seconds, 2),
+        "evaluation_batches": look.batches,
+    }
+    save_model(folder / "model", run.network, run.config, result)
+    save_readings(run, folder / "model" / "reading_weights.safetensors")
+    if run.continual:
+        result["continual"] = about_stream(run)
+    write_matrix(run, tasks, folder / "accuracy_matrix.csv")
+    write_topology(run, directory, run.best_step)
+    directory.write_json("result.json", result)
+    return result
+
+
+def about_stream(run: Run) -> dict[str, Any]:
+    """What the experiences came to; see ``continual.py``."""
+    growth = run.config.growth
+    metrics = {name: task.metric for name, task in run.tasks.items()}
+    grown = growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}"
+    about = {
+        "scenario": scenario(run),
+        "strategy": run.config.train.strategy,
+        "growth": grown,
+        "ends": [one.stop for one in run.stream],
+        "stages": run.stages,
+    }
+    return about | continual.summary(metrics, [one.tasks for one in run.stream], run.matrix)
+
+
+def scenario(run: Run) -> str:
+    """By heads: one of its own for each task, or shared, by the same classes or by others."""
+    tasks = list(run.tasks.values())
+    if len({task.port for task in tasks}) == len(tasks):
+        return "task-incremental"
+    if len({task.port for task in tasks}) > 1:
+        return "task-incremental, some heads shared"
+    alone = len({task.classes_seen for task in tasks}) == len(tasks)
+    return "class-incremental" if alone else "domain-incremental"
+
+
+def stage(run: Run) -> dict[str, Any]:
+    """What the network costs now: multiply-adds are for a sequence of each task."""
+    chunk, found = run.config.train.chunk, {}
+    for name in run.present:
+        task = run.tasks[name]
+        xs = next(task.batches("validation", 1, chunk)).xs
+        found[name] = multiply_adds(run.network, task.port, xs)
+    theirs = isinstance(run.strategy, Elsewhere)  # of which we do not know what it keeps
+    stored = None if theirs else stored_bytes(run.strategy.state_dict())
+    return sizes(run.network) | {"multiply_adds": found, "stored_bytes": stored}
+
+
+def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:
+    """R: a row of test scores before training and after every experience; nothing, no head yet."""
+    last = {name: one["test"][one["metric"]] for name, one in tasks.items()}
+    matrix = run.matrix if run.continual else [*run.matrix, last]
+    rows = [",".join(["stage", *tasks])]
+    for stage, row in enumerate(matrix):
+        rows.append(",".join([str(stage), *(str(row.get(name, "")) for name in tasks)]))
+    write_text(path, "\n".join(rows) + "\n")
+
+
+def write_topology(run: Run, directory: RunDirectory, step: int) -> None:
+    """``topology.json``: the modules after a step, what each task uses, and all changes so far."""
+    net = run.network.body
+    if isinstance(net, ThalNet):
+        about = layout(run.network) | {"step": step, "history": run.history}
+        directory.write_json("topology.json", about)
+
+
+def layout(network: Network) -> dict[str, Any]:
+    """What ``Network.describe`` says, with what follows from it for a reader."""
+    net, about = network.body, network.describe()
+    assert isinstance(net, ThalNet)
+    for module in about["modules"]:
+        slot = net.slots[module["name"]]
+        module |= {
+            "slot": [slot.start, slot.stop],
+            "parameters": parameters(net.cell(module["name"])),
+        }
+    for name, task in about["tasks"].items():
+        task |= {"active": network.active(name), "parameters": parameters(network.port(name))}
+    return {"modules": about["modules"], "tasks": about["tasks"]}
+
+
+def save_readings(run: Run, path: Path) -> None:
+    """R of every module and the widths of the slots; dynamic ones as the mean over some inputs."""
+    network, net = run.network, run.network.body
+    if not isinstance(net, ThalNet):
+        return
+    weights: dict[str, Tensor] = {}
+    for task in run.tasks.values():
+        xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
+        port, active = network.port(task.port), network.active(task.port)
+        with torch.no_grad():
+            rows, pace = port.encode(xs, active), port.plug.sub_steps
+            weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights
+    # Modules that no task runs are left out, as rows and as columns.
+    slots = {name: slot.stop - slot.start for name, slot in net.slots.items() if name in weights}
+    places = [k for name in slots for k in range(net.slots[name].start, net.slots[name].stop)]
+    weights = {name: weights[name][:, places] for name in slots}
+    dynamic = [name for name in slots if net.cell(name).reading.dynamic]
+    about = {"slots": json.dumps(slots), "dynamic": json.dumps(dynamic)}
+    save_tensors(path, weights, about)

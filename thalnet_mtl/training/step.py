@@ -1,0 +1,75 @@
+"""One step of a run: a batch of each task, their losses, and the optimizer."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.models.body import map_state
+from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.training.cuda_graphs import Graphs, Inputs, Outcome
+from thalnet_mtl.training.sampling import some_anew
+from thalnet_mtl.training.state import NOT_DRAWN, Run
+
+
+def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
+    """One optimizer step; returns the loss of every task, still on the device."""
+    states = {
+        name: run.network.initial(run.tasks[name].port, len(batch.xs))
+        if batch.fresh
+        else some_anew(run, name, run.states[name], len(batch.xs))
+        for name, batch in batches.items()
+    }
+    run.join().set_rate(rate)
+    if run.graphs is None and repeats(run.config, run.device):
+        run.graphs = Graphs(partial(descend, run))
+    inputs = dict(batches), states
+    losses, states = run.graphs(inputs) if run.graphs else descend(run, inputs)
+    run.states |= {
+        n: state for n, state in states.items() if run.tasks[n].interface.target == "every"
+    }
+    if len(losses) == len(run.tasks):
+        return losses
+    rows = dict(zip(batches, losses, strict=True))
+    nothing = run.losses.new_tensor(NOT_DRAWN)
+    return torch.stack([rows.get(name, nothing) for name in run.tasks])
+
+
+def repeats(config: Config, device: torch.device) -> bool:
+    """Whether steps are captured as CUDA graphs.
+
+    TorchJD's aggregators do some of their work on the CPU, SGD takes its rate from there, and
+    strategies decide there.
+    """
+    options = config.train
+    able = options.combine in ("fixed", "uncertainty") and options.optimizer != "sgd"
+    able &= options.strategy == "naive"
+    return device.type == "cuda" and options.ops == "auto" and able
+
+
+def descend(run: Run, inputs: Inputs) -> Outcome:
+    """Forward, backward and the optimizer, all on the device."""
+    batches, states = inputs
+    options, losses, after = run.config.train, {}, {}
+    for name, batch in batches.items():
+        bf16 = options.precision == "bf16"
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits, state = run.network(run.tasks[name].port, batch.xs, states[name])
+        after[name] = map_state(Tensor.detach, state)
+        losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
+    joined, strategy = run.join(), run.strategy
+    joined.zero_grad([*losses, *strategy.tasks(run, batches)])
+    run.combination.backward(losses, run.used)
+    strategy.given(run)
+    more = strategy.loss(run, batches)
+    if more is not None:
+        more.backward()
+    strategy.learned(run)
+    if options.clip:
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
+    joined.step()
+    strategy.moved(run, batches)
+    return torch.stack([loss.detach() for loss in losses.values()]), after

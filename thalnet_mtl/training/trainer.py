@@ -1,0 +1,329 @@
+"""The loop: some tasks, one network, from the first step or from wherever a run stopped."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from thalnet_mtl.avalanche.names import ELSEWHERE
+from thalnet_mtl.config.load import flatten
+from thalnet_mtl.config.schema import ChangeConfig, Config
+from thalnet_mtl.console import Screen
+from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.files import read_json
+from thalnet_mtl.metrics import summary as continual
+from thalnet_mtl.models.build import level
+from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.stream import Experience
+from thalnet_mtl.training import growth
+from thalnet_mtl.training.checkpoint import save
+from thalnet_mtl.training.environment import environment
+from thalnet_mtl.training.results import finish, look_at, stage, write_topology
+from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.state import NOT_DRAWN, Run
+from thalnet_mtl.training.step import train_step
+
+UNTRAINED_BATCHES = 10  # of the test part: enough to see what guessing scores
+EXPLODED = 100.0  # times the loss of guessing
+
+
+class Diverged(RunError):
+    """The loss is not a number any more, or has exploded."""
+
+
+class Interrupted(RunError):
+    """The user asked to stop; everything is saved."""
+
+
+def train(
+    config: Config,
+    folder: Path,
+    screen: Screen | None = None,
+    begin: Callable[[Run, RunDirectory, Screen], None] | None = None,
+    learn: Callable[[Run, RunDirectory, Screen, Callable[[], bool]], None] | None = None,
+) -> dict[str, Any]:
+    """Train as configured, in a run directory; the same call again goes on where it stopped.
+
+    Returns what ``result.json`` holds. ``begin`` and ``learn`` stand in for ``begin_or_resume`` and
+    ``loop`` where another library takes the steps.
+
+    Raises:
+        UserError: the configuration cannot be run, or ``folder`` holds another run.
+        Diverged: with the step, the task and what to try; the last good checkpoint is kept.
+        Interrupted: on Ctrl+C or SIGTERM, after saving.
+    """
+    screen = screen or Screen()
+    if (folder / "result.json").exists():
+        check_same(folder, config)
+        return read_json(folder / "result.json")
+    if config.train.strategy.startswith(ELSEWHERE) and learn is None:
+        raise UserError(f"{config.train.strategy} is trained by thalnet_mtl.avalanche_run.")
+    started = time.monotonic()
+    run = prepare(config, screen.fetch)
+    directory = RunDirectory(folder, config)
+    try:
+        (begin or begin_or_resume)(run, directory, screen)
+        run.seconds += time.monotonic() - started
+        what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
+        title = f"{config.model.body} on {next(iter(what))}"
+        levels = {level(config, run.network, port) for port in run.network.ports} - {""}
+        if levels:
+            screen.line(f"computed by {', '.join(sorted(levels))} (--train.ops)")
+        with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
+            (learn or loop_alone)(run, directory, screen, stopped)
+        screen.line(f"scoring the weights of step {run.best_step:,} …")
+        result = finish(run, directory)
+        if run.continual:
+            screen.line(continual.line(result["continual"]))
+        return result
+    finally:
+        directory.close()
+
+
+def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
+    last = directory.folder / "checkpoint" / "last.pt"
+    if last.exists():
+        directory.rewind(run.restore(last))
+        directory.record_resumed(surroundings(run), run.step)
+        write_topology(run, directory, run.step)
+        screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
+        return
+    directory.rewind(0)
+    begin_run(run, directory, screen)
+    run.save(last, directory.size)
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """What ``environment.json`` holds."""
+    sources = {task.source for task in run.tasks.values() if task.source}
+    return environment(run.device, {source: data.checksums(source) for source in sorted(sources)})
+
+
+def begin_run(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Write down what is there before the first step."""
+    directory.write_json("environment.json", surroundings(run))
+    write_topology(run, directory, 0)
+    screen.line("scoring the untrained network …")
+    for name in run.present:
+        look_untrained(run, name, directory)
+    values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.present}
+    run.matrix.append(values)
+    if run.continual:
+        run.stages.append(stage(run))
+
+
+def look_untrained(run: Run, task: str, directory: RunDirectory) -> None:
+    """Score a task that nothing has learned yet: closely, if others are learned before it."""
+    batches = look_at(run, task)
+    if not run.continual:
+        batches = min(batches, UNTRAINED_BATCHES)
+    run.untrained[task] = run.score(task, "test", batches)
+    directory.log(run.step, task, "test", run.untrained[task])
+
+
+# What a step is asked for, a batch of each task and a learning rate, and what is given back.
+Steps = Generator[tuple[dict[str, Batch], float], Tensor, None]
+
+
+def loop_alone(
+    run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]
+) -> None:
+    """Take the steps of one run."""
+    steps = loop(run, directory, screen, stopped)
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(train_step(run, *request))
+    except StopIteration:
+        return
+    finally:
+        steps.close()
+
+
+def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> Steps:
+    """Change, ask for a step, log, look and save until all is done or someone wants to stop."""
+    total = run.total
+    changes: dict[int, list[ChangeConfig]] = {}
+    for what in run.config.changes:
+        changes.setdefault(what.step, []).append(what)
+    while run.step < total and (run.learning or run.step == run.experience.start):
+        begin = time.monotonic()
+        for what in changes.get(run.step, []):
+            screen.line(f"  step {run.step:,}  {run.change(what)}")
+            write_topology(run, directory, run.step)
+        begin_experience(run, directory, screen)
+        if not run.learning:  # what has not stopped early is frozen by a change
+            break
+        rate = run.rate()
+        losses = yield next_batches(run), rate
+        stops = stopped() and run.step + 1 < total
+        if look_around(run, directory, screen, losses, rate, begin, stops):
+            run.save(directory.folder / "checkpoint" / "last.pt", directory.size)
+        if stops:
+            raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
+    if run.step < total:
+        missed = sum(what.step >= run.step for what in run.config.changes)
+        also = f"; {missed} later changes were not made" if missed else ""
+        screen.line(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
+
+
+def look_around(
+    run: Run,
+    directory: RunDirectory,
+    screen: Screen,
+    losses: Tensor,
+    rate: float,
+    begin: float,
+    stops: bool = False,
+) -> bool:
+    """After a step that began at a time: log, validate, end an experience. Whether to save now."""
+    look, now = run.config.evaluate, run.experience
+    every = look.every or run.epoch
+    run.losses[run.step % look.log_every] = losses
+    run.step += 1
+    over = run.step == now.stop
+    logs, looks = run.step % look.log_every == 0 or over, run.step % every == 0 or over
+    saves = run.step % (look.checkpoint_every or every) == 0 or looks or stops
+    if logs or saves:
+        means = mean_losses(run)
+    run.train_seconds += time.monotonic() - begin
+    if logs:
+        for name, loss in means.items():
+            values = {"loss": loss, "learning_rate": rate}
+            directory.log(run.step, name, "train", values, seconds=run.train_seconds)
+        screen.status(run.step, means)
+    if looks:
+        validate(run, directory, screen)
+    if over:
+        end_experience(run, now, directory, screen)
+    run.seconds += time.monotonic() - begin
+    screen.advance(run.step)
+    return saves
+
+
+def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Grow if it is time; score what is new."""
+    now = run.experience
+    begins = run.step == now.start
+    if not begins and run.config.growth.when != "on_plateau":
+        return
+    if run.continual and begins:
+        screen.line(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
+    before = run.present
+    with run.apart():
+        made = growth.due(run)
+    for change in made:
+        screen.line(f"  step {run.step:,}  {change}")
+        write_topology(run, directory, run.step)
+    for name in run.present:
+        if name not in before:
+            look_untrained(run, name, directory)
+
+
+def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: Screen) -> None:
+    """Let the strategy keep what it needs; fill a row of the accuracy matrix."""
+    run.strategy.end(run, over)
+    if not run.continual:
+        return
+    run.losses.fill_(NOT_DRAWN)  # are logged, and not those of the next one
+    row: dict[str, float] = {}
+    for name in run.present:
+        metric, values = run.tasks[name].metric, run.score(name, "test")
+        row[name] = values[metric.name]
+        directory.log(run.step, name, "test", values, experience=over.number)
+    run.matrix.append(row)
+    run.stages.append(stage(run))
+    shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
+    screen.line(f"  step {run.step:,}  test after experience {over.number}: {shown}")
+
+
+def mean_losses(run: Run) -> dict[str, float]:
+    """Mean loss of every task since the last line of the log, or ``Diverged``."""
+    count = (run.step - 1) % len(run.losses) + 1
+    rows = run.losses[:count].tolist()
+    for k, row in enumerate(rows):
+        for (name, task), loss in zip(run.tasks.items(), row, strict=True):
+            if not loss <= EXPLODED * math.log(max(2, task.interface.classes)):
+                raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
+    if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
+        what = f"a weight that is not finite after step {run.step:,}"
+        raise diverged(what, ", ".join(run.tasks))
+    means: dict[str, float] = {}
+    for name, column in zip(run.tasks, zip(*rows, strict=True), strict=True):
+        drawn = [loss for loss in column if loss != NOT_DRAWN]
+        means |= {name: sum(drawn) / len(drawn)} if drawn else {}
+    return means
+
+
+def diverged(what: str, tasks: str) -> Diverged:
+    """The error, with what may help."""
+    return Diverged(
+        f"{what} of task '{tasks}': training has diverged. Lower --train.learning_rate, set "
+        f"--train.clip 1, or choose a bounded reading (weight_norm). The last checkpoint before "
+        f"it is kept."
+    )
+
+
+def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
+    """Score the validation parts; keep the weights that are best for all tasks together.
+
+    Together is the mean over the tasks of where they stand between guessing and perfection. Of
+    several experiences the last weights are kept, good or bad: their scores are the last row of R.
+    """
+    levels, learning = [], run.learning
+    for name in run.present:
+        task, metric, values = (
+            run.tasks[name],
+            run.tasks[name].metric,
+            run.score(name, "validation"),
+        )
+        value = values[metric.name]
+        directory.log(run.step, name, "validation", values, seconds=run.train_seconds)
+        which = f"{name} " if len(run.tasks) > 1 else ""
+        screen.score(run.step, which, metric, value)
+        levels.append(metric.level(value, task.interface.classes))
+        best = run.own_best.get(name)
+        if best is None or metric.better(value, best["value"]):
+            since = 0 if best is None or name in learning else best["since"]  # stopped stays so
+            run.own_best[name] = {"step": run.step, "value": value, "since": since}
+        elif run.taken[name] > best["taken"]:
+            best["since"] += 1
+        run.own_best[name]["taken"] = run.taken[name]
+    level = sum(levels) / len(levels)
+    if level > run.level or not run.best_step or run.continual:
+        run.level, run.best_step = level, run.step
+        content = {"step": run.step, "topology": run.network.describe()}
+        content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
+        save(directory.folder / "checkpoint" / "best.pt", content)
+
+
+@contextmanager
+def stop_signals(screen: Screen) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl+C or SIGTERM into a wish; the second stops at once."""
+    wishes: list[int] = []
+
+    def wish(number: int, frame: Any) -> None:
+        wishes.append(number)
+        screen.line("stopping after this step; again to stop at once")
+        signal.signal(number, old[number])
+
+    old: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in old:
+            signal.signal(number, wish)
+    except ValueError:  # only the main thread may; elsewhere nobody presses Ctrl+C
+        old.clear()
+    try:
+        yield lambda: bool(wishes)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
