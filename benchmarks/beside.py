@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.shared import write_record
 from thalnet_mtl.cli.parser import split_flags
 from thalnet_mtl.config.load import load_config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.training.stacked import train_stacked
 
@@ -30,7 +30,7 @@ def main() -> None:
             files, flags = split_flags(jobs[name])
             found[runs / name] = load_config(files, flags)[""]
         try:
-            train_stacked(found, Screen())
+            train_stacked(found, Console())
         except RunError as error:
             print(error, flush=True)
             for name in names:  # a record has the last word of a run that left no result

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from thalnet_mtl.metrics.significance import bootstrap_interval
-from thalnet_mtl.sweep.workers import share
+from thalnet_mtl.sweep.workers import thread_environment
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
@@ -54,7 +54,7 @@ def train(name: str, command: Sequence[str], runs: Path, results: Path, count: i
             [sys.executable, "-m", "thalnet_mtl.cli", "train", *command, "--out", str(folder)],
             stdout=log,
             stderr=log,
-            env=share(count),
+            env=thread_environment(count),
         )
     write_record(name, command, folder, results)
 

@@ -53,7 +53,7 @@ def levels(record: Record) -> list[float]:
     """Of each task, on validation: 0 is guessing among equal classes, 1 perfection."""
     tasks = record["result"]["tasks"].items()
     return [
-        METRICS[of["metric"]].level(of["validation"][of["metric"]], CLASSES[name])
+        METRICS[of["metric"]].normalized_score(of["validation"][of["metric"]], CLASSES[name])
         for name, of in tasks
     ]
 

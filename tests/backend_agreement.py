@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.ops import LEVELS
+from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.stacked import streams
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.step import train_step
@@ -58,14 +58,14 @@ def errors(run: Run, batch: Batch) -> list[float]:
     assert isinstance(exact.body, ThalNet)
     exact.body.ops = "reference"
     wide = batch._replace(xs=batch.xs.double())
-    ours = gradients(own, task.port, batch, run.config.train.precision == "bf16")
-    pairs = zip(ours, gradients(exact, task.port, wide, False), strict=True)
+    ours = gradients(own, task.head_name, batch, run.config.train.precision == "bf16")
+    pairs = zip(ours, gradients(exact, task.head_name, wide, False), strict=True)
     return [float((one - other).norm() / (other.norm() + 1e-30)) for one, other in pairs]
 
 
 def trained(config: Config, steps: int) -> str:
     """What a level did, as one line."""
-    run = prepare(config, Screen().fetch)
+    run = set_up(config, Console().fetch)
     losses, found = [], []
     for run.step in range(steps):
         batches = next_batches(run)
@@ -79,7 +79,7 @@ def trained(config: Config, steps: int) -> str:
 
 def beside(config: Config, steps: int, count: int) -> torch.Tensor:
     """The losses of equal runs that go side by side, (run, step)."""
-    runs = [prepare(config, Screen().fetch) for _ in range(count)]
+    runs = [set_up(config, Console().fetch) for _ in range(count)]
     ways = streams(count) if runs[0].device.type == "cuda" else [nullcontext()] * count
     losses: list[list[torch.Tensor]] = [[] for _ in runs]
     if runs[0].device.type == "cuda":
@@ -104,7 +104,7 @@ def main() -> int:
     base = load_config(["digits"], {"train.optimizer": "rmsprop", "train.learning_rate": "0.001"})
     for size, sizes in SIZES.items():
         for precision in PRECISIONS[options.device]:
-            for level in ("auto", *LEVELS):
+            for level in ("auto", *BACKENDS):
                 model = replace(base[""].model, modules=4, budget=0, **sizes)
                 how = replace(
                     base[""].train, ops=level, precision=precision, device=options.device,

@@ -7,9 +7,9 @@ import torch
 from properties import gradients, normal, task_inputs
 
 from thalnet_mtl.models.thalnet import State
-from thalnet_mtl.ops import LEVELS
+from thalnet_mtl.ops import BACKENDS
 
-FAST = [name for name in LEVELS if name not in ("reference", "triton")]
+FAST = [name for name in BACKENDS if name not in ("reference", "triton")]
 every_level = pytest.mark.parametrize("ops", FAST)
 
 
@@ -23,7 +23,7 @@ def outcome(net, ops, batch, time, dtype, xs=None, state=None, parts=ALL, still=
     """Outputs, state and all gradients of a sum over ``parts``, by name; ``still`` has none."""
     net.ops = ops if net.explain(active=options.get("active"))[ops] is None else "auto"
     xs = xs or task_inputs(net, batch, time)
-    seats = net.seats(options.get("active"))
+    seats = net.placement(options.get("active"))
     widths = seats[-1].slot.stop, seats[-1].keep.stop
     if state is None:
         state = [normal(batch, width, seed=k).tanh() for k, width in enumerate(widths)]

@@ -39,7 +39,7 @@ def attaching_leaves_outputs_unchanged(case: Case) -> None:
             change = case.change("attach", module, **options)
         except UserError:
             continue
-        moved = {task: change.move(task, state) for task, state in states.items()}
+        moved = {task: change.update_state(task, state) for task, state in states.items()}
         assert_unchanged(case, outputs, active, opened=options["read_by"])
         assert_unchanged(case, later, active, moved, options["read_by"])
         case.train()
@@ -50,11 +50,11 @@ def frozen_tasks_stay(
 ) -> None:
     """Law 2: other tasks train and modules come and go; a frozen task does not notice."""
     case.walk(2)
-    task = case.random.choice(list(case.network.ports))
+    task = case.random.choice(list(case.network.adapters))
     before = case.logits(task)
     case.change("freeze", task=task)
     assert torch.equal(case.logits(task), before)
-    uses = set(case.network.active(task))
+    uses = set(case.network.active_modules(task))
     seen = {name for m in uses for name in case.network.body.modules_by_name[m].reads}
 
     def allows(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
@@ -64,7 +64,7 @@ def frozen_tasks_stay(
     bf16 = case.dtype == torch.float32
     for _ in range(3):
         case.walk(1, allows, clip=0.1, bf16=bf16, wrap=wrap)
-        others = [name for name in case.network.ports if name != task]
+        others = [name for name in case.network.adapters if name != task]
         case.train(2, others, clip=0.1, bf16=bf16, wrap=wrap)
         assert torch.equal(case.logits(task), before)
     case.train(2)
@@ -182,7 +182,9 @@ def routes_open_quietly(case: Case) -> None:
             continue
         assert_carried(before, case.snapshot(), change)
         assert_unchanged(case, outputs, {})
-        assert_unchanged(case, later, {}, {t: change.move(t, state) for t, state in states.items()})
+        assert_unchanged(
+            case, later, {}, {t: change.update_state(t, state) for t, state in states.items()}
+        )
         case.change("route", reader, source, open=False)
         assert_same(case.snapshot(), before)
         assert_same(case.outputs(), outputs)

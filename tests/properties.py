@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import entries
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.topology.spec import ModuleSpec
 
 READINGS = list(entries("reading"))
 LEARNED_READINGS = [
@@ -115,11 +115,11 @@ def task_inputs(
     }
 
 
-def chain(hops: int, **options: Any) -> list[Module]:
+def chain(hops: int, **options: Any) -> list[ModuleSpec]:
     """Modules in a row: each reads only the one before, the first gets the input."""
     names = [f"m{k}" for k in range(hops + 1)]
     return [
-        Module(
+        ModuleSpec(
             name,
             features=3,
             context=2,

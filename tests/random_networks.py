@@ -17,10 +17,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import restore
-from thalnet_mtl.models.change import Change
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.topology.spec import Interface, Module
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.checkpoint import load_optimizer_state, optimizer_state
 
 OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
@@ -31,10 +31,10 @@ OPTIONS = {
     RMSprop: [{}, {"momentum": 0.5, "weight_decay": 0.1}, {"centered": True, "momentum": 0.5}],
 }
 TASKS = {
-    "a": Interface(inputs=3, classes=2),
-    "b": Interface(inputs=4, classes=3, tokens=True, target="every"),
-    "c": Interface(inputs=2, classes=4, target="every"),
-    "d": Interface(inputs=5, classes=2, tokens=True),
+    "a": TaskSpec(inputs=3, classes=2),
+    "b": TaskSpec(inputs=4, classes=3, tokens=True, target="every"),
+    "c": TaskSpec(inputs=2, classes=4, target="every"),
+    "d": TaskSpec(inputs=5, classes=2, tokens=True),
 }
 VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
 BATCH, TIME = 2, 3
@@ -101,12 +101,12 @@ class Case:
             idle -= fed
         return idle
 
-    def module(self, others: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> Module:
+    def module(self, others: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> ModuleSpec:
         """A new module that reads itself or not, and some of the others or all that it may."""
         draw, name = self.random, f"m{self.modules}"
         self.modules += 1
         reads = tuple(draw.sample(sorted({*others, name}), draw.randint(1, 2)))
-        return Module(
+        return ModuleSpec(
             name,
             features=draw.choice([1, 2, 3, 6]),
             context=draw.choice([1, 2, 4]),
@@ -125,8 +125,8 @@ class Case:
         serving = [m.name for m in body.modules_by_name.values() if m.serves([task])]
         fed = [name for name in body.input_modules if name in serving]
         return {
-            "into": draw.sample(fed, draw.randint(0, len(fed))),
-            "out_of": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
+            "input_modules": draw.sample(fed, draw.randint(0, len(fed))),
+            "output_modules": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
             "sub_steps": draw.choice([1, 1, 2]),
             "extra_steps": draw.choice([0, 1]) if TASKS[task].target == "last" else 0,
         }
@@ -155,7 +155,7 @@ class Case:
         """Some steps on all tasks, or on those that are named, one batch of each."""
         network = wrap(self.network)
         for _ in range(steps):
-            for task in self.network.ports if tasks is None else tasks:
+            for task in self.network.adapters if tasks is None else tasks:
                 xs, ys = self.batch(task, self.trained)
                 with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
                     logits, _ = network(task, xs)
@@ -176,20 +176,22 @@ class Case:
     @torch.no_grad()
     def states(self) -> dict[str, Any]:
         """By task, what is carried on from its first batch."""
-        return {task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.ports}
+        return {
+            task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.adapters
+        }
 
     def outputs(self, states: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """The logits of every task, from the start or from the states that it carries."""
-        return {t: self.logits(t, 1, (states or {}).get(t)) for t in self.network.ports}
+        return {t: self.logits(t, 1, (states or {}).get(t)) for t in self.network.adapters}
 
     def active(self) -> dict[str, tuple[str, ...]]:
         """The modules that run, by task."""
-        return {task: self.network.active(task) for task in self.network.ports}
+        return {task: self.network.active_modules(task) for task in self.network.adapters}
 
-    def change(self, verb: str, *arguments: Any, **options: Any) -> Change:
+    def change(self, verb: str, *arguments: Any, **options: Any) -> TopologyChange:
         """Change the network, and bring the optimizer along."""
         change = getattr(self.network, verb)(*arguments, **options)
-        change.carry(self.optimizer)
+        change.update_optimizer(self.optimizer)
         return change
 
     def twin(self) -> "Case":
@@ -238,7 +240,7 @@ class Case:
     def proposal(self, verbs: Sequence[str] = ()) -> tuple[Any, ...]:
         """A verb with arguments that often make sense."""
         draw, net = self.random, self.network.body.modules_by_name
-        tasks, one = list(self.network.ports), draw.choice(list(net))
+        tasks, one = list(self.network.adapters), draw.choice(list(net))
         verb = draw.choice(verbs or VERBS)
         if verb == "attach":
             learning = [name for name, module in net.items() if not module.frozen]
@@ -322,11 +324,11 @@ def assert_unchanged(
     now = {task: logits for task, logits in case.outputs(states).items() if task in outputs}
     assert_near(now, outputs)
     for task, modules in active.items():
-        if modules == case.network.active(task) and not set(modules) & set(opened):
+        if modules == case.network.active_modules(task) and not set(modules) & set(opened):
             assert torch.equal(now[task], outputs[task]), task
 
 
-def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Change) -> None:
+def assert_carried(before: dict[str, Any], after: dict[str, Any], change: TopologyChange) -> None:
     """Parameters and moments follow their place in the center; new ones of grown readings are zero.
 
     The optimizer holds what learns, each in its group, and nothing else.

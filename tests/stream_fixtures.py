@@ -12,7 +12,7 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import entries, register
 from thalnet_mtl.training import growth
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.step import train_step
 
@@ -53,7 +53,7 @@ def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **opt
         strategy={"strength": 3.0} | (knobs or {}),
         train=options | {"strategy": strategy},
     )
-    run = prepare(config, fetch=print)
+    run = set_up(config, fetch=print)
     run.network.double()
     with torch.no_grad():  # steep answers, far from uniform
         for name, parameter in run.network.named_parameters():
@@ -65,17 +65,19 @@ def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **opt
 def go(run: Run, until: int) -> None:
     """Take steps as the loop does, without its log."""
     while run.step < until:
-        growth.due(run)
+        growth.grow_if_due(run)
         now = run.experience
         train_step(run, next_batches(run), run.rate())
         run.step += 1
         if run.step == now.stop:
-            run.strategy.end(run, now)
+            run.strategy.after_experience(run, now)
 
 
 def batches(run: Run, task: str, count: int):
     """The first training batches of a task."""
-    return [run.tasks[task].batch(k, run.config.train.batch, 7, 0)[:2] for k in range(count)]
+    return [
+        run.tasks[task].training_batch(k, run.config.train.batch, 7, 0)[:2] for k in range(count)
+    ]
 
 
 def cross_entropy(network: Network, port: str, xs, ys):

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from thalnet_mtl.registry import register as register
     from thalnet_mtl.tasks.rows import RowsTask as RowsTask
     from thalnet_mtl.tasks.text import TextTask as TextTask
-    from thalnet_mtl.topology.spec import Interface as Interface
-    from thalnet_mtl.topology.spec import Module as Module
+    from thalnet_mtl.topology.spec import ModuleSpec as ModuleSpec
+    from thalnet_mtl.topology.spec import TaskSpec as TaskSpec
 
 # Imported at first use, so that the command line answers without torch.
 _HOMES = {
     "Body": "models.body",
     "Config": "config.schema",
-    "Interface": "topology.spec",
-    "Module": "topology.spec",
+    "TaskSpec": "topology.spec",
+    "ModuleSpec": "topology.spec",
     "Network": "models.network",
     "RowsTask": "tasks.rows",
     "TextTask": "tasks.text",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,7 +22,7 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.tasks import datasets as data
 
 
-class PatientConsole(Console):
+class PatientConsole(rich_console.Console):
     """Goes silent when whoever read its output has left, instead of ending the run."""
 
     def on_broken_pipe(self) -> None:
@@ -30,10 +30,10 @@ class PatientConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Screen:
+class Console:
     """Progress for people: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: rich_console.Console | None = None):
         self.console = console or PatientConsole(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._job: Any = None
@@ -61,7 +61,7 @@ class Screen:
         if self._bar is not None:
             self._bar.update(self._job, completed=step)
 
-    def beside(self, done: int, text: str) -> None:
+    def set_status(self, done: int, text: str) -> None:
         """How far it is, and a few words beside the bar, if there is one."""
         if self._bar is not None:
             self._bar.update(self._job, completed=done, status=text)
@@ -78,14 +78,14 @@ class Screen:
             self._bar.update(self._job, completed=step, status=f"{rate:.3g}/s loss {brief}")
         else:
             left = (self._total - step) / max(rate, 1e-9)
-            self.line(
+            self.print(
                 f"{self._title}  step {step:,}/{self._total:,}  loss {full}  "
                 f"{rate:.3g} steps/s  {duration(left)} left"
             )
 
-    def score(self, step: int, which: str, metric: Metric, value: float) -> None:
+    def log_score(self, step: int, which: str, metric: Metric, value: float) -> None:
         """A score on validation; ``which`` names the task and a space, if there are several."""
-        self.line(f"  step {step:,}  {which}validation {metric.name} {metric.format(value)}")
+        self.print(f"  step {step:,}  {which}validation {metric.name} {metric.format(value)}")
 
     def fetch(self, name: str) -> None:
         """Have a data set fetched if it is missing, and show the bytes."""
@@ -103,12 +103,12 @@ class Screen:
                 if description not in jobs:
                     jobs[description] = bar.add_task(description, total=total)
                     if not self.console.is_terminal:
-                        self.line(f"{description} …")
+                        self.print(f"{description} …")
                 bar.update(jobs[description], completed=done, total=total)
 
             data.fetch(name, report)
 
-    def line(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self.console.print(text, markup=False)
 
 

@@ -30,7 +30,7 @@ def add_lesions(runs: Path) -> None:
         run, found = load_run(folder), dict[str, dict[str, float]]()
         look, chunk = run.config.evaluate, run.config.train.chunk
         for name, task in run.tasks.items():
-            data = task.to("cpu"), "test", look.batch, chunk, look.batches
+            data = task.load("cpu"), "test", look.batch, chunk, look.batches
             for module, values in lesions(run.network, *data).items():
                 found.setdefault(module, {})[name] = values[task.metric.name]
         path.write_text(json.dumps(record | {"lesions": found}, indent=1) + "\n")

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.ops import LEVELS
-from thalnet_mtl.training.cuda_graphs import WARM, recorder
-from thalnet_mtl.training.flat_optimizer import Joined
+from thalnet_mtl.ops import BACKENDS
+from thalnet_mtl.training.cuda_graphs import WARM, cuda_recorder
+from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 
 # Kind and layers; all ratios are to the first.
 BASELINES: dict[str, tuple[type[nn.RNNBase], int]] = {
@@ -71,7 +71,7 @@ def _equal(modules: int, features: int, **more: Any) -> dict[str, Any]:
     return {"modules": modules, "features": features} | more
 
 
-IMAGE = (*LEVELS,)
+IMAGE = (*BACKENDS,)
 LARGE = {"features": 288, "hidden": 288, "context": 192}
 HUGE = {"features": 600, "hidden": 400, "context": 400}
 
@@ -127,7 +127,7 @@ class Step:
         learned = [*net.parameters(), *self.head.parameters()]
         adam = torch.optim.Adam(learned, fused=True, capturable=device == "cuda")
         cudnn = device == "cuda" and isinstance(net, nn.RNNBase)  # wants its weights for itself
-        self.joined = Joined(adam, {"": learned}, net.parameters() if cudnn else ())
+        self.joined = FlatOptimizer(adam, {"": learned}, net.parameters() if cudnn else ())
 
     def __call__(self) -> None:
         with self.autocast():
@@ -142,7 +142,7 @@ def graphed(step: Callable[[], None]) -> Callable[[], None]:
     """A whole step as one CUDA graph."""
     for _ in range(WARM):
         step()
-    return recorder()(step)
+    return cuda_recorder()(step)
 
 
 def steps(

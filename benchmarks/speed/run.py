@@ -31,7 +31,7 @@ from benchmarks.shared import with_table
 from benchmarks.speed.cases import CASES, HEAVY, Step, size, steps
 from benchmarks.speed.tables import plot, tables
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.ops import LEVELS
+from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.training.environment import environment
 
 HERE = Path(__file__).parent
@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the image nets, few rounds")
     parser.add_argument("--configs", nargs="*", choices=CASES, metavar="NAME", help="not all")
-    parser.add_argument("--paths", nargs="*", choices=LEVELS, help="levels of ThalNet, not all")
+    parser.add_argument("--paths", nargs="*", choices=BACKENDS, help="levels of ThalNet, not all")
     parser.add_argument("--rounds", type=int, default=0, help="steps of each candidate")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     parser.add_argument("--table", action="store_true", help="only make the README again")
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace, device: str) -> Measurement:
     configs = options.configs or (QUICK if options.quick else CASES)
     if device == "cpu" and not options.configs:
         configs = [name for name in configs if name != HEAVY]
-    paths, record = options.paths or list(LEVELS), about(device)
+    paths, record = options.paths or list(BACKENDS), about(device)
     found: list[Measurement] = []
     many = os.cpu_count() or 1
     for config in configs:

@@ -18,13 +18,13 @@ from thalnet_mtl.avalanche.benchmark import UNUSED, benchmark
 from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.names import AVALANCHE
 from thalnet_mtl.avalanche.plugins import Growth, RichLogger, StreamMetrics
-from thalnet_mtl.avalanche.ragged import Mixed, collate, together
+from thalnet_mtl.avalanche.ragged import RaggedBatch, collate, together
 from thalnet_mtl.avalanche.strategies import PLUGINS
 from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import GrowthConfig, ModuleConfig, StrategyConfig
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.files import read_json
 from thalnet_mtl.training.trainer import train as train_as_ours
 
@@ -38,7 +38,7 @@ TABLE = Path(__file__).parents[2] / "benchmarks/continual/README.md"
 
 def tasks(**makers):
     """Toy tasks by name, loaded."""
-    found = {name: make(None).to("cpu") for name, make in makers.items()}
+    found = {name: make(None).load("cpu") for name, make in makers.items()}
     for name, task in found.items():
         task.name = name
     return found
@@ -48,7 +48,7 @@ def network_for(known, **options):
     torch.manual_seed(0)
     network = Network(ThalNet(inputs=3, modules=2, features=5, **options))
     for name, task in known.items():
-        network.add_task(name, task.interface)
+        network.add_task(name, task.spec)
     return network
 
 
@@ -97,13 +97,13 @@ def test_a_limit_draws_among_training_sequences_only():
 def test_a_batch_of_several_shapes_is_a_list_that_can_be_moved_and_indexed():
     parts = [torch.zeros(2, 3), torch.ones(4), 2 * torch.ones(2, 3)]
     batch = together(parts)
-    assert isinstance(batch, Mixed) and len(batch) == 3
+    assert isinstance(batch, RaggedBatch) and len(batch) == 3
     assert batch[1] is parts[1] and torch.equal(batch[[0, 2]], torch.stack(parts[::2]))
     assert torch.equal(batch[torch.tensor([True, False, True])], torch.stack(parts[::2]))
-    assert isinstance(batch[:2], Mixed) and batch.to(torch.float64)[1].dtype == torch.float64
+    assert isinstance(batch[:2], RaggedBatch) and batch.to(torch.float64)[1].dtype == torch.float64
     assert torch.equal(together(parts[::2]), torch.stack(parts[::2]))
     xs, ys, labels = collate([(parts[0], 1, 0), (parts[1], torch.tensor([2, 3]), 1)])
-    assert isinstance(xs, Mixed) and isinstance(ys, Mixed) and labels.tolist() == [0, 1]
+    assert isinstance(xs, RaggedBatch) and isinstance(ys, RaggedBatch) and labels.tolist() == [0, 1]
 
 
 # Network and loss
@@ -130,8 +130,10 @@ def test_answers_at_every_step_and_at_the_last_one_may_meet():
     known = tasks(a=toy_rows, b=toy_text)
     network = network_for(known)
     xs, text = torch.rand(2, 4, 3), torch.randint(5, (1, 7))
-    out = as_avalanche(network, known)(Mixed([xs[0], text[0], xs[1]]), torch.tensor([0, 1, 0]))
-    ys = Mixed([torch.tensor(2), torch.randint(5, (7,)), torch.tensor(0)])
+    out = as_avalanche(network, known)(
+        RaggedBatch([xs[0], text[0], xs[1]]), torch.tensor([0, 1, 0])
+    )
+    ys = RaggedBatch([torch.tensor(2), torch.randint(5, (7,)), torch.tensor(0)])
     losses = [F.cross_entropy(network("a", xs[k][None])[0][0], ys[2 * k]) for k in range(2)]
     losses.append(F.cross_entropy(network("b", text)[0][0], ys[1]))
     torch.testing.assert_close(Loss()(out, ys), torch.stack(losses).mean())
@@ -200,7 +202,7 @@ def test_what_is_frozen_answers_to_the_bit_as_before(kind):
             seen[name] = network(name, xs)[0]
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert held == {id(p) for p in network.parameters() if p.requires_grad}
-    assert list(network.ports) == ["a", "b", "c"]
+    assert list(network.adapters) == ["a", "b", "c"]
 
 
 def toy_turned_rows(config):
@@ -305,7 +307,7 @@ def test_the_logger_prints_lines_where_there_is_no_terminal(capsys):
     from avalanche.training import Naive
 
     known = tasks(a=toy_rows)
-    evaluator = EvaluationPlugin(StreamMetrics(known), loggers=[RichLogger(Screen())])
+    evaluator = EvaluationPlugin(StreamMetrics(known), loggers=[RichLogger(Console())])
     strategy = strategy_of(Naive, as_avalanche(network_for(known), known), evaluator=evaluator)
     strategy.train(benchmark(known).train_stream[0])
     strategy.eval(benchmark(known).test_stream)
@@ -531,10 +533,10 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
         context.setattr(avalanche_run, "clip_grad_norm_", interrupt)
         broken = configured("replay")
         with pytest.raises(avalanche_run.Interrupted):
-            look = avalanche_run.look_around
+            look = avalanche_run.after_step
             context.setattr(
                 avalanche_run,
-                "look_around",
+                "after_step",
                 lambda run, *rest: look(run, *rest) if run.step < 8 else interrupt(),
             )
             avalanche_run.train(broken, tmp_path / "run")

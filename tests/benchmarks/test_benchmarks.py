@@ -24,7 +24,7 @@ from benchmarks.speed import run as speed
 from benchmarks.speed.tables import measurements, pick, tables
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.errors import RunError
-from thalnet_mtl.models.build import parameters
+from thalnet_mtl.models.build import count_parameters
 from thalnet_mtl.training.setup import make_network, make_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -150,7 +150,7 @@ def test_the_texts_sizes_are_those_of_the_configs():
     for body, config in files.items():
         made = load_config([config])[""]
         with torch.device("meta"):
-            assert f"{parameters(make_network(made, make_tasks(made))):,}" == text.LARGE[body]
+            assert f"{count_parameters(make_network(made, make_tasks(made))):,}" == text.LARGE[body]
 
 
 @pytest.mark.parametrize("trials", text.ROUNDS, ids=lambda trials: trials.name)

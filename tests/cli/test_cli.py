@@ -36,8 +36,7 @@ def call(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_help_answers_at_once_and_without_torch():
     code = (
-        "import sys\nfrom thalnet_mtl.cli.main import parser\n"
-        "parser()\nprint(sorted(sys.modules))"
+        "import sys\nfrom thalnet_mtl.cli.main import parser\nparser()\nprint(sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "'thalnet_mtl.cli'" in done.stdout

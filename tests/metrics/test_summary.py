@@ -7,7 +7,7 @@ import pytest
 from toy_tasks import toy
 
 from thalnet_mtl import cli
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting
 from thalnet_mtl.metrics.metric import ACCURACY
@@ -16,7 +16,7 @@ from thalnet_mtl.report import terminal as tables
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.results import scenario
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 
 TWO = {
     "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}},
@@ -117,7 +117,7 @@ def test_a_damaged_result_is_one_line(streams, tmp_path):
     del result["continual"]["scores"]
     path.write_text(json.dumps(result))
     with pytest.raises(ValueError, match="scores"):
-        tables.compared([folder])
+        tables.runs_table([folder])
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_a_damaged_result_is_one_line(streams, tmp_path):
     ],
 )  # fmt: skip
 def test_the_scenario_follows_from_the_heads(tasks, name):
-    assert scenario(prepare(toy(tasks=tasks), Screen().fetch)) == name
+    assert scenario(set_up(toy(tasks=tasks), Console().fetch)) == name
 
 
 def test_classes_that_no_other_task_of_the_head_has_make_it_class_incremental():
     tasks = {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}}
-    run = prepare(toy(tasks=tasks), Screen().fetch)
+    run = set_up(toy(tasks=tasks), Console().fetch)
     for number, task in enumerate(run.tasks.values()):
         task.classes_seen = (2 * number, 2 * number + 1)
     assert scenario(run) == "class-incremental"

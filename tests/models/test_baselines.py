@@ -17,14 +17,14 @@ from properties import (
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
-from thalnet_mtl.models.build import build, parameters
+from thalnet_mtl.models.build import build, count_parameters
 from thalnet_mtl.registry import entries
-from thalnet_mtl.topology.spec import Interface
+from thalnet_mtl.topology.spec import TaskSpec
 
 every_body = pytest.mark.parametrize("kind", BODIES)
 
-MNIST = Interface(inputs=28, classes=10, steps=28)
-CIFAR = Interface(inputs=96, classes=10, steps=32)
+MNIST = TaskSpec(inputs=28, classes=10, steps=28)
+CIFAR = TaskSpec(inputs=96, classes=10, steps=32)
 IMAGES = {"mnist": MNIST, "cifar": CIFAR}
 
 # The largest size that fits 50,000 parameters, how many it has, and how many the next one would.
@@ -203,7 +203,7 @@ def planned(field, name, task, **options):
 def with_one_bias(network):
     """Parameters if every gate of a GRU had one bias, as papers count, instead of PyTorch's two."""
     second = (p.numel() for name, p in network.named_parameters() if "bias_hh" in name)
-    return parameters(network) - sum(second)
+    return count_parameters(network) - sum(second)
 
 
 @pytest.mark.parametrize(("image", "field", "name"), FITTING)
@@ -211,9 +211,9 @@ def test_image_models_are_the_largest_of_their_kind_within_fifty_thousand(image,
     size, count, over = FITTING[image, field, name]
     network = build(ModelConfig(**{field: name}), {"t": IMAGES[image]})
     assert network.body.outputs == size
-    assert parameters(network) == count <= 50_000
+    assert count_parameters(network) == count <= 50_000
     larger = planned(field, name, IMAGES[image], features=size + 1, budget=0)
-    assert parameters(larger) == over > 50_000
+    assert count_parameters(larger) == over > 50_000
 
 
 @pytest.mark.parametrize(("image", "field", "name"), PUBLISHED)
@@ -237,12 +237,12 @@ def test_published_counts_are_ours_without_the_second_bias(
     field, name, size, published, second_biases
 ):
     network = planned(field, name, MNIST, features=size, budget=0)
-    assert parameters(network) - second_biases == with_one_bias(network) == published
+    assert count_parameters(network) - second_biases == with_one_bias(network) == published
 
 
 def test_the_text_models_have_the_published_millions():
-    text = Interface(inputs=256, classes=256, tokens=True, target="every")
+    text = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
     ours = planned("module", "ff_gru", text, hidden=400, features=600, context=400, budget=0)
-    assert parameters(ours) == 11_952_260
+    assert count_parameters(ours) == 11_952_260
     gru = planned("body", "gru", text, layers=1, features=2000, budget=0)
     assert with_one_bias(gru) == 14_054_256

@@ -32,7 +32,7 @@ def run(request, tmp_path_factory):
 
 def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the network on a whole sequence, and of a step program fed one input at a time."""
-    batch = next(run.task().to("cpu").batches("test", 2, steps))
+    batch = next(run.task().load("cpu").iterate("test", 2, steps))
     xs = batch.xs[:, :steps]
     whole, _ = run.network(run.task().name, xs)
     x, *state = Step(run.network, run.task().name).example(2)

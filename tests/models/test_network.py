@@ -11,25 +11,25 @@ from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import OneHot, encoder
 from thalnet_mtl.models.baselines import MLP, StackedGRU
-from thalnet_mtl.models.build import build, largest, parameters
+from thalnet_mtl.models.build import build, count_parameters, largest_within_budget
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.readings.linear import LinearReading
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.topology.spec import Interface, Module
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
-ROWS = Interface(inputs=28, classes=10, steps=28)
-COLORS = Interface(inputs=96, classes=7, steps=32)
-BYTES = Interface(inputs=256, classes=256, tokens=True, target="every")
-WORDS = Interface(inputs=11, classes=3, tokens=True, steps=5)
+ROWS = TaskSpec(inputs=28, classes=10, steps=28)
+COLORS = TaskSpec(inputs=96, classes=7, steps=32)
+BYTES = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
+WORDS = TaskSpec(inputs=11, classes=3, tokens=True, steps=5)
 TASKS = {"rows": ROWS, "colors": COLORS, "bytes": BYTES, "words": WORDS}
 
 # Two paths that share nothing, and one module that reads both.
 PATHS = [
-    Module("eye", 3, 2, inputs=28, reads=("eye",)),
-    Module("sight", 4, 2, output=True, reads=("eye",)),
-    Module("ear", 3, 2, inputs=12, reads=("ear",)),
-    Module("sound", 5, 2, output=True, reads=("ear",)),
-    Module("both", 2, 2, reads=("eye", "ear")),
+    ModuleSpec("eye", 3, 2, inputs=28, reads=("eye",)),
+    ModuleSpec("sight", 4, 2, output=True, reads=("eye",)),
+    ModuleSpec("ear", 3, 2, inputs=12, reads=("ear",)),
+    ModuleSpec("sound", 5, 2, output=True, reads=("ear",)),
+    ModuleSpec("both", 2, 2, reads=("eye", "ear")),
 ]
 
 
@@ -88,9 +88,9 @@ def test_every_body_serves_several_tasks(body):
 
 @every_recurrent_body
 def test_a_last_target_is_the_last_of_a_target_at_every_step(body):
-    every = Interface(inputs=28, classes=10, target="every")
+    every = TaskSpec(inputs=28, classes=10, target="every")
     network = network_of(body, {"last": ROWS, "every": every})
-    network.ports["last"].load_state_dict(network.ports["every"].state_dict())
+    network.adapters["last"].load_state_dict(network.adapters["every"].state_dict())
     xs = data_of(ROWS)
     assert_close(network("last", xs)[0], network("every", xs)[0][:, -1])
 
@@ -99,7 +99,7 @@ def test_a_last_target_is_the_last_of_a_target_at_every_step(body):
 @pytest.mark.parametrize("task", TASKS)
 def test_logits_are_a_linear_head_on_the_body_behind_an_encoder(task, body):
     network = network_of(body)
-    xs, port = data_of(TASKS[task]), network.ports[task]
+    xs, port = data_of(TASKS[task]), network.adapters[task]
     encoded = [encode(xs) for encode in port.encoders.values()]
     assert len(encoded) == 1
     ys, _ = network.body(encoded[0])
@@ -129,10 +129,10 @@ def test_a_new_task_changes_nothing_for_the_old_ones(body):
     network = network_of(body, {"rows": ROWS})
     xs = data_of(ROWS)
     before = network("rows", xs)[0]
-    body_before = parameters(network.body)
+    body_before = count_parameters(network.body)
     network.add_task("colors", COLORS)
     assert torch.equal(network("rows", xs)[0], before)
-    assert parameters(network.body) == body_before
+    assert count_parameters(network.body) == body_before
 
 
 @every_recurrent_body
@@ -142,7 +142,7 @@ def test_gradients_reach_the_body_and_only_the_port_of_the_task(body):
         logits, _ = network(task, data_of(TASKS[task], time=6))
         found = gradients(logits.square().sum(), dict(network.named_parameters()))
         for name, gradient in found.items():
-            used = name.startswith(("body.", f"ports.{task}."))
+            used = name.startswith(("body.", f"adapters.{task}."))
             assert bool(gradient.any()) == used, (task, name)
 
 
@@ -151,7 +151,7 @@ def test_gradients_reach_the_body_and_only_the_port_of_the_task(body):
 @every_recurrent_body
 def test_tasks_are_paced_as_they_ask(body, sub_steps, extra_steps):
     network = network_of(body, {"rows": ROWS}, sub_steps=sub_steps, extra_steps=extra_steps)
-    xs, head = data_of(ROWS), network.ports["rows"].head
+    xs, head = data_of(ROWS), network.adapters["rows"].head
     shown = xs.repeat_interleave(sub_steps, dim=1)
     shown = torch.cat([shown, torch.zeros(3, extra_steps, 28)], 1)
     ys, _ = network.body(shown)
@@ -160,9 +160,9 @@ def test_tasks_are_paced_as_they_ask(body, sub_steps, extra_steps):
 
 @every_recurrent_body
 def test_a_target_at_every_step_is_due_on_the_last_sub_step_of_each_input(body):
-    every = Interface(inputs=28, classes=10, target="every")
+    every = TaskSpec(inputs=28, classes=10, target="every")
     network = network_of(body, {"every": every}, sub_steps=3)
-    xs, head = data_of(every), network.ports["every"].head
+    xs, head = data_of(every), network.adapters["every"].head
     ys, _ = network.body(xs.repeat_interleave(3, dim=1))
     assert_close(network("every", xs)[0], ys[:, 2::3] @ head.weight.T + head.bias)
 
@@ -173,9 +173,9 @@ def test_a_target_at_every_step_is_due_on_the_last_sub_step_of_each_input(body):
 def two_paths():
     def make():
         network = Network(ThalNet(modules=PATHS))
-        network.add_task("see", ROWS, into=["eye"], out_of=["sight"])
-        network.add_task("hear", WORDS, into=["ear"], out_of=["sound"])
-        network.add_task("watch", COLORS, out_of=["both", "sight"])
+        network.add_task("see", ROWS, input_modules=["eye"], output_modules=["sight"])
+        network.add_task("hear", WORDS, input_modules=["ear"], output_modules=["sound"])
+        network.add_task("watch", COLORS, output_modules=["both", "sight"])
         return network
 
     return drawn(make, dtype=torch.float32)
@@ -189,17 +189,21 @@ def test_gradients_reach_only_the_modules_that_a_task_uses():
         "watch": ["eye", "ear", "both", "sight"],
     }
     for task, modules in uses.items():
-        logits, _ = network(task, data_of(network.port(task).task, time=6))
+        logits, _ = network(task, data_of(network.adapter(task).task, time=6))
         found = gradients(logits.square().sum(), dict(network.named_parameters()))
-        allowed = (f"ports.{task}.", *(f"body.cells.{name}." for name in modules))
+        allowed = (f"adapters.{task}.", *(f"body.cells.{name}." for name in modules))
         for name, gradient in found.items():
             assert bool(gradient.any()) == name.startswith(allowed), (task, name)
 
 
 def test_a_head_reads_the_modules_that_its_task_names():
     network = two_paths()
-    assert [network.ports[task].head.in_features for task in ("see", "hear", "watch")] == [4, 5, 6]
-    xs, port = data_of(COLORS), network.ports["watch"]
+    assert [network.adapters[task].head.in_features for task in ("see", "hear", "watch")] == [
+        4,
+        5,
+        6,
+    ]
+    xs, port = data_of(COLORS), network.adapters["watch"]
     inputs = {name: encode(xs) for name, encode in port.encoders.items()}
     assert list(inputs) == ["eye", "ear"]
     ys, _ = network.body(inputs, outputs=("both", "sight"))
@@ -208,7 +212,7 @@ def test_a_head_reads_the_modules_that_its_task_names():
 
 def test_modules_that_get_no_input_of_a_task_see_zeros():
     network = two_paths()
-    xs, port = data_of(ROWS), network.ports["see"]
+    xs, port = data_of(ROWS), network.adapters["see"]
     assert list(port.encoders) == ["eye"]
     ys, _ = network.body({"eye": xs, "ear": torch.zeros(3, 4, 12)}, outputs=("sight",))
     assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
@@ -221,7 +225,7 @@ def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monk
     before = network.describe()
     for attempt in (
         lambda: network.clone("side1", "copy_of"),
-        lambda: network.attach(Module("late", 3, 2), read_by=["output"]),
+        lambda: network.attach(ModuleSpec("late", 3, 2), read_by=["output"]),
     ):
         with pytest.raises(UserError, match=r"LinearReading has no 'columns'"):
             attempt()
@@ -231,13 +235,13 @@ def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monk
 def test_the_tasks_of_a_module_differ():
     network = network_of(thalnet)
     with pytest.raises(UserError, match="expected a list of different names"):
-        network.attach(Module("late", 3, 2, tasks=("rows", "rows")))
+        network.attach(ModuleSpec("late", 3, 2, tasks=("rows", "rows")))
 
 
 def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
     network = network_of(thalnet)
     stopped = network.body.cell("output").reading.weight.requires_grad_(False)
-    network.attach(Module("late", 3, 2), read_by=["output"])
+    network.attach(ModuleSpec("late", 3, 2), read_by=["output"])
     weight = network.body.cell("output").reading.weight
     assert weight.shape[1] == stopped.shape[1] + 3 and not weight.requires_grad
 
@@ -246,13 +250,13 @@ def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
 
 
 def test_rows_as_wide_as_the_body_go_in_as_they_are():
-    assert parameters(encoder(ROWS, 28)) == 0
+    assert count_parameters(encoder(ROWS, 28)) == 0
     assert torch.equal(encoder(ROWS, 28)(data_of(ROWS)), data_of(ROWS))
 
 
 def test_tokens_as_many_as_the_body_is_wide_go_in_one_hot():
     encode, xs = encoder(WORDS, 11), data_of(WORDS)
-    assert isinstance(encode, OneHot) and parameters(encode) == 0
+    assert isinstance(encode, OneHot) and count_parameters(encode) == 0
     torch.testing.assert_close(encode(xs), torch.eye(11)[xs] * 11**0.5)
     torch.testing.assert_close(encode(xs).square().mean(-1), torch.ones(xs.shape))
 
@@ -266,9 +270,9 @@ def test_one_hot_rows_have_the_type_of_the_body(dtype):
 
 def test_anything_else_gets_an_encoder_that_learns():
     assert isinstance(encoder(COLORS, 28), nn.Linear)
-    assert parameters(encoder(COLORS, 28)) == 97 * 28
+    assert count_parameters(encoder(COLORS, 28)) == 97 * 28
     assert isinstance(encoder(BYTES, 28), nn.Embedding)
-    assert parameters(encoder(BYTES, 28)) == 256 * 28
+    assert count_parameters(encoder(BYTES, 28)) == 256 * 28
 
 
 @pytest.mark.parametrize(
@@ -284,8 +288,8 @@ def test_anything_else_gets_an_encoder_that_learns():
 def test_a_body_is_as_wide_as_its_tasks_or_as_its_features_if_they_differ(tasks, width):
     network = build(ModelConfig(features=6), tasks)
     assert network.body.inputs == width
-    encoders = [port.encoders for port in network.ports.values()]
-    assert (sum(map(parameters, encoders)) == 0) == (width != 6)
+    encoders = [port.encoders for port in network.adapters.values()]
+    assert (sum(map(count_parameters, encoders)) == 0) == (width != 6)
 
 
 # Building
@@ -310,7 +314,10 @@ def test_a_configuration_describes_the_net_it_builds():
     for module in modules:
         sizes = module.features, module.context, module.hidden
         assert (*sizes, module.module, module.reading) == (4, 5, 6, "gru_ff", "linear")
-    assert (network.port("rows").plug.sub_steps, network.port("rows").plug.extra_steps) == (2, 1)
+    assert (network.adapter("rows").spec.sub_steps, network.adapter("rows").spec.extra_steps) == (
+        2,
+        1,
+    )
     stack = build(ModelConfig(body="lstm", layers=2, features=4), {"rows": ROWS}).body
     assert (stack.rnn.num_layers, stack.outputs) == (2, 4)
     mlp = build(ModelConfig(body="mlp", features=4), {"rows": ROWS, "colors": COLORS}).body
@@ -323,9 +330,9 @@ def test_a_budget_is_filled_by_every_reading(reading, budget):
     config = ModelConfig(reading=reading, budget=budget)
     network = build(config, {"rows": ROWS})
     size = network.body.outputs
-    assert parameters(network) <= budget
+    assert count_parameters(network) <= budget
     larger = ModelConfig(reading=reading, features=size + 1, budget=0)
-    assert parameters(build(larger, {"rows": ROWS})) > budget
+    assert count_parameters(build(larger, {"rows": ROWS})) > budget
     assert network("rows", data_of(ROWS))[0].isfinite().all()
 
 
@@ -340,7 +347,7 @@ def test_largest_is_the_largest(squares, slope, rest, data):
 
     budget = data.draw(st.integers(count(1), 3_000))
     brute = max(size for size in range(1, 3_002) if count(size) <= budget)
-    assert largest(make, budget) == brute
+    assert largest_within_budget(make, budget) == brute
 
 
 def test_largest_allocates_nothing():
@@ -349,7 +356,7 @@ def test_largest_allocates_nothing():
         assert parameter.is_meta
         return nn.ParameterList([parameter])
 
-    assert largest(make, 12 * 10**9) == 12
+    assert largest_within_budget(make, 12 * 10**9) == 12
 
 
 # Mistakes
@@ -368,12 +375,24 @@ def stepless():
 @pytest.mark.parametrize(
     ("body", "name", "task", "options", "message"),
     [
-        (thalnet, "a", ROWS, {"into": ["inptu"]}, "input module 'inptu'.*Did you mean 'input'"),
-        (thalnet, "a", ROWS, {"into": ["side1"]}, "input module 'side1'. Allowed: input"),
-        (thalnet, "a", ROWS, {"out_of": ["outptu"]}, "module 'outptu'.*Did you mean 'output'"),
-        (thalnet, "a", ROWS, {"out_of": []}, "out_of"),
-        (gru, "a", ROWS, {"into": ["input"]}, "only the modules of a ThalNet"),
-        (gru, "a", ROWS, {"out_of": ["output"]}, "only the modules of a ThalNet"),
+        (
+            thalnet,
+            "a",
+            ROWS,
+            {"input_modules": ["inptu"]},
+            "input module 'inptu'.*Did you mean 'input'",
+        ),
+        (thalnet, "a", ROWS, {"input_modules": ["side1"]}, "input module 'side1'. Allowed: input"),
+        (
+            thalnet,
+            "a",
+            ROWS,
+            {"output_modules": ["outptu"]},
+            "module 'outptu'.*Did you mean 'output'",
+        ),
+        (thalnet, "a", ROWS, {"output_modules": []}, "output_modules"),
+        (gru, "a", ROWS, {"input_modules": ["input"]}, "only the modules of a ThalNet"),
+        (gru, "a", ROWS, {"output_modules": ["output"]}, "only the modules of a ThalNet"),
         (gru, "taken", ROWS, {}, "has a task 'taken' already"),
         (gru, "a.b", ROWS, {}, "task name 'a.b' must be a word"),
         (gru, "", ROWS, {}, "task name '' must be a word"),
@@ -391,7 +410,7 @@ def test_tasks_that_do_not_fit_are_refused_in_one_line(body, name, task, options
     with pytest.raises(UserError, match=message) as error:
         network.add_task(name, task, **options)
     one_line(error)
-    assert list(network.ports) == ["taken"]
+    assert list(network.adapters) == ["taken"]
 
 
 @pytest.mark.parametrize(
@@ -439,7 +458,7 @@ def test_an_mlp_has_no_output_at_every_step():
 
 
 def test_an_mlp_needs_to_know_how_long_sequences_are():
-    stream = Interface(inputs=28, classes=10)
+    stream = TaskSpec(inputs=28, classes=10)
     with pytest.raises(UserError, match=r"mlp needs a task .* length") as error:
         build(ModelConfig(body="mlp", features=4), {"stream": stream})
     one_line(error)
@@ -463,17 +482,17 @@ def test_tasks_answer_together_as_alone_and_run_once_where_they_are_alike(monkey
     torch.manual_seed(0)
     network = Network(ThalNet(inputs=3, modules=3, features=5))
     for name in "ab":
-        network.add_task(name, Interface(3, 2))
-    network.add_task("slow", Interface(3, 2), sub_steps=2)
-    network.add_task("wide", Interface(4, 2))
-    network.attach(Module("own", features=4, context=4, inputs=3, output=True, tasks=("new",)))
-    network.add_task("new", Interface(3, 2))
+        network.add_task(name, TaskSpec(3, 2))
+    network.add_task("slow", TaskSpec(3, 2), sub_steps=2)
+    network.add_task("wide", TaskSpec(4, 2))
+    network.attach(ModuleSpec("own", features=4, context=4, inputs=3, output=True, tasks=("new",)))
+    network.add_task("new", TaskSpec(3, 2))
     xs, wide = torch.rand(6, 4, 3), torch.rand(6, 4, 4)
     alone = {name: network(name, xs)[0] for name in ("a", "b", "slow", "new")}
     runs = []
     real = network._outputs
     monkeypatch.setattr(network, "_outputs", lambda *args: runs.append(args[0]) or real(*args))
-    found = network.answers([*alone], xs)
+    found = network.logits_by_task([*alone], xs)
     assert all(torch.equal(found[name], logits) for name, logits in alone.items())
     assert runs == ["a", "slow", "new"]
-    assert torch.equal(network.answers(["wide"], wide)["wide"], network("wide", wide)[0])
+    assert torch.equal(network.logits_by_task(["wide"], wide)["wide"], network("wide", wide)[0])

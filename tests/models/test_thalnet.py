@@ -32,26 +32,28 @@ from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.designs import Design
 from thalnet_mtl.models.thalnet import State, ThalNet
-from thalnet_mtl.ops import LEVELS
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.ops import BACKENDS
+from thalnet_mtl.topology.spec import ModuleSpec
 
-every_ops = pytest.mark.parametrize("ops", list(LEVELS))
+every_ops = pytest.mark.parametrize("ops", list(BACKENDS))
 every_reading = pytest.mark.parametrize("reading", READINGS)
 every_design = pytest.mark.parametrize("design", DESIGNS)
 
 # Modules that have nothing in common: designs, sizes, readings, what they see, roles.
 UNEQUAL = [
-    Module("eye", 5, 3, inputs=4, reading="linear", module="gru_ff", hidden=2),
-    Module("ear", 3, 5, inputs=2, reading="fast_softmax", module="ff", reads=("mouth", "eye")),
-    Module("mind", 4, 4, reading="weight_norm_rows", module="ff_gru_ff", hidden=7),
-    Module("twin", 4, 4, reading="weight_norm", module="ff_gru_ff", hidden=7, reads=("twin",)),
-    Module("hand", 2, 1, output=True, reading="fast_gaussian", module="gru", reads=("mind",)),
-    Module("mouth", 6, 2, inputs=4, output=True, module="ff_gru", reads=("ear", "hand", "twin")),
+    ModuleSpec("eye", 5, 3, inputs=4, reading="linear", module="gru_ff", hidden=2),
+    ModuleSpec("ear", 3, 5, inputs=2, reading="fast_softmax", module="ff", reads=("mouth", "eye")),
+    ModuleSpec("mind", 4, 4, reading="weight_norm_rows", module="ff_gru_ff", hidden=7),
+    ModuleSpec("twin", 4, 4, reading="weight_norm", module="ff_gru_ff", hidden=7, reads=("twin",)),
+    ModuleSpec("hand", 2, 1, output=True, reading="fast_gaussian", module="gru", reads=("mind",)),
+    ModuleSpec(
+        "mouth", 6, 2, inputs=4, output=True, module="ff_gru", reads=("ear", "hand", "twin")
+    ),
 ]
 
 
 def modules_of(graph):
-    return [Module(**arguments) for arguments in graph]
+    return [ModuleSpec(**arguments) for arguments in graph]
 
 
 def computed(net, ops):
@@ -147,7 +149,7 @@ def test_a_number_of_modules_is_the_net_of_the_paper():
     net = ThalNet(inputs=3, modules=4, features=5)
     everyone = ("input", "side1", "side2", "output")
     expected = [
-        Module(name, 5, 5, inputs=width, output=last, reads=everyone)
+        ModuleSpec(name, 5, 5, inputs=width, output=last, reads=everyone)
         for name, width, last in [
             ("input", 3, False),
             ("side1", 0, False),
@@ -164,7 +166,7 @@ def test_the_only_module_of_a_net_takes_the_input_and_feeds_the_head():
 
 
 def test_one_tensor_goes_to_every_input_module_and_an_absent_input_is_zero():
-    modules = [Module(name, 3, 2, inputs=4, output=True) for name in ("left", "right")]
+    modules = [ModuleSpec(name, 3, 2, inputs=4, output=True) for name in ("left", "right")]
     net, x = net_of(modules), normal(2, 5, 4)
     assert torch.equal(net(x)[0], net({"left": x, "right": x})[0])
     assert torch.equal(net({"right": x})[0], net({"left": torch.zeros_like(x), "right": x})[0])
@@ -221,9 +223,11 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
     who read it and by nobody else."""
     names = ("source", "reader", "stranger")
     modules = [
-        Module("source", 3, 2, inputs=2, module=design, reading=reading),
-        Module("reader", 3, 2, output=True, module=design, reading=reading, reads=("source",)),
-        Module("stranger", 3, 2, output=True, module=design, reading=reading, reads=("stranger",)),
+        ModuleSpec("source", 3, 2, inputs=2, module=design, reading=reading),
+        ModuleSpec("reader", 3, 2, output=True, module=design, reading=reading, reads=("source",)),
+        ModuleSpec(
+            "stranger", 3, 2, output=True, module=design, reading=reading, reads=("stranger",)
+        ),
     ]
     net, other = net_of(modules, ops), net_of(modules, ops)
     with torch.no_grad():
@@ -242,7 +246,7 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
     never, next_step = [False] * 3, [False, True, True]
     seen = changes(other, state)
     assert seen == {"source": [True] * 3, "reader": next_step, "stranger": never}
-    keep = net.seats()[0].keep
+    keep = net.placement()[0].keep
     if keep.stop > keep.start:
         memory = state.memory.clone()
         memory[:, keep] *= 0.5
@@ -258,8 +262,8 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
 @pytest.mark.parametrize("reading", sorted({*KNOWN_READINGS} - {"fast_softmax", "fast_gaussian"}))
 def test_a_module_without_input_that_reads_nothing_new_does_not_notice_the_task(reading, ops):
     modules = [
-        Module("input", 3, 2, inputs=2, reading=reading),
-        Module("island", 3, 2, output=True, reading=reading, reads=("island",)),
+        ModuleSpec("input", 3, 2, inputs=2, reading=reading),
+        ModuleSpec("island", 3, 2, output=True, reading=reading, reads=("island",)),
     ]
     net = net_of(modules, ops)
     xs = normal(2, 5, 2).requires_grad_()
@@ -438,7 +442,7 @@ def test_inputs_of_different_length_are_refused():
     one_line(error)
 
 
-ONE = Module("one", 3, 2, inputs=2, output=True)
+ONE = ModuleSpec("one", 3, 2, inputs=2, output=True)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +486,7 @@ def test_names_that_pytorch_holds_are_refused_in_one_line(name):
 
 
 def both(modules, seed, dtype=torch.float64):
-    return [net_of(modules, ops, seed, dtype) for ops in LEVELS]
+    return [net_of(modules, ops, seed, dtype) for ops in BACKENDS]
 
 
 def everything(net, batch, time, seed=0, dtype=torch.float64):
@@ -535,7 +539,7 @@ def test_all_sequences_agree_on_equal_modules(design, reading):
     "other", [{"features": 4}, {"context": 5}, {"hidden": 6}, {"module": "gru_ff"}, {"inputs": 3}]
 )
 def test_all_sequences_agree_on_modules_that_differ_in_one_thing(design, other):
-    make = Module("one", 3, 4, inputs=2, output=True, hidden=5, module=design)
+    make = ModuleSpec("one", 3, 4, inputs=2, output=True, hidden=5, module=design)
     modules = [make, replace(make, name="two"), replace(make, name="other", **other)]
     assert_agree(modules, batch=2, time=3)
 
@@ -560,9 +564,9 @@ def test_all_sequences_agree_for_any_number_of_modules(modules):
 @every_reading
 def test_derivatives_are_right(reading, ops):
     modules = [
-        Module("input", 1, 2, inputs=1, reading=reading),
-        Module("side", 1, 2, reading=reading, module="gru_ff", reads=("output", "input")),
-        Module("output", 1, 2, output=True, reading=reading),
+        ModuleSpec("input", 1, 2, inputs=1, reading=reading),
+        ModuleSpec("side", 1, 2, reading=reading, module="gru_ff", reads=("output", "input")),
+        ModuleSpec("output", 1, 2, output=True, reading=reading),
     ]
     net = net_of(modules, ops)
     xs, state = normal(1, 2, 1), state_of(net, 1)

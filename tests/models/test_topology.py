@@ -27,7 +27,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import build, restore
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.topology.spec import ModuleSpec
 
 # A smaller seed is no simpler case: nothing is gained by looking for one.
 some = partial(examples, phases=[Phase.generate])
@@ -40,7 +40,7 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 def case_of(reading="linear", optimizer=AdamW):
     """Two tasks at modules of their own: eye → mind → mouth for ``a``, ear → hand for ``b``."""
-    make = partial(Module, features=3, context=2, reading=reading)
+    make = partial(ModuleSpec, features=3, context=2, reading=reading)
     modules = [
         make("eye", inputs=3, reads=("eye",)),
         make("mind", reads=("eye", "mind")),
@@ -51,8 +51,8 @@ def case_of(reading="linear", optimizer=AdamW):
 
     def network():
         network = Network(ThalNet(modules=modules))
-        network.add_task("a", TASKS["a"], into=["eye"], out_of=["mouth"])
-        network.add_task("b", TASKS["b"], into=["ear"], out_of=["hand"])
+        network.add_task("a", TASKS["a"], input_modules=["eye"], output_modules=["mouth"])
+        network.add_task("b", TASKS["b"], input_modules=["ear"], output_modules=["hand"])
         return network
 
     case = Case(0, dtype=torch.float32)
@@ -137,9 +137,9 @@ def test_an_opened_slot_is_learned(reading):
     case = case_of(reading=reading)
     case.train(2)
     before = case.snapshot()
-    change = case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    change = case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
     assert_carried(before, case.snapshot(), change)
-    assert "new" in case.network.active("a")
+    assert "new" in case.network.active_modules("a")
     case.train(3)
     ways = case.network.body.reading_weights({"eye": case.batch("a", 0)[0]})["mouth"]
     assert ways[:, case.network.body.slots["new"]].any()
@@ -154,7 +154,7 @@ def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_open
     case = case_of(reading="random")
     before = weights_of(case, "body.cells.mouth.reading")
     assert not [name for name, _ in case.network.named_parameters() if "reading" in name]
-    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
     case.train(3)
     ((name, weight),) = weights_of(case, "body.cells.mouth.reading").items()
     assert torch.equal(weight[:, :3], before[name])
@@ -168,14 +168,14 @@ def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_open
 @every_reading
 def test_a_slot_learned_is_carried_when_another_is_opened_behind_it(reading):
     case = case_of(reading=reading)
-    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
     case.train(3)
     before, outputs, state = case.snapshot(), case.outputs(), case.states()["a"]
     later = case.logits("a", 1, state)
-    change = case.change("attach", Module("newer", 3, 2), read_by=["mind", "mouth"])
+    change = case.change("attach", ModuleSpec("newer", 3, 2), read_by=["mind", "mouth"])
     assert_carried(before, case.snapshot(), change)
     assert_near(case.outputs(), outputs)
-    assert_close(case.logits("a", 1, change.move("a", state)), later)
+    assert_close(case.logits("a", 1, change.update_state("a", state)), later)
     case.train()
     case.change("route", "mouth", "eye")
     case.train()
@@ -186,15 +186,15 @@ def test_a_slot_learned_is_carried_when_another_is_opened_behind_it(reading):
 
 def test_a_new_module_has_the_type_of_the_others():
     case = Case(0, dtype=torch.float64)
-    case.change("attach", Module("new", 2, 2))
+    case.change("attach", ModuleSpec("new", 2, 2))
     assert {p.dtype for p in case.network.parameters()} == {torch.float64}
 
 
 def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
     case = case_of()
-    case.change("attach", Module("mine", 2, 2, tasks=("a",)))
-    case.change("attach", Module("yours", 2, 2, tasks=("b",)))
-    case.change("attach", Module("ours", 2, 2))
+    case.change("attach", ModuleSpec("mine", 2, 2, tasks=("a",)))
+    case.change("attach", ModuleSpec("yours", 2, 2, tasks=("b",)))
+    case.change("attach", ModuleSpec("ours", 2, 2))
     first, second, third = list(case.network.body.modules_by_name.values())[-3:]
     old = ("eye", "mind", "mouth", "ear", "hand")
     assert first.reads == (*old, "mine") and second.reads == (*old, "yours")
@@ -203,20 +203,20 @@ def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
 
 def test_a_task_that_may_not_run_a_module_does_not_pay_for_it():
     case = case_of()
-    case.change("attach", Module("new", 2, 2, tasks=("b",)), read_by=["mind", "hand"])
-    assert case.network.active("a") == ("eye", "mind", "mouth")
-    assert "new" in case.network.active("b")
+    case.change("attach", ModuleSpec("new", 2, 2, tasks=("b",)), read_by=["mind", "hand"])
+    assert case.network.active_modules("a") == ("eye", "mind", "mouth")
+    assert "new" in case.network.active_modules("b")
 
 
 @pytest.mark.parametrize("group", [0, 1, None])
 def test_new_parameters_join_the_group_that_is_asked_for(group):
     case = case_of()
-    body, ports = case.network.body.parameters(), case.network.ports.parameters()
+    body, ports = case.network.body.parameters(), case.network.adapters.parameters()
     case.optimizer = AdamW([{"params": body}, {"params": ports, "lr": 0.1}])
     case.train()
     before = [list(options["params"]) for options in case.optimizer.param_groups]
-    change = case.network.attach(Module("new", 2, 2))
-    change.carry(case.optimizer, group)
+    change = case.network.attach(ModuleSpec("new", 2, 2))
+    change.update_optimizer(case.optimizer, group)
     for k, options in enumerate(case.optimizer.param_groups):
         new = list(change.added.values()) if k == group else []
         assert [id(p) for p in options["params"]] == [id(p) for p in [*before[k], *new]]
@@ -224,17 +224,17 @@ def test_new_parameters_join_the_group_that_is_asked_for(group):
 
 def test_two_optimizers_share_what_grows():
     case = case_of()
-    ports = AdamW(case.network.ports.parameters(), lr=0.1)
+    ports = AdamW(case.network.adapters.parameters(), lr=0.1)
     body = Adam(case.network.body.parameters(), lr=0.01)
     case.optimizer = body
     case.train(2)
-    change = case.network.attach(Module("new", 2, 2), read_by=["mouth"])
-    change.carry(ports, None)
-    change.carry(body)
+    change = case.network.attach(ModuleSpec("new", 2, 2), read_by=["mouth"])
+    change.update_optimizer(ports, None)
+    change.update_optimizer(body)
     inside = {id(p) for p in body.param_groups[0]["params"]}
     assert inside == {id(p) for p in case.network.body.parameters()}
     outside = {id(p) for p in ports.param_groups[0]["params"]}
-    assert outside == {id(p) for p in case.network.ports.parameters()}
+    assert outside == {id(p) for p in case.network.adapters.parameters()}
 
 
 class Own(AdamW):
@@ -248,9 +248,9 @@ def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(k
     case.train()
     before = deepcopy(optimizer.state_dict())
     held = [id(p) for p in optimizer.param_groups[0]["params"]]
-    change = case.change("attach", Module("new", 2, 2), read_by=["mouth"])
+    change = case.change("attach", ModuleSpec("new", 2, 2), read_by=["mouth"])
     with pytest.raises(UserError, match=f"{kind.__name__}.*SGD, Adam, AdamW, RMSprop") as error:
-        change.carry(optimizer)
+        change.update_optimizer(optimizer)
     one_line(error)
     assert_same(optimizer.state_dict(), before)
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == held
@@ -260,10 +260,10 @@ def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(k
 def test_groups_that_are_not_there_are_refused(group):
     case = case_of()
     case.train()
-    change = case.network.attach(Module("new", 2, 2))
+    change = case.network.attach(ModuleSpec("new", 2, 2))
     before = deepcopy(case.optimizer.state_dict())
     with pytest.raises(UserError, match=f"group must be from 0 to 0, got {group}") as error:
-        change.carry(case.optimizer, group)
+        change.update_optimizer(case.optimizer, group)
     one_line(error)
     assert_same(case.optimizer.state_dict(), before)
 
@@ -276,7 +276,7 @@ def test_groups_that_are_not_there_are_refused(group):
 def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(optimizer, what):
     case = case_of(optimizer=optimizer)
     modules, task = what.get("modules", ["eye", "mind", "mouth"]), what.get("task")
-    starts = [f"body.cells.{name}." for name in modules] + (["ports.a."] if task else [])
+    starts = [f"body.cells.{name}." for name in modules] + (["adapters.a."] if task else [])
     case.train(2)
     case.change("freeze", *what.get("modules", []), task=task)
     frozen = weights_of(case, *starts)
@@ -303,14 +303,14 @@ def test_gradients_pass_through_what_is_frozen_to_what_it_reads():
 
 def test_what_two_frozen_tasks_share_stays_until_both_are_unfrozen():
     case = case_of()
-    case.change("add_task", "c", TASKS["c"], into=["eye"], out_of=["mind"])
+    case.change("add_task", "c", TASKS["c"], input_modules=["eye"], output_modules=["mind"])
     case.change("freeze", task="a")
     case.change("freeze", task="c")
     before = case.logits("a")
     case.change("unfreeze", task="c")
     case.train(2)
     assert torch.equal(case.logits("a"), before)
-    assert {name for name in held(case) if name.startswith("ports.c.")}
+    assert {name for name in held(case) if name.startswith("adapters.c.")}
     case.change("unfreeze", task="a")
     assert held(case) == set(case.snapshot()["weights"])
 
@@ -320,7 +320,7 @@ def test_freezing_between_backward_and_step_leaves_no_gradient_behind():
     xs, _ = case.batch("a", 0)
     case.network("a", xs)[0].sum().backward()
     case.change("freeze", task="a")
-    assert all(p.grad is None for p in case.network.used("a").values())
+    assert all(p.grad is None for p in case.network.task_parameters("a").values())
 
 
 def test_a_frozen_task_around_a_baseline_stays():
@@ -352,40 +352,40 @@ def test_a_task_that_is_removed_takes_its_port_and_its_moments_away():
     case.train()
     outputs = case.outputs()
     change = case.change("remove_task", "b")
-    assert list(case.network.ports) == ["a"]
-    assert {"ports.b.head.weight", "ports.b.head.bias"} <= change.removed.keys()
+    assert list(case.network.adapters) == ["a"]
+    assert {"adapters.b.head.weight", "adapters.b.head.bias"} <= change.removed.keys()
     assert held(case) == set(case.snapshot()["weights"])
     assert torch.equal(case.outputs()["a"], outputs["a"])
 
 
 def test_a_module_may_read_nothing_that_runs_for_a_task():
     case = case_of()
-    case.change("attach", Module("new", 2, 2, reads=("ear",)), read_by=["mouth"])
-    assert case.network.active("a") == ("eye", "mind", "mouth", "new")
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("ear",)), read_by=["mouth"])
+    assert case.network.active_modules("a") == ("eye", "mind", "mouth", "new")
     assert case.logits("a").isfinite().all()
     case.train()
 
 
 def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
     network = Network(ThalNet(modules=list(case_of().network.body.modules_by_name.values())))
-    network.add_task("c", TASKS["c"], into=["eye", "ear"], out_of=["mouth"])
-    assert network.active("c") == ("eye", "mind", "mouth")
+    network.add_task("c", TASKS["c"], input_modules=["eye", "ear"], output_modules=["mouth"])
+    assert network.active_modules("c") == ("eye", "mind", "mouth")
     assert network("c", torch.rand(2, 3, 2))[0].shape == (2, 3, 4)
 
 
 @every_design
 def test_the_state_of_a_text_follows_modules_that_come_and_go(design):
     case = case_of()
-    case.change("attach", Module("last", 2, 2, module=design), read_by=["mouth", "hand"])
+    case.change("attach", ModuleSpec("last", 2, 2, module=design), read_by=["mouth", "hand"])
     case.train(2)
     state = case.states()["b"]
     whole = case.logits("b", 1, state)
-    change = case.change("attach", Module("new", 2, 2, module=design), read_by=["hand", "last"])
-    assert_close(case.logits("b", 1, change.move("b", state)), whole)
+    change = case.change("attach", ModuleSpec("new", 2, 2, module=design), read_by=["hand", "last"])
+    assert_close(case.logits("b", 1, change.update_state("b", state)), whole)
     back = case.change("detach", "new")
-    again = back.move("b", change.move("b", state))
+    again = back.update_state("b", change.update_state("b", state))
     assert_same(again._asdict(), state._asdict())
-    assert change.move("b", None) is None
+    assert change.update_state("b", None) is None
 
 
 # Mistakes
@@ -395,28 +395,28 @@ def grown():
     """A case with a module ``new`` that ``mouth`` reads, and with ``mind`` frozen."""
     case = case_of()
     case.train()
-    case.change("attach", Module("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
     case.change("freeze", "mind")
     case.train()
     return case
 
 
-NEW = partial(Module, "newer", 2, 2)
+NEW = partial(ModuleSpec, "newer", 2, 2)
 
 
 @pytest.mark.parametrize(
     ("verb", "arguments", "options", "message"),
     [
-        ("attach", [Module("eye", 2, 2)], {}, "a module 'eye' already"),
-        ("attach", [Module("a.b", 2, 2)], {}, "'a.b'"),
-        ("attach", [Module("training", 2, 2)], {}, "'training'"),
+        ("attach", [ModuleSpec("eye", 2, 2)], {}, "a module 'eye' already"),
+        ("attach", [ModuleSpec("a.b", 2, 2)], {}, "'a.b'"),
+        ("attach", [ModuleSpec("training", 2, 2)], {}, "'training'"),
         ("attach", [NEW(reads=("ey",))], {}, "Did you mean 'eye'"),
         ("attach", [NEW(reads=("eye", "eye"))], {}, "different"),
         ("attach", [NEW(reads=())], {}, "reads no slot"),
         ("attach", [NEW(reads=("newer",))], {}, "'newer' would read only newer"),
         ("attach", [NEW(module="ffgru")], {}, "Did you mean 'ff_gru'"),
         ("attach", [NEW(reading="liner")], {}, "Did you mean 'linear'"),
-        ("attach", [Module("newer", 0, 2)], {}, "at least 1"),
+        ("attach", [ModuleSpec("newer", 0, 2)], {}, "at least 1"),
         ("attach", [NEW()], {"read_by": ["moth"]}, "Did you mean 'mouth'"),
         ("attach", [NEW()], {"read_by": ["mouth", "mouth"]}, "different"),
         ("attach", [NEW()], {"read_by": ["mouth", "mind"]}, "'mind' is frozen"),
@@ -441,7 +441,12 @@ NEW = partial(Module, "newer", 2, 2)
         ("unfreeze", ["eye", "moth"], {}, "Did you mean 'mouth'"),
         ("remove_task", ["z"], {}, "unknown task 'z'"),
         ("add_task", ["a", TASKS["a"]], {}, "a task 'a' already"),
-        ("add_task", ["c", TASKS["c"]], {"into": ["ear"], "out_of": ["mouth"]}, "no path"),
+        (
+            "add_task",
+            ["c", TASKS["c"]],
+            {"input_modules": ["ear"], "output_modules": ["mouth"]},
+            "no path",
+        ),
     ],
 )
 def test_mistakes_are_refused_in_one_line_and_change_nothing(verb, arguments, options, message):
@@ -467,7 +472,7 @@ def test_a_task_keeps_a_path_from_its_input_to_its_head():
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
-        ("attach", [Module("new", 2, 2)]),
+        ("attach", [ModuleSpec("new", 2, 2)]),
         ("detach", ["new"]),
         ("clone", ["old", "new"]),
         ("route", ["old", "new"]),

@@ -14,7 +14,7 @@ from backend_checks import assert_agrees, every_reading, one_thread_and
 from properties import drawn, normal
 
 from thalnet_mtl.models.thalnet import State, ThalNet
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.topology.spec import ModuleSpec
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -78,7 +78,7 @@ PLACES = "left", "right", "center", "memory", "weights"
 @pytest.mark.parametrize("other", [torch.float64, "meta"])
 @pytest.mark.parametrize("where", PLACES)
 def test_types_and_devices_are_not_mixed(where, other):
-    modules = [Module(name, 3, 2, inputs=2, output=True) for name in ("left", "right")]
+    modules = [ModuleSpec(name, 3, 2, inputs=2, output=True) for name in ("left", "right")]
     net, of = ThalNet(modules=modules), dict.fromkeys(PLACES, torch.float32) | {where: other}
     net.ops = "cpp"
     net.cell("right").to(of["weights"])
@@ -138,7 +138,7 @@ SAMPLE = """
             found.append([ys.detach(), *(p.grad for p in net.parameters())])
         for a, b in zip(*found):
             torch.testing.assert_close(a, b)
-    print(net.level())
+    print(net.backend())
 """
 
 

@@ -23,11 +23,11 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.designs import FFGRU
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.ops import LEVELS
+from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.ops import buffers as memory
-from thalnet_mtl.topology.spec import Interface, Module
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
-FAST = [name for name in LEVELS if name not in ("reference", "triton")]
+FAST = [name for name in BACKENDS if name not in ("reference", "triton")]
 STATIC = [name for name in READINGS if name not in ("fast_softmax", "fast_gaussian")]
 
 
@@ -85,7 +85,7 @@ def whatever(seed, ops, monkeypatch):
     case = Case(seed, FAVORED[seed % len(FAVORED)], dtype=torch.float64)
     case.walk(4)
     net, draw = case.network.body, case.random
-    active = draw.choice([None, *map(case.network.active, case.network.ports)])
+    active = draw.choice([None, *map(case.network.active_modules, case.network.adapters)])
     runs = active or tuple(net.slots)
     batch, time = draw.choice([1, 7, 17]), draw.choice([1, 2, 5])
     xs = {name: x for name, x in task_inputs(net, batch, time).items() if name in runs}
@@ -289,13 +289,13 @@ def larger(design):
 
 def test_levels_say_why_they_cannot_and_name_those_that_can():
     net = ThalNet(2, 3, 4)
-    assert list(net.explain()) == list(LEVELS)
-    assert net.explain()["cpp"] is None and net.level() == "cpp"
+    assert list(net.explain()) == list(BACKENDS)
+    assert net.explain()["cpp"] is None and net.backend() == "cpp"
     assert "float16" in net.half().explain()["cpp"]
     net = net.float()
     with torch.autocast("cpu", torch.bfloat16):
         assert net.explain()["cpp"] == "autocast is on"
-        assert net.level() == "fused"
+        assert net.backend() == "fused"
     dynamic = ThalNet(2, 3, 4, reading="fast_softmax")
     assert "'input' has a dynamic reading" in dynamic.explain()["fused"]
     dynamic.ops = "fused"
@@ -307,7 +307,7 @@ def test_levels_say_why_they_cannot_and_name_those_that_can():
     own = ThalNet(2, 3, 4)
     own.cell("input").reading = Own(4, 12, 4)
     assert "reading of its own" in own.explain()["cpp"]
-    assert own.level() == "batched"
+    assert own.backend() == "batched"
     own = ThalNet(2, 3, 4)
     own.cell("side1").design = OwnDesign(4, 4, 4)
     for level in ("cpp", "fused"):
@@ -362,8 +362,8 @@ def test_levels_agree_again_after_every_change_of_the_modules(ops):
     torch.manual_seed(0)
     body = ThalNet(3, 3, 4, reading="fast_softmax", module="ff_gru")
     network = Network(body).double()
-    network.add_task("a", Interface(inputs=3, classes=2))
-    new = Module("new", features=3, context=2, inputs=3, reading="fast_gaussian")
+    network.add_task("a", TaskSpec(inputs=3, classes=2))
+    new = ModuleSpec("new", features=3, context=2, inputs=3, reading="fast_gaussian")
     changes = [
         lambda: network.attach(new, read_by=["output", "side1"]),
         lambda: network.route("output", "input", open=False),
@@ -385,8 +385,11 @@ def test_levels_agree_again_after_every_change_of_the_modules(ops):
 def test_frozen_tasks_stay_to_the_bit_on_each_level(ops, seed, monkeypatch):
     if ops == "fused":
         monkeypatch.setattr("random_networks.READINGS", STATIC)
-    first = {ops: LEVELS[ops], "batched": LEVELS["batched"]}  # which serves where autocast is on
-    monkeypatch.setattr("thalnet_mtl.ops.LEVELS", first)
+    first = {
+        ops: BACKENDS[ops],
+        "batched": BACKENDS["batched"],
+    }  # which serves where autocast is on
+    monkeypatch.setattr("thalnet_mtl.ops.BACKENDS", first)
     case = Case(seed)
-    assert case.network.body.level() == ops
+    assert case.network.body.backend() == ops
     growth_laws.frozen_tasks_stay(case)

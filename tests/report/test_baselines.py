@@ -6,7 +6,7 @@ import pytest
 from run_fixtures import change_data, make_run
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.report.baselines import against, notes, rows
+from thalnet_mtl.report.baselines import caveats, compare_with_baselines, table_rows
 from thalnet_mtl.runs.records import read_runs
 
 MNIST = {"mnist_rows": {"source": "mnist", "test": 0.9}}
@@ -34,11 +34,11 @@ def alone(tmp_path):
 
 
 def found(runs, baselines):
-    return against(read_runs(runs), read_runs(baselines))
+    return compare_with_baselines(read_runs(runs), read_runs(baselines))
 
 
 def test_scores_are_set_against_the_mean_of_the_baselines_of_their_task(joint, alone):
-    assert rows(found([joint], alone)) == [
+    assert table_rows(found([joint], alone)) == [
         {"run": "joint", "task": "mnist_rows", "test": "81.00 %", "untrained": "10.00 %",
          "single-task": "80.00 %", "n": "2", "skill": "1.014", "gain": "+1.250 %"},
         {"run": "joint", "task": "text8", "test": "2.3000 bits", "untrained": "8.0000 bits",
@@ -51,7 +51,7 @@ def test_scores_are_set_against_the_mean_of_the_baselines_of_their_task(joint, a
 def test_two_tasks_of_a_run_on_the_same_data_keep_their_names(tmp_path, alone):
     two = {"mnist_rows": MNIST["mnist_rows"], "right": MNIST["mnist_rows"] | {"kind": "mnist_rows"}}
     joint = make_run(tmp_path / "joint", two)
-    first, second, _ = rows(found([joint], alone))
+    first, second, _ = table_rows(found([joint], alone))
     assert (first["task"], second["task"]) == ("mnist_rows", "right (mnist_rows)")
 
 
@@ -61,12 +61,12 @@ def test_two_classes_are_not_compared_with_two_of_ten(tmp_path):
     ten, two, other = (make_run(tmp_path / str(n), task) for n, task in enumerate(tasks))
     with pytest.raises(UserError, match="no baseline has that alone on the same data"):
         found([ten], [two])
-    assert rows(found([ten], [two, other]))[0]["n"] == "1"
+    assert table_rows(found([ten], [two, other]))[0]["n"] == "1"
 
 
 def test_a_baseline_given_twice_counts_once(joint, alone):
     again = joint.parent / "." / "mnist0"
-    assert rows(found([joint], [*alone, again])) == rows(found([joint], alone))
+    assert table_rows(found([joint], [*alone, again])) == table_rows(found([joint], alone))
 
 
 def test_a_run_that_is_a_baseline_is_not_set_against_itself(joint, alone):
@@ -77,7 +77,7 @@ def test_a_run_that_is_a_baseline_is_not_set_against_itself(joint, alone):
 
 def test_an_unfinished_run_is_listed_without_numbers(joint, alone):
     (joint / "result.json").unlink()
-    [row] = rows(found([joint], alone))
+    [row] = table_rows(found([joint], alone))
     assert (row["task"], row["gain"]) == ("unfinished", "–")
 
 
@@ -118,14 +118,14 @@ def test_a_baseline_that_has_learned_nothing_is_one_line(joint, alone):
 
 
 def test_notes_say_how_few_and_how_mixed_the_baselines_are(tmp_path, joint, alone):
-    first, *others = notes(found([joint], alone))
+    first, *others = caveats(found([joint], alone))
     assert "fewer than 6 paired seeds do not support a ranking" in first and others == []
     gru = make_run(tmp_path / "gru", MNIST, {"model.body": "gru"}, batches=2)
-    _, *others = notes(found([joint], [*alone, gru]))
+    _, *others = caveats(found([joint], [*alone, gru]))
     assert others == [
         "mnist_rows: the baselines are thalnet, gru.",
         "gru: scored on the first 2 batches only.",
     ]
     many = [make_run(tmp_path / f"m{n}", MNIST, {"train.seed": str(n)}) for n in range(6)]
     single = make_run(tmp_path / "single", MNIST, {"train.seed": "7"})
-    assert notes(found([single], many)) == []
+    assert caveats(found([single], many)) == []

@@ -8,7 +8,7 @@ from rich.console import Console
 from run_fixtures import add_structure, make_run
 
 from thalnet_mtl import cli
-from thalnet_mtl.report.terminal import inspected
+from thalnet_mtl.report.terminal import topology_table
 
 TWO = {"mnist_rows": {}, "digits_rows": {}}
 
@@ -74,7 +74,7 @@ def test_ten_modules_fit_80_columns(tmp_path):
     run = add_structure(make_run(tmp_path / "a"), names=names)
     console = Console(width=80, record=True, quiet=False)
     with console.capture() as shown:
-        console.print(inspected(run))
+        console.print(topology_table(run))
     lines = shown.get().splitlines()
     assert max(map(len, lines)) <= 80
     sizes = [line.split() for line in lines[1:11]]

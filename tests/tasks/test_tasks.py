@@ -37,30 +37,28 @@ def counted_data(monkeypatch):
 @pytest.mark.parametrize("name", list(entries("task")))
 def test_every_task_keeps_its_contract(name):
     task = lookup("task", name)(TaskConfig())
-    assert task.name == name and task.interface.classes > 1
-    task.to("cpu")
+    assert task.name == name and task.spec.classes > 1
+    task.load("cpu")
     for split in ("train", "validation", "test"):
-        assert task.steps(split, 5, 3) > 0
-        batch = next(task.batches(split, 5, 3))
-        assert len(batch.xs) == len(batch.ys) == 5 and batch.fresh
-    batch = task.batch(3, 5, 3, seed=0)
-    assert torch.equal(batch.xs, task.batch(3, 5, 3, seed=0).xs)
+        assert task.batches_per_epoch(split, 5, 3) > 0
+        batch = next(task.iterate(split, 5, 3))
+        assert len(batch.xs) == len(batch.ys) == 5 and batch.starts_sequence
+    batch = task.training_batch(3, 5, 3, seed=0)
+    assert torch.equal(batch.xs, task.training_batch(3, 5, 3, seed=0).xs)
     assert (
-        batch.ys.dtype == torch.int64
-        and batch.ys.min() >= 0
-        and batch.ys.max() < task.interface.classes
+        batch.ys.dtype == torch.int64 and batch.ys.min() >= 0 and batch.ys.max() < task.spec.classes
     )
-    if task.interface.tokens:
+    if task.spec.tokens:
         assert batch.xs.shape == batch.ys.shape == (5, 3)
     else:
-        assert batch.xs.shape == (5, task.interface.steps, task.interface.inputs)
+        assert batch.xs.shape == (5, task.spec.steps, task.spec.inputs)
         assert batch.xs.min() >= 0 and batch.xs.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["permuted_mnist", "mnist_rows", "cifar10_rows", "digits_rows"])
 def test_parts_are_disjoint_and_fixed(name):
-    task = lookup("task", name)(TaskConfig()).to("cpu")
-    again = lookup("task", name)(TaskConfig()).to("cpu")
+    task = lookup("task", name)(TaskConfig()).load("cpu")
+    again = lookup("task", name)(TaskConfig()).load("cpu")
     images = {}
     for split in ("train", "validation", "test"):
         rows = task.split(split)
@@ -78,9 +76,9 @@ def test_parts_are_disjoint_and_fixed(name):
 
 
 def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
-    plain = lookup("task", "mnist_rows")(TaskConfig()).to("cpu").split("test").xs.flatten(1)
-    first = lookup("task", "permuted_mnist")(TaskConfig()).to("cpu").split("test").xs.flatten(1)
-    other = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).to("cpu").split("test")
+    plain = lookup("task", "mnist_rows")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
+    first = lookup("task", "permuted_mnist")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
+    other = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).load("cpu").split("test")
     order = np.random.RandomState(0).permutation(784)
     assert torch.equal(first, plain[:, order])
     assert not torch.equal(first, other.xs.flatten(1))
@@ -88,23 +86,23 @@ def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
 
 
 def test_cifar_rows_are_the_pixels_of_a_row_with_their_colors_together():
-    task = lookup("task", "cifar10_rows")(TaskConfig()).to("cpu")
+    task = lookup("task", "cifar10_rows")(TaskConfig()).load("cpu")
     image = data.load_images("cifar10")[2][300]
     row = task.split("test").xs[300][0]
     assert row[:3].tolist() == image[0, 0].tolist() and row[3:6].tolist() == image[0, 1].tolist()
 
 
 def test_an_epoch_shows_every_sequence_once_and_the_next_in_another_order():
-    task = toy_rows(TaskConfig()).to("cpu")
+    task = toy_rows(TaskConfig()).load("cpu")
     epochs = []
     for epoch in range(2):
-        xs = torch.cat([task.batch(30 * epoch + k, 10, 1, seed=3).xs for k in range(30)])
+        xs = torch.cat([task.training_batch(30 * epoch + k, 10, 1, seed=3).xs for k in range(30)])
         epochs.append(xs.flatten(1))
     everything = task.split("train").xs.flatten(1) / 255
     for xs in epochs:
         assert torch.equal(torch.unique(xs, dim=0), torch.unique(everything, dim=0))
     assert not torch.equal(*epochs)
-    assert not torch.equal(epochs[0][:10], task.batch(0, 10, 1, seed=4).xs.flatten(1))
+    assert not torch.equal(epochs[0][:10], task.training_batch(0, 10, 1, seed=4).xs.flatten(1))
 
 
 @given(size=st.integers(1, 9), chunk=st.integers(1, 20))
@@ -112,23 +110,25 @@ def test_text_is_read_in_order_each_place_on_its_own(size, chunk):
     task = TextTask(
         "t", lambda: dict.fromkeys(("train", "validation", "test"), torch.arange(200)), 200
     )
-    task.to("cpu")
-    batches = list(task.batches("test", size, chunk))
+    task.load("cpu")
+    batches = list(task.iterate("test", size, chunk))
     xs, ys = (torch.cat([batch[k] for batch in batches], dim=1) for k in (0, 1))
     assert torch.equal(ys, xs + 1)
     assert torch.equal(xs, xs[:, :1] + torch.arange(xs.shape[1]))
     length = 199 // size
     assert xs[:, 0].tolist() == [place * length for place in range(size)]
     assert xs.shape[1] == length  # the last chunk of an evaluation may be shorter
-    trained = task.steps("train", size, chunk) * chunk
+    trained = task.batches_per_epoch("train", size, chunk) * chunk
     assert trained == length - length % chunk
-    assert [batch.fresh for batch in batches] == [True] + [False] * (len(batches) - 1)
-    epoch = task.steps("train", size, chunk)
-    assert torch.equal(task.batch(epoch + 1, size, chunk, 0).xs, task.batch(1, size, chunk, 0).xs)
+    assert [batch.starts_sequence for batch in batches] == [True] + [False] * (len(batches) - 1)
+    epoch = task.batches_per_epoch("train", size, chunk)
+    assert torch.equal(
+        task.training_batch(epoch + 1, size, chunk, 0).xs, task.training_batch(1, size, chunk, 0).xs
+    )
 
 
 def test_text_is_cut_90_5_5_and_carries_the_label_of_its_data():
-    task = lookup("task", "text8")(TaskConfig()).to("cpu")
+    task = lookup("task", "text8")(TaskConfig()).load("cpu")
     lengths = [len(task.split(split)) for split in ("train", "validation", "test")]
     assert lengths == [90_000, 5_000, 5_000]
     whole = torch.cat([task.split(split) for split in ("train", "validation", "test")])
@@ -154,7 +154,7 @@ def test_rows_of_a_user_are_checked(xs, ys, message):
         return dict.fromkeys(("train", "validation", "test"), (xs, ys))
 
     with pytest.raises(UserError, match=message):
-        RowsTask("mine", (4, 3), 2, load).to("cpu")
+        RowsTask("mine", (4, 3), 2, load).load("cpu")
 
 
 def test_text_of_a_user_is_checked():
@@ -162,14 +162,14 @@ def test_text_of_a_user_is_checked():
         return dict.fromkeys(("train", "validation", "test"), torch.tensor([1, 9]))
 
     with pytest.raises(UserError, match="expected one row of tokens below 5"):
-        TextTask("mine", load, 5).to("cpu")
+        TextTask("mine", load, 5).load("cpu")
     with pytest.raises(UserError, match="has no split 'validation'"):
-        TextTask("mine", lambda: {"train": torch.tensor([1, 2])}, 5).to("cpu")
+        TextTask("mine", lambda: {"train": torch.tensor([1, 2])}, 5).load("cpu")
 
 
 def test_an_unknown_split_names_the_closest():
     with pytest.raises(UserError, match=r"unknown split 'tests'.*Did you mean 'test'"):
-        list(toy_text(TaskConfig()).to("cpu").batches("tests", 2, 2))
+        list(toy_text(TaskConfig()).load("cpu").iterate("tests", 2, 2))
 
 
 @pytest.mark.parametrize("kind", ["split_mnist", "split_cifar10"])
@@ -178,9 +178,9 @@ def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
     for part in range(5):
         own = lookup("task", f"{kind}_{part}")(TaskConfig())
         shared = lookup("task", f"{kind}_{part}")(EntryConfig(head="all"))
-        assert (own.interface.classes, shared.interface.classes) == (2, 10)
-        classes = shared.to("cpu").split("test").ys
+        assert (own.spec.classes, shared.spec.classes) == (2, 10)
+        classes = shared.load("cpu").split("test").ys
         assert classes.unique().tolist() == list(shared.classes_seen)
-        assert (own.to("cpu").split("test").ys + 2 * part == classes).all()
+        assert (own.load("cpu").split("test").ys + 2 * part == classes).all()
         seen += shared.classes_seen
     assert seen == list(range(10))

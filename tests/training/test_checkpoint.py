@@ -5,8 +5,8 @@ from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.saving import load_model, save_model
-from thalnet_mtl.topology.spec import Interface
-from thalnet_mtl.training.checkpoint import load, save
+from thalnet_mtl.topology.spec import TaskSpec
+from thalnet_mtl.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_checkpoints_load_without_running_code(tmp_path):
@@ -14,11 +14,11 @@ def test_checkpoints_load_without_running_code(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    save(tmp_path / "good.pt", {"step": 3, "state": [torch.ones(2)], "best": None})
-    assert load(tmp_path / "good.pt")["state"][0].sum() == 2
+    save_checkpoint(tmp_path / "good.pt", {"step": 3, "state": [torch.ones(2)], "best": None})
+    assert load_checkpoint(tmp_path / "good.pt")["state"][0].sum() == 2
     torch.save({"step": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match=r"evil.pt is damaged and cannot be read"):
-        load(tmp_path / "evil.pt")
+        load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -26,7 +26,7 @@ def test_a_network_comes_back_from_its_folder_to_the_bit(tmp_path):
     from toy_tasks import toy
 
     model = ModelConfig(features=4, modules=3, reading="fast_softmax")
-    network = build(model, {"t": Interface(3, 2, steps=4)})
+    network = build(model, {"t": TaskSpec(3, 2, steps=4)})
     score = {"accuracy": 0.5}
     task = {"label": "t", "metric": "accuracy", "validation": score, "test": score}
     result = {"tasks": {"t": task}, "steps": 1, "best_step": 1}

@@ -12,7 +12,7 @@ from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import step
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.cuda_graphs import WARM
-from thalnet_mtl.training.step import repeats
+from thalnet_mtl.training.step import can_capture
 
 
 def recorder(captured):
@@ -41,8 +41,8 @@ def weights(folder):
 def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, graphs_made):
     training.train(toy(**sections), tmp_path / "plain")
     captured = []
-    monkeypatch.setattr(step, "repeats", lambda config, device: True)
-    monkeypatch.setattr(graphs, "recorder", lambda: recorder(captured))
+    monkeypatch.setattr(step, "can_capture", lambda config, device: True)
+    monkeypatch.setattr(graphs, "cuda_recorder", lambda: recorder(captured))
     training.train(toy(**sections), tmp_path / "repeated")
     assert len(captured) == graphs_made
     plain, repeated = weights(tmp_path / "plain"), weights(tmp_path / "repeated")
@@ -57,8 +57,8 @@ def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):
     def refuse(act):
         raise RuntimeError("operation not permitted when stream is capturing.\nmore")
 
-    monkeypatch.setattr(step, "repeats", lambda config, device: True)
-    monkeypatch.setattr(graphs, "recorder", lambda: refuse)
+    monkeypatch.setattr(step, "can_capture", lambda config, device: True)
+    monkeypatch.setattr(graphs, "cuda_recorder", lambda: refuse)
     with pytest.raises(RunError, match=r"^the step cannot be captured as a CUDA graph: operation"):
         training.train(toy(train={"steps": WARM + 1}), tmp_path / "run")
 
@@ -82,9 +82,9 @@ def test_runs_are_captured_on_streams_of_their_own(monkeypatch):
     }
     for name, stand_in in cuda.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    recorders = [graphs.recorder(), graphs.recorder()]
+    recorders = [graphs.cuda_recorder(), graphs.cuda_recorder()]
     for current[0] in ("a", "b"):
-        recorders.append(graphs.recorder())
+        recorders.append(graphs.cuda_recorder())
     for record in recorders * 2:
         record(lambda: None)
     assert [stream for _, stream in captured] == ["new 1", "new 2", "a", "b"] * 2
@@ -104,4 +104,4 @@ def test_runs_are_captured_on_streams_of_their_own(monkeypatch):
     ],
 )
 def test_steps_are_captured_on_a_gpu_where_nothing_forbids_it(device, options, repeated):
-    assert repeats(toy(train=options), torch.device(device)) == repeated
+    assert can_capture(toy(train=options), torch.device(device)) == repeated

@@ -10,14 +10,14 @@ from thalnet_mtl.models.build import build
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import entries
-from thalnet_mtl.topology.spec import Interface, Module
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.evaluate import evaluate, lesions
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_rows_score_the_same_whatever_the_batch(batch):
-    task = toy_rows(TaskConfig()).to("cpu")
-    network = build(toy().model, {task.name: task.interface})
+    task = toy_rows(TaskConfig()).load("cpu")
+    network = build(toy().model, {task.name: task.spec})
     rows = task.split("test")
     logits, _ = network(task.name, rows.xs / 255)
     values = evaluate(network, task, "test", batch)
@@ -28,8 +28,8 @@ def test_rows_score_the_same_whatever_the_batch(batch):
 
 
 def test_text_is_scored_as_one_stream_with_carried_state():
-    task = toy_text(TaskConfig()).to("cpu")
-    network = build(toy().model, {task.name: task.interface})
+    task = toy_text(TaskConfig()).load("cpu")
+    network = build(toy().model, {task.name: task.spec})
     text = task.split("test")[None].long()
     logits, _ = network(task.name, text[:, :-1])
     expected = torch.nn.functional.cross_entropy(logits[0], text[0, 1:]).item()
@@ -41,8 +41,8 @@ def test_text_is_scored_as_one_stream_with_carried_state():
 
 
 def test_at_most_so_many_batches_are_read_and_the_mode_is_given_back():
-    task = toy_rows(TaskConfig()).to("cpu")
-    network = build(toy().model, {task.name: task.interface})
+    task = toy_rows(TaskConfig()).load("cpu")
+    network = build(toy().model, {task.name: task.spec})
     assert evaluate(network, task, "test", batch=7, batches=2)["count"] == 14
     assert network.training
     evaluate(network.eval(), task, "test")
@@ -55,42 +55,42 @@ def test_a_silent_module_is_one_that_does_not_run(design):
     torch.manual_seed(0)
     made = {"context": 4, "module": design}
     modules = [
-        Module("eye", features=5, inputs=3, **made),
-        Module("side", features=4, **made),
-        Module("mouth", features=6, output=True, **made),
+        ModuleSpec("eye", features=5, inputs=3, **made),
+        ModuleSpec("side", features=4, **made),
+        ModuleSpec("mouth", features=6, output=True, **made),
     ]
     net, xs = ThalNet(modules=modules), torch.rand(2, 7, 3)
     before = net(xs)[0]
-    with net.silenced("side"):
+    with net.lesioned("side"):
         ys, state = net(xs)
     expected, alone = net(xs, active=("eye", "mouth"))
     assert torch.allclose(ys, expected, atol=1e-6) and not torch.equal(ys, before)
     assert not state.center[:, net.slots["side"]].any()
     assert torch.allclose(state.center[:, net.slots["mouth"]], alone.center[:, 5:], atol=1e-6)
-    with net.silenced("mouth"):
+    with net.lesioned("mouth"):
         assert not net(xs)[0].any()
     assert torch.equal(net(xs)[0], before)
 
 
 def test_lesions_score_a_task_without_each_module_that_it_runs():
-    task = toy_rows(TaskConfig()).to("cpu")
+    task = toy_rows(TaskConfig()).load("cpu")
     modules = [
-        Module("eye", features=5, context=4, inputs=3, reads=("eye",)),
-        Module("idle", features=4, context=4, reads=("eye",)),
-        Module("mouth", features=6, context=4, output=True, reads=("eye", "mouth")),
+        ModuleSpec("eye", features=5, context=4, inputs=3, reads=("eye",)),
+        ModuleSpec("idle", features=4, context=4, reads=("eye",)),
+        ModuleSpec("mouth", features=6, context=4, output=True, reads=("eye", "mouth")),
     ]
     network = Network(ThalNet(modules=modules))
-    network.add_task(task.name, Interface(3, 3))
+    network.add_task(task.name, TaskSpec(3, 3))
     whole, found = evaluate(network, task, "test"), lesions(network, task, "test")
     assert [*found] == ["eye", "mouth"]
-    bias = network.port(task.name).head.bias
+    bias = network.adapter(task.name).head.bias
     mute = torch.nn.functional.cross_entropy(bias.expand(100, -1), task.split("test").ys.long())
     assert found["mouth"]["loss"] == pytest.approx(mute.item(), rel=1e-5)
     assert found["eye"]["loss"] != whole["loss"] == evaluate(network, task, "test")["loss"]
 
 
 def test_a_baseline_has_no_modules_to_silence():
-    task = toy_rows(TaskConfig()).to("cpu")
-    network = build(toy(model={"body": "gru"}).model, {task.name: task.interface})
+    task = toy_rows(TaskConfig()).load("cpu")
+    network = build(toy(model={"body": "gru"}).model, {task.name: task.spec})
     with pytest.raises(UserError, match="only a ThalNet has modules, not"):
         lesions(network, task, "test")

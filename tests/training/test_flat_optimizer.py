@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from thalnet_mtl.training.flat_optimizer import Joined
+from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 
 SHAPES = {"a": (5, 7), "b": (3,), "c": (), "d": (2, 3, 4), "e": (65,)}
@@ -40,7 +40,7 @@ def loss(parameters, tasks):
 def train(kind, steps, join):
     parameters = made()
     optimizer = OPTIMIZERS[kind](groups(parameters), lr=1e-3, **DECAY)
-    joined = Joined(optimizer, used_by(parameters)) if join else None
+    joined = FlatOptimizer(optimizer, used_by(parameters)) if join else None
     for step in range(steps):
         tasks = (["one"], ["two"], ["one", "two"])[step % 3]
         if joined:
@@ -57,7 +57,7 @@ def train(kind, steps, join):
                 group["lr"] = rate
             optimizer.step()
         if join and step == 4:  # begin anew in the middle
-            joined = Joined(optimizer, used_by(parameters))
+            joined = FlatOptimizer(optimizer, used_by(parameters))
     return parameters, optimizer
 
 
@@ -81,7 +81,7 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
     for names in ("a", "ad", "da", "eda"):
         parameters = made(names)
         optimizer = OPTIMIZERS[kind](list(parameters.values()), lr=0.01, **DECAY)
-        joined = Joined(optimizer, {"task": parameters.values()})
+        joined = FlatOptimizer(optimizer, {"task": parameters.values()})
         for _ in range(5):
             joined.zero_grad(["task"])
             sum(p.exp().sum() for p in parameters.values()).backward()
@@ -92,12 +92,14 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
 
 def test_there_are_as_few_tensors_as_groups_and_sets_of_tasks():
     parameters = made()
-    joined = Joined(OPTIMIZERS["adam"](groups(parameters)), used_by(parameters))
+    joined = FlatOptimizer(OPTIMIZERS["adam"](groups(parameters)), used_by(parameters))
     assert len(joined.rows) == 5  # a, c, d, e differ in their tasks, b in its group
-    alike = Joined(OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()})
+    alike = FlatOptimizer(OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()})
     assert len(alike.rows) == 1
     lone = [parameters["a"], parameters["d"]]
-    apart = Joined(OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()}, lone)
+    apart = FlatOptimizer(
+        OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()}, lone
+    )
     assert len(apart.rows) == 3
 
 
@@ -107,7 +109,7 @@ def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
     other = OPTIMIZERS["adam"](groups(again))
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for each, by in ((parameters, optimizer), (again, other)):
-        joined = Joined(by, used_by(each))
+        joined = FlatOptimizer(by, used_by(each))
         joined.zero_grad(["one"])
         loss(each, ["one"]).backward()
         joined.step()

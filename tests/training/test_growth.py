@@ -13,12 +13,12 @@ from thalnet_mtl import cli
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting, forward_transfer
 from thalnet_mtl.metrics.metric import ACCURACY, BITS_PER_CHARACTER
-from thalnet_mtl.models.build import parameters
+from thalnet_mtl.models.build import count_parameters
 from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.training import growth
 from thalnet_mtl.training.optimizers import OPTIMIZERS
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.trainer import train
 
@@ -30,8 +30,10 @@ def answers(run: Run) -> dict[str, torch.Tensor]:
     """The logits of every task that is there, on some of its training part."""
     with torch.no_grad():
         return {
-            name: run.network(run.tasks[name].port, run.tasks[name].batch(3, 10, 7, 0).xs)[0]
-            for name in run.present
+            name: run.network(
+                run.tasks[name].head_name, run.tasks[name].training_batch(3, 10, 7, 0).xs
+            )[0]
+            for name in run.attached_tasks
         }
 
 
@@ -49,7 +51,7 @@ def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
 ):
     monkeypatch.setattr(ewc, "SAMPLES", 10)
     options = {"optimizer": optimizer, "weight_decay": 0.1, "clip": 0.5} | more
-    run = prepare(toy(**STREAM, growth=GROWING["frozen"], train=options), fetch=print)
+    run = set_up(toy(**STREAM, growth=GROWING["frozen"], train=options), fetch=print)
     after: dict[str, torch.Tensor] = {}
     for stop in (20, 40, 60):
         go(run, stop)
@@ -58,7 +60,7 @@ def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
             assert torch.equal(now[name], logits), (name, stop)
         after |= now
         if stop < 60:
-            growth.due(run)
+            growth.grow_if_due(run)
             now = answers(run)
             assert all(torch.equal(now[name], logits) for name, logits in after.items())
     assert list(after) == TASKS
@@ -96,11 +98,11 @@ def test_frozen_growth_forgets_nothing_and_has_no_forward_transfer(tmp_path, mon
 
 
 def test_what_is_frozen_leaves_the_optimizer_and_what_is_new_joins_it_and_learns():
-    run = prepare(toy(**STREAM, growth=GROWING["frozen"], train={"optimizer": "adam"}), fetch=print)
+    run = set_up(toy(**STREAM, growth=GROWING["frozen"], train={"optimizer": "adam"}), fetch=print)
     go(run, 20)
     old = {id(p) for p in run.network.parameters()}
     assert old == {id(p) for p in run.optimizer.param_groups[0]["params"]}
-    growth.due(run)
+    growth.grow_if_due(run)
     new = {n: p for n, p in run.network.named_parameters() if id(p) not in old}
     assert {n.split(".")[2] for n in new if n.startswith("body.")} == {
         "toy_wide_in",
@@ -121,11 +123,11 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
     if reading.startswith("toy_"):
         pytest.skip("a reading of another test, that cannot grow")
     sections = STREAM | {"model": {"features": 6, "modules": 3, "reading": reading}}
-    run = prepare(toy(**sections, growth=GROWING["shared"]), fetch=print)
+    run = set_up(toy(**sections, growth=GROWING["shared"]), fetch=print)
     for stop in (20, 40):
         go(run, stop)
         before, modules = answers(run), list(run.network.body.modules_by_name)
-        assert len(growth.due(run)) == 3  # two modules and a task
+        assert len(growth.grow_if_due(run)) == 3  # two modules and a task
         after = answers(run)
         for name, logits in before.items():
             torch.testing.assert_close(after[name], logits, **ROUNDING)
@@ -138,8 +140,8 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
 
 def test_a_run_that_grows_begins_as_the_run_of_its_first_tasks_alone():
     first = STREAM["stream"][0]["tasks"]
-    alone = prepare(toy(tasks={name: {} for name in first}), fetch=print)
-    run = prepare(toy(**STREAM, growth=GROWING["shared"]), fetch=print)
+    alone = set_up(toy(tasks={name: {} for name in first}), fetch=print)
+    run = set_up(toy(**STREAM, growth=GROWING["shared"]), fetch=print)
     for one in (alone, run):
         go(one, 20)
     grown = run.network.state_dict()
@@ -157,9 +159,9 @@ def test_the_budget_is_never_exceeded_and_that_is_known_before_the_first_step(tm
     size = result["parameters"]["total"]
     history = json.loads((tmp_path / "free" / "topology.json").read_text())["history"]
     assert max(entry["parameters"] for entry in history) == history[-1]["parameters"] == size
-    run = prepare(toy(**sections, model={"budget": size}), fetch=print)
+    run = set_up(toy(**sections, model={"budget": size}), fetch=print)
     go(run, 60)
-    assert parameters(run.network) == size
+    assert count_parameters(run.network) == size
     message = rf"growth: experience 3 makes {size:,} parameters, over model.budget {size - 1:,}"
     with pytest.raises(UserError, match=message):
         train(toy(**sections, model={"budget": size - 1}), tmp_path / "over")
@@ -171,18 +173,18 @@ def test_a_plateau_that_may_come_is_in_the_budget(policy):
     modules = {"own": {"input": True, "output": True, "tasks": ["toy_rows"]}}
     growing = GROWING["plateau"] | {"policy": policy}
     config = toy(modules=modules, growth=growing, model={"budget": 0}, train={"steps": 30})
-    run = prepare(config, fetch=print)
-    small = parameters(run.network)
-    run.step, run.own_best = 1, {"toy_rows": {"step": 1, "value": 0.0, "since": 1}}
-    assert [change.verb for change in growth.due(run)][-1] == "attach"
-    size = parameters(run.network)
+    run = set_up(config, fetch=print)
+    small = count_parameters(run.network)
+    run.step, run.best_by_task = 1, {"toy_rows": {"step": 1, "value": 0.0, "since": 1}}
+    assert [change.verb for change in growth.grow_if_due(run)][-1] == "attach"
+    size = count_parameters(run.network)
     for budget in (size, size - 1):
         sections = {"modules": modules, "growth": growing, "model": {"budget": budget}}
         if budget == size:
-            prepare(toy(**sections), fetch=print)
+            set_up(toy(**sections), fetch=print)
         else:
             with pytest.raises(UserError, match=rf"experience 1 makes {size:,} parameters, over"):
-                prepare(toy(**sections), fetch=print)
+                set_up(toy(**sections), fetch=print)
     assert small < size
 
 
@@ -235,12 +237,12 @@ def test_tasks_learned_together_are_stuck_when_all_are(tmp_path, monkeypatch):
 
 
 def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_then():
-    run = prepare(toy(**PAIR, train={"optimizer": "adam"}), fetch=print)
+    run = set_up(toy(**PAIR, train={"optimizer": "adam"}), fetch=print)
     go(run, 10)
-    run.own_best = {"toy_rows": {"step": 1, "value": 0.0, "since": 2}}
+    run.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "since": 2}}
     before = answers(run)
-    [change] = growth.due(run)
-    assert change.verb == "attach" and run.grown == [1] and growth.due(run) == []
+    [change] = growth.grow_if_due(run)
+    assert change.verb == "attach" and run.grown == [1] and growth.grow_if_due(run) == []
     for name, logits in answers(run).items():
         torch.testing.assert_close(logits, before[name], **ROUNDING)
     weights = {n: p.detach().clone() for n, p in run.network.named_parameters() if "more1" in n}
@@ -252,9 +254,9 @@ def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_the
 def test_tasks_that_share_a_head_get_modules_once_at_a_plateau():
     tasks = {"a": {"name": "toy_rows", "head": "rows"}, "b": {"name": "toy_turned", "head": "rows"}}
     stream = [{"tasks": ["a", "b"], "steps": 30}]
-    run = prepare(toy(tasks=tasks, stream=stream, growth=PLATEAU), fetch=print)
-    run.step, run.own_best = 1, {name: {"step": 1, "value": 0.0, "since": 2} for name in tasks}
-    assert [str(change) for change in growth.due(run)] == [
+    run = set_up(toy(tasks=tasks, stream=stream, growth=PLATEAU), fetch=print)
+    run.step, run.best_by_task = 1, {name: {"step": 1, "value": 0.0, "since": 2} for name in tasks}
+    assert [str(change) for change in growth.grow_if_due(run)] == [
         "attach rows_more1, read by input, side1, output"
     ]
 
@@ -265,11 +267,11 @@ def test_tasks_that_share_a_head_get_modules_once_at_a_plateau():
 def test_a_task_that_shares_the_head_of_an_older_one_brings_no_modules():
     tasks = {"a": {"name": "toy_rows", "head": "rows"}, "b": {"name": "toy_turned", "head": "rows"}}
     stream = [{"tasks": [name], "steps": 10} for name in tasks]
-    run = prepare(toy(tasks=tasks, stream=stream, growth=GROWING["shared"]), fetch=print)
-    size = parameters(run.network)
-    assert run.present == ["a", "b"] and list(run.network.ports) == ["rows"]
+    run = set_up(toy(tasks=tasks, stream=stream, growth=GROWING["shared"]), fetch=print)
+    size = count_parameters(run.network)
+    assert run.attached_tasks == ["a", "b"] and list(run.network.adapters) == ["rows"]
     go(run, 20)
-    assert parameters(run.network) == size and run.history == []
+    assert count_parameters(run.network) == size and run.history == []
 
 
 def test_tasks_of_another_shape_cannot_share_a_head(tmp_path, capsys):
@@ -323,7 +325,7 @@ def test_rehearsing_growth_leaves_the_network_and_chance_alone():
     config = toy(**STREAM, growth=GROWING["shared"])
     draws = []
     for one in (config, replace(config, growth=replace(config.growth, when="never"), stream=())):
-        run = prepare(replace(one, tasks={"toy_rows": one.tasks["toy_rows"]})
+        run = set_up(replace(one, tasks={"toy_rows": one.tasks["toy_rows"]})
                       if not one.stream else one, fetch=print)  # fmt: skip
         draws.append((torch.rand(3), run.network.state_dict()))
     assert torch.equal(draws[0][0], draws[1][0])
@@ -334,9 +336,9 @@ def test_rehearsing_growth_leaves_the_network_and_chance_alone():
 def test_a_module_of_ones_own_may_be_read_by_those_that_come_with_it():
     reading = {"output": True, "reads": ["in", "side1"], "tasks": ["new"]}
     modules = OWN | {"out": reading}
-    run = prepare(toy(**STREAM, growth=own(**modules)), fetch=print)
+    run = set_up(toy(**STREAM, growth=own(**modules)), fetch=print)
     go(run, 20)
-    growth.due(run)
+    growth.grow_if_due(run)
     net = run.network.body.modules_by_name
     assert set(net["toy_wide_out"].seen) == {"side1", "toy_wide_in"}
     assert net["toy_wide_out"].tasks == ("toy_wide",)

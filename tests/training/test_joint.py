@@ -11,13 +11,13 @@ from stream_fixtures import scripted
 from toy_tasks import GROWTH, JOINT, toy
 
 from thalnet_mtl import cli, load_model
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.export import Step
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.training import trainer as training
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train, validate
 
 UNEQUAL = JOINT["modules"] | {"trunk": {"features": 9}}
@@ -108,15 +108,15 @@ def test_the_kept_weights_are_the_best_for_all_tasks_together(tmp_path):
 
 def test_tasks_may_have_their_own_batch_and_weight(tmp_path):
     tasks = {"toy_rows": {"batch": 30, "weight": 0.0}, "toy_text": {"batch": 4}}
-    run = prepare(toy(**JOINT | {"tasks": tasks}), fetch=print)
+    run = set_up(toy(**JOINT | {"tasks": tasks}), fetch=print)
     assert (run.batches("toy_rows"), run.batches("toy_text")) == (10, 1999 // 4 // 7)
     assert run.epoch == 10
     result = train(toy(**JOINT | {"tasks": tasks}), tmp_path)
-    before = prepare(toy(**JOINT | {"tasks": tasks}), fetch=print).network.state_dict()
+    before = set_up(toy(**JOINT | {"tasks": tasks}), fetch=print).network.state_dict()
     after = load_model(tmp_path / "model").state_dict()
     assert result["steps"] == 60
     for name in before:
-        own = name.startswith(("ports.toy_rows.", "body.cells.rows."))
+        own = name.startswith(("adapters.toy_rows.", "body.cells.rows."))
         assert torch.equal(before[name], after[name]) == own, name
 
 
@@ -157,10 +157,10 @@ def test_the_command_line_scores_every_task_and_exports_the_step_of_one(tmp_path
 
 
 def draws(tasks, count=3000, **options):
-    run = prepare(toy(**JOINT | {"tasks": tasks}, train=options), fetch=print)
+    run = set_up(toy(**JOINT | {"tasks": tasks}, train=options), fetch=print)
     names = []
     for run.step in range(count):
-        [name] = run.drawn()
+        [name] = run.sample_tasks()
         names.append(name)
     return run, names
 
@@ -189,7 +189,7 @@ def test_draws_depend_on_seed_and_step_alone():
 def test_a_task_that_is_not_drawn_is_not_a_loss_and_keeps_its_place(tmp_path):
     train(toy(**JOINT, train={"draw": 1.0, "steps": 40}), tmp_path)
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert sum(saved["taken"].values()) == 40 and min(saved["taken"].values()) > 0
+    assert sum(saved["batches_seen"].values()) == 40 and min(saved["batches_seen"].values()) > 0
     losses = [x["value"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
     assert min(losses) > 0
 
@@ -199,10 +199,10 @@ def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_
     result = train(toy(**JOINT, train=options), tmp_path)
     assert result["steps"] == 60  # best at 20, and two validations after it
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert {own["since"] for own in saved["own_best"].values()} == {2}
-    run = prepare(toy(**JOINT, train=options), fetch=print)
-    run.own_best = {"toy_text": {"step": 20, "value": 1.0, "since": 2}}
-    assert run.drawn() == ["toy_rows"]
+    assert {own["since"] for own in saved["best_by_task"].values()} == {2}
+    run = set_up(toy(**JOINT, train=options), fetch=print)
+    run.best_by_task = {"toy_text": {"step": 20, "value": 1.0, "since": 2}}
+    assert run.sample_tasks() == ["toy_rows"]
 
 
 # Growth
@@ -218,7 +218,9 @@ def test_changes_are_made_where_they_are_due_and_are_told(tmp_path):
     best = [x for x in history if x["step"] < result["best_step"]]
     assert result["parameters"]["total"] == best[-1]["parameters"]
     network = load_model(tmp_path / "model")
-    assert "twin" in network.active("toy_rows") and "twin" not in network.active("toy_text")
+    assert "twin" in network.active_modules("toy_rows") and "twin" not in network.active_modules(
+        "toy_text"
+    )
 
 
 def test_a_frozen_module_stands_still_while_the_others_learn(tmp_path):
@@ -227,7 +229,7 @@ def test_a_frozen_module_stands_still_while_the_others_learn(tmp_path):
     last = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
     assert not any(".trunk." in name for name in last["optimizer"]["state"])
     config = toy(**JOINT, changes=changes, train={"weight_decay": 0.1})
-    run = prepare(config, fetch=print)
+    run = set_up(config, fetch=print)
     run.restore(tmp_path / "checkpoint" / "last.pt")
     frozen = [n for n, p in run.network.named_parameters() if not p.requires_grad]
     assert frozen and all(name.startswith("body.cells.trunk.") for name in frozen)
@@ -236,7 +238,7 @@ def test_a_frozen_module_stands_still_while_the_others_learn(tmp_path):
 def test_modules_may_be_frozen_from_the_start(tmp_path):
     modules = JOINT["modules"] | {"trunk": {"frozen": True}}
     config = toy(**JOINT | {"modules": modules})
-    before = prepare(config, fetch=print).network.state_dict()
+    before = set_up(config, fetch=print).network.state_dict()
     result = train(config, tmp_path)
     after = load_model(tmp_path / "model").state_dict()
     assert result["parameters"]["frozen"] > 0
@@ -328,7 +330,7 @@ def test_a_frozen_task_is_not_trained_and_stays_to_the_bit(tmp_path, options):
     }
     assert len(later) == 1  # six looks, all of them at the weights of step 10
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert saved["taken"]["toy_rows"] <= 10 and sum(saved["taken"].values()) >= 60
+    assert saved["batches_seen"]["toy_rows"] <= 10 and sum(saved["batches_seen"].values()) >= 60
 
 
 @pytest.mark.parametrize(("step", "task"), [(9, "toy_rows"), (9, "toy_wide"), (25, "toy_wide")])
@@ -434,13 +436,13 @@ def test_a_run_whose_network_is_frozen_for_a_while_goes_on_to_the_same_bits(tmp_
 
 
 def test_a_task_that_has_left_stays_away_though_it_improves_again(tmp_path, monkeypatch):
-    run = prepare(toy(**JOINT, train={"patience": 2}), fetch=print)
-    run.own_best["toy_rows"] = {"step": 1, "value": -1.0, "since": 2, "taken": 0}
-    monkeypatch.setattr(training, "save", lambda *args: None)
+    run = set_up(toy(**JOINT, train={"patience": 2}), fetch=print)
+    run.best_by_task["toy_rows"] = {"step": 1, "value": -1.0, "since": 2, "taken": 0}
+    monkeypatch.setattr(training, "save_checkpoint", lambda *args: None)
     directory = RunDirectory(tmp_path, run.config)
-    validate(run, directory, Screen())
+    validate(run, directory, Console())
     directory.close()
-    assert run.own_best["toy_rows"]["value"] > 0 and run.learning == ["toy_text"]
+    assert run.best_by_task["toy_rows"]["value"] > 0 and run.active_tasks == ["toy_text"]
 
 
 def test_a_run_that_ends_early_says_so_and_which_changes_it_missed(tmp_path, capsys):
@@ -461,7 +463,7 @@ def test_patience_counts_only_what_was_trained_meanwhile(tmp_path):
     tasks = {"toy_rows": {"share": 1}, "toy_text": {"share": 1e9}}
     train(toy(**JOINT | {"tasks": tasks}, train={"draw": 1.0, "patience": 1}), tmp_path)
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert saved["taken"]["toy_rows"] == saved["own_best"]["toy_rows"]["since"] == 0
+    assert saved["batches_seen"]["toy_rows"] == saved["best_by_task"]["toy_rows"]["since"] == 0
 
 
 def test_the_best_weights_in_place_of_the_last_are_one_line(tmp_path):
@@ -470,13 +472,13 @@ def test_the_best_weights_in_place_of_the_last_are_one_line(tmp_path):
     (tmp_path / "result.json").unlink()
     folder = tmp_path / "checkpoint"
     (folder / "last.pt").write_bytes((folder / "best.pt").read_bytes())
-    with pytest.raises(UserError, match=r"last.pt is damaged: it has no 'taken'"):
+    with pytest.raises(UserError, match=r"last.pt is damaged: it has no 'batches_seen'"):
         train(config, tmp_path)
 
 
 def test_modules_that_all_have_their_width_leave_nothing_to_fill(tmp_path):
     modules = {"a": {"input": True, "features": 4}, "b": {"output": True, "features": 5}}
-    run = prepare(toy(modules=modules, model={"features": 0}), fetch=print)
+    run = set_up(toy(modules=modules, model={"features": 0}), fetch=print)
     net = run.network.body.modules_by_name
     assert [module.features for module in net.values()] == [4, 5]
 

@@ -10,14 +10,14 @@ import torch
 from toy_tasks import JOINT, toy
 
 from thalnet_mtl import cli
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.models.readings.base import Reading
 from thalnet_mtl.registry import register
 from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import stacked, step
 from thalnet_mtl.training import trainer as training
-from thalnet_mtl.training.stacked_step import Replicas
+from thalnet_mtl.training.stacked_step import StackedStep
 
 SEEDS = (0, 1, 2)
 
@@ -95,7 +95,7 @@ def both(tmp_path, **sections):
     """The same runs stacked and alone."""
     for folder, config in configs(tmp_path / "alone", **sections).items():
         training.train(config, folder)
-    stacked.train_stacked(configs(tmp_path / "stacked", **sections), Screen())
+    stacked.train_stacked(configs(tmp_path / "stacked", **sections), Console())
     for seed in SEEDS:
         assert_same_runs(tmp_path / "stacked" / f"seed{seed}", tmp_path / "alone" / f"seed{seed}")
 
@@ -137,31 +137,31 @@ def test_without_the_kernel_they_are_stacked_in_pytorch(tmp_path):
 def test_a_stacked_run_that_was_stopped_goes_on_stacked_or_alone(tmp_path, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
     options = {"steps": 24}
-    stacked.train_stacked(configs(whole, train=options), Screen())
-    real = Replicas.step
+    stacked.train_stacked(configs(whole, train=options), Console())
+    real = StackedStep.step
 
     def failing(self, requests):
         if self.runs[0].step == 17:
             raise SystemExit
         return real(self, requests)
 
-    monkeypatch.setattr(Replicas, "step", failing)
+    monkeypatch.setattr(StackedStep, "step", failing)
     with pytest.raises(SystemExit):
-        stacked.train_stacked(configs(part, train=options), Screen())
-    monkeypatch.setattr(Replicas, "step", real)
+        stacked.train_stacked(configs(part, train=options), Console())
+    monkeypatch.setattr(StackedStep, "step", real)
     alone, *others = configs(part, train=options).items()
     training.train(alone[1], alone[0])
-    stacked.train_stacked(dict(others), Screen())
+    stacked.train_stacked(dict(others), Console())
     for seed in SEEDS:
         assert_same_runs(part / f"seed{seed}", whole / f"seed{seed}")
     before = tree(part)
-    stacked.train_stacked(configs(part, train=options), Screen())  # nothing is left to do
+    stacked.train_stacked(configs(part, train=options), Console())  # nothing is left to do
     assert tree(part) == before
 
 
 def test_a_seed_that_was_saved_earlier_catches_up(tmp_path, monkeypatch):
     options, look = {"steps": 24}, {"checkpoint_every": 6, "every": 6}
-    stacked.train_stacked(configs(tmp_path / "whole", train=options, evaluate=look), Screen())
+    stacked.train_stacked(configs(tmp_path / "whole", train=options, evaluate=look), Console())
     runs = configs(tmp_path / "part", train=options, evaluate=look)
 
     real = training.train_step
@@ -176,15 +176,15 @@ def test_a_seed_that_was_saved_earlier_catches_up(tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             training.train(config, folder)
     monkeypatch.setattr(training, "train_step", real)
-    stacked.train_stacked(runs, Screen())
+    stacked.train_stacked(runs, Console())
     for seed in SEEDS:
         assert_same_runs(tmp_path / "part" / f"seed{seed}", tmp_path / "whole" / f"seed{seed}")
 
 
 def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypatch):
     whole, part = (configs(tmp_path / name, **JOINT) for name in ("whole", "part"))
-    stacked.train_stacked(whole, Screen())
-    real = Replicas.step
+    stacked.train_stacked(whole, Console())
+    real = StackedStep.step
 
     def stopping(self, requests):
         if self.runs[0].step == 32:
@@ -192,18 +192,18 @@ def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypa
         return real(self, requests)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Replicas, "step", stopping)
+        patch.setattr(StackedStep, "step", stopping)
         with pytest.raises(training.Interrupted, match="stopped at step 33 of 60, saved"):
-            stacked.train_stacked(part, Screen())
+            stacked.train_stacked(part, Console())
     assert [trained(folder)["step"] for folder in part] == [33, 33, 33]
-    stacked.train_stacked(part, Screen())
+    stacked.train_stacked(part, Console())
     for one, other in zip(part, whole, strict=True):
         assert_same_runs(one, other)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_seed_that_diverges_does_not_take_the_others_down(tmp_path, monkeypatch, capsys, which):
-    real = Replicas.step
+    real = StackedStep.step
 
     def poisoned(self, requests):
         losses = real(self, requests)
@@ -214,10 +214,10 @@ def test_a_seed_that_diverges_does_not_take_the_others_down(tmp_path, monkeypatc
     # The rate changes with every step, and the text begins anew after the 28th.
     sections = JOINT | {"train": {"steps": 36, "schedule": "cosine"}}
     runs, alone = (configs(tmp_path / name, **sections) for name in ("stacked", "alone"))
-    monkeypatch.setattr(Replicas, "step", poisoned)
+    monkeypatch.setattr(StackedStep, "step", poisoned)
     match = rf"1 of 3 seeds failed, the others are done\. seed{which}: .*step 8"
     with pytest.raises(RunError, match=match):
-        stacked.train_stacked(runs, Screen())
+        stacked.train_stacked(runs, Console())
     shown = capsys.readouterr().out
     assert f"seed{which}  loss nan at step 8" in shown and "2 seeds side by side" in shown
     for seed, (folder, (own, config)) in enumerate(zip(runs, alone.items(), strict=True)):
@@ -229,7 +229,7 @@ def test_a_seed_that_diverges_does_not_take_the_others_down(tmp_path, monkeypatc
 
 def test_the_screen_shows_means_of_losses_and_ranges_of_scores(tmp_path, capsys):
     runs = configs(tmp_path, train={"steps": 20})
-    stacked.train_stacked(runs, Screen())
+    stacked.train_stacked(runs, Console())
     shown = capsys.readouterr().out
     losses = [logged(folder)[8, "toy_rows", "train", "loss"] for folder in runs]
     assert f"3 seeds  step 8/20  loss {sum(losses) / 3:.4f}" in shown
@@ -318,14 +318,14 @@ def test_on_a_gpu_every_run_takes_its_own_captured_steps(tmp_path, monkeypatch):
     for name in ("gru", "long"):
         training.train(lone[name], tmp_path / "alone" / name)
     captured = []
-    monkeypatch.setattr(stacked, "repeats", lambda config, device: True)
-    monkeypatch.setattr(step, "repeats", lambda config, device: True)
-    monkeypatch.setattr(graphs, "recorder", lambda: lambda act: captured.append(act) or act)
+    monkeypatch.setattr(stacked, "can_capture", lambda config, device: True)
+    monkeypatch.setattr(step, "can_capture", lambda config, device: True)
+    monkeypatch.setattr(graphs, "cuda_recorder", lambda: lambda act: captured.append(act) or act)
     monkeypatch.setattr(stacked, "streams", lambda count: [nullcontext()] * count)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     together = {tmp_path / "together" / name: config for name, config in lone.items()}
     with pytest.raises(RunError, match=r"1 of 3 .* failed, the others are done. mad: "):
-        stacked.train_stacked(together, Screen())
+        stacked.train_stacked(together, Console())
     assert len(captured) == 3
     for name in ("gru", "long"):
         mine, other = (trained(tmp_path / where / name) for where in ("together", "alone"))

@@ -14,9 +14,9 @@ from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.records import read_run
-from thalnet_mtl.tasks.stream import stream
+from thalnet_mtl.tasks.stream import make_stream
 from thalnet_mtl.training import trainer as training
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
 TASKS = list(STREAM["tasks"])
@@ -25,7 +25,7 @@ TASKS = list(STREAM["tasks"])
 def spans(entries, **options):
     config = toy(tasks=STREAM["tasks"], stream=entries, train=options)
     sizes = {"toy_rows": 30, "toy_wide": 20, "toy_text": 28}
-    found = stream(config, lambda tasks: min(sizes[name] for name in tasks))
+    found = make_stream(config, lambda tasks: min(sizes[name] for name in tasks))
     return [(one.number, one.tasks, one.start, one.stop) for one in found]
 
 
@@ -54,13 +54,13 @@ def test_without_a_stream_all_tasks_are_one_experience():
 
 
 def test_the_next_step_belongs_to_the_experience_that_it_is_in():
-    run = prepare(toy(**STREAM), fetch=print)
+    run = set_up(toy(**STREAM), fetch=print)
     numbers = []
     for run.step in (0, 19, 20, 39, 40, 59, 60):
         numbers.append(run.experience.number)
     assert numbers == [1, 1, 2, 2, 3, 3, 3] and run.total == 60
     run.step = 25
-    assert run.learning == run.drawn() == ["toy_wide"] and run.epoch == 20
+    assert run.active_tasks == run.sample_tasks() == ["toy_wide"] and run.epoch == 20
 
 
 def test_the_learning_rate_begins_anew_with_every_experience():
@@ -69,7 +69,7 @@ def test_the_learning_rate_begins_anew_with_every_experience():
         {"tasks": ["toy_wide", "toy_text"], "steps": 6},
     ]
     options = {"schedule": "cosine", "warmup": 2, "learning_rate": 0.5}
-    run = prepare(toy(tasks=STREAM["tasks"], stream=entries, train=options), fetch=print)
+    run = set_up(toy(tasks=STREAM["tasks"], stream=entries, train=options), fetch=print)
     rates = []
     for run.step in range(16):
         rates.append(run.rate())
@@ -210,7 +210,7 @@ def test_a_task_that_is_learned_again_goes_on_in_its_data_and_its_text(tmp_path,
     def watching(run, batches, *rest):
         if "toy_text" in batches:
             state = run.states.get("toy_text")
-            seen.append((run.taken["toy_text"], state is not None))
+            seen.append((run.batches_seen["toy_text"], state is not None))
         return real(run, batches, *rest)
 
     monkeypatch.setattr(training, "train_step", watching)
@@ -259,7 +259,7 @@ def test_what_makes_no_stream_is_one_line_and_status_2(tmp_path, capsys, section
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(BOTH | sections))
     out = tmp_path / "out"
     with pytest.raises(UserError, match=message):
-        prepare(overlay(Config(), BOTH | sections, "test"), fetch=print)
+        set_up(overlay(Config(), BOTH | sections, "test"), fetch=print)
     assert cli.main(["train", str(tmp_path / "config.yaml"), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("thalnet: ") and not out.exists()

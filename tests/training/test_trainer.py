@@ -9,15 +9,15 @@ from run_fixtures import interrupt_at, lines
 from toy_tasks import toy
 
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import map_state
 from thalnet_mtl.models.saving import load_weights
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.training import setup as prepare_module
 from thalnet_mtl.training import trainer as training
-from thalnet_mtl.training.sampling import some_anew
-from thalnet_mtl.training.setup import prepare
+from thalnet_mtl.training.sampling import reset_states
+from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import Diverged, Interrupted, train
 
@@ -39,7 +39,7 @@ def test_large_networks_take_the_threads_that_pytorch_has_and_small_ones_one(mon
     taken = {}
     try:
         for (name, model), threads in itertools.product(sizes.items(), (0, 2)):
-            prepare(toy(model=model, train={"threads": threads}), print)
+            set_up(toy(model=model, train={"threads": threads}), print)
             taken[name, threads] = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
@@ -82,7 +82,7 @@ def test_text_carries_its_state_from_chunk_to_chunk_and_forgets_it_with_the_epoc
     def watching(run, batches, *rest):
         state = run.states.get("toy_text")
         carried = state is None or state.center.abs().sum().item()
-        seen.append((batches["toy_text"].fresh, carried))
+        seen.append((batches["toy_text"].starts_sequence, carried))
         return real(run, batches, *rest)
 
     monkeypatch.setattr(training, "train_step", watching)
@@ -103,7 +103,7 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     matrix = (tmp_path / "accuracy_matrix.csv").read_text().split()
     assert matrix[0] == "stage,toy_rows"
     scores = result["tasks"]["toy_rows"]
-    assert scores["classes"] == load_run(tmp_path).tasks["toy_rows"].interface.classes
+    assert scores["classes"] == load_run(tmp_path).tasks["toy_rows"].spec.classes
     assert float(matrix[1].split(",")[1]) == scores["untrained"]["accuracy"]
     assert float(matrix[2].split(",")[1]) == scores["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
@@ -240,7 +240,7 @@ def test_bf16_narrows_products_but_not_state_or_weights(tmp_path):
 
 def test_the_schedule_is_the_one_of_torch():
     config = toy(train={"learning_rate": 0.5, "schedule": "cosine", "warmup": 4, "steps": 20})
-    run = prepare(config, fetch=print)
+    run = set_up(config, fetch=print)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=16)
     rates = []
@@ -309,7 +309,7 @@ def test_a_network_that_does_not_fit_its_checkpoint_is_named(tmp_path):
     train(toy(), tmp_path)
     path = tmp_path / "checkpoint" / "last.pt"
     weights = torch.load(path, weights_only=True)["network"]
-    network = prepare(toy(model={"features": 7}), fetch=print).network
+    network = set_up(toy(model={"features": 7}), fetch=print).network
     with pytest.raises(UserError, match=r"another network: 'body.cells.*' is \(\d+, \d+\) in the"):
         load_weights(network, weights, path)
 
@@ -349,7 +349,7 @@ def test_nan_in_the_input_is_refused():
     xs[2, 1, 1] = torch.nan
     data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
     with pytest.raises(UserError, match="task 'mine', train: the inputs hold NaN"):
-        RowsTask("mine", (4, 3), 2, lambda: data).to("cpu")
+        RowsTask("mine", (4, 3), 2, lambda: data).load("cpu")
 
 
 def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -367,8 +367,8 @@ def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, mon
     one, two = (torch.load(tmp_path / n / "checkpoint/last.pt") for n in ("plain", "dropped"))
     name = "body.cells.input.design.stack.0.weight"
     assert not torch.equal(one["network"][name], two["network"][name])
-    run = prepare(dropped, Screen().fetch)
-    port = run.tasks["toy_rows"].port
+    run = set_up(dropped, Console().fetch)
+    port = run.tasks["toy_rows"].head_name
     xs = torch.rand(5, 4, 3)
     run.network.train()
     assert not torch.equal(run.network(port, xs)[0], run.network(port, xs)[0])
@@ -378,15 +378,15 @@ def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, mon
 
 def test_places_of_a_text_begin_anew_at_the_odds_that_are_given():
     config = toy(tasks={"toy_text": {"reset": 0.3}}, train={"batch": 50})
-    run = prepare(config, Screen().fetch)
+    run = set_up(config, Console().fetch)
     state = map_state(torch.ones_like, run.network.initial("toy_text", 50))
     anew = []
     for run.step in range(40):
-        parts = some_anew(run, "toy_text", state, 50)
+        parts = reset_states(run, "toy_text", state, 50)
         rows = [part.flatten(1) for part in parts]
         assert all(bool(((row == 0).all(1) | (row == 1).all(1)).all()) for row in rows)
         assert torch.equal(rows[0][:, 0], rows[1][:, 0])
         anew.append(int((rows[0][:, 0] == 0).sum()))
     assert sum(anew) / (40 * 50) == pytest.approx(0.3, abs=0.03) and len(set(anew)) > 3
-    again = some_anew(run, "toy_text", state, 50)
+    again = reset_states(run, "toy_text", state, 50)
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))

@@ -7,7 +7,7 @@ from torch import nn
 from torchjd.autojac import backward as jacobian_descent
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.training.weighting import AGGREGATORS, COMBINATIONS, combination
+from thalnet_mtl.training.weighting import AGGREGATORS, WEIGHTINGS, make_weighting
 
 TASKS = ("a", "b", "c")
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": 2.0}
@@ -50,7 +50,7 @@ def tasks():
 
 
 def test_fixed_weights_are_the_gradient_of_the_weighted_sum(tasks):
-    combination("fixed", WEIGHTS).backward(tasks.losses(), tasks.used)
+    make_weighting("fixed", WEIGHTS).backward(tasks.losses(), tasks.used)
     found = tasks.gradients()
     losses = tasks.losses()
     (losses["a"] + 0.5 * losses["b"] + 2 * losses["c"]).backward()
@@ -59,7 +59,7 @@ def test_fixed_weights_are_the_gradient_of_the_weighted_sum(tasks):
 
 
 def test_uncertainty_weights_by_learned_variances(tasks):
-    made = combination("uncertainty", WEIGHTS).double()
+    made = make_weighting("uncertainty", WEIGHTS).double()
     with torch.no_grad():
         for k, s in enumerate(made.log_variance.values()):
             s.fill_(0.3 * k - 0.2)
@@ -71,13 +71,13 @@ def test_uncertainty_weights_by_learned_variances(tasks):
         expected = WEIGHTS[task] * (0.5 - (-s).exp() * losses[task])
         assert_close(made.log_variance[task].grad, expected)
     fixed = {t: WEIGHTS[t] * (-made.log_variance[t]).exp().item() for t in TASKS}
-    combination("fixed", fixed).backward(tasks.losses(), tasks.used)
+    make_weighting("fixed", fixed).backward(tasks.losses(), tasks.used)
     for name, gradient in tasks.gradients().items():
         assert_close(found[name], gradient)
 
 
 def test_uncertainty_settles_where_the_variance_is_twice_the_loss():
-    made = combination("uncertainty", {"a": 1.0})
+    made = make_weighting("uncertainty", {"a": 1.0})
     optimizer = torch.optim.SGD(made.parameters(), lr=0.5)
     for _ in range(300):
         optimizer.zero_grad()
@@ -89,7 +89,7 @@ def test_uncertainty_settles_where_the_variance_is_twice_the_loss():
 @pytest.mark.parametrize("name", sorted({*AGGREGATORS} - {*STATEFUL}))
 def test_aggregators_do_what_torchjd_does_with_the_same_losses(tasks, name):
     torch.manual_seed(3)
-    made = combination(name, WEIGHTS)
+    made = make_weighting(name, WEIGHTS)
     made.backward(tasks.losses(), tasks.used)
     found = tasks.gradients()
     shared = [*tasks.trunk.parameters(), *tasks.bridge.parameters()]
@@ -107,7 +107,7 @@ def test_aggregators_do_what_torchjd_does_with_the_same_losses(tasks, name):
 
 @pytest.mark.parametrize("name", list(AGGREGATORS))
 def test_parameters_of_one_task_get_its_plain_gradient(tasks, name):
-    combination(name, WEIGHTS).backward(tasks.losses(), tasks.used)
+    make_weighting(name, WEIGHTS).backward(tasks.losses(), tasks.used)
     found = tasks.gradients()
     for task, loss in tasks.losses().items():
         (WEIGHTS[task] * loss).backward()
@@ -117,7 +117,7 @@ def test_parameters_of_one_task_get_its_plain_gradient(tasks, name):
 
 
 def test_upgrad_never_conflicts_with_a_task(tasks):
-    combination("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
+    make_weighting("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
     found = tasks.gradients()
     for task, loss in tasks.losses().items():
         own = {n: p for n, p in tasks.used(task).items() if not n.startswith("heads.")}
@@ -126,9 +126,9 @@ def test_upgrad_never_conflicts_with_a_task(tasks):
         assert product >= -1e-9
 
 
-@pytest.mark.parametrize("name", list(COMBINATIONS))
+@pytest.mark.parametrize("name", list(WEIGHTINGS))
 def test_one_task_alone_is_that_task(tasks, name):
-    made = combination(name, {"a": 1.0}).double()
+    made = make_weighting(name, {"a": 1.0}).double()
     made.backward({"a": tasks.losses()["a"]}, tasks.used)
     found = {key: p.grad.clone() for key, p in tasks.used("a").items()}
     tasks.zero_grad()
@@ -139,11 +139,11 @@ def test_one_task_alone_is_that_task(tasks, name):
 
 def test_frozen_parameters_get_no_gradient(tasks):
     tasks.trunk.requires_grad_(False)
-    combination("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
+    make_weighting("upgrad", WEIGHTS).backward(tasks.losses(), tasks.used)
     assert tasks.trunk.weight.grad is None and tasks.bridge.weight.grad is not None
 
 
-@pytest.mark.parametrize("name", list(COMBINATIONS))
+@pytest.mark.parametrize("name", list(WEIGHTINGS))
 def test_what_a_combination_carries_from_step_to_step_can_be_saved(tasks, name):
     def steps(made, start, stop):
         for step in range(start, stop):
@@ -152,11 +152,11 @@ def test_what_a_combination_carries_from_step_to_step_can_be_saved(tasks, name):
 
     found: list = []
     torch.manual_seed(0)
-    whole = combination(name, WEIGHTS).double()
+    whole = make_weighting(name, WEIGHTS).double()
     steps(whole, 0, 2)
     saved, random = whole.state_dict(), torch.get_rng_state()
     steps(whole, 2, 4)
-    again = combination(name, WEIGHTS).double()
+    again = make_weighting(name, WEIGHTS).double()
     again.load_state_dict(saved)
     torch.set_rng_state(random)
     steps(again, 2, 4)
@@ -165,7 +165,7 @@ def test_what_a_combination_carries_from_step_to_step_can_be_saved(tasks, name):
 
 
 def test_nash_mtl_begins_anew_where_the_number_of_tasks_changes(tasks):
-    made = combination("nash_mtl", WEIGHTS)
+    made = make_weighting("nash_mtl", WEIGHTS)
     made.backward(tasks.losses(), tasks.used)
     two = {task: loss for task, loss in tasks.losses().items() if task != "c"}
     made.backward(two, tasks.used)
@@ -174,10 +174,10 @@ def test_nash_mtl_begins_anew_where_the_number_of_tasks_changes(tasks):
 
 def test_an_unknown_combination_names_the_closest():
     with pytest.raises(UserError, match=r"unknown combination 'upgrade'.*Did you mean 'upgrad'"):
-        combination("upgrade", WEIGHTS)
+        make_weighting("upgrade", WEIGHTS)
 
 
 def test_an_aggregator_without_torchjd_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"upgrad needs TorchJD: pip install 'thalnet-mtl\[mtl\]'"):
-        combination("upgrad", WEIGHTS)
+        make_weighting("upgrad", WEIGHTS)

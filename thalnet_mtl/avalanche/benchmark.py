@@ -13,7 +13,7 @@ Any of its strategies trains our network, and any of its users gets our host:
 >>> from avalanche.training import Replay
 >>> from avalanche.training.plugins import EvaluationPlugin
 >>> tasks = make_tasks(load_config(["joint/digits"])[""])
->>> tasks = {name: task.to("cpu") for name, task in tasks.items()}
+>>> tasks = {name: task.load("cpu") for name, task in tasks.items()}
 >>> stream = benchmark(tasks, limit=320)
 >>> network = Network(ThalNet(inputs=8, modules=2, features=8))
 >>> growth = GrowthConfig("per_task", "frozen", {"own": ModuleConfig(features=8, output=True)})
@@ -52,7 +52,7 @@ from avalanche.benchmarks import (
 )
 from avalanche.benchmarks.utils import AvalancheDataset, _make_taskaware_classification_dataset
 
-from thalnet_mtl.avalanche.ragged import Sequences, collate
+from thalnet_mtl.avalanche.ragged import SequenceDataset, collate
 from thalnet_mtl.tasks.base import Task
 
 UNUSED = -1000.0  # logit of a class that a task does not have; as Avalanche's own masks
@@ -75,7 +75,7 @@ def benchmark(
     order = list(tasks)
 
     def data(name: str, split: str) -> AvalancheDataset[Any]:
-        part = Sequences(tasks[name], split, chunk, limit if split == "train" else 0)
+        part = SequenceDataset(tasks[name], split, chunk, limit if split == "train" else 0)
         # A text has a target at every step, and is of one class where classes are balanced.
         classes = part.ys.tolist() if part.ys.ndim == 1 else [0] * len(part)
         return _make_taskaware_classification_dataset(

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.avalanche.benchmark import UNUSED
-from thalnet_mtl.avalanche.ragged import Mixed, together
+from thalnet_mtl.avalanche.ragged import RaggedBatch, together
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
 
 
-class AvalancheNetwork(MultiTaskModule):
+class AvalancheModel(MultiTaskModule):
     """Our network in Avalanche's hands: task labels are places in ``names``, outputs are logits.
 
     In a batch of several tasks classes that a task does not have get a logit of −1000.
@@ -29,8 +29,8 @@ class AvalancheNetwork(MultiTaskModule):
         super().__init__()
         self.network = network
         self.names = list(tasks)
-        self.ports = [task.port for task in tasks.values()]
-        self.shapes = {task.port: task.interface for task in tasks.values()}
+        self.adapters = [task.head_name for task in tasks.values()]
+        self.shapes = {task.head_name: task.spec for task in tasks.values()}
 
     def adaptation(self, experience: Any) -> None:
         """Note the tasks. Avalanche also calls this to evaluate, when nothing may change."""
@@ -57,8 +57,8 @@ class AvalancheNetwork(MultiTaskModule):
 
     def forward_single_task(self, x: Any, task_label: int) -> Tensor:
         """Logits (batch, classes) or (batch, time, classes)."""
-        port = self.ports[task_label]
-        if port not in self.network.ports:
+        port = self.adapters[task_label]
+        if port not in self.network.adapters:
             raise UserError(
                 f"task '{self.names[task_label]}' has no head yet: evaluate it after its "
                 f"experience, or add_task before the first."
@@ -70,22 +70,22 @@ class AvalancheNetwork(MultiTaskModule):
         tokens, width = not x.is_floating_point(), x.shape[-1]
         takes = [
             shape.tokens if tokens else not shape.tokens and shape.inputs == width
-            for shape in (self.shapes[port] for port in self.ports)
+            for shape in (self.shapes[port] for port in self.adapters)
         ]
         seen = sorted(self.known_train_tasks_labels)
         return {label: self.forward_single_task(x, label) for label in seen if takes[label]}
 
 
-def as_avalanche(network: Network, tasks: Mapping[str, Task]) -> AvalancheNetwork:
+def as_avalanche(network: Network, tasks: Mapping[str, Task]) -> AvalancheModel:
     """The model of an Avalanche strategy; ``tasks`` are those of its ``benchmark``."""
-    return AvalancheNetwork(network, tasks)
+    return AvalancheModel(network, tasks)
 
 
 class Loss(nn.Module):
     """Mean cross-entropy of the sequences of a batch, whatever their tasks."""
 
     def forward(self, logits: Any, ys: Any) -> Tensor:
-        if isinstance(logits, Mixed) or isinstance(ys, Mixed):
+        if isinstance(logits, RaggedBatch) or isinstance(ys, RaggedBatch):
             pairs = list(zip(logits, ys, strict=True))
             return torch.stack([self(row[None], target[None]) for row, target in pairs]).mean()
         return F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten())

@@ -12,9 +12,9 @@ AVALANCHE = ("naive", "cumulative", "replay", "gdumb", "ewc", "online_ewc", "mas
              "agem", "gem")  # fmt: skip
 
 
-class Elsewhere(Naive):
+class AvalancheStrategy(Naive):
     """Avalanche's own, in its loop: what works is in benchmarks/continual/README.md."""
 
 
 for _name in AVALANCHE:
-    register("strategy", f"{ELSEWHERE}{_name}")(Elsewhere)
+    register("strategy", f"{ELSEWHERE}{_name}")(AvalancheStrategy)

@@ -16,12 +16,12 @@ from avalanche.logging import BaseLogger
 from torch.nn import functional as F
 
 from thalnet_mtl.config.schema import Config, GrowthConfig, ModelConfig
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.training.growth import begin
+from thalnet_mtl.training.growth import add_new_tasks
 
 
 class Growth(SupervisedPlugin):
@@ -40,9 +40,9 @@ class Growth(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **options: Any) -> None:
         model = strategy.model
-        ports = list(dict.fromkeys(model.ports[k] for k in strategy.experience.task_labels))
-        for change in begin(model.network, self.config, model.shapes, ports):
-            change.carry(strategy.optimizer)
+        ports = list(dict.fromkeys(model.adapters[k] for k in strategy.experience.task_labels))
+        for change in add_new_tasks(model.network, self.config, model.shapes, ports):
+            change.update_optimizer(strategy.optimizer)
         settle(strategy)
 
 
@@ -112,18 +112,18 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
 class RichLogger(BaseLogger):
     """A bar while an experience is learned, and every metric; plain lines where no one looks."""
 
-    def __init__(self, screen: Screen | None = None):
+    def __init__(self, screen: Console | None = None):
         super().__init__()
-        self.screen, self.bar = screen or Screen(), ExitStack()
+        self.screen, self.bar = screen or Console(), ExitStack()
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
         if isinstance(value, float):
-            self.screen.line(f"  step {x_plot:,}  {name} {value:.4f}")
+            self.screen.print(f"  step {x_plot:,}  {name} {value:.4f}")
 
     def before_training_exp(self, strategy: Any, metrics: Any, **options: Any) -> None:
         model, now = strategy.model, strategy.experience
         names = [model.names[k] for k in now.task_labels]
-        self.screen.line(f"experience {now.current_experience + 1}: {', '.join(names)} …")
+        self.screen.print(f"experience {now.current_experience + 1}: {', '.join(names)} …")
         self.begin = strategy.clock.train_iterations
         total = len(strategy.dataloader) * strategy.train_epochs
         self.bar.enter_context(self.screen.progress(", ".join(names), 0, total))

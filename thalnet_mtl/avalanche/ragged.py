@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from thalnet_mtl.tasks.base import Task
 
 
-class Mixed:
+class RaggedBatch:
     """Tensors of different shapes in one batch, one a sequence: a list with ``to``."""
 
     def __init__(self, parts: Sequence[Tensor]):
@@ -22,7 +22,7 @@ class Mixed:
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.parts)
 
-    def __getitem__(self, index: Any) -> "Tensor | Mixed":
+    def __getitem__(self, index: Any) -> "Tensor | RaggedBatch":
         if isinstance(index, slice):
             return together(self.parts[index])
         if isinstance(index, Tensor) and index.dtype == torch.bool:
@@ -36,23 +36,23 @@ class Mixed:
     def device(self) -> torch.device:
         return self.parts[0].device
 
-    def to(self, *where: Any, **options: Any) -> "Mixed":
-        return Mixed([part.to(*where, **options) for part in self.parts])
+    def to(self, *where: Any, **options: Any) -> "RaggedBatch":
+        return RaggedBatch([part.to(*where, **options) for part in self.parts])
 
 
-def together(parts: Sequence[Tensor]) -> Tensor | Mixed:
+def together(parts: Sequence[Tensor]) -> Tensor | RaggedBatch:
     """One tensor, where the shapes and types allow it."""
     kinds = {(part.shape, part.dtype) for part in parts}
-    return torch.stack(list(parts)) if len(kinds) == 1 else Mixed(parts)
+    return torch.stack(list(parts)) if len(kinds) == 1 else RaggedBatch(parts)
 
 
-def collate(samples: Iterable[Sequence[Any]]) -> list[Tensor | Mixed]:
+def collate(samples: Iterable[Sequence[Any]]) -> list[Tensor | RaggedBatch]:
     """Inputs, targets and task labels of samples whose shapes may differ."""
     columns = zip(*samples, strict=True)
     return [together([torch.as_tensor(value) for value in column]) for column in columns]
 
 
-class Sequences(Dataset[tuple[Tensor, Tensor]]):
+class SequenceDataset(Dataset[tuple[Tensor, Tensor]]):
     """A part of a task, one sequence at a time; text in chunks, which begin without a state."""
 
     def __init__(self, task: Task, split: str, chunk: int, limit: int = 0):

@@ -27,13 +27,13 @@ from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.plugins import settle
 from thalnet_mtl.avalanche.strategies import strategy
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import make_tasks
-from thalnet_mtl.training.state import NOT_DRAWN, Run
-from thalnet_mtl.training.trainer import Interrupted, begin_experience, begin_run, look_around
+from thalnet_mtl.training.state import NOT_TRAINED, Run
+from thalnet_mtl.training.trainer import Interrupted, after_step, begin_experience, start
 from thalnet_mtl.training.trainer import train as train_as_ours
 
 # What stops inside Avalanche 0.6.0 when a network grows, and when the old is frozen: why.
@@ -48,7 +48,7 @@ FROZEN = {
 }
 
 
-def train(config: Config, folder: Path, screen: Screen | None = None) -> dict[str, Any]:
+def train(config: Config, folder: Path, screen: Console | None = None) -> dict[str, Any]:
     """As ``train.train``, but that it cannot go on where it stopped."""
     check(config)
     return train_as_ours(config, folder, screen, begin=begin_anew, learn=learn)
@@ -76,7 +76,7 @@ def check(config: Config) -> None:
         raise UserError(f"{full} stops when the old is frozen: {FROZEN[name]}.")
     if name in FROZEN and config.strategy.memory < len(config.stream):
         raise UserError(f"strategy.memory: must be at least {len(config.stream)} for {full}.")
-    shapes = {name: task.interface for name, task in make_tasks(config).items()}
+    shapes = {name: task.spec for name, task in make_tasks(config).items()}
     steps = [task for task, shape in shapes.items() if shape.target == "every"]
     if name == "lwf" and steps:
         raise UserError(
@@ -87,13 +87,13 @@ def check(config: Config) -> None:
         raise UserError(f"{full}: the tasks of an experience must be of one shape.")
 
 
-def begin_anew(run: Run, directory: RunDirectory, screen: Screen) -> None:
+def begin_anew(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Forget what an interrupted run has left."""
     directory.rewind(0, anew=True)
-    begin_run(run, directory, screen)
+    start(run, directory, screen)
 
 
-def learn(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> None:
+def learn(run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]) -> None:
     """All experiences, one after another."""
     options = run.config.train
     RNGManager.set_random_seeds(options.seed)
@@ -109,7 +109,7 @@ def learn(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[
         options.strategy.partition(":")[2],
         run.config.strategy,
         len(run.stream),
-        Recorder(run, directory, screen, stopped),
+        TrainerPlugin(run, directory, screen, stopped),
         model=model,
         optimizer=run.optimizer,
         criterion=Loss(),
@@ -133,13 +133,13 @@ class _Silent:
         pass
 
 
-class Recorder(SupervisedPlugin):
+class TrainerPlugin(SupervisedPlugin):
     """What our loop does around a step: growth, rate, clipping, log, validation, rows of R."""
 
     supports_distributed = False
 
     def __init__(
-        self, run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]
+        self, run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]
     ):
         super().__init__()
         self.run, self.directory, self.screen, self.stopped = run, directory, screen, stopped
@@ -170,11 +170,11 @@ class Recorder(SupervisedPlugin):
     def after_training_iteration(self, strategy: Any, *args: Any, **options: Any) -> None:
         run, now = self.run, self.run.experience
         loss = strategy.loss.detach().reshape(())
-        nothing = torch.full_like(loss, NOT_DRAWN)
+        nothing = torch.full_like(loss, NOT_TRAINED)
         losses = torch.stack([loss if name in now.tasks else nothing for name in run.tasks])
         for name in now.tasks:
-            run.taken[name] += 1
-        look_around(run, self.directory, self.screen, losses, run.rate(), self.begin)
+            run.batches_seen[name] += 1
+        after_step(run, self.directory, self.screen, losses, run.rate(), self.begin)
         self.begin = time.monotonic()
         if self.stopped() and run.step < run.total:
             raise Interrupted(

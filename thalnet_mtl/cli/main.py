@@ -43,11 +43,11 @@ def train(options: argparse.Namespace) -> int:
     if options.seeds or options.stacked:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name
-    from thalnet_mtl.console import Screen
+    from thalnet_mtl.console import Console
     from thalnet_mtl.training.stacked import check, train_stacked
     from thalnet_mtl.training.trainer import Interrupted, train
 
-    screen = Screen()
+    screen = Console()
     folders = {out / name if name else out: config for name, config in runs.items()}
     count = len(options.seeds) if options.stacked else 1  # of runs at a time
     pairs = iter(folders.items())
@@ -57,7 +57,7 @@ def train(options: argparse.Namespace) -> int:
         folder, config = next(iter(job.items()))
         if len(runs) > 1:
             names = ", ".join(folder.name for folder in job)
-            screen.line(f"{names}: {config.model.body} on {', '.join(config.named_tasks)}")
+            screen.print(f"{names}: {config.model.body} on {', '.join(config.named_tasks)}")
         try:
             if options.stacked:
                 train_stacked(job, screen)
@@ -92,7 +92,7 @@ def sweep(options: argparse.Namespace) -> int:
             made.run(workers)
         except RunError as stop:
             raise RunError(f"{stop}. {_to_go_on(options)}") from None
-    _console().print(tables.swept(plan, made.status, made.out, made.failures))
+    _console().print(tables.sweep_table(plan, made.status, made.out, made.failures))
     print(f"record: {made.out / 'sweep.json'}")
     failed = [name for name, status in made.status.items() if status == "failed"]
     mistakes = [name for name in failed if made.entries[name].exit_status == 2]
@@ -101,17 +101,17 @@ def sweep(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one part of its data."""
-    from thalnet_mtl.console import Screen
+    from thalnet_mtl.console import Console
     from thalnet_mtl.training.evaluate import evaluate as score
     from thalnet_mtl.training.evaluate import lesions
-    from thalnet_mtl.training.setup import choose_device, choose_products
+    from thalnet_mtl.training.setup import choose_device, set_matmul_precision
     from thalnet_mtl.training.trained_run import load_run
 
     run = load_run(options.folder)
-    screen, device = Screen(), choose_device(run.config.train.device)
+    screen, device = Console(), choose_device(run.config.train.device)
     run.network.to(device)
     if device.type == "cuda":
-        choose_products(run.config.train.precision, device)
+        set_matmul_precision(run.config.train.precision, device)
     look, chunk = run.config.evaluate, run.config.train.chunk
     if (options.batches or 0) < 0:
         raise UserError(f"--batches must be at least 0, got {options.batches}.")
@@ -121,16 +121,16 @@ def evaluate(options: argparse.Namespace) -> int:
         task = run.task(name)
         if task.source:
             screen.fetch(task.source)
-        data = task.to(device), options.split, look.batch, chunk, batches
+        data = task.load(device), options.split, look.batch, chunk, batches
         values = score(run.network, *data)
         metric, which = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
-        screen.line(
+        screen.print(
             f"{which}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
             f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
             f"weights of step {run.step:,}"
         )
         for module, found in (lesions(run.network, *data) if options.lesions else {}).items():
-            screen.line(f"  without {module}: {metric.format(found[metric.name])}")
+            screen.print(f"  without {module}: {metric.format(found[metric.name])}")
     return 0
 
 
@@ -150,7 +150,7 @@ def inspect(options: argparse.Namespace) -> int:
     """Print the modules of a run, its tasks, and what was changed in training."""
     from thalnet_mtl.report import terminal as tables
 
-    _console().print(tables.inspected(options.folder))
+    _console().print(tables.topology_table(options.folder))
     return 0
 
 
@@ -158,7 +158,7 @@ def data(options: argparse.Namespace) -> int:
     """Fetch data, or list what is there."""
     from rich.table import Table
 
-    from thalnet_mtl.console import Screen
+    from thalnet_mtl.console import Console
     from thalnet_mtl.tasks import datasets
 
     for name in options.names:
@@ -169,7 +169,7 @@ def data(options: argparse.Namespace) -> int:
         if not options.names:
             raise UserError(f"fetch what? Allowed: all, {', '.join(datasets.SOURCES)}.")
         for name in names:
-            Screen().fetch(name)
+            Console().fetch(name)
     table = Table("data", "size", "from", "license", box=None, pad_edge=False)
     for entry in (entry for entry in datasets.entries() if entry.name in names):
         size = f"{entry.bytes / 1e6:.1f} MB" if entry.present else "absent"
@@ -298,7 +298,7 @@ def _console() -> Any:
 def _show(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:
     from thalnet_mtl.report import terminal as tables
 
-    _console().print(tables.compared(run_folders(folders), run_folders(baselines)))
+    _console().print(tables.runs_table(run_folders(folders), run_folders(baselines)))
 
 
 def _write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> None:

@@ -29,7 +29,7 @@ class Metric:
         """
         return correct / count if self.name == "accuracy" else nats / count / math.log(2)
 
-    def level(self, value: float, classes: int) -> float:
+    def normalized_score(self, value: float, classes: int) -> float:
         """Where a value stands between guessing among equal classes, 0, and perfection, 1.
 
         Accuracy a: (a − 1/n) / (1 − 1/n). Bits b: 1 − b / log2(n).

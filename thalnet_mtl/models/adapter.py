@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from thalnet_mtl.models.body import Body, Inputs
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.topology.spec import Interface, Plug
+from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
 
 BODY = "*"  # where a baseline takes its input; no module can be called that
 
@@ -27,27 +27,27 @@ class OneHot(nn.Module):
         return F.one_hot(xs, self.vocabulary) * self.vocabulary**0.5
 
 
-class Port(nn.Module):
+class TaskAdapter(nn.Module):
     """Where one task is plugged in: its encoders and its head."""
 
-    def __init__(self, body: Body, plug: Plug):
+    def __init__(self, body: Body, plug: AdapterSpec):
         super().__init__()
-        self.plug = plug
+        self.spec = plug
         task = plug.task
         self.encoders = nn.ModuleDict()
         if isinstance(body, ThalNet):
-            for name in plug.into:
+            for name in plug.input_modules:
                 self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
-            outputs = body.width(plug.out_of)
+            outputs = body.feature_width(plug.output_modules)
         else:
             self.encoders[BODY] = encoder(task, body.inputs)
             outputs = body.outputs
         self.head = nn.Linear(outputs, task.classes)
 
     @property
-    def task(self) -> Interface:
+    def task(self) -> TaskSpec:
         """The shape of the task."""
-        return self.plug.task
+        return self.spec.task
 
     def answer(self, ys: Tensor) -> Tensor:
         """Logits of what the body gives: of every step, or of the last one."""
@@ -65,7 +65,7 @@ class Port(nn.Module):
         return rows.get(BODY, rows)
 
 
-def encoder(task: Interface, width: int) -> nn.Module:
+def encoder(task: TaskSpec, width: int) -> nn.Module:
     """From what the task gives to what a body of some width takes."""
     if task.tokens:
         return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)

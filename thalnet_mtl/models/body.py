@@ -51,17 +51,17 @@ class Body(nn.Module):
                 outputs follow those of the inputs; the state is the one before them, so that a
                 sequence in pieces is the same as a whole one.
         """
-        check_pace(sub_steps, extra_steps, self.recurrent)
+        check_sub_steps(sub_steps, extra_steps, self.recurrent)
         xs = self.check(xs)
         if state is None:
             state = self.initial(xs)
-        return paced(self.run, xs, state, sub_steps, extra_steps)
+        return run_with_sub_steps(self.run, xs, state, sub_steps, extra_steps)
 
     def step(
         self, x: Inputs, state: Any, **options: Any
     ) -> tuple[Float[Tensor, "batch outputs"], Any]:
         """One input (batch, inputs) of a stream; options as for sequences."""
-        xs = each(x, lambda x: rearrange(x, "batch inputs -> batch 1 inputs"))
+        xs = map_inputs(x, lambda x: rearrange(x, "batch inputs -> batch 1 inputs"))
         ys, state = self(xs, state, **options)
         return ys[:, -1], state
 
@@ -72,7 +72,7 @@ class Body(nn.Module):
         return xs
 
 
-def paced(
+def run_with_sub_steps(
     run: Callable[[Any, Any], tuple[Tensor, Any]],
     xs: Inputs,
     state: Any,
@@ -81,11 +81,11 @@ def paced(
 ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
     """What ``run`` makes of inputs at the pace that ``Body.forward`` describes."""
     if sub_steps > 1:
-        xs = each(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
+        xs = map_inputs(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
     ys, state = run(xs, state)
     ys = ys[:, sub_steps - 1 :: sub_steps]
     if extra_steps:
-        nothing = each(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
+        nothing = map_inputs(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
         ys = torch.cat([ys, run(nothing, state)[0]], dim=1)
     return ys, state
 
@@ -98,7 +98,7 @@ def check_sequence(xs: Tensor, inputs: int, what: str = "input") -> None:
         )
 
 
-def check_pace(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:
+def check_sub_steps(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:
     """Raise unless every input is shown at least once, and only once to a body without steps."""
     if not recurrent and (sub_steps, extra_steps) != (1, 0):
         raise UserError("a body without steps takes sub_steps 1 and extra_steps 0 only.")
@@ -116,7 +116,7 @@ def check_name(kind: str, name: str) -> None:
         raise UserError(f"{kind} name '{name}' must be a word that PyTorch leaves free.")
 
 
-def each(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+def map_inputs(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
     """Apply a function to a tensor or to every tensor of a mapping."""
     if isinstance(xs, Mapping):
         return {name: function(x) for name, x in xs.items()}

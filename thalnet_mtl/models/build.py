@@ -12,11 +12,11 @@ from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.topology.spec import Interface, Module, Plug
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
 
 MOST_PARAMETERS = 10**10  # more is a slip of the finger, and would end in the allocator
 
-Tasks = Mapping[str, Interface]
+Tasks = Mapping[str, TaskSpec]
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
     def make(features: int) -> Network:
         options: dict[str, Any] = {
             "features": features,
-            "inputs": common(list(tasks.values()), features),
+            "inputs": shared_input_width(list(tasks.values()), features),
         }
         if make_body is not ThalNet:
             options["layers"] = model.layers
@@ -55,9 +55,9 @@ def build(
     if not features:
         if not model.budget:
             raise UserError("give model.features or model.budget: both are 0.")
-        features = largest(make, model.budget)
+        features = largest_within_budget(make, model.budget)
     with torch.device("meta"):
-        size = parameters(make(features))
+        size = count_parameters(make(features))
     if model.budget and size > model.budget:
         raise UserError(
             f"model.features {features} makes {size:,} parameters, over model.budget "
@@ -85,18 +85,18 @@ def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig])
 
 def module(
     name: str, fields: ModuleConfig, model: ModelConfig, tasks: Tasks, features: int
-) -> Module:
+) -> ModuleSpec:
     """One module as configured; what it leaves open is as in ``model``, its width ``features``."""
     for task in fields.tasks:
         if task not in tasks:
             raise UserError(f"module '{name}': {unknown('task', task, tasks)}")
     own = [shape for key, shape in tasks.items() if not fields.tasks or key in fields.tasks]
     width = fields.features or features
-    return Module(
+    return ModuleSpec(
         name,
         features=width,
         context=fields.context or model.context or width,
-        inputs=common(own, width) if fields.input else 0,
+        inputs=shared_input_width(own, width) if fields.input else 0,
         output=fields.output,
         hidden=fields.hidden or model.hidden,
         module=fields.module or model.module,
@@ -107,7 +107,7 @@ def module(
     )
 
 
-def common(tasks: Sequence[Interface], features: int) -> int:
+def shared_input_width(tasks: Sequence[TaskSpec], features: int) -> int:
     """The width of an input: that of its tasks if they agree, else that of the features."""
     widths = {task.inputs for task in tasks}
     return widths.pop() if len(widths) == 1 else features
@@ -116,7 +116,7 @@ def common(tasks: Sequence[Interface], features: int) -> int:
 def restore(topology: Mapping[str, Any]) -> Network:
     """The network of ``Network.describe``, with weights yet to be loaded."""
     if "modules" in topology:
-        body = ThalNet(modules=[_dataclass(Module, fields) for fields in topology["modules"]])
+        body = ThalNet(modules=[_dataclass(ModuleSpec, fields) for fields in topology["modules"]])
     else:
         options = dict(topology["made_of"])
         body = lookup("body", options.pop("body"))(**options)
@@ -125,7 +125,7 @@ def restore(topology: Mapping[str, Any]) -> Network:
     if "made_of" in topology:
         network.made_of = dict(topology["made_of"])
     for name, fields in topology["tasks"].items():
-        plug = _dataclass(Plug, fields | {"task": _dataclass(Interface, fields["task"])})
+        plug = _dataclass(AdapterSpec, fields | {"task": _dataclass(TaskSpec, fields["task"])})
         network.plug_in(name, plug)
     return network
 
@@ -135,12 +135,12 @@ def _dataclass(kind: Any, fields: Mapping[str, Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
-def parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     """How many numbers a module holds that can be learned, frozen or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def largest(make: Callable[[int], nn.Module], budget: int) -> int:
+def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
     """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
 
     Where they do not depend on n it is 1. Nothing is allocated. Raises if not even size 1 fits.
@@ -148,7 +148,7 @@ def largest(make: Callable[[int], nn.Module], budget: int) -> int:
 
     def count(size: int) -> int:
         with torch.device("meta"):
-            return parameters(make(size))
+            return count_parameters(make(size))
 
     def fits(size: int) -> bool:
         return count(size) <= budget
@@ -166,14 +166,14 @@ def largest(make: Callable[[int], nn.Module], budget: int) -> int:
     return low
 
 
-def equip(network: Network, options: TrainConfig) -> None:
+def configure_network(network: Network, options: TrainConfig) -> None:
     """Have a network drop out, and a ThalNet be computed, as configured."""
     network.dropout = options.dropout
     if isinstance(network.body, ThalNet):
         network.body.ops = options.ops
 
 
-def level(config: Config, network: Network, task: str) -> str:
+def selected_backend(config: Config, network: Network, task: str) -> str:
     """The level of ``ops`` that computes a task; '' where a baseline does.
 
     Raises:
@@ -182,5 +182,5 @@ def level(config: Config, network: Network, task: str) -> str:
     bf16 = config.train.precision == "bf16"
     kind = next(network.parameters()).device.type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
-        body, active = network.body, network.active(task)
-        return body.level(active=active) if isinstance(body, ThalNet) else ""
+        body, active = network.body, network.active_modules(task)
+        return body.backend(active=active) if isinstance(body, ThalNet) else ""

@@ -7,16 +7,16 @@ from torch import nn
 
 from thalnet_mtl.models.designs import Design
 from thalnet_mtl.models.readings.base import Reading
-from thalnet_mtl.ops.cell import Seat, Seats
+from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.graph import columns, slots
-from thalnet_mtl.topology.spec import Module
+from thalnet_mtl.topology.spec import ModuleSpec
 
 
 class Cell(nn.Module):
     """The parameters of one module."""
 
-    def __init__(self, module: Module, net: Mapping[str, Module]):
+    def __init__(self, module: ModuleSpec, net: Mapping[str, ModuleSpec]):
         super().__init__()
         center = sum(net[name].features for name in module.seen)
         self.reading: Reading = lookup("reading", module.reading)(
@@ -37,16 +37,18 @@ class Cell(nn.Module):
         self.requires_grad_(learns)
 
 
-def opened(module: Module, net: Mapping[str, Module]) -> list[int]:
+def opened(module: ModuleSpec, net: Mapping[str, ModuleSpec]) -> list[int]:
     """The columns of a reading that were opened after it was made."""
     return [k for k, (slot, _) in enumerate(columns(module, net)) if slot in module.opened]
 
 
-def seated(net: Mapping[str, Module], cell: Callable[[str], Cell], names: Sequence[str]) -> Seats:
+def place(
+    net: Mapping[str, ModuleSpec], cell: Callable[[str], Cell], names: Sequence[str]
+) -> Placement:
     """Some modules, in the order of the net, with their places in a center of their slots alone."""
     places = slots(net[name] for name in names)
     width = sum(net[name].features for name in names)
-    seats, kept = Seats(), 0
+    seats, kept = Placement(), 0
     for name in names:
         module, parameters = net[name], cell(name)
         read = columns(module, net)
@@ -57,7 +59,7 @@ def seated(net: Mapping[str, Module], cell: Callable[[str], Cell], names: Sequen
         ]
         sees, own = [place for place, _ in pairs], [column for _, column in pairs]
         seats.append(
-            Seat(
+            PlacedCell(
                 name,
                 slot=places[name],
                 keep=slice(kept, kept + parameters.design.memory),

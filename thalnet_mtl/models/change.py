@@ -8,25 +8,25 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.readings.base import Remap
+from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.models.thalnet import State
 
-CARRIED = (SGD, Adam, AdamW, RMSprop)
+ELEMENTWISE_OPTIMIZERS = (SGD, Adam, AdamW, RMSprop)
 
-Layout = Mapping[str, tuple[int, int]]  # features and memory of the modules of a state
+StateLayout = Mapping[str, tuple[int, int]]  # features and memory of the modules of a state
 
 
 @dataclass(frozen=True)
-class Grown:
+class ResizedParameter:
     """A parameter that was replaced by one of another shape."""
 
     old: nn.Parameter
     new: nn.Parameter
-    remap: Remap
+    remap: IndexMap
 
 
 @dataclass(frozen=True)
-class Change:
+class TopologyChange:
     """What one verb did. Parameters are named as in ``network.named_parameters()``.
 
     Whatever is in none of these is untouched. ``added`` are new or learn again, ``removed`` are
@@ -35,15 +35,15 @@ class Change:
 
     verb: str
     about: str
-    grown: Mapping[str, Grown] = field(default_factory=dict)
+    grown: Mapping[str, ResizedParameter] = field(default_factory=dict)
     added: Mapping[str, nn.Parameter] = field(default_factory=dict)
     removed: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    layouts: Mapping[str, tuple[Layout, Layout]] = field(default_factory=dict)
+    layouts: Mapping[str, tuple[StateLayout, StateLayout]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.verb} {self.about}"
 
-    def carry(self, optimizer: Optimizer, group: int | None = 0) -> None:
+    def update_optimizer(self, optimizer: Optimizer, group: int | None = 0) -> None:
         """Bring an optimizer along; call it for every change, in the order in which they were made.
 
         Untouched parameters keep their state to the bit. Grown ones keep theirs in the old part
@@ -54,8 +54,8 @@ class Change:
             UserError: the optimizer is none of SGD, Adam, AdamW, RMSprop: what its state means,
                 and how it would have to follow, is not known.
         """
-        if type(optimizer) not in CARRIED:
-            names = ", ".join(kind.__name__ for kind in CARRIED)
+        if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
+            names = ", ".join(kind.__name__ for kind in ELEMENTWISE_OPTIMIZERS)
             raise UserError(
                 f"the state of {type(optimizer).__name__} cannot be carried through a change of "
                 f"the network. Allowed: {names}; or make a new optimizer."
@@ -83,7 +83,7 @@ class Change:
                 parameter for parameter in self.added.values() if id(parameter) not in there
             ]
 
-    def move(self, task: str, state: Any) -> Any:
+    def update_state(self, task: str, state: Any) -> Any:
         """The carried state of a task, for the modules that run for it now.
 
         What new modules hold is zero, as at the start of a sequence.
@@ -96,13 +96,13 @@ class Change:
         return State(*(_moved(part, before, after, k) for k, part in enumerate(state)))
 
 
-def watched(
+def record_change(
     verb: str,
     about: str,
     network: nn.Module,
-    layouts: Callable[[], Mapping[str, Layout]],
-    act: Callable[[], Mapping[str, Remap] | None],
-) -> Change:
+    layouts: Callable[[], Mapping[str, StateLayout]],
+    act: Callable[[], Mapping[str, IndexMap] | None],
+) -> TopologyChange:
     """Change a network by ``act``, and compare it before and after.
 
     ``act`` returns how the shape of parameters changed, by name; ``layouts`` says what the state
@@ -116,23 +116,26 @@ def watched(
     removed = {name: before[name] for name in before if name in learned - learns}
     for parameter in removed.values():
         parameter.grad = None
-    return Change(
+    return TopologyChange(
         verb,
         about,
-        grown={name: Grown(before[name], after[name], remap) for name, remap in remaps.items()},
+        grown={
+            name: ResizedParameter(before[name], after[name], remap)
+            for name, remap in remaps.items()
+        },
         added={name: after[name] for name in after if name in learns - learned},
         removed=removed,
         layouts={task: (was[task], now[task]) for task in was if task in now},
     )
 
 
-def _carried(value: Any, change: Grown) -> Any:
+def _carried(value: Any, change: ResizedParameter) -> Any:
     """Moments have the shape of their parameter; anything else, as a count of steps, is kept."""
     moment = isinstance(value, Tensor) and value.shape == change.old.shape and value.ndim > 0
     return change.remap(value) if moment else value
 
 
-def _moved(part: Tensor, before: Layout, after: Layout, width: int) -> Tensor:
+def _moved(part: Tensor, before: StateLayout, after: StateLayout, width: int) -> Tensor:
     places: dict[str, range] = {}
     start = 0
     for name, widths in before.items():
@@ -141,4 +144,4 @@ def _moved(part: Tensor, before: Layout, after: Layout, width: int) -> Tensor:
     source: list[int | None] = []
     for name, widths in after.items():
         source += places.get(name, [None] * widths[width])
-    return Remap(1, tuple(source))(part)
+    return IndexMap(1, tuple(source))(part)

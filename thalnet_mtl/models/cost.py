@@ -7,20 +7,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from thalnet_mtl.models.build import parameters
+from thalnet_mtl.models.build import count_parameters
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 
 
-def sizes(network: Network) -> dict[str, int]:
+def parameter_counts(network: Network) -> dict[str, int]:
     """Parameters, and how many of them learn."""
-    total = parameters(network)
+    total = count_parameters(network)
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return {"total": total, "trainable": learned, "frozen": total - learned}
 
 
 @torch.no_grad()
-def multiply_adds(network: Network, port: str, xs: Tensor) -> int:
+def count_macs(network: Network, port: str, xs: Tensor) -> int:
     """Those of all matrix products for these inputs, at every step, encoders and head included.
 
     Counted by PyTorch on the level that defines a ThalNet: readings are not composed with what is

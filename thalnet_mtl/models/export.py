@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.saving import load_model
-from thalnet_mtl.training.trained_run import LoadedRun
+from thalnet_mtl.training.trained_run import TrainedRun
 
 TRACED, CHECKED = 3, 5  # batches: a program takes any, so it is checked on another
 
@@ -35,7 +35,7 @@ class Step(nn.Module):
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
         """An input and a state that no symmetry makes easy."""
-        task = self.network.port(self.task).task
+        task = self.network.adapter(self.task).task
         generator = torch.Generator().manual_seed(0)
         if task.tokens:
             x = torch.randint(task.inputs, (batch,), generator=generator)
@@ -46,34 +46,34 @@ class Step(nn.Module):
         return x, *(torch.rand(part.shape, generator=generator) - 0.5 for part in parts)
 
 
-def to_safetensors(run: LoadedRun, folder: Path, task: str | None = None) -> None:
+def to_safetensors(run: TrainedRun, folder: Path, task: str | None = None) -> None:
     """A folder with ``config.json`` and ``model.safetensors``; ``load_model`` reads it back."""
     source = run.folder / "model"
     if not source.is_dir():
         raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
     shutil.copytree(source, folder)
-    for name in run.network.ports:
+    for name in run.network.adapters:
         step, again = (Step(net, name) for net in (run.network, load_model(folder)))
         inputs = step.example(CHECKED)
         _check(step(*inputs), again(*inputs), "safetensors", exact=True)
 
 
-def to_torch(run: LoadedRun, path: Path, task: str | None = None) -> None:
+def to_torch(run: TrainedRun, path: Path, task: str | None = None) -> None:
     """A ``torch.export`` program of one streaming step, for any batch."""
-    step = Step(run.network, run.task(task).port)
+    step = Step(run.network, run.task(task).head_name)
     inputs = step.example(CHECKED)
     torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
-def to_onnx(run: LoadedRun, path: Path, task: str | None = None) -> None:
+def to_onnx(run: TrainedRun, path: Path, task: str | None = None) -> None:
     """The same step as ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step = Step(run.network, run.task(task).port)
+    step = Step(run.network, run.task(task).head_name)
     inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]
@@ -89,14 +89,14 @@ def to_onnx(run: LoadedRun, path: Path, task: str | None = None) -> None:
     _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
 
 
-FORMATS: dict[str, tuple[Callable[[LoadedRun, Path, str | None], None], str]] = {
+FORMATS: dict[str, tuple[Callable[[TrainedRun, Path, str | None], None], str]] = {
     "safetensors": (to_safetensors, "model"),
     "torch": (to_torch, "step.pt2"),
     "onnx": (to_onnx, "step.onnx"),
 }
 
 
-def export(run: LoadedRun, form: str, out: Path | None = None, task: str | None = None) -> Path:
+def export(run: TrainedRun, form: str, out: Path | None = None, task: str | None = None) -> Path:
     """Write one of ``FORMATS``, by default into the run; nothing is left of one that failed.
 
     A step is that of one task, which has to be named if the run has several.

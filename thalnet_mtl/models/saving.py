@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_json
-from thalnet_mtl.models.build import parameters, restore
+from thalnet_mtl.models.build import count_parameters, restore
 from thalnet_mtl.models.network import Network
 
 
@@ -86,7 +86,7 @@ tags: [thalnet, recurrent]
 ---
 # {config.model.body} on {labels}
 
-{parameters(network):,} parameters, trained {result["steps"]:,} steps with seed \
+{count_parameters(network):,} parameters, trained {result["steps"]:,} steps with seed \
 {config.train.seed}; these are the weights of step {result["best_step"]:,}, \
 {"the last" if len(config.stream) > 1 else "the best on validation"}.
 
@@ -98,6 +98,6 @@ tags: [thalnet, recurrent]
 from thalnet_mtl import load_model
 
 network = load_model("model")
-logits, state = network("{next(iter(network.ports))}", xs)
+logits, state = network("{next(iter(network.adapters))}", xs)
 ```
 """

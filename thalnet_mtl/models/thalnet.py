@@ -14,15 +14,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.body import Body, Inputs, check_name, check_pace, check_sequence, paced
-from thalnet_mtl.models.cells import Cell, opened, seated
+from thalnet_mtl.models.body import (
+    Body,
+    Inputs,
+    check_name,
+    check_sequence,
+    check_sub_steps,
+    run_with_sub_steps,
+)
+from thalnet_mtl.models.cells import Cell, opened, place
 from thalnet_mtl.models.designs import Silent
-from thalnet_mtl.models.readings.base import Remap
-from thalnet_mtl.ops import LEVELS, chosen, explain
-from thalnet_mtl.ops.cell import Seats
+from thalnet_mtl.models.readings.base import IndexMap
+from thalnet_mtl.ops import BACKENDS, explain, select_backend
+from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.registry import register
-from thalnet_mtl.topology.graph import columns, slots, written_out
-from thalnet_mtl.topology.spec import Module, equal
+from thalnet_mtl.topology.graph import columns, resolve, slots
+from thalnet_mtl.topology.spec import ModuleSpec, equal_modules
 
 
 class State(NamedTuple):
@@ -46,9 +53,9 @@ class ThalNet(Body):
     Or module by module, each of its own design and size, several inputs and outputs allowed:
 
     >>> net = ThalNet(modules=[
-    ...     Module("eye", features=16, context=8, inputs=28, reading="linear"),
-    ...     Module("ear", features=10, context=8, inputs=12, module="gru"),
-    ...     Module("mouth", features=20, context=12, output=True, reads=("eye", "ear")),
+    ...     ModuleSpec("eye", features=16, context=8, inputs=28, reading="linear"),
+    ...     ModuleSpec("ear", features=10, context=8, inputs=12, module="gru"),
+    ...     ModuleSpec("mouth", features=20, context=12, output=True, reads=("eye", "ear")),
     ... ])
     >>> ys, state = net({"eye": torch.zeros(5, 7, 28), "ear": torch.zeros(5, 7, 12)})
     >>> ys.shape
@@ -64,7 +71,7 @@ class ThalNet(Body):
     def __init__(
         self,
         inputs: int = 0,
-        modules: int | Sequence[Module] = 4,
+        modules: int | Sequence[ModuleSpec] = 4,
         features: int = 32,
         context: int = 0,
         hidden: int = 0,
@@ -74,14 +81,14 @@ class ThalNet(Body):
         super().__init__()
         if isinstance(modules, int):
             sizes = {"features": features, "context": context or features, "hidden": hidden}
-            modules = equal(modules, inputs, module=module, reading=reading, **sizes)
-        self.ops = "auto"  # or one of ``ops.LEVELS``
+            modules = equal_modules(modules, inputs, module=module, reading=reading, **sizes)
+        self.ops = "auto"  # or one of ``ops.BACKENDS``
         self.cells = nn.ModuleDict()
-        self.modules_by_name: dict[str, Module] = {}
-        self._seats: dict[tuple[str, ...], Seats] = {}  # as last wired
+        self.modules_by_name: dict[str, ModuleSpec] = {}
+        self._seats: dict[tuple[str, ...], Placement] = {}  # as last wired
         self.rewire(modules)
 
-    def rewire(self, modules: Sequence[Module]) -> dict[str, Remap]:
+    def rewire(self, modules: Sequence[ModuleSpec]) -> dict[str, IndexMap]:
         """Become a net of these modules; those of a name that is there keep their parameters.
 
         What a module that stays may see may differ, nothing else. Returns what happened to the
@@ -90,7 +97,7 @@ class ThalNet(Body):
         Raises:
             UserError: it cannot be done; nothing has changed.
         """
-        net, old = written_out(modules), self.modules_by_name
+        net, old = resolve(modules), self.modules_by_name
         for name in net:
             check_name("module", name)
         moves = {}
@@ -107,7 +114,7 @@ class ThalNet(Body):
         new = {name: Cell(net[name], net) for name in net if name not in old}
         if old:
             new = {name: cell.to(next(self.parameters())) for name, cell in new.items()}
-        remaps: dict[str, Remap] = {}
+        remaps: dict[str, IndexMap] = {}
         for name, source in moves.items():
             found = self.cell(name).reading.resize(source, opened(net[name], net))
             remaps |= {f"cells.{name}.reading.{key}": remap for key, remap in found.items()}
@@ -123,7 +130,7 @@ class ThalNet(Body):
         self.inputs = widths.pop() if len(widths) == 1 else 0
         self.center = sum(module.features for module in net.values())
         self.memory = sum(self.cell(name).design.memory for name in net)
-        self.outputs = self.width(self.output_modules)
+        self.outputs = self.feature_width(self.output_modules)
         return remaps
 
     def copy(self, source: str, name: str) -> None:
@@ -138,7 +145,7 @@ class ThalNet(Body):
         self._seats.clear()
 
     @contextmanager
-    def silenced(self, name: str) -> Iterator[None]:
+    def lesioned(self, name: str) -> Iterator[None]:
         """For the while a module says nothing: its slot is zero, and it keeps what it remembers."""
         cell, features = self.cell(name), self.modules_by_name[name].features
         design, cell.design = cell.design, Silent(cell.design, features)
@@ -157,7 +164,7 @@ class ThalNet(Body):
         assert isinstance(cell, Cell)
         return cell
 
-    def seats(self, active: Sequence[str] | None = None) -> Seats:
+    def placement(self, active: Sequence[str] | None = None) -> Placement:
         """Modules that run together, all of them by default, with their places in the center.
 
         The center of some modules is made of their slots alone; all other slots are zero.
@@ -165,7 +172,7 @@ class ThalNet(Body):
         net = self.modules_by_name
         names = tuple(net if active is None else (name for name in net if name in active))
         if names not in self._seats:
-            self._seats[names] = seated(net, self.cell, names)
+            self._seats[names] = place(net, self.cell, names)
         return self._seats[names]
 
     @property
@@ -178,10 +185,10 @@ class ThalNet(Body):
         """Names of the modules that heads read if nothing else is said."""
         return tuple(name for name, module in self.modules_by_name.items() if module.output)
 
-    def width(self, names: Sequence[str]) -> int:
+    def feature_width(self, names: Sequence[str]) -> int:
         """Features of these modules together."""
         if not names:
-            raise UserError("out_of names no module; give at least one, or leave it out.")
+            raise UserError("output_modules names no module; give at least one, or leave it out.")
         for name in names:
             if name not in self.slots:
                 raise unknown("module", name, self.slots)
@@ -190,7 +197,7 @@ class ThalNet(Body):
     def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
         """Φ_0 = 0, and empty memories."""
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
-        seats = self.seats(active)
+        seats = self.placement(active)
         return State(
             *(x.new_zeros(len(x), width) for width in (seats[-1].slot.stop, seats[-1].keep.stop))
         )
@@ -212,12 +219,12 @@ class ThalNet(Body):
             active: names of the modules that run, all by default. Others cost nothing, are not
                 part of the state, and their slots are read as zero.
         """
-        check_pace(sub_steps, extra_steps)
+        check_sub_steps(sub_steps, extra_steps)
         xs = self.check(xs, active=active)
         if state is None:
             state = self.initial(xs, active=active)
         run = partial(self.run, outputs=outputs, active=active)
-        return paced(run, xs, state, sub_steps, extra_steps)
+        return run_with_sub_steps(run, xs, state, sub_steps, extra_steps)
 
     def run(
         self,
@@ -229,8 +236,8 @@ class ThalNet(Body):
     ) -> tuple[Float[Tensor, "batch time outputs"], State]:
         """The features of some modules after every step."""
         names = self.output_modules if outputs is None else outputs
-        self.width(names)  # raises if there is none of that name
-        x, seats = next(iter(xs.values())), self.seats(active)
+        self.feature_width(names)  # raises if there is none of that name
+        x, seats = next(iter(xs.values())), self.placement(active)
         for part, width in zip(state, (seats[-1].slot.stop, seats[-1].keep.stop), strict=True):
             if part.shape[0] != x.shape[0] or part.shape[1] != width:
                 raise UserError(
@@ -239,18 +246,18 @@ class ThalNet(Body):
                 )
             if part.dtype != x.dtype:
                 raise UserError(f"a state of type {part.dtype} does not fit inputs of {x.dtype}.")
-        level = LEVELS[chosen(self.ops, seats, state.center)]
+        level = BACKENDS[select_backend(self.ops, seats, state.center)]
         places = {seat.name: seat.slot for seat in seats}
         ys, *last = level.sequence(seats, xs, *state, [places[name] for name in names])
         return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
         """By level of ``ops``, why it cannot run here, or None if it can; the fastest first."""
-        return explain(self.seats(active), next(self.parameters()))
+        return explain(self.placement(active), next(self.parameters()))
 
-    def level(self, *, active: Sequence[str] | None = None) -> str:
+    def backend(self, *, active: Sequence[str] | None = None) -> str:
         """The level that runs: ``ops``, or the fastest that can if that is ``auto``."""
-        return chosen(self.ops, self.seats(active), next(self.parameters()))
+        return select_backend(self.ops, self.placement(active), next(self.parameters()))
 
     def check(self, xs: Inputs, *, active: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Task inputs by module; one tensor goes to every input module, absent ones are zero."""
@@ -286,7 +293,7 @@ class ThalNet(Body):
         Dynamic readings have none of their own: they need inputs, and give the mean over the
         batch of the matrix after the last input.
         """
-        seats = self.seats(active)
+        seats = self.placement(active)
         center = None
         if any(seat.reading.dynamic for seat in seats):
             if xs is None:

@@ -1,6 +1,6 @@
 """The sequence of a ThalNet on several levels, from its definition to kernels, one signature.
 
-Each level is a file with ``sequence`` and with ``declines``, which says why it cannot run some
+Each level is a file with ``sequence`` and with ``unsupported``, which says why it cannot run some
 modules on some inputs. All compute the same function; ``reference`` is the definition.
 """
 
@@ -15,7 +15,7 @@ from thalnet_mtl.ops import batched, cpp, fused, reference, triton
 from thalnet_mtl.ops.reference import Cell
 
 # The fastest first.
-LEVELS: dict[str, ModuleType] = {
+BACKENDS: dict[str, ModuleType] = {
     "triton": triton,
     "cpp": cpp,
     "fused": fused,
@@ -25,7 +25,7 @@ LEVELS: dict[str, ModuleType] = {
 
 # Only where it is asked for: nets that it trained on an H100 learned more slowly than in fp32 on a
 # processor. They went side by side, which was wrong (``graphs.recorder``); alone none was compared.
-ASKED = ("triton",)
+OPT_IN = ("triton",)
 
 
 def explain(cells: Sequence[Cell], like: Tensor) -> dict[str, str | None]:
@@ -33,19 +33,19 @@ def explain(cells: Sequence[Cell], like: Tensor) -> dict[str, str | None]:
 
     ``like`` is of the type and on the device of what is computed.
     """
-    return {name: _why_not(name, cells, like) for name in LEVELS}
+    return {name: _why_not(name, cells, like) for name in BACKENDS}
 
 
-def chosen(level: str, cells: Sequence[Cell], like: Tensor) -> str:
+def select_backend(level: str, cells: Sequence[Cell], like: Tensor) -> str:
     """The level itself or, of ``auto``, the fastest that can.
 
     Raises:
         UserError: the level cannot run these modules.
     """
-    if level not in ("auto", *LEVELS):
-        raise unknown("level of ops", level, ["auto", *LEVELS])
+    if level not in ("auto", *BACKENDS):
+        raise unknown("level of ops", level, ["auto", *BACKENDS])
     if level == "auto":
-        free = (name for name in LEVELS if name not in ASKED)
+        free = (name for name in BACKENDS if name not in OPT_IN)
         return next(name for name in free if not _why_not(name, cells, like))
     why = _why_not(level, cells, like)
     if why:
@@ -58,4 +58,4 @@ def _why_not(name: str, cells: Sequence[Cell], like: Tensor) -> str | None:
     """Kernels and nodes of our own cannot be traced by ``torch.compile`` and ``torch.export``."""
     if torch.compiler.is_compiling() and name not in ("batched", "reference"):
         return "it cannot be traced"
-    return LEVELS[name].declines(cells, like)
+    return BACKENDS[name].unsupported(cells, like)

@@ -14,10 +14,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.ops.layout import plain
-from thalnet_mtl.ops.reference import Cell, Outcome, advance, at, declines, weights_of
+from thalnet_mtl.ops.layout import is_plain_stack
+from thalnet_mtl.ops.reference import Cell, Outcome, advance, at, unsupported, weights_of
 
-__all__ = ["declines", "sequence"]
+__all__ = ["sequence", "unsupported"]
 
 Product = tuple[Tensor, Tensor]  # weight and bias
 
@@ -99,7 +99,9 @@ def sequence(
 
 def stack(cell: Cell) -> list[nn.Module]:
     """The layers of a module that can be one of a group; none of one that cannot."""
-    return list(cell.design.stack) if plain(cell.design) and not cell.reading.dynamic else []
+    return (
+        list(cell.design.stack) if is_plain_stack(cell.design) and not cell.reading.dynamic else []
+    )
 
 
 def equal_cells(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass
-class Seat:
+class PlacedCell:
     """A module at its place among those that run together, as ``ops`` need it."""
 
     name: str
@@ -19,7 +19,7 @@ class Seat:
     design: Any  # a Design
 
 
-class Seats(list[Seat]):
+class Placement(list[PlacedCell]):
     """Modules that run together, and what ``ops`` worked out about them."""
 
     def __init__(self) -> None:

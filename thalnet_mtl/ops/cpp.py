@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.buffers import empty
-from thalnet_mtl.ops.layout import once, parts, unusual
+from thalnet_mtl.ops.layout import cell_plans, memoized, unsupported_design
 from thalnet_mtl.ops.reference import Cell, Outcome, weights_of
 
 SOURCE = Path(__file__).with_name("kernel")
@@ -50,7 +50,7 @@ Pointers = Sequence[Tensor | None]
 Source = str | tuple[nn.Module, str] | Callable[[], Tensor | None] | None  # a task input, or what
 
 
-def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
+def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
     """Why these modules cannot run here, if they cannot."""
     if like.device.type != "cpu":
         return f"it is for a CPU, not {like.device.type}"
@@ -58,7 +58,7 @@ def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
         return f"it computes in float32 or float64, not {str(like.dtype).removeprefix('torch.')}"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    return unusual(cells) or unavailable()
+    return unsupported_design(cells) or unavailable()
 
 
 def sequence(
@@ -69,7 +69,7 @@ def sequence(
     outputs: Sequence[slice],
 ) -> Outcome:
     """As ``reference.sequence``."""
-    layout = once(cells, Layout)
+    layout = memoized(cells, KernelLayout)
     call = Call(
         layout,
         outputs=tuple((place.start, place.stop - place.start) for place in outputs),
@@ -81,11 +81,11 @@ def sequence(
         if tensor is not None and (tensor.dtype, tensor.device) != (center.dtype, center.device):
             one, other = f"{tensor.dtype} on {tensor.device}", f"{center.dtype} on {center.device}"
             raise ValueError(f"tensors of one type on one device are needed: {one}, and {other}.")
-    ys, center, memory, *_ = Node.apply(call, *operands)
+    ys, center, memory, *_ = CppSequence.apply(call, *operands)
     return ys, center, memory
 
 
-class Layout:
+class KernelLayout:
     """The net in numbers, as the kernel takes it, and where its tensors are."""
 
     def __init__(self, cells: Sequence[Cell]):
@@ -93,7 +93,7 @@ class Layout:
         self.numbers = [len(cells)]
         self.headers: dict[Any, Tensor] = {}
         self.sources: list[Source] = []
-        for cell, part in zip(cells, parts(cells), strict=True):
+        for cell, part in zip(cells, cell_plans(cells), strict=True):
             kind, names = READINGS.get(part.reading, (0, ()))
             self.numbers += [part.slot.start, part.slot.stop - part.slot.start, part.context]
             self.numbers += [part.inputs, part.composed, kind, len(part.places), len(part.layers)]
@@ -137,7 +137,7 @@ class Call:
     With any of them all tensors have a leading axis.
     """
 
-    layout: Layout
+    layout: KernelLayout
     outputs: tuple[tuple[int, int], ...]  # slots: from, width
     time: int
     keeps: bool  # activations, for a backward
@@ -162,7 +162,7 @@ class Call:
         return header
 
 
-class Node(torch.autograd.Function):
+class CppSequence(torch.autograd.Function):
     """The sequence, and its derivatives."""
 
     @staticmethod
@@ -231,7 +231,7 @@ class Node(torch.autograd.Function):
             else tensor.expand(info.batch_size, *tensor.shape)
             for tensor, dim in zip(operands, in_dims[1:], strict=True)
         ]
-        outcome = Node.apply(replace(call, replicas=info.batch_size), *stacked)
+        outcome = CppSequence.apply(replace(call, replicas=info.batch_size), *stacked)
         return outcome, (0,) * len(outcome)
 
 

@@ -14,12 +14,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.layout import by_slot, gathered, once, spread, unusual
-from thalnet_mtl.ops.packed_weights import FLAT, Group, drives, groups, over_time, prepare
+from thalnet_mtl.ops.layout import by_slot, gather, memoized, scatter, unsupported_design
+from thalnet_mtl.ops.packed_weights import (
+    FLAT,
+    CellGroup,
+    groups,
+    input_projections,
+    over_time,
+    pack_weights,
+)
 from thalnet_mtl.ops.reference import Cell, Outcome
 
 
-def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
+def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
     """Why these modules cannot run here, if they cannot."""
     return _unfit(cells)
 
@@ -28,7 +35,7 @@ def _unfit(cells: Sequence[Cell]) -> str | None:
     for cell in cells:
         if cell.reading.dynamic:
             return f"module '{cell.name}' has a dynamic reading"
-    return unusual(cells)
+    return unsupported_design(cells)
 
 
 def sequence(
@@ -39,26 +46,28 @@ def sequence(
     outputs: Sequence[slice],
 ) -> Outcome:
     """As ``reference.sequence``."""
-    of, device = once(cells, groups), center.device.type
+    of, device = memoized(cells, groups), center.device.type
     narrow = center.dtype
     if torch.is_autocast_enabled(device):
         narrow = torch.get_autocast_dtype(device)
     time = next(iter(xs.values())).shape[1]
     with torch.autocast(device, enabled=False):
-        read, weights = prepare(cells)
-        driven = drives(cells, xs)
-        centers, last = Node.apply(of, time, narrow, center, memory, read, *driven, *weights)
+        read, weights = pack_weights(cells)
+        driven = input_projections(cells, xs)
+        centers, last = FusedSequence.apply(
+            of, time, narrow, center, memory, read, *driven, *weights
+        )
     ys = torch.cat([centers[..., place] for place in outputs], dim=-1)
     return ys, centers[:, -1].clone(), last  # whoever sets it back keeps the way back
 
 
-class Node(torch.autograd.Function):
+class FusedSequence(torch.autograd.Function):
     """The sequence, and its derivatives. Products are computed in ``narrow``, all else is not."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        of: Sequence[Group],
+        of: Sequence[CellGroup],
         time: int,
         narrow: torch.dtype,
         center: Tensor,
@@ -81,7 +90,7 @@ class Node(torch.autograd.Function):
             before = centers[t]
         last = torch.empty_like(memory)
         for lane in lanes:
-            lane.remember(last)
+            lane.store_states(last)
         ctx.of, ctx.narrow = of, narrow
         ctx.lanes, ctx.columns = lanes, columns
         ctx.save_for_backward(center, memory, read, centers)
@@ -96,29 +105,29 @@ class Node(torch.autograd.Function):
         by_columns = torch.empty_like(ctx.columns)
         by_memory = torch.zeros_like(memory) if by_last is None else by_last.clone()
         for lane in ctx.lanes:
-            lane.turn(by_columns, by_memory)
+            lane.start_backward(by_columns, by_memory)
         by_center = torch.zeros_like(center)
         for t in reversed(range(time)):
             if by_centers is not None:
                 by_center = by_center + by_centers[:, t]
             for lane in ctx.lanes:
-                lane.back(t, by_center)
+                lane.backward_step(t, by_center)
             by_center = (by_columns[t].to(read.dtype) @ read.mT).to(center.dtype)
         before = torch.cat([center[None], centers[:-1]])
         by_read = over_time(before[None], by_columns[None], read.dtype)[0]
         for lane in ctx.lanes:
-            lane.forget(by_memory)
+            lane.store_state_gradients(by_memory)
         driven = [tensor for lane in ctx.lanes for tensor in lane.by_drives()]
         weights = [tensor for lane in ctx.lanes for tensor in lane.by_weights()]
         return None, None, None, by_center, by_memory, by_read, *driven, *weights
 
 
-class Lane:
+class GroupLoop:
     """A group on its way through time and back."""
 
     def __init__(
         self,
-        group: Group,
+        group: CellGroup,
         columns: Float[Tensor, "time batch columns"],
         narrow: torch.dtype,
         driven: Sequence[Tensor | None],
@@ -147,7 +156,7 @@ class Lane:
 
     def begin(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Take the states before the first step."""
-        self.states = [gathered(memory, places) for places in self.places]
+        self.states = [gather(memory, places) for places in self.places]
 
     def step(self, t: int, center: Float[Tensor, "batch center"]) -> None:
         """From what was read at a step to the features, into the center."""
@@ -177,14 +186,14 @@ class Lane:
             new = torch.addcmul(a[..., :width], reset, inner).tanh_()
             x = self.states[count - 1] = torch.lerp(new, state, update)
             tape.append((x, state, new, reset, update, inner))
-        spread(x, center, [part.slot for part in self.group.parts], self.group.span)
+        scatter(x, center, [part.slot for part in self.group.parts], self.group.span)
 
-    def remember(self, memory: Float[Tensor, "batch memory"]) -> None:
+    def store_states(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Leave the states after the last step."""
         for states, places in zip(self.states, self.places, strict=True):
-            spread(states, memory, places)
+            scatter(states, memory, places)
 
-    def turn(self, by_columns: Tensor, by_memory: Float[Tensor, "batch memory"]) -> None:
+    def start_backward(self, by_columns: Tensor, by_memory: Float[Tensor, "batch memory"]) -> None:
         """Make room for gradients on the way back; take those by the last states."""
         modules, (time, batch, _) = len(self.group.parts), by_columns.shape
         self.by_columns = by_columns[..., self.group.read]
@@ -194,11 +203,11 @@ class Lane:
             else by_columns.new_empty(modules, time, batch, (3 * len(weights) - 2) * layer.width)
             for layer, weights in zip(self.group.layers, self.products, strict=True)
         ]
-        self.by_states = [gathered(by_memory, places) for places in self.places]
+        self.by_states = [gather(by_memory, places) for places in self.places]
 
-    def back(self, t: int, by_center: Float[Tensor, "batch center"]) -> None:
+    def backward_step(self, t: int, by_center: Float[Tensor, "batch center"]) -> None:
         """From gradients by the features of a step to those by what was read."""
-        by = gathered(by_center, [part.slot for part in self.group.parts], self.group.span)
+        by = gather(by_center, [part.slot for part in self.group.parts], self.group.span)
         count = len(self.by_states)
         for weights, tape, gradients in reversed(
             list(zip(self.products, self.tapes, self.gradients, strict=True))
@@ -218,10 +227,10 @@ class Lane:
         if not self.group.composed:
             by_slot(self.by_columns[t], len(by)).copy_(by)
 
-    def forget(self, by_memory: Float[Tensor, "batch memory"]) -> None:
+    def store_state_gradients(self, by_memory: Float[Tensor, "batch memory"]) -> None:
         """Leave the gradients by the states before the first step."""
         for by, places in zip(self.by_states, self.places, strict=True):
-            spread(by, by_memory, places)
+            scatter(by, by_memory, places)
 
     def by_drives(self) -> Iterator[Tensor | None]:
         """Gradients by the task inputs' part of the first pre-activations."""
@@ -280,11 +289,13 @@ def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:
 
 
 def _lanes(
-    of: Sequence[Group], columns: Tensor, narrow: torch.dtype, tensors: Sequence[Tensor | None]
-) -> Iterator[Lane]:
+    of: Sequence[CellGroup], columns: Tensor, narrow: torch.dtype, tensors: Sequence[Tensor | None]
+) -> Iterator[GroupLoop]:
     """The groups with what is theirs of a flat list: all drives first, then all weights."""
     rest: Iterator[Any] = iter(tensors)
     driven = [[next(rest) for _ in group.parts] for group in of]
     for group, own in zip(of, driven, strict=True):
         counts = group.counts
-        yield Lane(group, columns, narrow, own, [[next(rest) for _ in range(n)] for n in counts])
+        yield GroupLoop(
+            group, columns, narrow, own, [[next(rest) for _ in range(n)] for n in counts]
+        )

@@ -39,7 +39,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Part:
+class CellPlan:
     """A module as numbers alone.
 
     ``places`` are the positions of the center that the columns of its reading see, -1 for those
@@ -57,7 +57,7 @@ class Part:
     composed: bool
 
 
-def part(cell: Cell, center: int) -> Part:
+def cell_plan(cell: Cell, center: int) -> CellPlan:
     """The numbers of a module whose design is a stack of layers."""
     layers = tuple(
         Layer(isinstance(layer, nn.GRUCell), outputs_of(layer)) for layer in cell.design.stack
@@ -70,7 +70,7 @@ def part(cell: Cell, center: int) -> Part:
         for place, column in zip(sees, cell.columns, strict=True):
             places[column] = place
     width = layers[0].width
-    return Part(
+    return CellPlan(
         name=cell.name,
         slot=cell.slot,
         keep=cell.keep,
@@ -101,37 +101,37 @@ def parameters_of(layer: nn.Module) -> list[Tensor]:
     return [layer.weight, layer.bias]
 
 
-def parts(cells: Sequence[Cell]) -> list[Part]:
+def cell_plans(cells: Sequence[Cell]) -> list[CellPlan]:
     """The numbers of all modules, in their order."""
-    return [part(cell, cells[-1].slot.stop) for cell in cells]
+    return [cell_plan(cell, cells[-1].slot.stop) for cell in cells]
 
 
-def unusual(cells: Sequence[Cell]) -> str | None:
+def unsupported_design(cells: Sequence[Cell]) -> str | None:
     """Why modules are not all plain stacks of layers, if they are not."""
     for cell in cells:
-        if not plain(cell.design):
+        if not is_plain_stack(cell.design):
             return f"module '{cell.name}' has a design of its own, {type(cell.design).__name__}"
         if cell.reading.dynamic and type(cell.reading) not in KINDS:
             return f"module '{cell.name}' has a dynamic reading of its own"
     return None
 
 
-def plain(design: Any) -> bool:
+def is_plain_stack(design: Any) -> bool:
     """Whether it is a stack of PyTorch's own layers, with biases, and nobody listens to it."""
     return (
         type(design).forward is Design.forward
-        and not _heard(design)
+        and not _has_hooks(design)
         and all(
             type(layer) in (nn.Linear, nn.GRUCell)
             and layer.bias is not None
             and layer.bias is not False
-            and not _heard(layer)
+            and not _has_hooks(layer)
             for layer in design.stack
         )
     )
 
 
-def _heard(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -140,7 +140,7 @@ def _heard(module: nn.Module) -> bool:
     )
 
 
-def once(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
+def memoized(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
     """What a function makes of some modules, remembered beside them while they are the same."""
     memo: dict[Any, Any] = getattr(cells, "memo", {})
     of = [(cell.reading, *cell.design.stack._modules.values()) for cell in cells]
@@ -156,7 +156,7 @@ def by_slot(
     return rows.unflatten(-1, (modules, -1)).movedim(-2, 0)
 
 
-def gathered(
+def gather(
     rows: Float[Tensor, "batch _"], places: Sequence[slice], span: slice | None = None
 ) -> Float[Tensor, "module batch width"]:
     """Equal parts of rows, of every module; a view where they are a span."""
@@ -165,7 +165,7 @@ def gathered(
     return torch.stack([rows[:, place] for place in places])
 
 
-def spread(
+def scatter(
     parts: Float[Tensor, "module batch width"],
     rows: Float[Tensor, "batch _"],
     places: Sequence[slice],

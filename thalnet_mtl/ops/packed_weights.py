@@ -18,20 +18,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.layout import Layer, Part, once, parameters_of, parts
+from thalnet_mtl.ops.layout import CellPlan, Layer, cell_plans, memoized, parameters_of
 from thalnet_mtl.ops.reference import Cell, weights_of
 
 FLAT = "module time batch width -> module (time batch) width"
 
 
 @dataclass(eq=False)
-class Group:
+class CellGroup:
     """Modules of the same reading, design and sizes, task inputs apart."""
 
     center: int
     read: slice  # columns of the matrix of all readings
     members: list[int] = field(default_factory=list)  # places among all modules
-    parts: list[Part] = field(default_factory=list)
+    parts: list[CellPlan] = field(default_factory=list)
     index: dict[torch.device, Tensor] = field(default_factory=dict)  # see ``placed``
 
     @property
@@ -80,12 +80,12 @@ class Group:
         return self.index[device]
 
 
-def groups(cells: Sequence[Cell]) -> list[Group]:
+def groups(cells: Sequence[Cell]) -> list[CellGroup]:
     """The modules by what they have in common."""
-    found: dict[Any, Group] = {}
-    for k, part in enumerate(parts(cells)):
+    found: dict[Any, CellGroup] = {}
+    for k, part in enumerate(cell_plans(cells)):
         key = part.reading, len(part.places), part.context, part.layers
-        group = found.setdefault(key, Group(cells[-1].slot.stop, slice(0, 0)))
+        group = found.setdefault(key, CellGroup(cells[-1].slot.stop, slice(0, 0)))
         group.members.append(k)
         group.parts.append(part)
     start = 0
@@ -95,19 +95,19 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
     return list(found.values())
 
 
-def prepare(cells: Sequence[Cell]) -> tuple[Tensor, list[Tensor]]:
+def pack_weights(cells: Sequence[Cell]) -> tuple[Tensor, list[Tensor]]:
     """What all modules read, (center, columns), and the weights, layer by layer of each group.
 
     Those of a dense layer are W (module, inputs, width), left out where it is composed with the
     reading, and a bias (module, 1, width). Those of a GRU are W (module, inputs, 3 H), U (module,
     H, 3 H) and a bias (module, 1, 4 H).
     """
-    of = once(cells, groups)
-    read, *weights = Prepare.apply(of, *_parameters(of, cells))
+    of = memoized(cells, groups)
+    read, *weights = PackWeights.apply(of, *_parameters(of, cells))
     return read, weights
 
 
-def drives(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | None]:
+def input_projections(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | None]:
     """Task inputs times their weights, (time, batch, gates), by the modules of each group."""
 
     def drive(k: int) -> Tensor | None:
@@ -120,14 +120,14 @@ def drives(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | Non
             weight = weight.roll(first.hidden_size, 0)
         return nn.functional.linear(xs[cell.name].transpose(0, 1), weight)
 
-    return [drive(k) for group in once(cells, groups) for k in group.members]
+    return [drive(k) for group in memoized(cells, groups) for k in group.members]
 
 
-class Prepare(torch.autograd.Function):
+class PackWeights(torch.autograd.Function):
     """One operation, with derivatives of its own: a hundred small ones would cost more."""
 
     @staticmethod
-    def forward(ctx: Any, of: list[Group], *parameters: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, of: list[CellGroup], *parameters: Tensor) -> tuple[Tensor, ...]:
         kept: list[Tensor] = []
         read, flat = [], []
         for group, stacked in zip(of, _stacks(of, parameters), strict=True):
@@ -202,7 +202,7 @@ def over_time(
     return wide.to(x.dtype)
 
 
-def _parameters(of: Sequence[Group], cells: Sequence[Cell]) -> list[Tensor]:
+def _parameters(of: Sequence[CellGroup], cells: Sequence[Cell]) -> list[Tensor]:
     """Those of all modules: by group, by kind, by module."""
     found: list[Tensor] = []
     for group in of:
@@ -217,7 +217,7 @@ def _parameters(of: Sequence[Group], cells: Sequence[Cell]) -> list[Tensor]:
     return found
 
 
-def _stacks(of: Sequence[Group], parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _stacks(of: Sequence[CellGroup], parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Parameters of a group, (module, …) each; of the first layer without the task input."""
     rest = iter(parameters)
     for group in of:
@@ -230,7 +230,9 @@ def _stacks(of: Sequence[Group], parameters: Sequence[Tensor]) -> Iterator[list[
         yield stacked
 
 
-def _split(group: Group, stacked: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+def _split(
+    group: CellGroup, stacked: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """The weight of the readings, their scale as (module, …, 1) if they have one, the layers."""
     weight, *rest = stacked
     if group.parts[0].reading == "weight_norm":
@@ -240,13 +242,13 @@ def _split(group: Group, stacked: Sequence[Tensor]) -> tuple[Tensor, Tensor | No
     return weight, None, rest
 
 
-def _norm(group: Group, weight: Tensor) -> Tensor:
+def _norm(group: CellGroup, weight: Tensor) -> Tensor:
     whole = group.parts[0].reading == "weight_norm"
     return torch.linalg.vector_norm(weight, dim=(1, 2) if whole else 2, keepdim=True)
 
 
 def _by_reading(
-    group: Group, weight: Tensor, scale: Tensor | None, by_matrix: Tensor
+    group: CellGroup, weight: Tensor, scale: Tensor | None, by_matrix: Tensor
 ) -> list[Tensor]:
     """R = s W / ‖W‖: dW = s (dR − ⟨dR, W⟩ W / ‖W‖²) / ‖W‖ and ds = ⟨dR, W⟩ / ‖W‖."""
     if scale is None:

@@ -73,7 +73,7 @@ def at(center: Float[Tensor, "batch center"], places: Sequence[slice]) -> Tensor
     return torch.cat([center[:, place] for place in places], dim=-1)
 
 
-def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
+def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
     """Why these modules cannot run here: they always can."""
     return None
 

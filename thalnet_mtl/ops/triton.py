@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.layout import once, unusual
-from thalnet_mtl.ops.packed_weights import drives, groups, over_time, prepare
+from thalnet_mtl.ops.layout import memoized, unsupported_design
+from thalnet_mtl.ops.packed_weights import groups, input_projections, over_time, pack_weights
 from thalnet_mtl.ops.reference import Cell, Outcome, at
 
 LEAST = 16  # of every size of a tile
@@ -31,7 +31,7 @@ OPTIONS = {"num_warps": 8, "num_stages": 1}
 TILE = {"BM": 32, "BN": 32, "BK": 32}  # of the kernels for a step
 
 
-def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
+def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
     """Why these modules cannot run here, if they cannot."""
     if not available():
         return "Triton is not installed"
@@ -42,7 +42,7 @@ def declines(cells: Sequence[Cell], like: Tensor) -> str | None:
         return "exact products do not fit its registers; allow tf32, or train in bf16"
     if like.dtype != torch.float32:
         return f"it computes in float32, not {str(like.dtype).removeprefix('torch.')}"
-    return unusual(cells) or once(cells, _unfit)
+    return unsupported_design(cells) or memoized(cells, _unfit)
 
 
 def sequence(
@@ -57,12 +57,14 @@ def sequence(
     bf16 = torch.is_autocast_enabled(device)
     precision = "bf16" if bf16 else "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
     with torch.autocast(device, enabled=False):
-        read, (bias, w, u, biases) = prepare(cells)
+        read, (bias, w, u, biases) = pack_weights(cells)
         time, modules = next(iter(xs.values())).shape[1], len(cells)
         first = bias.flatten().expand(time, len(center), -1)
         parts = [
             part if drive is None else part + drive
-            for part, drive in zip(first.chunk(modules, -1), drives(cells, xs), strict=True)
+            for part, drive in zip(
+                first.chunk(modules, -1), input_projections(cells, xs), strict=True
+            )
         ]
         kept = rearrange(memory, "batch (module f) -> module batch f", module=modules)
         stacked = torch.cat(parts, -1), read, w, u, biases[:, 0], center, kept
@@ -84,7 +86,7 @@ def padded(
     """Centers and last memory; of a small net every size is padded to what tiles need."""
     (modules, h, _), f, (_, batch, _) = w.shape, u.shape[1], first.shape
     if not small(modules, h, f):
-        return Node.apply(first, read, w, u, bias, center, memory, precision, False)
+        return TritonSequence.apply(first, read, w, u, bias, center, memory, precision, False)
     m, hp, fp = _power(modules, 1), _power(h), _power(f)
     rows = -(-batch // LEAST) * LEAST
 
@@ -106,12 +108,12 @@ def padded(
         blocks(center, f, rows, m, fp),
         by_module,
     ]
-    centers, last = Node.apply(*tensors, precision, True)
+    centers, last = TritonSequence.apply(*tensors, precision, True)
     centers = centers.unflatten(-1, (m, fp))[:, :batch, :modules, :f].flatten(-2)
     return centers, last[:modules, :batch, :f]
 
 
-class Node(torch.autograd.Function):
+class TritonSequence(torch.autograd.Function):
     """The sequence, and its derivatives, in one kernel each if it is ``small``."""
 
     @staticmethod
@@ -251,7 +253,7 @@ def interpreted() -> bool:
 
 def _unfit(cells: Sequence[Cell]) -> str | None:
     """What about the modules it cannot do."""
-    of = once(cells, groups)
+    of = memoized(cells, groups)
     layers, group = of[0].layers, of[0]
     alike = len(of) == 1 and not any(cell.reading.dynamic for cell in cells)
     if not alike or [layer.gru for layer in layers] != [False, True]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.multitask import delta_m, relative_gain, skill
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
-from thalnet_mtl.runs.records import RunRecord, TaskRecord, same_data
+from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 
 FORMULAS = (
     "Skill is (R − b) / (S − b), gain ±(R − S) / S, minus where lower is better: R is the test "
@@ -20,7 +20,7 @@ FORMULAS = (
 
 
 @dataclass(frozen=True)
-class Gain:
+class BaselineComparison:
     """A finished run on one of its tasks beside the single-task runs on the same data."""
 
     record: TaskRecord
@@ -30,7 +30,9 @@ class Gain:
     gain: float
 
 
-def against(runs: Sequence[RunRecord], baselines: Sequence[RunRecord]) -> dict[str, list[Gain]]:
+def compare_with_baselines(
+    runs: Sequence[RunRecord], baselines: Sequence[RunRecord]
+) -> dict[str, list[BaselineComparison]]:
     """By the name of each run, its gains; none while it is unfinished. Baselines have none.
 
     Raises:
@@ -58,7 +60,7 @@ def against(runs: Sequence[RunRecord], baselines: Sequence[RunRecord]) -> dict[s
     }
 
 
-def rows(gains: dict[str, list[Gain]]) -> list[dict[str, str]]:
+def table_rows(gains: dict[str, list[BaselineComparison]]) -> list[dict[str, str]]:
     """One row a run and task, then one with Δm of the run; what is not there is '–'.
 
     Keys: run, task, test, untrained, single-task, n, skill, gain.
@@ -85,7 +87,7 @@ def rows(gains: dict[str, list[Gain]]) -> list[dict[str, str]]:
     return made
 
 
-def notes(gains: dict[str, list[Gain]]) -> list[str]:
+def caveats(gains: dict[str, list[BaselineComparison]]) -> list[str]:
     """What a reader has to know before reading the rows."""
     every = [gain for of_run in gains.values() for gain in of_run]
     made = []
@@ -106,8 +108,8 @@ def notes(gains: dict[str, list[Gain]]) -> list[str]:
     return made
 
 
-def _gain(record: TaskRecord, baselines: Sequence[TaskRecord]) -> Gain:
-    alike = next(group for group in same_data([*baselines, record]) if group[-1] is record)
+def _gain(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineComparison:
+    alike = next(group for group in group_by_data([*baselines, record]) if group[-1] is record)
     if len(alike) == 1:
         kind = record.config["name"]
         there = [
@@ -127,10 +129,10 @@ def _gain(record: TaskRecord, baselines: Sequence[TaskRecord]) -> Gain:
         gain = relative_gain(score, baseline, record.metric)
     except UserError as error:
         raise UserError(f"run {record.run.name} on {record.title}: {error}") from None
-    return Gain(record, alike[:-1], baseline, part, gain)
+    return BaselineComparison(record, alike[:-1], baseline, part, gain)
 
 
-def _bodies(gain: Gain) -> list[str]:
+def _bodies(gain: BaselineComparison) -> list[str]:
     """The different bodies of the baselines, in order."""
     return list(dict.fromkeys(other.run.config["model"]["body"] for other in gain.baselines))
 

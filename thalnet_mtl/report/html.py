@@ -24,7 +24,7 @@ from thalnet_mtl.report.figures.accuracy_matrix import picture
 from thalnet_mtl.report.figures.curves import Group, Mark, Point, curves, results
 from thalnet_mtl.report.figures.readings import panels, slot_means
 from thalnet_mtl.report.rows import row_of
-from thalnet_mtl.runs.records import PARTS, RunRecord, TaskRecord, read_runs, same_data
+from thalnet_mtl.runs.records import PARTS, RunRecord, TaskRecord, group_by_data, read_runs
 from thalnet_mtl.runs.topology_file import history_rows, module_rows, task_rows, totals
 
 T = TypeVar("T")
@@ -50,14 +50,14 @@ def write(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = gains.against(runs, read_runs(baselines)) if baselines else {}
+    found = gains.compare_with_baselines(runs, read_runs(baselines)) if baselines else {}
     page = environment.get_template("report.html.j2").render(
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=_sections(runs),
         formulas=gains.FORMULAS,
-        gains=gains.rows(found),
-        gain_notes=gains.notes(found),
+        gains=gains.table_rows(found),
+        gain_notes=gains.caveats(found),
         streams=[_stream(run) for run in runs if run.continual],
         stream_formulas=continual.FORMULAS,
         readings=[reading for few in _by(runs, _key) if (reading := _reading(few))],
@@ -74,7 +74,7 @@ def _sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One a task: only runs on the same data are set side by side."""
     known: dict[str, int] = {}
     sections = []
-    for members in same_data([record for run in runs for record in run.records]):
+    for members in group_by_data([record for run in runs for record in run.records]):
         alike = _by(members, lambda record: _key(record.run) + record.task)
         keys = [_key(few[0].run, "task") for few in alike]
         # Two tasks of one joint run may have the same data.

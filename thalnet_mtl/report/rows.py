@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from thalnet_mtl.runs.records import PARTS, RunRecord, TaskRecord, distinct
+from thalnet_mtl.runs.records import PARTS, RunRecord, TaskRecord, with_unique_names
 
 
 def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
@@ -13,7 +13,7 @@ def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
     was best at another step), train_seconds, and note ('on the first 2 batches only',
     'unfinished at step 400').
     """
-    return [row_of(record) for run in distinct(runs) for record in run.records]
+    return [row_of(record) for run in with_unique_names(runs) for record in run.records]
 
 
 def row_of(record: TaskRecord) -> dict[str, str]:

@@ -18,14 +18,14 @@ from thalnet_mtl.runs.topology_file import (
     task_rows,
     totals,
 )
-from thalnet_mtl.sweep.plan import Planned
+from thalnet_mtl.sweep.plan import PlannedRun
 from thalnet_mtl.sweep.summary import summarize
 
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
            "features", "context", "inputs", "#", "step", "time (s)", "slot"}  # fmt: skip
 
 
-def compared(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> RenderableType:
+def runs_table(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> RenderableType:
     """Runs side by side, a row a task; below, if there are baselines, what they say of the runs."""
     runs = read_runs(folders)
     rows = table(runs)
@@ -41,15 +41,15 @@ def compared(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> Rendera
     return Group(*parts)
 
 
-def swept(
-    plan: Sequence[Planned], status: Mapping[str, str], out: Path, failures: Sequence[str] = ()
+def sweep_table(
+    plan: Sequence[PlannedRun], status: Mapping[str, str], out: Path, failures: Sequence[str] = ()
 ) -> RenderableType:
     """The points of a sweep, a row a task, and how to read them; a small sweep fits 80 columns."""
     rows, notes = summarize(plan, status, out)
     return Group(_table(rows, list(rows[0])), "", *map(Text, [*notes, *failures]))
 
 
-def inspected(folder: Path) -> RenderableType:
+def topology_table(folder: Path) -> RenderableType:
     """Modules, who reads whom, tasks, totals and changes; ten modules fit 80 columns."""
     structure = read_structure(folder)
     modules = module_rows(structure)
@@ -73,9 +73,11 @@ def inspected(folder: Path) -> RenderableType:
 
 def _against(runs: Sequence[RunRecord], baselines: Sequence[RunRecord]) -> RenderableType:
     """Skill and gain of every task of the runs, Δm of every run, and how to read them."""
-    found = gains.against(runs, baselines)
-    shown = _table(gains.rows(found), ("run", "task", "test", "single-task", "n", "skill", "gain"))
-    lines = [gains.FORMULAS, *gains.notes(found)]
+    found = gains.compare_with_baselines(runs, baselines)
+    shown = _table(
+        gains.table_rows(found), ("run", "task", "test", "single-task", "n", "skill", "gain")
+    )
+    lines = [gains.FORMULAS, *gains.caveats(found)]
     return Group(shown, "", *map(Text, lines))
 
 

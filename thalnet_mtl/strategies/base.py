@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from thalnet_mtl.models.change import Change
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.stream import Experience
 
@@ -20,27 +20,27 @@ class Naive:
     def __init__(self, run: Any):
         self.options = run.config.strategy
 
-    def tasks(self, run: Any, batches: Mapping[str, Any]) -> list[str]:
+    def rehearsed_tasks(self, run: Any, batches: Mapping[str, Any]) -> list[str]:
         """Tasks of earlier experiences whose parameters are learned as well in this step."""
         return []
 
-    def given(self, run: Any) -> None:
+    def after_backward(self, run: Any) -> None:
         """The gradients of the losses of this step's tasks are there, and nothing else is yet."""
 
-    def loss(self, run: Any, batches: Mapping[str, Any]) -> Tensor | None:
+    def penalty(self, run: Any, batches: Mapping[str, Any]) -> Tensor | None:
         """What is added to the losses of this step's tasks."""
         return None
 
-    def learned(self, run: Any) -> None:
+    def before_update(self, run: Any) -> None:
         """All gradients are there, and may be changed."""
 
-    def moved(self, run: Any, batches: Mapping[str, Any]) -> None:
+    def after_update(self, run: Any, batches: Mapping[str, Any]) -> None:
         """The parameters have moved; these batches were learned from."""
 
-    def end(self, run: Any, experience: Experience) -> None:
+    def after_experience(self, run: Any, experience: Experience) -> None:
         """An experience is over."""
 
-    def follow(self, change: Change) -> None:
+    def after_topology_change(self, change: TopologyChange) -> None:
         """The network has changed."""
 
     def state_dict(self) -> dict[str, Any]:

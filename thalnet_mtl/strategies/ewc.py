@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import learning
-from thalnet_mtl.strategies.penalty import Named, Penalty
+from thalnet_mtl.strategies.penalty import Named, QuadraticPenalty
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.state import Run
 
@@ -21,7 +21,7 @@ SAMPLES = 200  # sequences from which the Fisher information is taken
 
 
 @register("strategy", "ewc")
-class EWC(Penalty):
+class EWC(QuadraticPenalty):
     """Elastic weight consolidation: an anchor and a Fisher information for every experience.
 
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017. Ω is the
@@ -29,10 +29,10 @@ class EWC(Penalty):
     answers drawn from the network's own distribution.
     """
 
-    def end(self, run: Run, experience: Experience) -> None:
+    def after_experience(self, run: Run, experience: Experience) -> None:
         found: Named = {}
         for task in experience.tasks:
-            for name, value in fisher(run, task).items():
+            for name, value in fisher_information(run, task).items():
                 found[name] = found[name] + value if name in found else value
         self.keep({n: p.detach().clone() for n, p in learning(run.network).items()}, found)
 
@@ -55,11 +55,11 @@ class OnlineEWC(EWC):
         self.anchors = [(anchor, {n: w for n, w in weight.items() if n in anchor})]
 
 
-def fisher(run: Run, task: str) -> Named:
+def fisher_information(run: Run, task: str) -> Named:
     """The mean over sequences of (d log p(y | x) / dθ)², y drawn from p(y | x)."""
-    network, port = deepcopy(run.network), run.tasks[task].port
+    network, port = deepcopy(run.network), run.tasks[task].head_name
     network.dropout = 0.0
-    used = {n: p for n, p in network.used(port).items() if p.requires_grad}
+    used = {n: p for n, p in network.task_parameters(port).items() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in used.items()}
     generator = torch.Generator().manual_seed(run.config.train.seed)
     count = 0
@@ -80,7 +80,9 @@ def sequences(run: Run, task: str) -> Iterator[Tensor]:
     left, step = SAMPLES, 0
     options = run.config.train
     while left:
-        batch = run.tasks[task].batch(step, run.batch_size(task), options.chunk, options.seed)
+        batch = run.tasks[task].training_batch(
+            step, run.batch_size(task), options.chunk, options.seed
+        )
         for xs in batch.xs[:left].split(1):
             yield xs
             left -= 1

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import learning
-from thalnet_mtl.strategies.memory import Memory
+from thalnet_mtl.strategies.memory import ReplayMemory
 from thalnet_mtl.training.state import Run
 
 MARGIN = 0.5  # γ of GEM, as its authors' code
 RIDGE = 1e-10  # added to the diagonal of GGᵀ in GEM, where that is 1
 
 
-class Projection(Memory):
+class GradientProjection(ReplayMemory):
     """The gradient g of a step, and what of the gradients g_k of kept sequences is added to it.
 
     All that learns is one vector; what a task does not use has a gradient of zero in it. So may
@@ -32,7 +32,7 @@ class Projection(Memory):
         """v, of g ← g + Σ_k v_k g_k, from ⟨g, g_k⟩ and ⟨g_j, g_k⟩, some of which are below 0."""
         raise NotImplementedError
 
-    def learned(self, run: Run) -> None:
+    def before_update(self, run: Run) -> None:
         pairs = [(p, p.grad) for p in learning(run.network).values() if p.grad is not None]
         mine, gradients = [p for p, _ in pairs], [gradient for _, gradient in pairs]
         found = [
@@ -58,7 +58,7 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
 
 
 @register("strategy", "agem")
-class AGEM(Projection):
+class AGEM(GradientProjection):
     """A-GEM: a gradient that would raise the loss of kept sequences loses that part of it.
 
     g ← g − (gᵀg_ref / g_refᵀg_ref) g_ref where gᵀg_ref < 0. Chaudhry et al., "Efficient Lifelong
@@ -75,7 +75,7 @@ class AGEM(Projection):
 
 
 @register("strategy", "gem")
-class GEM(Projection):
+class GEM(GradientProjection):
     """GEM: the nearest gradient that would raise the loss of no older task.
 
     g ← g + Gᵀv where some ⟨g, g_k⟩ < 0; the g_k are the rows of G, one for every older task, of at

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thalnet_mtl.models.build import equip, restore
+from thalnet_mtl.models.build import configure_network, restore
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Naive
 from thalnet_mtl.tasks.base import Batch
@@ -35,21 +35,23 @@ class LearningWithoutForgetting(Naive):
         self.teacher: Any = None  # the network before this experience
         self.old: list[str] = []  # its tasks
 
-    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
-        new = [run.tasks[name].interface for name in batches]
-        return [t for t in self.old if any(alike(run.tasks[t].interface, one) for one in new)]
+    def rehearsed_tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
+        new = [run.tasks[name].spec for name in batches]
+        return [t for t in self.old if any(same_inputs(run.tasks[t].spec, one) for one in new)]
 
-    def loss(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
+    def penalty(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
         if self.teacher is None:
             return None
         terms = []
-        ports = dict.fromkeys(run.tasks[name].port for name in self.old if name in run.awake)
+        ports = dict.fromkeys(
+            run.tasks[name].head_name for name in self.old if name in run.trainable_tasks
+        )
         for name, batch in batches.items():
             mine = run.tasks[name]
-            takes = [p for p in ports if alike(run.network.port(p).task, mine.interface)]
+            takes = [p for p in ports if same_inputs(run.network.adapter(p).task, mine.spec)]
             with torch.no_grad():
-                before = self.teacher.answers(takes, batch.xs)
-            now = run.network.answers(takes, batch.xs)
+                before = self.teacher.logits_by_task(takes, batch.xs)
+            now = run.network.logits_by_task(takes, batch.xs)
             for port in takes:
                 logits, wanted = (one[port].flatten(0, -2).float() for one in (now, before))
                 terms.append(
@@ -63,7 +65,7 @@ class LearningWithoutForgetting(Naive):
         factor = self.options.strength * TEMPERATURE**2
         return factor * torch.stack(terms).sum() if terms else None
 
-    def end(self, run: Run, experience: Experience) -> None:
+    def after_experience(self, run: Run, experience: Experience) -> None:
         self.teacher = deepcopy(run.network).eval().requires_grad_(False)
         self.old = [*dict.fromkeys([*self.old, *experience.tasks])]
 
@@ -78,9 +80,9 @@ class LearningWithoutForgetting(Naive):
             self.teacher = restore(state["teacher"]["topology"])
             self.teacher.load_state_dict(state["teacher"]["network"])
             self.teacher.to(run.device).eval().requires_grad_(False)
-            equip(self.teacher, run.config.train)
+            configure_network(self.teacher, run.config.train)
 
 
-def alike(one: Any, other: Any) -> bool:
+def same_inputs(one: Any, other: Any) -> bool:
     """Whether inputs of one task can be given to another."""
     return (one.inputs, one.tokens, one.target) == (other.inputs, other.tokens, other.target)

@@ -17,7 +17,7 @@ Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in risin
 FAR = 1_000_000  # an epoch that no run reaches
 
 
-class Memory(Naive):
+class ReplayMemory(Naive):
     """Sequences of earlier experiences, at most ``strategy.memory`` in all, whatever their shape.
 
     ``reservoir``: every sequence of all training parts so far is as likely to be among them
@@ -28,7 +28,7 @@ class Memory(Naive):
     def __init__(self, run: Run):
         super().__init__(run)
         self.kept: Kept = {}
-        shapes = [task.interface for task in run.tasks.values()]
+        shapes = [task.spec for task in run.tasks.values()]
         least = sum(1 if shape.target == "every" else shape.classes for shape in shapes)
         if self.options.choice == "per_class" and self.options.memory < least:
             raise UserError(
@@ -36,10 +36,10 @@ class Memory(Naive):
                 f"task; must be at least {least}."
             )
 
-    def tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
+    def rehearsed_tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
         return list(self.kept)
 
-    def end(self, run: Run, experience: Experience) -> None:
+    def after_experience(self, run: Run, experience: Experience) -> None:
         room, choice = self.options.memory, CHOICES[self.options.choice]
         # Few of many are of a rare class.
         count = room if choice is reservoir else 20 * room
@@ -57,7 +57,7 @@ class Memory(Naive):
         return [
             task
             for task, (*_, keys) in self.kept.items()
-            if len(keys) and task in run.awake and task not in now
+            if len(keys) and task in run.trainable_tasks and task not in now
         ]
 
     def recalled(self, run: Run, tasks: Sequence[str]) -> Tensor:
@@ -72,7 +72,7 @@ class Memory(Naive):
             own = own[(own >= 0) & (own < sizes[k])]
             if len(own):
                 xs, ys = (part[own.to(part.device)] for part in self.kept[task][:2])
-                logits, _ = run.network(run.tasks[task].port, xs)
+                logits, _ = run.network(run.tasks[task].head_name, xs)
                 loss = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten())
                 total.append(loss * (len(own) / count))
         return torch.stack(total).sum()
@@ -88,12 +88,12 @@ class Memory(Naive):
 def drawn(run: Run, task: str, count: int, generator: torch.Generator) -> list[Tensor]:
     """Sequences of the training part with the least of random keys, in the order of these."""
     options, source = run.config.train, run.tasks[task]
-    whole = source.steps("train", 1, options.chunk)
+    whole = source.batches_per_epoch("train", 1, options.chunk)
     keys = torch.rand(whole, generator=generator, dtype=torch.float64).sort().values[:count]
     # One by one: sequences of a batch lie at fixed places of a text, and some are in no batch.
     places, order = torch.randperm(whole, generator=generator)[: len(keys)].sort()
     batches = [
-        source.batch(FAR * whole + place, 1, options.chunk, options.seed)
+        source.training_batch(FAR * whole + place, 1, options.chunk, options.seed)
         for place in places.tolist()
     ]
     back = order.argsort()

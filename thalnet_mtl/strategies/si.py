@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from thalnet_mtl.models.change import Change
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import learning
-from thalnet_mtl.strategies.penalty import Named, Penalty, followed, placed
+from thalnet_mtl.strategies.penalty import Named, QuadraticPenalty, remap_named, to_device
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.state import Run
@@ -21,7 +21,7 @@ LEAST = 0.1  # ξ of synaptic intelligence, as its authors
 
 
 @register("strategy", "si")
-class SynapticIntelligence(Penalty):
+class SynapticIntelligence(QuadraticPenalty):
     """Synaptic intelligence: Ω_k += max(0, ω_k) / (Δ_k² + ξ), with ω_k = −Σ_steps g_k Δθ_k.
 
     Zenke, Poole, Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017. g is the
@@ -36,7 +36,7 @@ class SynapticIntelligence(Penalty):
         self.before: Named = {}  # weights and gradients of this step
         self.gradients: Named = {}
 
-    def given(self, run: Run) -> None:
+    def after_backward(self, run: Run) -> None:
         now = learning(run.network)
         for name, parameter in now.items():
             if name not in self.start:
@@ -45,12 +45,12 @@ class SynapticIntelligence(Penalty):
         self.before = {name: p.detach().clone() for name, p in now.items()}
         self.gradients = {n: p.grad.clone() for n, p in now.items() if p.grad is not None}
 
-    def moved(self, run: Run, batches: Mapping[str, Batch]) -> None:
+    def after_update(self, run: Run, batches: Mapping[str, Batch]) -> None:
         now = learning(run.network)
         for name, gradient in self.gradients.items():
             self.path[name] -= gradient * (now[name].detach() - self.before[name])
 
-    def end(self, run: Run, experience: Experience) -> None:
+    def after_experience(self, run: Run, experience: Experience) -> None:
         now = learning(run.network)
         old = self.anchors[0][1] if self.anchors else {}
         weight: Named = {}
@@ -62,14 +62,14 @@ class SynapticIntelligence(Penalty):
         self.anchors = [({n: now[n].detach().clone() for n in weight}, weight)]
         self.start, self.path = {}, {}
 
-    def follow(self, change: Change) -> None:
-        super().follow(change)
+    def after_topology_change(self, change: TopologyChange) -> None:
+        super().after_topology_change(change)
         for named in (self.start, self.path):
-            followed(named, change)
+            remap_named(named, change)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"start": self.start, "path": self.path}
 
     def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
         super().load_state_dict(run, state)
-        self.start, self.path = placed(state["start"], run), placed(state["path"], run)
+        self.start, self.path = to_device(state["start"], run), to_device(state["path"], run)

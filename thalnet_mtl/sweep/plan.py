@@ -13,7 +13,7 @@ from thalnet_mtl.errors import UserError
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run of a sweep, and where it stands in it."""
 
     name: str  # of its folder: 'learning_rate=0.001,modules=2-seed0'
@@ -50,7 +50,7 @@ def plan(
     grid: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     flags: Mapping[str, str],
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """All runs in order: by named run, then by values, the last key fastest, then by seed.
 
     Without seeds, every run has that of its configuration.
@@ -71,7 +71,7 @@ def plan(
             point = dict(zip(grid, values, strict=True))
             for seed in seeds or [base.train.seed]:
                 config = configure(base, point, seed)
-                runs.append(Planned(_name(run, point, seed), run, point, seed, config))
+                runs.append(PlannedRun(_name(run, point, seed), run, point, seed, config))
     for name, count in Counter(one.name for one in runs).items():
         if count > 1:
             raise UserError(f"{count} runs of this sweep would have the name '{name}'.")
@@ -85,17 +85,17 @@ def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
     return with_value(base, "train.seed", seed, "--seeds")
 
 
-def short(keys: Sequence[str]) -> dict[str, str]:
+def column_names(keys: Sequence[str]) -> dict[str, str]:
     """By key the name of its field, or the whole key where two fields have one name.
 
-    >>> short(["train.batch", "evaluate.batch", "model.modules"])
+    >>> column_names(["train.batch", "evaluate.batch", "model.modules"])
     {'train.batch': 'train.batch', 'evaluate.batch': 'evaluate.batch', 'model.modules': 'modules'}
     """
     fields = Counter(key.rpartition(".")[2] for key in keys)
     return {key: field if fields[field := key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
-def word(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as people write it in YAML."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -114,7 +114,7 @@ def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
 
 
 def _name(run: str, values: Mapping[str, Any], seed: int) -> str:
-    names = short(list(values))
-    point = ",".join(f"{names[key]}={word(value)}" for key, value in values.items())
+    names = column_names(list(values))
+    point = ",".join(f"{names[key]}={format_value(value)}" for key, value in values.items())
     parts = [run, re.sub(r"[^\w.=+,-]+", "_", point), f"seed{seed}"]
     return "-".join(part for part in parts if part)

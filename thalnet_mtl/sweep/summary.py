@@ -8,7 +8,7 @@ from statistics import fmean
 
 from thalnet_mtl.metrics.significance import bootstrap_interval
 from thalnet_mtl.runs.records import TaskRecord, read_run
-from thalnet_mtl.sweep.plan import Planned, short, word
+from thalnet_mtl.sweep.plan import PlannedRun, column_names, format_value
 
 INTERVAL = "95 % interval"
 NOTE = "Means over seeds; 95 % bootstrap intervals of the mean on validation."
@@ -31,7 +31,7 @@ class Row:
 
 
 def summarize(
-    plan: Sequence[Planned], status: Mapping[str, str], out: Path
+    plan: Sequence[PlannedRun], status: Mapping[str, str], out: Path
 ) -> tuple[list[dict[str, str]], list[str]]:
     """Rows ready to print, in the order of the grid, all with the same columns; and notes.
 
@@ -58,8 +58,8 @@ def summarize(
     return cells, notes
 
 
-def _rows(plan: Sequence[Planned], status: Mapping[str, str], out: Path) -> list[Row]:
-    points: dict[tuple[str, str], list[Planned]] = {}
+def _rows(plan: Sequence[PlannedRun], status: Mapping[str, str], out: Path) -> list[Row]:
+    points: dict[tuple[str, str], list[PlannedRun]] = {}
     for one in plan:
         points.setdefault((one.run, repr(one.values)), []).append(one)
     rows = []
@@ -67,8 +67,8 @@ def _rows(plan: Sequence[Planned], status: Mapping[str, str], out: Path) -> list
         counts = Counter(status[one.name] for one in runs)
         seeds = ", ".join(f"{counts[what]} {what}" for what in ("done", "failed") if counts[what])
         done = [read_run(out / one.name) for one in runs if status[one.name] == "done"]
-        names = short(list(runs[0].values))
-        values = {names[key]: word(value) for key, value in runs[0].values.items()}
+        names = column_names(list(runs[0].values))
+        values = {names[key]: format_value(value) for key, value in runs[0].values.items()}
         for task in runs[0].config.named_tasks:
             records = [TaskRecord(one, task) for one in done]
             rows.append(Row(run, task, values, seeds, len(done) == len(runs), records))

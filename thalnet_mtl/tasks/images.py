@@ -78,7 +78,7 @@ def split(kind: str, whole: str, part: int) -> Callable[[TaskConfig], RowsTask]:
             return parts
 
         made = RowsTask(
-            f"{kind}_{part}", (task.interface.steps, task.interface.inputs), 2 if own else 10, load
+            f"{kind}_{part}", (task.spec.steps, task.spec.inputs), 2 if own else 10, load
         )
         made.source = task.source
         made.classes_seen = () if own else classes

@@ -14,7 +14,7 @@ from torch import Tensor
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.tasks.base import Batch, Task
-from thalnet_mtl.topology.spec import Interface
+from thalnet_mtl.topology.spec import TaskSpec
 
 AHEAD = 4096  # sequences that are brought together at once
 
@@ -48,20 +48,20 @@ class RowsTask(Task):
         load: Callable[[], Mapping[str, object]],
         scale: float | int = 255,
     ):
-        super().__init__(name, Interface(rows[1], classes, steps=rows[0]), load)
+        super().__init__(name, TaskSpec(rows[1], classes, steps=rows[0]), load)
         self.scale = scale
         self._order: tuple[tuple[int, int], Tensor] | None = None
         self._ahead: tuple[tuple[int, ...], Rows] | None = None
 
-    def steps(self, split: str, size: int, chunk: int) -> int:
+    def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         count = len(self._rows(split).xs)
         if split == "train" and size > count:
             raise UserError(f"batch {size} is larger than the {count} sequences of {self.name}.")
         return count // size if split == "train" else -(-count // size)
 
-    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+    def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
         rows = self._rows("train")
-        epoch, position = divmod(step, self.steps("train", size, chunk))
+        epoch, position = divmod(step, self.batches_per_epoch("train", size, chunk))
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
             order = torch.randperm(len(rows.xs), generator=generator)
@@ -77,7 +77,7 @@ class RowsTask(Task):
         xs, ys = (part[span] for part in self._ahead[1])
         return Batch(self.to_inputs(xs), ys.long(), True)
 
-    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+    def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         rows = self._rows(split)
         for xs, ys in zip(rows.xs.split(size), rows.ys.split(size), strict=True):
             yield Batch(self.to_inputs(xs), ys.long(), True)
@@ -98,7 +98,7 @@ class RowsTask(Task):
 
     def _put(self, name: str, split: object) -> Rows:
         rows = Rows(*(torch.as_tensor(part) for part in split))  # type: ignore[attr-defined]
-        shape = (len(rows.ys), self.interface.steps, self.interface.inputs)
+        shape = (len(rows.ys), self.spec.steps, self.spec.inputs)
         if tuple(rows.xs.shape) != shape:
             raise UserError(
                 f"task '{self.name}', {name}: sequences have shape {tuple(rows.xs.shape)}; "
@@ -114,4 +114,4 @@ class RowsTask(Task):
 
     @property
     def classes(self) -> int:
-        return self.interface.classes
+        return self.spec.classes

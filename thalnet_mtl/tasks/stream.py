@@ -17,7 +17,7 @@ class Experience:
     stop: int
 
 
-def stream(config: Config, epoch: Callable[[Sequence[str]], int]) -> list[Experience]:
+def make_stream(config: Config, epoch: Callable[[Sequence[str]], int]) -> list[Experience]:
     """The experiences of a run; a single one of all tasks where the configuration names none.
 
     ``epoch`` are the steps of a pass over some tasks.

@@ -18,7 +18,7 @@ from thalnet_mtl.metrics.metric import BITS_PER_CHARACTER
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.tasks.base import Batch, Task
-from thalnet_mtl.topology.spec import Interface
+from thalnet_mtl.topology.spec import TaskSpec
 
 
 class TextTask(Task):
@@ -36,9 +36,9 @@ class TextTask(Task):
     metric = BITS_PER_CHARACTER
 
     def __init__(self, name: str, load: Callable[[], Mapping[str, object]], vocabulary: int = 256):
-        super().__init__(name, Interface(vocabulary, vocabulary, tokens=True, target="every"), load)
+        super().__init__(name, TaskSpec(vocabulary, vocabulary, tokens=True, target="every"), load)
 
-    def steps(self, split: str, size: int, chunk: int) -> int:
+    def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         tokens = self._tokens(split)
         length = (len(tokens) - 1) // size
         if length < (chunk if split == "train" else 1):
@@ -48,11 +48,11 @@ class TextTask(Task):
             )
         return length // chunk if split == "train" else -(-length // chunk)
 
-    def batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
-        return self._cut("train", step % self.steps("train", size, chunk), size, chunk)
+    def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        return self._cut("train", step % self.batches_per_epoch("train", size, chunk), size, chunk)
 
-    def batches(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
-        for k in range(self.steps(split, size, chunk)):
+    def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        for k in range(self.batches_per_epoch(split, size, chunk)):
             yield self._cut(split, k, size, chunk)
 
     def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
@@ -82,10 +82,9 @@ class TextTask(Task):
     def _put(self, name: str, split: object) -> Tensor:
         tokens = torch.as_tensor(split)
         inside = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
-        if not inside or int(tokens.max()) >= self.interface.inputs:
+        if not inside or int(tokens.max()) >= self.spec.inputs:
             raise UserError(
-                f"task '{self.name}', {name}: expected one row of tokens below "
-                f"{self.interface.inputs}."
+                f"task '{self.name}', {name}: expected one row of tokens below {self.spec.inputs}."
             )
         return tokens.to(self.device)
 

@@ -9,29 +9,31 @@ from dataclasses import replace
 from itertools import accumulate
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.topology.spec import Module, Plug, check_names
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, check_names
 
 
-def slots(modules: Iterable[Module]) -> dict[str, slice]:
+def slots(modules: Iterable[ModuleSpec]) -> dict[str, slice]:
     """Where every module writes to the center: one behind the other."""
     modules = list(modules)
     ends = accumulate(module.features for module in modules)
     return {m.name: slice(end - m.features, end) for m, end in zip(modules, ends, strict=True)}
 
 
-def columns(module: Module, net: Mapping[str, Module]) -> list[tuple[str, int]]:
+def columns(module: ModuleSpec, net: Mapping[str, ModuleSpec]) -> list[tuple[str, int]]:
     """What the columns of a module's reading stand for: slot and place in it, in slot order."""
     return [(name, k) for name in net if name in module.seen for k in range(net[name].features)]
 
 
-def active(net: Mapping[str, Module], task: str, plug: Plug) -> tuple[str, ...]:
+def active_modules(net: Mapping[str, ModuleSpec], task: str, plug: AdapterSpec) -> tuple[str, ...]:
     """The modules that run for a task: those on which its head depends, through readings.
 
     Left out are modules that belong to other tasks, and input modules that it does not feed:
     their slots are zero for it.
     """
-    runs = {n for n in net if net[n].serves([task]) and (not net[n].inputs or n in plug.into)}
-    found, waiting = set(plug.out_of), list(plug.out_of)
+    runs = {
+        n for n in net if net[n].serves([task]) and (not net[n].inputs or n in plug.input_modules)
+    }
+    found, waiting = set(plug.output_modules), list(plug.output_modules)
     while waiting:
         new = runs.intersection(net[waiting.pop()].seen) - found
         found |= new
@@ -39,7 +41,9 @@ def active(net: Mapping[str, Module], task: str, plug: Plug) -> tuple[str, ...]:
     return tuple(name for name in net if name in found)
 
 
-def reached(net: Mapping[str, Module], start: Iterable[str], among: Collection[str]) -> set[str]:
+def reachable_from(
+    net: Mapping[str, ModuleSpec], start: Iterable[str], among: Collection[str]
+) -> set[str]:
     """The modules, among some, to which information can come from ``start``."""
     found = set(start) & set(among)
     while more := {m for m in among if m not in found and found & set(net[m].seen)}:
@@ -47,7 +51,7 @@ def reached(net: Mapping[str, Module], start: Iterable[str], among: Collection[s
     return found
 
 
-def written_out(modules: Sequence[Module]) -> dict[str, Module]:
+def resolve(modules: Sequence[ModuleSpec]) -> dict[str, ModuleSpec]:
     """The modules by name, with ``reads`` in the order of the slots, checked.
 
     Raises:
@@ -81,20 +85,20 @@ def written_out(modules: Sequence[Module]) -> dict[str, Module]:
     return net
 
 
-def check_path(net: Mapping[str, Module], task: str, plug: Plug) -> None:
+def check_head_sees_input(net: Mapping[str, ModuleSpec], task: str, plug: AdapterSpec) -> None:
     """Raise where the head of a task could not see anything of its input."""
-    among = active(net, task, plug)
-    blind = sorted(set(plug.out_of) - reached(net, plug.into, among))
-    if len(blind) == len(plug.out_of):
+    among = active_modules(net, task, plug)
+    blind = sorted(set(plug.output_modules) - reachable_from(net, plug.input_modules, among))
+    if len(blind) == len(plug.output_modules):
         raise UserError(
-            f"task '{task}': no path of readings leads from {', '.join(plug.into)} to "
-            f"{', '.join(plug.out_of)}; what its head sees would not depend on its input."
+            f"task '{task}': no path of readings leads from {', '.join(plug.input_modules)} to "
+            f"{', '.join(plug.output_modules)}; what its head sees would not depend on its input."
         )
 
 
-def check_inputs_reach(net: Mapping[str, Module], name: str) -> None:
+def check_inputs_reach(net: Mapping[str, ModuleSpec], name: str) -> None:
     """Raise where a module would read nothing that an input reaches: it could only idle."""
-    fed = reached(net, [module.name for module in net.values() if module.inputs], net)
+    fed = reachable_from(net, [module.name for module in net.values() if module.inputs], net)
     if name not in fed:
         raise UserError(
             f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
@@ -102,10 +106,10 @@ def check_inputs_reach(net: Mapping[str, Module], name: str) -> None:
         )
 
 
-Net = Mapping[str, Module]
+Net = Mapping[str, ModuleSpec]
 
 
-def attached(net: Net, module: Module, read_by: Sequence[str]) -> dict[str, Module]:
+def attached(net: Net, module: ModuleSpec, read_by: Sequence[str]) -> dict[str, ModuleSpec]:
     """One module more, behind all others, and some of the others opened to it."""
     check_names(read_by)
     _new(net, module.name)
@@ -113,7 +117,7 @@ def attached(net: Net, module: Module, read_by: Sequence[str]) -> dict[str, Modu
     return {**net, **opened, module.name: replace(module, opened=())}
 
 
-def detached(net: Net, name: str) -> dict[str, Module]:
+def detached(net: Net, name: str) -> dict[str, ModuleSpec]:
     """One module less, and nobody reads its slot any more."""
     module_of(net, name)
     return {
@@ -123,7 +127,7 @@ def detached(net: Net, name: str) -> dict[str, Module]:
     }
 
 
-def cloned(net: Net, source: str, name: str, tasks: Sequence[str] | None) -> dict[str, Module]:
+def cloned(net: Net, source: str, name: str, tasks: Sequence[str] | None) -> dict[str, ModuleSpec]:
     """A module like another; where that reads itself, it reads itself."""
     _new(net, name)
     module = module_of(net, source)
@@ -137,7 +141,7 @@ def cloned(net: Net, source: str, name: str, tasks: Sequence[str] | None) -> dic
     return {**net, name: replace(module, tasks=tasks, frozen=False)}
 
 
-def routed(net: Net, reader: str, source: str, open: bool) -> dict[str, Module]:
+def routed(net: Net, reader: str, source: str, open: bool) -> dict[str, ModuleSpec]:
     """A module sees a slot that it did not, or not any more one that it did."""
     module, other = module_of(net, reader), module_of(net, source)
     if open == (source in module.seen):
@@ -146,12 +150,12 @@ def routed(net: Net, reader: str, source: str, open: bool) -> dict[str, Module]:
     return {**net, reader: _open(module, other) if open else _close(module, source)}
 
 
-def frozen(net: Net, names: Sequence[str], frozen: bool) -> dict[str, Module]:
+def frozen(net: Net, names: Sequence[str], frozen: bool) -> dict[str, ModuleSpec]:
     """Some modules do not learn any more, or learn again."""
     return {**net, **{name: replace(module_of(net, name), frozen=frozen) for name in names}}
 
 
-def ends(
+def default_endpoints(
     net: Net, task: str, into: Sequence[str], out_of: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where a task goes in and comes out: what is named, or all inputs and outputs it may use."""
@@ -170,11 +174,13 @@ def ends(
     out_of = tuple([name for name in own if net[name].output] if out_of is None else out_of)
     if not into or not out_of:
         missing = "input" if not into else "output"
-        raise UserError(f"task '{task}': no {missing} module may run for it (out_of, into).")
+        raise UserError(
+            f"task '{task}': no {missing} module may run for it (input_modules, output_modules)."
+        )
     return into, out_of
 
 
-def module_of(net: Net, name: str) -> Module:
+def module_of(net: Net, name: str) -> ModuleSpec:
     """The module of that name."""
     if name not in net:
         raise unknown("module", name, net)
@@ -186,7 +192,7 @@ def _new(net: Net, name: str) -> None:
         raise UserError(f"there is a module '{name}' already; names must differ.")
 
 
-def _open(module: Module, source: Module) -> Module:
+def _open(module: ModuleSpec, source: ModuleSpec) -> ModuleSpec:
     if module.frozen:
         raise UserError(f"module '{module.name}' is frozen: what it reads cannot change.")
     if not module.serves(source.tasks):
@@ -195,7 +201,7 @@ def _open(module: Module, source: Module) -> Module:
     return replace(module, reads=reads, opened=opened)
 
 
-def _close(module: Module, source: str) -> Module:
+def _close(module: ModuleSpec, source: str) -> ModuleSpec:
     if module.frozen:
         raise UserError(
             f"module '{module.name}' is frozen and reads '{source}': unfreeze it first."

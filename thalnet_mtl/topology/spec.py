@@ -14,7 +14,7 @@ Target = Literal["last", "every"]
 
 
 @dataclass(frozen=True)
-class Interface:
+class TaskSpec:
     """The shape of a task, which is all that a network knows of it.
 
     Args:
@@ -43,7 +43,7 @@ class Interface:
 
 
 @dataclass(frozen=True)
-class Module:
+class ModuleSpec:
     """What one module is: its sizes, its design, its reading, and the slots that it may see.
 
     Args:
@@ -87,7 +87,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Plug:
+class AdapterSpec:
     """Where one task is plugged in, and how its inputs are paced.
 
     Args:
@@ -99,9 +99,9 @@ class Plug:
         frozen: whether its encoders and its head do not learn.
     """
 
-    task: Interface
-    into: tuple[str, ...] = ()
-    out_of: tuple[str, ...] = ()
+    task: TaskSpec
+    input_modules: tuple[str, ...] = ()
+    output_modules: tuple[str, ...] = ()
     sub_steps: int = 1
     extra_steps: int = 0
     frozen: bool = False
@@ -113,10 +113,10 @@ def check_names(names: Sequence[str]) -> None:
         raise UserError(f"expected a list of different names, got {names!r}.")
 
 
-def equal(modules: int, inputs: int, **of_each: Any) -> list[Module]:
+def equal_modules(modules: int, inputs: int, **of_each: Any) -> list[ModuleSpec]:
     """Modules that are alike; the first takes the input, the last feeds the head."""
     return [
-        Module(name, inputs=inputs if first else 0, output=last, **of_each)
+        ModuleSpec(name, inputs=inputs if first else 0, output=last, **of_each)
         for name, first, last in _roles(modules)
     ]
 

@@ -17,18 +17,18 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.saving import load_weights
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Save tensors and plain values; of a tensor that is part of another, that part alone."""
-    content = tree_map_only(torch.Tensor, _alone, content)
+    content = tree_map_only(torch.Tensor, _own_storage, content)
     write_atomically(path, lambda part: torch.save(content, part))
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
+def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
     whole = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.detach().clone()
 
 
-def load(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load what ``save`` wrote, as tensors and plain values only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -44,9 +44,9 @@ def load(path: Path) -> dict[str, Any]:
 BEST = ("step", "topology", "network")
 
 
-def load_of(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
+def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
     """Load a checkpoint of a run of this very configuration, that holds these values."""
-    content = load(path)
+    content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
     if content.get("config") != flatten(config):
         raise UserError(f"{path} belongs to a run of another configuration.")

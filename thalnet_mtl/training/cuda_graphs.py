@@ -21,7 +21,7 @@ Outcome = tuple[Tensor, dict[str, Any]]  # the losses, and by task the state at 
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-class Graphs:
+class StepGraphs:
     """A step that is repeated, called as the step itself.
 
     ``record`` takes in what a function does, without doing it, and returns what does it again.
@@ -29,9 +29,9 @@ class Graphs:
 
     def __init__(self, step: Callable[[Inputs], Outcome], record: Record | None = None):
         self.step = step
-        self.record = record or recorder()
+        self.record = record or cuda_recorder()
         self.taken: dict[Hashable, int] = {}
-        self.graphs: dict[Hashable, Graph] = {}
+        self.graphs: dict[Hashable, CapturedStep] = {}
 
     def __call__(self, inputs: Inputs) -> Outcome:
         """One step.
@@ -45,7 +45,7 @@ class Graphs:
             return self.step(inputs)
         if key not in self.graphs:
             try:
-                self.graphs[key] = Graph(self.step, inputs, self.record)
+                self.graphs[key] = CapturedStep(self.step, inputs, self.record)
             except RuntimeError as error:
                 why = str(error).strip().splitlines()[0]
                 raise RunError(
@@ -55,7 +55,7 @@ class Graphs:
         return self.graphs[key](inputs)
 
 
-class Graph:
+class CapturedStep:
     """A step on memory of its own, into which inputs are copied."""
 
     def __init__(self, step: Callable[[Inputs], Outcome], inputs: Inputs, record: Record):
@@ -76,7 +76,7 @@ class Graph:
         return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, self.outcome)
 
 
-def recorder() -> Record:
+def cuda_recorder() -> Record:
     """CUDA graphs that share one pool of memory and one stream: none runs beside another.
 
     What cuBLAS works in belongs to the stream of the capture, and a graph keeps it. So runs that

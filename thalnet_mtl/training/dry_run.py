@@ -14,7 +14,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.topology_changes import apply
 
 
-def rehearse(config: Config, network: Network, stream: Sequence[Experience]) -> None:
+def dry_run(config: Config, network: Network, stream: Sequence[Experience]) -> None:
     """Raise if one of the configured changes cannot be done when its time comes.
 
     What is not known beforehand is taken to go well: everything that learns has learned by then,
@@ -26,7 +26,7 @@ def rehearse(config: Config, network: Network, stream: Sequence[Experience]) -> 
     until = dict(pairwise([*steps, total]))  # by the step of a change, that of the next one
     with torch.random.fork_rng(devices=[]):
         for step, due in groupby(sorted(config.changes, key=at_step), key=at_step):
-            learn_something(network)
+            fill_zeros(network)
             for what in due:
                 where = f"changes: {what.verb} {what.name} after step {step}"
                 if step >= total:
@@ -35,14 +35,14 @@ def rehearse(config: Config, network: Network, stream: Sequence[Experience]) -> 
                     apply(network, what, config)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
-                size, budget = build.parameters(network), config.model.budget
+                size, budget = build.count_parameters(network), config.model.budget
                 if budget and size > budget:
                     raise UserError(
                         f"{where} makes {size:,} parameters, over model.budget {budget:,}. Give "
                         f"model.features to leave room, or raise the budget."
                     )
             for one in stream:
-                used = [network.used(ports[task]).values() for task in one.tasks]
+                used = [network.task_parameters(ports[task]).values() for task in one.tasks]
                 learns = any(p.requires_grad for p in chain(*used))
                 if one.stop > step and one.start < until[step] and not learns:
                     names = ", ".join(one.tasks)
@@ -55,7 +55,7 @@ def at_step(what: ChangeConfig) -> int:
 
 
 @torch.no_grad()
-def learn_something(network: Network) -> None:
+def fill_zeros(network: Network) -> None:
     """What training would do between two changes: nothing that learns stays zero."""
     for parameter in network.parameters():
         if parameter.requires_grad:

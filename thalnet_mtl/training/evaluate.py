@@ -31,8 +31,8 @@ def evaluate(
     nats = torch.zeros((), dtype=torch.float64, device=task.device)
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     count, state = 0, None
-    for xs, ys, fresh in islice(task.batches(split, batch, chunk), batches or None):
-        logits, state = network(task.port, xs, None if fresh else state)
+    for xs, ys, fresh in islice(task.iterate(split, batch, chunk), batches or None):
+        logits, state = network(task.head_name, xs, None if fresh else state)
         logits, ys = logits.flatten(0, -2).float(), ys.flatten()
         nats += F.cross_entropy(logits, ys, reduction="sum")
         correct += (logits.argmax(-1) == ys).sum()
@@ -56,7 +56,7 @@ def lesions(
     if not isinstance(net, ThalNet):
         raise UserError(f"lesions: only a ThalNet has modules, not {type(net).__name__}.")
     found = {}
-    for name in network.active(task.port):
-        with net.silenced(name):
+    for name in network.active_modules(task.head_name):
+        with net.lesioned(name):
             found[name] = evaluate(network, task, split, batch, chunk, batches)
     return found

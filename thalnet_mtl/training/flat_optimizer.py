@@ -17,7 +17,7 @@ LINE = 64  # bytes: no vector that an optimizer takes at a time holds parts of t
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterView:
     """A parameter of an optimizer that lies in a larger one, and where."""
 
     optimizer: Optimizer
@@ -30,7 +30,7 @@ class Part:
         return self.optimizer.state.get(self.parameter, {})
 
 
-def gather(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Part]) -> None:
+def gather_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[ParameterView]) -> None:
     """Put the moments of all parts where those of the whole are, if they have any."""
     if all(part.moments for part in parts):
         state = optimizer.state[whole] = {}
@@ -41,10 +41,10 @@ def gather(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Part]) -> 
             for part in parts:
                 if key != "step":
                     part.view(state[key]).copy_(part.moments[key])
-        share(optimizer, whole, parts)
+        share_state(optimizer, whole, parts)
 
 
-def share(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Part]) -> None:
+def share_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[ParameterView]) -> None:
     """Give every part its moments as views; the count of steps is that of the whole."""
     for key, value in optimizer.state.get(whole, {}).items():
         for part in parts:
@@ -52,7 +52,7 @@ def share(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Part]) -> N
             own[key] = value if key == "step" else part.view(value)
 
 
-class Joined:
+class FlatOptimizer:
     """One step of an optimizer, in as few tensors as possible.
 
     Parameters lie side by side where they are of the same group, have taken the same steps, and
@@ -69,13 +69,13 @@ class Joined:
         self,
         optimizer: Optimizer,
         used: Mapping[str, Iterable[nn.Parameter]],
-        apart: Collection[nn.Parameter] = (),
+        unflattened: Collection[nn.Parameter] = (),
     ):
-        self.own = optimizer
+        self.base = optimizer
         users: dict[nn.Parameter, frozenset[str]] = {}
         for task, parameters in used.items():
             users |= {p: users.get(p, frozenset()) | {task} for p in parameters}
-        lone, alike = set(apart), dict[tuple[Any, ...], list[nn.Parameter]]()
+        lone, alike = set(unflattened), dict[tuple[Any, ...], list[nn.Parameter]]()
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
                 state = optimizer.state.get(p, {})
@@ -83,9 +83,9 @@ class Joined:
                 key = number, users.get(p), steps, p.dtype, p.device, p in lone and id(p)
                 alike.setdefault(key, []).append(p)
         groups = [{**group, "params": []} for group in optimizer.param_groups]
-        self.rows: list[tuple[nn.Parameter, frozenset[str], list[Part]]] = []
+        self.rows: list[tuple[nn.Parameter, frozenset[str], list[ParameterView]]] = []
         for (number, tasks, *_), parameters in alike.items():
-            whole, parts = row(optimizer, parameters)
+            whole, parts = flatten(optimizer, parameters)
             groups[number]["params"].append(whole)
             self.rows.append((whole, tasks or frozenset(), parts))
         for group in groups:  # a CUDA graph repeats what depends on no number of Python
@@ -98,7 +98,7 @@ class Joined:
         for (whole, _, parts), gradient in zip(self.rows, self.gradients, strict=True):
             for part in parts:
                 part.parameter.grad = part.view(gradient)
-            gather(self.optimizer, whole, parts)
+            gather_state(self.optimizer, whole, parts)
 
     def zero_grad(self, tasks: Collection[str]) -> None:
         """Begin a step of these tasks."""
@@ -108,7 +108,7 @@ class Joined:
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next steps."""
-        for group in (*self.own.param_groups, *self.optimizer.param_groups):
+        for group in (*self.base.param_groups, *self.optimizer.param_groups):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
@@ -119,12 +119,12 @@ class Joined:
         fresh = [row for row in self.rows if row[0] not in self.optimizer.state]
         self.optimizer.step()
         for whole, _, parts in fresh:
-            share(self.optimizer, whole, parts)
+            share_state(self.optimizer, whole, parts)
 
 
-def row(
+def flatten(
     optimizer: Optimizer, parameters: Sequence[nn.Parameter]
-) -> tuple[nn.Parameter, list[Part]]:
+) -> tuple[nn.Parameter, list[ParameterView]]:
     """The parameters side by side in a new one, which they become views of."""
     step = LINE // parameters[0].element_size()
     places, end = [], 0
@@ -133,7 +133,7 @@ def row(
         end += -(-p.numel() // step) * step
     whole = nn.Parameter(parameters[0].new_zeros(end))
     parts = [
-        Part(optimizer, p, partial(view, place=place, shape=p.shape))
+        ParameterView(optimizer, p, partial(view, place=place, shape=p.shape))
         for p, place in zip(parameters, places, strict=True)
     ]
     for part in parts:

@@ -8,7 +8,7 @@ import torch
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.training.weighting import Combination
+from thalnet_mtl.training.weighting import LossWeighting
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
@@ -19,7 +19,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def optimizer_for(
-    config: Config, network: Network, combination: Combination
+    config: Config, network: Network, combination: LossWeighting
 ) -> torch.optim.Optimizer:
     """The configured optimizer, for all that learns."""
     options = config.train

@@ -8,25 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalnet_mtl.avalanche.names import Elsewhere
+from thalnet_mtl.avalanche.names import AvalancheStrategy
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics import summary as continual
-from thalnet_mtl.models.build import equip, parameters
-from thalnet_mtl.models.cost import multiply_adds, sizes, stored_bytes
+from thalnet_mtl.models.build import configure_network, count_parameters
+from thalnet_mtl.models.cost import count_macs, parameter_counts, stored_bytes
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.saving import save_model, save_tensors
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.training.checkpoint import load_network, load_of
+from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.state import Run
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 
 
-def look_at(run: Run, task: str) -> int:
+def test_batches(run: Run, task: str) -> int:
     """Batches of an evaluation of the test part."""
     look = run.config.evaluate
-    return look.batches or run.tasks[task].steps("test", look.batch, run.config.train.chunk)
+    return look.batches or run.tasks[task].batches_per_epoch(
+        "test", look.batch, run.config.train.chunk
+    )
 
 
 def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
@@ -34,16 +36,16 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     begin = time.monotonic()
     folder, look = directory.folder, run.config.evaluate
     path = folder / "checkpoint" / "best.pt"
-    run.network = load_network(load_of(path, run.config), path).to(run.device)
-    equip(run.network, run.config.train)
+    run.network = load_network(load_matching(path, run.config), path).to(run.device)
+    configure_network(run.network, run.config.train)
     tasks: dict[str, dict[str, Any]] = {}
     for name, task in run.tasks.items():
         # As much of the training part as of the test part, so that they can be set side by side.
-        scores = {"train": run.score(name, "train", look_at(run, name))}
+        scores = {"train": run.score(name, "train", test_batches(run, name))}
         scores |= {split: run.score(name, split) for split in ("validation", "test")}
-        own = {key: run.own_best[name][key] for key in ("step", "value")}
+        own = {key: run.best_by_task[name][key] for key in ("step", "value")}
         about: dict[str, Any] = {"label": task.label, "kind": run.config.named_tasks[name].name}
-        about |= {"source": task.source, "classes": task.interface.classes}
+        about |= {"source": task.source, "classes": task.spec.classes}
         about |= {"metric": task.metric.name}
         tasks[name] = about | scores | {"untrained": run.untrained[name], "own_best": own}
     result = {
@@ -51,7 +53,7 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
         "tasks": tasks,
         "best_step": run.best_step,
         "steps": run.step,
-        "parameters": sizes(run.network),
+        "parameters": parameter_counts(run.network),
         "seed": run.config.train.seed,
         "seconds": round(run.seconds + time.monotonic() - begin, 2),
         "train_seconds": round(run.train_seconds, 2),
@@ -77,7 +79,7 @@ def about_stream(run: Run) -> dict[str, Any]:
         "strategy": run.config.train.strategy,
         "growth": grown,
         "ends": [one.stop for one in run.stream],
-        "stages": run.stages,
+        "stages": run.costs,
     }
     return about | continual.summary(metrics, [one.tasks for one in run.stream], run.matrix)
 
@@ -85,24 +87,24 @@ def about_stream(run: Run) -> dict[str, Any]:
 def scenario(run: Run) -> str:
     """By heads: one of its own for each task, or shared, by the same classes or by others."""
     tasks = list(run.tasks.values())
-    if len({task.port for task in tasks}) == len(tasks):
+    if len({task.head_name for task in tasks}) == len(tasks):
         return "task-incremental"
-    if len({task.port for task in tasks}) > 1:
+    if len({task.head_name for task in tasks}) > 1:
         return "task-incremental, some heads shared"
     alone = len({task.classes_seen for task in tasks}) == len(tasks)
     return "class-incremental" if alone else "domain-incremental"
 
 
-def stage(run: Run) -> dict[str, Any]:
+def measure_cost(run: Run) -> dict[str, Any]:
     """What the network costs now: multiply-adds are for a sequence of each task."""
     chunk, found = run.config.train.chunk, {}
-    for name in run.present:
+    for name in run.attached_tasks:
         task = run.tasks[name]
-        xs = next(task.batches("validation", 1, chunk)).xs
-        found[name] = multiply_adds(run.network, task.port, xs)
-    theirs = isinstance(run.strategy, Elsewhere)  # of which we do not know what it keeps
+        xs = next(task.iterate("validation", 1, chunk)).xs
+        found[name] = count_macs(run.network, task.head_name, xs)
+    theirs = isinstance(run.strategy, AvalancheStrategy)  # of which we do not know what it keeps
     stored = None if theirs else stored_bytes(run.strategy.state_dict())
-    return sizes(run.network) | {"multiply_adds": found, "stored_bytes": stored}
+    return parameter_counts(run.network) | {"multiply_adds": found, "stored_bytes": stored}
 
 
 def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:
@@ -131,10 +133,14 @@ def layout(network: Network) -> dict[str, Any]:
         slot = net.slots[module["name"]]
         module |= {
             "slot": [slot.start, slot.stop],
-            "parameters": parameters(net.cell(module["name"])),
+            "parameters": count_parameters(net.cell(module["name"])),
         }
     for name, task in about["tasks"].items():
-        task |= {"active": network.active(name), "parameters": parameters(network.port(name))}
+        task |= {"into": task.pop("input_modules"), "out_of": task.pop("output_modules")}
+        task |= {
+            "active": network.active_modules(name),
+            "parameters": count_parameters(network.adapter(name)),
+        }
     return {"modules": about["modules"], "tasks": about["tasks"]}
 
 
@@ -145,10 +151,10 @@ def save_readings(run: Run, path: Path) -> None:
         return
     weights: dict[str, Tensor] = {}
     for task in run.tasks.values():
-        xs = next(task.batches("validation", READING_BATCH, READING_BATCH)).xs
-        port, active = network.port(task.port), network.active(task.port)
+        xs = next(task.iterate("validation", READING_BATCH, READING_BATCH)).xs
+        port, active = network.adapter(task.head_name), network.active_modules(task.head_name)
         with torch.no_grad():
-            rows, pace = port.encode(xs, active), port.plug.sub_steps
+            rows, pace = port.encode(xs, active), port.spec.sub_steps
             weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights
     # Modules that no task runs are left out, as rows and as columns.
     slots = {name: slot.stop - slot.start for name, slot in net.slots.items() if name in weights}

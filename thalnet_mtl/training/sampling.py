@@ -12,15 +12,15 @@ from thalnet_mtl.training.state import Run
 def next_batches(run: Run) -> dict[str, Batch]:
     """A batch of each task of the next step."""
     batches = {}
-    for name in run.drawn():
-        options, count = run.config.train, run.taken[name]
+    for name in run.sample_tasks():
+        options, count = run.config.train, run.batches_seen[name]
         size = run.batch_size(name)
-        batches[name] = run.tasks[name].batch(count, size, options.chunk, options.seed)
-        run.taken[name] += 1
+        batches[name] = run.tasks[name].training_batch(count, size, options.chunk, options.seed)
+        run.batches_seen[name] += 1
     return batches
 
 
-def some_anew(run: Run, task: str, state: Any, batch: int) -> Any:
+def reset_states(run: Run, task: str, state: Any, batch: int) -> Any:
     """The state of a text, without that of some places, as a function of seed and step.
 
     A net that is only ever carried on may come to need a past that no text begins with.

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.training.results import finish
-from thalnet_mtl.training.setup import choose_device, prepare
-from thalnet_mtl.training.stacked_step import Replicas, Request
+from thalnet_mtl.training.setup import choose_device, set_up
+from thalnet_mtl.training.stacked_step import Request, StackedStep
 from thalnet_mtl.training.state import Run
-from thalnet_mtl.training.step import repeats, train_step
-from thalnet_mtl.training.trainer import Interrupted, Steps, begin_or_resume, loop, stop_signals
+from thalnet_mtl.training.step import can_capture, train_step
+from thalnet_mtl.training.trainer import Interrupted, Steps, loop, resume_or_start, stop_signals
 
 
-def train_stacked(configs: Mapping[Path, Config], screen: Screen) -> None:
+def train_stacked(configs: Mapping[Path, Config], screen: Console) -> None:
     """Train configurations that differ in their seed alone, in their run directories.
 
     Raises:
@@ -47,12 +47,14 @@ def train_stacked(configs: Mapping[Path, Config], screen: Screen) -> None:
     if not open_ones:
         return
     with ExitStack() as closing:
-        seats, chorus = [], Chorus(screen)
+        seats, chorus = [], SharedConsole(screen)
         for folder, config in open_ones.items():
-            run, directory = prepare(config, screen.fetch), RunDirectory(folder, config)
+            run, directory = set_up(config, screen.fetch), RunDirectory(folder, config)
             closing.callback(directory.close)
-            seats.append(Seat(folder.name, run, directory, Voice(chorus, folder.name)))
-            begin_or_resume(run, directory, seats[-1].voice)
+            seats.append(
+                StackedRun(folder.name, run, directory, PrefixedConsole(chorus, folder.name))
+            )
+            resume_or_start(run, directory, seats[-1].voice)
         begun, total = min(seat.run.step for seat in seats), seats[0].run.total
         with (
             screen.progress(f"{len(seats)} seeds", begun, total),
@@ -65,7 +67,7 @@ def train_stacked(configs: Mapping[Path, Config], screen: Screen) -> None:
             if isinstance(seat.end, Interrupted):
                 raise seat.end
         for seat in (seat for seat in seats if seat.end is None):
-            seat.voice.line(f"scoring the weights of step {seat.run.best_step:,} …")
+            seat.voice.print(f"scoring the weights of step {seat.run.best_step:,} …")
             finish(seat.run, seat.directory)
     ends = [f"{seat.name}: {seat.end}" for seat in seats if seat.end]
     if ends:
@@ -76,7 +78,7 @@ def train_stacked(configs: Mapping[Path, Config], screen: Screen) -> None:
 def check(config: Config) -> None:
     """Raise unless runs of this configuration can take their steps together."""
     options = config.train
-    if repeats(config, choose_device(options.device)):
+    if can_capture(config, choose_device(options.device)):
         return
     patient = options.patience and len(config.named_tasks) > 1  # tasks would stop at other steps
     for what, used in {
@@ -97,13 +99,13 @@ def check(config: Config) -> None:
 
 
 @dataclass
-class Seat:
+class StackedRun:
     """One of the runs, and what its loop asks for."""
 
     name: str
     run: Run
     directory: RunDirectory
-    voice: "Voice"
+    voice: "PrefixedConsole"
     steps: Steps = field(init=False)
     request: Request = field(init=False)
     end: RunError | None = None  # what ended it early
@@ -118,7 +120,7 @@ class Seat:
         except RunError as end:
             self.end = end
             if not isinstance(end, Interrupted):
-                self.voice.line(str(end))
+                self.voice.print(str(end))
             return False
         return True
 
@@ -135,27 +137,27 @@ class Seat:
     def first(self, step: int) -> Request:
         """The request for a step; a run that was saved a little earlier takes some alone."""
         if self.run.step < step:
-            self.voice.line(f"catching up alone, to step {step:,}")
+            self.voice.print(f"catching up alone, to step {step:,}")
         request = next(self.steps)
         while self.run.step < step:
             request = self.steps.send(train_step(self.run, *request))
         return request
 
 
-def advance(seats: Sequence[Seat], chorus: "Chorus") -> None:
+def advance(seats: Sequence[StackedRun], chorus: "SharedConsole") -> None:
     """Take the steps of all runs, together from where the last of them was saved.
 
     One that ends early leaves the others as they are.
     """
-    if repeats(seats[0].run.config, seats[0].run.device):
+    if can_capture(seats[0].run.config, seats[0].run.device):
         side_by_side(seats, chorus)
         return
     latest = max(seat.run.step for seat in seats)
     going = [seat for seat in seats if seat.turn(partial(seat.first, latest))]
     chorus.tell()
     while going:
-        replicas = Replicas([seat.run for seat in going])
-        chorus.screen.line(f"{len(going)} seeds side by side, computed by {replicas.level}")
+        replicas = StackedStep([seat.run for seat in going])
+        chorus.screen.print(f"{len(going)} seeds side by side, computed by {replicas.level}")
         while len(going) == len(replicas.runs):
             losses = replicas.step([seat.request for seat in going])
             going = [
@@ -166,9 +168,9 @@ def advance(seats: Sequence[Seat], chorus: "Chorus") -> None:
             chorus.tell()
 
 
-def side_by_side(seats: Sequence[Seat], chorus: "Chorus") -> None:
+def side_by_side(seats: Sequence[StackedRun], chorus: "SharedConsole") -> None:
     """Let every run take its own steps, each on a stream: what one waits for the others do not."""
-    chorus.screen.line(f"{len(seats)} runs side by side, each on a stream of the GPU")
+    chorus.screen.print(f"{len(seats)} runs side by side, each on a stream of the GPU")
     for seat, stream in zip(seats, streams(len(seats)), strict=True):
         seat.stream = stream
     torch.cuda.synchronize()
@@ -184,10 +186,10 @@ def streams(count: int) -> list[AbstractContextManager[Any]]:
     return [torch.cuda.stream(torch.cuda.Stream()) for _ in range(count)]
 
 
-class Chorus:
+class SharedConsole:
     """One screen for several runs, which shows them together after every step."""
 
-    def __init__(self, screen: Screen):
+    def __init__(self, screen: Console):
         self.screen = screen
         self.losses: dict[int, list[Mapping[str, float]]] = {}  # by step
         self.scores: dict[tuple[int, str, Metric], list[float]] = {}
@@ -201,20 +203,20 @@ class Chorus:
             shown = map(metric.format, (sum(values) / len(values), min(values), max(values)))
             mean, least, most = shown
             of = f"{least} to {most} of {len(values)} seeds"
-            self.screen.line(f"  step {step:,}  {which}validation {metric.name} {mean} ({of})")
+            self.screen.print(f"  step {step:,}  {which}validation {metric.name} {mean} ({of})")
         self.losses.clear()
         self.scores.clear()
 
 
-class Voice(Screen):
+class PrefixedConsole(Console):
     """The screen of one of them: lines by name, numbers together with those of the others."""
 
-    def __init__(self, chorus: Chorus, name: str):
+    def __init__(self, chorus: SharedConsole, name: str):
         super().__init__(chorus.screen.console)
         self.chorus, self.name = chorus, name
 
-    def line(self, text: str) -> None:
-        self.chorus.screen.line(f"{self.name}  {text.strip()}")
+    def print(self, text: str) -> None:
+        self.chorus.screen.print(f"{self.name}  {text.strip()}")
 
     def advance(self, step: int) -> None:
         self.chorus.screen.advance(step)
@@ -222,5 +224,5 @@ class Voice(Screen):
     def status(self, step: int, losses: Mapping[str, float]) -> None:
         self.chorus.losses.setdefault(step, []).append(losses)
 
-    def score(self, step: int, which: str, metric: Metric, value: float) -> None:
+    def log_score(self, step: int, which: str, metric: Metric, value: float) -> None:
         self.chorus.scores.setdefault((step, which, metric), []).append(value)

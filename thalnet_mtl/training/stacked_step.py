@@ -15,17 +15,17 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.body import map_state
-from thalnet_mtl.models.build import level
+from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.tasks.base import Batch
-from thalnet_mtl.training.flat_optimizer import Part, gather, share
+from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.state import Run
 
 Request = tuple[dict[str, Batch], float]  # a batch of each task, and the learning rate
 
 
-class Replicas:
+class StackedStep:
     """Runs that differ in their seed alone, at the same step; one optimizer moves them all."""
 
     def __init__(self, runs: Sequence[Run]):
@@ -36,7 +36,9 @@ class Replicas:
         self.network = copy.deepcopy(first.network)
         self.combination = copy.deepcopy(first.combination)
         # Beside the kernel, ``torch.vmap`` goes through operations of PyTorch alone.
-        levels = {level(first.config, first.network, port) for port in first.network.ports}
+        levels = {
+            selected_backend(first.config, first.network, port) for port in first.network.adapters
+        }
         self.level = "cpp" if levels == {"cpp"} else "batched"
         assert isinstance(self.network.body, ThalNet)
         self.network.body.ops = self.level
@@ -57,14 +59,14 @@ class Replicas:
             (
                 whole,
                 [
-                    Part(run.optimizer, there[name], partial(torch.select, dim=0, index=k))
+                    ParameterView(run.optimizer, there[name], partial(torch.select, dim=0, index=k))
                     for k, (run, there) in enumerate(zip(runs, by_run, strict=True))
                 ],
             )
             for name, whole in names.items()
         ]
         for whole, parts in self.pairs:
-            gather(self.optimizer, whole, parts)
+            gather_state(self.optimizer, whole, parts)
         self.states: dict[str, Any] = {
             task: tree_map(lambda *parts: torch.stack(parts), *(run.states[task] for run in runs))
             for task in first.states
@@ -79,7 +81,9 @@ class Replicas:
         }
         self.optimizer.zero_grad()
         # Of the sum over all runs; to the parameters of a run the others are constants.
-        self.combination.backward(losses, lambda task: self.network.used(run.tasks[task].port))
+        self.combination.backward(
+            losses, lambda task: self.network.task_parameters(run.tasks[task].head_name)
+        )
         if run.config.train.clip:
             clip(self.network.parameters(), run.config.train.clip)
         for optimizer in (self.optimizer, *(run.optimizer for run in self.runs)):
@@ -88,15 +92,15 @@ class Replicas:
         first = not self.optimizer.state
         self.optimizer.step()
         for whole, parts in self.pairs if first else ():
-            share(self.optimizer, whole, parts)
+            share_state(self.optimizer, whole, parts)
         return list(torch.stack([loss.detach() for loss in losses.values()], 1).unbind())
 
     def _losses(self, task: str, batches: Sequence[Batch]) -> Tensor:
         """The loss of every run on its own batch."""
-        run, count, port = self.runs[0], len(batches), self.runs[0].tasks[task].port
+        run, count, port = self.runs[0], len(batches), self.runs[0].tasks[task].head_name
         xs = torch.stack([batch.xs for batch in batches])
         ys = torch.stack([batch.ys for batch in batches])
-        state = None if batches[0].fresh else self.states.get(task)
+        state = None if batches[0].starts_sequence else self.states.get(task)
         if state is None:
             nothing = self.network.initial(port, xs.shape[1])
             state = map_state(lambda part: part.expand(count, *part.shape), nothing)
@@ -107,7 +111,7 @@ class Replicas:
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits, state = torch.vmap(forward)(self.tensors, xs, state)
-        if run.tasks[task].interface.target == "every":
+        if run.tasks[task].spec.target == "every":
             self.states[task] = map_state(Tensor.detach, state)
             for k, other in enumerate(self.runs):
                 own = partial(torch.select, dim=0, index=k)

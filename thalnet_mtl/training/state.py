@@ -13,31 +13,31 @@ from torch import Tensor, nn
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.models import build
-from thalnet_mtl.models.build import equip
-from thalnet_mtl.models.change import Change
+from thalnet_mtl.models.build import configure_network
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Naive
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.tasks.stream import Experience, stream
+from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.checkpoint import (
+    load_matching,
     load_network,
-    load_of,
     load_optimizer_state,
     optimizer_state,
-    save,
+    save_checkpoint,
 )
-from thalnet_mtl.training.cuda_graphs import Graphs
+from thalnet_mtl.training.cuda_graphs import StepGraphs
 from thalnet_mtl.training.evaluate import evaluate
-from thalnet_mtl.training.flat_optimizer import Joined
+from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.topology_changes import apply
-from thalnet_mtl.training.weighting import Combination
+from thalnet_mtl.training.weighting import LossWeighting
 
 # What changes while training, beside weights, moments, losses and random state.
-PROGRESS = ("step", "taken", "level", "best_step", "own_best", "untrained", "history", "matrix",
-            "stages", "grown", "grown_rng", "seconds", "train_seconds")  # fmt: skip
-NOT_DRAWN = -1.0  # in place of a loss
+PROGRESS = ("step", "batches_seen", "best_level", "best_step", "best_by_task", "untrained",
+            "history", "matrix", "costs", "grown", "grown_rng", "seconds", "train_seconds")  # fmt: skip
+NOT_TRAINED = -1.0  # in place of a loss
 SAVED = (*PROGRESS, "topology", "network", "combination", "optimizer", "losses", "states",
          "strategy", "rng", "metrics_size")  # fmt: skip
 
@@ -50,45 +50,49 @@ class Run:
     device: torch.device
     tasks: dict[str, Task]
     network: Network
-    combination: Combination
+    combination: LossWeighting
     optimizer: torch.optim.Optimizer
     losses: Tensor  # (step, task), of the steps since the last line of the log
     states: dict[str, Any] = field(default_factory=dict)  # carried from chunk to chunk of a text
     step: int = 0
-    taken: dict[str, int] = field(default_factory=dict)  # batches of each task so far
-    level: float = -math.inf  # on validation, of the best weights
+    batches_seen: dict[str, int] = field(default_factory=dict)  # batches of each task so far
+    best_level: float = -math.inf  # on validation, of the best weights
     best_step: int = 0
-    own_best: dict[str, dict[str, float]] = field(default_factory=dict)  # of each task alone
+    best_by_task: dict[str, dict[str, float]] = field(default_factory=dict)  # of each task alone
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # of the topology
     matrix: list[dict[str, float]] = field(default_factory=list)  # test scores, by experience
-    stages: list[dict[str, Any]] = field(default_factory=list)  # costs, by row of the matrix
+    costs: list[dict[str, Any]] = field(default_factory=list)  # costs, by row of the matrix
     grown: list[int] = field(default_factory=list)  # experiences in which a plateau was left
     grown_rng: Tensor | None = None  # random state of what grows, apart from all else
     seconds: float = 0.0
     train_seconds: float = 0.0
     stream: list[Experience] = field(init=False)
     strategy: Naive = field(init=False)
-    awake: set[str] = field(init=False)  # tasks of which something learns
+    trainable_tasks: set[str] = field(init=False)  # tasks of which something learns
     # What the next step moves and how it is repeated, made when it is needed, until a change.
-    joined: Joined | None = None
-    graphs: Graphs | None = None
+    joined: FlatOptimizer | None = None
+    graphs: StepGraphs | None = None
 
     def __post_init__(self) -> None:
-        self.stream = stream(self.config, lambda tasks: min(map(self.batches, tasks)))
+        self.stream = make_stream(self.config, lambda tasks: min(map(self.batches, tasks)))
         self.strategy = lookup("strategy", self.config.train.strategy)(self)
-        self.look_who_learns()
+        self.update_trainable_tasks()
 
-    def look_who_learns(self) -> None:
+    def update_trainable_tasks(self) -> None:
         """Note the tasks of which something learns, after any change of the network."""
-        self.awake = {
-            name for name in self.present if any(p.requires_grad for p in self.used(name).values())
+        self.trainable_tasks = {
+            name
+            for name in self.attached_tasks
+            if any(p.requires_grad for p in self.task_parameters(name).values())
         }
 
     @property
-    def present(self) -> list[str]:
+    def attached_tasks(self) -> list[str]:
         """The tasks that are plugged in."""
-        return [name for name, task in self.tasks.items() if task.port in self.network.ports]
+        return [
+            name for name, task in self.tasks.items() if task.head_name in self.network.adapters
+        ]
 
     @property
     def experience(self) -> Experience:
@@ -111,14 +115,14 @@ class Run:
         return self.stream[-1].stop
 
     @property
-    def learning(self) -> list[str]:
+    def active_tasks(self) -> list[str]:
         """Tasks of this experience that are neither frozen nor stopped early."""
         patience = self.config.train.patience
         return [
             name
             for name in self.experience.tasks
-            if name in self.awake
-            and (not patience or self.own_best.get(name, {"since": 0})["since"] < patience)
+            if name in self.trainable_tasks
+            and (not patience or self.best_by_task.get(name, {"since": 0})["since"] < patience)
         ]
 
     def batch_size(self, task: str) -> int:
@@ -127,11 +131,13 @@ class Run:
 
     def batches(self, task: str) -> int:
         """Training batches in a pass over a task."""
-        return self.tasks[task].steps("train", self.batch_size(task), self.config.train.chunk)
+        return self.tasks[task].batches_per_epoch(
+            "train", self.batch_size(task), self.config.train.chunk
+        )
 
-    def drawn(self) -> list[str]:
+    def sample_tasks(self) -> list[str]:
         """The tasks of the next step: all, or one by its odds, as a function of seed and step."""
-        names, temperature = self.learning, self.config.train.draw
+        names, temperature = self.active_tasks, self.config.train.draw
         if not temperature or len(names) < 2:
             return names
         shares = [self.config.named_tasks[name].share or self.batches(name) for name in names]
@@ -162,7 +168,7 @@ class Run:
         return evaluate(self.network, self.tasks[task], split, look.batch, chunk, batches)
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def separate_rng(self) -> Iterator[None]:
         """Draw what grows so that what learns on, dropout say, draws as if nothing had grown."""
         now = torch.get_rng_state()
         torch.set_rng_state(now if self.grown_rng is None else self.grown_rng)
@@ -172,39 +178,39 @@ class Run:
             self.grown_rng = torch.get_rng_state()
             torch.set_rng_state(now)
 
-    def change(self, what: ChangeConfig) -> Change:
+    def change(self, what: ChangeConfig) -> TopologyChange:
         """Change the network as configured, and bring along all that depends on it."""
-        with self.apart():
+        with self.separate_rng():
             change = apply(self.network, what, self.config)
-        self.follow(change)
+        self.on_topology_change(change)
         return change
 
-    def follow(self, change: Change) -> None:
+    def on_topology_change(self, change: TopologyChange) -> None:
         """Bring along all that depends on the network."""
-        change.carry(self.optimizer)
+        change.update_optimizer(self.optimizer)
         self.joined = self.graphs = None
-        self.look_who_learns()
-        ports = {name: task.port for name, task in self.tasks.items()}
-        self.states = {name: change.move(ports[name], s) for name, s in self.states.items()}
-        self.strategy.follow(change)
-        size = build.parameters(self.network)
+        self.update_trainable_tasks()
+        ports = {name: task.head_name for name, task in self.tasks.items()}
+        self.states = {name: change.update_state(ports[name], s) for name, s in self.states.items()}
+        self.strategy.after_topology_change(change)
+        size = build.count_parameters(self.network)
         entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
         self.history.append(entry | {"verb": change.verb, "about": change.about})
 
-    def used(self, task: str) -> dict[str, nn.Parameter]:
+    def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
         """The parameters that a task's logits can depend on, by name."""
-        return self.network.used(self.tasks[task].port)
+        return self.network.task_parameters(self.tasks[task].head_name)
 
-    def join(self) -> Joined:
+    def flat_optimizer(self) -> FlatOptimizer:
         """The optimizer in few tensors, until the network changes."""
         if self.joined is None:
             weights = dict(self.combination.named_parameters())
             used = {
                 task: [
-                    *self.used(task).values(),
+                    *self.task_parameters(task).values(),
                     *(p for name, p in weights.items() if name.endswith(f".{task}")),
                 ]
-                for task in self.present
+                for task in self.attached_tasks
             }
             # cuDNN wants its weights in one piece of its own.
             apart = [
@@ -213,7 +219,7 @@ class Run:
                 if isinstance(module, nn.RNNBase) and self.device.type == "cuda"
                 for parameter in module.parameters()
             ]
-            self.joined = Joined(self.optimizer, used, apart)
+            self.joined = FlatOptimizer(self.optimizer, used, apart)
         return self.joined
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -242,13 +248,13 @@ class Run:
             "rng": rng,
             "metrics_size": metrics_size,
         }
-        save(path, content)
+        save_checkpoint(path, content)
 
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns its ``metrics_size``."""
-        content = load_of(path, self.config, SAVED)
+        content = load_matching(path, self.config, SAVED)
         self.network = load_network(content, path).to(self.device)
-        equip(self.network, self.config.train)
+        configure_network(self.network, self.config.train)
         self.combination.load_state_dict(content["combination"])
         self.optimizer = optimizer_for(self.config, self.network, self.combination)
         self.joined = self.graphs = None
@@ -256,13 +262,13 @@ class Run:
         load_optimizer_state(self.optimizer, content["optimizer"], named)
         for name in PROGRESS:
             setattr(self, name, content[name])
-        self.look_who_learns()
+        self.update_trainable_tasks()
         self.strategy.load_state_dict(self, content["strategy"])
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved
             parts = [part.to(self.device) for part in parts]
-            kind = type(self.network.initial(self.tasks[task].port, 1))
+            kind = type(self.network.initial(self.tasks[task].head_name, 1))
             self.states[task] = parts[0] if isinstance(saved, Tensor) else kind(*parts)
         torch.set_rng_state(content["rng"][0])
         if self.device.type == "cuda":

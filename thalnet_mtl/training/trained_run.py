@@ -8,12 +8,12 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.training.checkpoint import load_network, load_of
+from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.setup import make_tasks
 
 
 @dataclass(frozen=True)
-class LoadedRun:
+class TrainedRun:
     """What a run directory says: its configuration, its tasks, its best network so far."""
 
     folder: Path
@@ -32,10 +32,10 @@ class LoadedRun:
         return self.tasks[name]
 
 
-def load_run(folder: Path) -> LoadedRun:
+def load_run(folder: Path) -> TrainedRun:
     """Read a run, finished or not; its data is not loaded."""
     config = load_run_config(folder)
     path = folder / "checkpoint" / "best.pt"
-    best = load_of(path, config)
+    best = load_matching(path, config)
     network = load_network(best, path)
-    return LoadedRun(folder, config, make_tasks(config), network.eval(), best["step"])
+    return TrainedRun(folder, config, make_tasks(config), network.eval(), best["step"])

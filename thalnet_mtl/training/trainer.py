@@ -13,26 +13,26 @@ from torch import Tensor
 from thalnet_mtl.avalanche.names import ELSEWHERE
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import ChangeConfig, Config
-from thalnet_mtl.console import Screen
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.files import read_json
 from thalnet_mtl.metrics import summary as continual
-from thalnet_mtl.models.build import level
+from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training import growth
-from thalnet_mtl.training.checkpoint import save
+from thalnet_mtl.training.checkpoint import save_checkpoint
 from thalnet_mtl.training.environment import environment
-from thalnet_mtl.training.results import finish, look_at, stage, write_topology
+from thalnet_mtl.training.results import finish, measure_cost, test_batches, write_topology
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.setup import prepare
-from thalnet_mtl.training.state import NOT_DRAWN, Run
+from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.state import NOT_TRAINED, Run
 from thalnet_mtl.training.step import train_step
 
 UNTRAINED_BATCHES = 10  # of the test part: enough to see what guessing scores
-EXPLODED = 100.0  # times the loss of guessing
+DIVERGENCE_FACTOR = 100.0  # times the loss of guessing
 
 
 class Diverged(RunError):
@@ -46,9 +46,9 @@ class Interrupted(RunError):
 def train(
     config: Config,
     folder: Path,
-    screen: Screen | None = None,
-    begin: Callable[[Run, RunDirectory, Screen], None] | None = None,
-    learn: Callable[[Run, RunDirectory, Screen, Callable[[], bool]], None] | None = None,
+    screen: Console | None = None,
+    begin: Callable[[Run, RunDirectory, Console], None] | None = None,
+    learn: Callable[[Run, RunDirectory, Console, Callable[[], bool]], None] | None = None,
 ) -> dict[str, Any]:
     """Train as configured, in a run directory; the same call again goes on where it stopped.
 
@@ -60,45 +60,47 @@ def train(
         Diverged: with the step, the task and what to try; the last good checkpoint is kept.
         Interrupted: on Ctrl+C or SIGTERM, after saving.
     """
-    screen = screen or Screen()
+    screen = screen or Console()
     if (folder / "result.json").exists():
         check_same(folder, config)
         return read_json(folder / "result.json")
     if config.train.strategy.startswith(ELSEWHERE) and learn is None:
         raise UserError(f"{config.train.strategy} is trained by thalnet_mtl.avalanche_run.")
     started = time.monotonic()
-    run = prepare(config, screen.fetch)
+    run = set_up(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
-        (begin or begin_or_resume)(run, directory, screen)
+        (begin or resume_or_start)(run, directory, screen)
         run.seconds += time.monotonic() - started
         what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
         title = f"{config.model.body} on {next(iter(what))}"
-        levels = {level(config, run.network, port) for port in run.network.ports} - {""}
+        levels = {selected_backend(config, run.network, port) for port in run.network.adapters} - {
+            ""
+        }
         if levels:
-            screen.line(f"computed by {', '.join(sorted(levels))} (--train.ops)")
+            screen.print(f"computed by {', '.join(sorted(levels))} (--train.ops)")
         with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
             (learn or loop_alone)(run, directory, screen, stopped)
-        screen.line(f"scoring the weights of step {run.best_step:,} …")
+        screen.print(f"scoring the weights of step {run.best_step:,} …")
         result = finish(run, directory)
         if run.continual:
-            screen.line(continual.line(result["continual"]))
+            screen.print(continual.line(result["continual"]))
         return result
     finally:
         directory.close()
 
 
-def begin_or_resume(run: Run, directory: RunDirectory, screen: Screen) -> None:
+def resume_or_start(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
     last = directory.folder / "checkpoint" / "last.pt"
     if last.exists():
         directory.rewind(run.restore(last))
         directory.record_resumed(surroundings(run), run.step)
         write_topology(run, directory, run.step)
-        screen.line(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
+        screen.print(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
         return
     directory.rewind(0)
-    begin_run(run, directory, screen)
+    start(run, directory, screen)
     run.save(last, directory.size)
 
 
@@ -108,22 +110,22 @@ def surroundings(run: Run) -> dict[str, Any]:
     return environment(run.device, {source: data.checksums(source) for source in sorted(sources)})
 
 
-def begin_run(run: Run, directory: RunDirectory, screen: Screen) -> None:
+def start(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Write down what is there before the first step."""
     directory.write_json("environment.json", surroundings(run))
     write_topology(run, directory, 0)
-    screen.line("scoring the untrained network …")
-    for name in run.present:
-        look_untrained(run, name, directory)
-    values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.present}
+    screen.print("scoring the untrained network …")
+    for name in run.attached_tasks:
+        score_untrained(run, name, directory)
+    values = {n: run.untrained[n][run.tasks[n].metric.name] for n in run.attached_tasks}
     run.matrix.append(values)
     if run.continual:
-        run.stages.append(stage(run))
+        run.costs.append(measure_cost(run))
 
 
-def look_untrained(run: Run, task: str, directory: RunDirectory) -> None:
+def score_untrained(run: Run, task: str, directory: RunDirectory) -> None:
     """Score a task that nothing has learned yet: closely, if others are learned before it."""
-    batches = look_at(run, task)
+    batches = test_batches(run, task)
     if not run.continual:
         batches = min(batches, UNTRAINED_BATCHES)
     run.untrained[task] = run.score(task, "test", batches)
@@ -135,7 +137,7 @@ Steps = Generator[tuple[dict[str, Batch], float], Tensor, None]
 
 
 def loop_alone(
-    run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]
+    run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]
 ) -> None:
     """Take the steps of one run."""
     steps = loop(run, directory, screen, stopped)
@@ -149,37 +151,37 @@ def loop_alone(
         steps.close()
 
 
-def loop(run: Run, directory: RunDirectory, screen: Screen, stopped: Callable[[], bool]) -> Steps:
+def loop(run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]) -> Steps:
     """Change, ask for a step, log, look and save until all is done or someone wants to stop."""
     total = run.total
     changes: dict[int, list[ChangeConfig]] = {}
     for what in run.config.changes:
         changes.setdefault(what.step, []).append(what)
-    while run.step < total and (run.learning or run.step == run.experience.start):
+    while run.step < total and (run.active_tasks or run.step == run.experience.start):
         begin = time.monotonic()
         for what in changes.get(run.step, []):
-            screen.line(f"  step {run.step:,}  {run.change(what)}")
+            screen.print(f"  step {run.step:,}  {run.change(what)}")
             write_topology(run, directory, run.step)
         begin_experience(run, directory, screen)
-        if not run.learning:  # what has not stopped early is frozen by a change
+        if not run.active_tasks:  # what has not stopped early is frozen by a change
             break
         rate = run.rate()
         losses = yield next_batches(run), rate
         stops = stopped() and run.step + 1 < total
-        if look_around(run, directory, screen, losses, rate, begin, stops):
+        if after_step(run, directory, screen, losses, rate, begin, stops):
             run.save(directory.folder / "checkpoint" / "last.pt", directory.size)
         if stops:
             raise Interrupted(f"stopped at step {run.step:,} of {total:,}, saved")
     if run.step < total:
         missed = sum(what.step >= run.step for what in run.config.changes)
         also = f"; {missed} later changes were not made" if missed else ""
-        screen.line(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
+        screen.print(f"no task improves any more: ended at step {run.step:,} of {total:,}{also}")
 
 
-def look_around(
+def after_step(
     run: Run,
     directory: RunDirectory,
-    screen: Screen,
+    screen: Console,
     losses: Tensor,
     rate: float,
     begin: float,
@@ -210,40 +212,40 @@ def look_around(
     return saves
 
 
-def begin_experience(run: Run, directory: RunDirectory, screen: Screen) -> None:
+def begin_experience(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Grow if it is time; score what is new."""
     now = run.experience
     begins = run.step == now.start
     if not begins and run.config.growth.when != "on_plateau":
         return
     if run.continual and begins:
-        screen.line(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
-    before = run.present
-    with run.apart():
-        made = growth.due(run)
+        screen.print(f"experience {now.number} of {len(run.stream)}: {', '.join(now.tasks)}")
+    before = run.attached_tasks
+    with run.separate_rng():
+        made = growth.grow_if_due(run)
     for change in made:
-        screen.line(f"  step {run.step:,}  {change}")
+        screen.print(f"  step {run.step:,}  {change}")
         write_topology(run, directory, run.step)
-    for name in run.present:
+    for name in run.attached_tasks:
         if name not in before:
-            look_untrained(run, name, directory)
+            score_untrained(run, name, directory)
 
 
-def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: Screen) -> None:
+def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: Console) -> None:
     """Let the strategy keep what it needs; fill a row of the accuracy matrix."""
-    run.strategy.end(run, over)
+    run.strategy.after_experience(run, over)
     if not run.continual:
         return
-    run.losses.fill_(NOT_DRAWN)  # are logged, and not those of the next one
+    run.losses.fill_(NOT_TRAINED)  # are logged, and not those of the next one
     row: dict[str, float] = {}
-    for name in run.present:
+    for name in run.attached_tasks:
         metric, values = run.tasks[name].metric, run.score(name, "test")
         row[name] = values[metric.name]
         directory.log(run.step, name, "test", values, experience=over.number)
     run.matrix.append(row)
-    run.stages.append(stage(run))
+    run.costs.append(measure_cost(run))
     shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
-    screen.line(f"  step {run.step:,}  test after experience {over.number}: {shown}")
+    screen.print(f"  step {run.step:,}  test after experience {over.number}: {shown}")
 
 
 def mean_losses(run: Run) -> dict[str, float]:
@@ -252,14 +254,14 @@ def mean_losses(run: Run) -> dict[str, float]:
     rows = run.losses[:count].tolist()
     for k, row in enumerate(rows):
         for (name, task), loss in zip(run.tasks.items(), row, strict=True):
-            if not loss <= EXPLODED * math.log(max(2, task.interface.classes)):
+            if not loss <= DIVERGENCE_FACTOR * math.log(max(2, task.spec.classes)):
                 raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
     if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
         what = f"a weight that is not finite after step {run.step:,}"
         raise diverged(what, ", ".join(run.tasks))
     means: dict[str, float] = {}
     for name, column in zip(run.tasks, zip(*rows, strict=True), strict=True):
-        drawn = [loss for loss in column if loss != NOT_DRAWN]
+        drawn = [loss for loss in column if loss != NOT_TRAINED]
         means |= {name: sum(drawn) / len(drawn)} if drawn else {}
     return means
 
@@ -273,14 +275,14 @@ def diverged(what: str, tasks: str) -> Diverged:
     )
 
 
-def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
+def validate(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Score the validation parts; keep the weights that are best for all tasks together.
 
     Together is the mean over the tasks of where they stand between guessing and perfection. Of
     several experiences the last weights are kept, good or bad: their scores are the last row of R.
     """
-    levels, learning = [], run.learning
-    for name in run.present:
+    levels, learning = [], run.active_tasks
+    for name in run.attached_tasks:
         task, metric, values = (
             run.tasks[name],
             run.tasks[name].metric,
@@ -289,31 +291,31 @@ def validate(run: Run, directory: RunDirectory, screen: Screen) -> None:
         value = values[metric.name]
         directory.log(run.step, name, "validation", values, seconds=run.train_seconds)
         which = f"{name} " if len(run.tasks) > 1 else ""
-        screen.score(run.step, which, metric, value)
-        levels.append(metric.level(value, task.interface.classes))
-        best = run.own_best.get(name)
+        screen.log_score(run.step, which, metric, value)
+        levels.append(metric.normalized_score(value, task.spec.classes))
+        best = run.best_by_task.get(name)
         if best is None or metric.better(value, best["value"]):
             since = 0 if best is None or name in learning else best["since"]  # stopped stays so
-            run.own_best[name] = {"step": run.step, "value": value, "since": since}
-        elif run.taken[name] > best["taken"]:
+            run.best_by_task[name] = {"step": run.step, "value": value, "since": since}
+        elif run.batches_seen[name] > best["taken"]:
             best["since"] += 1
-        run.own_best[name]["taken"] = run.taken[name]
+        run.best_by_task[name]["taken"] = run.batches_seen[name]
     level = sum(levels) / len(levels)
-    if level > run.level or not run.best_step or run.continual:
-        run.level, run.best_step = level, run.step
+    if level > run.best_level or not run.best_step or run.continual:
+        run.best_level, run.best_step = level, run.step
         content = {"step": run.step, "topology": run.network.describe()}
         content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
-        save(directory.folder / "checkpoint" / "best.pt", content)
+        save_checkpoint(directory.folder / "checkpoint" / "best.pt", content)
 
 
 @contextmanager
-def stop_signals(screen: Screen) -> Iterator[Callable[[], bool]]:
+def stop_signals(screen: Console) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl+C or SIGTERM into a wish; the second stops at once."""
     wishes: list[int] = []
 
     def wish(number: int, frame: Any) -> None:
         wishes.append(number)
-        screen.line("stopping after this step; again to stop at once")
+        screen.print("stopping after this step; again to stop at once")
         signal.signal(number, old[number])
 
     old: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}

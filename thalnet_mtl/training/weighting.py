@@ -24,12 +24,12 @@ AGGREGATORS: dict[str, tuple[str, dict[str, float]]] = {
     "random": ("Random", {}),
     "upgrad": ("UPGrad", {}),
 }
-COMBINATIONS = ("fixed", "uncertainty", *AGGREGATORS)
+WEIGHTINGS = ("fixed", "uncertainty", *AGGREGATORS)
 
 Used = Callable[[str], Mapping[str, nn.Parameter]]  # the parameters of a task by name
 
 
-class Combination(nn.Module):
+class LossWeighting(nn.Module):
     """Fixed weights: the gradient of Σ w_i L_i. The base of the others."""
 
     def __init__(self, weights: Mapping[str, float]):
@@ -52,7 +52,7 @@ class Combination(nn.Module):
         """Go on from there."""
 
 
-class Uncertainty(Combination):
+class UncertaintyWeighting(LossWeighting):
     """Σ w_i (exp(-s_i) L_i + s_i / 2), with a learned s_i = log σ_i² for every task.
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in
@@ -70,7 +70,7 @@ class Uncertainty(Combination):
         return super().total({t: (-s[t]).exp() * loss + s[t] / 2 for t, loss in losses.items()})
 
 
-class Aggregation(Combination):
+class GradientAggregation(LossWeighting):
     """An aggregator of TorchJD on the parameters that several tasks use.
 
     Row i of its matrix is the gradient of w_i L_i by all of them. Parameters of one task alone
@@ -132,22 +132,22 @@ class Aggregation(Combination):
             self.aggregator.weighting.prvs_alpha = state["alpha"].numpy()
 
 
-def combination(name: str, weights: Mapping[str, float]) -> Combination:
+def make_weighting(name: str, weights: Mapping[str, float]) -> LossWeighting:
     """The combination of that name.
 
     Raises:
         UserError: there is none, or it needs a package that is not installed.
     """
-    if name not in COMBINATIONS:
-        raise UserError(f"train.combine: {unknown('combination', name, COMBINATIONS)}")
+    if name not in WEIGHTINGS:
+        raise UserError(f"train.combine: {unknown('combination', name, WEIGHTINGS)}")
     if name == "fixed":
-        return Combination(weights)
+        return LossWeighting(weights)
     if name == "uncertainty":
-        return Uncertainty(weights)
+        return UncertaintyWeighting(weights)
     hint = f"train.combine {name} needs TorchJD: pip install 'thalnet-mtl[mtl]'."
     if importlib.util.find_spec("torchjd") is None:
         raise UserError(hint)
     try:
-        return Aggregation(weights, name)
+        return GradientAggregation(weights, name)
     except ImportError as error:  # of a solver that only some of its aggregators need
         raise UserError(hint) from error

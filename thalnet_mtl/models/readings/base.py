@@ -19,7 +19,7 @@ Static = Float[Tensor, "context center"]
 Dynamic = Float[Tensor, "batch context center"]
 
 
-class Remap(NamedTuple):
+class IndexMap(NamedTuple):
     """How one axis of a tensor changes: entry k was entry ``source[k]``, or is new and zero."""
 
     axis: int
@@ -55,7 +55,7 @@ class Reading(nn.Module):
         """R: one matrix if the reading is static, one for each row of the batch if dynamic."""
         raise NotImplementedError
 
-    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """See another center, whose position k was ``source[k]`` until now, or is new.
 
         New columns of R are zero, so that what is read does not change by it. ``opened`` are the
@@ -63,7 +63,7 @@ class Reading(nn.Module):
         parameters that were there before, by name.
         """
         assert self.columns is not None
-        remaps = {name: Remap(1, tuple(source)) for name in self.columns}
+        remaps = {name: IndexMap(1, tuple(source)) for name in self.columns}
         for name, remap in remaps.items():
             self.replace(name, remap(getattr(self, name).detach()))
         self.center = len(source)
@@ -115,12 +115,12 @@ class DynamicReading(Reading):
         if all(k is None or k in shut for k in source):
             raise UserError("it has learned nothing yet of the slots that would be left.")
 
-    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """As ``Reading.resize``; closes the gates of what is new."""
         old = {position: k for k, position in enumerate(self.opened.tolist())}
         remaps = super().resize(source, opened)
         index = [source[k] for k in opened]
-        remap = Remap(0, tuple(None if k is None else old.get(k) for k in index))
+        remap = IndexMap(0, tuple(None if k is None else old.get(k) for k in index))
         device = next(self.parameters()).device
         self.opened = torch.tensor(opened, dtype=torch.long, device=device)
         if not opened:

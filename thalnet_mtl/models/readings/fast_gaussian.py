@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalnet_mtl.models.readings.base import Dynamic, DynamicReading, Remap
+from thalnet_mtl.models.readings.base import Dynamic, DynamicReading, IndexMap
 from thalnet_mtl.registry import register
 
 MINIMUM_VARIANCE = 1e-3
@@ -52,7 +52,7 @@ class FastGaussianReading(DynamicReading):
         gates = self.gates()
         return density if gates is None else density * gates
 
-    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """As ``DynamicReading.resize``; positions that stay keep their numbers."""
         places = [None if k is None else self.positions[k].item() for k in source]
         behind = itertools.count(max([k for k in places if k is not None], default=0.0) + 1)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from thalnet_mtl.models.readings.base import Reading, Remap, Static
+from thalnet_mtl.models.readings.base import IndexMap, Reading, Static
 from thalnet_mtl.registry import register
 
 
@@ -34,8 +34,8 @@ class RandomReading(Reading):
     def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Static:
         return self.weight
 
-    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, Remap]:
+    def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """As ``Reading.resize``; no parameter changes."""
-        self.weight = Remap(1, tuple(source))(self.weight)
+        self.weight = IndexMap(1, tuple(source))(self.weight)
         self.center = len(source)
         return {}
