@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.shared import write_record
 from thalnet_mtl.cli.parser import split_flags
-from thalnet_mtl.config.load import load_config
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.training.stacked import train_stacked
@@ -28,7 +28,7 @@ def main() -> None:
         found = {}
         for name in names:
             files, flags = split_flags(jobs[name])
-            found[runs / name] = load_config(files, flags)[""]
+            found[runs / name] = load_configs(files, flags)[""]
         try:
             train_stacked(found, Console())
         except RunError as error:

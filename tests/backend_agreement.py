@@ -20,7 +20,7 @@ from statistics import mean, median
 import torch
 from torch.nn import functional as F
 
-from thalnet_mtl.config.load import load_config
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--beside", type=int, default=8, help="runs side by side")
     options = parser.parse_args()
-    base = load_config(["digits"], {"train.optimizer": "rmsprop", "train.learning_rate": "0.001"})
+    base = load_configs(["digits"], {"train.optimizer": "rmsprop", "train.learning_rate": "0.001"})
     for size, sizes in SIZES.items():
         for precision in PRECISIONS[options.device]:
             for level in ("auto", *BACKENDS):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from thalnet_mtl.config.load import dump_config, load_config
+from thalnet_mtl.config.load import dump_config, load_configs
 from thalnet_mtl.training import trainer as training
 
 SCORES = {"train": 0.91234, "validation": 0.87654, "test": 0.85432, "untrained": 0.1}
@@ -25,7 +25,7 @@ def make_run(folder: Path, tasks: Mapping[str, dict[str, Any]] = DIGITS,
     names = {f"tasks.{name}.name": kind for name, kind in kinds.items()}
     if len(tasks) == 1:
         names = {"task.name": kinds.popitem()[1]}
-    config = load_config([], names | (flags or {}))[""]
+    config = load_configs([], names | (flags or {}))[""]
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(config))
     about = {"python": "3.12", "commit": "c0ffee11"}

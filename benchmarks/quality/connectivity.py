@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from benchmarks.shared import strengths
-from thalnet_mtl.config.load import load_config
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.metrics.significance import bootstrap_interval, sign_flip_test
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.training.setup import make_network, make_tasks
@@ -77,7 +77,7 @@ def shuffled(of: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int]]) 
 
 def initial(config: str, seed: int) -> dict[str, dict[str, float]]:
     """The strengths of the net that a configuration begins with."""
-    made = load_config([config], {"train.seed": str(seed)})[""]
+    made = load_configs([config], {"train.seed": str(seed)})[""]
     torch.manual_seed(seed)
     body = make_network(made, make_tasks(made)).body
     assert isinstance(body, ThalNet)

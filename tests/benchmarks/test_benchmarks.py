@@ -22,7 +22,7 @@ from benchmarks.sequence import run as sequence
 from benchmarks.shared import with_table
 from benchmarks.speed import run as speed
 from benchmarks.speed.tables import measurements, pick, tables
-from thalnet_mtl.config.load import load_config
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.models.build import count_parameters
 from thalnet_mtl.training.setup import make_network, make_tasks
@@ -148,7 +148,7 @@ def test_where_trials_tie_two_of_each_body_go_on_and_their_seeds_decide(tmp_path
 def test_the_texts_sizes_are_those_of_the_configs():
     files = {"thalnet": "benchmarks/quality/text8.yaml", "gru": "paper/text8_gru"}
     for body, config in files.items():
-        made = load_config([config])[""]
+        made = load_configs([config])[""]
         with torch.device("meta"):
             assert f"{count_parameters(make_network(made, make_tasks(made))):,}" == text.LARGE[body]
 

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalnet_mtl.config.load import config_names, dump_config, load_config, load_run_config
+from thalnet_mtl.config.load import config_names, dump_config, load_configs, load_run_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config, EntryConfig, ModuleConfig
 from thalnet_mtl.errors import UserError
@@ -16,21 +16,21 @@ SECTIONS = [section.name for section in fields(Config) if is_dataclass(section.t
 def test_every_named_config_loads_and_has_a_line_on_what_it_is():
     for name, text in config_names().items():
         assert len(text) > 10, name
-        assert load_config([name])
+        assert load_configs([name])
 
 
 def test_configs_flags_and_overlays_win_in_their_order(tmp_path):
     (tmp_path / "a.yaml").write_text("train: {batch: 1, seed: 1, clip: 1}")
     (tmp_path / "b.yaml").write_text("train: {batch: 2, seed: 2}")
     paths = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
-    train = load_config(paths, {"train.batch": "3"})[""].train
+    train = load_configs(paths, {"train.batch": "3"})[""].train
     assert (train.batch, train.seed, train.clip) == (3, 2, 1.0)
 
 
 def test_one_file_may_describe_several_runs(tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("train: {batch: 9}\nruns: {a: {model: {body: gru}}, b: {train: {batch: 8}}}")
-    runs = load_config([str(path)], {"train.seed": "5"})
+    runs = load_configs([str(path)], {"train.seed": "5"})
     assert {name: (c.model.body, c.train.batch, c.train.seed) for name, c in runs.items()} == {
         "a": ("gru", 9, 5),
         "b": ("thalnet", 8, 5),
@@ -41,25 +41,25 @@ def test_later_files_win_over_runs_too_and_cannot_add_more(tmp_path):
     (tmp_path / "two.yaml").write_text("runs: {a: {model: {body: gru}}, b: {}}")
     (tmp_path / "mlp.yaml").write_text("model: {body: mlp}")
     two, mlp = str(tmp_path / "two.yaml"), str(tmp_path / "mlp.yaml")
-    assert {c.model.body for c in load_config([two, mlp]).values()} == {"mlp"}
-    assert [c.model.body for c in load_config([mlp, two]).values()] == ["gru", "mlp"]
+    assert {c.model.body for c in load_configs([two, mlp]).values()} == {"mlp"}
+    assert [c.model.body for c in load_configs([mlp, two]).values()] == ["gru", "mlp"]
     with pytest.raises(UserError, match="an earlier file has 'runs' already"):
-        load_config([two, two])
+        load_configs([two, two])
     (tmp_path / "config.yaml").write_text("runs: {a: {}, b: {}}")
     with pytest.raises(UserError, match="describes several runs, not one"):
         load_run_config(tmp_path)
 
 
 def test_a_dumped_configuration_loads_to_the_same(tmp_path):
-    config = load_config(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
+    config = load_configs(["paper/text8_thalnet"], {"train.learning_rate": "1e-30"})[""]
     (tmp_path / "config.yaml").write_text(dump_config(config))
-    assert load_config([str(tmp_path / "config.yaml")]) == {"": config}
+    assert load_configs([str(tmp_path / "config.yaml")]) == {"": config}
 
 
 def test_entries_of_which_nothing_is_said_are_as_by_default(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("tasks:\n  text8:\n  mine: {name: enwik8}\nmodules:\n  trunk:\n")
-    config = load_config([str(path)], {"tasks.text8.weight": "2"})[""]
+    config = load_configs([str(path)], {"tasks.text8.weight": "2"})[""]
     assert config.tasks == {
         "text8": EntryConfig("text8", weight=2.0),
         "mine": EntryConfig("enwik8"),
@@ -94,7 +94,7 @@ def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():
 )
 def test_a_wrong_flag_is_one_line_with_what_is_allowed(flags, message):
     with pytest.raises(UserError, match=message) as error:
-        load_config(["digits"], flags)
+        load_configs(["digits"], flags)
     assert "\n" not in str(error.value)
 
 
@@ -121,15 +121,15 @@ def test_a_wrong_file_is_one_line_with_its_name(tmp_path, text, message):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as error:
-        load_config([str(path)])
+        load_configs([str(path)])
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_config_names_the_closest():
     with pytest.raises(UserError, match=r"unknown config 'digit'.*Did you mean 'digits'"):
-        load_config(["digit"])
+        load_configs(["digit"])
     with pytest.raises(UserError, match=r"no config file 'nowhere/x.yaml'"):
-        load_config(["nowhere/x.yaml"])
+        load_configs(["nowhere/x.yaml"])
 
 
 @given(st.data())
@@ -144,5 +144,5 @@ def test_yaml_and_flags_give_the_same_configuration(data):
     from_yaml = overlay(
         Config(), yaml.safe_load(yaml.safe_dump({section: {leaf.name: value}})), "x"
     )
-    assert from_yaml == load_config([], {f"{section}.{leaf.name}": str(value)})[""]
+    assert from_yaml == load_configs([], {f"{section}.{leaf.name}": str(value)})[""]
     assert not is_dataclass(getattr(getattr(from_yaml, section), leaf.name))

@@ -20,7 +20,7 @@ from toy_tasks import TOY
 
 from thalnet_mtl import cli
 from thalnet_mtl.cli.parser import split_flags
-from thalnet_mtl.config.load import dump_config, load_config, load_run_config
+from thalnet_mtl.config.load import dump_config, load_configs, load_run_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError
@@ -118,7 +118,7 @@ def test_names_say_what_differs_in_the_order_of_the_grid():
 
 def test_every_run_has_its_values_and_its_seed():
     flags = {"train.clip": "2"}
-    plan = grid.plan(load_config([], flags), grid.parse(["model.body=gru,lstm"]), [3, 4], flags)
+    plan = grid.plan(load_configs([], flags), grid.parse(["model.body=gru,lstm"]), [3, 4], flags)
     found = [(one.config.model.body, one.config.train.seed) for one in plan]
     assert found == [("gru", 3), ("gru", 4), ("lstm", 3), ("lstm", 4)]
     assert all(one.config.train.clip == 2 and one.values == {"model.body": one.config.model.body}
@@ -472,4 +472,4 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_status_2(capsys, tmp_pat
 
 def _plan_of_real() -> list[grid.PlannedRun]:
     rest, flags = split_flags(REAL)
-    return grid.plan(load_config(rest[:2], flags), grid.parse([RATES]), [0, 1], flags)
+    return grid.plan(load_configs(rest[:2], flags), grid.parse([RATES]), [0, 1], flags)

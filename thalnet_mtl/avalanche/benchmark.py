@@ -6,13 +6,13 @@ Any of its strategies trains our network, and any of its users gets our host:
 >>> from thalnet_mtl.avalanche.benchmark import benchmark  # before avalanche: see compat.py
 >>> from thalnet_mtl.avalanche.model import Loss, as_avalanche
 >>> from thalnet_mtl.avalanche.plugins import Growth, RichLogger, StreamMetrics
->>> from thalnet_mtl.config.load import load_config
+>>> from thalnet_mtl.config.load import load_configs
 >>> from thalnet_mtl.config.schema import GrowthConfig, ModuleConfig
 >>> from thalnet_mtl.training.setup import make_tasks
 >>> from torch.optim import Adam
 >>> from avalanche.training import Replay
 >>> from avalanche.training.plugins import EvaluationPlugin
->>> tasks = make_tasks(load_config(["joint/digits"])[""])
+>>> tasks = make_tasks(load_configs(["joint/digits"])[""])
 >>> tasks = {name: task.load("cpu") for name, task in tasks.items()}
 >>> stream = benchmark(tasks, limit=320)
 >>> network = Network(ThalNet(inputs=8, modules=2, features=8))

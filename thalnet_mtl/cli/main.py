@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.cli.parser import Parser, split_flags
-from thalnet_mtl.config.load import config_names, described_fields, load_config, with_seeds
+from thalnet_mtl.config.load import config_names, described_fields, load_configs, with_seeds
 from thalnet_mtl.errors import RunError, UserError, unknown
 from thalnet_mtl.runs.names import run_folders, run_name, safe_name
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train as configured, show the results and write the report."""
-    runs = load_config(options.config, options.flags)
+    runs = load_configs(options.config, options.flags)
     name = run_name(options.config, options.flags)
     if options.seeds or options.stacked:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
@@ -79,7 +79,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Train all combinations of values and seeds, each in a process."""
     from thalnet_mtl.sweep import plan as grid
 
-    bases, values = load_config(options.config, options.flags), grid.parse(options.grid)
+    bases, values = load_configs(options.config, options.flags), grid.parse(options.grid)
     plan = grid.plan(bases, values, options.seeds, options.flags)
     name = safe_name("-".join([run_name(options.config, options.flags), "sweep", *values]))
     from thalnet_mtl.report import terminal as tables

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def load_config(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
+def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
     """Overlay named or given YAML files in order, then flags. One entry a run, '' if only one."""
     configs = {"": Config()}
     for name in names:
@@ -94,7 +94,7 @@ def load_run_config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
-    configs = load_config([str(path)])
+    configs = load_configs([str(path)])
     if list(configs) != [""]:
         raise UserError(f"{path} describes several runs, not one.")
     return configs[""]
