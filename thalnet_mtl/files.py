@@ -1,16 +1,46 @@
-"""Text files written whole or not at all, and read without torch."""
+"""Files that are written atomically or checked when read, and the lock of a folder."""
 
 import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from thalnet_mtl.errors import UserError
 
 
+class FolderLock:
+    """A lock on a folder, held by one process at a time; a context manager.
+
+    Raises:
+        UserError: another process holds the lock, or the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is writing to {folder}.") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file beside ``path``, then move it there in one step."""
+    """Write a file beside ``path`` by calling ``write``, then move it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -23,12 +53,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically: a reader sees the old text or the new one."""
     write_atomically(path, lambda part: part.write_text(text))
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a run, or say in one line what is wrong with it."""
+    """Read a JSON file; raise ``UserError`` with one line if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -38,15 +68,15 @@ def read_json(path: Path) -> Any:
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds values by name."""
+    """Read a JSON file that holds an object, as a dictionary."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no fields.")
+        raise UserError(f"{path} is damaged: it is not a JSON object.")
     return content
 
 
 def require(content: Any, keys: Iterable[str], where: str) -> None:
-    """Raise if a value read from a file is no mapping with these keys."""
+    """Raise ``UserError`` unless a value read from a file is a dictionary with these keys."""
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError(f"{where} is damaged: it has no '{missing[0]}'.")

@@ -1,50 +1,26 @@
-"""The run directory and the screen: everything that a run writes down or shows."""
+"""The directory that a run writes to: its configuration, metrics, environment and results."""
 
 import json
 import os
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-import torch
-from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from thalnet_mtl.config.load import dump_config, flatten, declaration_order, load_run_config
-from thalnet_mtl.tasks import datasets as data
-from thalnet_mtl.config.schema import Config; from thalnet_mtl.errors import UserError
-from thalnet_mtl.config.schema import Config; from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_json, write_text
-from thalnet_mtl.metrics.metric import Metric
 
+from thalnet_mtl.config.load import declaration_order, dump_config, flatten, load_run_config
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.files import FolderLock, read_json, write_text
 
 
 class RunDirectory:
-    """``config.yaml``, ``metrics.jsonl``, ``environment.json``, … of one run, for one process."""
+    """A run directory, opened for writing by one process.
+
+    Raises:
+        UserError: another process writes to it, or it holds a run of another configuration.
+    """
 
     def __init__(self, folder: Path, config: Config):
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(folder / ".lock")
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is writing to {folder}.") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
+        self.lock = FolderLock(folder)
         try:
             check_same(folder, config)
         except UserError:
@@ -55,13 +31,15 @@ class RunDirectory:
         self._board: Any = None
 
     def rewind(self, size: int, anew: bool = False) -> None:
-        """Forget what was logged after the metrics had this many bytes.
+        """Truncate the metrics to ``size`` bytes: drop what was logged after a checkpoint.
 
-        ``anew`` says that to forget all is meant, and not the loss of a checkpoint.
+        Args:
+            anew: The run restarts on purpose. Otherwise a truncation to 0 bytes of metrics that
+                were logged in training means that the checkpoint has been lost, an error.
         """
-        path, found = self.folder / "metrics.jsonl", self.size
-        if found < size:
-            raise UserError(f"{path} has lost lines: {found} bytes of {size} are left.")
+        path, current_size = self.folder / "metrics.jsonl", self.size
+        if current_size < size:
+            raise UserError(f"{path} has lost lines: {current_size} bytes of {size} are left.")
         lines = path.read_bytes().splitlines() if size == 0 and not anew else []
         if any(b'"step": 0,' not in line for line in lines):
             raise UserError(
@@ -72,13 +50,13 @@ class RunDirectory:
 
     @property
     def size(self) -> int:
-        """Bytes of metrics so far, all of them on disk."""
+        """Size of the metrics so far in bytes, after flushing them to disk."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         return os.fstat(self._metrics.fileno()).st_size
 
     def log(self, step: int, task: str, split: str, values: dict[str, float], **more: Any) -> None:
-        """One line a value, and the same to TensorBoard."""
+        """Log one value per metric, as a line of ``metrics.jsonl`` and to TensorBoard."""
         for metric, value in values.items():
             line = {"step": step, "task": task, "split": split, "metric": metric, "value": value}
             self._metrics.write((json.dumps(line | more) + "\n").encode())
@@ -86,26 +64,31 @@ class RunDirectory:
         self._metrics.flush()
 
     def board(self, step: int) -> Any:
-        """The TensorBoard writer, opened at the first use; later steps of an earlier life go."""
+        """Return the TensorBoard writer, opened at the first use.
+
+        Events of ``step`` and later steps, from before the run was resumed, are purged.
+        """
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(self.folder / "tensorboard", purge_step=step)
         return self._board
 
-    def record_resumed(self, about: dict[str, Any], step: int) -> None:
-        """Where a run goes on in another environment, say in which and from which step."""
+    def record_resumed(self, environment: dict[str, Any], step: int) -> None:
+        """Record the environment and the step of a resumed run, if the environment has changed."""
         first = read_json(self.folder / "environment.json")
-        lives = first.pop("resumed", [])
-        latest = {key: value for key, value in (lives or [first])[-1].items() if key != "step"}
-        if about != latest:
-            lives.append({"step": step} | about)
-            self.write_json("environment.json", first | {"resumed": lives})
+        resumed = first.pop("resumed", [])
+        latest = {key: value for key, value in (resumed or [first])[-1].items() if key != "step"}
+        if environment != latest:
+            resumed.append({"step": step} | environment)
+            self.write_json("environment.json", first | {"resumed": resumed})
 
     def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the directory atomically."""
         write_text(self.folder / name, json.dumps(content, indent=2) + "\n")
 
     def close(self) -> None:
+        """Close all files and release the lock."""
         self._metrics.close()
         if self._board is not None:
             self._board.close()
@@ -113,20 +96,20 @@ class RunDirectory:
 
 
 def check_same(folder: Path, config: Config) -> None:
-    """Raise if the folder holds a run of another configuration, and say what differs."""
+    """Raise ``UserError`` if a folder holds a run of another configuration, with differences."""
     if not (folder / "config.yaml").exists():
         return
-    before = load_run_config(folder)
-    there, here = flatten(before), flatten(config)
-    different = [
-        f"{key} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
-        for key in here | there
-        if here.get(key) != there.get(key)
+    recorded_config = load_run_config(folder)
+    recorded, current = flatten(recorded_config), flatten(config)
+    differences = [
+        f"{key} {current.get(key, 'absent')}, there {recorded.get(key, 'absent')}"
+        for key in current | recorded
+        if current.get(key) != recorded.get(key)
     ]
-    if not different and declaration_order(before) != declaration_order(config):
-        different = ["tasks or modules in another order"]
-    if different:
+    if not differences and declaration_order(recorded_config) != declaration_order(config):
+        differences = ["tasks or modules in another order"]
+    if differences:
         raise UserError(
-            f"{folder} holds a run of another configuration: {'; '.join(different[:3])}. Give "
+            f"{folder} holds a run of another configuration: {'; '.join(differences[:3])}. Give "
             f"--out DIR, or delete that folder."
         )

@@ -1,13 +1,9 @@
 """Text files written whole or not at all, and read without torch."""
 
-import json
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from thalnet_mtl.errors import UserError
 
 LONGEST = 200  # bytes of a folder name that is made up; file systems bear 255
 

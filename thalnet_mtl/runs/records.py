@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from thalnet_mtl.config.load import load_run_config
-from thalnet_mtl.metrics import summary as continual
-from thalnet_mtl.errors import UserError, unknown
 from jaxtyping import Float
+
+from thalnet_mtl.config.load import load_run_config
+from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.files import read_fields, require
-from thalnet_mtl.runs.topology_file import TopologySnapshot, read_structure
+from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.metrics.metric import METRICS, Metric
+from thalnet_mtl.runs.topology_file import TopologySnapshot, read_structure
 
 Curve = Float[np.ndarray, "_ 3"]  # columns: step, seconds of training, value
 Weight = Float[np.ndarray, "_ center"]

@@ -49,7 +49,9 @@ def read_structure(folder: Path) -> TopologySnapshot:
         require(task, TASK, f"{path}: task '{name}'")
     for change in content["history"]:
         require(change, CHANGE, f"{path}: a change")
-    return TopologySnapshot(content["modules"], content["tasks"], content["history"], content["step"])
+    return TopologySnapshot(
+        content["modules"], content["tasks"], content["history"], content["step"]
+    )
 
 
 def module_rows(structure: TopologySnapshot) -> list[dict[str, str]]:

@@ -7,22 +7,21 @@ again goes on where it stopped; a longer plan over the same keys adds to what is
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError, UserError
-from thalnet_mtl.files import read_fields, read_json, require, write_text
+from thalnet_mtl.files import FolderLock, read_fields, read_json, require, write_text
 from thalnet_mtl.metrics.metric import METRICS
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.runs.directory import check_same
+from thalnet_mtl.signals import StopRequest, stop_signals
 from thalnet_mtl.sweep.plan import PlannedRun, configure
 from thalnet_mtl.sweep.workers import LOG, LocalWorkers, ProcessResult, RayTasks
 from thalnet_mtl.training.setup import make_network, make_tasks
@@ -55,14 +54,7 @@ class Sweep:
             _rehearse(one.config)
         if (out / "config.yaml").exists():
             raise UserError(f"{out} is the directory of a run, not of a sweep. Give --out DIR.")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(out / ".lock")
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is writing to {out}.") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {out}: {error.strerror}.") from error
+        self.lock = FolderLock(out)
         self.keys = list(plan[0].values)
         try:
             self.entries = self._read(bases)
@@ -139,26 +131,26 @@ class Sweep:
             screen.print(f"{found} of {total} runs are done already")
         self.write()
         said: dict[str, int] = {}  # bytes in the log of a run before it was started
-        with screen.progress("runs", found, total), stop_signals(screen) as wishes:
+        with screen.progress("runs", found, total), _stop_signals(screen) as stop:
             passed_on = 0
-            while workers.going or (waiting and not wishes):
-                while waiting and workers.going < workers.count and not wishes:
+            while workers.going or (waiting and not stop.requested()):
+                while waiting and workers.going < workers.count and not stop.requested():
                     one = waiting.pop(0)
                     said[one.name] = self._prepare(one)
                     workers.submit(one.name, self.out.resolve() / one.name)
-                if passed_on < len(wishes):
-                    passed_on = len(wishes)
+                if passed_on < stop.count:
+                    passed_on = stop.count
                     workers.stop()
                 for end in workers.ended():
-                    self._record(end, said[end.name], bool(wishes))
+                    self._record(end, said[end.name], stop.requested())
                     self.write()
                     pace = (time.monotonic() - begin) / max(1, self.count("done", "failed") - found)
                     left = f"  {duration(pace * len(waiting))} left" if waiting else ""
-                    about = self._line(end.name) + left * (not wishes)
+                    about = self._line(end.name) + left * (not stop.requested())
                     screen.print(f"{self.count('done', 'failed')}/{total}  {about}")
                 failed = f", {self.count('failed')} failed" * bool(self.count("failed"))
                 screen.set_status(self.count("done", "failed"), f"{workers.going} going{failed}")
-        if wishes and self.count("stopped", "waiting"):
+        if stop.requested() and self.count("stopped", "waiting"):
             raise RunError(f"stopped, {self.count('done')} of {total} runs are done")
 
     def count(self, *status: str) -> int:
@@ -213,22 +205,16 @@ def _error(status: int | None, said: bytes) -> str:
     return f"exit status {status}, {last.removeprefix('thalnet: ')}"
 
 
-@contextmanager
-def stop_signals(screen: Console) -> Iterator[list[int]]:
-    """Collect Ctrl+C, SIGTERM and SIGHUP while it lasts: who waits for the runs passes them on."""
-    wishes: list[int] = []
+def _stop_signals(screen: Console) -> AbstractContextManager[StopRequest]:
+    """Count Ctrl+C, SIGTERM and SIGHUP, but for those ignored (as under nohup).
 
-    def wish(number: int, frame: Any) -> None:
-        wishes.append(number)
-        again = "" if len(wishes) > 1 else " and are saved; again to stop them at once"
-        screen.print(f"stopping: the runs that are going end{again}")
+    The runs are in sessions of their own, so that the sweep has to pass the signals on to them.
+    """
 
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    old = {n: now for n in numbers if (now := signal.getsignal(n)) is not signal.SIG_IGN}
-    for number in old:
-        signal.signal(number, wish)
-    try:
-        yield wishes
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    def announce(count: int) -> None:
+        hint = "; press Ctrl+C again to abort them" if count == 1 else ""
+        screen.print(f"stopping: the runs in progress are saved and end{hint}")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return stop_signals(announce, caught, abort=False)

@@ -21,12 +21,13 @@ from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.training.results import finish
 from thalnet_mtl.training.setup import choose_device, set_up
 from thalnet_mtl.training.stacked_step import Request, StackedStep
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.step import can_capture, train_step
-from thalnet_mtl.training.trainer import Interrupted, Steps, loop, resume_or_start, stop_signals
+from thalnet_mtl.training.trainer import Interrupted, Steps, announce_stop, loop, resume_or_start
 
 
 def train_stacked(configs: Mapping[Path, Config], screen: Console) -> None:
@@ -58,10 +59,10 @@ def train_stacked(configs: Mapping[Path, Config], screen: Console) -> None:
         begun, total = min(seat.run.step for seat in seats), seats[0].run.total
         with (
             screen.progress(f"{len(seats)} seeds", begun, total),
-            stop_signals(screen) as stopped,
+            stop_signals(announce_stop(screen)) as stop,
         ):
             for seat in seats:
-                seat.steps = loop(seat.run, seat.directory, seat.voice, stopped)
+                seat.steps = loop(seat.run, seat.directory, seat.voice, stop.requested)
             advance(seats, chorus)
         for seat in seats:
             if isinstance(seat.end, Interrupted):

@@ -1,10 +1,8 @@
 """The loop: some tasks, one network, from the first step or from wherever a run stopped."""
 
 import math
-import signal
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from thalnet_mtl.files import read_json
 from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
@@ -79,8 +78,11 @@ def train(
         }
         if levels:
             screen.print(f"computed by {', '.join(sorted(levels))} (--train.ops)")
-        with screen.progress(title, run.step, run.total), stop_signals(screen) as stopped:
-            (learn or loop_alone)(run, directory, screen, stopped)
+        with (
+            screen.progress(title, run.step, run.total),
+            stop_signals(announce_stop(screen)) as stop,
+        ):
+            (learn or loop_alone)(run, directory, screen, stop.requested)
         screen.print(f"scoring the weights of step {run.best_step:,} …")
         result = finish(run, directory)
         if run.continual:
@@ -308,24 +310,8 @@ def validate(run: Run, directory: RunDirectory, screen: Console) -> None:
         save_checkpoint(directory.folder / "checkpoint" / "best.pt", content)
 
 
-@contextmanager
-def stop_signals(screen: Console) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl+C or SIGTERM into a wish; the second stops at once."""
-    wishes: list[int] = []
-
-    def wish(number: int, frame: Any) -> None:
-        wishes.append(number)
-        screen.print("stopping after this step; again to stop at once")
-        signal.signal(number, old[number])
-
-    old: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in old:
-            signal.signal(number, wish)
-    except ValueError:  # only the main thread may; elsewhere nobody presses Ctrl+C
-        old.clear()
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def announce_stop(screen: Console) -> Callable[[int], None]:
+    """Return what tells the user that the run stops after the current step."""
+    return lambda count: screen.print(
+        "stopping after this step and saving; press Ctrl+C again to abort"
+    )
