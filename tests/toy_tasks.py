@@ -40,7 +40,7 @@ def toy_turned(config: TaskConfig) -> RowsTask:
     before = toy_rows(config)
 
     def load() -> dict[str, Any]:
-        return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before._load().items()}
+        return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before.read_splits().items()}
 
     return RowsTask("toy_turned", (4, 3), 3, load)
 

@@ -1,1 +1,1 @@
-"""The tasks that come with the package, and what a task of your own is made of."""
+"""Tasks: the built-in ones, the classes for new ones, and the data sets that they read."""

@@ -1,9 +1,4 @@
-"""A task: what goes in, what is due, what it is judged by, and its batches.
-
-Data sits on the training device as it was stored (uint8 for everything built in) and is indexed
-there. A batch is a pure function of the step, so that a run can go on at any step with no state
-but that number.
-"""
+"""Classification of sequences of rows, such as images read row by row."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -16,7 +11,7 @@ from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.topology.spec import TaskSpec
 
-AHEAD = 4096  # sequences that are brought together at once
+BLOCK_SIZE = 4096  # sequences that are gathered at once
 
 
 class Rows(NamedTuple):
@@ -27,15 +22,17 @@ class Rows(NamedTuple):
 
 
 class RowsTask(Task):
-    """Classify sequences after their last row.
+    """A classification of whole sequences, after their last row.
 
     Args:
-        name: of the task.
-        rows: length and width of a sequence.
-        classes: how many.
-        load: returns per split a pair of arrays or tensors, (N, time, inputs) numbers and (N,)
-            classes; called when data is needed.
-        scale: what inputs are divided by; 255 brings bytes into [0, 1].
+        name: name of the task.
+        rows: number and width of the rows in a sequence.
+        classes: number of classes.
+        read_splits: returns a pair of arrays or tensors per split, (N, time, inputs) numbers and
+            (N,) classes; called when the task is loaded.
+        scale: divisor of the inputs; 255 brings bytes into [0, 1].
+        source: data set of ``thalnet data ls`` that ``read_splits`` reads, if any.
+        classes_seen: classes in the data, if they are only some of ``classes``.
     """
 
     metric = ACCURACY
@@ -45,13 +42,22 @@ class RowsTask(Task):
         name: str,
         rows: tuple[int, int],
         classes: int,
-        load: Callable[[], Mapping[str, object]],
+        read_splits: Callable[[], Mapping[str, object]],
         scale: float | int = 255,
+        source: str = "",
+        classes_seen: tuple[int, ...] = (),
     ):
-        super().__init__(name, TaskSpec(rows[1], classes, steps=rows[0]), load)
+        spec = TaskSpec(rows[1], classes, steps=rows[0])
+        super().__init__(name, spec, read_splits, source, classes_seen)
         self.scale = scale
+        # Caches of the batches that come next, with the arguments that they depend on.
         self._order: tuple[tuple[int, int], Tensor] | None = None
-        self._ahead: tuple[tuple[int, ...], Rows] | None = None
+        self._block: tuple[tuple[int, ...], Rows] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the head."""
+        return self.spec.classes
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         count = len(self._rows(split).xs)
@@ -60,21 +66,17 @@ class RowsTask(Task):
         return count // size if split == "train" else -(-count // size)
 
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
-        rows = self._rows("train")
         epoch, position = divmod(step, self.batches_per_epoch("train", size, chunk))
-        if self._order is None or self._order[0] != (seed, epoch):
-            generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-            order = torch.randperm(len(rows.xs), generator=generator)
-            self._order = (seed, epoch), order.to(self.device)
-        # Scattered reads are slow one batch at a time, when all else has pushed them out of caches.
-        block, place = divmod(position, max(1, AHEAD // size))
-        if self._ahead is None or self._ahead[0] != (seed, epoch, size, block):
-            count = max(1, AHEAD // size) * size
-            chosen = self._order[1][block * count : (block + 1) * count]
-            ahead = Rows(*(part.index_select(0, chosen) for part in rows))
-            self._ahead = (seed, epoch, size, block), ahead
+        # Gathering scattered rows batch by batch is slow once a step has evicted them from caches.
+        batches = max(1, BLOCK_SIZE // size)
+        number, place = divmod(position, batches)
+        if self._block is None or self._block[0] != (seed, epoch, size, number):
+            span = slice(number * batches * size, (number + 1) * batches * size)
+            chosen = self._epoch_order(seed, epoch)[span]
+            block = Rows(*(part.index_select(0, chosen) for part in self._rows("train")))
+            self._block = (seed, epoch, size, number), block
         span = slice(place * size, (place + 1) * size)
-        xs, ys = (part[span] for part in self._ahead[1])
+        xs, ys = (part[span] for part in self._block[1])
         return Batch(self.to_inputs(xs), ys.long(), True)
 
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
@@ -87,16 +89,24 @@ class RowsTask(Task):
         return rows.xs, rows.ys
 
     def to_inputs(self, xs: Tensor) -> Tensor:
-        """Bytes become floats before they are divided: much faster than both at once."""
+        """Convert to floats, then divide by ``scale``: two steps are much faster than one."""
         wide = xs if xs.is_floating_point() else xs.to(torch.get_default_dtype())
         return wide / self.scale
+
+    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
+        """Return the order of the training sequences in an epoch: (N,) indices."""
+        if self._order is None or self._order[0] != (seed, epoch):
+            generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+            order = torch.randperm(len(self._rows("train").xs), generator=generator)
+            self._order = (seed, epoch), order.to(self.device)
+        return self._order[1]
 
     def _rows(self, name: str) -> Rows:
         split = self.split(name)
         assert isinstance(split, Rows)
         return split
 
-    def _put(self, name: str, split: object) -> Rows:
+    def _validate(self, name: str, split: object) -> Rows:
         rows = Rows(*(torch.as_tensor(part) for part in split))  # type: ignore[attr-defined]
         shape = (len(rows.ys), self.spec.steps, self.spec.inputs)
         if tuple(rows.xs.shape) != shape:
@@ -111,7 +121,3 @@ class RowsTask(Task):
                 f"task '{self.name}', {name}: classes must lie in 0 … {self.classes - 1}."
             )
         return Rows(rows.xs.to(self.device), rows.ys.to(self.device))
-
-    @property
-    def classes(self) -> int:
-        return self.spec.classes

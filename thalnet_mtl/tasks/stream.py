@@ -1,4 +1,4 @@
-"""A stream: experiences one after another, each a span of the steps of a run."""
+"""A stream of experiences: the tasks that a run learns one after another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from thalnet_mtl.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Experience:
-    """Tasks that are learned together, from step ``start`` until step ``stop``; the first is 1."""
+    """Tasks that are learned together, in the steps from ``start`` up to, not including, ``stop``.
+
+    ``number`` counts from 1.
+    """
 
     number: int
     tasks: tuple[str, ...]
@@ -17,29 +20,39 @@ class Experience:
     stop: int
 
 
-def make_stream(config: Config, epoch: Callable[[Sequence[str]], int]) -> list[Experience]:
-    """The experiences of a run; a single one of all tasks where the configuration names none.
+def make_stream(
+    config: Config, steps_per_epoch: Callable[[Sequence[str]], int]
+) -> list[Experience]:
+    """Return the experiences of a run: those of the configuration, or a single one of all tasks.
 
-    ``epoch`` are the steps of a pass over some tasks.
+    Args:
+        config: the configuration of the run.
+        steps_per_epoch: returns the steps of one epoch over some tasks.
 
     Raises:
         UserError: a task is unknown, in no experience, or twice in one.
     """
-    named, options = config.named_tasks, config.train
-    found: list[Experience] = []
+    options = config.train
+    if not config.stream:
+        names = tuple(config.named_tasks)
+        steps = options.steps or options.epochs * steps_per_epoch(names)
+        return [Experience(1, names, 0, steps)]
+    stream: list[Experience] = []
     for entry in config.stream:
-        for task in entry.tasks:
-            if task not in named:
-                raise UserError(f"stream: {unknown('task', task, named)}")
-            if entry.tasks.count(task) > 1:
-                raise UserError(f"stream: an experience names task '{task}' twice.")
-        steps = entry.steps or options.steps or options.epochs * epoch(entry.tasks)
-        start = found[-1].stop if found else 0
-        found.append(Experience(len(found) + 1, entry.tasks, start, start + steps))
-    missing = set(named) - {task for one in found for task in one.tasks}
-    if found and missing:
+        _check_tasks(entry.tasks, config)
+        steps = entry.steps or options.steps or options.epochs * steps_per_epoch(entry.tasks)
+        start = stream[-1].stop if stream else 0
+        stream.append(Experience(len(stream) + 1, entry.tasks, start, start + steps))
+    missing = set(config.named_tasks) - {task for entry in config.stream for task in entry.tasks}
+    if missing:
         raise UserError(f"stream: no experience has task '{min(missing)}'.")
-    if not found:
-        names = tuple(named)
-        found = [Experience(1, names, 0, options.steps or options.epochs * epoch(names))]
-    return found
+    return stream
+
+
+def _check_tasks(tasks: Sequence[str], config: Config) -> None:
+    """Check that an experience names tasks of the run, each of them once."""
+    for task in tasks:
+        if task not in config.named_tasks:
+            raise UserError(f"stream: {unknown('task', task, config.named_tasks)}")
+        if tasks.count(task) > 1:
+            raise UserError(f"stream: an experience names task '{task}' twice.")

@@ -1,11 +1,7 @@
-"""A task: what goes in, what is due, what it is judged by, and its batches.
-
-Data sits on the training device as it was stored (uint8 for everything built in) and is indexed
-there. A batch is a pure function of the step, so that a run can go on at any step with no state
-but that number.
-"""
+"""Next-token prediction on a text, and the two built-in texts, text8 and enwik8."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,27 +12,36 @@ from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import BITS_PER_CHARACTER
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.topology.spec import TaskSpec
 
 
 class TextTask(Task):
-    """Predict the next token at every step; state is carried from chunk to chunk.
+    """A prediction of the next token at every step; state is carried from chunk to chunk.
 
-    A batch of ``size`` reads the text at as many places at once, equally far apart; what does
-    not divide, fewer than ``size`` tokens at the end, is left out.
+    A batch of ``size`` reads the text at ``size`` equally spaced places. The remainder of the
+    division, fewer than ``size`` tokens at the end of the text, is not read.
 
     Args:
-        name: of the task.
-        load: returns a 1-D tensor or array of tokens per split.
-        vocabulary: tokens are below it; 256 for bytes.
+        name: name of the task.
+        read_splits: returns a 1-D tensor or array of tokens per split; called when the task is
+            loaded.
+        vocabulary: number of tokens; 256 for bytes.
+        source: data set of ``thalnet data ls`` that ``read_splits`` reads, if any.
     """
 
     metric = BITS_PER_CHARACTER
 
-    def __init__(self, name: str, load: Callable[[], Mapping[str, object]], vocabulary: int = 256):
-        super().__init__(name, TaskSpec(vocabulary, vocabulary, tokens=True, target="every"), load)
+    def __init__(
+        self,
+        name: str,
+        read_splits: Callable[[], Mapping[str, object]],
+        vocabulary: int = 256,
+        source: str = "",
+    ):
+        spec = TaskSpec(vocabulary, vocabulary, tokens=True, target="every")
+        super().__init__(name, spec, read_splits, source)
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         tokens = self._tokens(split)
@@ -49,66 +54,77 @@ class TextTask(Task):
         return length // chunk if split == "train" else -(-length // chunk)
 
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
-        return self._cut("train", step % self.batches_per_epoch("train", size, chunk), size, chunk)
+        number = step % self.batches_per_epoch("train", size, chunk)
+        return self._chunk("train", number, size, chunk)
 
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
-        for k in range(self.batches_per_epoch(split, size, chunk)):
-            yield self._cut(split, k, size, chunk)
+        for number in range(self.batches_per_epoch(split, size, chunk)):
+            yield self._chunk(split, number, size, chunk)
 
     def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
-        """Cut at every ``chunk`` tokens; what is left over at the end is in none."""
+        """Return the text cut into N pieces of ``chunk`` tokens and the token after each of them.
+
+        Both are (N, chunk). An incomplete last piece is left out.
+        """
         tokens = self._tokens(split)
-        whole = (len(tokens) - 1) // chunk * chunk
-        return tokens[:whole].view(-1, chunk), tokens[1 : whole + 1].view(-1, chunk)
+        end = (len(tokens) - 1) // chunk * chunk
+        return tokens[:end].view(-1, chunk), tokens[1 : end + 1].view(-1, chunk)
 
     def to_inputs(self, xs: Tensor) -> Tensor:
         return xs.long()
 
-    def _cut(self, split: str, k: int, size: int, chunk: int) -> Batch:
+    def _chunk(self, split: str, number: int, size: int, chunk: int) -> Batch:
+        """Return the chunk of that number at each of ``size`` places, (size, chunk) at most."""
         tokens = self._tokens(split)
         length = (len(tokens) - 1) // size
-        span = slice(k * chunk, min((k + 1) * chunk, length))
+        span = slice(number * chunk, min((number + 1) * chunk, length))
         xs, ys = (
             rearrange(tokens[shift : shift + size * length], "(batch n) -> batch n", batch=size)
             for shift in (0, 1)
         )
-        return Batch(xs[:, span].long(), ys[:, span].long(), k == 0)
+        return Batch(xs[:, span].long(), ys[:, span].long(), number == 0)
 
     def _tokens(self, name: str) -> Tensor:
         split = self.split(name)
         assert isinstance(split, Tensor)
         return split
 
-    def _put(self, name: str, split: object) -> Tensor:
+    def _validate(self, name: str, split: object) -> Tensor:
         tokens = torch.as_tensor(split)
-        inside = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
-        if not inside or int(tokens.max()) >= self.spec.inputs:
+        valid = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
+        if not valid or int(tokens.max()) >= self.spec.inputs:
             raise UserError(
                 f"task '{self.name}', {name}: expected one row of tokens below {self.spec.inputs}."
             )
         return tokens.to(self.device)
 
 
+class WikipediaTask(TextTask):
+    """A text of the data store, read as bytes; 90 % train, 5 % validate and 5 % test."""
+
+    def __init__(self, source: str):
+        super().__init__(source, partial(_read_splits, source), source=source)
+
+    @property
+    def label(self) -> str:
+        """Version of the text that is stored: a text8 without its end says so."""
+        return datasets.text_label(self.source)
+
+
 @register("task", "text8")
 def text8(config: TaskConfig) -> TextTask:
-    """Wikipedia in 27 letters (a to z and space), next byte at every step."""
-    return _text("text8")
+    """Wikipedia in 27 characters (a to z and space): predict the next at every step."""
+    return WikipediaTask("text8")
 
 
 @register("task", "enwik8")
 def enwik8(config: TaskConfig) -> TextTask:
-    """Wikipedia with its markup, 100 MB, next byte at every step."""
-    return _text("enwik8")
+    """Wikipedia with its markup, 100 MB: predict the next byte at every step."""
+    return WikipediaTask("enwik8")
 
 
-def _text(name: str) -> TextTask:
-    def load() -> dict[str, np.ndarray]:
-        text = data.load_text(name)
-        task.label = data.text_label(name)
-        cuts = [len(text) * 90 // 100, len(text) * 95 // 100]
-        parts = np.split(text, cuts)
-        return {k: p.copy() for k, p in zip(("train", "validation", "test"), parts, strict=True)}
-
-    task = TextTask(name, load)
-    task.source = name
-    return task
+def _read_splits(source: str) -> dict[str, np.ndarray]:
+    text = datasets.load_text(source)
+    parts = np.split(text, [len(text) * 90 // 100, len(text) * 95 // 100])
+    names = ("train", "validation", "test")
+    return {name: part.copy() for name, part in zip(names, parts, strict=True)}

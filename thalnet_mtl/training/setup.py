@@ -56,9 +56,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> Run:
     optimizer = optimizer_for(config, network, combined)
     run = Run(config, device, tasks, network, combined, optimizer, losses)
     for name, task in tasks.items():
-        run.batches(name)  # raises if there is not one batch
-        for split in ("validation", "test"):
-            task.batches_per_epoch(split, config.evaluate.batch, config.train.chunk)
+        task.check_batch_sizes(run.batch_size(name), config.evaluate.batch, config.train.chunk)
     run.batches_seen = dict.fromkeys(tasks, 0)
     shortest = min(one.stop - one.start for one in run.stream)
     if config.train.warmup >= shortest:
@@ -80,8 +78,7 @@ def make_tasks(config: Config) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     for name, options in config.named_tasks.items():
         check_name("task", name)
-        tasks[name] = lookup("task", options.name)(options)
-        tasks[name].name, tasks[name].head = name, options.head
+        tasks[name] = lookup("task", options.name)(options).named(name, options.head)
     return tasks
 
 
