@@ -70,7 +70,7 @@ def go(run: Run, until: int) -> None:
         train_step(run, next_batches(run), run.rate())
         run.step += 1
         if run.step == now.stop:
-            run.strategy.after_experience(run, now)
+            run.strategy.after_experience(now)
 
 
 def batches(run: Run, task: str, count: int):

@@ -29,7 +29,7 @@ from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies import gem
-from thalnet_mtl.strategies.base import learning
+from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.strategies.gem import GEM
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.tasks.text import TextTask
@@ -78,12 +78,12 @@ def memory_run(tasks, experiences, **knobs) -> Run:
 def fill(run: Run, seed: int = 0) -> dict[str, list[int]]:
     """The numbers of the sequences that are kept after all experiences, without training."""
     run.config = replace(run.config, train=replace(run.config.train, seed=seed))
-    run.strategy.kept = {}
+    run.strategy.stored = {}
     for experience in run.stream:
         run.step = experience.stop
-        run.strategy.after_experience(run, experience)
+        run.strategy.after_experience(experience)
     numbers = {}
-    for task, (xs, ys, keys) in run.strategy.kept.items():
+    for task, (xs, ys, keys) in run.strategy.stored.items():
         assert len(xs) == len(ys) == len(keys)
         first = xs.flatten(1)[:, 0] * (run.tasks[task].scale if xs.ndim == 3 else 1 / 7)
         numbers[task] = first.round().long().tolist()
@@ -160,10 +160,10 @@ def test_an_earlier_member_of_a_reservoir_never_comes_back():
     before: set = set()
     for experience in run.stream:
         run.step = experience.stop
-        run.strategy.after_experience(run, experience)
+        run.strategy.after_experience(experience)
         now = {
             (task, x)
-            for task, (xs, *_) in run.strategy.kept.items()
+            for task, (xs, *_) in run.strategy.stored.items()
             for x in xs.flatten(1)[:, 0].tolist()
         }
         new = set(experience.tasks)
@@ -179,10 +179,10 @@ def test_a_memory_is_the_same_for_the_same_seed_only():
 def test_the_answers_that_are_kept_are_those_of_their_sequences():
     run = memory_run(["toy_rare", "toy_places"], [["toy_rare"], ["toy_places"]], memory=50)
     numbers = fill(run)
-    _, ys, _ = run.strategy.kept["toy_rare"]
+    _, ys, _ = run.strategy.stored["toy_rare"]
     right = run.tasks["toy_rare"].split("train").ys[torch.tensor(numbers["toy_rare"])]
     assert torch.equal(ys, right)
-    xs, ys, _ = run.strategy.kept["toy_places"]
+    xs, ys, _ = run.strategy.stored["toy_places"]
     assert torch.equal(xs + 1, ys) and xs.shape[1] == 7
 
 
@@ -195,7 +195,7 @@ def test_per_class_keeps_as_many_of_each_class_of_each_task(memory):
         numbers = fill(run, seed)
         assert sum(map(len, numbers.values())) == 7 * quota <= memory
         for task, classes in (("toy_rare", 4), ("toy_40", 2)):
-            ys = run.strategy.kept[task][1].tolist()
+            ys = run.strategy.stored[task][1].tolist()
             assert Counter(ys) == dict.fromkeys(range(classes), quota), task
         assert len(numbers["toy_places"]) == quota
 
@@ -225,41 +225,41 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     """The mean over sequences, whatever their task; of a text over its steps first."""
     run = made("replay", STREAM, "gru", {"memory": 9})
     go(run, 41)
-    assert set(run.strategy.kept) == {"toy_rows", "toy_wide"}
+    assert set(run.strategy.stored) == {"toy_rows", "toy_wide"}
     run.config = replace(run.config, train=replace(run.config.train, batch=1000))
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.strategy.kept.items()
+        for task, (xs, ys, _) in run.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
     ]
     assert len(losses) == 9
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.penalty(run, {}).item() == pytest.approx(expected, rel=1e-6)
+    assert run.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
     run.step = 60
-    run.strategy.after_experience(run, run.stream[-1])
+    run.strategy.after_experience(run.stream[-1])
     run.stream = [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)]
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.strategy.kept.items()
+        for task, (xs, ys, _) in run.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
         if task != "toy_rows"  # which is learned now, from all of its own
     ]
-    assert {len(run.strategy.kept[task][2]) for task in ("toy_wide", "toy_text")} != {0}
+    assert {len(run.strategy.stored[task][2]) for task in ("toy_wide", "toy_text")} != {0}
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.penalty(run, {}).item() == pytest.approx(expected, rel=1e-6)
+    assert run.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
     run = made("replay", TWO, knobs={"memory": 25})
     go(run, 12)
-    xs = run.strategy.kept["a"][0]
+    xs = run.strategy.stored["a"][0]
     counts, total = torch.zeros(25), 300
     seen = []
     forward = run.network.forward
     run.network.forward = lambda task, xs, *rest: seen.append(xs) or forward(task, xs, *rest)
     for run.step in range(12, 12 + total):
         run.stream = [replace(one, stop=10**6) if one.number == 2 else one for one in run.stream]
-        run.strategy.penalty(run, {})
+        run.strategy.penalty({})
     assert {len(rows) for rows in seen} == {run.config.train.batch} == {10}
     for rows in seen:
         places = (rows[:, None] == xs).flatten(2).all(-1).nonzero()[:, 1]
@@ -273,7 +273,7 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
     go(run, 12)
     network = deepcopy(run.network)
     optimizer = follow_optimizer(run, network)
-    xs, ys, _ = run.strategy.kept["a"]
+    xs, ys, _ = run.strategy.stored["a"]
 
     def again(network, _):
         return cross_entropy(network, "a", xs, ys)
@@ -288,14 +288,14 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
 
 def memory_gradient(run: Run, *tasks: str) -> dict[str, torch.Tensor]:
     """Of the mean loss of all that is kept of some tasks or all older ones, by a plain loop."""
-    older = {t: parts for t, parts in run.strategy.kept.items() if t not in run.experience.tasks}
+    older = {t: parts for t, parts in run.strategy.stored.items() if t not in run.experience.tasks}
     older = {t: parts for t, parts in older.items() if not tasks or t in tasks}
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
         for task, (xs, ys, _) in older.items()
         for x, y in zip(xs, ys, strict=True)
     ]
-    named = learning(run.network)
+    named = trainable_parameters(run.network)
     found = torch.autograd.grad(
         torch.stack(losses).mean(), list(named.values()), materialize_grads=True
     )
@@ -322,14 +322,14 @@ def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, s
     run.flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
-    for name, p in learning(run.network).items():
+    for name, p in trainable_parameters(run.network).items():
         noise = torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.01
         before[name] = noise - 0.3 * (1 - seed % 2 * 2) * reference[name]
         p.grad.copy_(before[name])
     along = dot(before, reference)
     assert (along < 0) == (seed % 2 == 0)
-    run.strategy.before_update(run)
-    found = {name: p.grad.clone() for name, p in learning(run.network).items()}
+    run.strategy.before_update()
+    found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if along >= 0:
         assert all(torch.equal(found[name], before[name]) for name in before)
         return
@@ -351,7 +351,7 @@ def test_one_older_task_trains_as_a_plain_loop_that_projects(monkeypatch, strate
     momentum = {
         n: buffers[p]["momentum_buffer"] for n, p in network.named_parameters() if p in buffers
     }
-    xs, ys, _ = run.strategy.kept["a"]
+    xs, ys, _ = run.strategy.stored["a"]
     go(run, 24)
     projected = 0
     named = dict(network.named_parameters())
@@ -386,7 +386,7 @@ def gem_by_hand(gradient, references, margin: float) -> np.ndarray:
         return gradient
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gem, "MARGIN", float(margin))
-        v = GEM.factors(None, torch.from_numpy(along), torch.from_numpy(products))
+        v = GEM.coefficients(None, torch.from_numpy(along), torch.from_numpy(products))
     return gradient + v.numpy() @ references
 
 
@@ -449,21 +449,21 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
     monkeypatch.setattr(gem, "MARGIN", margin)
     run = third_experience("gem", growing)
     older = ["toy_rows", "toy_wide"]
-    assert list(run.strategy.kept) == older
+    assert list(run.strategy.stored) == older
     references = [memory_gradient(run, task) for task in older]
     run.flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
     signs = (1 - seed % 2 * 2, 1 - seed // 2 * 2)
-    for name, p in learning(run.network).items():
+    for name, p in trainable_parameters(run.network).items():
         noise = torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.001
         before[name] = noise + sum(
             s * each[name] for s, each in zip(signs, references, strict=True)
         )
         p.grad.copy_(before[name])
     violated = [dot(before, each) < 0 for each in references]
-    run.strategy.before_update(run)
-    found = {name: p.grad.clone() for name, p in learning(run.network).items()}
+    run.strategy.before_update()
+    found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if not any(violated):
         assert all(torch.equal(found[name], before[name]) for name in before)
         return
@@ -480,22 +480,22 @@ def flat(named) -> np.ndarray:
 
 def test_gem_leaves_a_run_that_diverges_to_the_loop():
     numbers = torch.tensor([-1.0, float("nan")]).double()
-    assert not GEM.factors(None, numbers, torch.eye(2).double()).any()
+    assert not GEM.coefficients(None, numbers, torch.eye(2).double()).any()
 
 
 @pytest.mark.parametrize("strategy", ["agem", "gem"])
 def test_an_old_loss_at_its_minimum_asks_for_nothing(monkeypatch, strategy):
     run = third_experience(strategy, "never")
     run.flat_optimizer()
-    for p in learning(run.network).values():
+    for p in trainable_parameters(run.network).values():
         p.grad.fill_(-1)
     monkeypatch.setattr(
         run.strategy,
-        "recalled",
-        lambda run, tasks: 0 * sum(p.sum() for p in learning(run.network).values()),
+        "replay_loss",
+        lambda tasks: 0 * sum(p.sum() for p in trainable_parameters(run.network).values()),
     )
-    run.strategy.before_update(run)
-    assert all((p.grad == -1).all() for p in learning(run.network).values())
+    run.strategy.before_update()
+    assert all((p.grad == -1).all() for p in trainable_parameters(run.network).values())
 
 
 @pytest.mark.parametrize("strategy", ["replay", "agem", "gem"])
@@ -507,7 +507,7 @@ def test_nothing_is_recalled_of_the_tasks_that_are_learned_now(strategy):
     forward = run.network.forward
     run.network.forward = lambda task, *rest: seen.append(task) or forward(task, *rest)
     if strategy == "replay":
-        run.strategy.penalty(run, {})
+        run.strategy.penalty({})
     else:
-        run.strategy.before_update(run)
+        run.strategy.before_update()
     assert seen == ["b"]

@@ -25,7 +25,7 @@ from toy_tasks import GROWING, STREAM, toy
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
-from thalnet_mtl.strategies.base import learning
+from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.strategies.ewc import fisher_information
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import growth
@@ -101,7 +101,7 @@ def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch
 def test_the_fisher_information_of_tasks_learned_together_is_their_sum():
     run = made("ewc", {"tasks": TWO["tasks"], "stream": [{"tasks": ["a", "b"], "steps": 3}]})
     parts = [fisher_information(run, task)["body.scale"] for task in "ab"]
-    run.strategy.after_experience(run, run.experience)
+    run.strategy.after_experience(run.experience)
     [(_, weight)] = run.strategy.anchors
     assert torch.equal(weight["body.scale"], parts[0] + parts[1])
 
@@ -111,7 +111,7 @@ def random_anchors(run: Run, count: int, seed: int = 0):
     return [
         tuple(
             {n: torch.rand(p.shape, generator=generator).double()
-             for n, p in learning(run.network).items()}
+             for n, p in trainable_parameters(run.network).items()}
             for _ in range(2)
         )
         for _ in range(count)
@@ -122,7 +122,7 @@ def random_anchors(run: Run, count: int, seed: int = 0):
 def test_the_penalty_and_its_gradient_are_the_quadratic_of_every_anchor(strategy):
     run = made(strategy)
     run.strategy.anchors = random_anchors(run, 2)
-    loss = run.strategy.penalty(run, {})
+    loss = run.strategy.penalty({})
     value, expected = 0.0, {}
     for anchor, weight in run.strategy.anchors:
         for name, p in run.network.named_parameters():
@@ -268,7 +268,7 @@ def test_what_a_network_knew_is_asked_without_dropout():
     (xs, _), teacher = batches(run, "b", 12)[0], run.strategy.teacher
     assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
     resumed = run.strategy.state_dict()
-    run.strategy.load_state_dict(run, resumed)
+    run.strategy.load_state_dict(resumed)
     read = run.strategy.teacher.double()
     torch.testing.assert_close(read("a", xs)[0], teacher("a", xs)[0], rtol=1e-5, atol=1e-6)
     again = fisher_information(run, "a")
@@ -283,7 +283,7 @@ def test_old_answers_of_a_text_are_compared_at_every_step():
     p = (run.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
     q = (run.network("a", batch.xs)[0] / 2).softmax(-1)
     expected = 3.0 * 4 * (p * (p / q).log()).sum(-1).mean()
-    found = run.strategy.penalty(run, {"b": batch})
+    found = run.strategy.penalty({"b": batch})
     assert found.item() == pytest.approx(expected.item(), rel=1e-4) and found.item() > 0
 
 
@@ -429,7 +429,7 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
     kept = other.strategy
     tensors = [v for anchor in getattr(kept, "anchors", []) for d in anchor for v in d.values()]
     tensors += [*getattr(kept, "start", {}).values(), *getattr(kept, "path", {}).values()]
-    tensors += [part for parts in getattr(kept, "kept", {}).values() for part in parts[:2]]
+    tensors += [part for parts in getattr(kept, "stored", {}).values() for part in parts[:2]]
     if teacher := getattr(kept, "teacher", None):
         tensors += teacher.parameters()
         assert teacher.body.ops == "batched"
@@ -441,7 +441,7 @@ def test_old_answers_of_a_frozen_task_are_not_asked_for():
     run = made("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
     go(run, 13)
     assert not run.network.adapter("a").head.weight.requires_grad
-    assert run.strategy.penalty(run, {"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
+    assert run.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
@@ -452,7 +452,7 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     small = deepcopy(run.strategy.anchors[0])
     name = next(n for n in small[1] if n.startswith("body.cells.output.reading"))
     growth.grow_if_due(run)
-    now = learning(run.network)
+    now = trainable_parameters(run.network)
     grown = {n for n in small[1] if now[n].shape != small[1][n].shape}
     assert name in grown
     anchor, weight = run.strategy.anchors[0]
@@ -463,7 +463,7 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
         assert torch.equal(weight[n][:, :width], small[1][n])
         assert not weight[n][:, width:].any()
     assert not any("toy_wide" in n for n in weight)
-    penalty = run.strategy.penalty(run, {})
+    penalty = run.strategy.penalty({})
     assert penalty.item() == pytest.approx(0, abs=1e-12)  # at the anchor still
 
 
@@ -476,7 +476,7 @@ def test_a_module_that_comes_back_under_its_name_is_a_new_one():
     run.on_topology_change(
         run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])
     )
-    assert run.strategy.penalty(run, {}).item() == pytest.approx(0, abs=1e-12)
+    assert run.strategy.penalty({}).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_an_unknown_strategy_is_named_with_its_closest_match():

@@ -5,14 +5,14 @@ there keeps its own. Tasks may differ in shape: memories are kept, and gradients
 """
 
 from thalnet_mtl.registry import register
-from thalnet_mtl.strategies.base import Naive
+from thalnet_mtl.strategies.base import Strategy
 
 ELSEWHERE = "avalanche:"
 AVALANCHE = ("naive", "cumulative", "replay", "gdumb", "ewc", "online_ewc", "mas", "rwalk", "lwf",
              "agem", "gem")  # fmt: skip
 
 
-class AvalancheStrategy(Naive):
+class AvalancheStrategy(Strategy):
     """Avalanche's own, in its loop: what works is in benchmarks/continual/README.md."""
 
 

@@ -1,0 +1,1 @@
+"""Continual-learning strategies: ways to keep a network from forgetting earlier experiences."""

@@ -1,56 +1,132 @@
-"""What a strategy may do in a run: the contract, and the one that does nothing."""
+"""The contract of a continual-learning strategy, and the strategy that does nothing."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from thalnet_mtl.config.schema import StrategyConfig
 from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
+from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.tasks.stream import Experience
 
 
-@register("strategy", "naive")
-class Naive:
-    """Nothing: every experience is learned as it comes. The base of the others.
+class TrainingContext(Protocol):
+    """The view that a strategy has of the training run that it is part of.
 
-    In a step come ``loss``, ``learned`` and ``moved``, in this order; ``run`` is the ``Run``.
+    Everything is read only. The network changes its topology during a run and may be replaced, so
+    read it from the context each time.
     """
 
-    def __init__(self, run: Any):
-        self.options = run.config.strategy
+    @property
+    def network(self) -> Network:
+        """The network that is trained."""
+        ...
 
-    def rehearsed_tasks(self, run: Any, batches: Mapping[str, Any]) -> list[str]:
-        """Tasks of earlier experiences whose parameters are learned as well in this step."""
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """All tasks of the run by name, with their data loaded."""
+        ...
+
+    @property
+    def device(self) -> Any:
+        """The device of the network, the batches and the losses."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run (``train.seed``)."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps so far."""
+        ...
+
+    @property
+    def experience(self) -> Experience:
+        """The experience that the next step belongs to; after the last step, the last one."""
+        ...
+
+    @property
+    def trainable_tasks(self) -> set[str]:
+        """The tasks that depend on at least one parameter that is not frozen."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """The number of tokens in a training sequence of a text (``train.chunk``)."""
+        ...
+
+    @property
+    def options(self) -> StrategyConfig:
+        """The configured options of the strategy (``strategy``)."""
+        ...
+
+    def batch_size(self, task: str | None = None) -> int:
+        """Return the sequences in a training batch of a task; without one, ``train.batch``."""
+        ...
+
+    def configure_network(self, network: Network) -> None:
+        """Give a network the dropout rate and the backend of this run."""
+        ...
+
+
+class Strategy:
+    """A way to keep earlier experiences from being forgotten: the hooks of a training run.
+
+    A training step calls, in this order, ``rehearsed_tasks``, ``after_backward``, ``penalty``,
+    ``before_update`` and ``after_update``. Override the hooks that are needed; here none does
+    anything. The strategy is built once, when everything in the context is there.
+    """
+
+    def __init__(self, context: TrainingContext):
+        self.context = context
+
+    def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
+        """Return earlier tasks whose parameters also get gradients in this step.
+
+        Called before the backward pass, with the batches of the step by task.
+        """
         return []
 
-    def after_backward(self, run: Any) -> None:
-        """The gradients of the losses of this step's tasks are there, and nothing else is yet."""
+    def after_backward(self) -> None:
+        """Called after the backward pass of the task losses, before the penalty is added."""
 
-    def penalty(self, run: Any, batches: Mapping[str, Any]) -> Tensor | None:
-        """What is added to the losses of this step's tasks."""
+    def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
+        """Return a scalar that is added to the task losses of this step, or None.
+
+        Called after ``after_backward``; its gradients are added to those of the task losses.
+        """
         return None
 
-    def before_update(self, run: Any) -> None:
-        """All gradients are there, and may be changed."""
+    def before_update(self) -> None:
+        """Called when all gradients are there, before clipping; they may be changed in place."""
 
-    def after_update(self, run: Any, batches: Mapping[str, Any]) -> None:
-        """The parameters have moved; these batches were learned from."""
+    def after_update(self, batches: Mapping[str, Batch]) -> None:
+        """Called after the optimizer step that learned from these batches."""
 
-    def after_experience(self, run: Any, experience: Experience) -> None:
-        """An experience is over."""
+    def after_experience(self, experience: Experience) -> None:
+        """Called after the last step of an experience, before the tests that follow it."""
 
     def after_topology_change(self, change: TopologyChange) -> None:
-        """The network has changed."""
+        """Called after each change of the network's topology, with a record of the change."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which it goes on."""
+        """Return tensors and plain values, enough to resume from a checkpoint."""
         return {}
 
-    def load_state_dict(self, run: Any, state: dict[str, Any]) -> None:
-        """Go on from there, on the device of the run; what was read is on the CPU."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``, whose tensors are on the CPU, to the device of the run."""
 
 
-def learning(network: nn.Module) -> dict[str, nn.Parameter]:
-    """What learns, by name."""
+@register("strategy", "naive")
+class Naive(Strategy):
+    """Plain training: each experience is learned as it comes, and nothing is protected."""
+
+
+def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are not frozen, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

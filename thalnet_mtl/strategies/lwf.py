@@ -1,8 +1,4 @@
-"""Strategies that keep what earlier experiences taught, for networks that may grow meanwhile.
-
-Penalties and anchors go by the names of parameters: what a network grows has none, and what was
-there keeps its own. Tasks may differ in shape: memories are kept, and gradients taken, by task.
-"""
+"""Learning without forgetting: distillation from the network before the current experience."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -12,77 +8,89 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thalnet_mtl.models.build import configure_network, restore
+from thalnet_mtl.models.build import restore
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
-from thalnet_mtl.strategies.base import Naive
+from thalnet_mtl.strategies.base import Strategy, TrainingContext
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
-from thalnet_mtl.training.state import Run
+from thalnet_mtl.topology.spec import TaskSpec
 
-TEMPERATURE = 2.0  # of the old answers in learning without forgetting, as its authors
+TEMPERATURE = 2.0  # T, as in the paper
 
 
 @register("strategy", "lwf")
-class LearningWithoutForgetting(Naive):
-    """Learning without forgetting: old heads answer new inputs as they did before.
+class LearningWithoutForgetting(Strategy):
+    """Learning without forgetting: old heads keep their predictions for the new inputs.
 
     Li, Hoiem, "Learning without Forgetting", ECCV 2016: strength · T² KL(p_old ‖ p_new) at a
-    temperature T = 2, for every older task whose inputs have the shape of the new ones.
+    temperature T = 2, for each older task whose inputs have the shape of the new ones.
     """
 
-    def __init__(self, run: Run):
-        super().__init__(run)
-        self.teacher: Any = None  # the network before this experience
-        self.old: list[str] = []  # its tasks
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        self.teacher: Network | None = None  # the network before this experience
+        self.old_tasks: list[str] = []  # tasks that the teacher was trained on
 
-    def rehearsed_tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
-        new = [run.tasks[name].spec for name in batches]
-        return [t for t in self.old if any(same_inputs(run.tasks[t].spec, one) for one in new)]
+    def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
+        tasks = self.context.tasks
+        specs = [tasks[name].spec for name in batches]
+        return [
+            task
+            for task in self.old_tasks
+            if any(same_inputs(tasks[task].spec, spec) for spec in specs)
+        ]
 
-    def penalty(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
+    def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
         if self.teacher is None:
             return None
-        terms = []
-        ports = dict.fromkeys(
-            run.tasks[name].head_name for name in self.old if name in run.trainable_tasks
+        tasks, network = self.context.tasks, self.context.network
+        old_heads = dict.fromkeys(
+            tasks[name].head_name for name in self.old_tasks if name in self.context.trainable_tasks
         )
+        terms = []
         for name, batch in batches.items():
-            mine = run.tasks[name]
-            takes = [p for p in ports if same_inputs(run.network.adapter(p).task, mine.spec)]
+            spec = tasks[name].spec
+            heads = [head for head in old_heads if same_inputs(network.adapter(head).task, spec)]
             with torch.no_grad():
-                before = self.teacher.logits_by_task(takes, batch.xs)
-            now = run.network.logits_by_task(takes, batch.xs)
-            for port in takes:
-                logits, wanted = (one[port].flatten(0, -2).float() for one in (now, before))
-                terms.append(
-                    F.kl_div(
-                        (logits / TEMPERATURE).log_softmax(-1),
-                        (wanted / TEMPERATURE).log_softmax(-1),
-                        reduction="batchmean",
-                        log_target=True,
-                    )
-                )
-        factor = self.options.strength * TEMPERATURE**2
+                targets = self.teacher.logits_by_task(heads, batch.xs)
+            logits = network.logits_by_task(heads, batch.xs)
+            terms += [distillation_loss(logits[head], targets[head]) for head in heads]
+        factor = self.context.options.strength * TEMPERATURE**2
         return factor * torch.stack(terms).sum() if terms else None
 
-    def after_experience(self, run: Run, experience: Experience) -> None:
-        self.teacher = deepcopy(run.network).eval().requires_grad_(False)
-        self.old = [*dict.fromkeys([*self.old, *experience.tasks])]
+    def after_experience(self, experience: Experience) -> None:
+        self.teacher = deepcopy(self.context.network).eval().requires_grad_(False)
+        self.old_tasks = [*dict.fromkeys([*self.old_tasks, *experience.tasks])]
 
     def state_dict(self) -> dict[str, Any]:
-        teacher = self.teacher
-        kept = teacher and {"topology": teacher.describe(), "network": teacher.state_dict()}
-        return {"teacher": kept, "old": self.old}
+        teacher = self.teacher and {
+            "topology": self.teacher.describe(),
+            "network": self.teacher.state_dict(),
+        }
+        return {"teacher": teacher, "old_tasks": self.old_tasks}
 
-    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
-        self.old = list(state["old"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.old_tasks = list(state["old_tasks"])
         if state["teacher"]:
-            self.teacher = restore(state["teacher"]["topology"])
-            self.teacher.load_state_dict(state["teacher"]["network"])
-            self.teacher.to(run.device).eval().requires_grad_(False)
-            configure_network(self.teacher, run.config.train)
+            teacher = restore(state["teacher"]["topology"])
+            teacher.load_state_dict(state["teacher"]["network"])
+            self.teacher = teacher.to(self.context.device).eval().requires_grad_(False)
+            self.context.configure_network(teacher)
 
 
-def same_inputs(one: Any, other: Any) -> bool:
-    """Whether inputs of one task can be given to another."""
-    return (one.inputs, one.tokens, one.target) == (other.inputs, other.tokens, other.target)
+def distillation_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return KL(p_target ‖ p) at the temperature, as a mean over all predictions."""
+    logits, targets = (part.flatten(0, -2).float() / TEMPERATURE for part in (logits, targets))
+    return F.kl_div(
+        logits.log_softmax(-1), targets.log_softmax(-1), reduction="batchmean", log_target=True
+    )
+
+
+def same_inputs(first: TaskSpec, second: TaskSpec) -> bool:
+    """Return whether the inputs of one task also fit the other."""
+    return (first.inputs, first.tokens, first.target) == (
+        second.inputs,
+        second.tokens,
+        second.target,
+    )

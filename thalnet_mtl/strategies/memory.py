@@ -1,128 +1,145 @@
-"""Strategies that keep sequences of earlier experiences and see them again."""
+"""A memory of training sequences of earlier experiences, the base of the replay strategies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.strategies.base import Naive
+from thalnet_mtl.strategies.base import Strategy, TrainingContext
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
-from thalnet_mtl.training.state import Run
 
-Kept = dict[str, list[Tensor]]  # by task: inputs, targets, random keys in rising order
-FAR = 1_000_000  # an epoch that no run reaches
+UNREACHABLE_EPOCH = 1_000_000  # no run reads the batches of this epoch for training
 
 
-class ReplayMemory(Naive):
-    """Sequences of earlier experiences, at most ``strategy.memory`` in all, whatever their shape.
+class StoredSequences(NamedTuple):
+    """The stored sequences of a task, with the random keys by which they were chosen."""
 
-    ``reservoir``: every sequence of all training parts so far is as likely to be among them
-    (Vitter 1985, by random keys). ``per_class``: as many of each class of each task.
-    Text, one class, is kept in chunks, which begin without a state.
+    xs: Tensor
+    ys: Tensor
+    keys: Tensor  # ascending, uniform in [0, 1), on the CPU
+
+
+class ReplayMemory(Strategy):
+    """At most ``strategy.memory`` sequences of earlier experiences, of tasks of any shape.
+
+    ``reservoir``: each sequence of all training sets so far is equally likely to be stored
+    (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task.
+    Text counts as one class. It is stored in chunks, which start from an empty state.
     """
 
-    def __init__(self, run: Run):
-        super().__init__(run)
-        self.kept: Kept = {}
-        shapes = [task.spec for task in run.tasks.values()]
-        least = sum(1 if shape.target == "every" else shape.classes for shape in shapes)
-        if self.options.choice == "per_class" and self.options.memory < least:
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        self.stored: dict[str, StoredSequences] = {}
+        options, specs = context.options, [task.spec for task in context.tasks.values()]
+        classes = sum(1 if spec.target == "every" else spec.classes for spec in specs)
+        if options.choice == "per_class" and options.memory < classes:
             raise UserError(
-                f"strategy.memory {self.options.memory} holds no sequence of each class of each "
-                f"task; must be at least {least}."
+                f"strategy.memory {options.memory} holds no sequence of each class of each task; "
+                f"must be at least {classes}."
             )
 
-    def rehearsed_tasks(self, run: Run, batches: Mapping[str, Batch]) -> list[str]:
-        return list(self.kept)
+    def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
+        return list(self.stored)
 
-    def after_experience(self, run: Run, experience: Experience) -> None:
-        room, choice = self.options.memory, CHOICES[self.options.choice]
-        # Few of many are of a rare class.
-        count = room if choice is reservoir else 20 * room
-        generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
-        new = {  # a task that was learned before has had its chance
-            task: drawn(run, task, count, generator)
+    def after_experience(self, experience: Experience) -> None:
+        context, capacity = self.context, self.context.options.memory
+        choose = CHOICES[context.options.choice]
+        # With classes, more candidates than fit: rare classes have few among many.
+        count = capacity if choose is reservoir else 20 * capacity
+        generator = torch.Generator().manual_seed(1_000_003 * context.seed + context.step)
+        candidates = {  # a task that was learned before has had its chance
+            task: draw_candidates(context, task, count, generator)
             for task in experience.tasks
-            if task not in self.kept
+            if task not in self.stored
         }
-        self.kept = choice(self.kept | new, room)
+        self.stored = choose(self.stored | candidates, capacity)
 
-    def older(self, run: Run) -> list[str]:
-        """Tasks of which something is kept, and learns, but that are not learned now."""
-        now = run.experience.tasks
+    def older_tasks(self) -> list[str]:
+        """Return the stored tasks that still train but are not part of this experience."""
+        current = self.context.experience.tasks
         return [
             task
-            for task, (*_, keys) in self.kept.items()
-            if len(keys) and task in run.trainable_tasks and task not in now
+            for task, sequences in self.stored.items()
+            if len(sequences.keys) and task in self.context.trainable_tasks and task not in current
         ]
 
-    def recalled(self, run: Run, tasks: Sequence[str]) -> Tensor:
-        """The mean loss of some sequences of some tasks, a fixed choice for every step."""
-        sizes = [len(self.kept[task][2]) for task in tasks]
-        count = min(run.config.train.batch, sum(sizes))
-        generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+    def replay_loss(self, tasks: Sequence[str]) -> Tensor:
+        """Return the mean loss of up to ``train.batch`` random stored sequences of some tasks.
+
+        The choice depends only on seed and step.
+        """
+        context = self.context
+        sizes = [len(self.stored[task].keys) for task in tasks]
+        count = min(context.batch_size(), sum(sizes))
+        generator = torch.Generator().manual_seed(1_000_003 * context.seed + context.step)
         chosen = torch.randperm(sum(sizes), generator=generator)[:count]
-        total: list[Tensor] = []
+        terms: list[Tensor] = []
         for k, task in enumerate(tasks):
-            own = chosen - sum(sizes[:k])
-            own = own[(own >= 0) & (own < sizes[k])]
-            if len(own):
-                xs, ys = (part[own.to(part.device)] for part in self.kept[task][:2])
-                logits, _ = run.network(run.tasks[task].head_name, xs)
+            places = chosen - sum(sizes[:k])
+            places = places[(places >= 0) & (places < sizes[k])]
+            if len(places):
+                xs, ys = (part[places.to(part.device)] for part in self.stored[task][:2])
+                logits, _ = context.network(context.tasks[task].head_name, xs)
                 loss = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten())
-                total.append(loss * (len(own) / count))
-        return torch.stack(total).sum()
+                terms.append(loss * (len(places) / count))
+        return torch.stack(terms).sum()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"stored": {task: list(sequences) for task, sequences in self.stored.items()}}
 
-    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
-        for task, (xs, ys, keys) in state["kept"].items():
-            self.kept[task] = [xs.to(run.device), ys.to(run.device), keys.cpu()]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = self.context.device
+        for task, (xs, ys, keys) in state["stored"].items():
+            self.stored[task] = StoredSequences(xs.to(device), ys.to(device), keys.cpu())
 
 
-def drawn(run: Run, task: str, count: int, generator: torch.Generator) -> list[Tensor]:
-    """Sequences of the training part with the least of random keys, in the order of these."""
-    options, source = run.config.train, run.tasks[task]
-    whole = source.batches_per_epoch("train", 1, options.chunk)
-    keys = torch.rand(whole, generator=generator, dtype=torch.float64).sort().values[:count]
-    # One by one: sequences of a batch lie at fixed places of a text, and some are in no batch.
-    places, order = torch.randperm(whole, generator=generator)[: len(keys)].sort()
+def draw_candidates(
+    context: TrainingContext, task: str, count: int, generator: torch.Generator
+) -> StoredSequences:
+    """Give each training sequence a random key; return the ``count`` with the smallest keys."""
+    chunk, source = context.chunk, context.tasks[task]
+    total = source.batches_per_epoch("train", 1, chunk)
+    keys = torch.rand(total, generator=generator, dtype=torch.float64).sort().values[:count]
+    # Read with batch size 1: in larger batches the sequences of a text begin at fixed places, and
+    # some of them are in no batch.
+    places, order = torch.randperm(total, generator=generator)[: len(keys)].sort()
     batches = [
-        source.training_batch(FAR * whole + place, 1, options.chunk, options.seed)
+        source.training_batch(UNREACHABLE_EPOCH * total + place, 1, chunk, context.seed)
         for place in places.tolist()
     ]
-    back = order.argsort()
+    by_key = order.argsort()
     xs, ys = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
-    return [xs[back.to(xs.device)], ys[back.to(ys.device)], keys]
+    return StoredSequences(xs[by_key.to(xs.device)], ys[by_key.to(ys.device)], keys)
 
 
-def reservoir(kept: Kept, room: int) -> Kept:
-    """Those with the least keys of all."""
-    keys = torch.cat([parts[2] for parts in kept.values()]).sort().values[:room]
-    return {
-        task: [part[parts[2].to(part.device) <= keys[-1]] for part in parts]
-        for task, parts in kept.items()
+def reservoir(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
+    """Return the ``capacity`` sequences with the smallest keys of all tasks."""
+    keys = torch.cat([sequences.keys for sequences in stored.values()]).sort().values[:capacity]
+    return {task: select(part, part.keys <= keys[-1]) for task, part in stored.items()}
+
+
+def per_class(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
+    """Return the sequences with the smallest keys of each class of each task, equally many."""
+    labels = {
+        task: part.ys if part.ys.ndim == 1 else torch.zeros(len(part.ys), dtype=torch.long)
+        for task, part in stored.items()
     }
-
-
-def per_class(kept: Kept, room: int) -> Kept:
-    """Those with the least keys of each class of each task."""
-    answers = {
-        task: parts[1] if parts[1].ndim == 1 else torch.zeros(len(parts[1]), dtype=torch.long)
-        for task, parts in kept.items()
-    }
-    quota = room // sum(len(ys.unique()) for ys in answers.values())
-    found: Kept = {}
-    for task, parts in kept.items():
-        places = [(answers[task] == c).nonzero().flatten() for c in answers[task].unique()]
+    quota = capacity // sum(len(ys.unique()) for ys in labels.values())
+    selected = {}
+    for task, part in stored.items():
+        places = [(labels[task] == c).nonzero().flatten() for c in labels[task].unique()]
         chosen = torch.cat([place[:quota] for place in places]).sort().values
-        found[task] = [part[chosen.to(part.device)] for part in parts]
-    return found
+        selected[task] = select(part, chosen)
+    return selected
+
+
+def select(stored: StoredSequences, index: Tensor) -> StoredSequences:
+    """Return the stored sequences at some places: a mask or indices, in ascending order."""
+    return StoredSequences(*(part[index.to(part.device)] for part in stored))
 
 
 CHOICES = {"reservoir": reservoir, "per_class": per_class}

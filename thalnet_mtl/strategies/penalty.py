@@ -1,8 +1,4 @@
-"""Strategies that keep what earlier experiences taught, for networks that may grow meanwhile.
-
-Penalties and anchors go by the names of parameters: what a network grows has none, and what was
-there keeps its own. Tasks may differ in shape: memories are kept, and gradients taken, by task.
-"""
+"""Quadratic penalties that pull parameters to their earlier values, also while a network grows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,29 +7,32 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.models.change import TopologyChange
-from thalnet_mtl.strategies.base import Naive, learning
+from thalnet_mtl.strategies.base import Strategy, TrainingContext, trainable_parameters
 from thalnet_mtl.tasks.base import Batch
-from thalnet_mtl.training.state import Run
 
-Named = dict[str, Tensor]
+NamedTensors = dict[str, Tensor]  # by the name of a parameter
 
 
-class QuadraticPenalty(Naive):
-    """strength / 2 · Σ_a Σ_k Ω_ak (θ_k − θ*_ak)², anchors θ* with an importance Ω each."""
+class QuadraticPenalty(Strategy):
+    """strength / 2 · Σ_a Σ_k Ω_ak (θ_k − θ*_ak)², with an importance Ω_a for each anchor θ*_a.
 
-    def __init__(self, run: Run):
-        super().__init__(run)
-        self.anchors: list[tuple[Named, Named]] = []  # θ*, Ω
+    Anchors go by the names of parameters. Parameters that a network grows later are not in them
+    and stay free; those that were there keep their anchors.
+    """
 
-    def penalty(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
-        now = learning(run.network)
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        self.anchors: list[tuple[NamedTensors, NamedTensors]] = []  # θ*, Ω
+
+    def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
+        parameters = trainable_parameters(self.context.network)
         terms = [
-            (weight[name] * (now[name] - anchor[name]).square()).sum()
-            for anchor, weight in self.anchors
-            for name in weight
-            if name in now
+            (importance[name] * (parameters[name] - anchor[name]).square()).sum()
+            for anchor, importance in self.anchors
+            for name in importance
+            if name in parameters
         ]
-        return self.options.strength / 2 * torch.stack(terms).sum() if terms else None
+        return self.context.options.strength / 2 * torch.stack(terms).sum() if terms else None
 
     def after_topology_change(self, change: TopologyChange) -> None:
         for named in (part for anchor in self.anchors for part in anchor):
@@ -42,22 +41,27 @@ class QuadraticPenalty(Naive):
     def state_dict(self) -> dict[str, Any]:
         return {"anchors": [list(anchor) for anchor in self.anchors]}
 
-    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = self.context.device
         self.anchors = [
-            (to_device(anchor, run), to_device(weight, run)) for anchor, weight in state["anchors"]
+            (to_device(anchor, device), to_device(importance, device))
+            for anchor, importance in state["anchors"]
         ]
 
 
-def to_device(named: Named, run: Run) -> Named:
-    """Tensors by name where the run is."""
-    return {name: tensor.to(run.device) for name, tensor in named.items()}
+def to_device(named: NamedTensors, device: torch.device) -> NamedTensors:
+    """Return named tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in named.items()}
 
 
-def remap_named(named: Named, change: TopologyChange) -> None:
-    """Bring tensors by the name of a parameter along: zero where it has grown."""
-    if change.verb in ("detach", "remove_task"):  # what comes later by this name is another
+def remap_named(named: NamedTensors, change: TopologyChange) -> None:
+    """Make tensors that are named after parameters fit the changed network, in place.
+
+    Entries of removed parameters are dropped; where a parameter was resized, new places are zero.
+    """
+    if change.verb in ("detach", "remove_task"):  # a later parameter of this name is another one
         for name in change.removed:
             named.pop(name, None)
-    for name, grown in change.grown.items():
+    for name, resized in change.grown.items():
         if name in named:
-            named[name] = grown.remap(named[name])
+            named[name] = resized.remap(named[name])

@@ -1,4 +1,4 @@
-"""Strategies that keep sequences of earlier experiences and see them again."""
+"""Experience replay: stored sequences are learned again in each step."""
 
 from collections.abc import Mapping
 
@@ -7,16 +7,15 @@ from torch import Tensor
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.memory import ReplayMemory
 from thalnet_mtl.tasks.base import Batch
-from thalnet_mtl.training.state import Run
 
 
 @register("strategy", "replay")
 class Replay(ReplayMemory):
-    """Experience replay: the loss of this step, and that of ``train.batch`` kept sequences.
+    """Experience replay: the loss of ``train.batch`` stored sequences is added to each step.
 
     Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019.
     """
 
-    def penalty(self, run: Run, batches: Mapping[str, Batch]) -> Tensor | None:
-        older = self.older(run)
-        return self.recalled(run, older) if older else None
+    def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
+        older = self.older_tasks()
+        return self.replay_loss(older) if older else None

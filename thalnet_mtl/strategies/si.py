@@ -1,8 +1,4 @@
-"""Strategies that keep what earlier experiences taught, for networks that may grow meanwhile.
-
-Penalties and anchors go by the names of parameters: what a network grows has none, and what was
-there keeps its own. Tasks may differ in shape: memories are kept, and gradients taken, by task.
-"""
+"""Synaptic intelligence: importance of parameters from their share in lowering the loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +7,17 @@ import torch
 
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.registry import register
-from thalnet_mtl.strategies.base import learning
-from thalnet_mtl.strategies.penalty import Named, QuadraticPenalty, remap_named, to_device
+from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
+from thalnet_mtl.strategies.penalty import (
+    NamedTensors,
+    QuadraticPenalty,
+    remap_named,
+    to_device,
+)
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
-from thalnet_mtl.training.state import Run
 
-LEAST = 0.1  # ξ of synaptic intelligence, as its authors
+DAMPING = 0.1  # ξ, as in the paper
 
 
 @register("strategy", "si")
@@ -25,41 +25,42 @@ class SynapticIntelligence(QuadraticPenalty):
     """Synaptic intelligence: Ω_k += max(0, ω_k) / (Δ_k² + ξ), with ω_k = −Σ_steps g_k Δθ_k.
 
     Zenke, Poole, Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017. g is the
-    gradient of the losses alone, Δ_k how far a weight went in the experience; the penalty is
-    strength · Σ Ω (θ − θ*)², of the latest weights.
+    gradient of the task losses without the penalty, Δ_k the change of a parameter over the
+    experience; the penalty is strength · Σ Ω (θ − θ*)², with the latest weights as θ*.
     """
 
-    def __init__(self, run: Run):
-        super().__init__(run)
-        self.start: Named = {}  # weights where the experience began
-        self.path: Named = {}  # ω
-        self.before: Named = {}  # weights and gradients of this step
-        self.gradients: Named = {}
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        self.start: NamedTensors = {}  # parameters at the start of the experience
+        self.path: NamedTensors = {}  # ω
+        self.before: NamedTensors = {}  # parameters and gradients before the update of this step
+        self.gradients: NamedTensors = {}
 
-    def after_backward(self, run: Run) -> None:
-        now = learning(run.network)
-        for name, parameter in now.items():
+    def after_backward(self) -> None:
+        parameters = trainable_parameters(self.context.network)
+        for name, parameter in parameters.items():
             if name not in self.start:
                 self.start[name] = parameter.detach().clone()
                 self.path[name] = torch.zeros_like(parameter)
-        self.before = {name: p.detach().clone() for name, p in now.items()}
-        self.gradients = {n: p.grad.clone() for n, p in now.items() if p.grad is not None}
+        self.before = {name: p.detach().clone() for name, p in parameters.items()}
+        self.gradients = {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
 
-    def after_update(self, run: Run, batches: Mapping[str, Batch]) -> None:
-        now = learning(run.network)
+    def after_update(self, batches: Mapping[str, Batch]) -> None:
+        parameters = trainable_parameters(self.context.network)
         for name, gradient in self.gradients.items():
-            self.path[name] -= gradient * (now[name].detach() - self.before[name])
+            self.path[name] -= gradient * (parameters[name].detach() - self.before[name])
 
-    def after_experience(self, run: Run, experience: Experience) -> None:
-        now = learning(run.network)
+    def after_experience(self, experience: Experience) -> None:
+        parameters = trainable_parameters(self.context.network)
         old = self.anchors[0][1] if self.anchors else {}
-        weight: Named = {}
+        importance: NamedTensors = {}
         for name in self.path:
-            if name in now:
-                far = now[name].detach() - self.start[name]
-                gained = 2 * self.path[name].clamp(min=0) / (far.square() + LEAST)
-                weight[name] = gained + old.get(name, 0)
-        self.anchors = [({n: now[n].detach().clone() for n in weight}, weight)]
+            if name in parameters:
+                distance = parameters[name].detach() - self.start[name]
+                # Twice, because the penalty of the base class has a factor of 1 / 2.
+                increase = 2 * self.path[name].clamp(min=0) / (distance.square() + DAMPING)
+                importance[name] = increase + old.get(name, 0)
+        self.anchors = [({n: parameters[n].detach().clone() for n in importance}, importance)]
         self.start, self.path = {}, {}
 
     def after_topology_change(self, change: TopologyChange) -> None:
@@ -70,6 +71,7 @@ class SynapticIntelligence(QuadraticPenalty):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"start": self.start, "path": self.path}
 
-    def load_state_dict(self, run: Run, state: dict[str, Any]) -> None:
-        super().load_state_dict(run, state)
-        self.start, self.path = to_device(state["start"], run), to_device(state["path"], run)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        device = self.context.device
+        self.start, self.path = to_device(state["start"], device), to_device(state["path"], device)

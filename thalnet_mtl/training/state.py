@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.config.load import flatten
-from thalnet_mtl.config.schema import ChangeConfig, Config
+from thalnet_mtl.config.schema import ChangeConfig, Config, StrategyConfig
 from thalnet_mtl.models import build
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.strategies.base import Naive
+from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.checkpoint import (
@@ -68,7 +68,7 @@ class Run:
     seconds: float = 0.0
     train_seconds: float = 0.0
     stream: list[Experience] = field(init=False)
-    strategy: Naive = field(init=False)
+    strategy: Strategy = field(init=False)
     trainable_tasks: set[str] = field(init=False)  # tasks of which something learns
     # What the next step moves and how it is repeated, made when it is needed, until a change.
     joined: FlatOptimizer | None = None
@@ -76,8 +76,27 @@ class Run:
 
     def __post_init__(self) -> None:
         self.stream = make_stream(self.config, lambda tasks: min(map(self.batches, tasks)))
-        self.strategy = lookup("strategy", self.config.train.strategy)(self)
         self.update_trainable_tasks()
+        self.strategy = lookup("strategy", self.config.train.strategy)(self)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.train.seed
+
+    @property
+    def chunk(self) -> int:
+        """The number of tokens in a training sequence of a text."""
+        return self.config.train.chunk
+
+    @property
+    def options(self) -> StrategyConfig:
+        """The configured options of the strategy."""
+        return self.config.strategy
+
+    def configure_network(self, network: Network) -> None:
+        """Give a network the dropout rate and the backend of this run."""
+        configure_network(network, self.config.train)
 
     def update_trainable_tasks(self) -> None:
         """Note the tasks of which something learns, after any change of the network."""
@@ -125,9 +144,10 @@ class Run:
             and (not patience or self.best_by_task.get(name, {"since": 0})["since"] < patience)
         ]
 
-    def batch_size(self, task: str) -> int:
-        """Sequences in a training batch of a task."""
-        return self.config.named_tasks[task].batch or self.config.train.batch
+    def batch_size(self, task: str | None = None) -> int:
+        """Return the sequences in a training batch of a task; without one, ``train.batch``."""
+        default = self.config.train.batch
+        return default if task is None else self.config.named_tasks[task].batch or default
 
     def batches(self, task: str) -> int:
         """Training batches in a pass over a task."""
@@ -263,7 +283,7 @@ class Run:
         for name in PROGRESS:
             setattr(self, name, content[name])
         self.update_trainable_tasks()
-        self.strategy.load_state_dict(self, content["strategy"])
+        self.strategy.load_state_dict(content["strategy"])
         self.losses.copy_(content["losses"])
         for task, saved in content["states"].items():
             parts = [saved] if isinstance(saved, Tensor) else saved

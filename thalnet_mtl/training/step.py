@@ -59,15 +59,15 @@ def forward_backward_update(run: Run, inputs: Inputs) -> Outcome:
         after[name] = map_state(Tensor.detach, state)
         losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
     joined, strategy = run.flat_optimizer(), run.strategy
-    joined.zero_grad([*losses, *strategy.rehearsed_tasks(run, batches)])
+    joined.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
     run.combination.backward(losses, run.task_parameters)
-    strategy.after_backward(run)
-    more = strategy.penalty(run, batches)
+    strategy.after_backward()
+    more = strategy.penalty(batches)
     if more is not None:
         more.backward()
-    strategy.before_update(run)
+    strategy.before_update()
     if options.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
     joined.step()
-    strategy.after_update(run, batches)
+    strategy.after_update(batches)
     return torch.stack([loss.detach() for loss in losses.values()]), after

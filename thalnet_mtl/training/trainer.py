@@ -235,7 +235,7 @@ def begin_experience(run: Run, directory: RunDirectory, screen: Console) -> None
 
 def end_experience(run: Run, over: Experience, directory: RunDirectory, screen: Console) -> None:
     """Let the strategy keep what it needs; fill a row of the accuracy matrix."""
-    run.strategy.after_experience(run, over)
+    run.strategy.after_experience(over)
     if not run.continual:
         return
     run.losses.fill_(NOT_TRAINED)  # are logged, and not those of the next one
