@@ -229,8 +229,10 @@ def test_data_that_cannot_be_had_is_one_line_and_status_2(capsys, monkeypatch, h
     def broken(folder, report):
         raise OSError("no network reaches it")
 
-    ways = dict.fromkeys(source.ways, broken)
-    monkeypatch.setitem(data.SOURCES, "mnist", type(source)(source.versions, source.license, ways))
+    mirrors = dict.fromkeys(source.mirrors, broken)
+    monkeypatch.setitem(
+        data.SOURCES, "mnist", type(source)(source.versions, source.license, mirrors)
+    )
     status, _, err = call(capsys, "train", "quickstart", "--out", "run")
     assert status == 2 and err.count("\n") == 1
     assert "cannot get mnist" in err and "thalnet data fetch mnist" in err

