@@ -98,8 +98,8 @@ def statuses() -> list[DataStatus]:
         marker = _read_marker(name)
         mirror = marker["source"] if marker else ""
         size = sum(file["bytes"] for file in marker["files"].values()) if marker else 0
-        statuses.append(DataStatus(name, bool(marker), mirror, size, root() / name, source.license))
-    return statuses
+        rows.append(DataStatus(name, bool(marker), mirror, size, root() / name, source.license))
+    return rows
 
 
 def checksums(name: str) -> dict[str, str]:
