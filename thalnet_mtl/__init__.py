@@ -1,4 +1,11 @@
-"""ThalNet: recurrent modules around a routing center, for one task or many.
+"""ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
+
+Models:     ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``
+Tasks:      ``RowsTask``, ``TextTask``, ``Task``
+Extensions: ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
+Training:   ``Config``, ``load_config``, ``train``, ``load_run``
+Saving:     ``save_model``, ``load_model``
+Errors:     ``UserError``
 
 >>> from thalnet_mtl import ThalNet
 >>> ThalNet(inputs=28, modules=4, features=32).outputs
@@ -9,37 +16,70 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thalnet_mtl.config.load import load_config as load_config
     from thalnet_mtl.config.schema import Config as Config
     from thalnet_mtl.errors import UserError as UserError
     from thalnet_mtl.models.body import Body as Body
+    from thalnet_mtl.models.designs import Design as Design
     from thalnet_mtl.models.network import Network as Network
+    from thalnet_mtl.models.readings.base import Reading as Reading
     from thalnet_mtl.models.saving import load_model as load_model
+    from thalnet_mtl.models.saving import save_model as save_model
     from thalnet_mtl.models.thalnet import ThalNet as ThalNet
     from thalnet_mtl.registry import register as register
+    from thalnet_mtl.tasks.base import Task as Task
     from thalnet_mtl.tasks.rows import RowsTask as RowsTask
     from thalnet_mtl.tasks.text import TextTask as TextTask
     from thalnet_mtl.topology.spec import ModuleSpec as ModuleSpec
     from thalnet_mtl.topology.spec import TaskSpec as TaskSpec
+    from thalnet_mtl.training.trained_run import load_run as load_run
+    from thalnet_mtl.training.trainer import train as train
+    from thalnet_mtl.training.weighting import LossWeighting as LossWeighting
+
+    __version__: str
 
 # Imported at first use, so that the command line answers without torch.
 _HOMES = {
-    "Body": "models.body",
-    "Config": "config.schema",
-    "TaskSpec": "topology.spec",
-    "ModuleSpec": "topology.spec",
+    "ThalNet": "models.thalnet",
     "Network": "models.network",
+    "ModuleSpec": "topology.spec",
+    "TaskSpec": "topology.spec",
+    "Body": "models.body",
     "RowsTask": "tasks.rows",
     "TextTask": "tasks.text",
-    "ThalNet": "models.thalnet",
-    "UserError": "errors",
-    "load_model": "models.saving",
+    "Task": "tasks.base",
+    "Reading": "models.readings.base",
+    "Design": "models.designs",
+    "LossWeighting": "training.weighting",
     "register": "registry",
+    "Config": "config.schema",
+    "load_config": "config.load",
+    "train": "training.trainer",
+    "load_run": "training.trained_run",
+    "load_model": "models.saving",
+    "save_model": "models.saving",
+    "UserError": "errors",
 }
 
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'thalnet_mtl' has no attribute '{name}'")
     return getattr(import_module(f"thalnet_mtl.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOMES, "__version__"]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("thalnet-mtl")
+    except PackageNotFoundError:  # a checkout on the path, not installed
+        return "unknown"

@@ -4,12 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from toy_tasks import TOY, toy
 
+import thalnet_mtl
 from thalnet_mtl import cli
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.training.trainer import train
 
@@ -36,7 +40,8 @@ def call(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_help_answers_at_once_and_without_torch():
     code = (
-        "import sys\nfrom thalnet_mtl.cli.main import parser\nparser()\nprint(sorted(sys.modules))"
+        "import sys\nfrom thalnet_mtl.cli.main import make_parser\nmake_parser()\n"
+        "print(sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "'thalnet_mtl.cli'" in done.stdout
@@ -52,6 +57,47 @@ def test_help_answers_at_once_and_without_torch():
         times.append(time.perf_counter() - begin - bare)
     assert min(times) < 0.3
     assert done.returncode == 0 and "train" in done.stdout
+
+
+def test_thalnet_alone_prints_its_help_as_pip_does(capsys):
+    status, out, err = call(capsys)
+    assert status == 0 and err == "" and out.startswith("usage: thalnet ")
+    for words in (["--help"], ["-h"], ["help"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        assert end.value.code == 0 and capsys.readouterr().out == out
+
+
+def test_help_on_a_command_comes_by_either_word_order(capsys):
+    texts = []
+    for words in (["train", "--help"], ["help", "train"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        assert end.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "--train.learning_rate" in texts[0]
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_that_of_the_package(capsys, flag):
+    with pytest.raises(SystemExit) as end:
+        cli.main([flag])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"thalnet {thalnet_mtl.__version__}\n"
+
+
+def test_help_describes_every_field_that_a_user_can_set(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    for section in fields(Config):
+        kinds = [section.type, *get_args(section.type)]
+        kind = next(kind for kind in kinds if is_dataclass(kind))
+        prefix = f"--{section.name}." if kind is section.type else ""
+        assert f"\n{section.name}: " in text
+        for leaf in fields(kind):
+            named = f"  {prefix}{leaf.name}\n", f"  {prefix}{leaf.name} "
+            assert any(name in text for name in named) or leaf.name == "modules", leaf.name
 
 
 @pytest.mark.parametrize(
@@ -127,11 +173,11 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("compare nowhere", "no run directory 'nowhere'"),
         ("report run --out run/config.yaml/x", "cannot write run/config.yaml/x"),
         ("data fetch mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
-        ("data fetch", "fetch what? Allowed: all, mnist"),
+        ("data fetch", "name at least one data set. Allowed: all, mnist"),
         ("list reading", "unknown kind 'reading'. Allowed: configs"),
         ("export run --to onxn", "unknown --to 'onxn'. Allowed: safetensors, torch, onnx"),
         ("export nowhere --to torch", "nowhere is not a run directory"),
-        ("", "the following arguments are required: VERB"),
+        ("help trian", "unknown command 'trian'. Allowed: train, sweep, evaluate"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(capsys, run, command, message):
@@ -151,7 +197,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(here):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    words = err.split("To go on: ")
+    words = err.split("resume with: ")
     assert "saved" in words[0] and words[1] == "thalnet train digits --train.steps=4000\n"
     [folder] = (here / "runs").iterdir()
     assert (folder / "checkpoint" / "last.pt").exists() and not (folder / "result.json").exists()

@@ -173,7 +173,7 @@ def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
         ("--grid train.steps=1,2", "--grid train.steps and --train.steps: give one of them"),
         ("--grid train.seed=1,2 --seeds 0 1", "--grid train.seed: seeds are given by --seeds"),
         ("--seeds 0 1 --train.seed 3", "--seeds and --train.seed: give one of them"),
-        ("--seeds 0 0", "--seeds: every seed once, got 0 0"),
+        ("--seeds 0 0", "--seeds: give each seed once, got 0 0"),
         ("--seeds -1", "--seeds: must be between 0 and 2147483648, got -1"),
         ("--grid modules.trunk.reads=a,b", "a list cannot be told from several values"),
         ("--grid model.module=a,b/c,b_c", "2 runs of this sweep would have the name 'module=b_c-"),
@@ -371,11 +371,11 @@ def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, t
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == (
-        f"thalnet: stopped, 0 of 2 runs are done. To go on: thalnet sweep {' '.join(words)} "
+        f"thalnet: stopped, 0 of 2 runs are done; resume with: thalnet sweep {' '.join(words)} "
         "--jobs 1\n"
     )
     assert [entry["status"] for entry in runs(Path("s")).values()] == ["stopped", "waiting"]
-    assert ", saved. To go on" in runs(Path("s"))["seed0"]["error"]
+    assert ", saved; resume with" in runs(Path("s"))["seed0"]["error"]
     assert not Path("s/seed0/result.json").exists() and not Path("s/seed1").exists()
     with FileLock("s/seed0/.lock", timeout=0):  # the run has ended
         pass

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_tasks import toy_rows, toy_text
 
-from thalnet_mtl.config.schema import EntryConfig, TaskConfig
+from thalnet_mtl.config.schema import NamedTaskConfig, TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import datasets as data
@@ -177,7 +177,7 @@ def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
     seen = []
     for part in range(5):
         own = lookup("task", f"{kind}_{part}")(TaskConfig())
-        shared = lookup("task", f"{kind}_{part}")(EntryConfig(head="all"))
+        shared = lookup("task", f"{kind}_{part}")(NamedTaskConfig(head="all"))
         assert (own.spec.classes, shared.spec.classes) == (2, 10)
         classes = shared.load("cpu").split("test").ys
         assert classes.unique().tolist() == list(shared.classes_seen)

@@ -272,7 +272,7 @@ def test_what_cannot_be_stacked_is_refused_in_one_line(tmp_path, capsys, flags, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seeds", "1", "1"], "every seed once"),
+        (["--seeds", "1", "1"], "give each seed once"),
         (["--stacked"], "--stacked needs --seeds"),
         (["--seeds", "1", "--train.seed", "2"], "give one of them"),
         (["--seeds", "-1"], "must be between 0"),

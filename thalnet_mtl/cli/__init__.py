@@ -1,3 +1,3 @@
-"""The command line: ``thalnet VERB …``."""
+"""The command line: ``thalnet COMMAND …``."""
 
 from thalnet_mtl.cli.main import main as main

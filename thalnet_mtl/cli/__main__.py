@@ -1,4 +1,4 @@
-"""``python -m thalnet_mtl.cli`` is ``thalnet``."""
+"""The command line as ``python -m thalnet_mtl.cli``, which is how sweeps start their runs."""
 
 import sys
 

@@ -1,16 +1,23 @@
-"""The words of a command line: flags of any section, and mistakes with the closest match."""
+"""Arguments of the command line: flags of a configuration, commands, and one-line errors."""
 
 import argparse
 import re
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from thalnet_mtl.config.load import closest_field
+from thalnet_mtl.config.load import closest_flag
 from thalnet_mtl.errors import UserError, unknown
+
+Commands = Any  # what argparse's add_subparsers returns; its class is private
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take ``--section.field value`` and ``--section.field=value`` out of the arguments."""
+    """Separate ``--section.field value`` and ``--section.field=value`` from other arguments.
+
+    >>> split_flags(["digits", "--train.seed", "3", "--out", "runs/a"])
+    (['digits', '--out', 'runs/a'], {'train.seed': '3'})
+    """
     rest: list[str] = []
     flags: dict[str, str] = {}
     words = iter(arguments)
@@ -27,16 +34,43 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors as one line with the closest match, as everywhere else."""
+    """A parser that reports a mistake as a ``UserError`` with the closest match."""
 
     def error(self, message: str) -> NoReturn:
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
         if match:
-            what = "command" if match[1] == "VERB" else match[1]
-            raise unknown(what, match[2], match[3].replace("'", "").split(", "))
+            kind = "command" if match[1] == "COMMAND" else match[1]
+            raise unknown(kind, match[2], match[3].replace("'", "").split(", "))
         match = re.match(r"unrecognized arguments: (\S+)", message)
         if match:
-            close = closest_field(match[1].removeprefix("--"), ("out", "seeds", "grid", "jobs"))
+            close = closest_flag(match[1].removeprefix("--"), ("out", "seeds", "grid", "jobs"))
             hint = f" Did you mean '--{close}'?" if close else ""
-            raise UserError(f"unknown argument '{match[1]}'.{hint} See thalnet VERB --help.")
+            raise UserError(f"unknown argument '{match[1]}'.{hint} See {self.prog} --help.")
         raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def add_command(
+    commands: Commands, run: Callable[[argparse.Namespace], int], name: str = "", **options: Any
+) -> argparse.ArgumentParser:
+    """Add a command that calls ``run``, with the name and the docstring of that function."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name or run.__name__,
+        help=run.__doc__,
+        description=run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``train`` and ``sweep`` have in common."""
+    parser.add_argument(
+        "config", nargs="+", metavar="CONFIG", help="name or YAML file; later ones override"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (runs/CONFIG)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="N", help="one run per seed"
+    )

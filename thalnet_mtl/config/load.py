@@ -1,14 +1,11 @@
-"""Configuration: frozen dataclasses, the only home of defaults, read from YAML and from flags.
+"""Configurations read from named or given YAML files and from flags, and written back.
 
 A YAML file and a flag say the same thing (``train: {batch: 64}`` and ``--train.batch 64``) and go
-through the same typed check, so that a typo gets the same one clear line from either side. A file
-may also hold ``runs``, a mapping from run names to overlays: it then describes several runs.
-
-What differs from experiment to experiment in number as well as in value is data, not flags:
-``tasks`` and ``modules`` map names to what each is, ``stream`` lists what is learned one after
-another, ``growth`` and ``strategy`` say how, ``changes`` what else happens to modules meanwhile.
+through the same typed check, so that a mistake gets the same clear line from either. A file may
+also hold ``runs``, a mapping from run names to overlays: it then describes several runs.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -18,48 +15,79 @@ from typing import Any
 
 import yaml
 
-from thalnet_mtl.config.overlay import overlay
-from thalnet_mtl.config.schema import (
-    ChangeConfig,
-    Config,
-    EntryConfig,
-    ModuleConfig,
-    TaskConfig,
-)
-from thalnet_mtl.errors import RunError, UserError, suggest, unknown
+from thalnet_mtl.config.overlay import as_plain, overlay
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError, unknown
 
-__all__ = [
-    "ChangeConfig",
-    "EntryConfig",
-    "ModuleConfig",
-    "RunError",
-    "TaskConfig",
-    "UserError",
-    "overlay",
-    "suggest",
-    "unknown",
-]
+Source = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def load_config(*sources: Source, **sections: Any) -> Config:
+    """Load the configuration of one run.
+
+    Args:
+        sources: names (see ``thalnet list configs``), paths of YAML files, or mappings with
+            sections (``{"train": {"seed": 3}}``) or flags (``{"train.seed": 3}``) as keys. Each
+            is laid over those before it.
+        sections: values laid over all of them, by section. A dataclass replaces the section.
+
+    Raises:
+        UserError: a name or a value is not allowed, or a file describes several runs.
+
+    >>> config = load_config("digits", train={"seed": 3}, model={"features": 8})
+    >>> config.task.name, config.train.seed
+    ('digits_rows', 3)
+    """
+    configs = {"": Config()}
+    for source in (*sources, sections):
+        if isinstance(source, Mapping):
+            configs = {run: _with_values(config, source) for run, config in configs.items()}
+        else:
+            configs = _with_file(configs, os.fspath(source))
+    if list(configs) != [""]:
+        names = [source for source in sources if not isinstance(source, Mapping)]
+        raise UserError(
+            f"{', '.join(map(str, names))} describes several runs ({', '.join(configs)}), not "
+            f"one; thalnet_mtl.config.load.load_configs returns all of them by name."
+        )
+    return configs[""]
 
 
 def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
-    """Overlay named or given YAML files in order, then flags. One entry a run, '' if only one."""
+    """Load the configuration of each run that files describe, by the name of the run.
+
+    The files are laid over each other in order, then the flags over all runs. Where no file has
+    ``runs``, there is one run, whose name is ''.
+    """
     configs = {"": Config()}
     for name in names:
-        tree = _read(name)
-        runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
-        configs = {run: overlay(config, tree, name) for run, config in configs.items()}
-        if runs is not None:
-            if list(configs) != [""]:
-                raise UserError(f"{name}: an earlier file has 'runs' already.")
-            base = configs[""]
-            configs = {run: overlay(base, more, f"run '{run}'") for run, more in runs.items()}
+        configs = _with_file(configs, name)
     for key, value in (flags or {}).items():
         configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
     return configs
 
 
+def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
+    """Lay a file over every run; a file with ``runs`` turns the only run into several."""
+    tree = _read(name)
+    runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
+    configs = {run: overlay(config, tree, name) for run, config in configs.items()}
+    if runs is None:
+        return configs
+    if list(configs) != [""]:
+        raise UserError(f"{name}: an earlier file already has 'runs'.")
+    return {run: overlay(configs[""], values, f"run '{run}'") for run, values in runs.items()}
+
+
+def _with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Lay a mapping over a configuration; its keys are sections, or flags with a dot."""
+    for key, value in values.items():
+        config = with_value(config, key, as_plain(value), "config")
+    return config
+
+
 def with_value(config: Config, key: str, value: Any, where: str) -> Config:
-    """A copy with one value, whose key is ``section.field``."""
+    """Return a copy with one value replaced; its key is ``section.field``, or a section."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return overlay(config, value, where)
@@ -68,7 +96,7 @@ def with_value(config: Config, key: str, value: Any, where: str) -> Config:
 def with_seeds(
     configs: Mapping[str, Config], seeds: Sequence[int], flags: Mapping[str, str]
 ) -> dict[str, Config]:
-    """Every run once for each seed, ``seed0`` or ``NAME-seed0``."""
+    """Repeat every run with each seed, under the name ``seed0`` or ``NAME-seed0``."""
     if not seeds:
         raise UserError("--stacked needs --seeds.")
     check_seeds(seeds, flags)
@@ -82,15 +110,15 @@ def with_seeds(
 
 
 def check_seeds(seeds: Sequence[int], flags: Mapping[str, str]) -> None:
-    """Raise if a seed is given twice."""
+    """Raise if a seed is given twice, or by ``--train.seed`` as well."""
     if seeds and "train.seed" in flags:
         raise UserError("--seeds and --train.seed: give one of them.")
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds: every seed once, got {' '.join(map(str, seeds))}.")
+        raise UserError(f"--seeds: give each seed once, got {' '.join(map(str, seeds))}.")
 
 
 def load_run_config(folder: Path) -> Config:
-    """The configuration that a run directory holds."""
+    """Load the configuration that a run directory holds."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
@@ -101,17 +129,17 @@ def load_run_config(folder: Path) -> Config:
 
 
 def declaration_order(config: Config) -> list[list[str]]:
-    """The names of tasks and modules: their order is that of losses, ports and slots."""
+    """Return the names of tasks and modules in order, which is that of losses, heads and slots."""
     return [list(config.tasks), list(config.modules)]
 
 
 def dump_config(config: Config) -> str:
-    """The complete configuration as YAML that ``load`` reads back."""
+    """Return the complete configuration as YAML, which ``load_config`` reads back."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Values by path: ``train.batch``, ``tasks.text8.weight``, ``changes.0.step``."""
+    """Return all values by path: ``train.batch``, ``tasks.text8.weight``, ``changes.0.step``."""
 
     def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         nested = isinstance(tree, tuple | list) and tree and isinstance(tree[0], dict)
@@ -124,19 +152,29 @@ def flatten(config: Config) -> dict[str, Any]:
     return dict(leaves(asdict(config), ""))
 
 
-def described_fields() -> list[tuple[str, Any, str]]:
-    """Every field of a section: ``section.field``, default, help."""
+def flag_names() -> list[str]:
+    """Return the flags of all sections with a fixed set of fields, as ``section.field``."""
     return [
-        (f"{section.name}.{leaf.name}", leaf.default, leaf.metadata["help"])
+        f"{section.name}.{leaf.name}"
         for section in fields(Config)
         if is_dataclass(section.type)
         for leaf in fields(section.type)
-        if "help" in leaf.metadata
+        if "choices" in leaf.metadata
     ]
 
 
+def closest_flag(word: str, options: Sequence[str] = ()) -> str:
+    """Return the flag or option that a word may stand for, '' if none is close.
+
+    The section may be missing: 'sede' is close to 'train.seed'.
+    """
+    names = {name.partition(".")[2]: name for name in flag_names()}
+    names |= {name: name for name in (*flag_names(), *options)}
+    return next((names[close] for close in get_close_matches(word, names, n=1)), "")
+
+
 def config_names() -> dict[str, str]:
-    """The configs that come with the package, each with the comment on its first line."""
+    """Return the configs that come with the package, with the comment on their first line."""
     folder = _folder()
     paths = sorted(folder.rglob("*.yaml"))
     return {
@@ -149,7 +187,7 @@ def config_names() -> dict[str, str]:
 
 
 def _folder() -> Path:
-    """Inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of configs: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -172,18 +210,10 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _runs(runs: Any, name: str) -> dict[str, Any]:
-    """Overlays by the name of their run, which is also that of its folder."""
+    """Return the overlays by the name of their run, which is also that of its folder."""
     if not isinstance(runs, dict) or not runs:
         raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
     for run in runs:
         if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
             raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
-    return {str(run): more or {} for run, more in runs.items()}
-
-
-def closest_field(word: str, others: Sequence[str] = ()) -> str:
-    """The field that a word may stand for, with or without its section; '' if none is close."""
-    fields = [name for name, _, _ in described_fields()]
-    known = {name.partition(".")[2]: name for name in fields}
-    known |= {name: name for name in (*fields, *others)}
-    return next((known[close] for close in get_close_matches(word, known, n=1)), "")
+    return {str(run): values or {} for run, values in runs.items()}

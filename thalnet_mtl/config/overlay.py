@@ -1,8 +1,13 @@
-"""Dataclasses filled from YAML and flags: every value checked, every mistake one clear line."""
+"""A typed overlay: values of YAML, flags or Python laid over frozen dataclasses, each checked.
+
+This is not tyro, although tyro would parse the flags: it infers the length of a nested container
+from its default, and ``tasks``, ``modules``, ``changes`` and ``stream`` have as many entries as an
+experiment needs. A YAML file and a flag would then go through two different checks.
+"""
 
 import math
-from collections.abc import Callable
-from dataclasses import field, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields, is_dataclass, replace
 from typing import Any, get_args, get_origin
 
 from thalnet_mtl.errors import UserError, unknown
@@ -16,69 +21,96 @@ def option(
     high: float | int = math.inf,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A field with its default, its line of help and the values that it allows."""
+    """Declare a dataclass field: its default, its help, and the values that it allows."""
     return field(
         default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
     )
 
 
-def overlay(config: Any, tree: Any, where: str) -> Any:
-    """A copy of a dataclass with the values of a nested mapping, each checked.
+def overlay(config: Any, values: Any, where: str) -> Any:
+    """Return a copy of a dataclass with some of its values replaced, each of them checked.
 
-    A field that is a dataclass takes a mapping; one that maps names to dataclasses takes those by
-    name, each laid over the one of that name, nothing for one that is as by default; one that is a
-    tuple of dataclasses takes a list of all of them.
+    Args:
+        config: the dataclass, whose fields are declared with ``option``.
+        values: a mapping from field names to values. A field that is a dataclass takes a mapping,
+            overlaid in turn. A field that maps names to dataclasses takes a mapping by name; each
+            entry is overlaid on the entry of that name, or on the defaults. A field that is a
+            tuple of dataclasses takes a list, which replaces all of them.
+        where: the file or flag that the values come from, for error messages.
+
+    Raises:
+        UserError: a field does not exist, or a value is not allowed; says which, and where.
     """
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected a section of fields, got {tree!r}.")
-    known = {f.name: f for f in fields(config)}
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected a section of fields, got {values!r}.")
+    declared = {f.name: f for f in fields(config)}
     changes = {}
-    for key, value in tree.items():
-        if key not in known:
-            raise UserError(f"{where}: {unknown('field', key, known)}")
-        current, kind = getattr(config, key), known[key].type
+    for key, value in values.items():
+        if key not in declared:
+            raise UserError(f"{where}: {unknown('field', key, declared)}")
+        current, kind = getattr(config, key), declared[key].type
         inner = where if where.startswith("--") else f"{where}: {key}"
         if is_dataclass(current):
             changes[key] = overlay(current, value, inner)
         elif get_origin(kind) is dict:
-            changes[key] = _entries(current, value, get_args(kind)[1], inner)
+            changes[key] = _overlay_entries(current, value, get_args(kind)[1], inner)
         elif get_origin(kind) is tuple and is_dataclass(get_args(kind)[0]):
-            changes[key] = _list(value, get_args(kind)[0], inner)
+            changes[key] = _read_list(value, get_args(kind)[0], inner)
         else:
-            changes[key] = _check(value, known[key], where)
+            changes[key] = _check_value(value, declared[key], where)
     return replace(config, **changes)
 
 
-def _entries(current: dict[str, Any], tree: Any, kind: Any, where: str) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected entries by name, got {tree!r}.")
+def check_values(config: Any, where: str = "config") -> Any:
+    """Return a copy of a dataclass made in Python, after the checks that a file goes through.
+
+    Numbers come back in the type of their field: ``TrainConfig(clip=1)`` as 1.0.
+
+    Raises:
+        UserError: a value has a wrong type or is out of range.
+    """
+    return overlay(type(config)(), as_plain(config), where)
+
+
+def as_plain(value: Any) -> Any:
+    """Convert dataclasses to mappings and tuples to lists, at every level, as in YAML."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(entry) for key, entry in value.items()}
+    return [as_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _overlay_entries(current: dict[str, Any], values: Any, kind: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected entries by name, got {values!r}.")
     entries = dict(current)
-    for name, more in tree.items():
+    for key, entry in values.items():
+        name = str(key)
         inner = where if where.startswith("--") else f"{where}: {name}"
-        entries[str(name)] = overlay(
-            entries.get(str(name), kind.named(str(name))), more or {}, inner
-        )
+        entries[name] = overlay(entries.get(name, kind()), entry or {}, inner)
     return entries
 
 
-def _list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:
+def _read_list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(values, list):
         raise UserError(f"{where}: expected a list, got {values!r}.")
-    return tuple(overlay(kind(), value, where).complete(where) for value in values)
+    return tuple(overlay(kind(), entry, where).checked(where) for entry in values)
 
 
-def _check(value: Any, known: Any, where: str) -> Any:
-    """The value in the field's type, or an error that says what is allowed."""
-    kind, allowed = known.type, known.metadata
-    name = where if where.startswith("--") else f"{where}: {known.name}"
+def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
+    """Return the value in the type of its field, or raise an error that says what is allowed."""
+    kind: Any = declared.type
+    limits = declared.metadata
+    name = where if where.startswith("--") else f"{where}: {declared.name}"
     try:
         checked = _CASTS[kind](value)
     except (TypeError, ValueError, OverflowError, KeyError):
-        raise UserError(f"{name}: expected {_WORDS[kind]}, got {value!r}.") from None
-    if allowed["choices"] and checked not in allowed["choices"]:
-        raise UserError(f"{name}: {unknown('value', checked, allowed['choices'])}")
-    if kind in (int, float) and not allowed["low"] <= checked <= allowed["high"]:
-        low, high = allowed["low"], allowed["high"]
+        raise UserError(f"{name}: expected {_DESCRIPTIONS[kind]}, got {value!r}.") from None
+    if limits["choices"] and checked not in limits["choices"]:
+        raise UserError(f"{name}: {unknown('value', checked, limits['choices'])}")
+    if kind in (int, float) and not limits["low"] <= checked <= limits["high"]:
+        low, high = limits["low"], limits["high"]
         span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
         raise UserError(f"{name}: must be {span}, got {checked}.")
     return checked
@@ -94,28 +126,28 @@ def _number(kind: type) -> Callable[[Any], Any]:
     return cast
 
 
-def _word(value: Any) -> str:
+def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
     return value
 
 
-def _truth(value: Any) -> bool:
-    return value if isinstance(value, bool) else {"true": True, "false": False}[_word(value)]
+def _boolean(value: Any) -> bool:
+    return value if isinstance(value, bool) else {"true": True, "false": False}[_string(value)]
 
 
-def _words(value: Any) -> tuple[str, ...]:
-    return tuple(map(_word, value.split(",") if isinstance(value, str) else value))
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(map(_string, value.split(",") if isinstance(value, str) else value))
 
 
 _CASTS: dict[Any, Callable[[Any], Any]] = {
     int: _number(int),
     float: _number(float),
-    str: _word,
-    bool: _truth,
-    tuple[str, ...]: _words,
+    str: _string,
+    bool: _boolean,
+    tuple[str, ...]: _strings,
 }
-_WORDS = {
+_DESCRIPTIONS = {
     int: "a whole number",
     float: "a number",
     str: "a word",

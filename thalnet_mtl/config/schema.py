@@ -1,68 +1,99 @@
-"""What differs from experiment to experiment in number as well as in value: data, not flags.
+"""Every field of a configuration, with its default, its help and the values that it allows.
 
-Tasks, modules, what is learned one after another, how the network grows, and what else is done to
-its modules meanwhile. They are parts of a ``config.Config``.
+Sections with a fixed set of fields (``model``, ``task``, ``train``, …) are set in YAML, by flags
+(``--train.batch 64``) or from Python. Sections with any number of entries (``tasks``, ``modules``,
+``changes``, ``stream``) are set in YAML or from Python.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from thalnet_mtl.config.overlay import option
 from thalnet_mtl.errors import UserError
 
 GROWTH = ("never", "per_task", "on_plateau")
 POLICIES = ("frozen", "shared")
+OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
+OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The body between encoders and heads."""
+
+    body: str = option("thalnet", "thalnet, or a baseline: gru, lstm, mlp")
+    modules: int = option(4, "thalnet: number of modules around the center", low=1)
+    module: str = option("ff_gru", "thalnet: design of the modules; see 'thalnet list modules'")
+    reading: str = option("weight_norm", "thalnet: reading; see 'thalnet list readings'")
+    features: int = option(
+        0, "features per module, or units per layer; 0: the most that the budget allows", low=0
+    )
+    context: int = option(0, "thalnet: context size per module; 0: as features", low=0)
+    hidden: int = option(0, "thalnet: hidden size inside a module; 0: as features", low=0)
+    layers: int = option(4, "baselines: number of layers", low=1)
+    sub_steps: int = option(1, "steps of the network per input", low=1)
+    extra_steps: int = option(0, "steps without input after the last input", low=0)
+    budget: int = option(
+        50_000, "maximum number of parameters, encoders and heads included; 0: no limit", low=0
+    )
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What is learned."""
+    """The task, where there is only one."""
 
-    name: str = option("permuted_mnist", "see 'thalnet list tasks'")
-    permutation: int = option(0, "permuted_mnist: seed of the permutation", low=0, high=2**32 - 1)
-    batch: int = option(0, "sequences in a batch; 0: train.batch", low=0)
+    name: str = option("permuted_mnist", "task to train; see 'thalnet list tasks'")
+    permutation: int = option(
+        0, "permuted_mnist: seed of the pixel permutation", low=0, high=2**32 - 1
+    )
+    batch: int = option(0, "batch size of this task; 0: train.batch", low=0)
 
 
 @dataclass(frozen=True)
-class EntryConfig(TaskConfig):
-    """One of several tasks: an entry of ``tasks``, by default of the task that has its name."""
+class NamedTaskConfig(TaskConfig):
+    """One task among several: an entry of ``tasks``."""
 
+    name: str = option("", "task to train; default: the name of the entry")
     weight: float = option(1.0, "factor of its loss", low=0.0)
-    share: float = option(0.0, "what train.draw takes as its size; 0: its batches", low=0.0)
-    reset: float = option(0.0, "of a text: odds that a place begins anew", low=0.0, high=1.0)
-    head: str = option("", "tasks of the same word share encoders and head; none: its own")
-
-    @classmethod
-    def named(cls, name: str) -> "EntryConfig":
-        """An entry of ``tasks`` of which nothing is said."""
-        return cls(name=name)
+    share: float = option(
+        0.0, "size of the task for train.draw; 0: number of its training batches", low=0.0
+    )
+    reset: float = option(
+        0.0,
+        "text: probability of resetting a carried state before a step, so that the network also "
+        "learns to start from an empty state",
+        low=0.0,
+        high=1.0,
+    )
+    head: str = option(
+        "", "tasks with the same value share encoders and head; default: separate ones"
+    )
 
 
 @dataclass(frozen=True)
 class ModuleConfig:
-    """One module of a ThalNet: an entry of ``modules``, where they are not all equal.
+    """One module of a ThalNet: an entry of ``modules``.
 
-    What is 0 or empty is as ``model`` says; ``model.features`` 0 still fills the budget.
+    Sizes of 0 and empty names are replaced by those of ``model``; ``model.features`` 0 still
+    means the most that the budget allows.
     """
 
-    input: bool = option(False, "takes the input of its tasks")
-    output: bool = option(False, "feeds the heads of its tasks")
-    tasks: tuple[str, ...] = option((), "tasks that it belongs to; none: shared by all")
-    reads: tuple[str, ...] = option((), "modules that it reads; none: all of its tasks")
-    features: int = option(0, "width of its slot", low=0)
-    context: int = option(0, "width of what it reads", low=0)
-    hidden: int = option(0, "inner width", low=0)
-    module: str = option("", "its design")
-    reading: str = option("", "how it reads the center")
-    frozen: bool = option(False, "whether it does not learn")
-
-    @classmethod
-    def named(cls, name: str) -> "ModuleConfig":
-        """An entry of ``modules`` of which nothing is said."""
-        return cls()
+    input: bool = option(False, "receives the input of its tasks")
+    output: bool = option(False, "the heads of its tasks read its features")
+    tasks: tuple[str, ...] = option((), "tasks that it belongs to; default: shared by all")
+    reads: tuple[str, ...] = option(
+        (), "modules whose features it may read; default: all modules of its tasks"
+    )
+    features: int = option(0, "number of its features; 0: model.features", low=0)
+    context: int = option(0, "size of its context; 0: model.context", low=0)
+    hidden: int = option(0, "hidden size; 0: model.hidden", low=0)
+    module: str = option("", "design; default: model.module")
+    reading: str = option("", "reading; default: model.reading")
+    frozen: bool = option(False, "not trained")
 
 
-# What each verb takes beside step and name.
-_CHANGES: dict[str, tuple[str, ...]] = {
+# The fields that each verb of a change takes, beside step, verb and name.
+_VERB_FIELDS: dict[str, tuple[str, ...]] = {
     "attach": ("read_by", "module"),
     "detach": (),
     "clone": ("source", "module"),
@@ -74,41 +105,46 @@ _CHANGES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ChangeConfig:
-    """One change of the modules between two steps of the training: an entry of ``changes``."""
+    """One change of the topology between two training steps: an entry of ``changes``."""
 
-    step: int = option(0, "after how many steps", low=1)
-    verb: str = option("", "what is done", choices=tuple(_CHANGES))
-    name: str = option("", "the module that it is done to; for freeze, unfreeze also a task's")
-    source: str = option("", "clone: the module to start from; route: the one that is read or not")
-    read_by: tuple[str, ...] = option((), "attach: modules opened to the new one")
-    open: bool = option(True, "route: whether name may see source from now on")
-    module: ModuleConfig = field(default_factory=ModuleConfig)  # attach, clone: what it is
+    step: int = option(0, "number of training steps before the change", low=1)
+    verb: str = option("", "what to do", choices=tuple(_VERB_FIELDS))
+    name: str = option("", "module to change; freeze and unfreeze also take the name of a task")
+    source: str = option("", "clone: module to copy; route: module that is read")
+    read_by: tuple[str, ...] = option((), "attach: existing modules that read the new one")
+    open: bool = option(True, "route: whether 'name' may read 'source' from then on")
+    module: ModuleConfig = field(
+        default_factory=ModuleConfig, metadata={"help": "attach, clone: fields of the new module"}
+    )
 
-    def complete(self, where: str) -> "ChangeConfig":
-        """The change itself, or an error if it does not say what is to be done."""
+    def checked(self, where: str) -> "ChangeConfig":
+        """Return the change, or raise if its verb lacks a field or does not take one."""
         if not (self.step and self.verb and self.name):
             raise UserError(f"{where}: every change needs a step, a verb and a name.")
-        own = _CHANGES[self.verb]
-        if "source" in own and not self.source:
+        takes = _VERB_FIELDS[self.verb]
+        if "source" in takes and not self.source:
             raise UserError(f"{where}: {self.verb} {self.name}: it needs a source.")
-        for other in fields(self)[3:]:
-            if other.name not in own and getattr(self, other.name) != getattr(_NOTHING, other.name):
-                raise UserError(f"{where}: {self.verb} {self.name}: it takes no {other.name}.")
+        for leaf in fields(self)[3:]:
+            is_set = getattr(self, leaf.name) != getattr(_NO_CHANGE, leaf.name)
+            if leaf.name not in takes and is_set:
+                raise UserError(f"{where}: {self.verb} {self.name}: it takes no {leaf.name}.")
         return self
 
 
-_NOTHING = ChangeConfig()
+_NO_CHANGE = ChangeConfig()
 
 
 @dataclass(frozen=True)
 class ExperienceConfig:
-    """What is learned at a time: an entry of ``stream``."""
+    """One experience of a stream: an entry of ``stream``."""
 
-    tasks: tuple[str, ...] = option((), "the tasks that are learned, jointly if several")
-    steps: int = option(0, "for how many steps; 0: as train says, of its own tasks", low=0)
+    tasks: tuple[str, ...] = option((), "tasks to train, jointly if there are several")
+    steps: int = option(
+        0, "training steps; 0: train.steps, or train.epochs over the smallest of its tasks", low=0
+    )
 
-    def complete(self, where: str) -> "ExperienceConfig":
-        """The entry itself, or an error if it names no task."""
+    def checked(self, where: str) -> "ExperienceConfig":
+        """Return the experience, or raise if it names no task."""
         if not self.tasks:
             raise UserError(f"{where}: every experience needs tasks.")
         return self
@@ -116,101 +152,162 @@ class ExperienceConfig:
 
 @dataclass(frozen=True)
 class GrowthConfig:
-    """How the network grows along a stream.
+    """Growth of the network along a stream.
 
-    Until its first experience begins a task has no head, unless growth is 'never'. A module may
-    belong to the new task alone: ``tasks: [new]``.
+    Unless ``when`` is 'never', a task gets its head when its first experience begins. ``tasks:
+    [new]`` makes an attached module belong to the new task alone.
     """
 
-    when: str = option("never", "when modules are attached", choices=GROWTH)
-    policy: str = option("frozen", "what becomes of the older ones", choices=POLICIES)
-    modules: dict[str, ModuleConfig] = field(default_factory=dict)  # attached each time
-    patience: int = option(3, "on_plateau: validations without a better one", low=1)
+    when: str = option(
+        "never", "when to attach modules: at new tasks, or when validation stalls", choices=GROWTH
+    )
+    policy: str = option(
+        "frozen",
+        "older modules: frozen, or shared (trained on, and able to read the new ones)",
+        choices=POLICIES,
+    )
+    modules: dict[str, ModuleConfig] = field(
+        default_factory=dict, metadata={"help": "modules to attach each time, by name"}
+    )
+    patience: int = option(3, "on_plateau: validations without improvement before growth", low=1)
 
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """The knobs of ``train.strategy``; each uses some of them."""
+    """Options of the continual-learning strategy ``train.strategy``; each reads some of them."""
 
-    strength: float = option(1.0, "ewc, si, lwf: factor of what keeps the old", low=0.0)
-    memory: int = option(500, "replay, gem, agem: sequences that are kept in all", low=1)
-    choice: str = option("reservoir", "which are kept", choices=("reservoir", "per_class"))
-    decay: float = option(0.9, "online_ewc: what is left of older information", low=0.0, high=1.0)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What is trained."""
-
-    body: str = option("thalnet", "thalnet, or a baseline: gru, lstm, mlp")
-    modules: int = option(4, "ThalNet: modules around the center", low=1)
-    module: str = option("ff_gru", "ThalNet: design of every module")
-    reading: str = option("weight_norm", "ThalNet: how modules read the center")
-    features: int = option(0, "width of a slot or layer; 0: the most within budget", low=0)
-    context: int = option(0, "ThalNet: width of a context; 0: as features", low=0)
-    hidden: int = option(0, "ThalNet: inner width of a module; 0: as features", low=0)
-    layers: int = option(4, "baselines: layers", low=1)
-    sub_steps: int = option(1, "times that each input is shown", low=1)
-    extra_steps: int = option(0, "steps without input after the last one", low=0)
-    budget: int = option(50_000, "parameters allowed, encoder and head included; 0: any", low=0)
-
-
-OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
+    strength: float = option(
+        1.0, "ewc, online_ewc, si, lwf: factor of the regularization term", low=0.0
+    )
+    memory: int = option(500, "replay, gem, agem: sequences kept, over all tasks", low=1)
+    choice: str = option(
+        "reservoir",
+        "replay, gem, agem: which sequences to keep",
+        choices=("reservoir", "per_class"),
+    )
+    decay: float = option(
+        0.9, "online_ewc: decay of the Fisher information of earlier tasks", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is learned."""
+    """Optimization, and the machine that it runs on."""
 
-    epochs: int = option(10, "passes over the training part, the shortest of several", low=1)
-    steps: int = option(0, "optimizer steps; 0: as many as epochs says", low=0)
-    batch: int = option(50, "sequences in a batch", low=1)
-    chunk: int = option(200, "text: bytes between truncations of back-propagation", low=1)
-    optimizer: str = option("rmsprop", "update rule", choices=("rmsprop", "adam", "adamw", "sgd"))
+    epochs: int = option(
+        10, "epochs; with several tasks, passes over the smallest training set", low=1
+    )
+    steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
+    batch: int = option(50, "sequences per batch", low=1)
+    chunk: int = option(200, "text: bytes per chunk of truncated back-propagation", low=1)
+    optimizer: str = option("rmsprop", "optimizer", choices=OPTIMIZERS)
     learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
     weight_decay: float = option(0.0, "weight decay", low=0.0)
-    schedule: str = option("constant", "after warm-up", choices=("constant", "cosine"))
-    warmup: int = option(0, "steps of linear warm-up", low=0)
-    dropout: float = option(0.0, "of rows and of what heads read, while learning", low=0, high=0.9)
-    clip: float = option(0.0, "largest gradient norm; 0: no clipping", low=0.0)
-    combine: str = option("fixed", "several losses: fixed, uncertainty, upgrad, mgda, …")
-    draw: float = option(0.0, "0: all tasks each step; T: one, odds by size^(1/T)", low=0.0)
-    strategy: str = option("naive", "what keeps old tasks: see 'thalnet list strategies'")
-    patience: int = option(0, "validations that a task may not improve; 0: any", low=0)
-    precision: str = option("fp32", "of products; tf32: on a GPU", choices=("fp32", "tf32", "bf16"))
-    ops: str = option("auto", "how a ThalNet is computed; auto: the fastest", choices=OPS)
-    device: str = option("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
-    threads: int = option(0, "CPU threads; 0: one for small networks, else as PyTorch", low=0)
-    seed: int = option(0, "of the initial weights and the order of batches", low=0, high=2**31)
+    schedule: str = option(
+        "constant", "learning rate after the warm-up", choices=("constant", "cosine")
+    )
+    warmup: int = option(0, "steps of linear warm-up, in every experience", low=0)
+    dropout: float = option(
+        0.0,
+        "dropout rate for input rows and for the features that heads read (training only)",
+        low=0,
+        high=0.9,
+    )
+    clip: float = option(0.0, "maximum gradient norm; 0: no clipping", low=0.0)
+    combine: str = option(
+        "fixed",
+        "several tasks: fixed weights, uncertainty weighting, or a gradient aggregator of TorchJD "
+        "(upgrad, mgda, pcgrad, cagrad, …)",
+    )
+    draw: float = option(
+        0.0,
+        "0: every task in each step; T > 0: one task per step, sampled with probability "
+        "∝ size^(1/T)",
+        low=0.0,
+    )
+    strategy: str = option("naive", "continual-learning strategy; see 'thalnet list strategies'")
+    patience: int = option(
+        0,
+        "early stopping: validations without improvement before a task stops training; 0: off",
+        low=0,
+    )
+    precision: str = option(
+        "fp32", "precision of matrix products; tf32 needs a GPU", choices=PRECISIONS
+    )
+    ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)
+    device: str = option("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = option(
+        0, "CPU threads; 0: one for small networks, otherwise PyTorch's default", low=0
+    )
+    seed: int = option(0, "seed of initial weights and of the order of batches", low=0, high=2**31)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """When to look, and how closely."""
+    """When to log, validate and save, and on how much data."""
 
-    every: int = option(0, "steps between validations; 0: once an epoch", low=0)
-    batch: int = option(500, "sequences in a batch of evaluation", low=1)
-    batches: int = option(0, "at most so many batches of each part; 0: all", low=0)
-    log_every: int = option(50, "steps between lines of training loss", low=1, high=10**6)
+    every: int = option(0, "steps between validations; 0: once per epoch", low=0)
+    batch: int = option(500, "sequences per batch of an evaluation", low=1)
+    batches: int = option(0, "maximum number of batches per split; 0: all", low=0)
+    log_every: int = option(50, "steps between log entries of the training loss", low=1, high=10**6)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: at every validation", low=0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run, complete."""
+    """The complete configuration of one run.
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
-    tasks: dict[str, EntryConfig] = field(default_factory=dict)
-    modules: dict[str, ModuleConfig] = field(default_factory=dict)
-    changes: tuple[ChangeConfig, ...] = ()
-    stream: tuple[ExperienceConfig, ...] = ()
-    growth: GrowthConfig = field(default_factory=GrowthConfig)
-    strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    >>> config = Config(task=TaskConfig("digits_rows"), train=TrainConfig(steps=100))
+    >>> config.model.body, config.train.steps
+    ('thalnet', 100)
+    """
+
+    model: ModelConfig = field(
+        default_factory=ModelConfig, metadata={"help": "the body between encoders and heads"}
+    )
+    task: TaskConfig = field(
+        default_factory=TaskConfig, metadata={"help": "the task, where there is only one"}
+    )
+    tasks: dict[str, NamedTaskConfig] = field(
+        default_factory=dict, metadata={"help": "several tasks, by name"}
+    )
+    modules: dict[str, ModuleConfig] = field(
+        default_factory=dict,
+        metadata={"help": "modules of a ThalNet, by name; default: model.modules equal ones"},
+    )
+    changes: tuple[ChangeConfig, ...] = field(
+        default_factory=tuple, metadata={"help": "changes of the topology during training"}
+    )
+    stream: tuple[ExperienceConfig, ...] = field(
+        default_factory=tuple,
+        metadata={"help": "experiences, trained one after another; default: one, of all tasks"},
+    )
+    growth: GrowthConfig = field(
+        default_factory=GrowthConfig, metadata={"help": "growth of the network along a stream"}
+    )
+    strategy: StrategyConfig = field(
+        default_factory=StrategyConfig, metadata={"help": "options of train.strategy"}
+    )
+    train: TrainConfig = field(
+        default_factory=TrainConfig,
+        metadata={"help": "optimization, and the machine that it runs on"},
+    )
+    evaluate: EvaluateConfig = field(
+        default_factory=EvaluateConfig,
+        metadata={"help": "when to log, validate and save, and on how much data"},
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tasks, dict):  # checked later, together with everything else
+            named = {name: _with_name(task, name) for name, task in self.tasks.items()}
+            object.__setattr__(self, "tasks", named)
 
     @property
-    def named_tasks(self) -> dict[str, EntryConfig]:
-        """The tasks of this run by the name that they have in it."""
-        return self.tasks or {self.task.name: EntryConfig(**asdict(self.task))}
+    def named_tasks(self) -> dict[str, NamedTaskConfig]:
+        """Tasks of the run by name, whether it has one or several."""
+        return self.tasks or {self.task.name: NamedTaskConfig(**asdict(self.task))}
+
+
+def _with_name(task: NamedTaskConfig, name: str) -> NamedTaskConfig:
+    unnamed = isinstance(task, NamedTaskConfig) and task.name == ""
+    return replace(task, name=name) if unnamed else task

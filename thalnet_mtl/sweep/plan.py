@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from thalnet_mtl.config.load import check_seeds, closest_field, flatten, with_value
+from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, with_value
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 
@@ -34,7 +34,7 @@ def parse(words: Sequence[str]) -> dict[str, list[str]]:
         key, equals, text = word.partition("=")
         values = [value.strip() for value in text.split(",")]
         if not re.fullmatch(r"[a-z_]+(\.\w+)+", key) or not equals:
-            close = closest_field(key)
+            close = closest_flag(key)
             hint = f" Did you mean '{close}={text or '…'}'?" if close else ""
             raise UserError(f"--grid {word}: expected section.field=value,value.{hint}")
         if not all(values):

@@ -1,0 +1,78 @@
+"""``thalnet data`` and ``thalnet list``: data sets, and the names that a configuration may use."""
+
+import argparse
+
+from thalnet_mtl.cli.output import print_table
+from thalnet_mtl.cli.parser import Commands, add_command
+from thalnet_mtl.config.load import config_names
+from thalnet_mtl.errors import UserError, unknown
+
+# What the command line calls a kind, and what the registry does.
+KINDS = {
+    "tasks": "task",
+    "bodies": "body",
+    "modules": "module",
+    "readings": "reading",
+    "strategies": "strategy",
+}
+
+
+def add_data_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(
+        commands, data, epilog="Data sets are stored in $THALNET_DATA (~/.cache/thalnet)."
+    )
+    parser.add_argument("action", choices=("fetch", "ls"), help="download, or list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, or 'all'")
+
+
+def add_list_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, list_names, "list")
+    parser.add_argument("kind", choices=("configs", *KINDS), help="one of %(choices)s")
+
+
+def data(options: argparse.Namespace) -> int:
+    """Download data sets, or list them with size and license."""
+    from rich.table import Table
+
+    from thalnet_mtl.console import Console
+    from thalnet_mtl.tasks import datasets
+
+    for name in options.names:
+        if name not in ("all", *datasets.SOURCES):
+            raise unknown("data set", name, ["all", *datasets.SOURCES])
+    names = options.names if options.names and "all" not in options.names else datasets.SOURCES
+    if options.action == "fetch":
+        if not options.names:
+            allowed = ", ".join(datasets.SOURCES)
+            raise UserError(f"name at least one data set. Allowed: all, {allowed}.")
+        for name in names:
+            Console().fetch(name)
+    table = Table("data", "size", "from", "license", box=None, pad_edge=False)
+    for entry in (entry for entry in datasets.entries() if entry.name in names):
+        size = f"{entry.bytes / 1e6:.1f} MB" if entry.present else "absent"
+        table.add_row(entry.name, size, entry.source, entry.license)
+    print_table(table)
+    print(datasets.root())
+    return 0
+
+
+def list_names(options: argparse.Namespace) -> int:
+    """List the configs, tasks, bodies, modules, readings or strategies to choose from."""
+    from rich.table import Table
+
+    if options.kind == "configs":
+        rows = config_names()
+    else:
+        from thalnet_mtl.registry import entries
+
+        registered = entries(KINDS[options.kind])
+        rows = {
+            name: (entry.__doc__ or "").partition("\n")[0] for name, entry in registered.items()
+        }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    print_table(table)
+    return 0

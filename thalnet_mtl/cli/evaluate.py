@@ -1,0 +1,62 @@
+"""``thalnet evaluate``: score a trained network on one split of its data."""
+
+import argparse
+from pathlib import Path
+
+from thalnet_mtl.cli.parser import Commands, add_command
+from thalnet_mtl.errors import UserError
+
+
+def add_evaluate_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, evaluate)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--task", metavar="NAME", help="one task of the run; default: all")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="train, validation or test (default: test)",
+    )
+    parser.add_argument(
+        "--batches", type=int, metavar="N",
+        help="maximum number of batches; 0: all (default: as in the run)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lesions", action="store_true", help="also score the network with each module lesioned"
+    )
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score the best weights of a run on one split of its data."""
+    from thalnet_mtl.console import Console
+    from thalnet_mtl.training.evaluate import evaluate as score
+    from thalnet_mtl.training.evaluate import lesions
+    from thalnet_mtl.training.setup import choose_device, set_matmul_precision
+    from thalnet_mtl.training.trained_run import load_run
+
+    run = load_run(options.folder)
+    console, device = Console(), choose_device(run.config.train.device)
+    run.network.to(device)
+    if device.type == "cuda":
+        set_matmul_precision(run.config.train.precision, device)
+    settings, chunk = run.config.evaluate, run.config.train.chunk
+    if (options.batches or 0) < 0:
+        raise UserError(f"--batches must be at least 0, got {options.batches}.")
+    batches = settings.batches if options.batches is None else options.batches
+    limit = f" in {batches} batches" if batches else ""
+    for name in [options.task] if options.task else run.tasks:
+        task = run.task(name)
+        if task.source:
+            console.fetch(task.source)
+        data = task.load(device), options.split, settings.batch, chunk, batches
+        values = score(run.network, *data)
+        metric, prefix = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
+        console.print(
+            f"{prefix}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
+            f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
+            f"weights of step {run.step:,}"
+        )
+        for module, scores in (lesions(run.network, *data) if options.lesions else {}).items():
+            console.print(f"  without {module}: {metric.format(scores[metric.name])}")
+    return 0

@@ -1,0 +1,81 @@
+"""Commands that read run directories: ``compare``, ``report``, ``inspect`` and ``export``."""
+
+import argparse
+from pathlib import Path
+
+from thalnet_mtl.cli.output import print_runs, print_table, write_report
+from thalnet_mtl.cli.parser import Commands, add_command
+
+
+def add_compare_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    _add_runs(add_command(commands, compare))
+
+
+def add_report_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, report)
+    _add_runs(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the first run directory"
+    )
+
+
+def add_inspect_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, inspect)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+
+
+def add_export_command(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, export)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=("safetensors", "torch", "onnx"),
+        help="safetensors: weights; torch, onnx: a program for one step",
+    )
+    parser.add_argument(
+        "--task", metavar="NAME", help="torch, onnx: the task to export, if there are several"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: in RUN/export")
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print the results of runs side by side."""
+    print_runs(options.runs, options.baseline)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the results of runs to one HTML file."""
+    out = options.out or options.runs[0] / "report.html"
+    write_report(options.runs, out, options.baseline)
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print the modules and tasks of a run, and the changes made to them."""
+    from thalnet_mtl.report.terminal import topology_table
+
+    print_table(topology_table(options.folder))
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the network of a run in a format that other programs read."""
+    from thalnet_mtl.models.export import export as write
+    from thalnet_mtl.training.trained_run import load_run
+
+    print(write(load_run(options.folder), options.to, options.out, options.task))
+    return 0
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
+    )
+    parser.add_argument("--baseline", type=Path, nargs="+", action="extend", default=[],
+                        metavar="RUN", help="finished single-task runs to compare to")  # fmt: skip

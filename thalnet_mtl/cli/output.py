@@ -1,0 +1,37 @@
+"""Output that several commands share: tables, reports, and how to resume."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thalnet_mtl.runs.names import run_folders
+
+
+def print_table(table: Any) -> None:
+    """Print a table of rich; a file or a pipe gets long lines, a terminal its own width."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, width=width).print(table)
+
+
+def print_runs(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:
+    """Print the results of runs side by side, and what baselines say of them."""
+    from thalnet_mtl.report.terminal import runs_table
+
+    print_table(runs_table(run_folders(folders), run_folders(baselines)))
+
+
+def write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> None:
+    """Write one HTML file on runs, and print its path."""
+    from thalnet_mtl.report import html
+
+    print(f"report: {html.write(run_folders(folders), out, run_folders(baselines))}")
+
+
+def resume_hint(options: argparse.Namespace) -> str:
+    """Return the command to type to resume what this command began."""
+    return f"resume with: {shlex.join(['thalnet', *options.command])}"
