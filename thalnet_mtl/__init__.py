@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.models.saving import save_model as save_model
     from thalnet_mtl.models.thalnet import ThalNet as ThalNet
     from thalnet_mtl.registry import register as register
+    from thalnet_mtl.strategies.base import Strategy as Strategy
     from thalnet_mtl.tasks.base import Task as Task
     from thalnet_mtl.tasks.rows import RowsTask as RowsTask
     from thalnet_mtl.tasks.text import TextTask as TextTask
@@ -50,6 +51,7 @@ _HOMES = {
     "Task": "tasks.base",
     "Reading": "models.readings.base",
     "Design": "models.designs",
+    "Strategy": "strategies.base",
     "LossWeighting": "training.weighting",
     "register": "registry",
     "Config": "config.schema",

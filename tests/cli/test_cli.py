@@ -80,10 +80,7 @@ def test_help_on_a_command_comes_by_either_word_order(capsys):
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version_is_that_of_the_package(capsys, flag):
-    with pytest.raises(SystemExit) as end:
-        cli.main([flag])
-    assert end.value.code == 0
-    assert capsys.readouterr().out == f"thalnet {thalnet_mtl.__version__}\n"
+    assert call(capsys, flag) == (0, f"thalnet {thalnet_mtl.__version__}\n", "")
 
 
 def test_help_describes_every_field_that_a_user_can_set(capsys):

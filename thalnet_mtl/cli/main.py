@@ -3,8 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+import thalnet_mtl
 from thalnet_mtl.cli.data import add_data_command, add_list_command
 from thalnet_mtl.cli.evaluate import add_evaluate_command
 from thalnet_mtl.cli.inspect import (
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not rest and not flags:
             parser.print_help()
             return 0
+        if rest[:1] in (["-V"], ["--version"]):
+            print(f"thalnet {thalnet_mtl.__version__}")
+            return 0
         options = parser.parse_args(rest)
         if flags and options.run not in (train, sweep):
             raise UserError(f"--{next(iter(flags))} is a flag of 'thalnet train' and 'sweep' only.")
@@ -64,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "-V", "--version", action=_PrintVersion, help="print the version of this package"
+        "-V", "--version", action="store_true", help="print the version of this package"
     )
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=Parser
@@ -82,16 +85,3 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
-
-
-class _PrintVersion(argparse.Action):
-    """An option that prints the version, which is looked up only then."""
-
-    def __init__(self, *names: Any, **options: Any):
-        super().__init__(*names, nargs=0, default=argparse.SUPPRESS, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        import thalnet_mtl
-
-        print(f"thalnet {thalnet_mtl.__version__}")
-        parser.exit()
