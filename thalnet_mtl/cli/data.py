@@ -50,9 +50,9 @@ def data(options: argparse.Namespace) -> int:
         for name in names:
             Console().fetch(name)
     table = Table("data", "size", "from", "license", box=None, pad_edge=False)
-    for entry in (entry for entry in datasets.entries() if entry.name in names):
-        size = f"{entry.bytes / 1e6:.1f} MB" if entry.present else "absent"
-        table.add_row(entry.name, size, entry.source, entry.license)
+    for status in (status for status in datasets.statuses() if status.name in names):
+        size = f"{status.bytes / 1e6:.1f} MB" if status.stored else "absent"
+        table.add_row(status.name, size, status.source, status.license)
     print_table(table)
     print(datasets.root())
     return 0
