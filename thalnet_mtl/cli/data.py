@@ -1,6 +1,7 @@
 """``thalnet data`` and ``thalnet list``: data sets, and the names that a configuration may use."""
 
 import argparse
+from typing import Any
 
 from thalnet_mtl.cli.output import print_table
 from thalnet_mtl.cli.parser import Commands, add_command
@@ -68,11 +69,14 @@ def list_names(options: argparse.Namespace) -> int:
         from thalnet_mtl.registry import entries
 
         registered = entries(KINDS[options.kind])
-        rows = {
-            name: (entry.__doc__ or "").partition("\n")[0] for name, entry in registered.items()
-        }
+        rows = {name: _summary(entry) for name, entry in registered.items()}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(name, text)
     print_table(table)
     return 0
+
+
+def _summary(entry: Any) -> str:
+    """Return the first line of a docstring without its markup."""
+    return (entry.__doc__ or "").partition("\n")[0].replace("``", "")

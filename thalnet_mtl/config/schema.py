@@ -1,4 +1,4 @@
-"""Every field of a configuration, with its default, its help and the values that it allows.
+"""The fields of a configuration, each with its default, its help and the values that it allows.
 
 Sections with a fixed set of fields (``model``, ``task``, ``train``, …) are set in YAML, by flags
 (``--train.batch 64``) or from Python. Sections with any number of entries (``tasks``, ``modules``,
@@ -43,15 +43,13 @@ class TaskConfig:
     """The task, where there is only one."""
 
     name: str = option("permuted_mnist", "task to train; see 'thalnet list tasks'")
-    permutation: int = option(
-        0, "permuted_mnist: seed of the pixel permutation", low=0, high=2**32 - 1
-    )
+    permutation: int = option(0, "permuted_mnist: seed of the permutation", low=0, high=2**32 - 1)
     batch: int = option(0, "batch size of this task; 0: train.batch", low=0)
 
 
 @dataclass(frozen=True)
 class NamedTaskConfig(TaskConfig):
-    """One task among several: an entry of ``tasks``."""
+    """An entry of ``tasks``: one task among several."""
 
     name: str = option("", "task to train; default: the name of the entry")
     weight: float = option(1.0, "factor of its loss", low=0.0)
@@ -65,14 +63,12 @@ class NamedTaskConfig(TaskConfig):
         low=0.0,
         high=1.0,
     )
-    head: str = option(
-        "", "tasks with the same value share encoders and head; default: separate ones"
-    )
+    head: str = option("", "tasks with the same value share encoders and head; default: none")
 
 
 @dataclass(frozen=True)
 class ModuleConfig:
-    """One module of a ThalNet: an entry of ``modules``.
+    """An entry of ``modules``: one module of a ThalNet.
 
     Sizes of 0 and empty names are replaced by those of ``model``; ``model.features`` 0 still
     means the most that the budget allows.
@@ -81,9 +77,7 @@ class ModuleConfig:
     input: bool = option(False, "receives the input of its tasks")
     output: bool = option(False, "the heads of its tasks read its features")
     tasks: tuple[str, ...] = option((), "tasks that it belongs to; default: shared by all")
-    reads: tuple[str, ...] = option(
-        (), "modules whose features it may read; default: all modules of its tasks"
-    )
+    reads: tuple[str, ...] = option((), "modules that it may read; default: all of its tasks")
     features: int = option(0, "number of its features; 0: model.features", low=0)
     context: int = option(0, "size of its context; 0: model.context", low=0)
     hidden: int = option(0, "hidden size; 0: model.hidden", low=0)
@@ -105,7 +99,7 @@ _VERB_FIELDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ChangeConfig:
-    """One change of the topology between two training steps: an entry of ``changes``."""
+    """An entry of ``changes``: one change of the topology between two training steps."""
 
     step: int = option(0, "number of training steps before the change", low=1)
     verb: str = option("", "what to do", choices=tuple(_VERB_FIELDS))
@@ -136,7 +130,7 @@ _NO_CHANGE = ChangeConfig()
 
 @dataclass(frozen=True)
 class ExperienceConfig:
-    """One experience of a stream: an entry of ``stream``."""
+    """An entry of ``stream``: one experience."""
 
     tasks: tuple[str, ...] = option((), "tasks to train, jointly if there are several")
     steps: int = option(
@@ -192,7 +186,7 @@ class StrategyConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimization, and the machine that it runs on."""
+    """Optimization and hardware."""
 
     epochs: int = option(
         10, "epochs; with several tasks, passes over the smallest training set", low=1
@@ -204,7 +198,7 @@ class TrainConfig:
     learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
     weight_decay: float = option(0.0, "weight decay", low=0.0)
     schedule: str = option(
-        "constant", "learning rate after the warm-up", choices=("constant", "cosine")
+        "constant", "learning rate after warm-up", choices=("constant", "cosine")
     )
     warmup: int = option(0, "steps of linear warm-up, in every experience", low=0)
     dropout: float = option(
@@ -231,9 +225,7 @@ class TrainConfig:
         "early stopping: validations without improvement before a task stops training; 0: off",
         low=0,
     )
-    precision: str = option(
-        "fp32", "precision of matrix products; tf32 needs a GPU", choices=PRECISIONS
-    )
+    precision: str = option("fp32", "precision of products; tf32: GPU only", choices=PRECISIONS)
     ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)
     device: str = option("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
     threads: int = option(
@@ -244,7 +236,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """When to log, validate and save, and on how much data."""
+    """Times at which to log, validate and save, and the amount of data to score."""
 
     every: int = option(0, "steps between validations; 0: once per epoch", low=0)
     batch: int = option(500, "sequences per batch of an evaluation", low=1)
@@ -289,25 +281,19 @@ class Config:
         default_factory=StrategyConfig, metadata={"help": "options of train.strategy"}
     )
     train: TrainConfig = field(
-        default_factory=TrainConfig,
-        metadata={"help": "optimization, and the machine that it runs on"},
+        default_factory=TrainConfig, metadata={"help": "optimization and hardware"}
     )
     evaluate: EvaluateConfig = field(
-        default_factory=EvaluateConfig,
-        metadata={"help": "when to log, validate and save, and on how much data"},
+        default_factory=EvaluateConfig, metadata={"help": "logging, validation and checkpoints"}
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.tasks, dict):  # checked later, together with everything else
-            named = {name: _with_name(task, name) for name, task in self.tasks.items()}
-            object.__setattr__(self, "tasks", named)
+        if isinstance(self.tasks, dict):  # wrong types get their error from ``check_values``
+            unnamed = [key for key, task in self.tasks.items() if not getattr(task, "name", key)]
+            named = {key: replace(self.tasks[key], name=key) for key in unnamed}
+            object.__setattr__(self, "tasks", self.tasks | named)
 
     @property
     def named_tasks(self) -> dict[str, NamedTaskConfig]:
         """Tasks of the run by name, whether it has one or several."""
         return self.tasks or {self.task.name: NamedTaskConfig(**asdict(self.task))}
-
-
-def _with_name(task: NamedTaskConfig, name: str) -> NamedTaskConfig:
-    unnamed = isinstance(task, NamedTaskConfig) and task.name == ""
-    return replace(task, name=name) if unnamed else task
