@@ -209,16 +209,15 @@ def test_divergence_is_one_line_and_status_1(capsys, here):
 
 def test_evaluate_repeats_the_score_of_the_run(capsys, run):
     result = json.loads((run / "result.json").read_text())
+    accuracy = 100 * result["tasks"]["toy_rows"]["test"]["accuracy"]
     status, out, _ = call(capsys, "evaluate", str(run))
     assert status == 0
-    assert out.startswith(
-        f"test accuracy {100 * result['tasks']['toy_rows']['test']['accuracy']:.2f} %, loss "
-    )
-    assert f"100 answers, weights of step {result['best_step']}" in out
+    assert out.startswith(f"scoring the weights of step {result['best_step']} …\n")
+    assert f"test accuracy {accuracy:.2f} %, loss " in out and "nats, 100 targets\n" in out
     _, out, _ = call(capsys, "evaluate", str(run), "--split", "validation", "--batches", "2")
-    assert out.startswith("validation accuracy") and "48 answers in 2 batches" in out
+    assert "\nvalidation accuracy" in out and "48 targets in 2 batches" in out
     lines = call(capsys, "evaluate", str(run), "--lesions")[1].splitlines()
-    assert [line.split(":")[0] for line in lines[1:]] == [
+    assert [line.split(":")[0] for line in lines[2:]] == [
         f"  without {name}" for name in ("input", "side1", "output")
     ]
 

@@ -45,8 +45,9 @@ def evaluate(options: argparse.Namespace) -> int:
         raise UserError(f"--batches must be at least 0, got {options.batches}.")
     batches = settings.batches if options.batches is None else options.batches
     limit = f" in {batches} batches" if batches else ""
-    for name in [options.task] if options.task else run.tasks:
-        task = run.task(name)
+    tasks = {name: run.task(name) for name in ([options.task] if options.task else run.tasks)}
+    console.print(f"scoring the weights of step {run.step:,} …")
+    for name, task in tasks.items():
         if task.source:
             console.fetch(task.source)
         data = task.load(device), options.split, settings.batch, chunk, batches
@@ -54,8 +55,7 @@ def evaluate(options: argparse.Namespace) -> int:
         metric, prefix = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
         console.print(
             f"{prefix}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
-            f"{values['loss']:.4f} nats, {values['count']:,} answers{limit}, "
-            f"weights of step {run.step:,}"
+            f"{values['loss']:.4f} nats, {values['count']:,} targets{limit}"
         )
         for module, scores in (lesions(run.network, *data) if options.lesions else {}).items():
             console.print(f"  without {module}: {metric.format(scores[metric.name])}")
