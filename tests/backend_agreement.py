@@ -113,7 +113,7 @@ def main() -> int:
                 try:
                     said = trained(replace(base[""], model=model, train=how), options.steps)
                 except UserError as error:
-                    said = str(error).partition(". Able")[0]
+                    said = str(error).partition(". Use one of")[0]
                 print(f"{size:6} {precision:5} {level:9} {said}", flush=True)
     differ = 0
     for design, precision in itertools.product(DESIGNS, PRECISIONS[options.device]):

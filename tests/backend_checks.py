@@ -23,8 +23,8 @@ def outcome(net, ops, batch, time, dtype, xs=None, state=None, parts=ALL, still=
     """Outputs, state and all gradients of a sum over ``parts``, by name; ``still`` has none."""
     net.ops = ops if net.explain(active=options.get("active"))[ops] is None else "auto"
     xs = xs or task_inputs(net, batch, time)
-    seats = net.placement(options.get("active"))
-    widths = seats[-1].slot.stop, seats[-1].keep.stop
+    placement = net.placement(options.get("active"))
+    widths = placement.center_width, placement.memory_width
     if state is None:
         state = [normal(batch, width, seed=k).tanh() for k, width in enumerate(widths)]
     leaves = xs | dict(zip(("center 0", "memory 0"), state, strict=True))

@@ -246,10 +246,10 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
     never, next_step = [False] * 3, [False, True, True]
     seen = changes(other, state)
     assert seen == {"source": [True] * 3, "reader": next_step, "stranger": never}
-    keep = net.placement()[0].keep
-    if keep.stop > keep.start:
+    columns = net.placement().cells[0].memory
+    if columns.stop > columns.start:
         memory = state.memory.clone()
-        memory[:, keep] *= 0.5
+        memory[:, columns] *= 0.5
         seen = changes(net, state._replace(memory=memory))
         assert seen == {"source": [True] * 3, "reader": next_step, "stranger": never}
     center = state.center.clone()

@@ -122,7 +122,7 @@ def test_threads_of_python_may_share_a_net():
 
 SAMPLE = """
     import sys, torch
-    from thalnet_mtl.ops import cpp
+    from thalnet_mtl.ops import cpp_library
     {before}
     from thalnet_mtl.models.thalnet import ThalNet
     torch.manual_seed(0)
@@ -160,7 +160,9 @@ def test_the_kernel_is_right_for_other_processors(target, tmp_path):
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if "sse2" not in flags or (target == "haswell" and "avx2" not in flags):
         pytest.skip("this processor cannot run it")
-    before = f"cpp.FLAGS = tuple(f.replace('native', '{target}') for f in cpp.FLAGS)"
+    before = (
+        f"cpp_library.FLAGS = tuple(f.replace('native', '{target}') for f in cpp_library.FLAGS)"
+    )
     with ThreadPoolExecutor() as pool:  # two of them at once
         both = list(pool.map(partial(sample, tmp_path), [before] * 2))
     for done in both:

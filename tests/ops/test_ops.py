@@ -43,8 +43,8 @@ def poisoned(monkeypatch):
 
     for owner, name in [(torch, "empty_like"), (torch, "empty"), (torch.Tensor, "new_empty")]:
         monkeypatch.setattr(owner, name, full(getattr(owner, name)))
-    monkeypatch.setattr(memory, "LARGE", 0)
-    monkeypatch.setattr(memory, "_spare", {})
+    monkeypatch.setattr(memory, "MIN_BYTES", 0)
+    monkeypatch.setattr(memory, "_free", {})
     monkeypatch.setattr(memory.np, "empty", lambda size, dtype: memory.np.full(size, 255, dtype))
 
 
@@ -299,19 +299,21 @@ def test_levels_say_why_they_cannot_and_name_those_that_can():
     dynamic = ThalNet(2, 3, 4, reading="fast_softmax")
     assert "'input' has a dynamic reading" in dynamic.explain()["fused"]
     dynamic.ops = "fused"
-    with pytest.raises(UserError, match=r"^ops fused: .*\. Able to: auto, cpp, batched, reference"):
+    with pytest.raises(
+        UserError, match=r"^backend 'fused': .* Use one of auto, cpp, batched, reference"
+    ):
         dynamic(torch.zeros(1, 1, 2))
     dynamic.ops = "cp"
-    with pytest.raises(UserError, match=r"unknown level of ops 'cp'.*'cpp'"):
+    with pytest.raises(UserError, match=r"unknown backend 'cp'.*'cpp'"):
         dynamic(torch.zeros(1, 1, 2))
     own = ThalNet(2, 3, 4)
     own.cell("input").reading = Own(4, 12, 4)
-    assert "reading of its own" in own.explain()["cpp"]
+    assert "custom dynamic reading, Own" in own.explain()["cpp"]
     assert own.backend() == "batched"
     own = ThalNet(2, 3, 4)
     own.cell("side1").design = OwnDesign(4, 4, 4)
     for level in ("cpp", "fused"):
-        assert own.explain()[level] == "module 'side1' has a design of its own, OwnDesign"
+        assert own.explain()[level] == "module 'side1' has a custom design, OwnDesign"
 
 
 @pytest.mark.parametrize("ops", ["auto", "cpp", "fused"])
@@ -322,7 +324,7 @@ def test_a_net_is_traced_on_a_level_that_can_be(ops):
         traced = torch.export.export(net, (xs,)).module()
         torch.testing.assert_close(traced(xs)[0], expected)
     else:
-        with pytest.raises(Exception, match=f"ops {ops}: it cannot be traced"):
+        with pytest.raises(Exception, match=f"backend '{ops}': it cannot be traced"):
             torch.export.export(net, (xs,))
 
 

@@ -58,7 +58,7 @@ COMPILED = """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from thalnet_mtl.ops import triton_persistent as persistent, triton_stepwise as stepwise
-    from thalnet_mtl.ops.triton import OPTIONS, TILE, small
+    from thalnet_mtl.ops.triton import OPTIONS, TILE, is_small
 
     NUMBERS = ("time", "batch", "block", "state_row", "state_module", "HIDDEN", "CENTER", "H", "F")
 
@@ -66,9 +66,11 @@ COMPILED = """
         (kernel, {"MODULES": m, "H": h, "F": f, "ROWS": persistent.ROWS}, OPTIONS)
         for kernel in (persistent.forward, persistent.backward)
         for m, h, f in ((4, 32, 32), (4, 16, 32), (4, 32, 16), (8, 16, 16))
-        if small(m, h, f)
+        if is_small(m, h, f)
     ]
-    steps = [stepwise.seen, stepwise.gates, stepwise.back_gates, stepwise.back_seen]
+    steps = [
+        stepwise.dense_layers, stepwise.gru, stepwise.gru_backward, stepwise.dense_layers_backward
+    ]
     for kernel, sizes, options in [*whole, *((kernel, TILE, {}) for kernel in steps)]:
         for kind, precision in (("bf16", "ieee"), ("fp32", "tf32")):
             constants = sizes | {"PRECISION": precision}
@@ -121,8 +123,8 @@ def test_triton_declines_what_it_is_not_for(monkeypatch):
     assert ThalNet(2, 3, 4).explain()["triton"] == "it is for a GPU, not cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert ThalNet(2, 3, 4).explain()["triton"] is None
-    assert "alike" in ThalNet(2, 3, 4, module="gru").explain()["triton"]
-    assert "alike" in ThalNet(2, 3, 4, reading="fast_softmax").explain()["triton"]
+    assert "not all equal" in ThalNet(2, 3, 4, module="gru").explain()["triton"]
+    assert "not all equal" in ThalNet(2, 3, 4, reading="fast_softmax").explain()["triton"]
     assert "narrow" in ThalNet(2, 4, 32, context=8).explain()["triton"]
     assert "float32" in ThalNet(2, 3, 4).double().explain()["triton"]
     monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: False)

@@ -48,7 +48,8 @@ def place(
     """Some modules, in the order of the net, with their places in a center of their slots alone."""
     places = slots(net[name] for name in names)
     width = sum(net[name].features for name in names)
-    seats, kept = Placement(), 0
+    placed: list[PlacedCell] = []
+    start = 0
     for name in names:
         module, parameters = net[name], cell(name)
         read = columns(module, net)
@@ -58,12 +59,12 @@ def place(
             if slot in places
         ]
         sees, own = [place for place, _ in pairs], [column for _, column in pairs]
-        seats.append(
+        placed.append(
             PlacedCell(
                 name,
                 slot=places[name],
-                keep=slice(kept, kept + parameters.design.memory),
-                sees=None if sees == list(range(width)) else sees,
+                memory=slice(start, start + parameters.design.memory),
+                visible=None if sees == list(range(width)) else sees,
                 columns=None if own == list(range(len(read))) else own,
                 inputs=module.inputs,
                 context=module.context,
@@ -71,5 +72,5 @@ def place(
                 design=parameters.design,
             )
         )
-        kept = seats[-1].keep.stop
-    return seats
+        start = placed[-1].memory.stop
+    return Placement(placed)

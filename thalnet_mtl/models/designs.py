@@ -48,6 +48,13 @@ class Design(nn.Module):
                 x = torch.tanh(layer(x))
         return x, memory
 
+    def is_stack(self) -> bool:
+        """Return whether a step is nothing but the layers of ``stack``, one after another.
+
+        Fast backends then compute the layers themselves, without calling ``forward``.
+        """
+        return type(self).forward is Design.forward
+
 
 @register("module", "ff")
 class FF(Design):

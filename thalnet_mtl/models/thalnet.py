@@ -85,7 +85,7 @@ class ThalNet(Body):
         self.ops = "auto"  # or one of ``ops.BACKENDS``
         self.cells = nn.ModuleDict()
         self.modules_by_name: dict[str, ModuleSpec] = {}
-        self._seats: dict[tuple[str, ...], Placement] = {}  # as last wired
+        self._placements: dict[tuple[str, ...], Placement] = {}  # as last wired
         self.rewire(modules)
 
     def rewire(self, modules: Sequence[ModuleSpec]) -> dict[str, IndexMap]:
@@ -124,7 +124,7 @@ class ThalNet(Body):
         for name, module in net.items():
             if name in old and old[name].frozen != module.frozen:
                 self.cell(name).requires_grad_(not module.frozen)
-        self._seats.clear()
+        self._placements.clear()
         self.modules_by_name, self.slots = net, slots(net.values())
         widths = {module.inputs for module in net.values() if module.inputs}
         self.inputs = widths.pop() if len(widths) == 1 else 0
@@ -142,19 +142,19 @@ class ThalNet(Body):
         }
         moved = [before[column] for column in columns(net[name], net)]
         self.cell(name).copy(self.cell(source), moved, opened(net[name], net))
-        self._seats.clear()
+        self._placements.clear()
 
     @contextmanager
     def lesioned(self, name: str) -> Iterator[None]:
         """For the while a module says nothing: its slot is zero, and it keeps what it remembers."""
         cell, features = self.cell(name), self.modules_by_name[name].features
         design, cell.design = cell.design, Silent(cell.design, features)
-        self._seats.clear()
+        self._placements.clear()
         try:
             yield
         finally:
             cell.design = design
-            self._seats.clear()
+            self._placements.clear()
 
     def cell(self, name: str) -> Cell:
         """The parameters of a module."""
@@ -171,9 +171,9 @@ class ThalNet(Body):
         """
         net = self.modules_by_name
         names = tuple(net if active is None else (name for name in net if name in active))
-        if names not in self._seats:
-            self._seats[names] = place(net, self.cell, names)
-        return self._seats[names]
+        if names not in self._placements:
+            self._placements[names] = place(net, self.cell, names)
+        return self._placements[names]
 
     @property
     def input_modules(self) -> tuple[str, ...]:
@@ -197,10 +197,9 @@ class ThalNet(Body):
     def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
         """Φ_0 = 0, and empty memories."""
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
-        seats = self.placement(active)
-        return State(
-            *(x.new_zeros(len(x), width) for width in (seats[-1].slot.stop, seats[-1].keep.stop))
-        )
+        placement = self.placement(active)
+        widths = placement.center_width, placement.memory_width
+        return State(*(x.new_zeros(len(x), width) for width in widths))
 
     def forward(
         self,
@@ -237,8 +236,9 @@ class ThalNet(Body):
         """The features of some modules after every step."""
         names = self.output_modules if outputs is None else outputs
         self.feature_width(names)  # raises if there is none of that name
-        x, seats = next(iter(xs.values())), self.placement(active)
-        for part, width in zip(state, (seats[-1].slot.stop, seats[-1].keep.stop), strict=True):
+        x, placement = next(iter(xs.values())), self.placement(active)
+        widths = placement.center_width, placement.memory_width
+        for part, width in zip(state, widths, strict=True):
             if part.shape[0] != x.shape[0] or part.shape[1] != width:
                 raise UserError(
                     f"a state of shape {tuple(part.shape)} does not fit; expected "
@@ -246,9 +246,9 @@ class ThalNet(Body):
                 )
             if part.dtype != x.dtype:
                 raise UserError(f"a state of type {part.dtype} does not fit inputs of {x.dtype}.")
-        level = BACKENDS[select_backend(self.ops, seats, state.center)]
-        places = {seat.name: seat.slot for seat in seats}
-        ys, *last = level.sequence(seats, xs, *state, [places[name] for name in names])
+        backend = BACKENDS[select_backend(self.ops, placement, state.center)]
+        placed = {cell.name: cell.slot for cell in placement.cells}
+        ys, *last = backend.sequence(placement, xs, *state, [placed[name] for name in names])
         return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
@@ -293,22 +293,22 @@ class ThalNet(Body):
         Dynamic readings have none of their own: they need inputs, and give the mean over the
         batch of the matrix after the last input.
         """
-        seats = self.placement(active)
+        cells = self.placement(active).cells
         center = None
-        if any(seat.reading.dynamic for seat in seats):
+        if any(cell.reading.dynamic for cell in cells):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
-            names = [seat.name for seat in seats]
+            names = [cell.name for cell in cells]
             center = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
         weights = {}
-        for seat in seats:
-            if seat.reading.dynamic:
+        for cell in cells:
+            if cell.reading.dynamic:
                 assert center is not None
-                seen = seat.reading.weights(center[:, seat.slot]).mean(0)
+                seen = cell.reading.weights(center[:, cell.slot]).mean(0)
             else:
-                seen = seat.reading.weights()
-            own = columns(self.modules_by_name[seat.name], self.modules_by_name)
+                seen = cell.reading.weights()
+            own = columns(self.modules_by_name[cell.name], self.modules_by_name)
             places = [self.slots[slot].start + k for slot, k in own]
-            weights[seat.name] = seen.new_zeros(len(seen), self.center)
-            weights[seat.name][:, places] = seen
+            weights[cell.name] = seen.new_zeros(len(seen), self.center)
+            weights[cell.name][:, places] = seen
         return weights

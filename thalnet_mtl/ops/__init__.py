@@ -1,10 +1,10 @@
-"""The sequence of a ThalNet on several levels, from its definition to kernels, one signature.
+"""The sequence of a ThalNet in several backends with one signature, from definition to kernels.
 
-Each level is a file with ``sequence`` and with ``unsupported``, which says why it cannot run some
-modules on some inputs. All compute the same function; ``reference`` is the definition.
+Each backend is a file with two functions: ``sequence`` runs the modules over all steps, and
+``unsupported`` says why it cannot run some modules on some device, or returns None. All backends
+compute the same function, which ``reference`` defines.
 """
 
-from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.ops import batched, cpp, fused, reference, triton
-from thalnet_mtl.ops.reference import Cell
+from thalnet_mtl.ops.cell import Placement
 
 # The fastest first.
 BACKENDS: dict[str, ModuleType] = {
@@ -23,39 +23,40 @@ BACKENDS: dict[str, ModuleType] = {
     "reference": reference,
 }
 
-# Only where it is asked for: nets that it trained on an H100 learned more slowly than in fp32 on a
-# processor. They went side by side, which was wrong (``graphs.recorder``); alone none was compared.
+# Never chosen by ``auto``. ThalNets trained with Triton on an H100 learned more slowly than in fp32
+# on a CPU. Those runs shared a GPU in a faulty way (see ``training.cuda_graphs``); no run that had
+# the GPU to itself has been compared.
 OPT_IN = ("triton",)
 
 
-def explain(cells: Sequence[Cell], like: Tensor) -> dict[str, str | None]:
-    """By level, why it cannot run these modules, or None if it can; the fastest comes first.
+def explain(placement: Placement, like: Tensor) -> dict[str, str | None]:
+    """Return for every backend why it cannot run these modules, None if it can; fastest first.
 
-    ``like`` is of the type and on the device of what is computed.
+    ``like`` has the type and the device of the computation.
     """
-    return {name: _why_not(name, cells, like) for name in BACKENDS}
+    return {name: _why_unsupported(name, placement, like) for name in BACKENDS}
 
 
-def select_backend(level: str, cells: Sequence[Cell], like: Tensor) -> str:
-    """The level itself or, of ``auto``, the fastest that can.
+def select_backend(backend: str, placement: Placement, like: Tensor) -> str:
+    """Return the name of the backend to use; for ``auto`` the fastest that can run these modules.
 
     Raises:
-        UserError: the level cannot run these modules.
+        UserError: there is no such backend, or it cannot run these modules.
     """
-    if level not in ("auto", *BACKENDS):
-        raise unknown("level of ops", level, ["auto", *BACKENDS])
-    if level == "auto":
-        free = (name for name in BACKENDS if name not in OPT_IN)
-        return next(name for name in free if not _why_not(name, cells, like))
-    why = _why_not(level, cells, like)
-    if why:
-        able = [name for name, no in explain(cells, like).items() if no is None]
-        raise UserError(f"ops {level}: {why}. Able to: auto, {', '.join(able)}.")
-    return level
+    if backend not in ("auto", *BACKENDS):
+        raise unknown("backend", backend, ["auto", *BACKENDS])
+    if backend == "auto":
+        candidates = (name for name in BACKENDS if name not in OPT_IN)
+        return next(name for name in candidates if not _why_unsupported(name, placement, like))
+    reason = _why_unsupported(backend, placement, like)
+    if reason:
+        supported = [name for name, why in explain(placement, like).items() if why is None]
+        raise UserError(f"backend '{backend}': {reason}. Use one of auto, {', '.join(supported)}.")
+    return backend
 
 
-def _why_not(name: str, cells: Sequence[Cell], like: Tensor) -> str | None:
-    """Kernels and nodes of our own cannot be traced by ``torch.compile`` and ``torch.export``."""
+def _why_unsupported(name: str, placement: Placement, like: Tensor) -> str | None:
+    """Return why a backend cannot run; only those in plain PyTorch can be traced."""
     if torch.compiler.is_compiling() and name not in ("batched", "reference"):
-        return "it cannot be traced"
-    return BACKENDS[name].unsupported(cells, like)
+        return "it cannot be traced by torch.compile or torch.export"
+    return BACKENDS[name].unsupported(placement, like)

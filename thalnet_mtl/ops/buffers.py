@@ -1,4 +1,4 @@
-"""Large buffers that are used again: fresh pages cost more than what is computed in them."""
+"""A pool of large CPU buffers, since writing to fresh pages can cost more than the computation."""
 
 import math
 from collections.abc import Sequence
@@ -7,34 +7,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 1 << 20  # bytes below which it is not worth it
-MOST = 2  # buffers of a size that wait, and four times as many sizes
-LINE = 64  # bytes of a cache line
+MIN_BYTES = 1 << 20  # smaller buffers are not worth pooling
+PER_SIZE = 2  # free buffers of a size that the pool holds
+SIZES = 8  # sizes that it holds
+CACHE_LINE = 64  # bytes
 
-_spare: dict[int, list[np.ndarray]] = {}
+_free: dict[int, list[np.ndarray]] = {}  # by size in bytes, the one used last at the end
 
 
-class Lease(np.ndarray):
-    """A buffer in use: it waits for the next one when the last tensor on it is gone."""
+class PooledArray(np.ndarray):
+    """A buffer in use; it returns to the pool when the last tensor on it is gone."""
 
     def __del__(self) -> None:
-        if self.base is None or _spare is None:  # a copy, or the interpreter is going
+        if self.base is None or _free is None:  # a copy, or the interpreter is shutting down
             return
-        waiting = _spare.pop(self.nbytes, [])
-        if len(waiting) < MOST:
-            waiting.append(self.base)
-        _spare[self.nbytes] = waiting  # the last of all sizes to be forgotten
-        while len(_spare) > 4 * MOST:
-            _spare.pop(next(iter(_spare)))
+        buffers = _free.pop(self.nbytes, [])
+        if len(buffers) < PER_SIZE:
+            buffers.append(self.base)
+        _free[self.nbytes] = buffers
+        while len(_free) > SIZES:
+            _free.pop(next(iter(_free)))
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """As ``like.new_empty(shape)`` on a CPU."""
+    """Return an uninitialized tensor like ``like.new_empty(shape)`` on a CPU, pooled if large."""
     size = math.prod(shape) * like.itemsize
-    if size < LARGE:
+    if size < MIN_BYTES:
         return like.new_empty(shape)
-    waiting = _spare.get(size)
-    memory = waiting.pop() if waiting else np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    lease = memory[start : start + size].view(Lease)
-    return torch.from_numpy(lease).view(like.dtype).view(*shape)
+    buffers = _free.get(size)
+    buffer = buffers.pop() if buffers else np.empty(size + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    array = buffer[start : start + size].view(PooledArray)
+    return torch.from_numpy(array).view(like.dtype).view(*shape)

@@ -1,27 +1,52 @@
-"""The modules of a ThalNet as parameters, and seated beside each other for one sequence."""
+"""The modules of a ThalNet that run together in one call, in the form that ``ops`` computes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class PlacedCell:
-    """A module at its place among those that run together, as ``ops`` need it."""
+    """A module of a ThalNet with its place among the modules that run together.
+
+    Args:
+        slot: columns of the center that hold its features: it writes them, others read them.
+        memory: columns of the memory that hold its recurrent state.
+        visible: positions of the center that it may read; None: all.
+        columns: columns of its reading that belong to those positions; None: all.
+        inputs: width of its task input; 0: none.
+        context: width of what it reads.
+        reading: see ``models.readings.base.Reading``, which ``ops`` must not import.
+        design: see ``models.designs.Design``.
+    """
 
     name: str
     slot: slice
-    keep: slice
-    sees: list[int] | None
+    memory: slice
+    visible: list[int] | None
     columns: list[int] | None
     inputs: int
     context: int
-    reading: Any  # a Reading
-    design: Any  # a Design
+    reading: Any
+    design: Any
 
 
-class Placement(list[PlacedCell]):
-    """Modules that run together, and what ``ops`` worked out about them."""
+class Placement:
+    """The modules that run together, in order, and a cache of what ``ops`` derived from them.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.memo: dict[Any, Any] = {}
+    The slots of the modules fill the center, and their recurrent states the memory, in this order.
+    """
+
+    def __init__(self, cells: Sequence[PlacedCell]):
+        self.cells = tuple(cells)
+        self.cache: dict[Any, Any] = {}  # see ``layout.memoized``
+
+    @property
+    def center_width(self) -> int:
+        """Features of all modules together."""
+        return self.cells[-1].slot.stop
+
+    @property
+    def memory_width(self) -> int:
+        """Units of all recurrent states together."""
+        return self.cells[-1].memory.stop

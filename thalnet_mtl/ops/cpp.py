@@ -1,38 +1,26 @@
-"""The sequence on a CPU in C++: one node for autograd, a slice of the batch for each thread.
-
-``kernel/`` is compiled on first use, for the processor that it runs on, and kept in the user's
-cache. Where there is no compiler one line says so, and other levels do the work.
-"""
+"""The sequence on a CPU in C++: one autograd node; each thread computes a slice of the batch."""
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.buffers import empty
+from thalnet_mtl.ops.cell import Placement
+from thalnet_mtl.ops.cpp_library import kernel, unavailable
 from thalnet_mtl.ops.layout import cell_plans, memoized, unsupported_design
-from thalnet_mtl.ops.reference import Cell, Outcome, weights_of
+from thalnet_mtl.ops.reference import Outcome, matrix
 
-SOURCE = Path(__file__).with_name("kernel")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 TYPES = {torch.float32: "float", torch.float64: "double"}
-# As in the kernel, and the tensors that it gets: names of the reading's own, "" for none.
-READINGS: dict[str, tuple[int, tuple[str, ...]]] = {
+# For every kernel of a reading its number in net.h, and the names of its tensors, "" for none.
+READINGS: dict[str | None, tuple[int, tuple[str, ...]]] = {
     "linear": (0, ("weight",)),
     "weight_norm": (1, ("weight", "scale")),
     "weight_norm_rows": (2, ("weight", "scale")),
@@ -41,121 +29,136 @@ READINGS: dict[str, tuple[int, tuple[str, ...]]] = {
         4,
         ("mean.weight", "mean.bias", "variance.weight", "variance.bias", "gates", "positions"),
     ),
+    None: (0, ()),  # a matrix that PyTorch computes, used like the weight of ``linear``
 }
-SLOTS = 6  # tensors of a reading, some of them absent; a layer has at most 4
-MOST_SHAPES = 64  # of calls that are remembered
-BEHIND = 6  # tensors behind those: centers, memory, activations, and three gradients
+READING_TENSORS = 6  # tensors that the kernel expects for a reading, absent ones included
+RESULT_TENSORS = 6  # tensors after all operands: centers, memory, activations, three gradients
+MAX_HEADERS = 64  # cached headers, one for each shape of a call
 
-Pointers = Sequence[Tensor | None]
-Source = str | tuple[nn.Module, str] | Callable[[], Tensor | None] | None  # a task input, or what
+Tensors = Sequence[Tensor | None]
+# Where an operand comes from: the name of a task input, an attribute of a module, or a function.
+Source = str | tuple[nn.Module, str] | Callable[[], Tensor | None] | None
 
 
-def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
-    """Why these modules cannot run here, if they cannot."""
+def unsupported(placement: Placement, like: Tensor) -> str | None:
+    """Return why this backend cannot run these modules, None if it can."""
     if like.device.type != "cpu":
         return f"it is for a CPU, not {like.device.type}"
     if like.dtype not in TYPES:
         return f"it computes in float32 or float64, not {str(like.dtype).removeprefix('torch.')}"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    return unsupported_design(cells) or unavailable()
+    return unsupported_design(placement) or unavailable()
 
 
 def sequence(
-    cells: Sequence[Cell],
+    placement: Placement,
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
 ) -> Outcome:
-    """As ``reference.sequence``."""
-    layout = memoized(cells, KernelLayout)
+    """Run the modules over all steps; see ``reference.sequence``."""
+    layout = memoized(placement, KernelLayout)
     call = Call(
         layout,
-        outputs=tuple((place.start, place.stop - place.start) for place in outputs),
+        outputs=tuple((slot.start, slot.stop - slot.start) for slot in outputs),
         time=next(iter(xs.values())).shape[1],
-        keeps=torch.is_grad_enabled(),
+        save_activations=torch.is_grad_enabled(),
     )
     operands = [center, memory, *layout.operands(xs)]
-    for tensor in operands:  # the kernel would read numbers that are none
+    for tensor in operands:  # the kernel reads raw memory and could not tell
         if tensor is not None and (tensor.dtype, tensor.device) != (center.dtype, center.device):
-            one, other = f"{tensor.dtype} on {tensor.device}", f"{center.dtype} on {center.device}"
-            raise ValueError(f"tensors of one type on one device are needed: {one}, and {other}.")
+            raise ValueError(
+                "all tensors must have the same type and device, but one is "
+                f"{tensor.dtype} on {tensor.device} and the center {center.dtype} on "
+                f"{center.device}."
+            )
     ys, center, memory, *_ = CppSequence.apply(call, *operands)
     return ys, center, memory
 
 
 class KernelLayout:
-    """The net in numbers, as the kernel takes it, and where its tensors are."""
+    """The sizes of a placement as the kernel reads them, and the sources of its operands.
 
-    def __init__(self, cells: Sequence[Cell]):
-        self.center, self.memory = cells[-1].slot.stop, cells[-1].keep.stop
-        self.numbers = [len(cells)]
+    Attributes:
+        numbers: integers that describe all modules; ``Net::describe`` in net.h parses them.
+        sources: for every operand of a module where its tensor comes from, None if absent.
+        columns: width of a row of activations.
+    """
+
+    def __init__(self, placement: Placement):
+        self.center, self.memory = placement.center_width, placement.memory_width
+        self.numbers = [len(placement.cells)]
         self.headers: dict[Any, Tensor] = {}
         self.sources: list[Source] = []
-        for cell, part in zip(cells, cell_plans(cells), strict=True):
-            kind, names = READINGS.get(part.reading, (0, ()))
-            self.numbers += [part.slot.start, part.slot.stop - part.slot.start, part.context]
-            self.numbers += [part.inputs, part.composed, kind, len(part.places), len(part.layers)]
-            for shape in part.layers:
+        for cell, plan in zip(placement.cells, cell_plans(placement), strict=True):
+            kind, names = READINGS[plan.kernel]
+            self.numbers += [plan.slot.start, plan.slot.stop - plan.slot.start, plan.context]
+            self.numbers += [plan.inputs, plan.composed, kind]
+            self.numbers += [len(plan.positions), len(plan.layers)]
+            for shape in plan.layers:
                 self.numbers += [shape.gru, shape.width]
-            self.numbers += part.places
+            self.numbers += plan.positions
             self.sources.append(cell.name if cell.inputs else None)
-            own = [_source(cell.reading, name) for name in names] or [partial(weights_of, cell)]
-            self.sources += [*own, *[None] * (SLOTS - len(own))]
+            reading = [_source(cell.reading, name) for name in names] or [partial(matrix, cell)]
+            self.sources += [*reading, *[None] * (READING_TENSORS - len(reading))]
             for layer in cell.design.stack:
                 if isinstance(layer, nn.GRUCell):
                     names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
                 else:
                     names = "weight", "", "bias", ""
                 self.sources += [_source(layer, name) for name in names]
-        nothing: list[Tensor | None] = [None] * (2 + len(self.sources) + BEHIND)
-        query = Call(self, (), time=1, keeps=False)
-        self.columns: int = kernel().forward_float(
-            query.header(1, 1).data_ptr(), _pointers(nothing)
-        )
+        # Called without tensors the kernel only returns the width of a row of activations.
+        absent: list[Tensor | None] = [None] * (2 + len(self.sources) + RESULT_TENSORS)
+        query = Call(self, (), time=1, save_activations=False)
+        self.columns: int = kernel().forward_float(query.header(1, 1).data_ptr(), _pointers(absent))
 
     def operands(self, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
-        """What the kernel reads, module by module, None where there is nothing."""
-        found: list[Tensor | None] = []
+        """Return the tensors that the kernel reads, module by module, None for absent ones."""
+        operands: list[Tensor | None] = []
         for source in self.sources:
             if source is None:
-                found.append(None)
+                operands.append(None)
             elif isinstance(source, tuple):
                 owner, name = source
-                tensor = owner._parameters.get(name)  # getattr would take ten times as long
-                found.append(getattr(owner, name) if tensor is None else tensor)
+                tensor = owner._parameters.get(name)  # ten times as fast as getattr
+                operands.append(getattr(owner, name) if tensor is None else tensor)
             else:
-                found.append(xs[source] if isinstance(source, str) else source())
-        return found
+                operands.append(xs[source] if isinstance(source, str) else source())
+        return operands
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a call computes: ``replicas`` are nets of the same form that never meet.
+    """The shape of one call of the kernel.
 
-    With any of them all tensors have a leading axis.
+    Args:
+        outputs: slots of the center to return, each with its start and width.
+        save_activations: whether to keep the activations of all steps, for a backward pass.
+        replicas: number of independent networks of the same layout; if not 0, all tensors have a
+            leading axis of this size.
     """
 
     layout: KernelLayout
-    outputs: tuple[tuple[int, int], ...]  # slots: from, width
+    outputs: tuple[tuple[int, int], ...]
     time: int
-    keeps: bool  # activations, for a backward
+    save_activations: bool
     replicas: int = 0
 
     def header(self, batch: int, saved: int, row: int = 0, step: int = 0) -> Tensor:
-        """All numbers.
+        """Return all integers that describe the call.
 
-        Activations of ``saved`` steps are kept; ``row`` and ``step`` are strides of gradients by
-        the outputs.
+        ``saved`` is the number of steps whose activations are kept; ``row`` and ``step`` are
+        strides of the gradients w.r.t. the outputs.
         """
         layout, threads = self.layout, torch.get_num_threads()
         slots = tuple(chain.from_iterable(self.outputs))
-        key = self.replicas or 1, threads, self.time, batch, layout.center, layout.memory
-        key = (*key, saved, row, step, len(self.outputs), *slots)
+        sizes = self.time, batch, layout.center, layout.memory, saved, row, step
+        key = (self.replicas or 1, threads, *sizes, len(self.outputs), *slots)
         header = layout.headers.get(key)
         if header is None:
-            if len(layout.headers) > MOST_SHAPES:
+            if len(layout.headers) > MAX_HEADERS:
                 layout.headers.clear()
             header = torch.tensor([*key, *layout.numbers], device="cpu")
             layout.headers[key] = header
@@ -163,15 +166,15 @@ class Call:
 
 
 class CppSequence(torch.autograd.Function):
-    """The sequence, and its derivatives."""
+    """The sequence and its gradients, computed by the kernel."""
 
     @staticmethod
     def forward(call: Call, *operands: Tensor | None) -> tuple[Tensor, ...]:
-        """Outputs, the last center, the last memory, and what the backward needs."""
+        """Return outputs, last center and last memory; all centers and activations to save."""
         center, memory, *_ = operands
         assert center is not None and memory is not None
         lead, batch, time = center.shape[:-2], center.shape[-2], call.time
-        saved = time if call.keeps else min(time, 2)
+        saved = time if call.save_activations else min(time, 2)
         centers = center.new_empty(*lead, time, batch, call.layout.center)
         last = torch.empty_like(memory, memory_format=torch.contiguous_format)
         activations = empty([*lead, saved, batch, call.layout.columns], center)
@@ -193,36 +196,37 @@ class CppSequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *operands, centers, activations = ctx.saved_tensors
-        by_outputs, *others = gradients[:3]
-        if by_outputs is not None and (ctx.call.replicas or by_outputs.stride(-1) != 1):
-            by_outputs = by_outputs.contiguous()
-        row, step = (0, 0) if by_outputs is None else by_outputs.stride()[-3:-1]
-        if ctx.call.replicas and by_outputs is not None:  # of an axis of 1 a stride says nothing
-            step = by_outputs.shape[-1]
+        grad_outputs, *grad_state = grads[:3]
+        replicas = ctx.call.replicas
+        if grad_outputs is not None and (replicas or grad_outputs.stride(-1) != 1):
+            grad_outputs = grad_outputs.contiguous()
+        row, step = (0, 0) if grad_outputs is None else grad_outputs.stride()[-3:-1]
+        if replicas and grad_outputs is not None:  # the stride of an axis of size 1 is arbitrary
+            step = grad_outputs.shape[-1]
             row = step * ctx.call.time
-        operands, by_last = _contiguous(operands), _contiguous(others)
-        found = [
-            torch.empty_like(tensor) if tensor is not None and need else None
-            for tensor, need in zip(operands, ctx.needs_input_grad[1:], strict=True)
+        operands, grad_state = _contiguous(operands), _contiguous(grad_state)
+        grad_operands = [
+            torch.empty_like(tensor) if tensor is not None and needed else None
+            for tensor, needed in zip(operands, ctx.needs_input_grad[1:], strict=True)
         ]
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
         header = ctx.call.header(centers.shape[-2], ctx.call.time, row, step)
         run(
             header.data_ptr(),
-            _pointers([*operands, centers, None, activations, by_outputs, *by_last]),
-            _pointers([*found, *[None] * BEHIND]),
+            _pointers([*operands, centers, None, activations, grad_outputs, *grad_state]),
+            _pointers([*grad_operands, *[None] * RESULT_TENSORS]),
         )
-        return None, *found
+        return None, *grad_operands
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], call: Call, *operands: Tensor | None
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Nets beside each other, as ``torch.vmap`` puts them."""
+        """Run independent networks in one call, for ``torch.vmap``."""
         if call.replicas:
-            raise NotImplementedError("replicas of replicas")
+            raise NotImplementedError("nested vmap over networks")
         stacked = [
             tensor
             if tensor is None
@@ -235,66 +239,8 @@ class CppSequence(torch.autograd.Function):
         return outcome, (0,) * len(outcome)
 
 
-@cache
-def kernel() -> ctypes.CDLL:
-    """The kernel, loaded."""
-    library = ctypes.CDLL(str(build()))
-    for kind in TYPES.values():
-        for way, pointers in ("forward", 1), ("backward", 2):
-            function = getattr(library, f"{way}_{kind}")
-            function.argtypes = [ctypes.c_void_p] * (1 + pointers)
-            function.restype = ctypes.c_int64
-    return library
-
-
-@cache
-def unavailable() -> str | None:
-    """Why there is no kernel, if there is none; said aloud once."""
-    try:
-        kernel()
-    except (OSError, subprocess.CalledProcessError) as error:
-        output = getattr(error, "stderr", b"") or b""
-        why = (output.decode(errors="replace").strip().splitlines() or [str(error)])[-1]
-        print(f"no C++ kernel, training is slower: {why}", file=sys.stderr, flush=True)
-        return f"it could not be built: {why}"
-    return None
-
-
-def build() -> Path:
-    """The compiled kernel, from the cache if it is there.
-
-    Raises:
-        OSError, subprocess.CalledProcessError: there is no compiler that can.
-    """
-    wanted = os.environ.get("CXX", "c++")
-    compiler = shutil.which(wanted)
-    if compiler is None:
-        raise OSError(f"there is no compiler '{wanted}'")
-    command = [compiler, *FLAGS]
-    target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # the processor's abilities
-    source = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
-    key = hashlib.sha256(source + repr(FLAGS).encode() + target).hexdigest()[:16]
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalnet" / "kernels"
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{key}.so"
-    with FileLock(folder / "lock"):
-        if not library.exists():
-            print("compiling a kernel for this processor, once …", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                part = Path(scratch) / library.name
-                _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(part)])
-                part.rename(library)
-    return library
-
-
-def _output(command: Sequence[str]) -> bytes:
-    return subprocess.run(command, capture_output=True, check=True).stdout
-
-
 def _source(owner: nn.Module, name: str) -> Source:
-    """Where a tensor is found, or what computes it."""
+    """Return the source of a tensor from its dotted name; ``gates`` is a method of a reading."""
     if not name:
         return None
     *path, name = name.split(".")
@@ -302,9 +248,9 @@ def _source(owner: nn.Module, name: str) -> Source:
     return getattr(owner, name) if name == "gates" else (owner, name)
 
 
-def _contiguous(tensors: Pointers) -> list[Tensor | None]:
+def _contiguous(tensors: Tensors) -> list[Tensor | None]:
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
-def _pointers(tensors: Pointers) -> Any:
+def _pointers(tensors: Tensors) -> Any:
     return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])

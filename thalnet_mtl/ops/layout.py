@@ -1,4 +1,4 @@
-"""What fast sequences work out about modules before they run, once for each set of them."""
+"""Sizes and positions that fast backends derive from the modules, once for every placement."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.models.designs import Design
-from thalnet_mtl.models.readings.fast_gaussian import FastGaussianReading
-from thalnet_mtl.models.readings.fast_softmax import FastSoftmaxReading
-from thalnet_mtl.models.readings.linear import (
-    LinearReading,
-    WeightNormReading,
-    WeightNormRowsReading,
-)
-from thalnet_mtl.ops.reference import Cell
+from thalnet_mtl.errors import unknown
+from thalnet_mtl.ops.cell import PlacedCell, Placement
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-# How a reading is computed, by its own class: what derives from one may compute anything.
-KINDS = {
-    LinearReading: "linear",
-    WeightNormReading: "weight_norm",
-    WeightNormRowsReading: "weight_norm_rows",
-    FastSoftmaxReading: "fast_softmax",
-    FastGaussianReading: "fast_gaussian",
-}
+# Readings that backends compute themselves; see ``Reading.kernel``.
+KERNELS = "linear", "weight_norm", "weight_norm_rows", "fast_softmax", "fast_gaussian"
 
 
 @dataclass(frozen=True)
@@ -40,44 +27,52 @@ class Layer:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A module as numbers alone.
+    """The sizes and positions of a module, without its parameters.
 
-    ``places`` are the positions of the center that the columns of its reading see, -1 for those
-    of modules that are not there. ``composed``: R is multiplied with the dense layer behind it.
+    Args:
+        slot, memory: columns of the center and of the memory; see ``PlacedCell``.
+        context: width of what the module reads.
+        inputs: width of its task input; 0: none.
+        kernel: one of ``KERNELS``; None: a static reading whose matrix R PyTorch computes.
+        positions: for every column of the reading its position in the center; -1: absent, since
+            the module of that slot does not run.
+        composed: whether R is multiplied with the dense layer that reads the context.
     """
 
-    name: str
     slot: slice
-    keep: slice
+    memory: slice
     context: int
     inputs: int
-    reading: str  # one of ``KINDS``, or "given": see ``reference.weights_of``
-    places: tuple[int, ...]
+    kernel: str | None
+    positions: tuple[int, ...]
     layers: tuple[Layer, ...]
     composed: bool
 
 
-def cell_plan(cell: Cell, center: int) -> CellPlan:
-    """The numbers of a module whose design is a stack of layers."""
+def cell_plans(placement: Placement) -> list[CellPlan]:
+    """Return the plan of every module, in order."""
+    return [_cell_plan(cell, placement.center_width) for cell in placement.cells]
+
+
+def _cell_plan(cell: PlacedCell, center: int) -> CellPlan:
     layers = tuple(
-        Layer(isinstance(layer, nn.GRUCell), outputs_of(layer)) for layer in cell.design.stack
+        Layer(isinstance(layer, nn.GRUCell), layer_width(layer)) for layer in cell.design.stack
     )
-    reading = KINDS.get(type(cell.reading), "given")
-    sees = range(center) if cell.sees is None else cell.sees
-    places = list(sees)
-    if reading != "given" and cell.columns is not None:
-        places = [-1] * cell.reading.center
-        for place, column in zip(sees, cell.columns, strict=True):
-            places[column] = place
+    kernel = kernel_of(cell.reading)
+    visible = range(center) if cell.visible is None else cell.visible
+    positions = list(visible)
+    if kernel is not None and cell.columns is not None:
+        positions = [-1] * cell.reading.center
+        for position, column in zip(visible, cell.columns, strict=True):
+            positions[column] = position
     width = layers[0].width
     return CellPlan(
-        name=cell.name,
         slot=cell.slot,
-        keep=cell.keep,
+        memory=cell.memory,
         context=cell.context,
         inputs=cell.inputs,
-        reading=reading,
-        places=tuple(places),
+        kernel=kernel,
+        positions=tuple(positions),
         layers=layers,
         composed=not cell.reading.dynamic
         and not layers[0].gru
@@ -85,41 +80,51 @@ def cell_plan(cell: Cell, center: int) -> CellPlan:
     )
 
 
-def outputs_of(layer: nn.Module) -> int:
-    """The width of what a layer puts out."""
+def kernel_of(reading: nn.Module) -> str | None:
+    """Return the name of the kernel for a reading, None if only PyTorch can compute it.
+
+    The class of the reading must name the kernel itself: a subclass may compute something else.
+    """
+    kernel = vars(type(reading)).get("kernel")
+    if kernel is not None and kernel not in KERNELS:
+        raise unknown(f"kernel of {type(reading).__name__}", kernel, KERNELS)
+    return kernel
+
+
+def layer_width(layer: nn.Module) -> int:
+    """Return the number of outputs of a layer."""
     if isinstance(layer, nn.GRUCell):
         return layer.hidden_size
     assert isinstance(layer, nn.Linear)
     return layer.out_features
 
 
-def parameters_of(layer: nn.Module) -> list[Tensor]:
-    """The parameters of a layer: one product and its bias, of a GRU those of input and state."""
+def layer_parameters(layer: nn.Module) -> list[Tensor]:
+    """Return weight and bias; of a GRU both weights, for input and state, then both biases."""
     if isinstance(layer, nn.GRUCell):
         return [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
     assert isinstance(layer, nn.Linear)
     return [layer.weight, layer.bias]
 
 
-def cell_plans(cells: Sequence[Cell]) -> list[CellPlan]:
-    """The numbers of all modules, in their order."""
-    return [cell_plan(cell, cells[-1].slot.stop) for cell in cells]
-
-
-def unsupported_design(cells: Sequence[Cell]) -> str | None:
-    """Why modules are not all plain stacks of layers, if they are not."""
-    for cell in cells:
+def unsupported_design(placement: Placement) -> str | None:
+    """Return why a module is no plain stack of layers under a known reading, None if all are."""
+    for cell in placement.cells:
         if not is_plain_stack(cell.design):
-            return f"module '{cell.name}' has a design of its own, {type(cell.design).__name__}"
-        if cell.reading.dynamic and type(cell.reading) not in KINDS:
-            return f"module '{cell.name}' has a dynamic reading of its own"
+            return f"module '{cell.name}' has a custom design, {type(cell.design).__name__}"
+        if cell.reading.dynamic and kernel_of(cell.reading) is None:
+            return (
+                f"module '{cell.name}' has a custom dynamic reading, {type(cell.reading).__name__}"
+            )
     return None
 
 
 def is_plain_stack(design: Any) -> bool:
-    """Whether it is a stack of PyTorch's own layers, with biases, and nobody listens to it."""
+    """Return whether a design is a stack of PyTorch's own layers, with biases, without hooks."""
+    is_stack = getattr(design, "is_stack", None)  # a design need not derive from ``Design``
     return (
-        type(design).forward is Design.forward
+        is_stack is not None
+        and is_stack()
         and not _has_hooks(design)
         and all(
             type(layer) in (nn.Linear, nn.GRUCell)
@@ -140,40 +145,40 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-def memoized(cells: Sequence[Cell], make: Callable[[Sequence[Cell]], Made]) -> Made:
-    """What a function makes of some modules, remembered beside them while they are the same."""
-    memo: dict[Any, Any] = getattr(cells, "memo", {})
-    of = [(cell.reading, *cell.design.stack._modules.values()) for cell in cells]
-    if make not in memo or memo[make][0] != of:
-        memo[make] = of, make(cells)
-    return memo[make][1]
+def memoized(placement: Placement, function: Callable[[Placement], Result]) -> Result:
+    """Return ``function(placement)``, computed anew only after a reading or layer was replaced."""
+    cache = placement.cache
+    modules = [(cell.reading, *cell.design.stack._modules.values()) for cell in placement.cells]
+    if function not in cache or cache[function][0] != modules:
+        cache[function] = modules, function(placement)
+    return cache[function][1]
 
 
-def by_slot(
+def split_slots(
     rows: Float[Tensor, "*time batch slots"], modules: int
 ) -> Float[Tensor, "module *time batch width"]:
-    """A view of equal slots that lie side by side."""
+    """Return a view of contiguous slots of equal width, one for each module."""
     return rows.unflatten(-1, (modules, -1)).movedim(-2, 0)
 
 
 def gather(
-    rows: Float[Tensor, "batch _"], places: Sequence[slice], span: slice | None = None
+    rows: Float[Tensor, "batch _"], slots: Sequence[slice], span: slice | None = None
 ) -> Float[Tensor, "module batch width"]:
-    """Equal parts of rows, of every module; a view where they are a span."""
+    """Return slots of equal width, stacked; a view where they fill the contiguous ``span``."""
     if span:
-        return by_slot(rows[:, span], len(places))
-    return torch.stack([rows[:, place] for place in places])
+        return split_slots(rows[:, span], len(slots))
+    return torch.stack([rows[:, slot] for slot in slots])
 
 
 def scatter(
-    parts: Float[Tensor, "module batch width"],
+    values: Float[Tensor, "module batch width"],
     rows: Float[Tensor, "batch _"],
-    places: Sequence[slice],
+    slots: Sequence[slice],
     span: slice | None = None,
 ) -> None:
-    """The other way round."""
+    """Write stacked values into their slots, in place: the inverse of ``gather``."""
     if span:
-        by_slot(rows[:, span], len(places)).copy_(parts)
+        split_slots(rows[:, span], len(slots)).copy_(values)
         return
-    for part, place in zip(parts, places, strict=True):
-        rows[:, place] = part
+    for value, slot in zip(values, slots, strict=True):
+        rows[:, slot] = value

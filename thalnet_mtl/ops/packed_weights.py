@@ -1,9 +1,9 @@
-"""Weights as products need them, once a sequence: normalized, composed, stacked, gates in order.
+"""Weights in the form that fast backends multiply with, packed once for every sequence.
 
-Equal modules with static readings are a group, whose weights lie side by side. All readings of
-all modules are one matrix, so that a step reads the center in one product. The gates of a GRU of
-H units are four blocks: n, r, z, and n_h, the part of n that comes from the state and that r
-scales. The product with the input adds to the first three, that with the state to the last three.
+Equal modules with static readings form a group, whose weights are stacked. The readings of all
+modules are one matrix, so that a step reads the center in one product. The gates of a GRU of H
+units are four blocks: n, r, z, and n_h, the part of n that comes from the state and that r scales.
+The product with the input adds to the first three, the product with the state to the last three.
 """
 
 import itertools
@@ -18,214 +18,231 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thalnet_mtl.ops.layout import CellPlan, Layer, cell_plans, memoized, parameters_of
-from thalnet_mtl.ops.reference import Cell, weights_of
+from thalnet_mtl.ops.cell import Placement
+from thalnet_mtl.ops.layout import CellPlan, Layer, cell_plans, layer_parameters, memoized
+from thalnet_mtl.ops.reference import matrix
 
 FLAT = "module time batch width -> module (time batch) width"
 
 
 @dataclass(eq=False)
 class CellGroup:
-    """Modules of the same reading, design and sizes, task inputs apart."""
+    """Modules of the same reading, design and sizes; their task inputs may differ.
+
+    Args:
+        center: width of the center.
+        read: columns of the group in the matrix of all readings.
+        members: indices of the modules in their placement, in the order of ``plans``.
+    """
 
     center: int
-    read: slice  # columns of the matrix of all readings
-    members: list[int] = field(default_factory=list)  # places among all modules
-    parts: list[CellPlan] = field(default_factory=list)
-    index: dict[torch.device, Tensor] = field(default_factory=dict)  # see ``placed``
+    read: slice
+    members: list[int] = field(default_factory=list)
+    plans: list[CellPlan] = field(default_factory=list)
+    _positions: dict[torch.device, Tensor] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Those of each module."""
-        return self.parts[0].layers
+        """Layers of each module."""
+        return self.plans[0].layers
 
     @property
     def width(self) -> int:
-        """Columns of a module in the matrix of all readings."""
-        first = self.parts[0]
-        return first.layers[0].width if self.composed else first.context
+        """Columns of each module in the matrix of all readings."""
+        return self.layers[0].width if self.composed else self.plans[0].context
 
     @property
     def composed(self) -> bool:
-        """Whether the reading is multiplied with the dense layer behind it."""
-        return self.parts[0].composed
+        """True if the reading is multiplied with the dense layer that reads the context."""
+        return self.plans[0].composed
 
     @cached_property
     def span(self) -> slice | None:
-        """All slots together, if they lie side by side."""
-        slots = [part.slot for part in self.parts]
-        beside = all(a.stop == b.start for a, b in itertools.pairwise(slots))
-        same = len({slot.stop - slot.start for slot in slots}) == 1
-        return slice(slots[0].start, slots[-1].stop) if beside and same else None
+        """Columns of all slots together; None if the slots are not contiguous."""
+        slots = [plan.slot for plan in self.plans]
+        contiguous = all(a.stop == b.start for a, b in itertools.pairwise(slots))
+        equal = len({slot.stop - slot.start for slot in slots}) == 1
+        return slice(slots[0].start, slots[-1].stop) if contiguous and equal else None
 
     @property
-    def counts(self) -> list[int]:
-        """Tensors of each layer, as prepared."""
+    def packed_counts(self) -> list[int]:
+        """Number of packed tensors for each layer; see ``pack_weights``."""
         first = 1 if self.composed else 2
         return [3 if layer.gru else 2 if k else first for k, layer in enumerate(self.layers)]
 
     @property
-    def kinds(self) -> int:
-        """Parameters of a module."""
-        scaled = self.parts[0].reading in ("weight_norm", "weight_norm_rows")
-        return 1 + scaled + sum(4 if layer.gru else 2 for layer in self.layers)
+    def parameter_count(self) -> int:
+        """Number of parameter tensors of each module."""
+        scaled = self.plans[0].kernel in ("weight_norm", "weight_norm_rows")
+        return 1 + scaled + self.layer_parameter_count
 
-    def places(self, device: torch.device) -> Tensor | None:
-        """(module, 1, columns of R) positions in the center, one behind its end for absent ones."""
-        if all(part.places == tuple(range(self.center)) for part in self.parts):
+    @property
+    def layer_parameter_count(self) -> int:
+        """Number of parameter tensors in the layers of each module."""
+        return sum(4 if layer.gru else 2 for layer in self.layers)
+
+    def positions(self, device: torch.device) -> Tensor | None:
+        """Return the position in the center for every column of R, (module, 1, columns of R).
+
+        Absent columns get the position ``center``, one past the end. None if all modules read the
+        full center.
+        """
+        if all(plan.positions == tuple(range(self.center)) for plan in self.plans):
             return None
-        if device not in self.index:
-            rows = [[k if k >= 0 else self.center for k in part.places] for part in self.parts]
-            self.index[device] = torch.tensor(rows, device=device)[:, None]
-        return self.index[device]
+        if device not in self._positions:
+            rows = [[k if k >= 0 else self.center for k in plan.positions] for plan in self.plans]
+            self._positions[device] = torch.tensor(rows, device=device)[:, None]
+        return self._positions[device]
 
 
-def groups(cells: Sequence[Cell]) -> list[CellGroup]:
-    """The modules by what they have in common."""
-    found: dict[Any, CellGroup] = {}
-    for k, part in enumerate(cell_plans(cells)):
-        key = part.reading, len(part.places), part.context, part.layers
-        group = found.setdefault(key, CellGroup(cells[-1].slot.stop, slice(0, 0)))
+def group_cells(placement: Placement) -> list[CellGroup]:
+    """Group the modules by reading, design and sizes."""
+    groups: dict[Any, CellGroup] = {}
+    for k, plan in enumerate(cell_plans(placement)):
+        key = plan.kernel, len(plan.positions), plan.context, plan.layers
+        group = groups.setdefault(key, CellGroup(placement.center_width, slice(0, 0)))
         group.members.append(k)
-        group.parts.append(part)
+        group.plans.append(plan)
     start = 0
-    for group in found.values():
-        group.read = slice(start, start + group.width * len(group.parts))
+    for group in groups.values():
+        group.read = slice(start, start + group.width * len(group.plans))
         start = group.read.stop
-    return list(found.values())
+    return list(groups.values())
 
 
-def pack_weights(cells: Sequence[Cell]) -> tuple[Tensor, list[Tensor]]:
-    """What all modules read, (center, columns), and the weights, layer by layer of each group.
+def pack_weights(placement: Placement) -> tuple[Tensor, list[Tensor]]:
+    """Return the matrix of all readings, (center, columns), and the weights of all layers.
 
-    Those of a dense layer are W (module, inputs, width), left out where it is composed with the
-    reading, and a bias (module, 1, width). Those of a GRU are W (module, inputs, 3 H), U (module,
-    H, 3 H) and a bias (module, 1, 4 H).
+    The weights come layer by layer of each group. A dense layer has W (module, inputs, width),
+    absent where it is composed with the reading, and a bias (module, 1, width). A GRU has W
+    (module, inputs, 3 H), U (module, H, 3 H) and a bias (module, 1, 4 H).
     """
-    of = memoized(cells, groups)
-    read, *weights = PackWeights.apply(of, *_parameters(of, cells))
+    groups = memoized(placement, group_cells)
+    read, *weights = PackWeights.apply(groups, *_parameters(groups, placement))
     return read, weights
 
 
-def input_projections(cells: Sequence[Cell], xs: Mapping[str, Tensor]) -> list[Tensor | None]:
-    """Task inputs times their weights, (time, batch, gates), by the modules of each group."""
+def input_projections(placement: Placement, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Return the task inputs times their weights, (time, batch, gates), by the order of groups."""
 
-    def drive(k: int) -> Tensor | None:
-        cell = cells[k]
+    def project(k: int) -> Tensor | None:
+        cell = placement.cells[k]
         if not cell.inputs:
             return None
         first = cell.design.stack[0]
-        weight = parameters_of(first)[0][:, cell.context :]
+        weight = layer_parameters(first)[0][:, cell.context :]
         if isinstance(first, nn.GRUCell):
             weight = weight.roll(first.hidden_size, 0)
         return nn.functional.linear(xs[cell.name].transpose(0, 1), weight)
 
-    return [drive(k) for group in memoized(cells, groups) for k in group.members]
+    return [project(k) for group in memoized(placement, group_cells) for k in group.members]
 
 
 class PackWeights(torch.autograd.Function):
-    """One operation, with derivatives of its own: a hundred small ones would cost more."""
+    """Packing as one autograd node, since a hundred small nodes take longer than their work."""
 
     @staticmethod
-    def forward(ctx: Any, of: list[CellGroup], *parameters: Tensor) -> tuple[Tensor, ...]:
-        kept: list[Tensor] = []
-        read, flat = [], []
-        for group, stacked in zip(of, _stacks(of, parameters), strict=True):
+    def forward(ctx: Any, groups: list[CellGroup], *parameters: Tensor) -> tuple[Tensor, ...]:
+        saved: list[Tensor] = []
+        read, packed = [], []
+        for group, stacked in zip(groups, _stack_parameters(groups, parameters), strict=True):
             weight, scale, rest = _split(group, stacked)
-            matrix = weight if scale is None else weight * (scale / _norm(group, weight))
-            places = group.places(weight.device)
-            if places is not None:
-                wide = weight.new_zeros(*weight.shape[:2], group.center + 1)
-                matrix = wide.scatter_(2, places.expand_as(matrix), matrix)[..., :-1]
-            rows = rest[0] @ matrix if group.composed else matrix
+            matrices = weight if scale is None else weight * (scale / _norm(group, weight))
+            positions = group.positions(weight.device)
+            if positions is not None:
+                padded = weight.new_zeros(*weight.shape[:2], group.center + 1)
+                index = positions.expand_as(matrices)
+                matrices = padded.scatter_(2, index, matrices)[..., :-1]
+            rows = rest[0] @ matrices if group.composed else matrices
             read.append(rearrange(rows, "module width center -> center (module width)"))
-            kept += [*stacked, matrix]
+            saved += [*stacked, matrices]
             for k, layer in enumerate(group.layers):
                 if layer.gru:
-                    from_input, from_state, one, other, *rest = rest
-                    flat += [
+                    from_input, from_state, input_bias, state_bias, *rest = rest
+                    packed += [
                         from_input.roll(layer.width, 1).mT.contiguous(),
                         from_state.mT.contiguous(),
-                        _four(one, other, layer.width)[:, None],
+                        _pack_gru_biases(input_bias, state_bias, layer.width)[:, None],
                     ]
                 else:
-                    matrix, bias, *rest = rest
-                    flat += [] if k == 0 and group.composed else [matrix.mT.contiguous()]
-                    flat.append(bias[:, None])
-        ctx.of, ctx.shapes = of, [parameter.shape for parameter in parameters]
-        ctx.save_for_backward(*kept)
-        return torch.cat(read, 1), *flat
+                    weight, bias, *rest = rest
+                    packed += [] if k == 0 and group.composed else [weight.mT.contiguous()]
+                    packed.append(bias[:, None])
+        ctx.groups, ctx.shapes = groups, [parameter.shape for parameter in parameters]
+        ctx.save_for_backward(*saved)
+        return torch.cat(read, 1), *packed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_read: Tensor, *gradients: Tensor) -> tuple[Any, ...]:
-        rest, kept = iter(gradients), iter(ctx.saved_tensors)
-        found: list[Tensor] = []
-        for group in ctx.of:
-            *stacked, matrix = [next(kept) for _ in range(group.kinds + 1)]
+    def backward(ctx: Any, grad_read: Tensor, *grad_packed: Tensor) -> tuple[Any, ...]:
+        grads, saved = iter(grad_packed), iter(ctx.saved_tensors)
+        grad_parameters: list[Tensor] = []
+        for group in ctx.groups:
+            *stacked, matrices = [next(saved) for _ in range(group.parameter_count + 1)]
             weight, scale, layers = _split(group, stacked)
             pattern = "center (module width) -> module width center"
-            by_rows = rearrange(by_read[:, group.read], pattern, module=len(group.parts))
+            grad_rows = rearrange(grad_read[:, group.read], pattern, module=len(group.plans))
             composed = group.composed
-            by_matrix = layers[0].mT @ by_rows if composed else by_rows
-            places = group.places(weight.device)
-            if places is not None:
-                wide = nn.functional.pad(by_matrix, (0, 1))
-                by_matrix = wide.gather(2, places.expand_as(weight))
-            stacks = _by_reading(group, weight, scale, by_matrix)
+            grad_matrices = layers[0].mT @ grad_rows if composed else grad_rows
+            positions = group.positions(weight.device)
+            if positions is not None:
+                padded = nn.functional.pad(grad_matrices, (0, 1))
+                grad_matrices = padded.gather(2, positions.expand_as(weight))
+            grad_stacks = _reading_gradients(group, weight, scale, grad_matrices)
             for k, layer in enumerate(group.layers):
                 if layer.gru:
-                    by_input, by_state, by_bias = next(rest), next(rest), next(rest)[:, 0]
+                    grad_input, grad_state, grad_bias = next(grads), next(grads), next(grads)[:, 0]
                     width = layer.width
-                    stacks += [by_input.mT.roll(-width, 1), by_state.mT]
-                    stacks += [by_bias[:, : 3 * width].roll(-width, 1), by_bias[:, width:]]
+                    grad_stacks += [grad_input.mT.roll(-width, 1), grad_state.mT]
+                    grad_stacks += [grad_bias[:, : 3 * width].roll(-width, 1), grad_bias[:, width:]]
                 elif k == 0 and composed:
-                    stacks += [by_rows @ matrix.mT, next(rest)[:, 0]]
+                    grad_stacks += [grad_rows @ matrices.mT, next(grads)[:, 0]]
                 else:
-                    stacks += [next(rest).mT, next(rest)[:, 0]]
-            found += [gradient for stack in stacks for gradient in stack]
+                    grad_stacks += [next(grads).mT, next(grads)[:, 0]]
+            grad_parameters += [gradient for stack in grad_stacks for gradient in stack]
         return None, *(
             gradient
             if gradient.shape == shape
             else nn.functional.pad(gradient, (0, shape[1] - gradient.shape[1]))
-            for gradient, shape in zip(found, ctx.shapes, strict=True)
+            for gradient, shape in zip(grad_parameters, ctx.shapes, strict=True)
         )
 
 
-def over_time(
+def weight_gradient(
     x: Float[Tensor, "module time batch inputs"],
-    g: Float[Tensor, "module time batch width"],
-    narrow: torch.dtype,
+    grad: Float[Tensor, "module time batch width"],
+    dtype: torch.dtype,
 ) -> Float[Tensor, "module inputs width"]:
-    """Sums over time and batch of all products."""
-    wide = rearrange(x.to(narrow), FLAT).mT @ rearrange(g.to(narrow), FLAT)
-    return wide.to(x.dtype)
+    """Return xᵀ grad, summed over time and batch, with products in ``dtype``."""
+    product = rearrange(x.to(dtype), FLAT).mT @ rearrange(grad.to(dtype), FLAT)
+    return product.to(x.dtype)
 
 
-def _parameters(of: Sequence[CellGroup], cells: Sequence[Cell]) -> list[Tensor]:
-    """Those of all modules: by group, by kind, by module."""
-    found: list[Tensor] = []
-    for group in of:
+def _parameters(groups: Sequence[CellGroup], placement: Placement) -> list[Tensor]:
+    """Return the parameters of all modules, ordered by group, then parameter, then module."""
+    parameters: list[Tensor] = []
+    for group in groups:
         rows = []
-        for k, part in zip(group.members, group.parts, strict=True):
-            reading, design = cells[k].reading, cells[k].design
-            given = part.reading == "given"
-            row = [weights_of(cells[k])] if given else [*reading.parameters(recurse=False)]
-            row += [weight for layer in design.stack for weight in parameters_of(layer)]
+        for k, plan in zip(group.members, group.plans, strict=True):
+            cell = placement.cells[k]
+            row = [*cell.reading.parameters(recurse=False)] if plan.kernel else [matrix(cell)]
+            row += [weight for layer in cell.design.stack for weight in layer_parameters(layer)]
             rows.append(row)
-        found += [tensor for kind in zip(*rows, strict=True) for tensor in kind]
-    return found
+        parameters += [tensor for column in zip(*rows, strict=True) for tensor in column]
+    return parameters
 
 
-def _stacks(of: Sequence[CellGroup], parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters of a group, (module, …) each; of the first layer without the task input."""
-    rest = iter(parameters)
-    for group in of:
+def _stack_parameters(
+    groups: Sequence[CellGroup], parameters: Sequence[Tensor]
+) -> Iterator[list[Tensor]]:
+    """Yield the parameters of each group, (module, …); the first layer without its task input."""
+    remaining = iter(parameters)
+    for group in groups:
         stacked = []
-        for kind in range(group.kinds):
-            tensors = [next(rest) for _ in group.parts]
-            if kind == (group.kinds - sum(4 if layer.gru else 2 for layer in group.layers)):
-                tensors = [tensor[:, : group.parts[0].context] for tensor in tensors]
+        for k in range(group.parameter_count):
+            tensors = [next(remaining) for _ in group.plans]
+            if k == group.parameter_count - group.layer_parameter_count:
+                tensors = [tensor[:, : group.plans[0].context] for tensor in tensors]
             stacked.append(torch.stack(tensors))
         yield stacked
 
@@ -233,36 +250,39 @@ def _stacks(of: Sequence[CellGroup], parameters: Sequence[Tensor]) -> Iterator[l
 def _split(
     group: CellGroup, stacked: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """The weight of the readings, their scale as (module, …, 1) if they have one, the layers."""
+    """Return weights of the readings, scales (module, …, 1) or None, and tensors of the layers."""
     weight, *rest = stacked
-    if group.parts[0].reading == "weight_norm":
+    if group.plans[0].kernel == "weight_norm":
         return weight, rest[0][:, None, None], rest[1:]
-    if group.parts[0].reading == "weight_norm_rows":
+    if group.plans[0].kernel == "weight_norm_rows":
         return weight, rest[0], rest[1:]
     return weight, None, rest
 
 
 def _norm(group: CellGroup, weight: Tensor) -> Tensor:
-    whole = group.parts[0].reading == "weight_norm"
-    return torch.linalg.vector_norm(weight, dim=(1, 2) if whole else 2, keepdim=True)
+    one_norm = group.plans[0].kernel == "weight_norm"
+    return torch.linalg.vector_norm(weight, dim=(1, 2) if one_norm else 2, keepdim=True)
 
 
-def _by_reading(
-    group: CellGroup, weight: Tensor, scale: Tensor | None, by_matrix: Tensor
+def _reading_gradients(
+    group: CellGroup, weight: Tensor, scale: Tensor | None, grad_matrices: Tensor
 ) -> list[Tensor]:
-    """R = s W / ‖W‖: dW = s (dR − ⟨dR, W⟩ W / ‖W‖²) / ‖W‖ and ds = ⟨dR, W⟩ / ‖W‖."""
+    """Return the gradients of weight and scale from those of R.
+
+    R = s W / ‖W‖: dW = s (dR − ⟨dR, W⟩ W / ‖W‖²) / ‖W‖ and ds = ⟨dR, W⟩ / ‖W‖.
+    """
     if scale is None:
-        return [by_matrix]
-    whole = group.parts[0].reading == "weight_norm"
+        return [grad_matrices]
+    one_norm = group.plans[0].kernel == "weight_norm"
     norm = _norm(group, weight)
-    along = (by_matrix * weight).sum((1, 2) if whole else 2, keepdim=True)
-    by_weight = scale / norm * (by_matrix - along / norm.square() * weight)
-    by_scale = along / norm
-    return [by_weight, by_scale.flatten() if whole else by_scale]
+    inner = (grad_matrices * weight).sum((1, 2) if one_norm else 2, keepdim=True)
+    grad_weight = scale / norm * (grad_matrices - inner / norm.square() * weight)
+    grad_scale = inner / norm
+    return [grad_weight, grad_scale.flatten() if one_norm else grad_scale]
 
 
-def _four(one: Tensor, other: Tensor, width: int) -> Tensor:
-    """Biases of input and state (module, 3 H), in the order r, z, n, as [n | r | z | n_h]."""
-    rolled = one.roll(width, 1)
-    both = rolled[:, width:] + other[:, : 2 * width]
-    return torch.cat([rolled[:, :width], both, other[:, 2 * width :]], 1)
+def _pack_gru_biases(input_bias: Tensor, state_bias: Tensor, width: int) -> Tensor:
+    """Return [n | r | z | n_h] from the biases (module, 3 H) of input and state, each r, z, n."""
+    rolled = input_bias.roll(width, 1)
+    sums = rolled[:, width:] + state_bias[:, : 2 * width]
+    return torch.cat([rolled[:, :width], sums, state_bias[:, 2 * width :]], 1)

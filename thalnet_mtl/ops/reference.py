@@ -1,4 +1,4 @@
-"""The sequence as it is defined, one module and one step at a time, in plain PyTorch.
+"""The definition of a ThalNet's sequence in plain PyTorch, one module and one step at a time.
 
 For every module i and step t (Hafner et al., NIPS 2017)::
 
@@ -6,20 +6,18 @@ For every module i and step t (Hafner et al., NIPS 2017)::
     φ_t^i = f^i([c_t^i, x_t^i])               features: what it writes to its slot
     Φ_t   = [φ_t^1, …, φ_t^I]                 center, Φ_0 = 0
 
-All modules of a step see the center of the step before, so that one hop costs one step. Whatever
-computes the same thing faster has the signature of ``sequence`` and is tested against it.
+All modules of a step read the center of the previous step, so information needs one step from a
+module to the next. Every faster backend has the signature of ``sequence`` and is tested against it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from thalnet_mtl.models.designs import Design
-from thalnet_mtl.models.readings.base import Reading
+from thalnet_mtl.ops.cell import PlacedCell, Placement
 
 Outcome = tuple[
     Float[Tensor, "batch time outputs"],
@@ -28,80 +26,82 @@ Outcome = tuple[
 ]
 
 
-@runtime_checkable
-class Cell(Protocol):
-    """A module of the net as the sequence needs it."""
-
-    name: str
-    slot: slice  # of the center: where it writes, and its own features
-    keep: slice  # of the memory: its recurrent state
-    sees: list[int] | None  # positions of the center that it may read, None for all
-    columns: list[int] | None  # of its reading, for those positions, None for all
-    inputs: int  # width of its task input, 0 for none
-    context: int  # width of what it reads
-    reading: Reading
-    design: Design
+def unsupported(placement: Placement, like: Tensor) -> str | None:
+    """Return None: the reference runs every module."""
+    return None
 
 
 def sequence(
-    cells: Sequence[Cell],
+    placement: Placement,
     xs: Mapping[str, Float[Tensor, "batch time _"]],
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
 ) -> Outcome:
-    """Some slots of the centers Φ_1 … Φ_T, Φ_T and the last memory, from inputs by module name."""
-    static = [None if cell.reading.dynamic else weights_of(cell) for cell in cells]
+    """Run the modules over all steps.
+
+    Args:
+        placement: the modules that run.
+        xs: task inputs by name of the module.
+        center, memory: the state before the first step, Φ_0 and the recurrent states.
+        outputs: slots of the center to return.
+
+    Returns:
+        The slots ``outputs`` of Φ_1 … Φ_T, then the center Φ_T and the memory after the last step.
+    """
+    cells = placement.cells
+    static = [None if cell.reading.dynamic else matrix(cell) for cell in cells]
     time = next(iter(xs.values())).shape[1]
     centers = []
     for t in range(time):
         features, memories = [], []
         for cell, weights in zip(cells, static, strict=True):
             x = xs[cell.name][:, t] if cell.inputs else None
-            phi, kept = advance(cell, weights, x, center, memory[:, cell.keep])
+            phi, state = advance(cell, weights, x, center, memory[:, cell.memory])
             features.append(phi)
-            memories.append(kept)
-        # Under autocast products are narrow; what is carried on is not.
+            memories.append(state)
+        # Under autocast products have low precision; the state keeps its own.
         center = torch.cat(features, dim=-1).to(center.dtype)
         memory = torch.cat(memories, dim=-1).to(memory.dtype)
         centers.append(center)
-    return torch.stack([at(center, outputs) for center in centers], dim=1), center, memory
+    ys = torch.stack([select_slots(center, outputs) for center in centers], dim=1)
+    return ys, center, memory
 
 
-def at(center: Float[Tensor, "batch center"], places: Sequence[slice]) -> Tensor:
-    """Some slots of a center."""
-    return torch.cat([center[:, place] for place in places], dim=-1)
-
-
-def unsupported(cells: Sequence[Cell], like: Tensor) -> str | None:
-    """Why these modules cannot run here: they always can."""
-    return None
+def select_slots(center: Float[Tensor, "batch center"], slots: Sequence[slice]) -> Tensor:
+    """Return some slots of a center, side by side."""
+    return torch.cat([center[:, slot] for slot in slots], dim=-1)
 
 
 def advance(
-    cell: Cell,
-    weights: Float[Tensor, "context seen"] | None,
+    cell: PlacedCell,
+    weights: Float[Tensor, "context visible"] | None,
     x: Float[Tensor, "batch inputs"] | None,
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch _"],
 ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch _"]]:
-    """One step of one module: its features and its next memory."""
+    """Run one module for one step and return its features and its next memory.
+
+    ``weights`` is R of a static reading, None for a dynamic one.
+    """
     context = read(cell, weights, center)
     return cell.design(context if x is None else torch.cat([context, x], dim=-1), memory)
 
 
 def read(
-    cell: Cell, weights: Tensor | None, center: Float[Tensor, "batch center"]
+    cell: PlacedCell, weights: Tensor | None, center: Float[Tensor, "batch center"]
 ) -> Float[Tensor, "batch context"]:
-    """The context of one module: R Φ over what it may see."""
-    seen = center if cell.sees is None else center[:, cell.sees]
+    """Return the context of one module, R Φ over the positions that it may read."""
+    visible = center if cell.visible is None else center[:, cell.visible]
     if weights is not None:
-        return seen @ weights.T
-    weights = weights_of(cell, center[:, cell.slot])
-    return einsum(weights, seen, "batch context center, batch center -> batch context")
+        return visible @ weights.T
+    weights = matrix(cell, center[:, cell.slot])
+    return einsum(weights, visible, "batch context center, batch center -> batch context")
 
 
-def weights_of(cell: Cell, features: Tensor | None = None) -> Float[Tensor, "*batch context seen"]:
-    """R over what is there to be read; what is absent from the center is zero there."""
+def matrix(
+    cell: PlacedCell, features: Tensor | None = None
+) -> Float[Tensor, "*batch context visible"]:
+    """Return R without the columns of modules that do not run, whose features count as zero."""
     weights = cell.reading.weights(features)
     return weights if cell.columns is None else weights[..., cell.columns]

@@ -46,6 +46,7 @@ class Reading(nn.Module):
 
     dynamic: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...] | None] = None
+    kernel: ClassVar[str]
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__()

@@ -31,6 +31,7 @@ class FastGaussianReading(DynamicReading):
     with gates, column k has the factor g_k.
     """
 
+    kernel = "fast_gaussian"
     positions: Tensor
 
     def __init__(self, features: int, center: int, context: int):

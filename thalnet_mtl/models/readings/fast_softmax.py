@@ -26,6 +26,7 @@ class FastSoftmaxReading(DynamicReading):
     """
 
     columns = ("weight", "bias")
+    kernel = "fast_softmax"
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)

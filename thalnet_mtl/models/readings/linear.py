@@ -20,6 +20,7 @@ class LinearReading(Reading):
     """R = W. Can be unstable, say the authors."""
 
     columns = ("weight",)
+    kernel = "linear"
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
@@ -36,6 +37,8 @@ class WeightNormReading(LinearReading):
     β starts at √context, so that the rows begin with unit norm on average.
     """
 
+    kernel = "weight_norm"
+
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
         self.scale = nn.Parameter(torch.tensor(context**0.5))
@@ -47,6 +50,8 @@ class WeightNormReading(LinearReading):
 @register("reading", "weight_norm_rows")
 class WeightNormRowsReading(LinearReading):
     """R_j = g_j W_j / ‖W_j‖: a norm and a scale for each row, as common libraries do it."""
+
+    kernel = "weight_norm_rows"
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
