@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 INK = {"light": "#24292f", "dark": "#e6edf3"}
 FAINT = {"light": "#8c959f", "dark": "#7d8590"}
 COLORS = {"rows": "#0072B2", "shared": "#7a7f85", "text": "#D55E00"}
@@ -142,4 +142,4 @@ def arrow(
 
 if __name__ == "__main__":
     for name in INK:
-        draw(name, HERE / f"center-{name}.svg")
+        draw(name, FOLDER / f"center-{name}.svg")

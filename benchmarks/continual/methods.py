@@ -1,4 +1,4 @@
-"""The methods of the table, each with its knobs: as many trials for every one of them."""
+"""Methods of the table, each with the settings that its trials try: four for every method."""
 
 import json
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-Knobs = dict[str, str]
+Setting = dict[str, str]
 RATES = ("0.0003", "0.001", "0.003", "0.01")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A network, a strategy, and what is tried for it."""
+    """A network, a strategy and the strengths of the strategy to try."""
 
     title: str
     body: str  # a file of ``methods/``
@@ -21,13 +21,13 @@ class Method:
     strengths: tuple[str, ...] = ()
 
     @property
-    def flags(self) -> Knobs:
-        """Of every one of its runs."""
+    def flags(self) -> Setting:
+        """Flags of all runs of the method."""
         return {} if self.strategy == "naive" else {"train.strategy": self.strategy}
 
     @property
-    def trials(self) -> list[Knobs]:
-        """Four: learning rates, or two of them with two strengths."""
+    def settings(self) -> list[Setting]:
+        """Four settings: learning rates, or two learning rates with two strengths each."""
         if not self.strengths:
             return [{"train.learning_rate": rate} for rate in RATES]
         return [
@@ -36,7 +36,7 @@ class Method:
         ]
 
 
-SHARED = "thalnet_never"  # one ThalNet for all tasks, on which the strategies are
+SHARED = "thalnet_never"  # one ThalNet of fixed size for all tasks: the network of the strategies
 METHODS = {
     "naive": Method("ThalNet, naive", SHARED),
     "ewc": Method("ThalNet, EWC", SHARED, "ewc", ("100", "10000")),
@@ -48,32 +48,32 @@ METHODS = {
     "gru": Method("GRU, naive", "gru"),
     "gru_replay": Method("GRU, replay of 500", "gru", "replay"),
     "frozen_backbone": Method("ThalNet, new heads only", "frozen_backbone"),
-    "pnn": Method("PNN-style GRU", "pnn"),
-    "frozen": Method("ThalNet, grows, old frozen", "thalnet_frozen"),
-    "shared": Method("ThalNet, grows, all learn", "thalnet_shared"),
-    "center_cut": Method("ThalNet, grows, center cut", "center_cut"),
-    "joint": Method("ThalNet, all jointly", SHARED),
-    "independent": Method("ThalNet, one for each task", SHARED),
+    "pnn": Method("PNN-style GRU columns", "pnn"),
+    "frozen": Method("growing ThalNet, old modules frozen", "thalnet_frozen"),
+    "shared": Method("growing ThalNet, all modules train", "thalnet_shared"),
+    "center_cut": Method("growing ThalNet, no reading of other modules", "center_cut"),
+    "joint": Method("ThalNet, joint training", SHARED),
+    "independent": Method("ThalNet, single-task", SHARED),
 }
 STREAMS = [name for name in METHODS if name not in ("joint", "independent")]
 
 
-def chosen(name: str) -> Knobs:
-    """The knobs of the trial with the best mean validation score; the least rate of equal ones."""
+def best_setting(name: str) -> Setting:
+    """Return the setting with the best mean validation accuracy; on a tie the first one."""
     if name in ("joint", "independent"):
         name = "naive"
     scores = {}
-    for number in range(len(METHODS[name].trials)):
+    for number in range(len(METHODS[name].settings)):
         path = RESULTS / f"trial_{name}-{number}.json"
         record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if "result" in record:
-            scores[number] = validation(record)
+            scores[number] = validation_accuracy(record)
     if not scores:
         raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
-    return METHODS[name].trials[max(scores, key=lambda number: scores[number])]
+    return METHODS[name].settings[max(scores, key=scores.__getitem__)]
 
 
-def validation(record: dict[str, Any]) -> float:
-    """The mean over the tasks after the last experience."""
+def validation_accuracy(record: dict[str, Any]) -> float:
+    """Return the mean accuracy over the tasks after the last experience."""
     tasks = record["result"]["tasks"].values()
     return sum(task["validation"]["accuracy"] for task in tasks) / len(tasks)

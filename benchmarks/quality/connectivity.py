@@ -1,9 +1,9 @@
-"""Do nets that learn the same task come to be wired alike? A measure, and a test, of the claim.
+"""Tests whether networks that learn the same task develop similar connectivity.
 
-A net is the matrix of how strongly each module reads each other: the root mean square of that
-block of R, in logarithms, less the mean of its row, as a reading of one norm only shares it out.
-Two nets are as similar as the correlation of their matrices, side modules matched in the order in
-which it is greatest.
+The connectivity of a network is the matrix of how strongly each module reads each slot: the root
+mean square of that block of R, in logarithms, minus the mean of its row (a reading of fixed norm
+only distributes it). The similarity of two networks is the correlation of their matrices, with the
+side modules matched in the order that maximizes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from benchmarks.shared import strengths
+from benchmarks.records import reading_strengths
 from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.metrics.significance import bootstrap_interval, sign_flip_test
 from thalnet_mtl.models.thalnet import ThalNet
@@ -25,114 +25,130 @@ SIDES = ("side1", "side2")
 SHUFFLES = 10_000
 
 
-def similarity(one: Strengths, other: Strengths) -> float:
-    """Correlation of two nets, side modules in the best order.
+def similarity(first: Strengths, second: Strengths) -> float:
+    """Return the correlation of two networks, with the side modules in the best order.
 
     >>> net = {"input": {"input": 1.0, "side1": 2.0}, "side1": {"input": 3.0, "side1": 1.0}}
     >>> round(similarity(net, net), 6)
     1.0
     """
-    names = [*one]
+    names = [*first]
     sides = [name for name in names if name in SIDES]
-    found = []
+    correlations = []
     for order in permutations(sides):
         renamed = dict(zip(sides, order, strict=True))
         matched = [renamed.get(name, name) for name in names]
-        found.append(correlation(matrix(one, names), matrix(other, matched)))
-    return max(found)
+        correlations.append(correlation(matrix(first, names), matrix(second, matched)))
+    return max(correlations)
 
 
 def matrix(net: Strengths, names: Sequence[str]) -> Float[np.ndarray, "reader source"]:
-    """Logarithms of the strengths, without the mean of each reader."""
+    """Return the logarithms of the strengths minus the mean of each reader."""
     logs = np.log([[net[reader][source] for source in names] for reader in names])
     return logs - logs.mean(1, keepdims=True)
 
 
-def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Pearson correlation of the entries of two matrices."""
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def within(of: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int]]) -> float:
-    """Mean similarity of two nets of the same group, less that of two of different ones."""
-    same = [of[a, b] for group in groups for a, b in combinations(group, 2)]
-    other = [of[a, b] for one, two in combinations(groups, 2) for a in one for b in two]
-    return mean(same) - mean(other)
+def excess_similarity(
+    similarities: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int] | np.ndarray]
+) -> float:
+    """Return the mean similarity within the groups minus that between them."""
+    same = [similarities[a, b] for group in groups for a, b in combinations(group, 2)]
+    different = [
+        similarities[a, b]
+        for first, second in combinations(groups, 2)
+        for a in first
+        for b in second
+    ]
+    return mean(same) - mean(different)
 
 
-def means(of: Float[np.ndarray, "net net"], one: Sequence[int], other: Sequence[int]) -> float:
-    """Mean similarity of two different nets, one of each group."""
-    return mean(of[a, b] for a in one for b in other if a != b)
+def mean_similarity(
+    similarities: Float[np.ndarray, "net net"], first: Sequence[int], second: Sequence[int]
+) -> float:
+    """Return the mean similarity of two distinct networks, one from each group."""
+    return mean(similarities[a, b] for a in first for b in second if a != b)
 
 
-def shuffled(of: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int]]) -> float:
-    """p that nets sorted into groups at random are as much more alike within them (one-sided)."""
-    seen, draw = within(of, groups), np.random.default_rng(0)
-    everyone, ends = [k for group in groups for k in group], np.cumsum([len(g) for g in groups])
+def permutation_test(
+    similarities: Float[np.ndarray, "net net"], groups: Sequence[Sequence[int]]
+) -> float:
+    """Return the one-sided p of the excess similarity under random assignment to the groups."""
+    observed, rng = excess_similarity(similarities, groups), np.random.default_rng(0)
+    members = [k for group in groups for k in group]
+    ends = np.cumsum([len(group) for group in groups])
     reached = 0
     for _ in range(SHUFFLES):
-        mixed = draw.permutation(everyone)
-        reached += within(of, np.split(mixed, ends[:-1])) >= seen - 1e-12
+        shuffled = np.split(rng.permutation(members), ends[:-1])
+        reached += excess_similarity(similarities, shuffled) >= observed - 1e-12
     return (1 + reached) / (1 + SHUFFLES)
 
 
-def initial(config: str, seed: int) -> dict[str, dict[str, float]]:
-    """The strengths of the net that a configuration begins with."""
-    made = load_configs([config], {"train.seed": str(seed)})[""]
+def initial_strengths(config: str, seed: int) -> dict[str, dict[str, float]]:
+    """Return the reading strengths of the untrained network of a configuration."""
+    settings = load_configs([config], {"train.seed": str(seed)})[""]
     torch.manual_seed(seed)
-    body = make_network(made, make_tasks(made)).body
+    body = make_network(settings, make_tasks(settings)).body
     assert isinstance(body, ThalNet)
     slots = {name: slot.stop - slot.start for name, slot in body.slots.items()}
-    return strengths(body.reading_weights(), slots)
+    return reading_strengths(body.reading_weights(), slots)
 
 
-def shares(net: Strengths) -> Float[np.ndarray, "reader source"]:
-    """Strengths as parts of what a reader would give to all sources alike: 1 is an equal one."""
-    of = np.array([[net[reader][source] for source in net] for reader in net])
-    return of / np.sqrt((of**2).mean(1, keepdims=True))
+def relative_strengths(net: Strengths) -> Float[np.ndarray, "reader source"]:
+    """Return strengths relative to a reader that reads all slots alike: 1 is an equal share."""
+    strengths = np.array([[net[reader][source] for source in net] for reader in net])
+    return strengths / np.sqrt((strengths**2).mean(1, keepdims=True))
 
 
-def paths(nets: Mapping[str, Sequence[Strengths]]) -> str:
-    """Who reads whom, the way past the sides, and the way back from the end, in Markdown."""
+def reading_tables(networks: Mapping[str, Sequence[Strengths]]) -> str:
+    """Return who reads whom, the skip connection and the feedback path, in Markdown."""
     lines = []
-    for task, of in nets.items():
-        names, all_ = [*of[0]], np.array([shares(net) for net in of])
+    for task, nets in networks.items():
+        names, strengths = [*nets[0]], np.array([relative_strengths(net) for net in nets])
         first, last = names.index("input"), names.index("output")
         lines += [f"| {task}: reader | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1)]
         for k, name in enumerate(names):
-            lines.append(f"| {name} | {' | '.join(f'{x:.2f}' for x in all_[:, k].mean(0))} |")
-        ways = {
-            "skip, output reads input": all_[:, last, first],
-            "feedback, the others read output": np.delete(all_, last, 1)[:, :, last].mean(1),
+            lines.append(f"| {name} | {' | '.join(f'{x:.2f}' for x in strengths[:, k].mean(0))} |")
+        paths = {
+            "skip connection: output reads input": strengths[:, last, first],
+            "feedback: other modules read output": np.delete(strengths, last, 1)[:, :, last].mean(
+                1
+            ),
         }
-        for way, values in ways.items():
+        for path, values in paths.items():
             low, high = bootstrap_interval([*values])
             p = sign_flip_test([*(values - 1)])
             lines.append(
-                f"| {way} | {values.mean():.2f} [{low:.2f}, {high:.2f}] | p = {p:.4f} | | |"
+                f"| {path} | {values.mean():.2f} [{low:.2f}, {high:.2f}] | p = {p:.4f} | | |"
             )
         lines.append("")
     return "\n".join(lines[:-1])
 
 
-def compare(nets: Mapping[str, Sequence[Strengths]]) -> str:
-    """Nets of two tasks, trained and as they began, in Markdown."""
-    everyone = [net for of in nets.values() for net in of]
-    ends = np.cumsum([len(of) for of in nets.values()])
-    places = np.split(np.arange(len(everyone)), ends[:-1])
-    groups = {name: [int(k) for k in at] for name, at in zip(nets, places, strict=True)}
-    of = np.array([[similarity(one, other) for other in everyone] for one in everyone])
+def similarity_table(networks: Mapping[str, Sequence[Strengths]]) -> str:
+    """Return the similarities of trained and untrained networks of two tasks, in Markdown."""
+    nets = [net for group in networks.values() for net in group]
+    ends = np.cumsum([len(group) for group in networks.values()])
+    places = np.split(np.arange(len(nets)), ends[:-1])
+    groups = {name: [int(k) for k in place] for name, place in zip(networks, places, strict=True)}
+    similarities = np.array([[similarity(a, b) for b in nets] for a in nets])
     lines = [f"| mean similarity | {' | '.join(groups)} |", "|" + "---|" * (len(groups) + 1)]
-    for name, one in groups.items():
-        cells = [f"{means(of, one, other):+.2f}" for other in groups.values()]
-        lines.append(f"| {name} ({len(one)}) | {' | '.join(cells)} |")
-    (first, second), started = [*groups.values()][:2], [*groups.values()][2:]
-    tested = within(of, [first, second]), shuffled(of, [first, second])
+    for name, group in groups.items():
+        cells = [f"{mean_similarity(similarities, group, g):+.2f}" for g in groups.values()]
+        lines.append(f"| {name} ({len(group)}) | {' | '.join(cells)} |")
+    trained, untrained = [*groups.values()][:2], [*groups.values()][2:]
+    excess, p = excess_similarity(similarities, trained), permutation_test(similarities, trained)
     lines += [
         "",
-        f"Trained nets of the same task are more alike than those of different tasks by "
-        f"{tested[0]:+.3f} (p = {tested[1]:.4f}, {SHUFFLES:,} shuffles of the labels).",
+        f"Trained networks of the same task are more similar than those of different tasks by "
+        f"{excess:+.3f} (p = {p:.4f}, {SHUFFLES:,} permutations of the labels).",
     ]
-    for name, now, then in zip(nets, (first, second), started, strict=False):
-        gained = means(of, now, now) - means(of, then, then)
-        lines.append(f"Training made those of {name} more alike by {gained:+.3f}.")
+    for name, after, before in zip(networks, trained, untrained, strict=False):
+        gain = mean_similarity(similarities, after, after)
+        gain -= mean_similarity(similarities, before, before)
+        lines.append(f"Training increased the similarity of those of {name} by {gain:+.3f}.")
     return "\n".join(lines)

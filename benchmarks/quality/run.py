@@ -1,25 +1,26 @@
-"""ThalNet and GRU at equal size: the poster's table, what works in it, and the best of each.
+"""Compares ThalNet and GRU at equal size: paper's recipe, mechanisms, search, best, text.
 
     python -m benchmarks.quality.run poster mechanisms search best --seeds 0 1 2 --jobs 2
 
-Every run is one ``thalnet train``; a finished one is not repeated, an interrupted one goes on where
-it stopped. Records go to ``results/`` as they come, one JSON file a run, and the tables of both
-READMEs are made from those files alone (without a part: only that).
+Every run is one ``thalnet train``; a finished one is not repeated, an interrupted one resumes.
+Every record is written to ``results/`` when its run ends. The tables of all READMEs are made from
+these files alone (without a part, nothing else is done).
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from benchmarks import opening
-from benchmarks.quality import plans, text
-from benchmarks.quality.connectivity import initial
-from benchmarks.quality.tables import report
-from benchmarks.shared import train_all, with_table
+from benchmarks import readme_table
+from benchmarks.launch import launch
+from benchmarks.markdown import with_table
+from benchmarks.quality import experiments, text_experiments
+from benchmarks.quality.connectivity import initial_strengths
+from benchmarks.quality.report import report
 
-HERE = Path(__file__).parent
-README = HERE / "README.md"
-PARTS = plans.PARTS | text.PARTS
+FOLDER = Path(__file__).parent
+README = FOLDER / "README.md"
+PARTS = experiments.PARTS | text_experiments.PARTS
 
 
 def main() -> None:
@@ -27,19 +28,20 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
-    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
-    options, more = parser.parse_known_args()  # flags of ``thalnet train``, of a GPU say
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="run directories")
+    options, flags = parser.parse_known_args()  # the flags are passed on to ``thalnet train``
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"unknown part '{part}'. Allowed: {', '.join(PARTS)}.")
-        jobs = PARTS[part](options.seeds, more)
-        train_all(jobs, options.runs / part, plans.RESULTS / part, options.jobs)
-    begun = {
-        task: [initial(f"paper/{task}_thalnet", seed) for seed in range(10)] for task in plans.TASKS
+        jobs, results = PARTS[part](options.seeds, flags), experiments.RESULTS / part
+        launch(jobs, options.runs / part, results, options.jobs)
+    untrained = {
+        task: [initial_strengths(f"paper/{task}_thalnet", seed) for seed in range(10)]
+        for task in experiments.TASKS
     }
-    (plans.RESULTS / "initial.json").write_text(json.dumps(begun, indent=1) + "\n")
+    (experiments.RESULTS / "initial.json").write_text(json.dumps(untrained, indent=1) + "\n")
     README.write_text(with_table(README.read_text(), report()))
-    opening.write()
+    readme_table.write()
 
 
 if __name__ == "__main__":

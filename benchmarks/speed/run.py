@@ -1,12 +1,12 @@
-"""How long a training step takes, against ``nn.GRU`` of equal size.
+"""Measures the time of a training step relative to ``nn.GRU`` of equal size.
 
     python -m benchmarks.speed.run              # everything, into results/ and the README
-    python -m benchmarks.speed.run --quick      # the image nets, within a minute
+    python -m benchmarks.speed.run --quick      # the image networks, within a minute
     python -m benchmarks.speed.run --configs mnist50 --paths cpp fused --json out.json
 
-A candidate and the GRU take turns, step by step, in one process. A ratio is the median over rounds
-of the candidate's time divided by that of the GRU in the same round. With one thread the time is
-also that of the processor, which other work on the machine does not lengthen.
+A candidate and the GRU alternate, step by step, in one process. A ratio is the median over rounds
+of the candidate's time divided by that of the GRU in the same round. With one thread the processor
+time is measured as well, which other work on the machine does not increase.
 """
 
 import argparse
@@ -27,44 +27,50 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.shared import with_table
+from benchmarks.markdown import with_table
 from benchmarks.speed.cases import CASES, HEAVY, Step, size, steps
-from benchmarks.speed.tables import plot, tables
+from benchmarks.speed.report import plot, report
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.training.environment import environment
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 QUICK = ("mnist50", "mnist256", "cifar50")
 Measurement = dict[str, Any]
 
 
-def turns(
+def alternate(
     candidates: dict[str, Callable[[], None]], rounds: int, device: str
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds on the clock and of the processor, by candidate and round, without the first two."""
+    """Return wall-clock and processor seconds by candidate and round, after two warm-up rounds."""
     clock: dict[str, list[float]] = {name: [] for name in candidates}
     processor: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 2):
         for name, step in candidates.items():
-            begin, busy = perf_counter(), process_time()
+            start, busy = perf_counter(), process_time()
             step()
             if device == "cuda":
                 torch.cuda.synchronize()
-            clock[name].append(perf_counter() - begin)
+            clock[name].append(perf_counter() - start)
             processor[name].append(process_time() - busy)
-    return tuple({name: of[name][2:] for name in of} for of in (clock, processor))  # type: ignore
+    return (
+        {name: times[2:] for name, times in clock.items()},
+        {name: times[2:] for name, times in processor.items()},
+    )
 
 
 def measure(
     config: str, paths: Sequence[str], threads: int, rounds: int, device: str, precision: str
 ) -> Iterator[Measurement]:
-    """All candidates of a config with so many threads, one object each."""
+    """Yield a measurement of each candidate of a config."""
     torch.set_num_threads(threads)
-    found = {path: rest for path, *rest in steps(CASES[config], tuple(paths), device, precision)}
-    for path, (parameters, step) in found.items():
+    candidates = {
+        path: (parameters, step)
+        for path, parameters, step in steps(CASES[config], tuple(paths), device, precision)
+    }
+    for path, (parameters, step) in candidates.items():
         base = "gru4 graphed" if path.endswith("graphed") else "gru4"
-        clock, processor = turns({base: found[base][1], path: step}, rounds, device)
+        clock, processor = alternate({base: candidates[base][1], path: step}, rounds, device)
         yield {
             "config": config,
             "path": path,
@@ -74,7 +80,7 @@ def measure(
             "cpu_seconds": median(processor[path]),
             "baseline_seconds": median(clock[base]),
             "parameters": parameters,
-            "baseline_parameters": found[base][0],
+            "baseline_parameters": candidates[base][0],
             "threads": threads,
             "device": device,
             "precision": precision,
@@ -83,38 +89,38 @@ def measure(
 
 
 def memory(config: str, path: str) -> int:
-    """Bytes that two steps add to what the process had after a step of one input."""
+    """Return the bytes that two steps add to a process that has taken a step on one input."""
     step = Step(CASES[config], path, "cpu", "fp32")
     xs, step.xs = step.xs, step.xs[:1, :1]
     ys, step.ys = step.ys, step.ys[:1]
     step()
-    before = peak()
+    before = peak_memory()
     step.xs, step.ys = xs, ys
     step()
     step()
-    return peak() - before
+    return peak_memory() - before
 
 
-def peak() -> int:
-    """Most bytes that this process has held; ``getrusage`` may tell those of its parent."""
+def peak_memory() -> int:
+    """Return the peak memory of this process; ``getrusage`` may return that of its parent."""
     (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(line)
 
 
 def add_memory(measurements: Sequence[Measurement]) -> None:
-    """The peak memory of every path on a CPU, each in a process of its own."""
-    known: dict[tuple[str, str], int] = {}
-    for found in measurements:
-        key = found["config"], found["path"]
-        if found["device"] == "cpu" and key not in known:
+    """Add the peak memory of every path on a CPU, measured in separate processes."""
+    peaks: dict[tuple[str, str], int] = {}
+    for measurement in measurements:
+        key = measurement["config"], measurement["path"]
+        if measurement["device"] == "cpu" and key not in peaks:
             command = [sys.executable, "-m", "benchmarks.speed.run", "--memory", *key]
-            known[key] = int(subprocess.run(command, capture_output=True, check=True).stdout)
-        if found["device"] == "cpu":
-            found["peak_bytes"] = known[key]
+            peaks[key] = int(subprocess.run(command, capture_output=True, check=True).stdout)
+        if measurement["device"] == "cpu":
+            measurement["peak_bytes"] = peaks[key]
 
 
-def about(device: str) -> Measurement:
-    """Where the numbers come from."""
+def provenance(device: str) -> Measurement:
+    """Return date, load, environment and platform of the measurements."""
     return {
         "date": date.today().isoformat(),
         "load_before": os.getloadavg()[0],
@@ -124,13 +130,13 @@ def about(device: str) -> Measurement:
 
 
 def show(measurements: Sequence[Measurement]) -> None:
-    """A table in a terminal, plain lines elsewhere."""
+    """Print a table in a terminal, plain lines elsewhere."""
     console = Console()
     table = Table("config", "path", "threads", "ms", "× GRU", "CPU time × GRU")
-    for found in measurements:
-        cells = [found["config"], found["path"], str(found["threads"])]
-        cells += [f"{1e3 * found['seconds']:.2f}", f"{found['ratio_to_gru']:.3f}"]
-        cells += [f"{found['cpu_ratio_to_gru']:.3f}" if found["threads"] == 1 else ""]
+    for m in measurements:
+        cells = [m["config"], m["path"], str(m["threads"])]
+        cells += [f"{1e3 * m['seconds']:.2f}", f"{m['ratio_to_gru']:.3f}"]
+        cells += [f"{m['cpu_ratio_to_gru']:.3f}" if m["threads"] == 1 else ""]
         table.add_row(*cells)
         if not console.is_terminal:
             print("  ".join(cells))
@@ -139,17 +145,19 @@ def show(measurements: Sequence[Measurement]) -> None:
 
 
 def _ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    return median(time / other for time, other in zip(times, base, strict=True))
+    return median(time / reference for time, reference in zip(times, base, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="the image nets, few rounds")
-    parser.add_argument("--configs", nargs="*", choices=CASES, metavar="NAME", help="not all")
-    parser.add_argument("--paths", nargs="*", choices=BACKENDS, help="levels of ThalNet, not all")
-    parser.add_argument("--rounds", type=int, default=0, help="steps of each candidate")
+    parser.add_argument("--quick", action="store_true", help="the image networks, few rounds")
+    parser.add_argument("--configs", nargs="*", choices=CASES, metavar="NAME", help="default: all")
+    parser.add_argument(
+        "--paths", nargs="*", choices=BACKENDS, help="backends of ThalNet, default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help="steps of each candidate; 0: by size")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
-    parser.add_argument("--table", action="store_true", help="only make the README again")
+    parser.add_argument("--table", action="store_true", help="only update the README")
     parser.add_argument("--memory", nargs=2, metavar=("CONFIG", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
@@ -158,41 +166,41 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     publishes = not (options.quick or options.configs or options.paths or options.json)
     if not options.table:
-        out = options.json or (HERE / "results" / f"{device}.json" if publishes else None)
+        out = options.json or (FOLDER / "results" / f"{device}.json" if publishes else None)
         record = run(options, device)
         if out:
             out.write_text(json.dumps(record, indent=1) + "\n")
     if publishes:
-        readme = HERE / "README.md"
-        readme.write_text(with_table(readme.read_text(), tables(HERE / "results")))
-        plot(HERE / "results", HERE / "speed.png")
+        readme = FOLDER / "README.md"
+        readme.write_text(with_table(readme.read_text(), report(FOLDER / "results")))
+        plot(FOLDER / "results", FOLDER / "speed.png")
 
 
 def run(options: argparse.Namespace, device: str) -> Measurement:
-    """Measure what is asked for, and say so line by line."""
+    """Measure the selected configs and paths, and print every result."""
     configs = options.configs or (QUICK if options.quick else CASES)
     if device == "cpu" and not options.configs:
         configs = [name for name in configs if name != HEAVY]
-    paths, record = options.paths or list(BACKENDS), about(device)
-    found: list[Measurement] = []
-    many = os.cpu_count() or 1
+    paths, record = options.paths or list(BACKENDS), provenance(device)
+    measurements: list[Measurement] = []
+    cores = os.cpu_count() or 1
     for config in configs:
         rounds = options.rounds or _rounds(config, options.quick)
         for precision in ("ieee", "tf32", "bf16") if device == "cuda" else ("fp32",):
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
-            for threads in sorted({1, many}) if device == "cpu" else (many,):
+            for threads in sorted({1, cores}) if device == "cpu" else (cores,):
                 new = list(measure(config, paths, threads, rounds, device, precision))
                 show(new)
-                found += new
+                measurements += new
     if not options.quick:
-        add_memory(found)
-    record |= {"load_after": os.getloadavg()[0], "measurements": found}
+        add_memory(measurements)
+    record |= {"load_after": os.getloadavg()[0], "measurements": measurements}
     return record
 
 
 def _rounds(config: str, quick: bool) -> int:
-    """Enough for a steady median, few where a step takes long."""
+    """Return enough rounds for a stable median, fewer where a step takes long."""
     work = size(ThalNet(CASES[config].inputs, **CASES[config].net)) * CASES[config].time
     usual = max(4, min(60, int(1e8 / work)))
     return max(4, usual // 3) if quick else usual

@@ -1,8 +1,9 @@
-"""Runs side by side on a GPU, each on a stream: jobs as JSON on standard input, records as files.
+"""Trains several runs in one process on a GPU, each on its own CUDA stream.
 
-    python -m benchmarks.beside RUNS RESULTS < jobs.json
+    python -m benchmarks.gpu_streams RUNS RESULTS < jobs.json
 
-Jobs are commands of ``thalnet train`` by the name of their run. The runs need not be alike.
+Standard input holds the arguments of ``thalnet train`` by the name of their run, as JSON. The runs
+need not be alike. Their records are written to RESULTS.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.shared import write_record
+from benchmarks.records import write_record
 from thalnet_mtl.cli.parser import split_flags
 from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.console import Console
@@ -25,18 +26,17 @@ def main() -> None:
     jobs: dict[str, list[str]] = json.load(sys.stdin)
     waiting = iter(jobs)
     while names := list(islice(waiting, WIDTH)):
-        found = {}
+        configs, failure = {}, ""
         for name in names:
             files, flags = split_flags(jobs[name])
-            found[runs / name] = load_configs(files, flags)[""]
+            configs[runs / name] = load_configs(files, flags)[""]
         try:
-            train_stacked(found, Console())
+            train_stacked(configs, Console())
         except RunError as error:
+            failure = str(error)
             print(error, flush=True)
-            for name in names:  # a record has the last word of a run that left no result
-                (runs / f"{name}.log").write_text(f"{error}\n")
         for name in names:
-            write_record(name, jobs[name], runs / name, results)
+            write_record(name, jobs[name], runs / name, results, failure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Tables of the READMEs in Markdown: rows, means with intervals, commands, marks in a text."""
+
+import re
+from collections.abc import Iterable, Sequence
+from statistics import mean
+
+from benchmarks.records import Record
+from thalnet_mtl.metrics.significance import bootstrap_interval
+
+MARKS = "<!-- results -->", "<!-- end of results -->"
+
+
+def header(*cells: str) -> list[str]:
+    """Return the first two lines of a table."""
+    return [row(*cells), "|" + "---|" * len(cells)]
+
+
+def row(*cells: str) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return mean and 95 % bootstrap interval, or the value alone if all are equal."""
+    if len(set(values)) < 2:
+        return f"{values[0]:,.{digits}f}" if values else "–"
+    low, high = bootstrap_interval([float(value) for value in values])
+    return f"{mean(values):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def commands(records: Iterable[Record]) -> str:
+    """Return the folded list of commands that reproduce a table, with SEED where it is enough."""
+    by_pattern: dict[str, set[str]] = {}
+    for record in records:
+        pattern = re.sub(r"(--train\.seed) \d+", r"\1 SEED", record["command"])
+        by_pattern.setdefault(pattern, set()).add(record["command"])
+    lines = [
+        pattern if len(variants) > 1 else variants.pop() for pattern, variants in by_pattern.items()
+    ]
+    return "\n".join([
+        "<details><summary>Commands that reproduce these numbers</summary>", "",
+        "```bash", *lines, "```", "", "</details>",
+    ])  # fmt: skip
+
+
+def with_table(text: str, table: str) -> str:
+    """Return the text of a README with the table between its marks."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"

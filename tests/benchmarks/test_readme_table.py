@@ -1,0 +1,37 @@
+"""The tables of results of the top README and of the README of all benchmarks."""
+
+from benchmark_fixtures import scored_record
+
+from benchmarks import readme_table
+from benchmarks.claim import experiments
+from benchmarks.claim import report as claim
+from benchmarks.markdown import with_table
+
+
+def test_the_tables_of_results_are_made_from_the_raw_results():
+    for path, table in (
+        (readme_table.BENCHMARKS_README, readme_table.full_table()),
+        (readme_table.README, readme_table.short_table()),
+    ):
+        assert table.count("\n") >= 3
+        assert with_table(path.read_text(), table) == path.read_text()
+
+
+def test_the_claim_has_rows_once_both_networks_were_trained(monkeypatch):
+    names = {
+        f"alone_{task}_{body}": body for task in experiments.TASKS for body in experiments.BODIES
+    }
+    records = {"thalnet": scored_record(0.1, 0.1, 4.0), "gru": scored_record(0.5, 0.5, 2.0)}
+    runs = {name: dict[int, dict]() for name in names}
+    monkeypatch.setattr(claim, "load_by_seed", lambda folder: runs)
+    assert readme_table.claim_results() == []
+    runs |= {name: {0: records[body]} for name, body in names.items()}
+    runs["weighted_thalnet"] = {0: scored_record(0.6, 0.5, 2.0)}
+    text = "4.000", "2.000", "1", "2.000", "**undecided**", "claim.run --tune --seeds {0..0}"
+    (result,) = readme_table.claim_results()
+    assert result[2:] == text
+    runs["weighted_gru"] = {0: scored_record(0.5, 0.5, 1.4)}
+    joint = "6.67", "10.00", "1", "-3.33", "**undecided**", "claim.run --tune --seeds {0..0}"
+    first, second = readme_table.claim_results()
+    assert (first[2:], second[2:]) == (text, joint)
+    assert "text8" in first.setting and "Δm over three single-task GRUs, %" in second.setting
