@@ -137,7 +137,12 @@ def test_yaml_and_flags_give_the_same_configuration(data):
     section = data.draw(st.sampled_from(SECTIONS))
     leaves = [leaf for leaf in fields(getattr(Config(), section)) if "choices" in leaf.metadata]
     leaf = data.draw(st.sampled_from(leaves))
-    values = {int: st.integers(1, 9), float: st.floats(0, 1), str: st.text("abc", min_size=1)}
+    low, high = (leaf.metadata[bound] for bound in ("low", "high"))
+    values = {
+        int: st.integers(max(1, low), min(9, high)),
+        float: st.floats(max(0, low), min(1, high)),
+        str: st.text("abc", min_size=1),
+    }
     value = data.draw(values[leaf.type])
     if leaf.metadata["choices"]:
         value = data.draw(st.sampled_from(leaf.metadata["choices"]))

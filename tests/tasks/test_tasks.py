@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 from toy_tasks import toy_rows, toy_text
 
 from thalnet_mtl.config.schema import NamedTaskConfig, TaskConfig
@@ -73,6 +74,15 @@ def test_parts_are_disjoint_and_fixed(name):
         "cifar10_rows": 60_000,
         "digits_rows": 1797,
     }.get(name, 70_000)
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    digits = load_digits()
+    splits = lookup("task", "digits_rows")(TaskConfig()).read_splits()
+    xs, ys = (np.concatenate(parts) for parts in zip(*splits.values(), strict=True))
+    order = np.random.RandomState(0).permutation(len(ys))
+    np.testing.assert_array_equal(xs, digits.images[order])
+    np.testing.assert_array_equal(ys, digits.target[order])
 
 
 def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
