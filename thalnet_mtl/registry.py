@@ -1,12 +1,12 @@
-"""One registry for everything that a user may add: readings, modules, bodies and tasks.
+"""The registry of everything that can be added by name: readings, tasks, strategies and more.
 
-A built-in or a user's own is one decorated class or function::
+A class or function is registered under a kind and a name with a decorator::
 
     @register("reading", "uniform")
     class UniformReading(nn.Module): ...
 
-A package of a user is found through the entry point group ``thalnet_mtl``: each entry names a
-Python module, which is imported before the first look-up and registers what it has.
+A package registers its own through an entry point of the group ``thalnet_mtl``, which names one of
+its modules. That module is imported before the first look-up, and its decorators do the rest.
 """
 
 import importlib
@@ -19,31 +19,42 @@ from thalnet_mtl.errors import UserError, unknown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
-# The built-ins register themselves when their file is imported, which a look-up does.
-_HOMES = {
-    "reading": tuple(
-        f"models.readings.{name}" for name in ("linear", "random", "fast_softmax", "fast_gaussian")
+# By kind, the modules whose import registers the built-in entries.
+_MODULES = {
+    "reading": (
+        "models.readings.linear",
+        "models.readings.random",
+        "models.readings.fast_softmax",
+        "models.readings.fast_gaussian",
     ),
     "module": ("models.designs",),
     "body": ("models.build",),
     "task": ("tasks.images", "tasks.text"),
     "strategy": (
-        *(f"strategies.{name}" for name in ("base", "replay", "ewc", "si", "lwf", "gem")),
-        "avalanche.names",
+        "strategies.base",
+        "strategies.replay",
+        "strategies.ewc",
+        "strategies.si",
+        "strategies.lwf",
+        "strategies.gem",
     ),
 }
-_entries: dict[str, dict[str, Any]] = {kind: {} for kind in _HOMES}
+_entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
 
 
 def register(kind: str, name: str) -> Callable[[Entry], Entry]:
-    """Decorator: make a class or function known under a name. Names are unique within a kind."""
+    """Return a decorator that registers a class or function under a name.
+
+    Raises:
+        UserError: the kind is unknown, or another module has registered the name.
+    """
     if kind not in _entries:
         raise unknown("kind of entry", kind, _entries)
 
     def decorate(entry: Entry) -> Entry:
-        known = _entries[kind].setdefault(name, entry)
-        if known is not entry and known.__module__ != entry.__module__:
-            raise UserError(f"{kind} '{name}' is registered already, by {known.__module__}.")
+        earlier = _entries[kind].get(name, entry)
+        if earlier.__module__ != entry.__module__:
+            raise UserError(f"{kind} '{name}' is registered already, by {earlier.__module__}.")
         _entries[kind][name] = entry
         return entry
 
@@ -51,31 +62,51 @@ def register(kind: str, name: str) -> Callable[[Entry], Entry]:
 
 
 def lookup(kind: str, name: str) -> Any:
-    """The entry of that name, or an error that lists the names that there are."""
-    known = entries(kind)
-    if name not in known:
-        raise unknown(kind, name, known)
-    return known[name]
+    """Return the entry of a kind with a name.
+
+    Raises:
+        UserError: there is none; the message lists all names.
+    """
+    available = entries(kind)
+    if name in available:
+        return available[name]
+    error = unknown(kind, name, available)
+    if _own_plugins_installed():
+        raise error
+    raise UserError(
+        f"{error} Plug-ins of thalnet_mtl are not available because it is not installed, or was "
+        f"installed as an older version: run pip install for it again."
+    )
 
 
 def entries(kind: str) -> dict[str, Any]:
-    """All entries of a kind by name, the built-in ones first."""
-    for home in _HOMES[kind]:
-        importlib.import_module(f"thalnet_mtl.{home}")
+    """Return all entries of a kind by name, built-in ones first."""
+    modules = [f"thalnet_mtl.{module}" for module in _MODULES[kind]]
+    for module in modules:
+        importlib.import_module(module)
     _load_plugins()
-    place = {f"thalnet_mtl.{home}": k for k, home in enumerate(_HOMES[kind])}
-    known = _entries[kind].items()
-    return dict(sorted(known, key=lambda item: place.get(item[1].__module__, len(place))))
+
+    def position(item: tuple[str, Any]) -> int:
+        module = item[1].__module__
+        return modules.index(module) if module in modules else len(modules)
+
+    return dict(sorted(_entries[kind].items(), key=position))
 
 
 @cache
 def _load_plugins() -> None:
-    """Import what the installed packages of users registered; looking for them takes a while."""
+    """Import the modules that entry points name; once, because finding them takes a while."""
     for plugin in entry_points(group="thalnet_mtl"):
         try:
             plugin.load()
-        except Exception as error:  # whatever is wrong with it, it is not ours
+        except Exception as error:  # a plug-in may fail in any way
             raise UserError(
-                f"the plug-in '{plugin.name}' ({plugin.value}) cannot be imported: {error}. Mend "
+                f"the plug-in '{plugin.name}' ({plugin.value}) cannot be imported: {error}. Fix "
                 f"or uninstall it."
             ) from error
+
+
+def _own_plugins_installed() -> bool:
+    """Return whether the entry points of this package are there, as after its installation."""
+    plugins = entry_points(group="thalnet_mtl")
+    return any(plugin.value.startswith("thalnet_mtl.") for plugin in plugins)

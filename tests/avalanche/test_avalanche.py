@@ -13,12 +13,12 @@ from toy_tasks import toy, toy_rows, toy_text, toy_wide
 
 import thalnet_mtl
 from thalnet_mtl import Network, ThalNet, UserError
-from thalnet_mtl.avalanche import runner as avalanche_run
-from thalnet_mtl.avalanche.benchmark import UNUSED, benchmark
-from thalnet_mtl.avalanche.model import Loss, as_avalanche
-from thalnet_mtl.avalanche.names import AVALANCHE
+from thalnet_mtl.avalanche import runner
+from thalnet_mtl.avalanche.benchmark import benchmark
+from thalnet_mtl.avalanche.model import UNUSED_LOGIT, Loss, as_avalanche
+from thalnet_mtl.avalanche.names import STRATEGIES
 from thalnet_mtl.avalanche.plugins import Growth, RichLogger, StreamMetrics
-from thalnet_mtl.avalanche.ragged import RaggedBatch, collate, together
+from thalnet_mtl.avalanche.ragged import RaggedBatch, collate, stack
 from thalnet_mtl.avalanche.strategies import PLUGINS
 from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.load import dump_config
@@ -26,7 +26,7 @@ from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import GrowthConfig, ModuleConfig, StrategyConfig
 from thalnet_mtl.console import Console
 from thalnet_mtl.files import read_json
-from thalnet_mtl.training.trainer import train as train_as_ours
+from thalnet_mtl.training.trainer import Interrupted, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
@@ -38,10 +38,7 @@ TABLE = Path(__file__).parents[2] / "benchmarks/continual/README.md"
 
 def tasks(**makers):
     """Toy tasks by name, loaded."""
-    found = {name: make(None).load("cpu") for name, make in makers.items()}
-    for name, task in found.items():
-        task.name = name
-    return found
+    return {name: make(None).named(name).load("cpu") for name, make in makers.items()}
 
 
 def network_for(known, **options):
@@ -60,7 +57,7 @@ def strategy_of(kind, model, **options):
 
 
 def silent(*metrics):
-    return EvaluationPlugin(*metrics, loggers=[avalanche_run._Silent()])
+    return EvaluationPlugin(*metrics, loggers=[runner._SilentLogger()])
 
 
 # Data
@@ -96,12 +93,12 @@ def test_a_limit_draws_among_training_sequences_only():
 
 def test_a_batch_of_several_shapes_is_a_list_that_can_be_moved_and_indexed():
     parts = [torch.zeros(2, 3), torch.ones(4), 2 * torch.ones(2, 3)]
-    batch = together(parts)
+    batch = stack(parts)
     assert isinstance(batch, RaggedBatch) and len(batch) == 3
     assert batch[1] is parts[1] and torch.equal(batch[[0, 2]], torch.stack(parts[::2]))
     assert torch.equal(batch[torch.tensor([True, False, True])], torch.stack(parts[::2]))
     assert isinstance(batch[:2], RaggedBatch) and batch.to(torch.float64)[1].dtype == torch.float64
-    assert torch.equal(together(parts[::2]), torch.stack(parts[::2]))
+    assert torch.equal(stack(parts[::2]), torch.stack(parts[::2]))
     xs, ys, labels = collate([(parts[0], 1, 0), (parts[1], torch.tensor([2, 3]), 1)])
     assert isinstance(xs, RaggedBatch) and isinstance(ys, RaggedBatch) and labels.tolist() == [0, 1]
 
@@ -117,12 +114,12 @@ def test_in_a_batch_of_several_tasks_each_gets_its_own_logits():
         name: torch.rand(3, *shape) for name, shape in (("a", (4, 3)), ("b", (5, 4)), ("c", (4, 3)))
     }
     names = ["c", "b", "a", "b", "c", "a"]
-    batch = together([xs[name][k % 3] for k, name in enumerate(names)])
+    batch = stack([xs[name][k % 3] for k, name in enumerate(names)])
     out = model(batch, torch.tensor([list(known).index(name) for name in names]))
     for k, name in enumerate(names):
         logits = network(name, xs[name][k % 3][None])[0][0]
         torch.testing.assert_close(out[k, : len(logits)], logits)
-        assert (out[k, len(logits) :] == UNUSED).all()
+        assert (out[k, len(logits) :] == UNUSED_LOGIT).all()
     assert torch.equal(model(xs["a"], torch.zeros(3).long()), network("a", xs["a"])[0])
 
 
@@ -367,7 +364,7 @@ def table():
 
 
 def test_the_table_has_all_strategies_and_settings():
-    assert set(table()) == {*AVALANCHE, "si", "der"} and set(PLUGINS) == set(AVALANCHE)
+    assert set(table()) == {*STRATEGIES, "si", "der"} and set(PLUGINS) == set(STRATEGIES)
     assert all(list(row) == list(SETTINGS) for row in table().values())
     assert {word for row in table().values() for word in row.values()} == {
         "works", "stops", "does nothing",
@@ -375,27 +372,27 @@ def test_the_table_has_all_strategies_and_settings():
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", AVALANCHE)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_what_works_trains_and_what_stops_is_refused_and_would_stop(
     name, setting, tmp_path, monkeypatch
 ):
     config = configured(name, setting)
     if table()[name][setting] == "works":
-        found = avalanche_run.train(config, tmp_path / "run")["continual"]
+        found = train(config, tmp_path / "run")["continual"]
         assert found["strategy"] == f"avalanche:{name}"
         assert all(score is not None for score in found["scores"][-1])
         return
     assert table()[name][setting] == "stops"
     with pytest.raises(UserError, match=f"avalanche:{name}"):
-        avalanche_run.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     if (name, setting) == ("lwf", "text"):  # would go on, and distil nothing
         return
-    monkeypatch.setattr(avalanche_run, "check", lambda config: None)
+    monkeypatch.setattr(runner, "check", lambda config: None)
     with pytest.raises(
         (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, UserError)
     ):
-        avalanche_run.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 KNOBS = {
@@ -418,7 +415,7 @@ def test_what_works_does_something(name, tmp_path):
     ends = []
     for number, knobs in enumerate((KNOBS[name], weak, weak)):
         folder = tmp_path / str(number)
-        avalanche_run.train(configured(name, **knobs), folder)
+        train(configured(name, **knobs), folder)
         network, *_ = [thalnet_mtl.load_model(folder / "model")]
         ends.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     assert torch.equal(ends[1], ends[2])  # and the same again is the same
@@ -481,10 +478,9 @@ def test_their_naive_loop_computes_what_ours_does(optimizer, tmp_path):
     sections = SETTINGS["one shape"] | {"stream": TWICE}
     found = []
     for name in ("naive", "avalanche:naive"):
-        train = {"strategy": name, "optimizer": optimizer, "batch": 300, "clip": 0.5, "warmup": 3}
-        config = toy(**sections, model={"modules": 2, "features": 5}, train=train)
-        by = avalanche_run.train if ":" in name else train_as_ours
-        by(config, tmp_path / name)
+        options = {"strategy": name, "optimizer": optimizer, "batch": 300, "clip": 0.5, "warmup": 3}
+        config = toy(**sections, model={"modules": 2, "features": 5}, train=options)
+        train(config, tmp_path / name)
         network = thalnet_mtl.load_model(tmp_path / name / "model")
         found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     # A batch of all sequences is the same in any order.
@@ -498,9 +494,9 @@ def test_a_net_grows_at_a_plateau_in_their_loop_as_in_ours(tmp_path):
     sections["growth"] = {"when": "on_plateau", "policy": "shared", "patience": 2, "modules": OWN}
     grown = []
     for name in ("naive", "avalanche:naive"):
-        train = {"strategy": name, "optimizer": "sgd", "learning_rate": 0.0}
-        config = toy(**sections, train=train, evaluate={"every": 3})
-        (avalanche_run.train if ":" in name else train_as_ours)(config, tmp_path / name)
+        options = {"strategy": name, "optimizer": "sgd", "learning_rate": 0.0}
+        config = toy(**sections, train=options, evaluate={"every": 3})
+        train(config, tmp_path / name)
         history = read_json(tmp_path / name / "topology.json")["history"]
         grown.append([(x["step"], x["about"]) for x in history if x["verb"] == "attach"])
     assert grown[0] == grown[1] and {step for step, _ in grown[0]} == {9, 21}
@@ -524,24 +520,24 @@ def test_a_run_is_written_down_as_ours(tmp_path, capsys):
 
 def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_path, monkeypatch):
     config = configured("replay")
-    whole = avalanche_run.train(config, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole")
 
     def interrupt(*args, **options):
-        raise avalanche_run.Interrupted("now")
+        raise Interrupted("now")
 
     with monkeypatch.context() as context:
-        context.setattr(avalanche_run, "clip_grad_norm_", interrupt)
+        context.setattr(runner, "clip_grad_norm_", interrupt)
         broken = configured("replay")
-        with pytest.raises(avalanche_run.Interrupted):
-            look = avalanche_run.after_step
+        with pytest.raises(Interrupted):
+            look = runner.after_step
             context.setattr(
-                avalanche_run,
+                runner,
                 "after_step",
                 lambda run, *rest: look(run, *rest) if run.step < 8 else interrupt(),
             )
-            avalanche_run.train(broken, tmp_path / "run")
+            train(broken, tmp_path / "run")
     assert not (tmp_path / "run/checkpoint/last.pt").exists()
-    again = avalanche_run.train(config, tmp_path / "run")
+    again = train(config, tmp_path / "run")
     assert again["continual"]["scores"] == whole["continual"]["scores"]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     steps = [line for line in lines if '"step": 8,' in line]
@@ -554,20 +550,15 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
         ({"train": {"combine": "uncertainty"}}, "train.combine"),
         ({"train": {"precision": "bf16"}}, "train.precision"),
         ({"train": {"draw": 1.0}}, "train.draw"),
-        ({"tasks": {"a": {"reset": 0.5}}}, "tasks.….reset"),
+        ({"tasks": {"b": {"reset": 0.5}}}, "tasks.….reset"),
     ],
 )
 def test_what_their_loop_does_not_do_is_refused(sections, word, tmp_path):
-    config = configured("naive")
+    config = configured("naive", "text")
     config = overlay(config, sections, "test")
     with pytest.raises(UserError, match=word):
-        avalanche_run.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_our_loop_does_not_take_their_name(tmp_path):
-    with pytest.raises(UserError, match="avalanche_run"):
-        train_as_ours(configured("ewc"), tmp_path / "run")
 
 
 def test_a_memory_is_shared_by_the_experiences():

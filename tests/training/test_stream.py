@@ -9,7 +9,7 @@ from run_fixtures import lines, matrix
 from toy_tasks import GROWING, STREAM, toy
 
 from thalnet_mtl import cli
-from thalnet_mtl.avalanche.names import AVALANCHE
+from thalnet_mtl.avalanche.names import STRATEGIES
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
@@ -287,4 +287,4 @@ def test_the_command_line_lists_the_strategies(capsys):
     assert cli.main(["list", "strategies"]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
     ours = ["naive", "replay", "ewc", "online_ewc", "si", "lwf", "agem", "gem"]
-    assert shown == [*ours, *(f"avalanche:{name}" for name in AVALANCHE)]
+    assert shown == [*ours, *(f"avalanche:{name}" for name in STRATEGIES)]

@@ -1,20 +1,37 @@
-"""Strategies that keep what earlier experiences taught, for networks that may grow meanwhile.
+"""The strategies of Avalanche, registered by name: ``--train.strategy avalanche:NAME``.
 
-Penalties and anchors go by the names of parameters: what a network grows has none, and what was
-there keeps its own. Tasks may differ in shape: memories are kept, and gradients taken, by task.
+This is the entry point of the package, imported by every command. It imports neither torch nor
+Avalanche; a strategy does so when it is built.
 """
 
+from typing import Any
+
 from thalnet_mtl.registry import register
-from thalnet_mtl.strategies.base import Strategy
 
-ELSEWHERE = "avalanche:"
-AVALANCHE = ("naive", "cumulative", "replay", "gdumb", "ewc", "online_ewc", "mas", "rwalk", "lwf",
-             "agem", "gem")  # fmt: skip
+STRATEGIES = {
+    "naive": "plain training",
+    "cumulative": "training on all tasks so far",
+    "replay": "experience replay",
+    "gdumb": "GDumb",
+    "ewc": "elastic weight consolidation",
+    "online_ewc": "online EWC",
+    "mas": "memory aware synapses",
+    "rwalk": "Riemannian walk",
+    "lwf": "learning without forgetting",
+    "agem": "A-GEM",
+    "gem": "GEM",
+}
 
 
-class AvalancheStrategy(Strategy):
-    """Avalanche's own, in its loop: what works is in benchmarks/continual/README.md."""
+def _register(name: str, title: str) -> None:
+    def build(context: Any) -> Any:
+        from thalnet_mtl.avalanche.runner import AvalancheStrategy
+
+        return AvalancheStrategy(context)
+
+    build.__doc__ = f"Avalanche's {title}, in Avalanche's training loop."
+    register("strategy", f"avalanche:{name}")(build)
 
 
-for _name in AVALANCHE:
-    register("strategy", f"{ELSEWHERE}{_name}")(AvalancheStrategy)
+for _name, _title in STRATEGIES.items():
+    _register(_name, _title)

@@ -1,4 +1,4 @@
-"""Our growth and our metrics as plug-ins of Avalanche, and lines for a terminal."""
+"""Plugins for programs of Avalanche: growth of a ThalNet, metrics of a stream, and a logger."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -25,9 +25,17 @@ from thalnet_mtl.training.growth import add_new_tasks
 
 
 class Growth(SupervisedPlugin):
-    """Growth with every new task: its modules, encoders and head before its experience begins.
+    """Growth before the experience of a new task: modules, encoders and a head are added for it.
 
-    The optimizer keeps its moments, as nowhere else in Avalanche, and lets go of what is frozen.
+    The optimizer keeps the moments of existing parameters, which no plugin of Avalanche does, and
+    drops parameters that are frozen.
+
+    Args:
+        growth: which modules are attached, and whether old tasks are frozen.
+        model: defaults for the new modules.
+
+    Raises:
+        UserError: growth on a plateau, which needs scores on validation data.
     """
 
     supports_distributed = False
@@ -35,33 +43,37 @@ class Growth(SupervisedPlugin):
     def __init__(self, growth: GrowthConfig, model: ModelConfig | None = None):
         super().__init__()
         if growth.when == "on_plateau":
-            raise UserError("growth on_plateau needs validation, which Avalanche does not give.")
+            raise UserError(
+                "growth.when 'on_plateau' needs validation scores, which Avalanche does not pass "
+                "to plugins; use 'per_task'."
+            )
         self.config = replace(Config(), growth=growth, model=model or ModelConfig())
 
-    def before_training_exp(self, strategy: Any, *args: Any, **options: Any) -> None:
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         model = strategy.model
-        ports = list(dict.fromkeys(model.adapters[k] for k in strategy.experience.task_labels))
-        for change in add_new_tasks(model.network, self.config, model.shapes, ports):
+        heads = list(dict.fromkeys(model.heads[k] for k in strategy.experience.task_labels))
+        for change in add_new_tasks(model.network, self.config, model.specs, heads):
             change.update_optimizer(strategy.optimizer)
-        settle(strategy)
+        sync_parameters(strategy)
 
 
-def settle(strategy: Any) -> None:
-    """Tell a strategy what its optimizer holds after a change: all that learns, nothing frozen.
+def sync_parameters(strategy: Any) -> None:
+    """Make a strategy's optimizer hold the trainable parameters only, after a change.
 
-    Before every experience Avalanche adds all parameters that it does not find.
+    Avalanche adds all parameters that it does not know to the optimizer before each experience,
+    frozen ones too; therefore tell it that the trainable ones are those that it knows.
     """
     for group in strategy.optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
-    learning = {n: p for n, p in strategy.model.named_parameters() if p.requires_grad}
-    strategy.optimized_param_id = learning
+    trainable = {n: p for n, p in strategy.model.named_parameters() if p.requires_grad}
+    strategy.optimized_param_id = trainable
 
 
 class StreamMetrics(PluginMetric[dict[str, float]]):
-    """ACC, AIA, forgetting (two definitions), BWT and FWT after each evaluation, ours.
+    """ACC, AIA, forgetting (two definitions), BWT and FWT of this package after each evaluation.
 
-    Scores are of the task's own metric. Emitted is what is defined: FWT needs an evaluation of all
-    tasks before the first experience and after every other.
+    The scores are in each task's own metric. Only the measures that are defined are emitted: FWT
+    needs an evaluation of all tasks before the first experience and after each experience.
     """
 
     def __init__(self, tasks: Mapping[str, Task]):
@@ -72,19 +84,20 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
         self.reset()
 
     def reset(self) -> None:
-        """Begin a row."""
+        """Start the sums of a new evaluation."""
         self.sums: dict[str, list[float]] = {}
 
     def result(self) -> dict[str, float]:
-        """The measures that are defined, by their short names."""
+        """Return the measures that are defined, by their short names."""
         if not self.trained:
             return {}
-        names = [name for name in self.names if any(name in one for one in self.trained)]
+        seen = {name for names in self.trained for name in names}
+        names = [name for name in self.names if name in seen]
         metrics = {name: self.tasks[name].metric for name in names}
         scores = [[row.get(name) for name in names] for row in self.rows]
         matrix = AccuracyMatrix(metrics, self.trained, scores)
-        found = {label: measure(matrix).mean for label, measure in MEASURES.values()}
-        return {label: mean for label, mean in found.items() if mean is not None}
+        means = {label: measure(matrix).mean for label, measure in MEASURES.values()}
+        return {label: mean for label, mean in means.items() if mean is not None}
 
     def before_training_exp(self, strategy: Any) -> None:
         self.trained.append([self.names[k] for k in strategy.experience.task_labels])
@@ -105,31 +118,32 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         for name, (nats, correct, count) in self.sums.items():
             self.rows[-1][name] = self.tasks[name].metric.value(nats, int(correct), int(count))
-        at = strategy.clock.train_iterations
-        return [MetricValue(self, f"{k}/eval_phase", v, at) for k, v in self.result().items()]
+        step = strategy.clock.train_iterations
+        return [MetricValue(self, f"{k}/eval_phase", v, step) for k, v in self.result().items()]
 
 
 class RichLogger(BaseLogger):
-    """A bar while an experience is learned, and every metric; plain lines where no one looks."""
+    """A logger with a progress bar for each experience; plain lines if there is no terminal."""
 
-    def __init__(self, screen: Console | None = None):
+    def __init__(self, console: Console | None = None):
         super().__init__()
-        self.screen, self.bar = screen or Console(), ExitStack()
+        self.console, self.bar = console or Console(), ExitStack()
+        self.first_step = 0
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
         if isinstance(value, float):
-            self.screen.print(f"  step {x_plot:,}  {name} {value:.4f}")
+            self.console.print(f"  step {x_plot:,}  {name} {value:.4f}")
 
-    def before_training_exp(self, strategy: Any, metrics: Any, **options: Any) -> None:
-        model, now = strategy.model, strategy.experience
-        names = [model.names[k] for k in now.task_labels]
-        self.screen.print(f"experience {now.current_experience + 1}: {', '.join(names)} …")
-        self.begin = strategy.clock.train_iterations
+    def before_training_exp(self, strategy: Any, metrics: Any, **kwargs: Any) -> None:
+        model, experience = strategy.model, strategy.experience
+        names = ", ".join(model.names[k] for k in experience.task_labels)
+        self.console.print(f"experience {experience.current_experience + 1}: {names} …")
+        self.first_step = strategy.clock.train_iterations
         total = len(strategy.dataloader) * strategy.train_epochs
-        self.bar.enter_context(self.screen.progress(", ".join(names), 0, total))
+        self.bar.enter_context(self.console.progress(names, 0, total))
 
-    def after_training_iteration(self, strategy: Any, metrics: Any, **options: Any) -> None:
-        self.screen.advance(strategy.clock.train_iterations - self.begin)
+    def after_training_iteration(self, strategy: Any, metrics: Any, **kwargs: Any) -> None:
+        self.console.advance(strategy.clock.train_iterations - self.first_step)
 
-    def after_training_exp(self, strategy: Any, metrics: Any, **options: Any) -> None:
+    def after_training_exp(self, strategy: Any, metrics: Any, **kwargs: Any) -> None:
         self.bar.close()

@@ -1,4 +1,4 @@
-"""Sequences of tasks of different shapes, one by one and in one batch, as a data loader asks."""
+"""Batches of sequences of different shapes, and a data set that a PyTorch data loader can read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,7 +11,10 @@ from thalnet_mtl.tasks.base import Task
 
 
 class RaggedBatch:
-    """Tensors of different shapes in one batch, one a sequence: a list with ``to``."""
+    """A batch of tensors of different shapes, one for each sequence.
+
+    It can be indexed, iterated and moved like a tensor whose first axis is the batch.
+    """
 
     def __init__(self, parts: Sequence[Tensor]):
         self.parts = list(parts)
@@ -24,43 +27,50 @@ class RaggedBatch:
 
     def __getitem__(self, index: Any) -> "Tensor | RaggedBatch":
         if isinstance(index, slice):
-            return together(self.parts[index])
+            return stack(self.parts[index])
         if isinstance(index, Tensor) and index.dtype == torch.bool:
             index = index.nonzero().flatten()
-        chosen = torch.as_tensor(index)
-        if chosen.ndim == 0:
-            return self.parts[int(chosen)]
-        return together([self.parts[k] for k in chosen.tolist()])
+        places = torch.as_tensor(index)
+        if places.ndim == 0:
+            return self.parts[int(places)]
+        return stack([self.parts[k] for k in places.tolist()])
 
     @property
     def device(self) -> torch.device:
         return self.parts[0].device
 
-    def to(self, *where: Any, **options: Any) -> "RaggedBatch":
-        return RaggedBatch([part.to(*where, **options) for part in self.parts])
+    def to(self, *args: Any, **kwargs: Any) -> "RaggedBatch":
+        return RaggedBatch([part.to(*args, **kwargs) for part in self.parts])
 
 
-def together(parts: Sequence[Tensor]) -> Tensor | RaggedBatch:
-    """One tensor, where the shapes and types allow it."""
+def stack(parts: Sequence[Tensor]) -> Tensor | RaggedBatch:
+    """Stack tensors to one if their shapes and types are equal, otherwise to a ragged batch."""
     kinds = {(part.shape, part.dtype) for part in parts}
     return torch.stack(list(parts)) if len(kinds) == 1 else RaggedBatch(parts)
 
 
 def collate(samples: Iterable[Sequence[Any]]) -> list[Tensor | RaggedBatch]:
-    """Inputs, targets and task labels of samples whose shapes may differ."""
+    """Return the inputs, targets and task labels of samples, each as a batch."""
     columns = zip(*samples, strict=True)
-    return [together([torch.as_tensor(value) for value in column]) for column in columns]
+    return [stack([torch.as_tensor(value) for value in column]) for column in columns]
 
 
 class SequenceDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A part of a task, one sequence at a time; text in chunks, which begin without a state."""
+    """A split of a task as a data set of sequences; text in chunks, each from an empty state.
+
+    Args:
+        task: with its data loaded.
+        split: train, validation or test.
+        chunk: for text, tokens in a sequence.
+        limit: maximum number of sequences, drawn at random; 0 for all.
+    """
 
     def __init__(self, task: Task, split: str, chunk: int, limit: int = 0):
         self.task = task
         self.xs, self.ys = task.sequences(split, chunk)
         if 0 < limit < len(self.xs):
-            chosen = torch.randperm(len(self.xs))[:limit]
-            self.xs, self.ys = self.xs[chosen], self.ys[chosen]
+            drawn = torch.randperm(len(self.xs))[:limit]
+            self.xs, self.ys = self.xs[drawn], self.ys[drawn]
 
     def __len__(self) -> int:
         return len(self.xs)

@@ -1,16 +1,14 @@
-"""A run whose steps are Avalanche's: ``--train.strategy avalanche:NAME``.
+"""Runs whose steps Avalanche takes: ``--train.strategy avalanche:NAME``.
 
-Data, network, growth, evaluation and everything that a run writes are ours, the loop and the
-strategy theirs. A batch is drawn by their loader, text in chunks that begin without a state, and
-the loss that is logged is what they minimize, penalties included. Their strategies cannot be saved:
-an interrupted run starts anew.
+Data, network, growth, evaluation and everything that a run writes are ours; the loop and the
+strategy are Avalanche's. Its loader draws the batches, with text in chunks that start from an
+empty state, and the logged loss is the one that it minimizes, penalties included. Its strategies
+cannot be saved: an interrupted run starts again.
 """
 
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from thalnet_mtl.compat import import_torchvision
 
@@ -24,162 +22,174 @@ from torch.nn.utils import clip_grad_norm_
 
 from thalnet_mtl.avalanche.benchmark import benchmark
 from thalnet_mtl.avalanche.model import Loss, as_avalanche
-from thalnet_mtl.avalanche.plugins import settle
-from thalnet_mtl.avalanche.strategies import strategy
+from thalnet_mtl.avalanche.plugins import sync_parameters
+from thalnet_mtl.avalanche.strategies import make_strategy
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.state import NOT_TRAINED, Run
-from thalnet_mtl.training.trainer import Interrupted, after_step, begin_experience, start
-from thalnet_mtl.training.trainer import train as train_as_ours
+from thalnet_mtl.training.trainer import Interrupted, Trainer, after_step, begin_experience
 
-# What stops inside Avalanche 0.6.0 when a network grows, and when the old is frozen: why.
-GROWS = {
-    "online_ewc": "it wants the parameters of before, in that order; 'online_ewc' is ours",
-    "rwalk": "it wants the parameters of before and no others",
-    "gdumb": "it begins every experience with a copy of the first network",
+# Strategies that fail inside Avalanche 0.6.0 when a network grows, or when old tasks are frozen.
+FAILS_WITH_GROWTH = {
+    "online_ewc": "it needs the same parameters in the same order. Use 'online_ewc' instead",
+    "rwalk": "it needs the same parameters throughout",
+    "gdumb": "it begins each experience with a copy of the first network",
 }
-FROZEN = {
-    "agem": "it wants gradients of old tasks, of which nothing learns; 'agem' is ours",
-    "gem": "it wants gradients of old tasks, of which nothing learns",
+FAILS_WITH_FROZEN = {
+    "agem": "it needs gradients of frozen tasks. Use 'agem' instead",
+    "gem": "it needs gradients of frozen tasks. Use 'gem' instead",
 }
 
 
-def train(config: Config, folder: Path, screen: Console | None = None) -> dict[str, Any]:
-    """As ``train.train``, but that it cannot go on where it stopped."""
-    check(config)
-    return train_as_ours(config, folder, screen, begin=begin_anew, learn=learn)
+class AvalancheStrategy(Strategy):
+    """A strategy of Avalanche that trains a run in Avalanche's loop.
+
+    Raises:
+        UserError: the configuration asks for something that Avalanche's loop does not do.
+    """
+
+    resumable: ClassVar[bool] = False
+
+    def __init__(self, context: Run):
+        check(context.config)
+        super().__init__(context)
+
+    def stored_bytes(self) -> None:
+        """Return None: the size of what Avalanche stores is unknown."""
+
+    def fit(self, trainer: Trainer) -> None:  # type: ignore[override]
+        """Train all experiences with Avalanche, from the first step."""
+        run, options = trainer.run, trainer.run.config.train
+        RNGManager.set_random_seeds(options.seed)
+        limit = max(part.stop - part.start for part in run.stream) * options.batch
+        tasks_by_experience = [part.tasks for part in run.stream]
+        stream = benchmark(run.tasks, tasks_by_experience, options.chunk, limit)
+        model = as_avalanche(run.network, run.tasks)
+        run.optimizer = OPTIMIZERS[options.optimizer](
+            [p for p in model.parameters() if p.requires_grad],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+        )
+        strategy = make_strategy(
+            options.strategy.partition(":")[2],
+            run.config.strategy,
+            len(run.stream),
+            TrainerPlugin(trainer),
+            model=model,
+            optimizer=run.optimizer,
+            criterion=Loss(),
+            train_mb_size=options.batch,
+            train_epochs=run.total,  # an upper bound: TrainerPlugin stops each experience
+            device=run.device,
+            evaluator=EvaluationPlugin(loggers=[_SilentLogger()]),
+        )
+        with warnings.catch_warnings():
+            # Avalanche calls deprecated functions of its own, and indexes with lists of slices.
+            for message in ("Call to deprecated function", "Using a non-tuple sequence"):
+                warnings.filterwarnings("ignore", message, module="avalanche")
+            for experience in stream.train_stream:
+                strategy.train(experience, eval_streams=[])
 
 
 def check(config: Config) -> None:
-    """Raise if something is asked for that their loop does not do."""
-    options, growth, full = config.train, config.growth, config.train.strategy
-    asked = {
+    """Raise ``UserError`` if a configuration asks for something that Avalanche's loop cannot do."""
+    options, growth, strategy = config.train, config.growth, config.train.strategy
+    tasks = config.named_tasks.values()
+    unsupported = {
         "train.combine": options.combine != "fixed",
         "train.draw": options.draw,
         "train.patience": options.patience,
         "train.precision": options.precision != "fp32",
         "changes": config.changes,
-        "tasks.….reset": any(task.reset for task in config.named_tasks.values()),
-        "tasks.….batch": any(task.batch for task in config.named_tasks.values()),
-        "tasks.….weight": any(task.weight != 1 for task in config.named_tasks.values()),
+        "tasks.….reset": any(task.reset for task in tasks),
+        "tasks.….batch": any(task.batch for task in tasks),
+        "tasks.….weight": any(task.weight != 1 for task in tasks),
     }
-    for key in (key for key, found in asked.items() if found):
-        raise UserError(f"{key}: not with {full}, whose loop is Avalanche's. Leave it as it is.")
-    name, grows = full.partition(":")[2], growth.when != "never"
-    if grows and name in GROWS:
-        raise UserError(f"{full} stops when a network grows: {GROWS[name]}.")
-    if grows and growth.policy == "frozen" and name in FROZEN:
-        raise UserError(f"{full} stops when the old is frozen: {FROZEN[name]}.")
-    if name in FROZEN and config.strategy.memory < len(config.stream):
-        raise UserError(f"strategy.memory: must be at least {len(config.stream)} for {full}.")
-    shapes = {name: task.spec for name, task in make_tasks(config).items()}
-    steps = [task for task, shape in shapes.items() if shape.target == "every"]
-    if name == "lwf" and steps:
+    for key, is_set in unsupported.items():
+        if is_set:
+            raise UserError(f"{strategy} does not support {key}; leave it at its default.")
+    name, grows = strategy.partition(":")[2], growth.when != "never"
+    if grows and name in FAILS_WITH_GROWTH:
+        raise UserError(f"{strategy} does not support growth: {FAILS_WITH_GROWTH[name]}.")
+    if grows and growth.policy == "frozen" and name in FAILS_WITH_FROZEN:
+        reason = FAILS_WITH_FROZEN[name]
+        raise UserError(f"{strategy} does not support growth.policy 'frozen': {reason}.")
+    if name in ("agem", "gem") and config.strategy.memory < len(config.stream):
         raise UserError(
-            f"{full} distils one answer a sequence, and '{steps[0]}' has one a step; 'lwf' is ours."
+            f"strategy.memory {config.strategy.memory}: must be at least {len(config.stream)} for "
+            f"{strategy}, a sequence for each experience."
         )
-    mixed = any(len({shapes.get(task) for task in one.tasks}) > 1 for one in config.stream)
-    if name in ("gem", "lwf") and mixed:
-        raise UserError(f"{full}: the tasks of an experience must be of one shape.")
+    specs = {name: task.spec for name, task in make_tasks(config).items()}
+    texts = [task for task, spec in specs.items() if spec.target == "every"]
+    if name == "lwf" and texts:
+        raise UserError(
+            f"{strategy} needs one prediction for each sequence, but task '{texts[0]}' has one for "
+            f"each step. Use 'lwf' instead."
+        )
+    several = any(len({specs.get(task) for task in part.tasks}) > 1 for part in config.stream)
+    if name in ("gem", "lwf") and several:
+        raise UserError(f"{strategy} needs tasks of one shape in each experience.")
 
 
-def begin_anew(run: Run, directory: RunDirectory, screen: Console) -> None:
-    """Forget what an interrupted run has left."""
-    directory.rewind(0, anew=True)
-    start(run, directory, screen)
-
-
-def learn(run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]) -> None:
-    """All experiences, one after another."""
-    options = run.config.train
-    RNGManager.set_random_seeds(options.seed)
-    most = max(one.stop - one.start for one in run.stream) * options.batch
-    stream = benchmark(run.tasks, [one.tasks for one in run.stream], options.chunk, most)
-    model = as_avalanche(run.network, run.tasks)
-    run.optimizer = OPTIMIZERS[options.optimizer](
-        [p for p in model.parameters() if p.requires_grad],
-        lr=options.learning_rate,
-        weight_decay=options.weight_decay,
-    )
-    made = strategy(
-        options.strategy.partition(":")[2],
-        run.config.strategy,
-        len(run.stream),
-        TrainerPlugin(run, directory, screen, stopped),
-        model=model,
-        optimizer=run.optimizer,
-        criterion=Loss(),
-        train_mb_size=options.batch,
-        train_epochs=run.total,  # it is stopped before
-        device=run.device,
-        evaluator=EvaluationPlugin(loggers=[_Silent()]),
-    )
-    with warnings.catch_warnings():
-        # Of its calls of its own methods, and of lists of slices as an index, which still work.
-        for message in ("Call to deprecated function", "Using a non-tuple sequence"):
-            warnings.filterwarnings("ignore", message, module="avalanche")
-        for experience in stream.train_stream:
-            made.train(experience, eval_streams=[])
-
-
-class _Silent:
-    """A logger, without which Avalanche warns."""
+class _SilentLogger:
+    """A logger that does nothing; without one, Avalanche warns."""
 
     def log_metrics(self, metric_values: Any) -> None:
         pass
 
 
 class TrainerPlugin(SupervisedPlugin):
-    """What our loop does around a step: growth, rate, clipping, log, validation, rows of R."""
+    """A plugin that does everything around Avalanche's steps which our own loop does.
+
+    That is growth, learning rate, gradient clipping, logging, validation, and tests at the end of
+    an experience.
+    """
 
     supports_distributed = False
 
-    def __init__(
-        self, run: Run, directory: RunDirectory, screen: Console, stopped: Callable[[], bool]
-    ):
+    def __init__(self, trainer: Trainer):
         super().__init__()
-        self.run, self.directory, self.screen, self.stopped = run, directory, screen, stopped
+        self.trainer, self.run = trainer, trainer.run
 
-    def before_training_exp(self, strategy: Any, *args: Any, **options: Any) -> None:
-        self.begin = time.monotonic()
-        self.run.network = strategy.model.network  # some strategies begin with another one
-        self.grow(strategy)
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.start_time = time.monotonic()
+        self.run.network = strategy.model.network  # some strategies replace it by a copy
+        self.grow_if_due(strategy)
 
-    def before_training_iteration(self, strategy: Any, *args: Any, **options: Any) -> None:
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if self.run.step > self.run.experience.start:
-            self.grow(strategy)
+            self.grow_if_due(strategy)
         for group in strategy.optimizer.param_groups:
             group["lr"] = self.run.rate()
 
-    def grow(self, strategy: Any) -> None:
-        """If it is time."""
-        before = len(self.run.history)
-        begin_experience(self.run, self.directory, self.screen)
-        if len(self.run.history) > before:
-            settle(strategy)
+    def grow_if_due(self, strategy: Any) -> None:
+        """Grow the network if it is time, and tell Avalanche the new parameters."""
+        changes = len(self.run.history)
+        begin_experience(self.run, self.trainer.directory, self.trainer.screen)
+        if len(self.run.history) > changes:
+            sync_parameters(strategy)
             strategy.model.to(strategy.device).train()
 
-    def before_update(self, strategy: Any, *args: Any, **options: Any) -> None:
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if self.run.config.train.clip:
             clip_grad_norm_(strategy.model.parameters(), self.run.config.train.clip)
 
-    def after_training_iteration(self, strategy: Any, *args: Any, **options: Any) -> None:
-        run, now = self.run, self.run.experience
+    def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        run, trainer, experience = self.run, self.trainer, self.run.experience
         loss = strategy.loss.detach().reshape(())
-        nothing = torch.full_like(loss, NOT_TRAINED)
-        losses = torch.stack([loss if name in now.tasks else nothing for name in run.tasks])
-        for name in now.tasks:
+        absent = torch.full_like(loss, NOT_TRAINED)
+        losses = torch.stack([loss if name in experience.tasks else absent for name in run.tasks])
+        for name in experience.tasks:
             run.batches_seen[name] += 1
-        after_step(run, self.directory, self.screen, losses, run.rate(), self.begin)
-        self.begin = time.monotonic()
-        if self.stopped() and run.step < run.total:
+        after_step(run, trainer.directory, trainer.screen, losses, run.rate(), self.start_time)
+        self.start_time = time.monotonic()
+        if trainer.stopped() and run.step < run.total:
             raise Interrupted(
-                f"stopped at step {run.step:,} of {run.total:,}; Avalanche's strategies cannot be "
-                f"saved, the same command starts anew"
+                f"stopped at step {run.step:,} of {run.total:,}, not saved: runs with strategies "
+                f"of Avalanche cannot be resumed, the same command starts again"
             )
-        if run.step == now.stop:
+        if run.step == experience.stop:
             strategy.stop_training()

@@ -1,4 +1,4 @@
-"""Avalanche's strategies as a configuration names them."""
+"""Strategies of Avalanche, built from the options of a configuration."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,32 +14,42 @@ from avalanche.training.templates import SupervisedTemplate
 
 from thalnet_mtl.config.schema import StrategyConfig
 
-Made = Callable[[StrategyConfig, int, int], list[Any]]  # of the knobs, a batch, the experiences
-PLUGINS: dict[str, Made] = {
-    "naive": lambda knobs, batch, count: [],
-    "cumulative": lambda knobs, batch, count: [],
-    "replay": lambda knobs, batch, count: [plugins.ReplayPlugin(knobs.memory)],
-    "gdumb": lambda knobs, batch, count: [plugins.GDumbPlugin(knobs.memory)],
-    "ewc": lambda knobs, batch, count: [plugins.EWCPlugin(knobs.strength)],
-    "online_ewc": lambda knobs, batch, count: [
-        plugins.EWCPlugin(knobs.strength, "online", knobs.decay)
+# A function of the options, the batch size and the number of experiences.
+PluginFactory = Callable[[StrategyConfig, int, int], list[SupervisedPlugin]]
+PLUGINS: dict[str, PluginFactory] = {
+    "naive": lambda options, batch, count: [],
+    "cumulative": lambda options, batch, count: [],
+    "replay": lambda options, batch, count: [plugins.ReplayPlugin(options.memory)],
+    "gdumb": lambda options, batch, count: [plugins.GDumbPlugin(options.memory)],
+    "ewc": lambda options, batch, count: [plugins.EWCPlugin(options.strength)],
+    "online_ewc": lambda options, batch, count: [
+        plugins.EWCPlugin(options.strength, "online", options.decay)
     ],
-    "mas": lambda knobs, batch, count: [plugins.MASPlugin(knobs.strength)],
-    "rwalk": lambda knobs, batch, count: [plugins.RWalkPlugin(knobs.strength)],
-    "lwf": lambda knobs, batch, count: [plugins.LwFPlugin(knobs.strength)],
-    "agem": lambda knobs, batch, count: [plugins.AGEMPlugin(knobs.memory // count, batch)],
-    "gem": lambda knobs, batch, count: [plugins.GEMPlugin(knobs.memory // count, 0.5)],
+    "mas": lambda options, batch, count: [plugins.MASPlugin(options.strength)],
+    "rwalk": lambda options, batch, count: [plugins.RWalkPlugin(options.strength)],
+    "lwf": lambda options, batch, count: [plugins.LwFPlugin(options.strength)],
+    "agem": lambda options, batch, count: [plugins.AGEMPlugin(options.memory // count, batch)],
+    "gem": lambda options, batch, count: [plugins.GEMPlugin(options.memory // count, 0.5)],
 }
 
 
-def strategy(
-    name: str, knobs: StrategyConfig, experiences: int, first: SupervisedPlugin, **arguments: Any
+def make_strategy(
+    name: str,
+    options: StrategyConfig,
+    experiences: int,
+    first: SupervisedPlugin,
+    **arguments: Any,
 ) -> SupervisedTemplate:
-    """A strategy of Avalanche by its name here; the plugin ``first`` is called before its own.
+    """Return a strategy of Avalanche.
 
-    ``strength`` is its λ or α, ``memory`` all sequences that it keeps, of which GEM and A-GEM give
-    as many to each of the ``experiences``. ``arguments`` are those of ``SupervisedTemplate``.
+    Args:
+        name: a key of ``PLUGINS``.
+        options: ``strength`` is its λ or α, ``memory`` the number of all sequences that it
+            stores. GEM and A-GEM divide it equally among the experiences.
+        experiences: their number.
+        first: a plugin that is called before those of the strategy.
+        arguments: of ``SupervisedTemplate``.
     """
-    own = PLUGINS[name](knobs, arguments["train_mb_size"], experiences)
     template = Cumulative if name == "cumulative" else SupervisedTemplate
-    return template(plugins=[first, *own], **arguments)
+    strategy_plugins = PLUGINS[name](options, arguments["train_mb_size"], experiences)
+    return template(plugins=[first, *strategy_plugins], **arguments)

@@ -52,10 +52,6 @@ def train(options: argparse.Namespace) -> int:
         try:
             if options.stacked:
                 train_stacked(batch, console)
-            elif config.train.strategy.startswith("avalanche:"):
-                from thalnet_mtl.avalanche.runner import train as train_by_avalanche
-
-                train_by_avalanche(config, folder, console)
             else:
                 train(config, folder, console)
         except (Interrupted, KeyboardInterrupt) as stop:

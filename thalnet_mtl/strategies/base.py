@@ -1,12 +1,13 @@
 """The contract of a continual-learning strategy, and the strategy that does nothing."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import StrategyConfig
 from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.cost import stored_bytes
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.base import Batch, Task
@@ -74,16 +75,36 @@ class TrainingContext(Protocol):
         ...
 
 
+class StepLoop(Protocol):
+    """The part of a trainer that takes the steps of a run."""
+
+    def run_steps(self) -> None:
+        """Take all remaining steps: train, log, validate, save checkpoints, end experiences."""
+        ...
+
+
 class Strategy:
     """A way to keep earlier experiences from being forgotten: the hooks of a training run.
 
     A training step calls, in this order, ``rehearsed_tasks``, ``after_backward``, ``penalty``,
     ``before_update`` and ``after_update``. Override the hooks that are needed; here none does
     anything. The strategy is built once, when everything in the context is there.
+
+    ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
+    resume from is saved, and an interrupted run starts again.
     """
+
+    resumable: ClassVar[bool] = True
 
     def __init__(self, context: TrainingContext):
         self.context = context
+
+    def fit(self, trainer: StepLoop) -> None:
+        """Train from the current step to the end of the run.
+
+        Override this if another library takes the steps.
+        """
+        trainer.run_steps()
 
     def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
         """Return earlier tasks whose parameters also get gradients in this step.
@@ -117,6 +138,10 @@ class Strategy:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values, enough to resume from a checkpoint."""
         return {}
+
+    def stored_bytes(self) -> int | None:
+        """Return the size of what the strategy stores, or None if it is unknown."""
+        return stored_bytes(self.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``, whose tensors are on the CPU, to the device of the run."""

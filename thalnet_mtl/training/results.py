@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalnet_mtl.avalanche.names import AvalancheStrategy
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.models.build import configure_network, count_parameters
-from thalnet_mtl.models.cost import count_macs, parameter_counts, stored_bytes
+from thalnet_mtl.models.cost import count_macs, parameter_counts
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.saving import save_model, save_tensors
 from thalnet_mtl.models.thalnet import ThalNet
@@ -102,9 +101,8 @@ def measure_cost(run: Run) -> dict[str, Any]:
         task = run.tasks[name]
         xs = next(task.iterate("validation", 1, chunk)).xs
         found[name] = count_macs(run.network, task.head_name, xs)
-    theirs = isinstance(run.strategy, AvalancheStrategy)  # of which we do not know what it keeps
-    stored = None if theirs else stored_bytes(run.strategy.state_dict())
-    return parameter_counts(run.network) | {"multiply_adds": found, "stored_bytes": stored}
+    stored = {"multiply_adds": found, "stored_bytes": run.strategy.stored_bytes()}
+    return parameter_counts(run.network) | stored
 
 
 def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:

@@ -3,16 +3,16 @@
 import math
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from thalnet_mtl.avalanche.names import ELSEWHERE
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.errors import RunError
 from thalnet_mtl.files import read_json
 from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.models.build import selected_backend
@@ -46,13 +46,10 @@ def train(
     config: Config,
     folder: Path,
     screen: Console | None = None,
-    begin: Callable[[Run, RunDirectory, Console], None] | None = None,
-    learn: Callable[[Run, RunDirectory, Console, Callable[[], bool]], None] | None = None,
 ) -> dict[str, Any]:
     """Train as configured, in a run directory; the same call again goes on where it stopped.
 
-    Returns what ``result.json`` holds. ``begin`` and ``learn`` stand in for ``begin_or_resume`` and
-    ``loop`` where another library takes the steps.
+    Returns what ``result.json`` holds.
 
     Raises:
         UserError: the configuration cannot be run, or ``folder`` holds another run.
@@ -63,13 +60,11 @@ def train(
     if (folder / "result.json").exists():
         check_same(folder, config)
         return read_json(folder / "result.json")
-    if config.train.strategy.startswith(ELSEWHERE) and learn is None:
-        raise UserError(f"{config.train.strategy} is trained by thalnet_mtl.avalanche_run.")
     started = time.monotonic()
     run = set_up(config, screen.fetch)
     directory = RunDirectory(folder, config)
     try:
-        (begin or resume_or_start)(run, directory, screen)
+        resume_or_start(run, directory, screen)
         run.seconds += time.monotonic() - started
         what = run.tasks if len(run.tasks) == 1 else [f"{len(run.tasks)} tasks"]
         title = f"{config.model.body} on {next(iter(what))}"
@@ -82,7 +77,7 @@ def train(
             screen.progress(title, run.step, run.total),
             stop_signals(announce_stop(screen)) as stop,
         ):
-            (learn or loop_alone)(run, directory, screen, stop.requested)
+            run.strategy.fit(Trainer(run, directory, screen, stop.requested))
         screen.print(f"scoring the weights of step {run.best_step:,} …")
         result = finish(run, directory)
         if run.continual:
@@ -92,18 +87,34 @@ def train(
         directory.close()
 
 
+@dataclass
+class Trainer:
+    """A run that is being trained, with all that it writes to."""
+
+    run: Run
+    directory: RunDirectory
+    screen: Console
+    stopped: Callable[[], bool]
+
+    def run_steps(self) -> None:
+        """Take all remaining steps."""
+        loop_alone(self.run, self.directory, self.screen, self.stopped)
+
+
 def resume_or_start(run: Run, directory: RunDirectory, screen: Console) -> None:
     """Bring a run to where its last checkpoint left it, or to step 0 and a first checkpoint."""
     last = directory.folder / "checkpoint" / "last.pt"
-    if last.exists():
+    resumable = run.strategy.resumable
+    if last.exists() and resumable:
         directory.rewind(run.restore(last))
         directory.record_resumed(surroundings(run), run.step)
         write_topology(run, directory, run.step)
         screen.print(f"{directory.folder}: going on at step {run.step:,} of {run.total:,}")
         return
-    directory.rewind(0)
+    directory.rewind(0, anew=not resumable)
     start(run, directory, screen)
-    run.save(last, directory.size)
+    if resumable:
+        run.save(last, directory.size)
 
 
 def surroundings(run: Run) -> dict[str, Any]:
