@@ -1,12 +1,15 @@
 """The README promises nothing that does not run."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from toy_tasks import toy
 
-from thalnet_mtl import registry
+from thalnet_mtl import Network, TaskSpec, ThalNet, registry
 from thalnet_mtl.config.load import config_names
 from thalnet_mtl.training.trainer import train
 
@@ -21,18 +24,32 @@ def test_the_readme_is_short_and_its_first_example_runs(capsys):
 
 
 def test_the_readme_shows_that_a_frozen_task_stays_and_that_a_new_one_was_helped(capsys):
-    exec(EXAMPLES[1], {})  # asserts that the logits of the first task are equal
-    found = [100 * float(x) for x in re.findall(r"[01]\.\d+", capsys.readouterr().out)]
-    said = map(float, re.findall(r"(\d+) % against (\d+) % alone", README)[0])
-    assert found == pytest.approx(list(said), abs=3)
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[1], names)  # asserts that the logits of the first task are equal
+    with_frozen = float(re.findall(r"[01]\.\d+", capsys.readouterr().out)[0])
+    single = Network(ThalNet(modules=[names["new"]]))
+    single.add_task("odd", TaskSpec(inputs=8, classes=2))
+    optimizer = torch.optim.AdamW(single.parameters(), lr=0.01)
+    alone = float(names["train"](single, optimizer, "odd", names["ys"] % 2, 60))
+    claimed = map(float, re.findall(r"(\d+) % against (\d+) % alone", README)[0])
+    assert [100 * with_frozen, 100 * alone] == pytest.approx(list(claimed), abs=3)
 
 
-def test_the_readme_adds_a_reading_and_a_task_that_train(tmp_path, monkeypatch):
+def test_the_readme_trains_from_python_and_opens_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(EXAMPLES[2], {})
+    accuracy, *network = capsys.readouterr().out.splitlines()[-20:]
+    result = json.loads((tmp_path / "runs/digits-200/result.json").read_text())
+    assert "output" in "".join(network)
+    assert result["steps"] == 200
+
+
+def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, monkeypatch):
     for kind in registry._entries:
         monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
-    exec(EXAMPLES[2], {"__name__": "my_package.my_module"})
+    exec(EXAMPLES[3], {"__name__": "my_package.my_module"})
     model = {"reading": "uniform", "modules": 1, "features": 16}
-    options = {"steps": 300, "batch": 10, "learning_rate": 0.01}
+    options = {"steps": 300, "batch": 10, "learning_rate": 0.01, "strategy": "l2"}
     config = toy(task={"name": "coin"}, model=model, train=options)
     assert train(config, tmp_path)["tasks"]["coin"]["test"]["accuracy"] > 0.9
 
