@@ -399,7 +399,7 @@ def test_a_layer_can_be_inserted_once_its_slot_was_learned(tmp_path):
     attach["module"] = {"reads": ["inp"]}
     close = {"verb": "route", "name": "out", "source": "inp", "open": False}
     train(toy(modules=modules, changes=[attach, close | {"step": 40}]), tmp_path / "run")
-    with pytest.raises(UserError, match="learned nothing yet"):
+    with pytest.raises(UserError, match="would read nothing; train first"):
         train(toy(modules=modules, changes=[attach, close | {"step": 10}]), tmp_path / "other")
 
 

@@ -1,9 +1,10 @@
-"""Module designs: what a module computes from its context and its task input (poster, section 3).
+"""Module designs: the layers between a module's inputs and the features that it writes.
 
-A design is a short stack of dense and GRU layers, read off its name: ``ff_gru`` is a dense layer
-under a GRU. The last layer's output is what the module writes to the center, its features φ.
-Registered as ``module``; a design of your own is a ``Design`` with the same three arguments, its
-own ``memory`` and its own ``forward``.
+A design gets the context and the task input of its module, side by side, and is a short stack of
+dense and GRU layers: ``ff_gru`` is a dense layer followed by a GRU (ThalNet poster, section 3). The
+outputs of the last layer are the features φ. Designs are registered as ``module``. To add one,
+subclass ``Design``: name the ``layers``, or keep the three arguments and define ``memory`` and
+``forward``.
 """
 
 from typing import ClassVar
@@ -16,11 +17,15 @@ from thalnet_mtl.registry import register
 
 
 class Design(nn.Module):
-    """The contract: ``Design(inputs, features, hidden)``, ``memory`` and ``forward``.
+    """A stack of dense and GRU layers, named by ``layers``.
 
-    ``inputs`` is the width of context and task input together, ``features`` that of the slot,
-    ``hidden`` that of every layer but the last. ``memory`` is the width of the recurrent state,
-    0 for a design without one.
+    Args:
+        inputs: width of context and task input together.
+        features: width of the slot, and of the last layer.
+        hidden: width of all other layers.
+
+    Attributes:
+        memory: width of the recurrent state, 0 for a design without one.
     """
 
     layers: ClassVar[tuple[str, ...]]
@@ -40,7 +45,7 @@ class Design(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
     ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
-        """One step: features and the next memory. Dense layers end in tanh: φ stays bounded."""
+        """Return features and memory after one step. Dense layers apply tanh, so φ is bounded."""
         for layer in self.stack:
             if isinstance(layer, nn.GRUCell):
                 x = memory = layer(x, memory)
@@ -49,37 +54,37 @@ class Design(nn.Module):
         return x, memory
 
     def is_stack(self) -> bool:
-        """Return whether a step is nothing but the layers of ``stack``, one after another.
+        """Return whether a step only applies the layers of ``stack`` in order.
 
-        Fast backends then compute the layers themselves, without calling ``forward``.
+        If so, fast backends compute the layers themselves and do not call ``forward``.
         """
         return type(self).forward is Design.forward
 
 
 @register("module", "ff")
 class FF(Design):
-    """Two dense layers, no memory but the center."""
+    """Two dense layers without recurrent state: the only memory is the center."""
 
     layers = ("ff", "ff")
 
 
 @register("module", "gru")
 class GRU(Design):
-    """A GRU, with the equations of ``torch.nn.GRU``."""
+    """One GRU, with the equations of ``torch.nn.GRU``."""
 
     layers = ("gru",)
 
 
 @register("module", "ff_gru")
 class FFGRU(Design):
-    """A dense layer under a GRU: the authors' default."""
+    """A dense layer followed by a GRU: the authors' default."""
 
     layers = ("ff", "gru")
 
 
 @register("module", "gru_ff")
 class GRUFF(Design):
-    """A GRU under a dense layer."""
+    """A GRU followed by a dense layer."""
 
     layers = ("gru", "ff")
 
@@ -91,8 +96,8 @@ class FFGRUFF(Design):
     layers = ("ff", "gru", "ff")
 
 
-class Silent(Design):
-    """Stands in for the design of a module that is to say nothing: φ = 0 at every step."""
+class Lesioned(Design):
+    """A stand-in for the design of a lesioned module: its features are 0 at every step."""
 
     layers = ()
 

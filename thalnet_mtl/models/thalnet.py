@@ -23,7 +23,7 @@ from thalnet_mtl.models.body import (
     run_with_sub_steps,
 )
 from thalnet_mtl.models.cells import Cell, opened, place
-from thalnet_mtl.models.designs import Silent
+from thalnet_mtl.models.designs import Lesioned
 from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
 from thalnet_mtl.ops.cell import Placement
@@ -148,7 +148,7 @@ class ThalNet(Body):
     def lesioned(self, name: str) -> Iterator[None]:
         """For the while a module says nothing: its slot is zero, and it keeps what it remembers."""
         cell, features = self.cell(name), self.modules_by_name[name].features
-        design, cell.design = cell.design, Silent(cell.design, features)
+        design, cell.design = cell.design, Lesioned(cell.design, features)
         self._placements.clear()
         try:
             yield

@@ -1,0 +1,1 @@
+"""Readings, a file each: how a module reads the center."""

@@ -1,9 +1,9 @@
-"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
+"""The contract of a reading: the matrix R with which a module reads the center, ``c = R Φ``.
 
-Every reading is a matrix R that turns what a module may see of the center Φ into its context,
-``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
-from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
-with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
+Φ is what the module may read of the center, c its context (ThalNet poster, section 3; Hafner et
+al., NIPS 2017). The R of a static reading is a parameter or a buffer; a dynamic reading computes it
+at every step from the module's own features φ. Readings are registered as ``reading``. To add one,
+subclass ``Reading`` or ``DynamicReading``, keep the three arguments and define ``weights``.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,17 @@ from thalnet_mtl.errors import UserError
 
 Static = Float[Tensor, "context center"]
 Dynamic = Float[Tensor, "batch context center"]
+NOTHING_LEFT = (
+    "all weights for the remaining slots are still zero, so the module would read nothing; "
+    "train first."
+)
 
 
 class IndexMap(NamedTuple):
-    """How one axis of a tensor changes: entry k was entry ``source[k]``, or is new and zero."""
+    """A change of one axis of a tensor: entry k becomes the old entry ``source[k]``.
+
+    Where ``source[k]`` is None the entry is new and zero.
+    """
 
     axis: int
     source: tuple[int | None, ...]
@@ -37,11 +44,21 @@ class IndexMap(NamedTuple):
 
 
 class Reading(nn.Module):
-    """The contract: ``Reading(features, center, context)`` and ``weights``.
+    """A reading of the center: ``c = R Φ`` with R from ``weights``.
 
-    ``features`` is the width of the module's own slot, ``center`` that of what it may see,
-    ``context`` that of what it gets. ``columns`` names the tensors whose second axis is the
-    center: with them the reading can be opened to new slots, and closed, while it trains.
+    Args:
+        features: width of the module's own slot.
+        center: width of what the module may read.
+        context: width of the context.
+
+    Class attributes:
+        dynamic: whether R depends on the module's features.
+        columns: names of the tensors whose second axis is the center. With them slots can be
+            opened and closed while the network trains; None: what the module reads is fixed.
+        kernel: name of the formula in ``ops.layout.KERNELS``, if the fast backends know it. It
+            holds for the class that sets it, not for its subclasses. Without it R comes from
+            ``weights``: a static reading then runs on every backend, a dynamic one on ``batched``
+            and ``reference``.
     """
 
     dynamic: ClassVar[bool] = False
@@ -53,50 +70,57 @@ class Reading(nn.Module):
         self.features, self.center, self.context = features, center, context
 
     def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Static | Dynamic:
-        """R: one matrix if the reading is static, one for each row of the batch if dynamic."""
+        """Return R: one matrix if the reading is static, one for each row of the batch if not."""
         raise NotImplementedError
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
-        """See another center, whose position k was ``source[k]`` until now, or is new.
+        """Change which positions of the center are read.
 
-        New columns of R are zero, so that what is read does not change by it. ``opened`` are the
-        positions that were not there when the reading was made. Returns what happened to
-        parameters that were there before, by name.
+        New columns of R are zero, so the context does not change.
+
+        Args:
+            source: for every new position its old position, None where it is new.
+            opened: new positions that the module was not created with.
+
+        Returns:
+            How existing parameters changed, by name.
         """
         assert self.columns is not None
         remaps = {name: IndexMap(1, tuple(source)) for name in self.columns}
         for name, remap in remaps.items():
-            self.replace(name, remap(getattr(self, name).detach()))
+            self.set_parameter(name, remap(getattr(self, name).detach()))
         self.center = len(source)
         return remaps
 
     def check_resize(self, source: Sequence[int | None]) -> None:
-        """Raise where ``resize`` cannot be done."""
+        """Raise a UserError if ``resize`` is impossible or would leave a reading of zeros."""
         if self.columns is None:
-            raise UserError(f"{type(self).__name__} has no 'columns': what it sees is fixed.")
-        kept = [k for k in source if k is not None]
-        zero = [name for name in self.columns if not getattr(self, name)[:, kept].any()]
+            raise UserError(
+                f"{type(self).__name__} has no 'columns', so what it reads cannot be changed."
+            )
+        remaining = [k for k in source if k is not None]
+        zero = [name for name in self.columns if not getattr(self, name)[:, remaining].any()]
         if self.columns and len(zero) == len(self.columns):
-            raise UserError("it has learned nothing yet of the slots that would be left.")
+            raise UserError(NOTHING_LEFT)
 
-    def replace(self, name: str, value: Tensor) -> None:
-        """A parameter anew, as trainable as the one before."""
-        before = self._parameters.get(name)
-        trainable = before is None or before.requires_grad
+    def set_parameter(self, name: str, value: Tensor) -> None:
+        """Replace a parameter by one with this value that is trainable if the old one was."""
+        old = self._parameters.get(name)
+        trainable = old is None or old.requires_grad
         self.register_parameter(name, nn.Parameter(value, requires_grad=trainable))
 
 
 class DynamicReading(Reading):
-    """R is made anew at every step from the module's features φ.
+    """A reading whose R is computed at every step from the module's features φ.
 
-    No zero in φ's weights makes a column of R zero, so that positions which were opened later have
-    a factor each, their ``gate``: it starts at zero and learns.
+    A column of R cannot be made zero by parameters that multiply φ. Each position that is opened
+    later therefore has a factor, its ``gate``, which starts at zero and is learned.
     """
 
     dynamic = True
     columns: ClassVar[tuple[str, ...] | None] = ()
     gate: nn.Parameter | None
-    opened: Tensor
+    opened: Tensor  # positions with a gate, in its order
 
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
@@ -104,32 +128,31 @@ class DynamicReading(Reading):
         self.register_buffer("opened", torch.zeros(0, dtype=torch.long), persistent=False)
 
     def gates(self) -> Float[Tensor, "center"] | None:
-        """The factor of every position, 1 for those that were there from the start."""
+        """Return the factor of every position, 1 for the original ones; None: all are 1."""
         if self.gate is None:
             return None
         return self.gate.new_ones(self.center).index_copy(0, self.opened, self.gate)
 
     def check_resize(self, source: Sequence[int | None]) -> None:
-        """As ``Reading.check_resize``: something must be left whose gate is not shut."""
+        """Raise a UserError if ``resize`` is impossible or all remaining gates are zero."""
         super().check_resize(source)
-        shut = self.opened[self.gate == 0].tolist() if self.gate is not None else []
-        if all(k is None or k in shut for k in source):
-            raise UserError("it has learned nothing yet of the slots that would be left.")
+        closed = self.opened[self.gate == 0].tolist() if self.gate is not None else []
+        if all(k is None or k in closed for k in source):
+            raise UserError(NOTHING_LEFT)
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
-        """As ``Reading.resize``; closes the gates of what is new."""
+        """Change which positions are read; see ``Reading.resize``. New gates are zero."""
         old = {position: k for k, position in enumerate(self.opened.tolist())}
         remaps = super().resize(source, opened)
         index = [source[k] for k in opened]
         remap = IndexMap(0, tuple(None if k is None else old.get(k) for k in index))
-        device = next(self.parameters()).device
-        self.opened = torch.tensor(opened, dtype=torch.long, device=device)
+        like = next(self.parameters())
+        self.opened = torch.tensor(opened, dtype=torch.long, device=like.device)
         if not opened:
             self.register_parameter("gate", None)
         elif self.gate is None:
-            like = next(self.parameters())
             self.gate = nn.Parameter(like.new_zeros(len(opened)), requires_grad=like.requires_grad)
         else:
-            self.replace("gate", remap(self.gate.detach()))
+            self.set_parameter("gate", remap(self.gate.detach()))
             remaps["gate"] = remap
         return remaps

@@ -1,9 +1,6 @@
-"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
+"""A dynamic reading by fast weights: every row of R is a Gaussian density over the center.
 
-Every reading is a matrix R that turns what a module may see of the center Φ into its context,
-``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
-from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
-with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
+Source: ThalNet poster, section 3, and the paper as we recall it (Hafner et al., NIPS 2017).
 """
 
 import itertools
@@ -24,11 +21,12 @@ MINIMUM_VARIANCE = 1e-3
 
 @register("reading", "fast_gaussian")
 class FastGaussianReading(DynamicReading):
-    """R_jk = N(k; (W φ + b)_j, v_j): a density over the center's positions k = 1 … center.
+    """Gaussian rows: R_jk = N(k; m_j, v_j), the density at positions k = 1 … center.
 
-    The variance v = softplus(U φ + d) + 0.001. The means start spread over the positions, the
-    deviations at an eighth of the center. Slots that are opened later lie behind all others;
-    with gates, column k has the factor g_k.
+    Mean m = W φ + b and variance v = softplus(U φ + d) + 0.001; W and U are (context, features), b
+    and d (context). At the start the means are spread evenly over the center, and the standard
+    deviations are an eighth of its width. Slots that are opened later get positions after all
+    existing ones; with gates g, column k is multiplied by g_k.
     """
 
     kernel = "fast_gaussian"
@@ -41,8 +39,10 @@ class FastGaussianReading(DynamicReading):
         self.register_buffer("positions", torch.arange(1.0, center + 1))
         with torch.no_grad():
             self.mean.bias.copy_((torch.arange(context) + 0.5) * center / context + 0.5)
-            wide = max(1.0, center / 8) ** 2
-            self.variance.bias.fill_(wide + math.log(-math.expm1(-wide)))  # inverse of softplus
+            variance = max(1.0, center / 8) ** 2
+            self.variance.bias.fill_(
+                variance + math.log(-math.expm1(-variance))
+            )  # inverse of softplus
 
     def weights(self, features: Float[Tensor, "batch features"] | None = None) -> Dynamic:
         mean = rearrange(self.mean(features), "batch context -> batch context 1")
@@ -54,9 +54,11 @@ class FastGaussianReading(DynamicReading):
         return density if gates is None else density * gates
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
-        """As ``DynamicReading.resize``; positions that stay keep their numbers."""
-        places = [None if k is None else self.positions[k].item() for k in source]
-        behind = itertools.count(max([k for k in places if k is not None], default=0.0) + 1)
-        numbers = [next(behind) if k is None else k for k in places]
-        self.positions = self.positions.new_tensor(numbers)
+        """Change which slots are read; see ``DynamicReading.resize``.
+
+        Columns that remain keep their position k, and new ones follow the largest of those.
+        """
+        old = [None if k is None else self.positions[k].item() for k in source]
+        new = itertools.count(max([k for k in old if k is not None], default=0.0) + 1)
+        self.positions = self.positions.new_tensor([next(new) if k is None else k for k in old])
         return super().resize(source, opened)

@@ -1,9 +1,6 @@
-"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
+"""A dynamic reading by fast weights: every row of R is a softmax over the center.
 
-Every reading is a matrix R that turns what a module may see of the center Φ into its context,
-``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
-from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
-with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
+Source: ThalNet poster, section 3, and the paper as we recall it (Hafner et al., NIPS 2017).
 """
 
 import math
@@ -20,9 +17,10 @@ from thalnet_mtl.registry import register
 
 @register("reading", "fast_softmax")
 class FastSoftmaxReading(DynamicReading):
-    """R_j = softmax over the center's positions k of (W φ + b)_jk.
+    """Softmax rows: R_j = softmax_k(l_jk) over positions k of the center, with l = W φ + b.
 
-    With gates, R_jk = g_k exp(l_jk) / Σ_m |g_m| exp(l_jm), which is the softmax where all are 1.
+    W is (context, center, features), b is (context, center). With gates g,
+    R_jk = g_k exp(l_jk) / Σ_m |g_m| exp(l_jm), which is the softmax if all gates are 1.
     """
 
     columns = ("weight", "bias")

@@ -1,9 +1,6 @@
-"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
+"""Linear readings: R is a learned matrix, with or without weight normalization.
 
-Every reading is a matrix R that turns what a module may see of the center Φ into its context,
-``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
-from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
-with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
+Source: ThalNet poster, section 3, and the paper as we recall it (Hafner et al., NIPS 2017).
 """
 
 import torch
@@ -17,7 +14,10 @@ from thalnet_mtl.registry import register
 
 @register("reading", "linear")
 class LinearReading(Reading):
-    """R = W. Can be unstable, say the authors."""
+    """A learned matrix: R = W, (context, center).
+
+    The authors call it potentially unstable. W starts as N(0, 1 / center).
+    """
 
     columns = ("weight",)
     kernel = "linear"
@@ -32,9 +32,10 @@ class LinearReading(Reading):
 
 @register("reading", "weight_norm")
 class WeightNormReading(LinearReading):
-    """R = β W / ‖W‖, with one Euclidean norm of the whole matrix and a scalar β, as printed.
+    """A weight-normalized matrix: R = β W / ‖W‖, (context, center), as printed in the paper.
 
-    β starts at √context, so that the rows begin with unit norm on average.
+    ‖W‖ is the Euclidean norm of the full matrix and β a learned scalar, ``scale``. β starts at
+    √context, so that the rows have unit norm on average.
     """
 
     kernel = "weight_norm"
@@ -49,7 +50,12 @@ class WeightNormReading(LinearReading):
 
 @register("reading", "weight_norm_rows")
 class WeightNormRowsReading(LinearReading):
-    """R_j = g_j W_j / ‖W_j‖: a norm and a scale for each row, as common libraries do it."""
+    """A matrix with weight-normalized rows: R_j = g_j W_j / ‖W_j‖, (context, center).
+
+    Every row j has its own norm and learned ``scale`` g_j, (context, 1), as in
+    ``torch.nn.utils.parametrizations.weight_norm``; the paper prints a single norm instead. g
+    starts at 1.
+    """
 
     kernel = "weight_norm_rows"
 

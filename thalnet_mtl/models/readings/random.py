@@ -1,10 +1,4 @@
-"""Readings: how a module reads the center (poster, section 3; equations as we recall the paper).
-
-Every reading is a matrix R that turns what a module may see of the center Φ into its context,
-``c = R Φ``. Static readings learn R itself, or keep it; dynamic ones compute it anew at every step
-from the module's own features φ. Registered as ``reading``; a reading of your own is a ``Reading``,
-with the same three arguments and its own ``weights``, ``dynamic`` and ``columns``.
-"""
+"""A random reading: R is drawn once and never trained."""
 
 from collections.abc import Sequence
 
@@ -18,10 +12,10 @@ from thalnet_mtl.registry import register
 
 @register("reading", "random")
 class RandomReading(Reading):
-    """R = W as ``linear`` begins, and never learned: an ablation.
+    """A fixed random matrix: R = W, (context, center), drawn as in ``linear``; an ablation.
 
-    W is a buffer, no parameter: it is saved, and in no count of what a network learns. Slots that
-    are opened later stay unread, as their columns are zero for ever.
+    W is a buffer, not a parameter: it is saved, but not counted as trainable. Slots that are opened
+    later are never read, since their columns stay zero.
     """
 
     columns = ("weight",)
@@ -35,7 +29,7 @@ class RandomReading(Reading):
         return self.weight
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
-        """As ``Reading.resize``; no parameter changes."""
+        """Change which positions are read; see ``Reading.resize``. No parameter changes."""
         self.weight = IndexMap(1, tuple(source))(self.weight)
         self.center = len(source)
         return {}
