@@ -55,7 +55,7 @@ def frozen_tasks_stay(
     case.change("freeze", task=task)
     assert torch.equal(case.logits(task), before)
     uses = set(case.network.active_modules(task))
-    seen = {name for m in uses for name in case.network.body.modules_by_name[m].reads}
+    seen = {name for m in uses for name in case.network.body.graph[m].reads}
 
     def allows(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
         touched = {"detach": seen | uses, "route": uses, "remove_task": {task}}
@@ -138,14 +138,14 @@ def clones_agree(case: Case) -> None:
     """A clone fed like its source says the same at once, and learns even where that is frozen."""
     case.walk(3)
     draw, body = case.random, case.network.body
-    source, name = draw.choice(list(body.modules_by_name)), "clone"
+    source, name = draw.choice(list(body.graph)), "clone"
     if draw.random() < 0.5:
         case.change("freeze", source)
     outputs, active, before = case.outputs(), case.active(), case.snapshot()
     change = case.change("clone", source, name, tasks=draw.choice([None, ["a"], ["zebra"]]))
     assert_carried(before, case.snapshot(), change)
     assert_unchanged(case, outputs, active)
-    modules = body.modules_by_name
+    modules = body.graph
     assert modules[name].reads == tuple(
         other
         for other in modules
@@ -171,7 +171,7 @@ def clones_agree(case: Case) -> None:
 def routes_open_quietly(case: Case) -> None:
     """An opened route changes nothing at first, and closed again it leaves no trace."""
     case.walk(3)
-    modules = case.network.body.modules_by_name
+    modules = case.network.body.graph
     pairs = [(r, s) for r in modules for s in modules if s not in modules[r].reads]
     for reader, source in case.random.sample(pairs, min(2, len(pairs))):
         states, before = case.states(), case.snapshot()

@@ -110,7 +110,7 @@ def task_inputs(
 ) -> dict[str, Tensor]:
     """A sequence for every input module."""
     return {
-        name: normal(batch, time, net.modules_by_name[name].inputs, seed=seed + k, dtype=dtype)
+        name: normal(batch, time, net.graph[name].inputs, seed=seed + k, dtype=dtype)
         for k, name in enumerate(net.input_modules)
     }
 

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.build import restore
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
@@ -95,7 +94,7 @@ class Case:
 
     def idle(self) -> set[str]:
         """Modules to which nothing comes from any input."""
-        net = self.network.body.modules_by_name
+        net = self.network.body.graph
         idle = {name for name, module in net.items() if not module.inputs}
         while fed := {name for name in idle if set(net[name].reads) - idle}:
             idle -= fed
@@ -122,7 +121,7 @@ class Case:
     def ends(self, task: str) -> dict[str, Any]:
         """Where a new task goes in and comes out, and its pace."""
         draw, body = self.random, self.network.body
-        serving = [m.name for m in body.modules_by_name.values() if m.serves([task])]
+        serving = [m.name for m in body.graph.values() if m.serves([task])]
         fed = [name for name in body.input_modules if name in serving]
         return {
             "input_modules": draw.sample(fed, draw.randint(0, len(fed))),
@@ -215,7 +214,7 @@ class Case:
             saved = torch.load(file, weights_only=True)
         again = copy(self)
         again.random = deepcopy(self.random)
-        again.network = restore(topology).to(self.device, self.dtype)
+        again.network = Network.from_description(topology).to(self.device, self.dtype)
         again.network.load_state_dict(saved["network"])
         there = dict(again.network.named_parameters())
         groups = [
@@ -239,7 +238,7 @@ class Case:
 
     def proposal(self, verbs: Sequence[str] = ()) -> tuple[Any, ...]:
         """A verb with arguments that often make sense."""
-        draw, net = self.random, self.network.body.modules_by_name
+        draw, net = self.random, self.network.body.graph
         tasks, one = list(self.network.adapters), draw.choice(list(net))
         verb = draw.choice(verbs or VERBS)
         if verb == "attach":
@@ -334,7 +333,7 @@ def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Topolo
     The optimizer holds what learns, each in its group, and nothing else.
     """
     nets = [
-        {module["name"]: module for module in snapshot["topology"]["modules"]}
+        {module["name"]: module for module in snapshot["topology"]["arguments"]["modules"]}
         for snapshot in (before, after)
     ]
     group_of = [

@@ -35,6 +35,7 @@ class Scale(Body):
     def __init__(self, features: int, inputs: int, layers: int = 1):
         super().__init__()
         self.inputs = self.outputs = inputs
+        self.features, self.layers = features, layers
         self.scale = nn.Parameter(torch.ones(inputs))
 
     def initial(self, xs):

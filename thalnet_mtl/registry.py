@@ -28,7 +28,7 @@ _MODULES = {
         "models.readings.fast_gaussian",
     ),
     "module": ("models.designs",),
-    "body": ("models.build",),
+    "body": ("models.thalnet", "models.baselines"),
     "task": ("tasks.images", "tasks.text"),
     "strategy": (
         "strategies.base",

@@ -9,7 +9,7 @@ from benchmark_fixtures import scored_record
 from benchmarks.quality import text_experiments as text
 from benchmarks.quality import text_report
 from thalnet_mtl.config.load import load_configs
-from thalnet_mtl.models.build import count_parameters
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.training.setup import make_network, make_tasks
 
 

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from toy_tasks import STREAM, toy
 from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.export import Step, export
+from thalnet_mtl.models.model_folder import FORMAT
 from thalnet_mtl.ops import cpp
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import train
@@ -20,6 +22,17 @@ MODELS = {
     "mlp": {"body": "mlp"},
     "settling": {"body": "thalnet", "extra_steps": 3, "sub_steps": 2},
 }
+
+
+def saved(body: str, arguments: dict[str, Any]) -> bytes:
+    """Return the ``config.json`` of a saved network without tasks."""
+    topology = {"body": body, "arguments": arguments, "frozen": False, "tasks": {}}
+    return json.dumps({"thalnet_mtl": FORMAT, "topology": topology}).encode()
+
+
+NO_MODULES = saved("thalnet", {"modules": []})
+MISSPELLED = saved("thalnet", {"modules": [{"nmae": 1}]})
+UNKNOWN_BODY = saved("gruu", {})
 
 
 @pytest.fixture(scope="module", params=[*MODELS, "text"])
@@ -87,9 +100,9 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     [
         ("config.json", b"{", "config.json is damaged"),
         ("config.json", b"{}", "config.json is damaged"),
-        ("config.json", b'{"topology": {"modules": [], "tasks": {}}}', "a net needs at least one"),
-        ("config.json", b'{"topology": {"modules": [{"nmae": 1}], "tasks": {}}}', "is damaged"),
-        ("config.json", b'{"topology": {"made_of": {"body": "gruu"}}}', "unknown body 'gruu'"),
+        ("config.json", NO_MODULES, "a net needs at least one"),
+        ("config.json", MISSPELLED, "is damaged"),
+        ("config.json", UNKNOWN_BODY, "unknown body 'gruu'"),
         ("config.json", None, "no config.json in"),
         ("model.safetensors", b"torn", "model.safetensors is missing or damaged"),
         ("model.safetensors", None, "model.safetensors is missing or damaged"),

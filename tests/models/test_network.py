@@ -11,9 +11,10 @@ from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import OneHot, encoder
 from thalnet_mtl.models.baselines import MLP, StackedGRU
-from thalnet_mtl.models.build import build, count_parameters, largest_within_budget
+from thalnet_mtl.models.build import build, largest_within_budget
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.readings.linear import LinearReading
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
@@ -309,7 +310,7 @@ def test_a_configuration_describes_the_net_it_builds():
         ),
         {"rows": ROWS},
     )
-    modules = list(network.body.modules_by_name.values())
+    modules = list(network.body.graph.values())
     assert len(modules) == 3
     for module in modules:
         sizes = module.features, module.context, module.hidden
@@ -394,8 +395,8 @@ def stepless():
         (gru, "a", ROWS, {"input_modules": ["input"]}, "only the modules of a ThalNet"),
         (gru, "a", ROWS, {"output_modules": ["output"]}, "only the modules of a ThalNet"),
         (gru, "taken", ROWS, {}, "has a task 'taken' already"),
-        (gru, "a.b", ROWS, {}, "task name 'a.b' must be a word"),
-        (gru, "", ROWS, {}, "task name '' must be a word"),
+        (gru, "a.b", ROWS, {}, "invalid task name 'a.b'"),
+        (gru, "", ROWS, {}, "invalid task name ''"),
         (gru, "a", ROWS, {"sub_steps": 0}, "sub_steps must be at least 1"),
         (gru, "a", ROWS, {"extra_steps": -1}, "extra_steps at least 0"),
         (gru, "a", BYTES, {"extra_steps": 1}, "extra_steps: task 'a' has a target at every step"),
@@ -473,7 +474,7 @@ def test_any_common_word_can_name_a_task(name):
 
 @pytest.mark.parametrize("name", ["values", "train", "half", "training", "_modules", "__len__"])
 def test_names_that_pytorch_holds_are_refused_in_one_line(name):
-    with pytest.raises(UserError, match=f"'{name}' must be a word that PyTorch") as error:
+    with pytest.raises(UserError, match=f"'{name}': use an identifier that is not") as error:
         Network(gru()).add_task(name, ROWS)
     one_line(error)
 

@@ -24,7 +24,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.build import build, restore
+from thalnet_mtl.models.build import build
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec
@@ -195,7 +195,7 @@ def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
     case.change("attach", ModuleSpec("mine", 2, 2, tasks=("a",)))
     case.change("attach", ModuleSpec("yours", 2, 2, tasks=("b",)))
     case.change("attach", ModuleSpec("ours", 2, 2))
-    first, second, third = list(case.network.body.modules_by_name.values())[-3:]
+    first, second, third = list(case.network.body.graph.values())[-3:]
     old = ("eye", "mind", "mouth", "ear", "hand")
     assert first.reads == (*old, "mine") and second.reads == (*old, "yours")
     assert third.reads == (*old, "mine", "yours", "ours")
@@ -334,7 +334,7 @@ def test_a_frozen_task_around_a_baseline_stays():
     case.train(2)
     after = case.outputs()
     assert torch.equal(after["a"], before["a"]) and not torch.equal(after["c"], before["c"])
-    again = restore(network.describe())
+    again = Network.from_description(network.describe())
     again.load_state_dict(network.state_dict())
     assert torch.equal(again("a", case.batch("a", 0)[0])[0], case.logits("a"))
     learns = {name: p.requires_grad for name, p in again.named_parameters()}
@@ -367,7 +367,7 @@ def test_a_module_may_read_nothing_that_runs_for_a_task():
 
 
 def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
-    network = Network(ThalNet(modules=list(case_of().network.body.modules_by_name.values())))
+    network = Network(ThalNet(modules=list(case_of().network.body.graph.values())))
     network.add_task("c", TASKS["c"], input_modules=["eye", "ear"], output_modules=["mouth"])
     assert network.active_modules("c") == ("eye", "mind", "mouth")
     assert network("c", torch.rand(2, 3, 2))[0].shape == (2, 3, 4)
@@ -434,10 +434,10 @@ NEW = partial(ModuleSpec, "newer", 2, 2)
         ("route", ["mind", "ear"], {}, "'mind' is frozen"),
         ("route", ["mind", "eye"], {"open": False}, "'mind' is frozen"),
         ("route", ["ear", "ear"], {"open": False}, "reads only 'ear'"),
-        ("freeze", [], {}, "freeze what"),
+        ("freeze", [], {}, "freeze: name at least one"),
         ("freeze", ["ey"], {}, "Did you mean 'eye'"),
         ("freeze", [], {"task": "z"}, "unknown task 'z'"),
-        ("unfreeze", [], {}, "unfreeze what"),
+        ("unfreeze", [], {}, "unfreeze: name at least one"),
         ("unfreeze", ["eye", "moth"], {}, "Did you mean 'mouth'"),
         ("remove_task", ["z"], {}, "unknown task 'z'"),
         ("add_task", ["a", TASKS["a"]], {}, "a task 'a' already"),

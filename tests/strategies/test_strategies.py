@@ -345,7 +345,7 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
     )
     assert whole.keys() == cut.keys()
     assert [key for key in whole if not kill_and_resume.equal(whole[key], cut[key])] == []
-    modules = run.network.body.modules_by_name
+    modules = run.network.body.graph
     assert len(modules) == 3 + {"never": 0, "plateau": 1}.get(growing, 4)
 
 

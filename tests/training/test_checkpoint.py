@@ -31,7 +31,7 @@ def test_a_network_comes_back_from_its_folder_to_the_bit(tmp_path):
     task = {"label": "t", "metric": "accuracy", "validation": score, "test": score}
     result = {"tasks": {"t": task}, "steps": 1, "best_step": 1}
     config = toy(model={"features": 4, "modules": 3, "reading": "fast_softmax"})
-    save_model(tmp_path / "model", network, config, result)
+    save_model(network, tmp_path / "model", config, result)
     again = load_model(tmp_path / "model")
     xs = torch.rand(5, 4, 3)
     assert torch.equal(network("t", xs)[0], again("t", xs)[0])

@@ -13,7 +13,7 @@ from thalnet_mtl import cli
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting, forward_transfer
 from thalnet_mtl.metrics.metric import ACCURACY, BITS_PER_CHARACTER
-from thalnet_mtl.models.build import count_parameters
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.training import growth
@@ -126,14 +126,14 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
     run = set_up(toy(**sections, growth=GROWING["shared"]), fetch=print)
     for stop in (20, 40):
         go(run, stop)
-        before, modules = answers(run), list(run.network.body.modules_by_name)
+        before, modules = answers(run), list(run.network.body.graph)
         assert len(growth.grow_if_due(run)) == 3  # two modules and a task
         after = answers(run)
         for name, logits in before.items():
             torch.testing.assert_close(after[name], logits, **ROUNDING)
-        new = [name for name in run.network.body.modules_by_name if name not in modules]
+        new = [name for name in run.network.body.graph if name not in modules]
         for name in ("input", "side1", "output"):  # what all share learns to read what is new
-            assert set(new) <= set(run.network.body.modules_by_name[name].seen)
+            assert set(new) <= set(run.network.body.graph[name].seen)
     go(run, 60)
     assert not torch.allclose(answers(run)["toy_rows"], before["toy_rows"])
 
@@ -339,7 +339,7 @@ def test_a_module_of_ones_own_may_be_read_by_those_that_come_with_it():
     run = set_up(toy(**STREAM, growth=own(**modules)), fetch=print)
     go(run, 20)
     growth.grow_if_due(run)
-    net = run.network.body.modules_by_name
+    net = run.network.body.graph
     assert set(net["toy_wide_out"].seen) == {"side1", "toy_wide_in"}
     assert net["toy_wide_out"].tasks == ("toy_wide",)
 

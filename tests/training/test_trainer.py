@@ -12,7 +12,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import map_state
-from thalnet_mtl.models.saving import load_weights
+from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.training import setup as prepare_module
 from thalnet_mtl.training import trainer as training

@@ -1,4 +1,4 @@
-"""Where a task is plugged into a body: encoders in front, a head behind."""
+"""The adapter of a task: encoders in front of a body and a head behind it."""
 
 from collections.abc import Collection
 
@@ -6,15 +6,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalnet_mtl.models.body import Body, Inputs
-from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.models.body import WHOLE, Body, Inputs
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
-
-BODY = "*"  # where a baseline takes its input; no module can be called that
 
 
 class OneHot(nn.Module):
-    """Tokens to one-hot rows of unit mean square: √vocabulary at the token, 0 elsewhere.
+    """An encoder of tokens as one-hot rows of unit mean square: √vocabulary at the token, else 0.
 
     The usual initial weights expect inputs of that size; a plain 1 is hardly seen beside a context.
     """
@@ -28,21 +25,15 @@ class OneHot(nn.Module):
 
 
 class TaskAdapter(nn.Module):
-    """Where one task is plugged in: its encoders and its head."""
+    """The encoders and the head of one task."""
 
-    def __init__(self, body: Body, plug: AdapterSpec):
+    def __init__(self, body: Body, spec: AdapterSpec):
         super().__init__()
-        self.spec = plug
-        task = plug.task
+        self.spec = spec
         self.encoders = nn.ModuleDict()
-        if isinstance(body, ThalNet):
-            for name in plug.input_modules:
-                self.encoders[name] = encoder(task, body.modules_by_name[name].inputs)
-            outputs = body.feature_width(plug.output_modules)
-        else:
-            self.encoders[BODY] = encoder(task, body.inputs)
-            outputs = body.outputs
-        self.head = nn.Linear(outputs, task.classes)
+        for name, width in body.input_widths(spec.input_modules).items():
+            self.encoders[name] = encoder(spec.task, width)
+        self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.classes)
 
     @property
     def task(self) -> TaskSpec:
@@ -50,23 +41,23 @@ class TaskAdapter(nn.Module):
         return self.spec.task
 
     def answer(self, ys: Tensor) -> Tensor:
-        """Logits of what the body gives: of every step, or of the last one."""
+        """Return the logits for outputs of the body: at every step, or at the last one."""
         return self.head(ys[:, -1] if self.task.target == "last" else ys)
 
     def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
-        """What the body takes, in the type of its weights: by active input module for a ThalNet."""
-        kind = self.head.weight.dtype
-        xs = xs.long() if self.task.tokens else xs.to(kind)
+        """Return the input of the body in the type of its weights, by active input module."""
+        dtype = self.head.weight.dtype
+        xs = xs.long() if self.task.tokens else xs.to(dtype)
         rows = {
-            name: encode(xs).to(kind)
+            name: encode(xs).to(dtype)
             for name, encode in self.encoders.items()
-            if name in (BODY, *active)
+            if name in (WHOLE, *active)
         }
-        return rows.get(BODY, rows)
+        return rows.get(WHOLE, rows)
 
 
 def encoder(task: TaskSpec, width: int) -> nn.Module:
-    """From what the task gives to what a body of some width takes."""
+    """Return the encoder from inputs of a task to rows of a width; identity if equal."""
     if task.tokens:
         return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)
     return nn.Identity() if task.inputs == width else nn.Linear(task.inputs, width)

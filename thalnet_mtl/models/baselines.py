@@ -1,4 +1,4 @@
-"""What ThalNet is compared with: stacked GRU and LSTM, and an MLP on the flattened input."""
+"""Baselines for ThalNet: a stacked GRU, a stacked LSTM, and an MLP on the flattened input."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -20,11 +20,12 @@ def _zeros(xs: Inputs, *shape: int) -> Tensor:
 
 @register("body", "gru")
 class StackedGRU(Body):
-    """``torch.nn.GRU`` with its state first in the batch: (batch, layers, features)."""
+    """A ``torch.nn.GRU`` whose state has the batch first: (batch, layers, features)."""
 
     def __init__(self, inputs: int, features: int, layers: int = 4):
         super().__init__()
-        self.inputs, self.outputs, self.layers = inputs, features, layers
+        self.inputs, self.features, self.layers = inputs, features, layers
+        self.outputs = features
         self.rnn = nn.GRU(inputs, features, layers, batch_first=True)
 
     def initial(self, xs: Inputs) -> Tensor:
@@ -36,7 +37,7 @@ class StackedGRU(Body):
 
 
 class LSTMState(NamedTuple):
-    """Hidden and cell state of every layer."""
+    """The hidden and the cell state of every layer."""
 
     hidden: Float[Tensor, "batch layers features"]
     cell: Float[Tensor, "batch layers features"]
@@ -44,11 +45,12 @@ class LSTMState(NamedTuple):
 
 @register("body", "lstm")
 class StackedLSTM(Body):
-    """``torch.nn.LSTM`` with its state first in the batch."""
+    """A ``torch.nn.LSTM`` whose state has the batch first."""
 
     def __init__(self, inputs: int, features: int, layers: int = 4):
         super().__init__()
-        self.inputs, self.outputs, self.layers = inputs, features, layers
+        self.inputs, self.features, self.layers = inputs, features, layers
+        self.outputs = features
         self.rnn = nn.LSTM(inputs, features, layers, batch_first=True)
 
     def initial(self, xs: Inputs) -> LSTMState:
@@ -64,17 +66,18 @@ class StackedLSTM(Body):
 
 @register("body", "mlp")
 class MLP(Body):
-    """Dense ReLU layers on the last ``window`` inputs, flattened.
+    """An MLP of dense ReLU layers on the last ``window`` inputs, flattened.
 
-    Its state is the window itself, zeros at first, so that it streams like the others. It has
-    one output a call, after the last input: a step of it costs as much as a whole sequence.
+    Its state is the window, zeros at first, so that it streams like a recurrent body. It returns
+    one output a call, after the last input; a step costs as much as a whole sequence.
     """
 
     recurrent = False
 
     def __init__(self, inputs: int, features: int, layers: int = 4, window: int = 28):
         super().__init__()
-        self.inputs, self.outputs, self.window = inputs, features, window
+        self.inputs, self.features, self.layers = inputs, features, layers
+        self.outputs, self.window = features, window
         widths = [inputs * window, *[features] * layers]
         self.dense = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
 

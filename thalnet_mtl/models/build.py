@@ -10,9 +10,10 @@ from thalnet_mtl.config.schema import Config, ModelConfig, ModuleConfig, TrainCo
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
 MOST_PARAMETERS = 10**10  # more is a slip of the finger, and would end in the allocator
 
@@ -45,8 +46,6 @@ def build(
             names = ("modules", "context", "hidden", "module", "reading")
             options |= {name: getattr(model, name) for name in names}
         network = Network(make_body(**options))
-        if make_body is not ThalNet:
-            network.made_of = {"body": model.body} | options
         for name, task in tasks.items():
             network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
         return network
@@ -113,33 +112,6 @@ def shared_input_width(tasks: Sequence[TaskSpec], features: int) -> int:
     return widths.pop() if len(widths) == 1 else features
 
 
-def restore(topology: Mapping[str, Any]) -> Network:
-    """The network of ``Network.describe``, with weights yet to be loaded."""
-    if "modules" in topology:
-        body = ThalNet(modules=[_dataclass(ModuleSpec, fields) for fields in topology["modules"]])
-    else:
-        options = dict(topology["made_of"])
-        body = lookup("body", options.pop("body"))(**options)
-        body.requires_grad_(not topology["frozen"])
-    network = Network(body)
-    if "made_of" in topology:
-        network.made_of = dict(topology["made_of"])
-    for name, fields in topology["tasks"].items():
-        plug = _dataclass(AdapterSpec, fields | {"task": _dataclass(TaskSpec, fields["task"])})
-        network.plug_in(name, plug)
-    return network
-
-
-def _dataclass(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """Lists of names are tuples again, whatever the file made of them."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module holds that can be learned, frozen or not."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
     """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
 
@@ -169,8 +141,7 @@ def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
 def configure_network(network: Network, options: TrainConfig) -> None:
     """Have a network drop out, and a ThalNet be computed, as configured."""
     network.dropout = options.dropout
-    if isinstance(network.body, ThalNet):
-        network.body.ops = options.ops
+    network.body.ops = options.ops
 
 
 def selected_backend(config: Config, network: Network, task: str) -> str:
@@ -182,5 +153,4 @@ def selected_backend(config: Config, network: Network, task: str) -> str:
     bf16 = config.train.precision == "bf16"
     kind = next(network.parameters()).device.type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
-        body, active = network.body, network.active_modules(task)
-        return body.backend(active=active) if isinstance(body, ThalNet) else ""
+        return network.body.backend(active=network.active_modules(task))

@@ -1,24 +1,26 @@
-"""The modules of a ThalNet as parameters, and seated beside each other for one sequence."""
+"""The cells of a ThalNet: the parameters of its modules, and their places in a sequence."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 
-from torch import nn
+from torch import Tensor, nn
 
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.models.body import check_name
 from thalnet_mtl.models.designs import Design
-from thalnet_mtl.models.readings.base import Reading
+from thalnet_mtl.models.readings.base import IndexMap, Reading
 from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.topology.graph import columns, slots
-from thalnet_mtl.topology.spec import ModuleSpec
+from thalnet_mtl.topology.graph import ModuleGraph, slots
 
 
 class Cell(nn.Module):
-    """The parameters of one module."""
+    """The parameters of one module of a graph."""
 
-    def __init__(self, module: ModuleSpec, net: Mapping[str, ModuleSpec]):
+    def __init__(self, name: str, graph: ModuleGraph):
         super().__init__()
-        center = sum(net[name].features for name in module.seen)
+        module = graph[name]
+        center = graph.feature_width(module.seen)
         self.reading: Reading = lookup("reading", module.reading)(
             module.features, center, module.context
         )
@@ -26,51 +28,123 @@ class Cell(nn.Module):
             module.context + module.inputs, module.features, module.hidden or module.features
         )
         if module.opened:
-            self.reading.resize(range(center), opened(module, net))
+            self.reading.resize(range(center), graph.opened_columns(name))
         self.requires_grad_(not module.frozen)
 
-    def copy(self, source: "Cell", moved: Sequence[int], opened: Sequence[int]) -> None:
-        """Take over the weights of another; column k of its reading was column ``moved[k]``."""
-        learns = next(self.parameters()).requires_grad
+    def copy(self, source: "Cell", columns: Sequence[int], opened: Sequence[int]) -> None:
+        """Copy another cell, with column ``columns[k]`` of its reading as column k."""
+        trainable = next(self.parameters()).requires_grad
         self.design, self.reading = deepcopy(source.design), deepcopy(source.reading)
-        self.reading.resize(moved, opened)
-        self.requires_grad_(learns)
+        self.reading.resize(columns, opened)
+        self.requires_grad_(trainable)
 
 
-def opened(module: ModuleSpec, net: Mapping[str, ModuleSpec]) -> list[int]:
-    """The columns of a reading that were opened after it was made."""
-    return [k for k, (slot, _) in enumerate(columns(module, net)) if slot in module.opened]
+class Cells(nn.ModuleDict):
+    """The cells of all modules of a graph, by name."""
+
+    def __init__(self, graph: ModuleGraph):
+        super().__init__()
+        for name in graph:
+            check_name("module", name)
+        self.update({name: Cell(name, graph) for name in graph})
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell of a module."""
+        if name not in self:
+            raise unknown("module", name, self)
+        cell = self[name]
+        assert isinstance(cell, Cell)
+        return cell
+
+    def rewire(self, old: ModuleGraph, graph: ModuleGraph) -> dict[str, IndexMap]:
+        """Follow a change of the graph; modules that are in both graphs keep their parameters.
+
+        What such a module reads may differ, and whether it is frozen, nothing else. Returns what
+        happened to the shape of parameters, by name.
+
+        Raises:
+            UserError: a module cannot be changed so; nothing has changed.
+        """
+        for name in graph:
+            check_name("module", name)
+        sources = graph.column_sources(old)
+        for name, source in sources.items():
+            try:
+                self.cell(name).reading.check_resize(source)
+            except UserError as error:
+                raise UserError(f"module '{name}' cannot change what it reads: {error}") from None
+        like = next(self.parameters())
+        cells = {name: Cell(name, graph).to(like) for name in graph if name not in old}
+        remaps: dict[str, IndexMap] = {}
+        for name, source in sources.items():
+            resized = self.cell(name).reading.resize(source, graph.opened_columns(name))
+            remaps |= {f"{name}.reading.{key}": remap for key, remap in resized.items()}
+        for name in old.keys() - graph.keys():
+            del self[name]
+        self.update(cells)
+        for name in graph:
+            if name in old and old[name].frozen != graph[name].frozen:
+                self.cell(name).requires_grad_(not graph[name].frozen)
+        return remaps
+
+    def copy(self, graph: ModuleGraph, source: str, name: str) -> None:
+        """Copy the weights of a module; where the source reads itself, so does the copy."""
+        positions = {
+            (name if slot == source else slot, k): column
+            for column, (slot, k) in enumerate(graph.columns(source))
+        }
+        columns = [positions[column] for column in graph.columns(name)]
+        self.cell(name).copy(self.cell(source), columns, graph.opened_columns(name))
 
 
-def place(
-    net: Mapping[str, ModuleSpec], cell: Callable[[str], Cell], names: Sequence[str]
-) -> Placement:
-    """Some modules, in the order of the net, with their places in a center of their slots alone."""
-    places = slots(net[name] for name in names)
-    width = sum(net[name].features for name in names)
-    placed: list[PlacedCell] = []
-    start = 0
+def place(graph: ModuleGraph, cells: Cells, names: Sequence[str]) -> Placement:
+    """Return some modules, in the order of the graph, placed in a center of their slots alone."""
+    places = slots(graph[name] for name in names)
+    width = graph.feature_width(names)
+    placed, start = list[PlacedCell](), 0
     for name in names:
-        module, parameters = net[name], cell(name)
-        read = columns(module, net)
+        module, parameters = graph[name], cells.cell(name)
+        all_columns = graph.columns(name)
         pairs = [
             (places[slot].start + k, column)
-            for column, (slot, k) in enumerate(read)
+            for column, (slot, k) in enumerate(all_columns)
             if slot in places
         ]
-        sees, own = [place for place, _ in pairs], [column for _, column in pairs]
+        visible, columns = [place for place, _ in pairs], [column for _, column in pairs]
+        stop = start + parameters.design.memory
         placed.append(
             PlacedCell(
                 name,
                 slot=places[name],
-                memory=slice(start, start + parameters.design.memory),
-                visible=None if sees == list(range(width)) else sees,
-                columns=None if own == list(range(len(read))) else own,
+                memory=slice(start, stop),
+                visible=None if visible == list(range(width)) else visible,
+                columns=None if columns == list(range(len(all_columns))) else columns,
                 inputs=module.inputs,
                 context=module.context,
                 reading=parameters.reading,
                 design=parameters.design,
             )
         )
-        start = placed[-1].memory.stop
+        start = stop
     return Placement(placed)
+
+
+def reading_matrices(
+    graph: ModuleGraph, placement: Placement, center: Tensor | None
+) -> dict[str, Tensor]:
+    """Return R of placed modules over the whole center: (context, center), 0 at unread slots.
+
+    ``center`` (batch, width) of the placed modules is where dynamic readings find their features;
+    their R is the mean over the batch.
+    """
+    matrices = {}
+    for cell in placement.cells:
+        if cell.reading.dynamic:
+            assert center is not None
+            weights = cell.reading.weights(center[:, cell.slot]).mean(0)
+        else:
+            weights = cell.reading.weights()
+        columns = [graph.slots[slot].start + k for slot, k in graph.columns(cell.name)]
+        matrices[cell.name] = weights.new_zeros(len(weights), graph.center)
+        matrices[cell.name][:, columns] = weights
+    return matrices

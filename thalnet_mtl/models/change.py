@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.body import StateLayout
 from thalnet_mtl.models.readings.base import IndexMap
-from thalnet_mtl.models.thalnet import State
 
 ELEMENTWISE_OPTIMIZERS = (SGD, Adam, AdamW, RMSprop)
-
-StateLayout = Mapping[str, tuple[int, int]]  # features and memory of the modules of a state
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class TopologyChange:
         before, after = self.layouts[task]
         if before == after:
             return state
-        return State(*(_moved(part, before, after, k) for k, part in enumerate(state)))
+        return type(state)(*(_moved(part, before, after, k) for k, part in enumerate(state)))
 
 
 def record_change(

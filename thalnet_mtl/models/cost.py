@@ -1,4 +1,4 @@
-"""What a network and a strategy cost: parameters, arithmetic through time, and what they store."""
+"""The cost of a network and of a strategy: arithmetic operations, and bytes that are stored."""
 
 from typing import Any
 
@@ -7,42 +7,31 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from thalnet_mtl.models.build import count_parameters
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.thalnet import ThalNet
-
-
-def parameter_counts(network: Network) -> dict[str, int]:
-    """Parameters, and how many of them learn."""
-    total = count_parameters(network)
-    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return {"total": total, "trainable": learned, "frozen": total - learned}
 
 
 @torch.no_grad()
-def count_macs(network: Network, port: str, xs: Tensor) -> int:
-    """Those of all matrix products for these inputs, at every step, encoders and head included.
+def count_macs(network: Network, task: str, xs: Tensor) -> int:
+    """Return the multiply-adds of all matrix products for these inputs, at every step.
 
-    Counted by PyTorch on the level that defines a ThalNet: readings are not composed with what is
-    behind them there. A fused kernel would hide those of an LSTM.
+    Encoders and head are included. PyTorch counts them with the ``reference`` backend, which does
+    not merge a reading with the layer behind it. The fused kernel of an LSTM would hide its
+    products from the counter, so that it is switched off.
     """
-    body = network.body
-    before = body.ops if isinstance(body, ThalNet) else ""
-    counter, fused = FlopCounterMode(display=False), torch.backends.mkldnn.enabled
+    body, ops = network.body, network.body.ops
+    counter, mkldnn = FlopCounterMode(display=False), torch.backends.mkldnn.enabled
     try:
         torch.backends.mkldnn.set_flags(False)
-        if isinstance(body, ThalNet):
-            body.ops = "reference"
+        body.ops = "reference"
         with counter:
-            network(port, xs)
+            network(task, xs)
     finally:
-        torch.backends.mkldnn.set_flags(fused)
-        if isinstance(body, ThalNet):
-            body.ops = before
+        torch.backends.mkldnn.set_flags(mkldnn)
+        body.ops = ops
     return counter.get_total_flops() // 2
 
 
-def stored_bytes(kept: Any) -> int:
-    """Bytes of all tensors in some nested data."""
-    tensors = [leaf for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
+def stored_bytes(tree: Any) -> int:
+    """Return the bytes of all tensors in nested containers."""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,9 +1,9 @@
-"""A network joins tasks to a body, and changes while it is trained.
+"""A network joins tasks to a body, and its topology can change while it is trained.
 
 ``logits, state = network(task, xs, state)``. Tasks may differ in width, kind and length; the body
-between them is ThalNet or a baseline, and knows none of them. Around a ThalNet modules come and go
-at any moment between optimizer steps; each verb returns a ``Change``, which brings an optimizer
-along::
+between their encoders and heads is ThalNet or a baseline, and does not know them. The modules of a
+ThalNet can be changed at any moment between optimizer steps. Each method that does so returns a
+``TopologyChange``, which updates an optimizer::
 
     change = network.attach(ModuleSpec("side3", features=32, context=32), read_by=["output"])
     change.update_optimizer(optimizer)
@@ -11,33 +11,29 @@ along::
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.adapter import TaskAdapter
-from thalnet_mtl.models.body import Body, check_name, check_sequence, check_sub_steps
-from thalnet_mtl.models.change import StateLayout, TopologyChange, record_change
+from thalnet_mtl.models.body import Body, StateLayout, check_name, check_sequence, check_sub_steps
+from thalnet_mtl.models.change import TopologyChange, record_change
+from thalnet_mtl.models.model_card import model_card
+from thalnet_mtl.models.model_folder import read_model, write_model
 from thalnet_mtl.models.readings.base import IndexMap
+from thalnet_mtl.models.summary import network_summary
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.topology import graph
-from thalnet_mtl.topology.graph import (
-    active_modules,
-    attached,
-    check_head_sees_input,
-    check_inputs_reach,
-    cloned,
-    detached,
-    resolve,
-    routed,
-)
-from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
+from thalnet_mtl.registry import entries, lookup
+from thalnet_mtl.topology.graph import ModuleGraph
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec, from_plain
 
 
 class Network(nn.Module):
-    """A body with tasks plugged into it.
+    """A body with an adapter, encoders and a head, for each task.
 
     >>> import torch
     >>> network = Network(ThalNet(inputs=28, modules=4, features=32))
@@ -51,11 +47,10 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self.adapters = nn.ModuleDict()
-        self.made_of: dict[str, Any] = {}  # what a baseline was built with, by ``build``
-        self.dropout = 0.0  # of rows that come in and of what heads read, while training
+        self.dropout = 0.0  # of input rows and of the features that heads read, in training
 
     def forward(self, task: str, xs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Logits and state.
+        """Return logits and the state after the last step.
 
         Args:
             task: name of the task.
@@ -65,63 +60,66 @@ class Network(nn.Module):
         Returns:
             Logits (batch, classes), or (batch, time, classes) for a target at every step.
         """
-        port = self.adapter(task)
-        ys, state = self._outputs(task, port, xs, state)
-        return port.answer(ys), state
+        adapter = self.adapter(task)
+        ys, state = self._outputs(task, adapter, xs, state)
+        return adapter.answer(ys), state
 
     def logits_by_task(self, tasks: Sequence[str], xs: Tensor) -> dict[str, Tensor]:
-        """Logits of several tasks for one input; what is alike before their heads runs once."""
-        found, outputs = dict[str, Tensor](), dict[Any, Tensor]()
+        """Return the logits of several tasks for one input; what they share is computed once."""
+        logits, outputs = dict[str, Tensor](), dict[Any, Tensor]()
         for task in tasks:
-            port = self.adapter(task)
-            alike = replace(port.spec, frozen=False), self.active_modules(task)
-            key = task if any(True for _ in port.encoders.parameters()) else alike
+            adapter = self.adapter(task)
+            shared = replace(adapter.spec, frozen=False), self.active_modules(task)
+            key = task if any(True for _ in adapter.encoders.parameters()) else shared
             if key not in outputs:
-                outputs[key], _ = self._outputs(task, port, xs, None)
-            found[task] = port.answer(outputs[key])
-        return found
+                outputs[key], _ = self._outputs(task, adapter, xs, None)
+            logits[task] = adapter.answer(outputs[key])
+        return logits
 
-    def _outputs(self, task: str, port: TaskAdapter, xs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """What the body gives to the head of a task at every step, and its state."""
-        plug = port.spec
-        if plug.task.tokens and xs.ndim != 2:
+    def _outputs(
+        self, task: str, adapter: TaskAdapter, xs: Tensor, state: Any
+    ) -> tuple[Tensor, Any]:
+        """Return the outputs of the body for a task at every step, and its state."""
+        spec = adapter.spec
+        if spec.task.tokens and xs.ndim != 2:
             raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
-        if not plug.task.tokens:
-            check_sequence(xs, plug.task.inputs, f"input of task '{task}'")
+        if not spec.task.tokens:
+            check_sequence(xs, spec.task.inputs, f"input of task '{task}'")
             xs = F.dropout(xs, self.dropout, self.training)
-        options: dict[str, Any] = {"sub_steps": plug.sub_steps, "extra_steps": plug.extra_steps}
-        if isinstance(self.body, ThalNet):
-            options |= {"outputs": plug.output_modules, "active": self.active_modules(task)}
-        ys, state = self.body(port.encode(xs, self.active_modules(task)), state, **options)
+        active = self.body.active_modules(task, spec)
+        options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
+        if active:
+            options |= {"outputs": spec.output_modules, "active": active}
+        ys, state = self.body(adapter.encode(xs, active), state, **options)
         return F.dropout(ys, self.dropout, self.training), state
 
     def initial(self, task: str, batch: int) -> Any:
-        """The state of a task before its first step."""
-        nothing = self.adapter(task).head.weight.new_zeros(batch, 1, 1)
-        options = {"active": self.active_modules(task)} if isinstance(self.body, ThalNet) else {}
-        return self.body.initial(nothing, **options)
+        """Return the state of a task before its first step."""
+        zeros = self.adapter(task).head.weight.new_zeros(batch, 1, 1)
+        active = self.active_modules(task)
+        return self.body.initial(zeros, **({"active": active} if active else {}))
 
     def adapter(self, task: str) -> TaskAdapter:
-        """Where a task is plugged in."""
+        """Return the encoders and the head of a task."""
         if task not in self.adapters:
             raise unknown("task", task, self.adapters)
-        port = self.adapters[task]
-        assert isinstance(port, TaskAdapter)
-        return port
+        adapter = self.adapters[task]
+        assert isinstance(adapter, TaskAdapter)
+        return adapter
 
     def active_modules(self, task: str) -> tuple[str, ...]:
-        """The modules that run for a task; see ``topology.active``. None of a baseline."""
-        plug = self.adapter(task).spec
-        body = self.body
-        return active_modules(body.modules_by_name, task, plug) if isinstance(body, ThalNet) else ()
+        """Return the modules that run for a task, see ``ModuleGraph``; () without modules."""
+        return self.body.active_modules(task, self.adapter(task).spec)
 
     def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
-        """The parameters that a task's logits can depend on, by name."""
-        inside = ["body."]
-        if isinstance(self.body, ThalNet):
-            inside = [f"body.cells.{name}." for name in self.active_modules(task)]
-        starts = (*inside, f"adapters.{task}.")
+        """Return the parameters on which a task's logits can depend, by name."""
+        prefixes = self.body.parameter_prefixes(self.active_modules(task))
+        starts = (*(f"body.{prefix}" for prefix in prefixes), f"adapters.{task}.")
         return {name: p for name, p in self.named_parameters() if name.startswith(starts)}
+
+    def __repr__(self) -> str:
+        specs = {name: self.adapter(name).spec for name in self.adapters}
+        return network_summary(self, self.body, specs)
 
     # Tasks
 
@@ -135,11 +133,11 @@ class Network(nn.Module):
         sub_steps: int = 1,
         extra_steps: int = 0,
     ) -> TopologyChange:
-        """Plug a task in.
+        """Add the encoders and the head of a task.
 
-        A task as wide as the body goes in as it is (rows) or one-hot (tokens); any other gets a
-        learned linear encoder or embedding. ``into`` and ``out_of`` name modules of a ThalNet;
-        by default those that were built as inputs and as outputs and may run for the task.
+        Inputs as wide as the body are used as they are (rows) or one-hot (tokens); others get a
+        learned linear encoder or embedding. ``input_modules`` and ``output_modules`` name modules
+        of a ThalNet; by default all input and output modules that may run for the task.
         """
         if name in self.adapters:
             raise UserError(f"the network has a task '{name}' already.")
@@ -151,26 +149,16 @@ class Network(nn.Module):
             raise UserError(
                 f"a body without steps has one output a sequence; task '{name}' wants one a step."
             )
-        if isinstance(self.body, ThalNet):
-            ends = graph.default_endpoints(
-                self.body.modules_by_name, name, input_modules, output_modules
-            )
-            check_head_sees_input(self.body.modules_by_name, name, AdapterSpec(task, *ends))
-        elif input_modules or output_modules is not None:
-            raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
-        else:
-            ends = (), ()
-        plug = AdapterSpec(task, *ends, sub_steps, extra_steps)
-        return self.plug_in(name, plug)
+        ends = self.body.endpoints(name, task, input_modules, output_modules)
+        return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
 
-    def plug_in(self, name: str, plug: AdapterSpec) -> TopologyChange:
-        """As ``add_task``, from data that was checked before."""
-        port = TaskAdapter(self.body, plug).to(next(self.body.parameters()))
-        port.requires_grad_(not plug.frozen)
-        return self._change("add_task", name, lambda: self.adapters.update({name: port}))
+    def _add_adapter(self, name: str, spec: AdapterSpec) -> TopologyChange:
+        adapter = TaskAdapter(self.body, spec).to(next(self.body.parameters()))
+        adapter.requires_grad_(not spec.frozen)
+        return self._change("add_task", name, lambda: self.adapters.update({name: adapter}))
 
     def remove_task(self, name: str) -> TopologyChange:
-        """Take a task's encoders and head away; modules stay."""
+        """Remove the encoders and the head of a task; modules stay."""
         self.adapter(name)
         return self._change("remove_task", name, lambda: self.adapters.__delitem__(name))
 
@@ -179,96 +167,145 @@ class Network(nn.Module):
     def attach(self, module: ModuleSpec, *, read_by: Sequence[str] = ()) -> TopologyChange:
         """Add a module behind all others, and open some of the others to it.
 
-        For tasks that run none of those nothing changes, to the bit. Where old modules are opened
-        to it their outputs stay what they were, to rounding: new columns of static readings are
-        zero, the gates of dynamic ones closed.
+        Tasks that run none of the opened modules give the same logits, bit for bit. Logits of
+        other tasks stay the same to rounding: new columns of static readings are zero, the gates
+        of dynamic ones closed.
 
-        ``module.reads`` None are all slots that a task of its own may run, itself included.
+        ``module.reads`` None are all slots that a task of the module may run, its own included.
         """
-        net = attached(self._graph("attach"), module, read_by)
+        body = self._modular_body("attach")
         by = f", read by {', '.join(read_by)}" if read_by else ""
-        return self._rewire("attach", f"{module.name}{by}", net, module.name)
+        graph = body.graph.attach(module, read_by)
+        return self._rewire(body, graph, "attach", f"{module.name}{by}", module.name)
 
     def detach(self, name: str) -> TopologyChange:
-        """Take a module out, and its slot out of all readings."""
+        """Remove a module, and its slot from all readings."""
         for task in self.adapters:
-            plug = self.adapter(task).spec
-            if name in (*plug.input_modules, *plug.output_modules):
+            spec = self.adapter(task).spec
+            if name in (*spec.input_modules, *spec.output_modules):
                 raise UserError(f"detach: task '{task}' needs module '{name}'; remove_task first.")
-        return self._rewire("detach", name, detached(self._graph("detach"), name))
+        body = self._modular_body("detach")
+        return self._rewire(body, body.graph.detach(name), "detach", name)
 
     def clone(
         self, source: str, name: str, *, tasks: Sequence[str] | None = None
     ) -> TopologyChange:
-        """Add a module that starts as a copy of another: same sizes, weights and what it reads.
+        """Add a copy of a module: same sizes, same weights, same slots read.
 
-        Where ``source`` reads itself the copy reads itself. ``tasks`` are those that may run it,
-        by default the same. The copy learns, even if ``source`` is frozen.
+        Where ``source`` reads itself, the copy reads itself. ``tasks`` are those that may run the
+        copy, by default the same. The copy is trainable, even if ``source`` is frozen.
         """
-        net = cloned(self._graph("clone"), source, name, tasks)
-        assert isinstance(self.body, ThalNet)
-        reading = self.body.cell(source).reading
-        reading.check_resize(range(reading.center))  # a copy has its columns in another order
-        return self._rewire("clone", f"{name} from {source}", net, name, source)
+        body = self._modular_body("clone")
+        graph = body.graph.clone(source, name, tasks)
+        reading = body.cell(source).reading
+        reading.check_resize(range(reading.center))  # the copy has its columns in another order
+        return self._rewire(body, graph, "clone", f"{name} from {source}", name, source)
 
     def route(self, reader: str, source: str, open: bool = True) -> TopologyChange:
-        """Let a module see a slot from now on, or not any more.
+        """Let a module read a slot from now on, or stop reading it.
 
-        Opening changes nothing at first, as in ``attach``. Closing forgets what was learned of it,
-        and where R is normalized (``weight_norm``, ``fast_softmax``) what is left weighs more.
+        Opening changes no output at first, as in ``attach``. Closing discards the weights for the
+        slot; where R is normalized (``weight_norm``, ``fast_softmax``) the rest weighs more.
         """
-        net = routed(self._graph("route"), reader, source, open)
-        return self._rewire("route", f"{reader} {'to' if open else 'not to'} {source}", net, reader)
+        body = self._modular_body("route")
+        about = f"{reader} {'to' if open else 'not to'} {source}"
+        return self._rewire(body, body.graph.route(reader, source, open), "route", about, reader)
 
     def freeze(self, *modules: str, task: str | None = None) -> TopologyChange:
-        """Stop the learning of modules, or of all that a task uses.
+        """Exclude modules, or everything that a task uses, from training.
 
-        A frozen task gives the same logits to the bit, whatever is trained later. Frozen
-        parameters leave the optimizer; gradients still pass through them to what they read.
+        A frozen task gives bit-identical logits, whatever is trained later. Frozen parameters
+        leave the optimizer; gradients still pass through them to the modules that they read.
         """
         return self._set_frozen("freeze", modules, task, True)
 
     def unfreeze(self, *modules: str, task: str | None = None) -> TopologyChange:
-        """Let modules learn again, or all that a task uses and no other frozen task does.
+        """Train modules again, or everything that a task uses and no other frozen task does.
 
-        They come back to the optimizer without moments.
+        Their parameters come back to the optimizer without moments.
         """
         return self._set_frozen("unfreeze", modules, task, False)
 
+    # Saving
+
+    def save(self, folder: Path | str, *, config: Config | None = None, result: Any = None) -> None:
+        """Write the network to a folder: ``config.json``, ``model.safetensors`` and a model card.
+
+        The folder appears whole or not at all and replaces an older saved model.
+
+        Args:
+            folder: a path where nothing is yet, or a saved model.
+            config, result: of the run that trained the network, for the model card only.
+
+        Raises:
+            UserError: the folder holds something else, or the body cannot be saved.
+        """
+        card = model_card(repr(self), list(self.adapters), config, result)
+        write_model(Path(folder), self.describe(), self.state_dict(), card)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Network":
+        """Return the network that ``save`` wrote to a folder, or that of a finished run.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        return read_model(Path(folder), cls.from_description).eval()
+
     def describe(self) -> dict[str, Any]:
-        """The topology as plain data; ``build.restore`` makes the same network of it."""
-        body: dict[str, Any] = {"made_of": self.made_of}
-        if isinstance(self.body, ThalNet):
-            body = {"modules": [asdict(module) for module in self.body.modules_by_name.values()]}
-        learns = any(parameter.requires_grad for parameter in self.body.parameters())
-        tasks = {name: asdict(self.adapter(name).spec) for name in self.adapters}
-        return body | {"tasks": tasks, "frozen": not learns}
+        """Return the topology as plain data; ``from_description`` is the inverse."""
+        names = {entry: name for name, entry in entries("body").items()}
+        kind = type(self.body)
+        if kind not in names:
+            raise UserError(
+                f"{kind.__name__} cannot be saved: register it with @register('body', NAME)."
+            )
+        return {
+            "body": names[kind],
+            "arguments": self.body.arguments(),
+            "frozen": not any(parameter.requires_grad for parameter in self.body.parameters()),
+            "tasks": {name: asdict(self.adapter(name).spec) for name in self.adapters},
+        }
 
-    # What the verbs share
+    @classmethod
+    def from_description(cls, topology: Mapping[str, Any]) -> "Network":
+        """Return a network of the topology that ``describe`` returned, with new weights."""
+        body = lookup("body", topology["body"]).from_arguments(topology["arguments"])
+        if topology["frozen"]:
+            body.requires_grad_(False)
+        network = cls(body)
+        for name, fields in topology["tasks"].items():
+            task = from_plain(TaskSpec, fields["task"])
+            network._add_adapter(name, from_plain(AdapterSpec, {**fields, "task": task}))
+        return network
 
-    def _graph(self, verb: str) -> dict[str, ModuleSpec]:
-        """The modules by name, if there are any."""
+    # Shared by the methods that change the topology
+
+    def _modular_body(self, verb: str) -> ThalNet:
         if not isinstance(self.body, ThalNet):
             raise UserError(f"{verb}: only a ThalNet has modules, not {type(self.body).__name__}.")
-        return self.body.modules_by_name
+        return self.body
 
     def _rewire(
-        self, verb: str, about: str, net: Mapping[str, ModuleSpec], name: str = "", source: str = ""
+        self,
+        body: ThalNet,
+        graph: ModuleGraph,
+        verb: str,
+        about: str,
+        name: str = "",
+        source: str = "",
     ) -> TopologyChange:
-        """Check the graph as it would be, then make it so.
+        """Check a new graph and change the body to it.
 
-        ``name`` is a module that must not idle then, ``source`` one that it is made a copy of.
+        Inputs have to reach the module ``name``, if given; ``source`` is the module it copies.
         """
-        body = self.body
-        assert isinstance(body, ThalNet)
-        trial = resolve(list(net.values()))
         if name:
-            check_inputs_reach(trial, name)
+            graph.check_reached_by_input(name)
         for task in self.adapters:
-            check_head_sees_input(trial, task, self.adapter(task).spec)
+            graph.check_head_sees_input(task, self.adapter(task).spec)
 
         def act() -> dict[str, IndexMap]:
-            remaps = body.rewire(list(trial.values()))
+            remaps = body.rewire(graph)
             if source:
                 body.copy(source, name)
             return {f"body.{key}": remap for key, remap in remaps.items()}
@@ -279,46 +316,33 @@ class Network(nn.Module):
         self, verb: str, modules: Sequence[str], task: str | None, frozen: bool
     ) -> TopologyChange:
         if not modules and task is None:
-            raise UserError(f"{verb} what? Name modules, or task=…")
+            raise UserError(f"{verb}: name at least one module, or give task=NAME.")
         names = [*modules, *(self.active_modules(task) if task is not None else ())]
-        others = [t for t in self.adapters if t != task and self.adapter(t).spec.frozen]
+        still_frozen = [t for t in self.adapters if t != task and self.adapter(t).spec.frozen]
         if not frozen:
-            kept = {name: other for other in others for name in self.active_modules(other)}
-            for name in (name for name in modules if name in kept):
+            users = {name: other for other in still_frozen for name in self.active_modules(other)}
+            for name in (name for name in modules if name in users):
                 raise UserError(
-                    f"unfreeze: the frozen task '{kept[name]}' uses module '{name}'; "
-                    f"unfreeze(task='{kept[name]}') first."
+                    f"unfreeze: the frozen task '{users[name]}' uses module '{name}'; "
+                    f"unfreeze(task='{users[name]}') first."
                 )
-            names = [name for name in names if name not in kept]
-        hosts = isinstance(self.body, ThalNet)
-        net = graph.frozen(self._graph(verb), names, frozen) if modules or hosts else {}
+            names = [name for name in names if name not in users]
+        for name in modules:
+            self._modular_body(verb).graph.module(name)
 
         def act() -> None:
-            if isinstance(self.body, ThalNet):
-                self.body.rewire(list(net.values()))
-            elif frozen or not others:
-                self.body.requires_grad_(not frozen)
+            if names or frozen or not still_frozen:
+                self.body.freeze(names, frozen)
             if task is not None:
-                port = self.adapter(task)
-                port.spec = replace(port.spec, frozen=frozen)
-                port.requires_grad_(not frozen)
+                adapter = self.adapter(task)
+                adapter.spec = replace(adapter.spec, frozen=frozen)
+                adapter.requires_grad_(not frozen)
 
         return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
 
     def _change(self, verb: str, about: str, act: Callable[[], Any]) -> TopologyChange:
-        """Do it, and return what it did."""
-        return record_change(verb, about, self, self._layouts, act)
+        """Perform a change and return the record of it."""
+        return record_change(verb, about, self, self._state_layouts, act)
 
-    def _layouts(self) -> dict[str, StateLayout]:
-        """What the state of every task consists of."""
-        body = self.body
-        if not isinstance(body, ThalNet):
-            return {}
-        widths = {
-            name: (module.features, body.cell(name).design.memory)
-            for name, module in body.modules_by_name.items()
-        }
-        return {
-            task: {name: widths[name] for name in self.active_modules(task)}
-            for task in self.adapters
-        }
+    def _state_layouts(self) -> dict[str, StateLayout]:
+        return {t: self.body.state_layout(self.active_modules(t)) for t in self.adapters}

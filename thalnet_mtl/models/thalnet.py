@@ -1,4 +1,4 @@
-"""ThalNet: an ordered set of named modules that talk only through one routing center.
+"""ThalNet: an ordered set of named modules that communicate only through one routing center.
 
 Hafner, Irpan, Davidson, Heess, "Learning Hierarchical Information Flow with Recurrent Neural
 Modules", NIPS 2017.
@@ -6,34 +6,36 @@ Modules", NIPS 2017.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.body import (
     Body,
     Inputs,
-    check_name,
+    StateLayout,
     check_sequence,
     check_sub_steps,
     run_with_sub_steps,
 )
-from thalnet_mtl.models.cells import Cell, opened, place
+from thalnet_mtl.models.cells import Cell, Cells, place, reading_matrices
 from thalnet_mtl.models.designs import Lesioned
 from thalnet_mtl.models.readings.base import IndexMap
+from thalnet_mtl.models.summary import body_summary
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.registry import register
-from thalnet_mtl.topology.graph import columns, resolve, slots
-from thalnet_mtl.topology.spec import ModuleSpec, equal_modules
+from thalnet_mtl.topology.graph import ModuleGraph
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec, equal_modules, from_plain
 
 
 class State(NamedTuple):
-    """What is carried from step to step: the center Φ and the memories inside the modules."""
+    """The state between two steps: the center Φ and the memories inside the modules."""
 
     center: Float[Tensor, "batch center"]
     memory: Float[Tensor, "batch memory"]
@@ -43,30 +45,34 @@ class State(NamedTuple):
 class ThalNet(Body):
     """Recurrent modules around a routing center, usable like ``nn.GRU(batch_first=True)``.
 
-    The paper's net in one line: the first module gets the input, the last feeds the head.
+    The paper's network in one line: the first module gets the input, the last feeds the head.
 
     >>> net = ThalNet(inputs=28, modules=4, features=32, context=32)
     >>> ys, state = net(torch.zeros(5, 7, 28))
     >>> ys.shape, state.center.shape
     (torch.Size([5, 7, 32]), torch.Size([5, 128]))
 
-    Or module by module, each of its own design and size, several inputs and outputs allowed:
+    Or module by module. Modules may differ in design and size; several may be inputs or outputs:
 
     >>> net = ThalNet(modules=[
-    ...     ModuleSpec("eye", features=16, context=8, inputs=28, reading="linear"),
-    ...     ModuleSpec("ear", features=10, context=8, inputs=12, module="gru"),
-    ...     ModuleSpec("mouth", features=20, context=12, output=True, reads=("eye", "ear")),
+    ...     ModuleSpec("image", features=16, context=8, inputs=28, reading="linear"),
+    ...     ModuleSpec("sound", features=10, context=8, inputs=12, module="gru"),
+    ...     ModuleSpec("output", features=20, context=12, output=True, reads=("image", "sound")),
     ... ])
-    >>> ys, state = net({"eye": torch.zeros(5, 7, 28), "ear": torch.zeros(5, 7, 12)})
+    >>> ys, state = net({"image": torch.zeros(5, 7, 28), "sound": torch.zeros(5, 7, 12)})
     >>> ys.shape
     torch.Size([5, 7, 20])
 
+    ``graph`` describes which module reads which; see ``ModuleGraph``.
+
     Args:
         inputs: width of the task input, where ``modules`` is a number.
-        modules: how many equal modules, or a list of ``Module``.
-        features, context, hidden, module, reading: of every module, where ``modules`` is a
-            number; see ``Module``. ``context`` defaults to ``features``.
+        modules: number of equal modules, or a list of ``ModuleSpec``.
+        features, context, hidden, module, reading: fields of every ``ModuleSpec``, where
+            ``modules`` is a number. ``context`` defaults to ``features``.
     """
+
+    graph: ModuleGraph
 
     def __init__(
         self,
@@ -83,71 +89,73 @@ class ThalNet(Body):
             sizes = {"features": features, "context": context or features, "hidden": hidden}
             modules = equal_modules(modules, inputs, module=module, reading=reading, **sizes)
         self.ops = "auto"  # or one of ``ops.BACKENDS``
-        self.cells = nn.ModuleDict()
-        self.modules_by_name: dict[str, ModuleSpec] = {}
-        self._placements: dict[tuple[str, ...], Placement] = {}  # as last wired
-        self.rewire(modules)
+        self.graph = ModuleGraph(tuple(modules))
+        self.cells = Cells(self.graph)
+        self._placements: dict[tuple[str, ...], Placement] = {}
 
-    def rewire(self, modules: Sequence[ModuleSpec]) -> dict[str, IndexMap]:
-        """Become a net of these modules; those of a name that is there keep their parameters.
+    def __repr__(self) -> str:
+        return body_summary(self)
 
-        What a module that stays may see may differ, nothing else. Returns what happened to the
-        shape of parameters, by name.
+    # Widths, all derived from the graph
+
+    @property
+    def inputs(self) -> int:  # type: ignore[override]
+        """Width of the task input; 0 where input modules differ."""
+        widths = {self.graph[name].inputs for name in self.graph.input_modules}
+        return widths.pop() if len(widths) == 1 else 0
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        """Width of the features of all output modules."""
+        return self.graph.feature_width(self.graph.output_modules)
+
+    @property
+    def center(self) -> int:
+        """Width of the center."""
+        return self.graph.center
+
+    @property
+    def memory(self) -> int:
+        """Width of the memories of all modules."""
+        return sum(self.cell(name).design.memory for name in self.graph)
+
+    @property
+    def slots(self) -> dict[str, slice]:
+        """The slot of every module in the center."""
+        return self.graph.slots
+
+    @property
+    def input_modules(self) -> tuple[str, ...]:
+        """Names of the modules that take a task input."""
+        return self.graph.input_modules
+
+    @property
+    def output_modules(self) -> tuple[str, ...]:
+        """Names of the modules that heads read by default."""
+        return self.graph.output_modules
+
+    # Changes of the graph
+
+    def rewire(self, graph: ModuleGraph) -> dict[str, IndexMap]:
+        """Change the graph; see ``Cells.rewire``. Returns changes of shape by parameter name.
 
         Raises:
-            UserError: it cannot be done; nothing has changed.
+            UserError: a module cannot be changed so; nothing has changed.
         """
-        net, old = resolve(modules), self.modules_by_name
-        for name in net:
-            check_name("module", name)
-        moves = {}
-        for name in (name for name in net if name in old):
-            before = {column: k for k, column in enumerate(columns(old[name], old))}
-            after = columns(net[name], net)
-            source = [before.get(column) for column in after]
-            if source != list(range(len(before))):
-                moves[name] = source
-                try:
-                    self.cell(name).reading.check_resize(source)
-                except UserError as error:
-                    raise UserError(f"module '{name}' cannot read otherwise: {error}") from None
-        new = {name: Cell(net[name], net) for name in net if name not in old}
-        if old:
-            new = {name: cell.to(next(self.parameters())) for name, cell in new.items()}
-        remaps: dict[str, IndexMap] = {}
-        for name, source in moves.items():
-            found = self.cell(name).reading.resize(source, opened(net[name], net))
-            remaps |= {f"cells.{name}.reading.{key}": remap for key, remap in found.items()}
-        for name in old.keys() - net.keys():
-            del self.cells[name]
-        self.cells.update(new)
-        for name, module in net.items():
-            if name in old and old[name].frozen != module.frozen:
-                self.cell(name).requires_grad_(not module.frozen)
+        remaps = self.cells.rewire(self.graph, graph)
         self._placements.clear()
-        self.modules_by_name, self.slots = net, slots(net.values())
-        widths = {module.inputs for module in net.values() if module.inputs}
-        self.inputs = widths.pop() if len(widths) == 1 else 0
-        self.center = sum(module.features for module in net.values())
-        self.memory = sum(self.cell(name).design.memory for name in net)
-        self.outputs = self.feature_width(self.output_modules)
-        return remaps
+        self.graph = graph
+        return {f"cells.{name}": remap for name, remap in remaps.items()}
 
     def copy(self, source: str, name: str) -> None:
-        """Give a module the weights of another; what it reads in place of itself is itself."""
-        net = self.modules_by_name
-        before = {
-            (name if slot == source else slot, k): column
-            for column, (slot, k) in enumerate(columns(net[source], net))
-        }
-        moved = [before[column] for column in columns(net[name], net)]
-        self.cell(name).copy(self.cell(source), moved, opened(net[name], net))
+        """Copy the weights of a module to another; see ``Cells.copy``."""
+        self.cells.copy(self.graph, source, name)
         self._placements.clear()
 
     @contextmanager
     def lesioned(self, name: str) -> Iterator[None]:
-        """For the while a module says nothing: its slot is zero, and it keeps what it remembers."""
-        cell, features = self.cell(name), self.modules_by_name[name].features
+        """Lesion a module within a context: its features are zero, its memory does not change."""
+        cell, features = self.cell(name), self.graph[name].features
         design, cell.design = cell.design, Lesioned(cell.design, features)
         self._placements.clear()
         try:
@@ -157,45 +165,21 @@ class ThalNet(Body):
             self._placements.clear()
 
     def cell(self, name: str) -> Cell:
-        """The parameters of a module."""
-        if name not in self.cells:
-            raise unknown("module", name, self.cells)
-        cell = self.cells[name]
-        assert isinstance(cell, Cell)
-        return cell
+        """Return the parameters of a module."""
+        return self.cells.cell(name)
 
     def placement(self, active: Sequence[str] | None = None) -> Placement:
-        """Modules that run together, all of them by default, with their places in the center.
+        """Return modules that run together, all by default, with their places in the center.
 
-        The center of some modules is made of their slots alone; all other slots are zero.
+        The center of some modules consists of their slots alone; all other slots are zero.
         """
-        net = self.modules_by_name
-        names = tuple(net if active is None else (name for name in net if name in active))
+        names = tuple(self.graph if active is None else (n for n in self.graph if n in active))
         if names not in self._placements:
-            self._placements[names] = place(net, self.cell, names)
+            self._placements[names] = place(self.graph, self.cells, names)
         return self._placements[names]
 
-    @property
-    def input_modules(self) -> tuple[str, ...]:
-        """Names of the modules that take a task input."""
-        return tuple(name for name, module in self.modules_by_name.items() if module.inputs)
-
-    @property
-    def output_modules(self) -> tuple[str, ...]:
-        """Names of the modules that heads read if nothing else is said."""
-        return tuple(name for name, module in self.modules_by_name.items() if module.output)
-
-    def feature_width(self, names: Sequence[str]) -> int:
-        """Features of these modules together."""
-        if not names:
-            raise UserError("output_modules names no module; give at least one, or leave it out.")
-        for name in names:
-            if name not in self.slots:
-                raise unknown("module", name, self.slots)
-        return sum(self.modules_by_name[name].features for name in names)
-
     def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
-        """Φ_0 = 0, and empty memories."""
+        """Return Φ_0 = 0 and empty memories."""
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
         placement = self.placement(active)
         widths = placement.center_width, placement.memory_width
@@ -211,11 +195,11 @@ class ThalNet(Body):
         outputs: Sequence[str] | None = None,
         active: Sequence[str] | None = None,
     ) -> tuple[Float[Tensor, "batch steps outputs"], State]:
-        """As ``Body.forward``.
+        """Return features after every input, and the state after the last; see ``Body.forward``.
 
         Args:
             outputs: names of the modules whose features are returned.
-            active: names of the modules that run, all by default. Others cost nothing, are not
+            active: names of the modules that run, all by default. The rest cost nothing, are not
                 part of the state, and their slots are read as zero.
         """
         check_sub_steps(sub_steps, extra_steps)
@@ -233,7 +217,7 @@ class ThalNet(Body):
         outputs: Sequence[str] | None = None,
         active: Sequence[str] | None = None,
     ) -> tuple[Float[Tensor, "batch time outputs"], State]:
-        """The features of some modules after every step."""
+        """Return the features of some modules after every step."""
         names = self.output_modules if outputs is None else outputs
         self.feature_width(names)  # raises if there is none of that name
         x, placement = next(iter(xs.values())), self.placement(active)
@@ -242,73 +226,93 @@ class ThalNet(Body):
             if part.shape[0] != x.shape[0] or part.shape[1] != width:
                 raise UserError(
                     f"a state of shape {tuple(part.shape)} does not fit; expected "
-                    f"({x.shape[0]}, {width}) for this net and batch."
+                    f"({x.shape[0]}, {width}) for this network and batch."
                 )
             if part.dtype != x.dtype:
                 raise UserError(f"a state of type {part.dtype} does not fit inputs of {x.dtype}.")
         backend = BACKENDS[select_backend(self.ops, placement, state.center)]
-        placed = {cell.name: cell.slot for cell in placement.cells}
-        ys, *last = backend.sequence(placement, xs, *state, [placed[name] for name in names])
+        places = {cell.name: cell.slot for cell in placement.cells}
+        ys, *last = backend.sequence(placement, xs, *state, [places[name] for name in names])
         return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
-        """By level of ``ops``, why it cannot run here, or None if it can; the fastest first."""
+        """Return by backend, the fastest first, why it cannot run here, or None if it can."""
         return explain(self.placement(active), next(self.parameters()))
 
     def backend(self, *, active: Sequence[str] | None = None) -> str:
-        """The level that runs: ``ops``, or the fastest that can if that is ``auto``."""
+        """Return the backend that runs: ``ops``, or for ``auto`` the fastest that can."""
         return select_backend(self.ops, self.placement(active), next(self.parameters()))
 
     def check(self, xs: Inputs, *, active: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Task inputs by module; one tensor goes to every input module, absent ones are zero."""
-        takes = [name for name in self.input_modules if active is None or name in active]
+        """Return inputs by module; one tensor goes to every input module, absent ones are zero."""
+        modules = [name for name in self.input_modules if active is None or name in active]
         if isinstance(xs, Tensor):
-            xs = {name: xs for name in takes}
+            xs = {name: xs for name in modules}
         for name, x in xs.items():
-            if name not in takes:
-                raise unknown("input module", name, takes)
-            check_sequence(x, self.modules_by_name[name].inputs, f"input of module '{name}'")
+            if name not in modules:
+                raise unknown("input module", name, modules)
+            check_sequence(x, self.graph[name].inputs, f"input of module '{name}'")
         if not xs:
-            raise UserError(f"no input given. Input modules: {', '.join(takes)}.")
-        x = next(iter(xs.values()))
-        if any(other.shape[:2] != x.shape[:2] for other in xs.values()):
+            raise UserError(f"no input given. Input modules: {', '.join(modules)}.")
+        first = next(iter(xs.values()))
+        if any(x.shape[:2] != first.shape[:2] for x in xs.values()):
             raise UserError("the inputs of all modules must have the same batch and time.")
+        batch, time = first.shape[:2]
         return {
-            name: xs[name]
-            if name in xs
-            else x.new_zeros(*x.shape[:2], self.modules_by_name[name].inputs)
-            for name in takes
+            name: xs[name] if name in xs else first.new_zeros(batch, time, self.graph[name].inputs)
+            for name in modules
         }
+
+    # For tasks and for saving, see ``Body``
+
+    def arguments(self) -> dict[str, Any]:
+        return {"modules": [asdict(module) for module in self.graph.modules]}
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "ThalNet":
+        return cls(modules=[from_plain(ModuleSpec, fields) for fields in arguments["modules"]])
+
+    def endpoints(
+        self, task: str, spec: TaskSpec, inputs: Sequence[str], outputs: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        ends = self.graph.default_endpoints(task, inputs, outputs)
+        self.graph.check_head_sees_input(task, AdapterSpec(spec, *ends))
+        return ends
+
+    def input_widths(self, modules: Sequence[str]) -> dict[str, int]:
+        return {name: self.graph.module(name).inputs for name in modules}
+
+    def feature_width(self, modules: Sequence[str]) -> int:
+        if not modules:
+            raise UserError("output_modules names no module; give at least one, or leave it out.")
+        return self.graph.feature_width(modules)
+
+    def active_modules(self, task: str, adapter: AdapterSpec) -> tuple[str, ...]:
+        return self.graph.active_modules(task, adapter)
+
+    def parameter_prefixes(self, modules: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"cells.{name}." for name in modules)
+
+    def state_layout(self, modules: Sequence[str]) -> StateLayout:
+        return {n: (self.graph[n].features, self.cell(n).design.memory) for n in modules}
+
+    def freeze(self, modules: Sequence[str], frozen: bool = True) -> None:
+        self.rewire(self.graph.freeze(modules, frozen))
 
     @torch.no_grad()
     def reading_weights(
-        self,
-        xs: Inputs | None = None,
-        *,
-        sub_steps: int = 1,
-        active: Sequence[str] | None = None,
+        self, xs: Inputs | None = None, *, sub_steps: int = 1, active: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """R of every module that runs, over all slots: (context, center), zero where it is blind.
+        """Return the matrix R of every module that runs: (context, center), 0 at unread slots.
 
-        Dynamic readings have none of their own: they need inputs, and give the mean over the
-        batch of the matrix after the last input.
+        The matrix of a dynamic reading depends on the input: it is the mean over a batch of
+        sequences ``xs``, after their last step.
         """
-        cells = self.placement(active).cells
-        center = None
-        if any(cell.reading.dynamic for cell in cells):
+        placement = self.placement(active)
+        features = None
+        if any(cell.reading.dynamic for cell in placement.cells):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
-            names = [cell.name for cell in cells]
-            center = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
-        weights = {}
-        for cell in cells:
-            if cell.reading.dynamic:
-                assert center is not None
-                seen = cell.reading.weights(center[:, cell.slot]).mean(0)
-            else:
-                seen = cell.reading.weights()
-            own = columns(self.modules_by_name[cell.name], self.modules_by_name)
-            places = [self.slots[slot].start + k for slot, k in own]
-            weights[cell.name] = seen.new_zeros(len(seen), self.center)
-            weights[cell.name][:, places] = seen
-        return weights
+            names = [cell.name for cell in placement.cells]
+            features = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
+        return reading_matrices(self.graph, placement, features)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thalnet_mtl.models.build import restore
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
@@ -73,7 +72,7 @@ class LearningWithoutForgetting(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.old_tasks = list(state["old_tasks"])
         if state["teacher"]:
-            teacher = restore(state["teacher"]["topology"])
+            teacher = Network.from_description(state["teacher"]["topology"])
             teacher.load_state_dict(state["teacher"]["network"])
             self.teacher = teacher.to(self.context.device).eval().requires_grad_(False)
             self.context.configure_network(teacher)

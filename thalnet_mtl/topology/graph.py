@@ -1,64 +1,243 @@
-"""Topology as data: which modules there are, who reads whom, which tasks use what.
+"""The graph of modules: an immutable description of which module reads which, and its edits."""
 
-Plain dataclasses and the rules that a graph of modules must keep, without any tensor. A network
-can be built from this data alone; ``config.yaml`` and every checkpoint hold it.
-"""
-
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, check_names
 
 
+@dataclass(frozen=True)
+class ModuleGraph(Mapping[str, ModuleSpec]):
+    """Modules by name, in the order of their slots in the center.
+
+    A graph is resolved and checked when it is made and never changes. ``attach``, ``detach``,
+    ``clone``, ``route`` and ``freeze`` return another graph.
+
+    >>> graph = ModuleGraph((
+    ...     ModuleSpec("input", features=3, context=2, inputs=5),
+    ...     ModuleSpec("output", features=4, context=2, output=True, reads=("input",)),
+    ... ))
+    >>> graph["input"].reads
+    ('input', 'output')
+    >>> graph.attach(ModuleSpec("side", features=2, context=2), read_by=["output"]).slots["side"]
+    slice(7, 9, None)
+
+    Raises:
+        UserError: no network can be built from these modules.
+    """
+
+    modules: tuple[ModuleSpec, ...]
+    _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modules", _resolve(list(self.modules)))
+
+    def __getitem__(self, name: str) -> ModuleSpec:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    @cached_property
+    def _by_name(self) -> dict[str, ModuleSpec]:
+        return {module.name: module for module in self.modules}
+
+    # Queries
+
+    def module(self, name: str) -> ModuleSpec:
+        """Return the module of that name, or raise an error that lists the names."""
+        if name not in self._by_name:
+            raise unknown("module", name, self._by_name)
+        return self._by_name[name]
+
+    @cached_property
+    def slots(self) -> dict[str, slice]:
+        """The slot of every module in the center, side by side in the order of the modules."""
+        return slots(self.modules)
+
+    @cached_property
+    def center(self) -> int:
+        """Width of the center."""
+        return sum(module.features for module in self.modules)
+
+    @cached_property
+    def input_modules(self) -> tuple[str, ...]:
+        """Names of the modules that take a task input."""
+        return tuple(module.name for module in self.modules if module.inputs)
+
+    @cached_property
+    def output_modules(self) -> tuple[str, ...]:
+        """Names of the modules that heads read by default."""
+        return tuple(module.name for module in self.modules if module.output)
+
+    def feature_width(self, names: Sequence[str]) -> int:
+        """Return the sum of the features of some modules."""
+        return sum(self.module(name).features for name in names)
+
+    def columns(self, name: str) -> list[tuple[str, int]]:
+        """Return (slot, position in the slot) for every column of a module's reading, in order."""
+        return [(slot, k) for slot in self[name].seen for k in range(self[slot].features)]
+
+    def opened_columns(self, name: str) -> list[int]:
+        """Return the columns of a module's reading that were opened after it was created."""
+        module = self[name]
+        return [k for k, (slot, _) in enumerate(self.columns(name)) if slot in module.opened]
+
+    def column_sources(self, old: "ModuleGraph") -> dict[str, list[int | None]]:
+        """Return the old positions of the columns of changed readings, None for new columns."""
+        sources = {}
+        for name in (name for name in self if name in old):
+            positions = {column: k for k, column in enumerate(old.columns(name))}
+            source = [positions.get(column) for column in self.columns(name)]
+            if source != list(range(len(positions))):
+                sources[name] = source
+        return sources
+
+    def active_modules(self, task: str, adapter: AdapterSpec) -> tuple[str, ...]:
+        """Return the modules that run for a task: those on which its head depends.
+
+        Modules of other tasks and input modules that the task does not feed are left out: their
+        slots are zero for it.
+        """
+        key = task, adapter.input_modules, adapter.output_modules
+        if key not in self._memo:
+            self._memo[key] = self._active_modules(*key)
+        names: tuple[str, ...] = self._memo[key]
+        return names
+
+    def _active_modules(
+        self, task: str, input_modules: Sequence[str], output_modules: Sequence[str]
+    ) -> tuple[str, ...]:
+        candidates = {
+            module.name
+            for module in self.modules
+            if module.serves([task]) and (not module.inputs or module.name in input_modules)
+        }
+        active, waiting = set(output_modules), list(output_modules)
+        while waiting:
+            new = candidates.intersection(self[waiting.pop()].seen) - active
+            active |= new
+            waiting += new
+        return tuple(name for name in self if name in active)
+
+    def reachable_from(self, start: Iterable[str], among: Collection[str]) -> set[str]:
+        """Return the modules in ``among`` that information from ``start`` can reach inside it."""
+        reached = set(start) & set(among)
+        while new := {m for m in among if m not in reached and reached & set(self[m].seen)}:
+            reached |= new
+        return reached
+
+    def default_endpoints(
+        self, task: str, input_modules: Sequence[str], output_modules: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return a task's input and output modules: those named, or all that may run for it."""
+        check_names(input_modules)
+        check_names(output_modules or ())
+        for name in input_modules:
+            if name not in self.input_modules:
+                raise unknown("input module", name, self.input_modules)
+        for name in (*input_modules, *(output_modules or ())):
+            module = self.module(name)
+            if not module.serves([task]):
+                raise UserError(f"module '{name}' belongs to {', '.join(module.tasks)} only.")
+        serving = [module for module in self.modules if module.serves([task])]
+        inputs = tuple(input_modules) or tuple(m.name for m in serving if m.inputs)
+        outputs = [m.name for m in serving if m.output]
+        if output_modules is not None:
+            outputs = list(output_modules)
+        if not inputs or not outputs:
+            kind = "input" if not inputs else "output"
+            raise UserError(
+                f"task '{task}': no {kind} module may run for it (input_modules, output_modules)."
+            )
+        return inputs, tuple(outputs)
+
+    # Checks
+
+    def check_head_sees_input(self, task: str, adapter: AdapterSpec) -> None:
+        """Raise if no output module of a task can depend on the task's input."""
+        among = self.active_modules(task, adapter)
+        if not self.reachable_from(adapter.input_modules, among) & set(adapter.output_modules):
+            raise UserError(
+                f"task '{task}': no path of readings leads from {', '.join(adapter.input_modules)} "
+                f"to {', '.join(adapter.output_modules)}; its logits would not depend on its input."
+            )
+
+    def check_reached_by_input(self, name: str) -> None:
+        """Raise if a module reads only slots that no input can reach."""
+        reached = self.reachable_from(self.input_modules, self)
+        if name not in reached:
+            raise UserError(
+                f"module '{name}' would read only {', '.join(self[name].seen)}, which no input "
+                f"reaches. Inputs reach {', '.join(sorted(reached))}."
+            )
+
+    # Edits
+
+    def attach(self, module: ModuleSpec, read_by: Sequence[str] = ()) -> "ModuleGraph":
+        """Return the graph with a module added behind all others and opened to some of them."""
+        check_names(read_by)
+        self._check_new(module.name)
+        readers = {name: self.module(name).open_slot(module) for name in read_by}
+        return self._with(readers, replace(module, opened=()))
+
+    def detach(self, name: str) -> "ModuleGraph":
+        """Return the graph without a module; no other module reads its slot any more."""
+        self.module(name)
+        rest = [module for module in self.modules if module.name != name]
+        return ModuleGraph(tuple(m.close_slot(name) if name in m.seen else m for m in rest))
+
+    def clone(self, source: str, name: str, tasks: Sequence[str] | None = None) -> "ModuleGraph":
+        """Return the graph with a copy of a module; where that reads itself, so does the copy."""
+        self._check_new(name)
+        module = self.module(source)
+        reads, opened = (
+            tuple(name if slot == source else slot for slot in names)
+            for names in (module.seen, module.opened)
+        )
+        tasks = module.tasks if tasks is None else tuple(tasks)
+        check_names(tasks)
+        module = replace(module, name=name, reads=reads, opened=opened)
+        return self._with({}, replace(module, tasks=tasks, frozen=False))
+
+    def route(self, reader: str, source: str, open: bool = True) -> "ModuleGraph":
+        """Return the graph in which ``reader`` reads the slot of ``source``, or does not."""
+        module, other = self.module(reader), self.module(source)
+        if open == (source in module.seen):
+            verb = "reads" if open else "does not read"
+            raise UserError(f"route: module '{reader}' {verb} '{source}' already.")
+        return self._with({reader: module.open_slot(other) if open else module.close_slot(source)})
+
+    def freeze(self, names: Iterable[str], frozen: bool = True) -> "ModuleGraph":
+        """Return the graph with some modules frozen, or unfrozen."""
+        return self._with({name: replace(self.module(name), frozen=frozen) for name in names})
+
+    def _with(self, changed: Mapping[str, ModuleSpec], *new: ModuleSpec) -> "ModuleGraph":
+        return ModuleGraph((*(changed.get(m.name, m) for m in self.modules), *new))
+
+    def _check_new(self, name: str) -> None:
+        if name in self:
+            raise UserError(f"there is a module '{name}' already; names must differ.")
+
+
 def slots(modules: Iterable[ModuleSpec]) -> dict[str, slice]:
-    """Where every module writes to the center: one behind the other."""
+    """Return the slot of each of some modules in a center that they alone make up."""
     modules = list(modules)
     ends = accumulate(module.features for module in modules)
     return {m.name: slice(end - m.features, end) for m, end in zip(modules, ends, strict=True)}
 
 
-def columns(module: ModuleSpec, net: Mapping[str, ModuleSpec]) -> list[tuple[str, int]]:
-    """What the columns of a module's reading stand for: slot and place in it, in slot order."""
-    return [(name, k) for name in net if name in module.seen for k in range(net[name].features)]
-
-
-def active_modules(net: Mapping[str, ModuleSpec], task: str, plug: AdapterSpec) -> tuple[str, ...]:
-    """The modules that run for a task: those on which its head depends, through readings.
-
-    Left out are modules that belong to other tasks, and input modules that it does not feed:
-    their slots are zero for it.
-    """
-    runs = {
-        n for n in net if net[n].serves([task]) and (not net[n].inputs or n in plug.input_modules)
-    }
-    found, waiting = set(plug.output_modules), list(plug.output_modules)
-    while waiting:
-        new = runs.intersection(net[waiting.pop()].seen) - found
-        found |= new
-        waiting += new
-    return tuple(name for name in net if name in found)
-
-
-def reachable_from(
-    net: Mapping[str, ModuleSpec], start: Iterable[str], among: Collection[str]
-) -> set[str]:
-    """The modules, among some, to which information can come from ``start``."""
-    found = set(start) & set(among)
-    while more := {m for m in among if m not in found and found & set(net[m].seen)}:
-        found |= more
-    return found
-
-
-def resolve(modules: Sequence[ModuleSpec]) -> dict[str, ModuleSpec]:
-    """The modules by name, with ``reads`` in the order of the slots, checked.
-
-    Raises:
-        UserError: no net can be built of them.
-    """
+def _resolve(modules: Sequence[ModuleSpec]) -> tuple[ModuleSpec, ...]:
+    """Return checked modules, with ``reads`` and ``opened`` in the order of the slots."""
     names = [module.name for module in modules]
-    net = {}
+    resolved = []
     for module in modules:
         if names.count(module.name) > 1:
             raise UserError(f"there is a module '{module.name}' already; names must differ.")
@@ -73,142 +252,13 @@ def resolve(modules: Sequence[ModuleSpec]) -> dict[str, ModuleSpec]:
             if name not in names:
                 raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")
         if module.reads is None:
-            reads = tuple(other.name for other in modules if other.serves(module.tasks))
+            reads = tuple(source.name for source in modules if source.serves(module.tasks))
         else:
             reads = tuple(name for name in names if name in module.reads)
         if not reads:
             raise UserError(f"module '{module.name}' reads no slot; give at least one.")
         opened = tuple(name for name in reads if name in module.opened)
-        net[module.name] = replace(module, reads=reads, opened=opened)
+        resolved.append(replace(module, reads=reads, opened=opened))
     if not any(module.inputs for module in modules) or not any(m.output for m in modules):
         raise UserError("a net needs at least one module with inputs and one with output=True.")
-    return net
-
-
-def check_head_sees_input(net: Mapping[str, ModuleSpec], task: str, plug: AdapterSpec) -> None:
-    """Raise where the head of a task could not see anything of its input."""
-    among = active_modules(net, task, plug)
-    blind = sorted(set(plug.output_modules) - reachable_from(net, plug.input_modules, among))
-    if len(blind) == len(plug.output_modules):
-        raise UserError(
-            f"task '{task}': no path of readings leads from {', '.join(plug.input_modules)} to "
-            f"{', '.join(plug.output_modules)}; what its head sees would not depend on its input."
-        )
-
-
-def check_inputs_reach(net: Mapping[str, ModuleSpec], name: str) -> None:
-    """Raise where a module would read nothing that an input reaches: it could only idle."""
-    fed = reachable_from(net, [module.name for module in net.values() if module.inputs], net)
-    if name not in fed:
-        raise UserError(
-            f"module '{name}' would read only {', '.join(net[name].seen)}, which no input "
-            f"reaches. Inputs reach {', '.join(sorted(fed))}."
-        )
-
-
-Net = Mapping[str, ModuleSpec]
-
-
-def attached(net: Net, module: ModuleSpec, read_by: Sequence[str]) -> dict[str, ModuleSpec]:
-    """One module more, behind all others, and some of the others opened to it."""
-    check_names(read_by)
-    _new(net, module.name)
-    opened = {reader: _open(module_of(net, reader), module) for reader in read_by}
-    return {**net, **opened, module.name: replace(module, opened=())}
-
-
-def detached(net: Net, name: str) -> dict[str, ModuleSpec]:
-    """One module less, and nobody reads its slot any more."""
-    module_of(net, name)
-    return {
-        other: _close(module, name) if name in module.seen else module
-        for other, module in net.items()
-        if other != name
-    }
-
-
-def cloned(net: Net, source: str, name: str, tasks: Sequence[str] | None) -> dict[str, ModuleSpec]:
-    """A module like another; where that reads itself, it reads itself."""
-    _new(net, name)
-    module = module_of(net, source)
-    reads, opened = (
-        tuple(name if slot == source else slot for slot in slots)
-        for slots in (module.seen, module.opened)
-    )
-    tasks = module.tasks if tasks is None else tuple(tasks)
-    check_names(tasks)
-    module = replace(module, name=name, reads=reads, opened=opened)
-    return {**net, name: replace(module, tasks=tasks, frozen=False)}
-
-
-def routed(net: Net, reader: str, source: str, open: bool) -> dict[str, ModuleSpec]:
-    """A module sees a slot that it did not, or not any more one that it did."""
-    module, other = module_of(net, reader), module_of(net, source)
-    if open == (source in module.seen):
-        state = "reads" if open else "does not read"
-        raise UserError(f"route: module '{reader}' {state} '{source}' already.")
-    return {**net, reader: _open(module, other) if open else _close(module, source)}
-
-
-def frozen(net: Net, names: Sequence[str], frozen: bool) -> dict[str, ModuleSpec]:
-    """Some modules do not learn any more, or learn again."""
-    return {**net, **{name: replace(module_of(net, name), frozen=frozen) for name in names}}
-
-
-def default_endpoints(
-    net: Net, task: str, into: Sequence[str], out_of: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Where a task goes in and comes out: what is named, or all inputs and outputs it may use."""
-    check_names(into)
-    check_names(out_of or ())
-    inputs = [name for name in net if net[name].inputs]
-    for name in into:
-        if name not in inputs:
-            raise unknown("input module", name, inputs)
-    for name in (*into, *(out_of or ())):
-        module = module_of(net, name)
-        if not module.serves([task]):
-            raise UserError(f"module '{name}' belongs to {', '.join(module.tasks)} only.")
-    own = [name for name in net if net[name].serves([task])]
-    into = tuple(into) or tuple(name for name in own if name in inputs)
-    out_of = tuple([name for name in own if net[name].output] if out_of is None else out_of)
-    if not into or not out_of:
-        missing = "input" if not into else "output"
-        raise UserError(
-            f"task '{task}': no {missing} module may run for it (input_modules, output_modules)."
-        )
-    return into, out_of
-
-
-def module_of(net: Net, name: str) -> ModuleSpec:
-    """The module of that name."""
-    if name not in net:
-        raise unknown("module", name, net)
-    return net[name]
-
-
-def _new(net: Net, name: str) -> None:
-    if name in net:
-        raise UserError(f"there is a module '{name}' already; names must differ.")
-
-
-def _open(module: ModuleSpec, source: ModuleSpec) -> ModuleSpec:
-    if module.frozen:
-        raise UserError(f"module '{module.name}' is frozen: what it reads cannot change.")
-    if not module.serves(source.tasks):
-        raise UserError(f"no task runs both '{module.name}' and '{source.name}'.")
-    reads, opened = ((*slots, source.name) for slots in (module.seen, module.opened))
-    return replace(module, reads=reads, opened=opened)
-
-
-def _close(module: ModuleSpec, source: str) -> ModuleSpec:
-    if module.frozen:
-        raise UserError(
-            f"module '{module.name}' is frozen and reads '{source}': unfreeze it first."
-        )
-    if module.seen == (source,):
-        raise UserError(f"module '{module.name}' reads only '{source}'; open another first.")
-    reads, opened = (
-        tuple(slot for slot in slots if slot != source) for slots in (module.seen, module.opened)
-    )
-    return replace(module, reads=reads, opened=opened)
+    return tuple(resolved)

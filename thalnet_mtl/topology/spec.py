@@ -1,15 +1,15 @@
-"""Topology as data: which modules there are, who reads whom, which tasks use what.
+"""Specifications of tasks, modules and adapters: plain frozen data, without any tensor.
 
-Plain dataclasses and the rules that a graph of modules must keep, without any tensor. A network
-can be built from this data alone; ``config.yaml`` and every checkpoint hold it.
+A network can be built from them alone; ``config.yaml`` and every checkpoint hold them.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
 
 from thalnet_mtl.errors import UserError, unknown
 
+Spec = TypeVar("Spec")
 Target = Literal["last", "every"]
 
 
@@ -20,10 +20,10 @@ class TaskSpec:
     Args:
         inputs: width of a row, or size of the vocabulary where inputs are tokens.
         classes: width of the logits.
-        tokens: whether inputs are (batch, time) numbers below ``inputs`` instead of
+        tokens: whether inputs are (batch, time) integers below ``inputs`` instead of
             (batch, time, inputs) rows.
-        target: whether a class is due at the last step or at every step.
-        steps: length of a sequence; 0 for a stream without end.
+        target: whether there is a class to predict at the last step or at every step.
+        steps: length of a sequence; 0 for an endless stream.
     """
 
     inputs: int
@@ -44,22 +44,22 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """What one module is: its sizes, its design, its reading, and the slots that it may see.
+    """A module: its sizes, its design, its reading, and the slots that it reads.
 
     Args:
-        name: unique in the net; no dots.
+        name: unique in the network; no dots.
         features: width of its slot in the center.
-        context: width of what it reads.
+        context: width of its context, the result of its reading.
         inputs: width of its task input; 0 for a module without one.
         output: whether heads read its features by default.
-        hidden: width of the design's inner layers; 0 for as many as features.
+        hidden: width of the design's inner layers; 0 for the width of the features.
         module: name of the design.
         reading: name of the reading mechanism.
-        reads: names of the modules whose slots it sees, itself included if listed; None for all
-            that a task of its own may run, which the net then writes out.
-        opened: those among ``reads`` that were opened after the module was made.
+        reads: names of the modules whose slots it reads, itself included if listed. None for all
+            modules that may run for one of its tasks; ``ModuleGraph`` replaces None by their names.
+        opened: the names among ``reads`` that were added after the module was created.
         tasks: names of the tasks that may run it; () for all.
-        frozen: whether its parameters do not learn.
+        frozen: whether training leaves its parameters alone.
     """
 
     name: str
@@ -76,27 +76,49 @@ class ModuleSpec:
     frozen: bool = False
 
     def serves(self, tasks: Collection[str]) -> bool:
-        """Whether one of these tasks may run it; no tasks are all tasks."""
+        """Return whether one of these tasks may run the module; () stands for all tasks."""
         return not self.tasks or not tasks or not set(self.tasks).isdisjoint(tasks)
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """``reads``, once the net has written it out."""
+        """``reads`` of a module in a ``ModuleGraph``, where it is never None."""
         assert self.reads is not None
         return self.reads
+
+    def open_slot(self, source: "ModuleSpec") -> "ModuleSpec":
+        """Return the module with the slot of ``source`` added to what it reads."""
+        if self.frozen:
+            raise UserError(f"module '{self.name}' is frozen: what it reads cannot change.")
+        if not self.serves(source.tasks):
+            raise UserError(f"no task runs both '{self.name}' and '{source.name}'.")
+        reads, opened = ((*slots, source.name) for slots in (self.seen, self.opened))
+        return replace(self, reads=reads, opened=opened)
+
+    def close_slot(self, source: str) -> "ModuleSpec":
+        """Return the module with a slot removed from what it reads."""
+        if self.frozen:
+            raise UserError(
+                f"module '{self.name}' is frozen and reads '{source}': unfreeze it first."
+            )
+        if self.seen == (source,):
+            raise UserError(f"module '{self.name}' reads only '{source}'; open another slot first.")
+        reads, opened = (
+            tuple(slot for slot in slots if slot != source) for slots in (self.seen, self.opened)
+        )
+        return replace(self, reads=reads, opened=opened)
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """Where one task is plugged in, and how its inputs are paced.
+    """The modules that a task uses, and how many steps its inputs take.
 
     Args:
-        task: its shape.
-        into: names of the modules that take its input.
-        out_of: names of the modules that its head reads.
-        sub_steps: how often each input is shown.
+        task: the shape of the task.
+        input_modules: names of the modules that receive its input.
+        output_modules: names of the modules that its head reads.
+        sub_steps: number of steps for which each input is shown.
         extra_steps: steps without input after the last one.
-        frozen: whether its encoders and its head do not learn.
+        frozen: whether training leaves its encoders and its head alone.
     """
 
     task: TaskSpec
@@ -107,22 +129,27 @@ class AdapterSpec:
     frozen: bool = False
 
 
+def from_plain(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
+    """Return a dataclass from fields read from a file, in which tuples have become lists."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
 def check_names(names: Sequence[str]) -> None:
-    """Raise unless these are names of modules or tasks, each of them once."""
+    """Raise unless ``names`` is a list of names without duplicates."""
     if isinstance(names, str) or len(set(names)) < len(names):
         raise UserError(f"expected a list of different names, got {names!r}.")
 
 
-def equal_modules(modules: int, inputs: int, **of_each: Any) -> list[ModuleSpec]:
-    """Modules that are alike; the first takes the input, the last feeds the head."""
+def equal_modules(modules: int, inputs: int, **options: Any) -> list[ModuleSpec]:
+    """Return modules of equal sizes; the first takes the input, the last feeds the head."""
     return [
-        ModuleSpec(name, inputs=inputs if first else 0, output=last, **of_each)
+        ModuleSpec(name, inputs=inputs if first else 0, output=last, **options)
         for name, first, last in _roles(modules)
     ]
 
 
 def _roles(modules: int) -> list[tuple[str, bool, bool]]:
-    """Names of equal modules, whether each takes the input, whether it feeds the head."""
+    """Return for each of some equal modules its name, whether it is the first, and the last."""
     if modules < 1:
         raise UserError(f"modules must be at least 1, got {modules}.")
     if modules == 1:

@@ -12,9 +12,8 @@ from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import require, write_atomically
-from thalnet_mtl.models.build import restore
+from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.saving import load_weights
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -56,7 +55,7 @@ def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dic
 def load_network(content: Mapping[str, Any], path: Path) -> Network:
     """The network of a checkpoint, with the topology that it had by then."""
     try:
-        network = restore(content["topology"])
+        network = Network.from_description(content["topology"])
         load_weights(network, content["network"], path)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error

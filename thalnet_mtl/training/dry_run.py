@@ -8,8 +8,8 @@ import torch
 
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models import build
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.topology_changes import apply
 
@@ -35,7 +35,7 @@ def dry_run(config: Config, network: Network, stream: Sequence[Experience]) -> N
                     apply(network, what, config)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
-                size, budget = build.count_parameters(network), config.model.budget
+                size, budget = count_parameters(network), config.model.budget
                 if budget and size > budget:
                     raise UserError(
                         f"{where} makes {size:,} parameters, over model.budget {budget:,}. Give "

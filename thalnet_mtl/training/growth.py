@@ -11,7 +11,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.dry_run import fill_zeros
@@ -75,7 +75,7 @@ def attach_configured_modules(
     attached is shared with later tasks, which read it and feed it, unless its tasks are ['new'].
     """
     growth, made = config.growth, list[TopologyChange]()
-    net = network.body.modules_by_name if isinstance(network.body, ThalNet) else {}
+    net = dict(network.body.graph or {})
     readers = []
     if growth.policy == "shared":
         readers = [name for name, module in net.items() if not module.tasks and not module.frozen]
@@ -121,7 +121,7 @@ def dry_run(config: Config, network: Network, shapes: Shapes, stream: list[Exper
             for port in names:
                 if not any(p.requires_grad for p in network.task_parameters(port).values()):
                     raise UserError(f"{where}: nothing of task '{port}' learns.")
-            size = build.count_parameters(network)
+            size = count_parameters(network)
             if budget and size > budget:
                 raise UserError(
                     f"{where} makes {size:,} parameters, over model.budget {budget:,}. Lower "

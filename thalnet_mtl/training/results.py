@@ -10,10 +10,11 @@ from torch import Tensor
 
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics import summary as continual
-from thalnet_mtl.models.build import configure_network, count_parameters
-from thalnet_mtl.models.cost import count_macs, parameter_counts
+from thalnet_mtl.models.build import configure_network
+from thalnet_mtl.models.cost import count_macs
+from thalnet_mtl.models.model_folder import save_tensors
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.saving import save_model, save_tensors
+from thalnet_mtl.models.size import count_parameters, parameter_counts
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.checkpoint import load_matching, load_network
@@ -58,7 +59,7 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
         "train_seconds": round(run.train_seconds, 2),
         "evaluation_batches": look.batches,
     }
-    save_model(folder / "model", run.network, run.config, result)
+    run.network.save(folder / "model", config=run.config, result=result)
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     if run.continual:
         result["continual"] = about_stream(run)
@@ -117,29 +118,28 @@ def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None
 
 def write_topology(run: Run, directory: RunDirectory, step: int) -> None:
     """``topology.json``: the modules after a step, what each task uses, and all changes so far."""
-    net = run.network.body
-    if isinstance(net, ThalNet):
+    if run.network.body.graph is not None:
         about = layout(run.network) | {"step": step, "history": run.history}
         directory.write_json("topology.json", about)
 
 
 def layout(network: Network) -> dict[str, Any]:
     """What ``Network.describe`` says, with what follows from it for a reader."""
-    net, about = network.body, network.describe()
-    assert isinstance(net, ThalNet)
-    for module in about["modules"]:
-        slot = net.slots[module["name"]]
-        module |= {
-            "slot": [slot.start, slot.stop],
-            "parameters": count_parameters(net.cell(module["name"])),
-        }
+    body, about = network.body, network.describe()
+    assert body.graph is not None
+    modules = about["arguments"]["modules"]
+    for module in modules:
+        slot = body.graph.slots[module["name"]]
+        prefix = body.parameter_prefixes([module["name"]])
+        sizes = (p.numel() for name, p in body.named_parameters() if name.startswith(prefix))
+        module |= {"slot": [slot.start, slot.stop], "parameters": sum(sizes)}
     for name, task in about["tasks"].items():
         task |= {"into": task.pop("input_modules"), "out_of": task.pop("output_modules")}
         task |= {
             "active": network.active_modules(name),
             "parameters": count_parameters(network.adapter(name)),
         }
-    return {"modules": about["modules"], "tasks": about["tasks"]}
+    return {"modules": modules, "tasks": about["tasks"]}
 
 
 def save_readings(run: Run, path: Path) -> None:

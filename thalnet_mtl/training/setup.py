@@ -11,6 +11,7 @@ from thalnet_mtl.models import build
 from thalnet_mtl.models.body import check_name
 from thalnet_mtl.models.build import configure_network, selected_backend
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.topology.spec import TaskSpec
@@ -41,7 +42,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> Run:
     combined = make_weighting(
         config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
     ).to(device)
-    small = build.count_parameters(network) < SMALL_NETWORK
+    small = count_parameters(network) < SMALL_NETWORK
     torch.set_num_threads(config.train.threads or (1 if small else THREADS))
     for task in tasks.values():
         if task.source:

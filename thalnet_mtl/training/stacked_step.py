@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.body import map_state
 from thalnet_mtl.models.build import selected_backend
-from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state
 from thalnet_mtl.training.optimizers import optimizer_for
@@ -40,7 +39,6 @@ class StackedStep:
             selected_backend(first.config, first.network, port) for port in first.network.adapters
         }
         self.level = "cpp" if levels == {"cpp"} else "batched"
-        assert isinstance(self.network.body, ThalNet)
         self.network.body.ops = self.level
         for module, own in (
             (self.network, [run.network for run in runs]),

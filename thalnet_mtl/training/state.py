@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import ChangeConfig, Config, StrategyConfig
-from thalnet_mtl.models import build
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
@@ -213,7 +213,7 @@ class Run:
         ports = {name: task.head_name for name, task in self.tasks.items()}
         self.states = {name: change.update_state(ports[name], s) for name, s in self.states.items()}
         self.strategy.after_topology_change(change)
-        size = build.count_parameters(self.network)
+        size = count_parameters(self.network)
         entry = {"step": self.step, "seconds": round(self.train_seconds, 2), "parameters": size}
         self.history.append(entry | {"verb": change.verb, "about": change.about})
 

@@ -24,7 +24,7 @@ def apply(network: Network, what: ChangeConfig, config: Config) -> TopologyChang
         return network.route(name, source, what.open)
     if what.verb == "detach":
         return network.detach(name)
-    modules = [module["name"] for module in network.describe().get("modules", [])]
+    modules = network.body.graph or ()
     if name in network.adapters and name in modules:
         raise UserError(f"'{name}' is a task and a module; let their names differ.")
     freeze = network.freeze if what.verb == "freeze" else network.unfreeze
@@ -37,7 +37,7 @@ def new_module(network: Network, what: ChangeConfig, config: Config) -> ModuleSp
         raise UserError(
             "tasks are plugged in already: input and output can only be from the start."
         )
-    widths = {module["features"] for module in network.describe().get("modules", [])}
+    widths = {module.features for module in (network.body.graph or {}).values()}
     width = what.module.features or config.model.features or (widths.pop() if widths else 1)
     if widths and not (what.module.features or config.model.features):
         raise UserError("how wide? Give module: {features: N}; those that are there differ.")

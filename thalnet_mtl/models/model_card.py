@@ -1,0 +1,55 @@
+"""The model card of a saved network: a README in the format of the Hugging Face Hub."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thalnet_mtl.config.schema import Config
+
+
+def model_card(
+    summary: str,
+    tasks: Sequence[str],
+    config: Config | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the card of a network: a summary, how to load it, and the scores of its run."""
+    labels = ", ".join(tasks)
+    training = ""
+    if config is not None and result is not None:
+        labels = ", ".join(scores["label"] for scores in result["tasks"].values())
+        training = _training(config, result)
+    body = summary.partition("body: ")[2].partition("(")[0]
+    task = f'"{tasks[0]}"' if tasks else "task"
+    return f"""---
+library_name: thalnet_mtl
+tags: [thalnet, recurrent]
+---
+# {config.model.body if config is not None else body}{f" on {labels}" if labels else ""}
+{training}
+```text
+{summary}
+```
+
+```python
+from thalnet_mtl import load_model
+
+network = load_model("model")
+logits, state = network({task}, xs)
+```
+"""
+
+
+def _training(config: Config, result: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {scores['label']} | {scores['metric']} | "
+        f"{scores['validation'][scores['metric']]:.4f} | {scores['test'][scores['metric']]:.4f} |"
+        for scores in result["tasks"].values()
+    ]
+    return f"""
+Trained {result["steps"]:,} steps with seed {config.train.seed}; these are the weights of step \
+{result["best_step"]:,}, {"the last" if len(config.stream) > 1 else "the best on validation"}.
+
+| task | metric | validation | test |
+|---|---|---|---|
+{chr(10).join(rows)}
+"""

@@ -1,0 +1,144 @@
+"""Folders of saved networks: written whole or not at all, read without running code from them."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.files import read_json, require
+
+FORMAT = 3  # of config.json
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FILES = {CONFIG, WEIGHTS, CARD, "reading_weights.safetensors"}  # the last in runs only
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def write_model(
+    folder: Path, topology: Mapping[str, Any], weights: dict[str, torch.Tensor], card: str
+) -> None:
+    """Write a model folder in one step; an older saved model is replaced, anything else refused."""
+    if folder.exists() and not _replaceable(folder):
+        raise UserError(f"{folder} exists and is not a saved model; choose another folder.")
+    part, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
+    _clear(part)
+    try:
+        part.mkdir(parents=True)
+        content = {"thalnet_mtl": FORMAT, "topology": topology}
+        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        save_tensors(part / WEIGHTS, weights)
+        (part / CARD).write_text(card)
+        if folder.exists():
+            _clear(old)
+            os.replace(folder, old)
+        os.replace(part, folder)
+    finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        _clear(old)
+        _clear(part)
+
+
+def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> AnyModule:
+    """Return ``make(topology)`` with the weights of a model folder, or of a run's ``model/``.
+
+    Raises:
+        UserError: a file is missing or damaged, or the two do not belong together.
+    """
+    folder = _find(folder)
+    path = folder / CONFIG
+    content = _read_config(path)
+    try:
+        network = make(content["topology"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is damaged: {type(error).__name__} {reason}") from error
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is missing or damaged: {error}") from error
+    dtypes = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+    if len(dtypes) == 1:
+        network.to(dtypes.pop())
+    load_weights(network, weights, path)
+    return network
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load saved weights into a network, or say in one line where they differ."""
+    current = network.state_dict()
+    absent = sorted(current.keys() - weights.keys()) + sorted(weights.keys() - current.keys())
+    changed = [k for k in current if k in weights and current[k].shape != weights[k].shape]
+    if absent or changed:
+        name = (absent or changed)[0]
+        expected, saved = (
+            tuple(state[name].shape) if name in state else "absent" for state in (current, weights)
+        )
+        raise UserError(
+            f"{path} holds another network: '{name}' is {saved} in the file, {expected} here."
+        )
+    network.load_state_dict(weights)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file with the permissions of the folder that it is in."""
+    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, path, metadata=metadata)
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
+def _find(folder: Path) -> Path:
+    """Return a model folder itself, or the one of a run."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}.")
+    if (folder / CONFIG).exists():
+        return folder
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} is not finished: it has no model/ yet.")
+    return folder
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    require(content, ("thalnet_mtl", "topology"), str(path))
+    if content["thalnet_mtl"] != FORMAT:
+        raise UserError(
+            f"{path} has format {content['thalnet_mtl']}, that of another version of thalnet_mtl; "
+            f"this version reads format {FORMAT}."
+        )
+    fields: dict[str, Any] = content
+    return fields
+
+
+def _replaceable(folder: Path) -> bool:
+    """Return whether a path is an empty folder, or a saved model without foreign files in it."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    try:
+        return names <= FILES and "thalnet_mtl" in read_json(folder / CONFIG)
+    except (UserError, OSError, TypeError):
+        return False
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

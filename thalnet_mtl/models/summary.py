@@ -1,0 +1,71 @@
+"""Summaries of bodies and networks in a line for each module and each task."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.body import Body
+from thalnet_mtl.models.size import parameter_counts
+from thalnet_mtl.topology.graph import ModuleGraph
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
+
+
+def network_summary(network: nn.Module, body: Body, adapters: Mapping[str, AdapterSpec]) -> str:
+    """Return the body with its modules, the tasks, and the number of parameters."""
+    lines = [f"body: {body_summary(body)}"]
+    lines += [f"task {name}: {_adapter(spec)}" for name, spec in adapters.items()]
+    counts = parameter_counts(network)
+    lines.append(f"parameters: {counts['total']:,}, of which {counts['trainable']:,} trainable")
+    return _block(type(network).__name__, lines)
+
+
+def body_summary(body: Body) -> str:
+    """Return a body with a line for each module, or with the arguments that made it."""
+    name = type(body).__name__
+    if body.graph is not None:
+        lines = [f"center: {body.graph.center} features of {_count(len(body.graph), 'module')}"]
+        lines += [f"{m.name}: {_module(m, body.graph)}" for m in body.graph.modules]
+        return _block(name, lines)
+    try:
+        arguments = body.arguments()
+    except UserError:
+        arguments = {"inputs": body.inputs, "outputs": body.outputs}
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+def _module(module: ModuleSpec, graph: ModuleGraph) -> str:
+    reads = "all modules" if len(module.seen) == len(graph) > 1 else ", ".join(module.seen)
+    parts = [
+        f"{module.module}, features {module.features}, context {module.context}",
+        f"reads {reads} ({module.reading})",
+    ]
+    parts += [f"task input {module.inputs}"] if module.inputs else []
+    parts += ["output"] if module.output else []
+    parts += [f"only for {', '.join(module.tasks)}"] if module.tasks else []
+    parts += ["frozen"] if module.frozen else []
+    return "; ".join(parts)
+
+
+def _adapter(spec: AdapterSpec) -> str:
+    parts = [_task(spec.task)]
+    if spec.output_modules:
+        parts += [f"{', '.join(spec.input_modules)} -> head on {', '.join(spec.output_modules)}"]
+    parts += [f"{spec.sub_steps} steps per input"] if spec.sub_steps > 1 else []
+    parts += [f"{_count(spec.extra_steps, 'extra step')}"] if spec.extra_steps else []
+    parts += ["frozen"] if spec.frozen else []
+    return "; ".join(parts)
+
+
+def _task(task: TaskSpec) -> str:
+    inputs = f"tokens of {task.inputs}" if task.tokens else f"rows of {task.inputs}"
+    return f"{inputs} -> {task.classes} classes at {task.target.replace('last', 'the last')} step"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def _block(name: str, lines: list[str]) -> str:
+    indented = "\n".join(lines).replace("\n", "\n  ")
+    return f"{name}(\n  {indented}\n)"
