@@ -5,9 +5,25 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalnet_mtl.config.load import config_names, dump_config, load_configs, load_run_config
-from thalnet_mtl.config.overlay import overlay
-from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
+from thalnet_mtl.config.load import (
+    config_names,
+    dump_config,
+    load_config,
+    load_configs,
+    load_run_config,
+)
+from thalnet_mtl.config.overlay import check_values, overlay
+from thalnet_mtl.config.schema import (
+    ChangeConfig,
+    Config,
+    ExperienceConfig,
+    GrowthConfig,
+    ModelConfig,
+    ModuleConfig,
+    NamedTaskConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from thalnet_mtl.errors import UserError
 
 SECTIONS = [section.name for section in fields(Config) if is_dataclass(section.type)]
@@ -151,3 +167,90 @@ def test_yaml_and_flags_give_the_same_configuration(data):
     )
     assert from_yaml == load_configs([], {f"{section}.{leaf.name}": str(value)})[""]
     assert not is_dataclass(getattr(getattr(from_yaml, section), leaf.name))
+
+
+def test_one_configuration_comes_from_names_paths_mappings_and_keywords(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("train: {batch: 7, seed: 7, clip: 7}")
+    config = load_config("digits", path, {"train.seed": "8", "train": {"clip": 8}}, model={})
+    assert (config.task.name, config.train.batch) == ("digits_rows", 7)
+    assert (config.train.seed, config.train.clip) == (8, 8.0)
+    assert load_config() == Config()
+    assert load_config("digits", train={"seed": 3}) == load_config("digits", {"train.seed": 3})
+    assert load_config({"tasks": {"text8": {}}}, {"tasks.text8.weight": 2}).tasks == {
+        "text8": NamedTaskConfig("text8", weight=2.0)
+    }
+
+
+def test_a_dataclass_replaces_its_section():
+    config = load_config("digits", train=TrainConfig(steps=5))
+    assert config.train == TrainConfig(steps=5) and config.task.name == "digits_rows"
+
+
+def test_several_runs_are_not_one_configuration():
+    with pytest.raises(UserError, match=r"quickstart describes several runs \(thalnet, gru\)"):
+        load_config("quickstart")
+    assert list(load_configs(["quickstart"])) == ["thalnet", "gru"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"trian": {}}, r"config: unknown field 'trian'.*Did you mean 'train'"),
+        ({"train": {"bach": 1}}, r"config: train: unknown field 'bach'.*Did you mean 'batch'"),
+        ({"train": 3}, "config: train: expected a section of fields, got 3"),
+        ({"train": TrainConfig(batch=0)}, "config: train: batch: must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_keyword_is_one_line_with_what_is_allowed(sections, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config("digits", **sections)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_made_in_python_is_the_one_that_a_file_gives():
+    made = Config(
+        task=TaskConfig("digits_rows"),
+        modules={"input": ModuleConfig(input=True, output=True), "side": ModuleConfig()},
+        changes=[ChangeConfig(3, "attach", "extra", read_by=["input"])],
+        train=TrainConfig(steps=100, clip=1),
+    )
+    read = load_config(
+        task={"name": "digits_rows"},
+        modules={"input": {"input": True, "output": True}, "side": {}},
+        changes=[{"step": 3, "verb": "attach", "name": "extra", "read_by": ["input"]}],
+        train={"steps": 100, "clip": 1.0},
+    )
+    checked = check_values(made)
+    assert checked == read and isinstance(checked.train.clip, float)
+    assert check_values(read) == read
+
+
+def test_a_named_task_is_by_default_the_task_of_its_name():
+    config = Config(tasks={"text8": NamedTaskConfig(weight=2.0), "b": NamedTaskConfig("enwik8")})
+    assert [task.name for task in config.named_tasks.values()] == ["text8", "enwik8"]
+    assert check_values(Config(tasks={"text8": TaskConfig("text8")})).tasks == {
+        "text8": NamedTaskConfig("text8")
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(train=TrainConfig(batch="many")), "train: batch: expected a whole number"),
+        (Config(train=TrainConfig(steps=1.5)), "train: steps: expected a whole number, got 1.5"),
+        (Config(train=TrainConfig(optimizer="adan")), "optimizer: unknown value 'adan'"),
+        (Config(task="digits_rows"), "task: expected a section of fields, got 'digits_rows'"),
+        (Config(train=TrainConfig), "train: expected a section of fields"),
+        (Config(tasks=["text8"]), r"tasks: expected entries by name, got \['text8'\]"),
+        (Config(tasks={"a": "text8"}), "tasks: a: expected a section of fields, got 'text8'"),
+        (Config(changes=(ChangeConfig(3, "attach"),)), "every change needs a step"),
+        (Config(stream=(ExperienceConfig(),)), "every experience needs tasks"),
+        (Config(growth=GrowthConfig(modules={"a": ModelConfig()})), "unknown field 'body'"),
+        (Config(train=ModelConfig()), "train: unknown field 'body'"),
+    ],
+)
+def test_a_wrong_value_in_a_config_made_in_python_is_one_line(config, message):
+    with pytest.raises(UserError, match=message) as error:
+        check_values(config)
+    assert str(error.value).startswith("config: ") and "\n" not in str(error.value)

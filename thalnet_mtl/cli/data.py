@@ -30,7 +30,7 @@ def add_data_command(commands: Commands) -> None:
 def add_list_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, list_names, "list")
-    parser.add_argument("kind", choices=("configs", *KINDS), help="one of %(choices)s")
+    parser.add_argument("kind", choices=("configs", *KINDS), help="what to list")
 
 
 def data(options: argparse.Namespace) -> int:

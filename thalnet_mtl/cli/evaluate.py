@@ -16,7 +16,7 @@ def add_evaluate_command(commands: Commands) -> None:
         "--split",
         default="test",
         choices=("train", "validation", "test"),
-        help="train, validation or test (default: test)",
+        help="part of the data (default: test)",
     )
     parser.add_argument(
         "--batches", type=int, metavar="N",

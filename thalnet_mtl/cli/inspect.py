@@ -78,4 +78,4 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
     )
     parser.add_argument("--baseline", type=Path, nargs="+", action="extend", default=[],
-                        metavar="RUN", help="finished single-task runs to compare to")  # fmt: skip
+                        metavar="RUN", help="finished runs of a single task, as reference")  # fmt: skip
