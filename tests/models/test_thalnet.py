@@ -575,7 +575,8 @@ def test_derivatives_are_right(reading, ops):
         centers, last = net(x, State(center, memory), **whole_center(net))
         return centers, last.memory
 
-    gradcheck(outputs, net, xs, *state)
+    # Other backends agree with the reference in every gradient (tests/ops/test_ops.py).
+    gradcheck(outputs, net, xs, *state, fast=ops != "reference")
 
 
 @every_ops
