@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalnet_mtl.config.load import (
+    check_config,
     config_names,
     dump_config,
     load_config,
     load_configs,
     load_run_config,
 )
-from thalnet_mtl.config.overlay import check_values, overlay
+from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import (
     ChangeConfig,
     Config,
@@ -221,15 +222,15 @@ def test_a_config_made_in_python_is_the_one_that_a_file_gives():
         changes=[{"step": 3, "verb": "attach", "name": "extra", "read_by": ["input"]}],
         train={"steps": 100, "clip": 1.0},
     )
-    checked = check_values(made)
+    checked = check_config(made)
     assert checked == read and isinstance(checked.train.clip, float)
-    assert check_values(read) == read
+    assert check_config(read) == read
 
 
 def test_a_named_task_is_by_default_the_task_of_its_name():
     config = Config(tasks={"text8": NamedTaskConfig(weight=2.0), "b": NamedTaskConfig("enwik8")})
     assert [task.name for task in config.named_tasks.values()] == ["text8", "enwik8"]
-    assert check_values(Config(tasks={"text8": TaskConfig("text8")})).tasks == {
+    assert check_config(Config(tasks={"text8": TaskConfig("text8")})).tasks == {
         "text8": NamedTaskConfig("text8")
     }
 
@@ -252,5 +253,5 @@ def test_a_named_task_is_by_default_the_task_of_its_name():
 )
 def test_a_wrong_value_in_a_config_made_in_python_is_one_line(config, message):
     with pytest.raises(UserError, match=message) as error:
-        check_values(config)
+        check_config(config)
     assert str(error.value).startswith("config: ") and "\n" not in str(error.value)

@@ -61,17 +61,6 @@ def overlay(config: Any, values: Any, where: str) -> Any:
     return replace(config, **changes)
 
 
-def check_values(config: Any, where: str = "config") -> Any:
-    """Return a copy of a dataclass made in Python, after the checks that a file goes through.
-
-    Numbers come back in the type of their field: ``TrainConfig(clip=1)`` as 1.0.
-
-    Raises:
-        UserError: a value has a wrong type or is out of range.
-    """
-    return overlay(type(config)(), as_plain(config), where)
-
-
 def as_plain(value: Any) -> Any:
     """Convert dataclasses to mappings and tuples to lists, at every level, as in YAML."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -288,7 +288,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.tasks, dict):  # wrong types get their error from ``check_values``
+        if isinstance(self.tasks, dict):  # wrong types get their error from ``check_config``
             unnamed = [key for key, task in self.tasks.items() if not getattr(task, "name", key)]
             named = {key: replace(self.tasks[key], name=key) for key in unnamed}
             object.__setattr__(self, "tasks", self.tasks | named)
