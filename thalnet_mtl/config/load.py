@@ -53,6 +53,19 @@ def load_config(*sources: Source, **sections: Any) -> Config:
     return configs[""]
 
 
+def check_config(config: Config) -> Config:
+    """Return a configuration made in Python, after the typed check that files go through.
+
+    Numbers come back in the type of their field: ``TrainConfig(clip=1)`` as 1.0.
+
+    Raises:
+        UserError: it is no ``Config``, or a value has a wrong type or is out of range.
+    """
+    if not isinstance(config, Config):
+        raise UserError(f"expected a Config, as load_config returns it, got {config!r}.")
+    return overlay(Config(), as_plain(config), "config")
+
+
 def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
     """Load the configuration of each run that files describe, by the name of the run.
 
