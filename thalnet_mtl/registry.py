@@ -38,6 +38,7 @@ _MODULES = {
         "strategies.lwf",
         "strategies.gem",
     ),
+    "weighting": ("training.weighting",),
 }
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
 

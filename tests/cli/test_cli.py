@@ -252,6 +252,8 @@ def test_list_names_everything_that_a_configuration_may_use(capsys):
         ("bodies", "lstm"),
         ("modules", "ff_gru_ff"),
         ("readings", "fast_gaussian"),
+        ("strategies", "avalanche:ewc"),
+        ("weightings", "nash_mtl"),
     ]:
         status, out, _ = call(capsys, "list", kind)
         assert status == 0 and some in out

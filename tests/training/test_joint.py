@@ -280,7 +280,7 @@ def test_a_change_that_cannot_be_made_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"train": {"combine": "upgrade"}}, "unknown combination 'upgrade'.*'upgrad'"),
+        ({"train": {"combine": "upgrade"}}, "unknown weighting 'upgrade'.*'upgrad'"),
         ({"modules": {"trunk": {"tasks": ["toy"]}}}, "unknown task 'toy'"),
         ({"model": {"body": "gru"}}, "modules are those of a ThalNet"),
         ({"task": {"name": "toy_text"}}, "both 'task' and 'tasks' are given"),

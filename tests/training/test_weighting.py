@@ -7,7 +7,8 @@ from torch import nn
 from torchjd.autojac import backward as jacobian_descent
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.training.weighting import AGGREGATORS, WEIGHTINGS, make_weighting
+from thalnet_mtl.registry import entries
+from thalnet_mtl.training.weighting import AGGREGATORS, make_weighting
 
 TASKS = ("a", "b", "c")
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": 2.0}
@@ -99,7 +100,7 @@ def test_aggregators_do_what_torchjd_does_with_the_same_losses(tasks, name):
     for parameter in shared:
         assert parameter.jac.shape == (3, *parameter.shape)
     matrix = torch.cat([parameter.jac.flatten(1) for parameter in shared], dim=1)
-    expected = made.kind(**made.options)(matrix).split([p.numel() for p in shared])
+    expected = made.aggregator_class(**made.options)(matrix).split([p.numel() for p in shared])
     names = [name for name in found if not name.startswith("heads.")]
     for key, gradient in zip(names, expected, strict=True):
         assert_close(found[key].flatten(), gradient)
@@ -126,7 +127,7 @@ def test_upgrad_never_conflicts_with_a_task(tasks):
         assert product >= -1e-9
 
 
-@pytest.mark.parametrize("name", list(WEIGHTINGS))
+@pytest.mark.parametrize("name", list(entries("weighting")))
 def test_one_task_alone_is_that_task(tasks, name):
     made = make_weighting(name, {"a": 1.0}).double()
     made.backward({"a": tasks.losses()["a"]}, tasks.used)
@@ -143,7 +144,7 @@ def test_frozen_parameters_get_no_gradient(tasks):
     assert tasks.trunk.weight.grad is None and tasks.bridge.weight.grad is not None
 
 
-@pytest.mark.parametrize("name", list(WEIGHTINGS))
+@pytest.mark.parametrize("name", list(entries("weighting")))
 def test_what_a_combination_carries_from_step_to_step_can_be_saved(tasks, name):
     def steps(made, start, stop):
         for step in range(start, stop):
@@ -173,7 +174,7 @@ def test_nash_mtl_begins_anew_where_the_number_of_tasks_changes(tasks):
 
 
 def test_an_unknown_combination_names_the_closest():
-    with pytest.raises(UserError, match=r"unknown combination 'upgrade'.*Did you mean 'upgrad'"):
+    with pytest.raises(UserError, match=r"unknown weighting 'upgrade'.*Did you mean 'upgrad'"):
         make_weighting("upgrade", WEIGHTS)
 
 

@@ -15,6 +15,7 @@ KINDS = {
     "modules": "module",
     "readings": "reading",
     "strategies": "strategy",
+    "weightings": "weighting",
 }
 
 
@@ -30,7 +31,8 @@ def add_data_command(commands: Commands) -> None:
 def add_list_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, list_names, "list")
-    parser.add_argument("kind", choices=("configs", *KINDS), help="what to list")
+    kinds = ("configs", *KINDS)
+    parser.add_argument("kind", metavar="kind", choices=kinds, help="one of %(choices)s")
 
 
 def data(options: argparse.Namespace) -> int:
@@ -60,7 +62,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 def list_names(options: argparse.Namespace) -> int:
-    """List the configs, tasks, bodies, modules, readings or strategies to choose from."""
+    """List the configs, tasks, bodies, modules, readings, strategies or weightings."""
     from rich.table import Table
 
     if options.kind == "configs":

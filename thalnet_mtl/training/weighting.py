@@ -1,4 +1,4 @@
-"""How the losses of several tasks make one step: weights, or an aggregation of their gradients."""
+"""Loss weightings: how the losses of several tasks become one gradient for each parameter."""
 
 import importlib.util
 import warnings
@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import lookup, register
 
-# Names of TorchJD's aggregators, with the arguments that it wants.
+# Aggregators of TorchJD by their names here, with their arguments where there is no default.
 AGGREGATORS: dict[str, tuple[str, dict[str, float]]] = {
     "aligned_mtl": ("AlignedMTL", {}),
-    "cagrad": ("CAGrad", {"c": 0.4}),  # as its authors on most of their data
+    "cagrad": ("CAGrad", {"c": 0.4}),  # as in most experiments of the paper
     "config": ("ConFIG", {}),
     "dualproj": ("DualProj", {}),
     "graddrop": ("GradDrop", {}),
@@ -24,36 +25,41 @@ AGGREGATORS: dict[str, tuple[str, dict[str, float]]] = {
     "random": ("Random", {}),
     "upgrad": ("UPGrad", {}),
 }
-WEIGHTINGS = ("fixed", "uncertainty", *AGGREGATORS)
 
-Used = Callable[[str], Mapping[str, nn.Parameter]]  # the parameters of a task by name
+TaskParameters = Callable[[str], Mapping[str, nn.Parameter]]  # of a task, by name
 
 
+@register("weighting", "fixed")
 class LossWeighting(nn.Module):
-    """Fixed weights: the gradient of Σ w_i L_i. The base of the others."""
+    """Fixed weights: the gradient of Σ w_i L_i. The base class of all weightings.
+
+    Args:
+        weights: w_i of each task.
+    """
 
     def __init__(self, weights: Mapping[str, float]):
         super().__init__()
         self.weights = dict(weights)
 
-    def backward(self, losses: Mapping[str, Tensor], used: Used) -> None:
+    def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
         """Fill the gradients of all parameters from the losses of the tasks of a step."""
         self.total(losses).backward()
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The one loss that is lowered."""
+        """Return the scalar loss that is minimized."""
         return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What it carries from step to step beside its parameters."""
+        """Return the state, beside the parameters, that carries over from step to step."""
         return {}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore ``get_extra_state``."""
 
 
+@register("weighting", "uncertainty")
 class UncertaintyWeighting(LossWeighting):
-    """Σ w_i (exp(-s_i) L_i + s_i / 2), with a learned s_i = log σ_i² for every task.
+    """Σ w_i (exp(-s_i) L_i + s_i / 2), with a learned s_i = log σ_i² for each task.
 
     Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in
     the form for classification. s starts at 0.
@@ -71,58 +77,72 @@ class UncertaintyWeighting(LossWeighting):
 
 
 class GradientAggregation(LossWeighting):
-    """An aggregator of TorchJD on the parameters that several tasks use.
+    """An aggregator of TorchJD, applied to the parameters that several tasks use.
 
-    Row i of its matrix is the gradient of w_i L_i by all of them. Parameters of one task alone
-    get the plain gradient.
+    Row i of its matrix is the gradient of w_i L_i w.r.t. all of them. Parameters that one task
+    uses alone get the plain gradient.
+
+    Args:
+        weights: w_i of each task.
+        name: a key of ``AGGREGATORS``.
+
+    Raises:
+        UserError: TorchJD, or a solver that this aggregator needs, is not installed.
     """
 
     def __init__(self, weights: Mapping[str, float], name: str):
         super().__init__(weights)
-        import torchjd.aggregation
-
-        kind, self.options = AGGREGATORS[name]
-        self.kind = getattr(torchjd.aggregation, kind)
+        hint = f"train.combine {name} needs TorchJD: pip install 'thalnet-mtl[mtl]'."
+        if importlib.util.find_spec("torchjd") is None:
+            raise UserError(hint)
+        class_name, self.options = AGGREGATORS[name]
         self.aggregator: Any = None
         self.rows = 0
-        self.prepare(len(weights))
+        try:
+            import torchjd.aggregation
+
+            self.aggregator_class = getattr(torchjd.aggregation, class_name)
+            self.prepare(len(weights))
+        except ImportError as error:
+            raise UserError(hint) from error
 
     def prepare(self, rows: int) -> None:
-        """An aggregator for so many tasks; one with a memory begins anew when they change."""
+        """Build an aggregator for a number of tasks; if the number changes, its state is reset."""
         if rows != self.rows:
-            several = {"n_tasks": rows} if self.kind.__name__ == "NashMTL" else {}
-            self.aggregator, self.rows = self.kind(**self.options, **several), rows
+            needs_rows = self.aggregator_class.__name__ == "NashMTL"
+            options = self.options | ({"n_tasks": rows} if needs_rows else {})
+            self.aggregator, self.rows = self.aggregator_class(**options), rows
 
-    def backward(self, losses: Mapping[str, Tensor], used: Used) -> None:
-        """As ``Combination.backward``."""
+    def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
+        """Fill the gradients of all parameters: aggregated ones where tasks share a parameter."""
         self.prepare(len(losses))
         rows: dict[str, dict[str, Tensor]] = {}
-        everything: dict[str, nn.Parameter] = {}
+        parameters: dict[str, nn.Parameter] = {}
         for task, loss in losses.items():
-            own = {name: p for name, p in used(task).items() if p.requires_grad}
-            everything |= own
-            found = torch.autograd.grad(
-                self.weights[task] * loss, list(own.values()), materialize_grads=True
+            used = {name: p for name, p in task_parameters(task).items() if p.requires_grad}
+            parameters |= used
+            row = torch.autograd.grad(
+                self.weights[task] * loss, list(used.values()), materialize_grads=True
             )
-            rows[task] = dict(zip(own, found, strict=True))
-        shared = [name for name in everything if sum(name in row for row in rows.values()) > 1]
+            rows[task] = dict(zip(used, row, strict=True))
+        shared = [name for name in parameters if sum(name in row for row in rows.values()) > 1]
         gradients = {n: g for row in rows.values() for n, g in row.items() if n not in shared}
         if shared:
-            zeros = {name: torch.zeros_like(everything[name]) for name in shared}
+            zeros = {name: torch.zeros_like(parameters[name]) for name in shared}
             matrix = torch.stack(
                 [torch.cat([(zeros | row)[n].flatten() for n in shared]) for row in rows.values()]
             )
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what the solvers say of their own numerics
-                parts = self.aggregator(matrix).split([everything[n].numel() for n in shared])
+                warnings.simplefilter("ignore")  # solvers warn of their own numerics
+                parts = self.aggregator(matrix).split([parameters[n].numel() for n in shared])
             for name, part in zip(shared, parts, strict=True):
-                gradients[name] = part.view_as(everything[name])
+                gradients[name] = part.view_as(parameters[name])
         for name, gradient in gradients.items():
-            before = everything[name].grad
-            everything[name].grad = gradient if before is None else before.add_(gradient)
+            before = parameters[name].grad
+            parameters[name].grad = gradient if before is None else before.add_(gradient)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Nash-MTL begins each step at the weights of the one before."""
+        """Return the weights of Nash-MTL's last step, from which the next one starts."""
         alpha = getattr(getattr(self.aggregator, "weighting", None), "prvs_alpha", None)
         return {} if alpha is None else {"rows": self.rows, "alpha": torch.as_tensor(alpha)}
 
@@ -132,22 +152,26 @@ class GradientAggregation(LossWeighting):
             self.aggregator.weighting.prvs_alpha = state["alpha"].numpy()
 
 
+def _register_aggregator(name: str) -> None:
+    def build(weights: Mapping[str, float]) -> LossWeighting:
+        return GradientAggregation(weights, name)
+
+    build.__doc__ = f"Gradients aggregated by {AGGREGATORS[name][0]} of TorchJD."
+    register("weighting", name)(build)
+
+
+for _name in AGGREGATORS:
+    _register_aggregator(_name)
+
+
 def make_weighting(name: str, weights: Mapping[str, float]) -> LossWeighting:
-    """The combination of that name.
+    """Return the weighting with a name, for the weights of the tasks.
 
     Raises:
         UserError: there is none, or it needs a package that is not installed.
     """
-    if name not in WEIGHTINGS:
-        raise UserError(f"train.combine: {unknown('combination', name, WEIGHTINGS)}")
-    if name == "fixed":
-        return LossWeighting(weights)
-    if name == "uncertainty":
-        return UncertaintyWeighting(weights)
-    hint = f"train.combine {name} needs TorchJD: pip install 'thalnet-mtl[mtl]'."
-    if importlib.util.find_spec("torchjd") is None:
-        raise UserError(hint)
     try:
-        return GradientAggregation(weights, name)
-    except ImportError as error:  # of a solver that only some of its aggregators need
-        raise UserError(hint) from error
+        build = lookup("weighting", name)
+    except UserError as error:
+        raise UserError(f"train.combine: {error}") from None
+    return build(weights)
