@@ -1,15 +1,18 @@
 """ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
 
-Models:     ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``
-Tasks:      ``RowsTask``, ``TextTask``, ``Task``
-Extensions: ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
-Training:   ``Config``, ``load_config``, ``train``, ``load_run``
-Saving:     ``save_model``, ``load_model``
-Errors:     ``UserError``
+To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``
+To define tasks:        ``RowsTask``, ``TextTask``, ``Task``
+To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
+To train:               ``Config``, ``load_config``, ``train``, ``load_run``
+To save networks:       ``save_model``, ``load_model``
+Mistakes raise:         ``UserError``
 
->>> from thalnet_mtl import ThalNet
+>>> from thalnet_mtl import ThalNet, load_config, train
 >>> ThalNet(inputs=28, modules=4, features=32).outputs
 32
+>>> result = train(load_config("digits"), "runs/a")  # doctest: +SKIP
+>>> result.tasks["digits_rows"].test  # doctest: +SKIP
+0.96
 """
 
 from importlib import import_module
