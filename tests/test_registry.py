@@ -1,8 +1,27 @@
+"""Built-in entries, plug-ins of users, and the one plug-in of this package: Avalanche."""
+
+import subprocess
+import sys
+
 import pytest
 
 from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup, register
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_found_again():
+    yield
+    registry._load_plugins.cache_clear()
+
+
+def install(monkeypatch, *plugins):
+    """Let the environment have these entry points only."""
+    registry._load_plugins.cache_clear()
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: plugins if group == "thalnet_mtl" else []
+    )
 
 
 def test_built_ins_are_found_by_kind():
@@ -12,6 +31,15 @@ def test_built_ins_are_found_by_kind():
     assert set(entries("task")) >= {
         *("permuted_mnist", "mnist_rows", "cifar10_rows", "digits_rows", "text8", "enwik8"),
     }
+    assert list(entries("strategy"))[:4] == ["naive", "replay", "ewc", "online_ewc"]
+    assert list(entries("weighting"))[:2] == ["fixed", "uncertainty"]
+
+
+def test_every_entry_says_in_one_line_what_it_is():
+    for kind in ("reading", "module", "body", "task", "strategy", "weighting"):
+        for name, entry in entries(kind).items():
+            if entry.__module__.startswith("thalnet_mtl"):
+                assert (entry.__doc__ or "").partition("\n")[0].endswith("."), (kind, name)
 
 
 def test_an_unknown_name_gets_the_closest_match():
@@ -24,10 +52,7 @@ def test_a_package_of_a_user_is_imported_before_the_first_look_up(monkeypatch):
         def load(self):
             monkeypatch.setitem(registry._entries["reading"], "theirs", object)
 
-    registry._load_plugins.cache_clear()
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group: [Plugin()] if group == "thalnet_mtl" else []
-    )
+    install(monkeypatch, Plugin())
     assert lookup("reading", "theirs") is object
 
 
@@ -48,7 +73,32 @@ def test_a_broken_package_of_a_user_is_named(monkeypatch):
         def load(self):
             raise ImportError("no module named 'numpi'")
 
-    registry._load_plugins.cache_clear()
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Plugin()])
+    install(monkeypatch, Plugin())
     with pytest.raises(UserError, match=r"plug-in 'mine' \(my_package.my_module\) cannot be"):
         lookup("reading", "linear")
+
+
+def test_the_plug_in_of_this_package_is_found_by_its_entry_point():
+    code = (
+        "from thalnet_mtl import registry\n"
+        "names = registry.entries('strategy')\n"
+        "assert 'avalanche:ewc' in names and registry._own_plugins_installed()\n"
+        "import sys; assert 'avalanche' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_an_installation_built_ins_work_and_an_unknown_name_says_what_is_missing(
+    monkeypatch,
+):
+    install(monkeypatch)
+    monkeypatch.delitem(registry._entries["strategy"], "avalanche:ewc", raising=False)
+    assert lookup("strategy", "ewc").__name__ == "EWC"
+    with pytest.raises(UserError, match=r"unknown strategy 'avalanche:ewc'.*install it with pip"):
+        lookup("strategy", "avalanche:ewc")
+
+
+def test_an_unknown_name_of_an_installed_package_is_not_about_the_installation():
+    with pytest.raises(UserError) as caught:
+        lookup("strategy", "ewcc")
+    assert "pip" not in str(caught.value)

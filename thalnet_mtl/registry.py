@@ -75,8 +75,8 @@ def lookup(kind: str, name: str) -> Any:
     if _own_plugins_installed():
         raise error
     raise UserError(
-        f"{error} Plug-ins of thalnet_mtl are not available because it is not installed, or was "
-        f"installed as an older version: run pip install for it again."
+        f"{error} The plug-ins of thalnet_mtl itself are not registered: install it with pip, "
+        f"again if an older version is installed."
     )
 
 

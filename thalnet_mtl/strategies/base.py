@@ -28,7 +28,7 @@ class TrainingContext(Protocol):
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """All tasks of the run by name, with their data loaded."""
+        """The tasks of the run by name, with their data loaded."""
         ...
 
     @property

@@ -24,7 +24,7 @@ class StoredSequences(NamedTuple):
 
 
 class ReplayMemory(Strategy):
-    """At most ``strategy.memory`` sequences of earlier experiences, of tasks of any shape.
+    """A memory of at most ``strategy.memory`` sequences of earlier tasks, of any shape.
 
     ``reservoir``: each sequence of all training sets so far is equally likely to be stored
     (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task.
