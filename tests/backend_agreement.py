@@ -29,7 +29,7 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.stacked import streams
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.step import train_step
@@ -65,7 +65,7 @@ def errors(run: Run, batch: Batch) -> list[float]:
 
 def trained(config: Config, steps: int) -> str:
     """What a level did, as one line."""
-    run = set_up(config, Console().fetch)
+    run = set_up(config, fetch_with(Console()))
     losses, found = [], []
     for run.step in range(steps):
         batches = next_batches(run)
@@ -79,7 +79,7 @@ def trained(config: Config, steps: int) -> str:
 
 def beside(config: Config, steps: int, count: int) -> torch.Tensor:
     """The losses of equal runs that go side by side, (run, step)."""
-    runs = [set_up(config, Console().fetch) for _ in range(count)]
+    runs = [set_up(config, fetch_with(Console())) for _ in range(count)]
     ways = streams(count) if runs[0].device.type == "cuda" else [nullcontext()] * count
     losses: list[list[torch.Tensor]] = [[] for _ in runs]
     if runs[0].device.type == "cuda":

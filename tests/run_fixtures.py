@@ -46,13 +46,15 @@ def make_run(folder: Path, tasks: Mapping[str, dict[str, Any]] = DIGITS,
                 "label": task["kind"], "kind": task["kind"], "metric": task["metric"],
                 "source": task["source"], "classes": task["classes"],
                 "own_best": {"step": task["own_step"], "value": 0.88},
-                **{part: {"loss": 1.0, task["metric"]: task[part]} for part in SCORES},
+                **{split: {"loss": 1.0, task["metric"]: task[split], "count": 100}
+                   for split in SCORES},
             }
             for name, task in tasks.items()
         }  # fmt: skip
         result = {
             "body": config.model.body, "tasks": results, "best_step": 20, "steps": 30,
-            "parameters": {"total": 12345}, "seed": config.train.seed, "train_seconds": 3.0,
+            "parameters": {"total": 12345, "trainable": 12345, "frozen": 0},
+            "seed": config.train.seed, "seconds": 4.0, "train_seconds": 3.0,
             "evaluation_batches": batches,
         }  # fmt: skip
         (folder / "result.json").write_text(json.dumps(result))

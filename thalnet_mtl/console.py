@@ -1,119 +1,142 @@
-"""The run directory and the screen: everything that a run writes down or shows."""
+"""Output for people: lines, and progress bars on a terminal."""
 
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich import console as rich_console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich import progress as rich_progress
 
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.tasks import datasets as data
+
+ReportBytes = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
 
 
 class PatientConsole(rich_console.Console):
-    """Goes silent when whoever read its output has left, instead of ending the run."""
+    """A console that goes silent when the reader of a pipe has left, instead of ending the run."""
 
     def on_broken_pipe(self) -> None:
+        """Discard all further output."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Progress:
+    """The progress of a job of ``total`` steps: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, console: rich_console.Console, title: str, done: int, total: int):
+        self.console, self.title, self.total = console, title, total
+        self.first_step, self.start = done, time.monotonic()
+        columns = (
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=16),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TimeRemainingColumn(compact=True),
+            rich_progress.TextColumn("{task.fields[status]}"),
+        )
+        self.has_bar = console.is_terminal
+        self.bar = rich_progress.Progress(
+            *columns, console=console, transient=True, disable=not self.has_bar
+        )
+        self.job = self.bar.add_task(title, completed=done, total=total, status="")
+
+    def advance(self, step: int) -> None:
+        """Move the bar to a step."""
+        if self.has_bar:
+            self.bar.update(self.job, completed=step)
+
+    def update(self, step: int, status: str) -> None:
+        """Move the bar to a step, and write a few words beside it."""
+        if self.has_bar:
+            self.bar.update(self.job, completed=step, status=status)
+
+    def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
+        """Show the current loss of every task, and the rate; as a line where there is no bar."""
+        rate = (step - self.first_step) / max(time.monotonic() - self.start, 1e-9)
+        if self.has_bar:
+            values = " ".join(f"{loss:.3f}" for loss in losses.values())
+            self.update(step, f"{rate:.3g}/s loss {values}")
+            return
+        left = duration((self.total - step) / max(rate, 1e-9))
+        values = " ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+        if len(losses) == 1:
+            values = f"{next(iter(losses.values())):.4f}"
+        self.console.print(
+            f"{self.title}  step {step:,}/{self.total:,}  loss {values}  {rate:.3g} steps/s  "
+            f"{left} left",
+            markup=False,
+        )
+
+
 class Console:
-    """Progress for people: a bar on a terminal, plain lines elsewhere."""
+    """The output of a command, with at most one progress bar at a time."""
 
     def __init__(self, console: rich_console.Console | None = None):
         self.console = console or PatientConsole(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._job: Any = None
-
-    @contextmanager
-    def progress(self, title: str, done: int, total: int) -> Iterator[None]:
-        """Show a bar for the while, if there is a terminal."""
-        self._title, self._total, self._begin = title, total, (time.monotonic(), done)
-        if not self.console.is_terminal:
-            yield
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[status]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as self._bar:
-            self._job = self._bar.add_task(title, completed=done, total=total, status="")
-            yield
-        self._bar = None
-
-    def advance(self, step: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._job, completed=step)
-
-    def set_status(self, done: int, text: str) -> None:
-        """How far it is, and a few words beside the bar, if there is one."""
-        if self._bar is not None:
-            self._bar.update(self._job, completed=done, status=text)
-
-    def status(self, step: int, losses: Mapping[str, float]) -> None:
-        """The current loss of every task, and the rate; a line where there is no bar."""
-        seconds, done = time.monotonic() - self._begin[0], step - self._begin[1]
-        rate = done / max(seconds, 1e-9)
-        brief = " ".join(f"{loss:.3f}" for loss in losses.values())
-        full = f"{next(iter(losses.values())):.4f}"
-        if len(losses) > 1:
-            full = " ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-        if self._bar is not None:
-            self._bar.update(self._job, completed=step, status=f"{rate:.3g}/s loss {brief}")
-        else:
-            left = (self._total - step) / max(rate, 1e-9)
-            self.print(
-                f"{self._title}  step {step:,}/{self._total:,}  loss {full}  "
-                f"{rate:.3g} steps/s  {duration(left)} left"
-            )
-
-    def log_score(self, step: int, which: str, metric: Metric, value: float) -> None:
-        """A score on validation; ``which`` names the task and a space, if there are several."""
-        self.print(f"  step {step:,}  {which}validation {metric.name} {metric.format(value)}")
-
-    def fetch(self, name: str) -> None:
-        """Have a data set fetched if it is missing, and show the bytes."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-        )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            jobs: dict[str, Any] = {}
-
-            def report(description: str, done: int, total: int) -> None:
-                if description not in jobs:
-                    jobs[description] = bar.add_task(description, total=total)
-                    if not self.console.is_terminal:
-                        self.print(f"{description} …")
-                bar.update(jobs[description], completed=done, total=total)
-
-            data.fetch(name, report)
+        self._progress: Progress | None = None
 
     def print(self, text: str) -> None:
+        """Print a line."""
         self.console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, title: str, done: int, total: int) -> Iterator[Progress]:
+        """Show the progress of a job as long as the context lasts."""
+        progress = Progress(self.console, title, done, total)
+        with progress.bar:
+            self._progress = progress
+            try:
+                yield progress
+            finally:
+                self._progress = None
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar, if there is one, to a step."""
+        if self._progress:
+            self._progress.advance(step)
+
+    def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
+        """Show the current loss of every task on the progress bar, if there is one."""
+        if self._progress:
+            self._progress.log_losses(step, losses)
+
+    def log_score(self, step: int, prefix: str, metric: Metric, value: float) -> None:
+        """Print a validation score; ``prefix`` names the task if there are several."""
+        self.print(f"  step {step:,}  {prefix}validation {metric.name} {metric.format(value)}")
+
+    @contextmanager
+    def downloads(self) -> Iterator[ReportBytes]:
+        """Show downloads: a bar for each file on a terminal, a line for each file elsewhere.
+
+        The context gives a callback, to be called with the name of a file, the bytes that have
+        arrived, and the bytes in all.
+        """
+        columns = (
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=16),
+            rich_progress.DownloadColumn(),
+            rich_progress.TransferSpeedColumn(),
+            rich_progress.TimeRemainingColumn(compact=True),
+        )
+        terminal = self.console.is_terminal
+        with rich_progress.Progress(*columns, console=self.console, disable=not terminal) as bars:
+            jobs: dict[str, Any] = {}
+
+            def report(file: str, done: int, total: int) -> None:
+                if file not in jobs:
+                    jobs[file] = bars.add_task(file, total=total)
+                    if not terminal:
+                        self.print(f"{file} …")
+                bars.update(jobs[file], completed=done, total=total)
+
+            yield report
 
 
 def duration(seconds: float) -> str:
-    """For people: minutes and seconds, and hours if there are."""
+    """Format seconds as minutes and seconds, '2:05', or with hours, '1:02:05'."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
 from thalnet_mtl.errors import UserError
+
+T = TypeVar("T")
 
 
 class FolderLock:
@@ -80,3 +83,22 @@ def require(content: Any, keys: Iterable[str], where: str) -> None:
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError(f"{where} is damaged: it has no '{missing[0]}'.")
+
+
+def from_fields(cls: type[T], content: Any, where: str) -> T:
+    """Build a dataclass from a JSON object, in which lists become tuples.
+
+    Keys that the class does not have are ignored, as files of later versions may hold them.
+
+    Raises:
+        UserError: a field without a default is missing; says which, and ``where``.
+    """
+    names = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    required = [
+        name
+        for name, field in names.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
+    require(content, required, where)
+    values = {name: content[name] for name in names if name in content}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -8,15 +8,15 @@ from toy_tasks import toy
 
 from thalnet_mtl import cli
 from thalnet_mtl.console import Console
-from thalnet_mtl.metrics import summary as continual
 from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting
 from thalnet_mtl.metrics.metric import ACCURACY
+from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary
 from thalnet_mtl.report import html as report
 from thalnet_mtl.report import terminal as tables
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.results import scenario
-from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.setup import fetch_with, set_up
 
 TWO = {
     "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}},
@@ -61,7 +61,7 @@ def test_what_is_frozen_forgets_exactly_nothing_and_has_no_forward_transfer(stre
     assert found["scores"][0][1] is found["scores"][1][1] is None  # no head yet
     transfer = found["measures"]["forward_transfer"]
     assert transfer["mean"] is None and "no score after stage 1" in transfer["why"]
-    assert "forgetting 0.0;" in continual.line(found)
+    assert "forgetting 0.0;" in ContinualSummary.from_json(found, "result").line()
     sizes = found["stages"]
     assert sizes[0] == sizes[1] and sizes[2]["frozen"] == sizes[1]["total"]
     assert sizes[2]["multiply_adds"]["a"] == sizes[1]["multiply_adds"]["a"]  # runs nothing new
@@ -89,7 +89,7 @@ def test_compare_shows_measures_below_the_runs(streams, capsys):
     (line,) = [line for line in shown.splitlines() if line.startswith("frozen  task-incremental")]
     cells = line.split()
     assert cells[-1] == "–" and cells[-3] == "0.0" and cells[-4] == "0.0"
-    assert continual.FORMULAS.split(".")[0] in shown
+    assert FORMULAS.split(".")[0] in shown
 
 
 def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, tmp_path):
@@ -105,8 +105,8 @@ def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, 
 def test_the_worst_validation_of_an_old_task_is_found_between_the_ends(streams):
     run = read_run(streams / "never")
     curves = {"a": [(20, 0.0, 0.9), (30, 0.0, 0.4), (40, 0.0, 0.6)], "b": []}
-    found = continual.along(run.continual, {"a": ACCURACY, "b": ACCURACY}, curves)
-    assert found == {"min-ACC": "0.4000"}
+    found = run.continual.minimum_accuracy({"a": ACCURACY, "b": ACCURACY}, curves)
+    assert found.mean == pytest.approx(0.4)
 
 
 def test_a_damaged_result_is_one_line(streams, tmp_path):
@@ -136,12 +136,12 @@ def test_a_damaged_result_is_one_line(streams, tmp_path):
     ],
 )  # fmt: skip
 def test_the_scenario_follows_from_the_heads(tasks, name):
-    assert scenario(set_up(toy(tasks=tasks), Console().fetch)) == name
+    assert scenario(set_up(toy(tasks=tasks), fetch_with(Console()))) == name
 
 
 def test_classes_that_no_other_task_of_the_head_has_make_it_class_incremental():
     tasks = {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}}
-    run = set_up(toy(tasks=tasks), Console().fetch)
+    run = set_up(toy(tasks=tasks), fetch_with(Console()))
     for number, task in enumerate(run.tasks.values()):
         task.classes_seen = (2 * number, 2 * number + 1)
     assert scenario(run) == "class-incremental"

@@ -138,7 +138,7 @@ def test_a_damaged_result_gets_one_line(tmp_path):
         read_run(run)
     scores["metric"] = "accuracy"
     (run / "result.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="no accuracy of the test part"):
+    with pytest.raises(UserError, match="no accuracy of the test split"):
         read_run(run)
     (run / "result.json").write_text(json.dumps(content | {"tasks": {"digits_row": scores}}))
     with pytest.raises(UserError, match="has no 'digits_rows'"):
@@ -304,7 +304,7 @@ def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
     tasks = {"mnist_rows": {}, "digits_rows": {"own_step": 10}}
     run = make_run(tmp_path / "a", tasks)
     assert [row["own_best"] for row in table([read_run(run)])] == ["", "88.00 %"]
-    assert page(tmp_path, run).count("own best 88.00 %<br>at step 10") == 1
+    assert page(tmp_path, run).count("best alone 88.00 %<br>at step 10") == 1
 
 
 CHANGES = ((10, "attach", "side<2>, read by trunk"), (25, "freeze", "eye"))
@@ -359,7 +359,7 @@ def test_baselines_add_a_table_of_gains(tmp_path):
     alone = [make_run(tmp_path / kind, {kind: {}}, test=0.5) for kind in ("digits_rows",
              "mnist_rows")]  # fmt: skip
     html = write([joint], tmp_path / "report.html", alone).read_text()
-    table = html.partition("<h2>Against single-task runs</h2>")[2].partition("</table>")[0]
+    table = html.partition("<h2>Comparison with single-task runs</h2>")[2].partition("</table>")[0]
     assert "Δm of 2 tasks" in table and table.count("+50.00 %") == 3
     assert table.count(">1.625<") == 2  # (0.75 − 0.1) / (0.5 − 0.1)
-    assert "Against single-task runs" not in page(tmp_path, joint)
+    assert "Comparison with single-task runs" not in page(tmp_path, joint)

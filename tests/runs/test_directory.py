@@ -1,16 +1,12 @@
-import io
 import json
 
 import pytest
 import torch
-from rich import console as rich_console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_tasks import toy
 
-from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.trainer import train
 
@@ -57,28 +53,3 @@ def test_the_environment_says_versions_hardware_commit_and_data():
     assert found["packages"]["torch"] == torch.__version__
     assert found["device"] == "cpu" and found["cores"] > 0 and found["data"] == {"a": "md5:0"}
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
-
-
-def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines():
-    for terminal in (True, False):
-        console = rich_console.Console(file=io.StringIO(), force_terminal=terminal, width=80)
-        screen = Console(console)
-        with screen.progress("net on task", 10, 100):
-            screen.advance(50)
-            screen.status(50, {"digits": 1.25})
-        text = console.file.getvalue()
-        assert ("\x1b" in text) == terminal
-        assert ("step 50/100  loss 1.2500" in text) != terminal
-        assert "50/100" in text and "1.25" in text
-
-
-def test_a_fetch_shows_its_bytes(monkeypatch):
-    def fetch(name, report):
-        report(f"{name}.tgz", 10, 100)
-        report(f"{name}.tgz", 100, 100)
-
-    monkeypatch.setattr(data, "fetch", fetch)
-    for terminal, word in ((True, "100/100 bytes"), (False, "mnist.tgz …\n")):
-        console = rich_console.Console(file=io.StringIO(), force_terminal=terminal, width=80)
-        Console(console).fetch("mnist")
-        assert word in console.file.getvalue()

@@ -24,10 +24,9 @@ from thalnet_mtl.config.load import dump_config, load_configs, load_run_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError
-from thalnet_mtl.report import terminal as tables
 from thalnet_mtl.sweep import plan as grid
 from thalnet_mtl.sweep import workers
-from thalnet_mtl.sweep.summary import summarize
+from thalnet_mtl.sweep.summary import summarize, sweep_table
 from thalnet_mtl.training.trainer import train
 
 RATES = "train.learning_rate=0.01,1e30"
@@ -46,10 +45,11 @@ class Here(workers.LocalWorkers):
         self._ends: list[workers.ProcessResult] = []
 
     @property
-    def going(self) -> int:
+    def running(self) -> int:
         return len(self._ends)
 
-    def submit(self, name: str, folder: Path) -> None:
+    def submit(self, job: workers.TrainingJob) -> None:
+        name, folder = job.name, job.folder
         self.trained.append(name)
         status = 0
         try:
@@ -60,7 +60,7 @@ class Here(workers.LocalWorkers):
                 log.write(f"thalnet: {error}\n")
         self._ends.append(workers.ProcessResult(name, status, 1.0))
 
-    def ended(self) -> list[workers.ProcessResult]:
+    def poll(self) -> list[workers.ProcessResult]:
         ends, self._ends = self._ends, []
         return ends
 
@@ -167,7 +167,7 @@ def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
         ("--grid model.layers=2,2.5", "--grid model.layers: expected a whole number, got '2.5'"),
         ("--grid model.layers=2,0", "--grid model.layers: must be at least 1, got 0"),
         ("--grid train.optimizer=adam,adan", "unknown value 'adan'. Allowed: rmsprop, adam"),
-        ("--grid train.clip=1,1.0", "--grid train.clip: every value once, got 1,1.0"),
+        ("--grid train.clip=1,1.0", "--grid train.clip: each value must be given once, got 1,1.0"),
         ("--grid train.clip=1 train.clip=2", "--grid train.clip is given twice"),
         ("--grid train.clip=1 --grid train.clip=2", "--grid train.clip is given twice"),
         ("--grid train.steps=1,2", "--grid train.steps and --train.steps: give one of them"),
@@ -250,7 +250,7 @@ def test_the_same_command_repeats_nothing_that_is_done(capsys, here):
     assert status == 0 and len(here) == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert second.splitlines()[0] == "4 of 4 runs are done already"
-    assert first.endswith(second.partition("\n")[2]) and "* first on validation" in second
+    assert first.endswith(second.partition("\n")[2]) and "* best mean on validation" in second
     (Path("s") / "sweep.json").unlink()  # killed before it was written
     assert sweep(capsys, *words)[0] == 0 and len(here) == 4
     assert [entry["status"] for entry in runs(Path("s")).values()] == ["done"] * 4
@@ -332,10 +332,10 @@ def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
         ("b", "mnist_rows", "75.00 %", "*"),  # though a is first on test
         ("b", "digits_rows", "75.00 %", "*"),
     ]
-    assert any(note.startswith("* first on validation") for note in notes)
+    assert any(note.startswith("* best mean on validation") for note in notes)
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(tables.sweep_table(plan, status, tmp_path))
+        console.print(sweep_table(plan, status, tmp_path))
     assert max(map(len, shown.get().splitlines())) <= 80 and "better" not in shown.get()
 
 
@@ -397,15 +397,15 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
         "while True:\n    signal.pause()\n"
     )
     monkeypatch.chdir(tmp_path)
-    made.submit("one", tmp_path)
+    made.submit(workers.TrainingJob("one", tmp_path))
     for word in ("ready", "saving"):
         while word not in (tmp_path / workers.LOG).read_text():
-            assert made.ended() == [], (tmp_path / workers.LOG).read_text()
-        assert os.getsid(made._going["one"][0].pid) != os.getsid(0)  # no Ctrl+C from a terminal
+            assert made.poll() == [], (tmp_path / workers.LOG).read_text()
+        assert os.getsid(made._processes["one"][0].pid) != os.getsid(0)  # no Ctrl+C from a terminal
         made.stop()
     ends = []
-    while made.going:
-        ends += made.ended()
+    while made.running:
+        ends += made.poll()
     assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
 
 

@@ -17,7 +17,7 @@ from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.training import setup as prepare_module
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.sampling import reset_states
-from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import Diverged, Interrupted, train
 
@@ -367,7 +367,7 @@ def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, mon
     one, two = (torch.load(tmp_path / n / "checkpoint/last.pt") for n in ("plain", "dropped"))
     name = "body.cells.input.design.stack.0.weight"
     assert not torch.equal(one["network"][name], two["network"][name])
-    run = set_up(dropped, Console().fetch)
+    run = set_up(dropped, fetch_with(Console()))
     port = run.tasks["toy_rows"].head_name
     xs = torch.rand(5, 4, 3)
     run.network.train()
@@ -378,7 +378,7 @@ def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, mon
 
 def test_places_of_a_text_begin_anew_at_the_odds_that_are_given():
     config = toy(tasks={"toy_text": {"reset": 0.3}}, train={"batch": 50})
-    run = set_up(config, Console().fetch)
+    run = set_up(config, fetch_with(Console()))
     state = map_state(torch.ones_like, run.network.initial("toy_text", 50))
     anew = []
     for run.step in range(40):

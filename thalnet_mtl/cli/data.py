@@ -51,7 +51,8 @@ def data(options: argparse.Namespace) -> int:
             allowed = ", ".join(datasets.SOURCES)
             raise UserError(f"name at least one data set. Allowed: all, {allowed}.")
         for name in names:
-            Console().fetch(name)
+            with Console().downloads() as report:
+                datasets.fetch(name, report)
     table = Table("data", "size", "from", "license", box=None, pad_edge=False)
     for status in (status for status in datasets.statuses() if status.name in names):
         size = f"{status.bytes / 1e6:.1f} MB" if status.stored else "absent"

@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from thalnet_mtl.console import Console
     from thalnet_mtl.training.evaluate import evaluate as score
     from thalnet_mtl.training.evaluate import lesions
-    from thalnet_mtl.training.setup import choose_device, set_matmul_precision
+    from thalnet_mtl.training.setup import choose_device, fetch_with, set_matmul_precision
     from thalnet_mtl.training.trained_run import load_run
 
     run = load_run(options.folder)
@@ -49,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> int:
     console.print(f"scoring the weights of step {run.step:,} …")
     for name, task in tasks.items():
         if task.source:
-            console.fetch(task.source)
+            fetch_with(console)(task.source)
         data = task.load(device), options.split, settings.batch, chunk, batches
         values = score(run.network, *data)
         metric, prefix = task.metric, f"{name}: " if len(run.tasks) > 1 else ""

@@ -40,13 +40,14 @@ def sweep(options: argparse.Namespace) -> int:
     bases, values = load_configs(options.config, options.flags), parse(options.grid)
     planned = plan(bases, values, options.seeds, options.flags)
     name = safe_name("-".join([run_name(options.config, options.flags), "sweep", *values]))
-    from thalnet_mtl.report.terminal import sweep_table
+    from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers
+    from thalnet_mtl.training.setup import check_buildable
 
     out = options.out or Path("runs") / name
     workers = make_workers(options.on, options.jobs)
-    with closing(workers), closing(Sweep(out, bases, planned)) as runs:
+    with closing(workers), closing(Sweep(out, bases, planned, check_buildable)) as runs:
         try:
             runs.run(workers)
         except RunError as stop:

@@ -46,4 +46,4 @@ class Metric:
 
 ACCURACY = Metric("accuracy", True)
 BITS_PER_CHARACTER = Metric("bits_per_character", False)
-METRICS = {metric.name: metric for metric in (ACCURACY, BITS_PER_CHARACTER)}
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (ACCURACY, BITS_PER_CHARACTER)}

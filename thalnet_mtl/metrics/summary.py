@@ -1,8 +1,10 @@
-"""What a run over several experiences came to: its accuracy matrix, measures and sizes by stage."""
+"""The summary of a run over several experiences: accuracy matrix, measures, costs by stage."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from thalnet_mtl.files import from_fields, require
 from thalnet_mtl.metrics.continual import (
     AccuracyMatrix,
     Measure,
@@ -24,74 +26,153 @@ MEASURES = {
     "backward_transfer": ("BWT", backward_transfer),
     "forward_transfer": ("FWT", forward_transfer),
 }
-KEYS = ("scenario", "strategy", "growth", "trained", "ends", "scores", "stages", "measures")
 FORMULAS = (
-    "R[i, j] is the test score on task j after experience i. ACC is the mean of the last row, AIA "
-    "that over the rows of the mean over the tasks seen. Forgetting: best of the rows before the "
-    "last one minus the last; Avalanche's: first minus last. BWT: last minus when learned. FWT: "
-    "before it was learned minus untrained. Positive is more of it; of bits, lower is better. "
-    "min-ACC is the mean over old tasks of their worst validation since they were learned."
+    "R[i, j] is the test score on task j after experience i. ACC: mean of the last row of R. AIA: "
+    "mean over the rows of the mean over the tasks seen so far. Forgetting: best score before the "
+    "last experience minus the last score; Avalanche's: score when first learned minus the last. "
+    "BWT: last score minus the score when learned. FWT: score before the task was learned minus "
+    "the untrained score. Differences are signed so that positive means more forgetting or more "
+    "transfer, also in bits, where lower scores are better. min-ACC: mean over the old tasks of "
+    "the worst validation score since they were learned."
 )
 
 
-def summary(
+@dataclass(frozen=True)
+class StageCost:
+    """The size and the cost of the network at the end of a stage; stage 0 is before training."""
+
+    total: int  # parameters
+    trainable: int
+    frozen: int
+    multiply_adds: Mapping[str, int]  # of one sequence, by task
+    stored_bytes: int | None  # kept by the strategy; None if it cannot be known (Avalanche)
+
+
+@dataclass(frozen=True)
+class MeasureSummary:
+    """The mean of a measure and its values by task; ``why`` says why a mean is missing."""
+
+    mean: float | None
+    values: Mapping[str, float]
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the measure in ``result.json``."""
+        content = {"mean": self.mean, "values": dict(self.values)}
+        return content | ({"why": self.why} if self.why else {})
+
+
+@dataclass(frozen=True)
+class ContinualSummary:
+    """The outcome of a run over several experiences, ``continual`` in ``result.json``."""
+
+    scenario: str  # 'task-incremental', 'class-incremental', 'domain-incremental', …
+    strategy: str
+    growth: str  # 'never', or when and how the network grows
+    ends: Sequence[int]  # the last step of each experience
+    stages: Sequence[StageCost]  # one more than experiences
+    trained: Sequence[Sequence[str]]  # the tasks of each experience
+    scores: Sequence[Sequence[float | None]]  # R: a row a stage, a column a task
+    measures: Mapping[str, MeasureSummary]  # by the keys of MEASURES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry ``continual`` of ``result.json``."""
+        return {
+            "scenario": self.scenario,
+            "strategy": self.strategy,
+            "growth": self.growth,
+            "ends": list(self.ends),
+            "stages": [asdict(stage) for stage in self.stages],
+            "trained": [list(tasks) for tasks in self.trained],
+            "scores": [list(row) for row in self.scores],
+            "measures": {name: measure.to_json() for name, measure in self.measures.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "ContinualSummary":
+        """Read the entry ``continual`` of ``result.json``; ``where`` names it in errors."""
+        require(content, ("stages", "measures"), where)
+        require(content["measures"], MEASURES, f"{where}: measures")
+        stages = [from_fields(StageCost, x, f"{where}: a stage") for x in content["stages"]]
+        measures = {
+            name: from_fields(MeasureSummary, content["measures"][name], f"{where}: {name}")
+            for name in MEASURES
+        }
+        return from_fields(cls, content | {"stages": stages, "measures": measures}, where)
+
+    def line(self) -> str:
+        """Return the means in one line; where there is no mean, the values of the tasks."""
+        parts = []
+        for name, (label, _) in MEASURES.items():
+            measure = self.measures[name]
+            values = [f"{task} {format_score(value)}" for task, value in measure.values.items()]
+            by_task = ", ".join(values) if measure.mean is None else ""
+            parts.append(f"{label} {by_task or format_score(measure.mean)}")
+        return "; ".join(parts)
+
+    def row(self) -> dict[str, str]:
+        """Return scenario, strategy, growth, parameters and means as cells of a table."""
+        sizes = [f"{stage.total:,}" for stage in self.stages]
+        cells = {"scenario": self.scenario, "strategy": self.strategy, "growth": self.growth}
+        cells["parameters"] = " → ".join(dict.fromkeys((sizes[0], sizes[-1])))
+        means = {label: self.measures[name].mean for name, (label, _) in MEASURES.items()}
+        return cells | {label: format_score(mean) for label, mean in means.items()}
+
+    def minimum_accuracy(self, metrics: Mapping[str, Metric], curves: Mapping[str, Any]) -> Measure:
+        """Compute min-ACC, which shows the stability gap between the ends of experiences.
+
+        Args:
+            metrics: By task, in the order of the columns of ``scores``.
+            curves: By task, rows of step, seconds and validation score.
+        """
+        matrix = AccuracyMatrix(metrics, self.trained, self.scores)
+        points = {
+            task: [(int(step), float(score)) for step, _, score in curve]
+            for task, curve in curves.items()
+        }
+        return minimum_accuracy(matrix, points, self.ends)
+
+
+def summarize(
     metrics: Mapping[str, Metric],
     trained: Sequence[Sequence[str]],
-    rows: Sequence[Mapping[str, float]],
-) -> dict[str, Any]:
-    """Plain data for ``result.json``: the matrix, and every measure with its mean or why not."""
-    scores = [[row.get(task) for task in metrics] for row in rows]
-    matrix = AccuracyMatrix(metrics, trained, scores)
-    found = {name: measure(matrix) for name, (_, measure) in MEASURES.items()}
-    return {
-        "trained": [list(tasks) for tasks in trained],
-        "scores": scores,
-        "measures": {name: plain(measure) for name, measure in found.items()},
-    }
+    scores: Sequence[Mapping[str, float]],
+    *,
+    scenario: str,
+    strategy: str,
+    growth: str,
+    ends: Sequence[int],
+    stages: Sequence[StageCost],
+) -> ContinualSummary:
+    """Compute all measures of a run over several experiences.
 
-
-def plain(measure: Measure) -> dict[str, Any]:
-    """As data."""
-    values = {"mean": measure.mean, "values": dict(measure.values)}
-    return values | ({"why": measure.why} if measure.why else {})
-
-
-def line(content: Mapping[str, Any]) -> str:
-    """The means in one line, for people; where there is none, the values of the tasks."""
-    shown = []
-    for name, (label, _) in MEASURES.items():
-        found = content["measures"][name]
-        values = [f"{task} {number(value)}" for task, value in found["values"].items()]
-        several = ", ".join(values) if values and found["mean"] is None else ""
-        shown.append(f"{label} {several or number(found['mean'])}")
-    return "; ".join(shown)
-
-
-def row(content: Mapping[str, Any]) -> dict[str, str]:
-    """The means, as cells of a table."""
-    cells = {key: str(content[key]) for key in ("scenario", "strategy", "growth")}
-    sizes = [f"{stage['total']:,}" for stage in content["stages"]]
-    cells["parameters"] = " → ".join(dict.fromkeys((sizes[0], sizes[-1])))
-    return cells | {
-        label: number(content["measures"][name]["mean"]) for name, (label, _) in MEASURES.items()
-    }
-
-
-def along(
-    content: Mapping[str, Any], metrics: Mapping[str, Metric], curves: Mapping[str, Any]
-) -> dict[str, str]:
-    """Cells of what happened between the ends of experiences: the stability gap.
-
-    ``curves`` are rows of step, seconds and score on validation.
+    Args:
+        metrics: By task, in the order of the columns of the accuracy matrix.
+        trained: The tasks of each experience.
+        scores: Test scores by task, before training and after each experience; a task without a
+            head yet has none.
+        scenario, strategy, growth, ends, stages: See ``ContinualSummary``.
     """
-    matrix = AccuracyMatrix(metrics, content["trained"], content["scores"])
-    points = {task: [(int(n), float(v)) for n, _, v in curve] for task, curve in curves.items()}
-    found = minimum_accuracy(matrix, points, content["ends"])
-    return {"min-ACC": number(found.mean)}
+    rows = [[row.get(task) for task in metrics] for row in scores]
+    matrix = AccuracyMatrix(metrics, trained, rows)
+    measures = {name: function(matrix) for name, (_, function) in MEASURES.items()}
+    return ContinualSummary(
+        scenario=scenario,
+        strategy=strategy,
+        growth=growth,
+        ends=ends,
+        stages=stages,
+        trained=trained,
+        scores=rows,
+        measures={
+            name: MeasureSummary(measure.mean, measure.values, measure.why)
+            for name, measure in measures.items()
+        },
+    )
 
 
-def number(value: float | None) -> str:
-    """Four digits behind the point, an exact zero as such, and a dash where there is no value."""
+def format_score(value: float | None) -> str:
+    """Format a score with four decimals, an exact zero as '0.0', and no value as a dash."""
     if value is None:
         return "–"
     return "0.0" if value == 0 else f"{value:.4f}"

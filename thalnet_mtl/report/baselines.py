@@ -1,11 +1,10 @@
-"""Runs against single-task runs: skill and relative gain of each task, and Δm of each run.
+"""Comparison of runs with single-task baselines: skill and gain of each task, Δm of each run.
 
-Tasks of different metrics can only be looked at together through what the same network, or
-another, reaches on each of them alone. Those baselines are runs that the user names, never what
-some run scored before it was trained.
+Tasks with different metrics can only be compared through what the same network, or another,
+reaches when it is trained on each of them alone. The user names those baseline runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thalnet_mtl.errors import UserError
@@ -14,18 +13,19 @@ from thalnet_mtl.metrics.significance import PAIRED_SEEDS
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 
 FORMULAS = (
-    "Skill is (R − b) / (S − b), gain ±(R − S) / S, minus where lower is better: R is the test "
-    "score, S the mean of n single-task runs, b the score before training. Δm is the mean gain."
+    "skill = (R − b) / (S − b); gain = ±(R − S) / S, with minus where lower is better. R: test "
+    "score of the run; S: mean test score of n single-task runs; b: test score before training. "
+    "Δm: mean gain over the tasks of a run."
 )
 
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A finished run on one of its tasks beside the single-task runs on the same data."""
+    """A finished run on one of its tasks, compared with single-task runs on the same data."""
 
     record: TaskRecord
     baselines: list[TaskRecord]
-    baseline: float  # S, their mean score on the test part
+    baseline: float  # S, the mean test score of the baselines
     skill: float
     gain: float
 
@@ -33,11 +33,15 @@ class BaselineComparison:
 def compare_with_baselines(
     runs: Sequence[RunRecord], baselines: Sequence[RunRecord]
 ) -> dict[str, list[BaselineComparison]]:
-    """By the name of each run, its gains; none while it is unfinished. Baselines have none.
+    """Compare every task of every run with the baselines on the same data.
+
+    Returns:
+        Comparisons by the name of the run: an empty list for an unfinished run, no entry for a
+        run that is a baseline itself.
 
     Raises:
         UserError: a baseline is joint, unfinished or has learned nothing, a task of a run has no
-            baseline, or nothing but baselines was given.
+            baseline, or all runs are baselines.
     """
     for run in baselines:
         if len(run.tasks) > 1:
@@ -49,92 +53,96 @@ def compare_with_baselines(
             raise UserError(
                 f"baseline {run.name} is unfinished. Train it to its end, or leave it out."
             )
-    folders = {run.folder.resolve() for run in baselines}
-    others = [run for run in runs if run.folder.resolve() not in folders]
-    if not others:
+    baseline_folders = {run.folder.resolve() for run in baselines}
+    compared = [run for run in runs if run.folder.resolve() not in baseline_folders]
+    if not compared:
         raise UserError("every run is a baseline. Name a run to compare with them.")
     records = [record for run in baselines for record in run.records]
     return {
-        run.name: [_gain(record, records) for record in run.records] if run.result else []
-        for run in others
+        run.name: [_compare(record, records) for record in run.records] if run.result else []
+        for run in compared
     }
 
 
-def table_rows(gains: dict[str, list[BaselineComparison]]) -> list[dict[str, str]]:
-    """One row a run and task, then one with Δm of the run; what is not there is '–'.
+def table_rows(comparisons: Mapping[str, list[BaselineComparison]]) -> list[dict[str, str]]:
+    """Return a row for every run and task, followed by a row with the Δm of the run.
 
-    Keys: run, task, test, untrained, single-task, n, skill, gain.
+    Keys: run, task, test, untrained, single-task, n, skill, gain; a missing value is '–'.
     """
-    made = []
-    for name, of_run in gains.items():
-        for gain in of_run:
-            record, metric = gain.record, gain.record.metric
+    rows = []
+    for name, run_comparisons in comparisons.items():
+        for comparison in run_comparisons:
+            record, metric = comparison.record, comparison.record.metric
             assert metric is not None
-            made.append({
+            rows.append({
                 "run": name,
                 "task": record.title,
                 "test": metric.format(record.score("test")),
                 "untrained": metric.format(record.score("untrained")),
-                "single-task": metric.format(gain.baseline),
-                "n": str(len(gain.baselines)),
-                "skill": _digits(gain.skill),
-                "gain": _percent(gain.gain),
+                "single-task": metric.format(comparison.baseline),
+                "n": str(len(comparison.baselines)),
+                "skill": _digits(comparison.skill),
+                "gain": _percent(comparison.gain),
             })  # fmt: skip
-        tasks = f"{len(of_run)} task{'s' * (len(of_run) > 1)}"
-        last = dict.fromkeys(("test", "untrained", "single-task", "n", "skill"), "")
-        last["gain"] = _percent(delta_m([gain.gain for gain in of_run])) if of_run else "–"
-        made.append({"run": name, "task": f"Δm of {tasks}" if of_run else "unfinished"} | last)
-    return made
+        gains = [comparison.gain for comparison in run_comparisons]
+        total = dict.fromkeys(("test", "untrained", "single-task", "n", "skill"), "")
+        total["gain"] = _percent(delta_m(gains)) if gains else "–"
+        label = f"Δm of {len(gains)} task{'s' * (len(gains) > 1)}" if gains else "unfinished"
+        rows.append({"run": name, "task": label} | total)
+    return rows
 
 
-def caveats(gains: dict[str, list[BaselineComparison]]) -> list[str]:
-    """What a reader has to know before reading the rows."""
-    every = [gain for of_run in gains.values() for gain in of_run]
-    made = []
-    least = min((len(gain.baselines) for gain in every), default=PAIRED_SEEDS)
-    if least < PAIRED_SEEDS:
-        made.append(
+def caveats(comparisons: Mapping[str, list[BaselineComparison]]) -> list[str]:
+    """Return warnings: few baselines, baselines with different bodies, partial evaluations."""
+    flat = [
+        comparison for run_comparisons in comparisons.values() for comparison in run_comparisons
+    ]
+    notes = []
+    fewest = min((len(comparison.baselines) for comparison in flat), default=PAIRED_SEEDS)
+    if fewest < PAIRED_SEEDS:
+        notes.append(
             f"n is the number of single-task runs: fewer than {PAIRED_SEEDS} paired seeds do not "
             f"support a ranking."
         )
-    mixed = {gain.record.label: kinds for gain in every if len(kinds := _bodies(gain)) > 1}
-    made += [f"{task}: the baselines are {', '.join(kinds)}." for task, kinds in mixed.items()]
-    runs = {r.run.name: r.run.limit for g in every for r in (g.record, *g.baselines)}
-    for limit in dict.fromkeys(filter(None, runs.values())):
-        names = [name for name, own in runs.items() if own == limit]
-        made.append(
-            f"{'All' if len(names) == len(runs) > 1 else ', '.join(names)}: scored {limit}."
-        )
-    return made
+    mixed = {c.record.label: bodies for c in flat if len(bodies := _bodies(c)) > 1}
+    notes += [f"{task}: the baselines are {', '.join(bodies)}." for task, bodies in mixed.items()]
+    limits = {r.run.name: r.run.evaluation_limit for c in flat for r in (c.record, *c.baselines)}
+    for limit in dict.fromkeys(filter(None, limits.values())):
+        names = [name for name, run_limit in limits.items() if run_limit == limit]
+        subject = "All" if len(names) == len(limits) > 1 else ", ".join(names)
+        notes.append(f"{subject}: scored {limit}.")
+    return notes
 
 
-def _gain(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineComparison:
-    alike = next(group for group in group_by_data([*baselines, record]) if group[-1] is record)
-    if len(alike) == 1:
-        kind = record.config["name"]
-        there = [
-            f"{other.run.name} ({other.label}{', other data' * (other.config['name'] == kind)})"
+def _compare(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineComparison:
+    groups = group_by_data([*baselines, record])
+    *same_data, last = next(group for group in groups if group[-1] is record)
+    assert last is record
+    if not same_data:
+        kind = record.config.name
+        candidates = [
+            f"{other.run.name} ({other.label}{', other data' * (other.config.name == kind)})"
             for other in baselines
         ]
         raise UserError(
             f"run {record.run.name} has the task {record.title}, but no baseline has that alone "
-            f"on the same data. There are: {', '.join(there)}. Add one to --baseline."
+            f"on the same data. There are: {', '.join(candidates)}. Add one to --baseline."
         )
-    scores = [other.score("test") for other in alike[:-1]]
+    scores = [other.score("test") for other in same_data]
     baseline = sum(scores) / len(scores)
     score, untrained = record.score("test"), record.score("untrained")
     assert record.metric is not None
     try:
-        part = skill(score, baseline, untrained)
+        run_skill = skill(score, baseline, untrained)
         gain = relative_gain(score, baseline, record.metric)
     except UserError as error:
         raise UserError(f"run {record.run.name} on {record.title}: {error}") from None
-    return BaselineComparison(record, alike[:-1], baseline, part, gain)
+    return BaselineComparison(record, same_data, baseline, run_skill, gain)
 
 
-def _bodies(gain: BaselineComparison) -> list[str]:
-    """The different bodies of the baselines, in order."""
-    return list(dict.fromkeys(other.run.config["model"]["body"] for other in gain.baselines))
+def _bodies(comparison: BaselineComparison) -> list[str]:
+    """Return the distinct bodies of the baselines, in order."""
+    return list(dict.fromkeys(other.run.config.model.body for other in comparison.baselines))
 
 
 def _percent(value: float) -> str:
@@ -142,5 +150,5 @@ def _percent(value: float) -> str:
 
 
 def _digits(value: float, sign: str = "") -> str:
-    """Four that count."""
+    """Format a number with four significant digits."""
     return f"{value:{sign}#.4g}".removesuffix(".")

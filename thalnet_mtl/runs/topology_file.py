@@ -1,35 +1,115 @@
-"""What ``topology.json`` says about the modules of a run, as rows of a table.
+"""The topology of a run while it trains, as Python objects and as ``topology.json``.
 
-The file is all that is read: a network can be looked at while it trains, without torch.
+The file is all that is read: the modules of a network can be looked at without PyTorch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_fields, require
+from thalnet_mtl.files import from_fields, read_fields, require
 
-MODULE = ("name", "features", "context", "inputs", "output", "module", "reading",
-          "reads", "opened", "tasks", "frozen", "slot", "parameters")  # fmt: skip
-TASK = ("into", "out_of", "active", "sub_steps", "extra_steps", "frozen", "parameters")
-CHANGE = ("step", "seconds", "verb", "about", "parameters")
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleEntry:
+    """A module of the network: its sizes, its design, its reading and its connections."""
+
+    name: str
+    features: int
+    context: int
+    inputs: int  # width of its task input; 0 for a module without one
+    output: bool  # whether heads read its features by default
+    hidden: int = 0  # width of the design's inner layers; 0: as many as features
+    module: str  # name of its design
+    reading: str
+    reads: Sequence[str]  # modules whose slots it reads
+    opened: Sequence[str]  # those among ``reads`` that were opened after it was attached
+    tasks: Sequence[str]  # tasks that may run it; () for all
+    frozen: bool
+    slot: Sequence[int]  # first feature of its slot in the center, and the one after the last
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """A task of the network: the modules it uses, and the size of its encoders and its head."""
+
+    shape: Mapping[str, Any]  # of its inputs and targets: inputs, classes, tokens, target, steps
+    sub_steps: int
+    extra_steps: int
+    frozen: bool
+    input_modules: Sequence[str]
+    output_modules: Sequence[str]
+    active: Sequence[str]  # modules that run for this task
+    parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the task in ``topology.json``."""
+        return {_TASK_KEYS.get(key, key): value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "TaskEntry":
+        """Read the entry of a task in ``topology.json``."""
+        require(content, ("into", "out_of"), where)
+        attributes = {key: attribute for attribute, key in _TASK_KEYS.items()}
+        content = {"shape": {}} | {attributes.get(key, key): content[key] for key in content}
+        return from_fields(cls, content, where)
+
+
+_TASK_KEYS = {"shape": "task", "input_modules": "into", "output_modules": "out_of"}
+
+
+@dataclass(frozen=True)
+class ChangeEntry:
+    """A change of the topology in training."""
+
+    step: int
+    seconds: float  # of training until then
+    parameters: int  # of the network after it
+    verb: str  # 'attach', 'detach', 'freeze', …
+    about: str  # the module and its connections
 
 
 @dataclass(frozen=True)
 class TopologySnapshot:
-    """Modules in the order of their slots, tasks by name, and changes in the order of time."""
+    """The modules and tasks of a network after a step, and all changes until then."""
 
-    modules: list[dict[str, Any]]
-    tasks: dict[str, dict[str, Any]]
-    history: list[dict[str, Any]]
+    modules: Sequence[ModuleEntry]  # in the order of their slots in the center
+    tasks: Mapping[str, TaskEntry]
     step: int
+    history: Sequence[ChangeEntry]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``topology.json``."""
+        return {
+            "modules": [asdict(module) for module in self.modules],
+            "tasks": {name: task.to_json() for name, task in self.tasks.items()},
+            "step": self.step,
+            "history": [asdict(change) for change in self.history],
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "TopologySnapshot":
+        """Read the content of ``topology.json``; ``where`` names the file in errors.
+
+        Raises:
+            UserError: a key is missing.
+        """
+        require(content, ("modules", "tasks", "step", "history"), where)
+        modules = [from_fields(ModuleEntry, m, f"{where}: a module") for m in content["modules"]]
+        tasks = {
+            name: TaskEntry.from_json(entry, f"{where}: task '{name}'")
+            for name, entry in content["tasks"].items()
+        }
+        history = [from_fields(ChangeEntry, c, f"{where}: a change") for c in content["history"]]
+        return cls(modules, tasks, content["step"], history)
 
 
-def read_structure(folder: Path) -> TopologySnapshot:
-    """The modules of a run as they were when it last wrote them down.
+def read_topology(folder: Path) -> TopologySnapshot:
+    """Read the topology of a run as it was when the run last wrote it.
 
     Raises:
         UserError: there is no run, it has no modules (yet), or the file is damaged.
@@ -41,93 +121,4 @@ def read_structure(folder: Path) -> TopologySnapshot:
     if not path.exists():
         why = "the run has not started" if body == "thalnet" else f"a {body} has no modules"
         raise UserError(f"{folder} has no topology.json: {why}.")
-    content = read_fields(path)
-    require(content, ("modules", "tasks", "history", "step"), str(path))
-    for module in content["modules"]:
-        require(module, MODULE, f"{path}: a module")
-    for name, task in content["tasks"].items():
-        require(task, TASK, f"{path}: task '{name}'")
-    for change in content["history"]:
-        require(change, CHANGE, f"{path}: a change")
-    return TopologySnapshot(
-        content["modules"], content["tasks"], content["history"], content["step"]
-    )
-
-
-def module_rows(structure: TopologySnapshot) -> list[dict[str, str]]:
-    """One a module. What it reads is 'all', or names; + marks a slot opened after it was made."""
-    names = [module["name"] for module in structure.modules]
-    return [
-        {
-            "module": module["name"],
-            "slot": "{}–{}".format(*module["slot"]),
-            "features": f"{module['features']:,}",
-            "context": f"{module['context']:,}",
-            "inputs": f"{module['inputs']:,}" if module["inputs"] else "–",
-            "output": "yes" if module["output"] else "–",
-            "design": module["module"],
-            "reading": module["reading"],
-            "reads": _reads(module, names),
-            "tasks": ", ".join(module["tasks"]) or "shared",
-            "frozen": "yes" if module["frozen"] else "–",
-            "parameters": f"{module['parameters']:,}",
-        }
-        for module in structure.modules
-    ]
-
-
-def task_rows(structure: TopologySnapshot) -> list[dict[str, str]]:
-    """One a task; the parameters are those of its encoder and its head."""
-    names = [module["name"] for module in structure.modules]
-    return [
-        {
-            "task": name,
-            "into": ", ".join(task["into"]),
-            "out of": ", ".join(task["out_of"]),
-            "active": _names(task["active"], names),
-            "sub-steps": f"{task['sub_steps']} + {task['extra_steps']}",
-            "frozen": "yes" if task["frozen"] else "–",
-            "parameters": f"{task['parameters']:,}",
-        }
-        for name, task in structure.tasks.items()
-    ]
-
-
-def history_rows(structure: TopologySnapshot) -> list[dict[str, str]]:
-    """One a change, with the number that it has in figures, and all parameters after it."""
-    return [
-        {
-            "#": str(number),
-            "step": f"{change['step']:,}",
-            "time (s)": f"{change['seconds']:,.1f}",
-            "change": change["verb"],
-            "what": change["about"],
-            "parameters": f"{change['parameters']:,}",
-        }
-        for number, change in enumerate(structure.history, start=1)
-    ]
-
-
-def totals(structure: TopologySnapshot) -> str:
-    """Width of the center and parameters, in one line."""
-    parts = [*structure.modules, *structure.tasks.values()]
-    inside = sum(module["parameters"] for module in structure.modules)
-    total = sum(part["parameters"] for part in parts)
-    frozen = sum(part["parameters"] for part in parts if part["frozen"])
-    width = sum(module["features"] for module in structure.modules)
-    return (
-        f"{len(structure.modules)} modules around a center of {width:,}; {total:,} parameters: "
-        f"{inside:,} in modules, {total - inside:,} in encoders and heads; {frozen:,} frozen; "
-        f"after step {structure.step:,}"
-    )
-
-
-def _reads(module: dict[str, Any], names: Sequence[str]) -> str:
-    if module["opened"]:
-        return ", ".join("+" * (name in module["opened"]) + name for name in module["reads"])
-    return _names(module["reads"], names)
-
-
-def _names(some: Sequence[str], names: Sequence[str]) -> str:
-    """Names, or 'all' for those of all of several modules."""
-    return "all" if len(names) > 1 and set(some) == set(names) else ", ".join(some)
+    return TopologySnapshot.from_json(read_fields(path), str(path))

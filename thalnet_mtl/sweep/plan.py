@@ -1,4 +1,4 @@
-"""Which runs a sweep has: named runs of a config, times the values of a grid, times seeds."""
+"""The plan of a sweep: named runs of a configuration × values of a grid × seeds."""
 
 import re
 from collections import Counter
@@ -14,17 +14,17 @@ from thalnet_mtl.errors import UserError
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep, and where it stands in it."""
+    """A run of a sweep and its point in the grid."""
 
-    name: str  # of its folder: 'learning_rate=0.001,modules=2-seed0'
-    run: str  # its name in the config's ``runs``; '' if there are none
-    values: dict[str, Any]  # of the grid, by ``section.field``
+    name: str  # name of its folder: 'learning_rate=0.001,modules=2-seed0'
+    run: str  # name in the ``runs`` of the configuration; '' if there are none
+    values: dict[str, Any]  # values of the grid, by ``section.field``
     seed: int
     config: Config
 
 
 def parse(words: Sequence[str]) -> dict[str, list[str]]:
-    """``section.field=value,value`` as values by key, in order.
+    """Parse ``section.field=value,value`` into values by key, in order.
 
     >>> parse(["train.clip=0,1", "model.modules=2,4"])
     {'train.clip': ['0', '1'], 'model.modules': ['2', '4']}
@@ -51,12 +51,12 @@ def plan(
     seeds: Sequence[int],
     flags: Mapping[str, str],
 ) -> list[PlannedRun]:
-    """All runs in order: by named run, then by values, the last key fastest, then by seed.
+    """Return all runs, ordered by named run, then by values (last key fastest), then by seed.
 
-    Without seeds, every run has that of its configuration.
+    Without seeds, every run has the seed of its configuration.
 
     Raises:
-        UserError: a key or a value is not allowed, or something is given twice.
+        UserError: a key or a value is not allowed, or a key, value or seed is given twice.
     """
     check_seeds(seeds, flags)
     for key in grid:
@@ -72,21 +72,21 @@ def plan(
             for seed in seeds or [base.train.seed]:
                 config = configure(base, point, seed)
                 runs.append(PlannedRun(_name(run, point, seed), run, point, seed, config))
-    for name, count in Counter(one.name for one in runs).items():
+    for name, count in Counter(planned.name for planned in runs).items():
         if count > 1:
             raise UserError(f"{count} runs of this sweep would have the name '{name}'.")
     return runs
 
 
 def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
-    """A configuration with values of the grid and a seed, all of them checked."""
+    """Return a configuration with values of the grid and a seed, all of them checked."""
     for key, value in values.items():
         base = with_value(base, key, value, f"--grid {key}")
     return with_value(base, "train.seed", seed, "--seeds")
 
 
 def column_names(keys: Sequence[str]) -> dict[str, str]:
-    """By key the name of its field, or the whole key where two fields have one name.
+    """Map each key to the name of its field, or to itself if two fields have the same name.
 
     >>> column_names(["train.batch", "evaluate.batch", "model.modules"])
     {'train.batch': 'train.batch', 'evaluate.batch': 'evaluate.batch', 'model.modules': 'modules'}
@@ -96,12 +96,12 @@ def column_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def format_value(value: Any) -> str:
-    """A value as people write it in YAML."""
+    """Format a value as people write it in YAML."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
-    """The values in the field's type."""
+    """Return values of the grid, converted to the type of their field."""
     values = [flatten(configure(base, {key: text}, 0))[key] for text in texts]
     if isinstance(values[0], tuple):
         raise UserError(
@@ -109,7 +109,7 @@ def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
             f"such runs under 'runs' in a YAML file."
         )
     if len(set(values)) < len(values):
-        raise UserError(f"--grid {key}: every value once, got {','.join(texts)}.")
+        raise UserError(f"--grid {key}: each value must be given once, got {','.join(texts)}.")
     return values
 
 

@@ -1,7 +1,13 @@
-"""Runs in processes of their own: on this machine, or as tasks of a Ray cluster.
+"""Training runs in processes of their own, several at a time, here or on a Ray cluster.
 
-Every process is ``thalnet train`` of the configuration that lies in its run directory. On a
-cluster, that directory must be on a file system that all nodes share.
+The one launcher of sweeps and benchmarks: every process is a ``thalnet train`` command. On a
+cluster, run directories must be on a file system that all nodes share.
+
+>>> jobs = [TrainingJob(f"seed{seed}", Path(f"runs/seed{seed}"), ["digits", f"--train.seed={seed}"])
+...         for seed in range(4)]                               # doctest: +SKIP
+>>> with closing(LocalWorkers(2)) as workers:                   # doctest: +SKIP
+...     for result in run_jobs(jobs, workers):
+...         print(result.name, result.status, result.seconds)
 """
 
 import os
@@ -10,45 +16,77 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.signals import StopRequest
 
-LOG = "log.txt"  # what a process says, in its run directory
-PAUSE = 0.1  # seconds between looks at who has ended
+LOG = "log.txt"  # output of a process, in its run directory
+POLL_SECONDS = 0.1  # between two checks of which processes have ended
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A ``thalnet train`` command.
+
+    Args:
+        name: Name of the job in its ``ProcessResult``.
+        folder: Run directory, the ``--out`` of the command.
+        arguments: Configurations and flags; by default the ``config.yaml`` of the run directory.
+        log: File to which the output is appended; by default ``log.txt`` in the run directory.
+    """
+
+    name: str
+    folder: Path
+    arguments: Sequence[str] = ()
+    log: Path | None = None
+
+    @property
+    def log_path(self) -> Path:
+        """Path of the file that gets the output."""
+        return self.log or self.folder / LOG
+
+    @property
+    def command(self) -> list[str]:
+        """Command line of the process."""
+        arguments = self.arguments or [str(self.folder / "config.yaml")]
+        train = [sys.executable, "-m", "thalnet_mtl.cli", "train"]
+        return [*train, *arguments, "--out", str(self.folder)]
 
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """The end of a process: its exit status, or what became of it instead."""
+    """The end of a job."""
 
     name: str
-    status: int | None
+    status: int | None  # exit status, −signal if it was killed, None if it was lost
     seconds: float
-    lost: str = ""
+    lost: str = ""  # why there is no exit status: a Ray worker or its node is gone
 
 
 def thread_environment(count: int) -> dict[str, str]:
-    """The environment of one process of ``count`` at a time: its threads wait for no other's.
+    """Return the environment of one of ``count`` concurrent processes.
 
-    Two that each take all cores of a machine go several times slower than one after the other.
+    It limits OpenMP threads so that the processes do not oversubscribe the cores: two processes
+    that each use all cores are several times slower than one after the other.
     """
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))} | os.environ
 
 
-def start_training_process(folder: Path, count: int = 1) -> subprocess.Popen[bytes]:
-    """Start ``thalnet train`` on a run directory that holds its ``config.yaml``.
+def start_training_process(job: TrainingJob, count: int = 1) -> subprocess.Popen[bytes]:
+    """Start the process of a job, one of ``count`` at a time.
 
-    In a session of its own: Ctrl+C in the terminal reaches only who started it, which passes on
-    one signal, so that the run is saved. (A second one ends a run at once.)
+    It has a session of its own, so that Ctrl+C in the terminal reaches only the parent, which
+    passes on one signal for the run to be saved. (A second one aborts a run.)
     """
-    command = [sys.executable, "-m", "thalnet_mtl.cli", "train", str(folder / "config.yaml")]
-    with (folder / LOG).open("ab") as log:
+    job.log_path.parent.mkdir(parents=True, exist_ok=True)
+    with job.log_path.open("ab") as log:
         return subprocess.Popen(
-            [*command, "--out", str(folder)],
+            job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -58,45 +96,47 @@ def start_training_process(folder: Path, count: int = 1) -> subprocess.Popen[byt
 
 
 class LocalWorkers:
-    """On this machine."""
+    """Processes on this machine, at most ``count`` at a time."""
 
     def __init__(self, count: int):
-        self.count = count  # of runs at a time
-        self._going: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        self.count = count
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
 
     @property
-    def going(self) -> int:
-        return len(self._going)
+    def running(self) -> int:
+        """Number of jobs that have been submitted and have not ended."""
+        return len(self._processes)
 
-    def submit(self, name: str, folder: Path) -> None:
-        self._going[name] = start_training_process(folder, self.count), time.monotonic()
+    def submit(self, job: TrainingJob) -> None:
+        """Start a job."""
+        self._processes[job.name] = start_training_process(job, self.count), time.monotonic()
 
-    def ended(self) -> list[ProcessResult]:
-        """Those that have ended since the last call, after a short wait."""
-        time.sleep(PAUSE)
-        ends = []
-        for name, (process, begin) in list(self._going.items()):
+    def poll(self) -> list[ProcessResult]:
+        """Wait a moment, then return the jobs that have ended since the last call."""
+        time.sleep(POLL_SECONDS)
+        results = []
+        for name, (process, start) in list(self._processes.items()):
             if (status := process.poll()) is not None:
-                ends.append(ProcessResult(name, status, time.monotonic() - begin))
-                del self._going[name]
-        return ends
+                results.append(ProcessResult(name, status, time.monotonic() - start))
+                del self._processes[name]
+        return results
 
     def stop(self) -> None:
-        """Ask all to save and end; asked again, they end at once."""
-        for process, _ in self._going.values():
+        """Ask all runs to save and end; a second call aborts them."""
+        for process, _ in self._processes.values():
             process.terminate()
 
     def close(self) -> None:
-        """Leave nothing behind that goes on, whatever happened."""
+        """Stop all runs and wait for their ends."""
         self.stop()
-        while self._going:
-            self.ended()
+        while self._processes:
+            self.poll()
 
 
 class RayTasks:
-    """On the Ray cluster that ``RAY_ADDRESS`` names, or one that is made here, on loopback.
+    """Tasks on the Ray cluster that ``RAY_ADDRESS`` names, or on a new local one (on loopback).
 
-    A run takes one CPU of the cluster and the one thread that Ray gives it, and no GPU.
+    A run takes one CPU of the cluster, the one thread that Ray gives it, and no GPU.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.
@@ -111,11 +151,11 @@ class RayTasks:
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         import ray
 
-        self._ray, self._going = ray, dict[Any, str]()
+        self._ray, self._names = ray, dict[Any, str]()
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address:
             try:
-                _call(address)
+                _check_reachable(address)
                 ray.init(address=address, **quiet)
             except OSError as error:
                 raise UserError(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error
@@ -125,56 +165,84 @@ class RayTasks:
         self._train = ray.remote(num_cpus=1, max_retries=0)(train_remotely)
 
     @property
-    def going(self) -> int:
-        return len(self._going)
+    def running(self) -> int:
+        """Number of jobs that have been submitted and have not ended."""
+        return len(self._names)
 
-    def submit(self, name: str, folder: Path) -> None:
-        self._going[self._train.remote(str(folder))] = name
+    def submit(self, job: TrainingJob) -> None:
+        """Submit a job to the cluster."""
+        self._names[self._train.remote(job)] = job.name
 
-    def ended(self) -> list[ProcessResult]:
-        """Those that have ended since the last call, after a short wait."""
-        found, _ = self._ray.wait(list(self._going), num_returns=self.going, timeout=PAUSE)
-        return [self._end(self._going.pop(task), task) for task in found]
+    def poll(self) -> list[ProcessResult]:
+        """Wait a moment, then return the jobs that have ended since the last call."""
+        tasks, _ = self._ray.wait(list(self._names), num_returns=self.running, timeout=POLL_SECONDS)
+        return [self._result(self._names.pop(task), task) for task in tasks]
 
-    def _end(self, name: str, task: Any) -> ProcessResult:
+    def _result(self, name: str, task: Any) -> ProcessResult:
         try:
             return ProcessResult(name, *self._ray.get(task))
         except self._ray.exceptions.RayError as error:  # the worker or its node is gone
-            return ProcessResult(
-                name, None, 0.0, f"{type(error).__name__}: {str(error).splitlines()[-1]}"
-            )
+            lost = f"{type(error).__name__}: {str(error).splitlines()[-1]}"
+            return ProcessResult(name, None, 0.0, lost)
 
     def stop(self) -> None:
-        """Ask all to save and end; asked again, they end at once."""
-        for task in self._going:
+        """Ask all runs to save and end; a second call aborts them."""
+        for task in self._names:
             self._ray.cancel(task)
 
     def close(self) -> None:
-        """Leave nothing behind that goes on; a cluster that was made here ends."""
+        """Stop all runs, wait for their ends, and shut down a cluster that was started here."""
         self.stop()
-        while self._going:
-            self.ended()
+        while self._names:
+            self.poll()
         self._ray.shutdown()
 
 
-def _call(address: str) -> None:
-    """Raise if nobody answers at host:port: Ray itself would ask for many minutes."""
+def run_jobs(
+    jobs: Iterable[TrainingJob],
+    workers: LocalWorkers | RayTasks,
+    stop: StopRequest | None = None,
+) -> Iterator[ProcessResult]:
+    """Run jobs, ``workers.count`` at a time, and yield the result of each when it ends.
+
+    A job is taken from ``jobs`` when it is started. After a stop request no job is started any
+    more, and every signal is passed on to the running ones: the first saves, the second aborts.
+    """
+    queue, exhausted, signals_passed_on = iter(jobs), False, 0
+    while True:
+        stopping = stop is not None and stop.requested()
+        while not exhausted and not stopping and workers.running < workers.count:
+            job = next(queue, None)
+            if job is None:
+                exhausted = True
+            else:
+                workers.submit(job)
+        if stop is not None and signals_passed_on < stop.count:
+            signals_passed_on = stop.count
+            workers.stop()
+        if not workers.running:
+            return
+        yield from workers.poll()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ``OSError`` if nothing answers at host:port: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def train_remotely(folder: str) -> tuple[int, float]:
-    """What a Ray worker does: start a run, wait, return its exit status and seconds.
+def train_remotely(job: TrainingJob) -> tuple[int, float]:
+    """Run a job in a Ray worker; return its exit status and its seconds.
 
-    Ray cancels a task by a KeyboardInterrupt, which comes through between two waits: also where
-    SIGINT was ignored, as in what a shell runs in the background.
+    Ray cancels a task by a KeyboardInterrupt, which is raised between two waits, even where SIGINT
+    is ignored as in background jobs of a shell.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    begin, process = time.monotonic(), start_training_process(Path(folder))
+    start, process = time.monotonic(), start_training_process(job)
     while True:
         try:
-            return process.wait(timeout=1), time.monotonic() - begin
+            return process.wait(timeout=1), time.monotonic() - start
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:
@@ -182,7 +250,7 @@ def train_remotely(folder: str) -> tuple[int, float]:
 
 
 def make_workers(on: str | None, jobs: int | None) -> LocalWorkers | RayTasks:
-    """So many at a time; by default as many as there are cores."""
+    """Return workers for ``jobs`` runs at a time; by default as many as there are cores."""
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.")
     return RayTasks(jobs) if on == "ray" else LocalWorkers(jobs or os.cpu_count() or 1)

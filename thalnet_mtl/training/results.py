@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.files import write_text
-from thalnet_mtl.metrics import summary as continual
+from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.cost import count_macs
 from thalnet_mtl.models.model_folder import save_tensors
@@ -62,26 +62,26 @@ def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
     run.network.save(folder / "model", config=run.config, result=result)
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     if run.continual:
-        result["continual"] = about_stream(run)
+        result["continual"] = about_stream(run).to_json()
     write_matrix(run, tasks, folder / "accuracy_matrix.csv")
     write_topology(run, directory, run.best_step)
     directory.write_json("result.json", result)
     return result
 
 
-def about_stream(run: Run) -> dict[str, Any]:
-    """What the experiences came to; see ``continual.py``."""
+def about_stream(run: Run) -> ContinualSummary:
+    """Summarize a run over several experiences."""
     growth = run.config.growth
-    metrics = {name: task.metric for name, task in run.tasks.items()}
-    grown = growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}"
-    about = {
-        "scenario": scenario(run),
-        "strategy": run.config.train.strategy,
-        "growth": grown,
-        "ends": [one.stop for one in run.stream],
-        "stages": run.costs,
-    }
-    return about | continual.summary(metrics, [one.tasks for one in run.stream], run.matrix)
+    return summarize(
+        {name: task.metric for name, task in run.tasks.items()},
+        [experience.tasks for experience in run.stream],
+        run.matrix,
+        scenario=scenario(run),
+        strategy=run.config.train.strategy,
+        growth=growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}",
+        ends=[experience.stop for experience in run.stream],
+        stages=[StageCost(**cost) for cost in run.costs],
+    )
 
 
 def scenario(run: Run) -> str:

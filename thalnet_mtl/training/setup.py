@@ -6,6 +6,7 @@ from dataclasses import asdict
 import torch
 
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
 from thalnet_mtl.models.body import check_name
@@ -13,6 +14,7 @@ from thalnet_mtl.models.build import configure_network, selected_backend
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
+from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training import growth
@@ -70,6 +72,25 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> Run:
         growth.dry_run(config, network, {t.head_name: t.spec for t in tasks.values()}, run.stream)
     dry_run(config, network, run.stream)
     return run
+
+
+def fetch_with(console: Console) -> Callable[[str], None]:
+    """Return a function that fetches a data set by its name and shows the progress."""
+
+    def fetch(name: str) -> None:
+        with console.downloads() as report:
+            datasets.fetch(name, report)
+
+    return fetch
+
+
+def check_buildable(config: Config) -> None:
+    """Raise ``UserError`` if a configuration names something that cannot be built."""
+    tasks = make_tasks(config)
+    make_network(config, tasks)
+    weights = {name: task.weight for name, task in config.named_tasks.items()}
+    make_weighting(config.train.combine, weights)
+    lookup("strategy", config.train.strategy)
 
 
 def make_tasks(config: Config) -> dict[str, Task]:

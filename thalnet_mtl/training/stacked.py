@@ -23,7 +23,7 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.training.results import finish
-from thalnet_mtl.training.setup import choose_device, set_up
+from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
 from thalnet_mtl.training.stacked_step import Request, StackedStep
 from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.step import can_capture, train_step
@@ -50,7 +50,7 @@ def train_stacked(configs: Mapping[Path, Config], screen: Console) -> None:
     with ExitStack() as closing:
         seats, chorus = [], SharedConsole(screen)
         for folder, config in open_ones.items():
-            run, directory = set_up(config, screen.fetch), RunDirectory(folder, config)
+            run, directory = set_up(config, fetch_with(screen)), RunDirectory(folder, config)
             closing.callback(directory.close)
             seats.append(
                 StackedRun(folder.name, run, directory, PrefixedConsole(chorus, folder.name))
@@ -199,7 +199,7 @@ class SharedConsole:
         """The mean of their losses; the mean and range of their scores."""
         for step, known in self.losses.items():
             means = {task: sum(of[task] for of in known) / len(known) for task in known[0]}
-            self.screen.status(step, means)
+            self.screen.log_losses(step, means)
         for (step, which, metric), values in self.scores.items():
             shown = map(metric.format, (sum(values) / len(values), min(values), max(values)))
             mean, least, most = shown
@@ -222,7 +222,7 @@ class PrefixedConsole(Console):
     def advance(self, step: int) -> None:
         self.chorus.screen.advance(step)
 
-    def status(self, step: int, losses: Mapping[str, float]) -> None:
+    def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
         self.chorus.losses.setdefault(step, []).append(losses)
 
     def log_score(self, step: int, which: str, metric: Metric, value: float) -> None:

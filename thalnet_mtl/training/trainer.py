@@ -14,7 +14,7 @@ from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.files import read_json
-from thalnet_mtl.metrics import summary as continual
+from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.signals import stop_signals
@@ -26,7 +26,7 @@ from thalnet_mtl.training.checkpoint import save_checkpoint
 from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.results import finish, measure_cost, test_batches, write_topology
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.state import NOT_TRAINED, Run
 from thalnet_mtl.training.step import train_step
 
@@ -61,7 +61,7 @@ def train(
         check_same(folder, config)
         return read_json(folder / "result.json")
     started = time.monotonic()
-    run = set_up(config, screen.fetch)
+    run = set_up(config, fetch_with(screen))
     directory = RunDirectory(folder, config)
     try:
         resume_or_start(run, directory, screen)
@@ -81,7 +81,7 @@ def train(
         screen.print(f"scoring the weights of step {run.best_step:,} …")
         result = finish(run, directory)
         if run.continual:
-            screen.print(continual.line(result["continual"]))
+            screen.print(ContinualSummary.from_json(result["continual"], "result").line())
         return result
     finally:
         directory.close()
@@ -215,7 +215,7 @@ def after_step(
         for name, loss in means.items():
             values = {"loss": loss, "learning_rate": rate}
             directory.log(run.step, name, "train", values, seconds=run.train_seconds)
-        screen.status(run.step, means)
+        screen.log_losses(run.step, means)
     if looks:
         validate(run, directory, screen)
     if over:

@@ -1,4 +1,4 @@
-"""A picture of a run over several experiences: its accuracy matrix, and scores along the stream."""
+"""A figure of a run over several experiences: its accuracy matrix and its validation scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.report.figures.style import COLORS, DASHES, WIDTH, axis_label, figure
 from thalnet_mtl.runs.records import Curve
 
-BYTE = 8.0  # bits that a byte costs who knows nothing
+BYTE = 8.0  # bits per character of a uniform prediction over bytes, the white end of the scale
 
 
-def picture(
+def stream_figure(
     metrics: Mapping[str, Metric],
     trained: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float | None]],
     curves: Mapping[str, Curve],
     ends: Sequence[int],
 ) -> str:
-    """Left, R with what each experience trained framed; right, validation, with their borders."""
+    """Draw R (trained tasks framed) on the left, validation over the whole stream on the right."""
     kinds = list(dict.fromkeys(metrics.values()))
     rows = max(0.22 * len(scores) + 0.9, 1.9 * len(kinds))
     with figure(WIDTH, min(max(2.9, rows), 8)) as (page, image):
@@ -29,7 +29,7 @@ def picture(
             right.subplots(len(kinds), 1, squeeze=False).flat, kinds, strict=True
         ):
             tasks = [task for task in metrics if metrics[task] == metric]
-            _along(axes, metric, {task: curves[task] for task in tasks}, list(metrics), ends)
+            _validation(axes, metric, {task: curves[task] for task in tasks}, list(metrics), ends)
     return image[0]
 
 
@@ -62,7 +62,7 @@ def _matrix(
     axes.set_yticks(range(len(scores)), ["untrained", *map(str, range(1, len(scores)))], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Test score of each task (%, bits) …", ylabel="… after experience")
+    axes.set(title="Test score of each task (%, bits)", ylabel="after experience")
 
 
 def _rectangle(corner: tuple[float, float], frame: dict[str, Any]) -> Any:
@@ -71,7 +71,7 @@ def _rectangle(corner: tuple[float, float], frame: dict[str, Any]) -> Any:
     return Rectangle(corner, 1, 1, **frame)
 
 
-def _along(
+def _validation(
     axes: Any,
     metric: Metric,
     curves: Mapping[str, Curve],
@@ -90,6 +90,6 @@ def _along(
     axes.margins(x=0.02)
     axes.set_xlim(0, ends[-1])
     axes.locator_params(axis="x", nbins=5)
-    axes.set(title="Validation along the stream", xlabel="steps")
+    axes.set(title="Validation over the stream", xlabel="optimizer steps")
     axes.set_ylabel(axis_label(metric).partition(",")[0])
     axes.legend(fontsize=6, ncols=1 + len(curves) // 6, frameon=False, loc="best")

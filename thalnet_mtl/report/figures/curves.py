@@ -1,8 +1,6 @@
-"""The curves and results of a report, each a data URI that a page can hold without any other file.
+"""Learning curves and results of groups of runs, each drawn as a data URI.
 
-They know neither run directories nor HTML: a ``Group`` goes in, an image comes out. Colors are
-those of Okabe and Ito, which people with any color vision can tell apart; after the last of them
-the dashes change, so that 28 groups look different.
+The figures know neither run directories nor HTML: ``SeedGroup``s go in, an image comes out.
 """
 
 from collections.abc import Sequence
@@ -16,11 +14,11 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.report.figures.style import COLORS, DASHES, WIDTH, axis_label, figure, numbered
 from thalnet_mtl.runs.records import Curve
 
-SPLITS = {"train": "o", "validation": "D", "test": "o"}
+MARKERS = {"train": "o", "validation": "D", "test": "o"}
 
 
-class Point(NamedTuple):
-    """A finished run: its name in a figure, its size, and the metric on the three parts."""
+class ResultPoint(NamedTuple):
+    """A finished run in a figure: its name, its size, and its metric on the three splits."""
 
     name: str
     parameters: int
@@ -30,35 +28,37 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed, and so share a color."""
+class SeedGroup:
+    """Runs that differ only in their seed, and therefore share a color."""
 
     label: str
     style: int
     losses: Sequence[Curve]
     scores: Sequence[Curve]
-    points: Sequence[Point]
+    points: Sequence[ResultPoint]
 
     @property
     def color(self) -> str:
+        """Color of all lines of the group."""
         return COLORS[self.style % len(COLORS)]
 
     @property
     def dashes(self) -> tuple[int, ...]:
+        """Dashes of all lines of the group, () for solid ones."""
         return DASHES[self.style // len(COLORS) % len(DASHES)]
 
 
-class Mark(NamedTuple):
-    """A change of the modules while they were trained: after so many steps and seconds."""
+class ChangeMark(NamedTuple):
+    """A topology change, after so many steps and seconds of training."""
 
     step: float
     seconds: float
 
 
-def curves(groups: Sequence[Group], metric: Metric, marks: Sequence[Mark] = ()) -> str:
-    """Training loss and validation metric against steps, and the latter against time.
+def curves(groups: Sequence[SeedGroup], metric: Metric, marks: Sequence[ChangeMark] = ()) -> str:
+    """Draw training loss and validation metric over steps, and validation metric over time.
 
-    Marks are thin vertical lines, with their numbers above; where those would overlap, a range.
+    Marks are thin vertical lines with numbers above; numbers that would overlap become a range.
     """
     longest = max((c[-1, 1] for g in groups for c in (*g.losses, *g.scores)), default=0.0)
     unit, seconds = next(u for u in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 3 * u[1] - 3)
@@ -86,18 +86,18 @@ def curves(groups: Sequence[Group], metric: Metric, marks: Sequence[Mark] = ()) 
     return image[0]
 
 
-def results(groups: Sequence[Group], metric: Metric) -> str:
-    """Left, test results against parameters; right, the three parts of every finished run."""
+def results(groups: Sequence[SeedGroup], metric: Metric) -> str:
+    """Draw test results over parameters (left) and all splits of every finished run (right)."""
     rows = sum(len(group.points) for group in groups)
     with figure(WIDTH, max(2.9, 0.8 + 0.21 * rows)) as (page, image):
         left, right = page.subplots(1, 2)
         _against_parameters(left, groups, metric)
-        _parts(right, groups, metric)
+        _splits(right, groups, metric)
     return image[0]
 
 
-def _against_parameters(axes: Any, groups: Sequence[Group], metric: Metric) -> None:
-    """A dot a run, a dash the mean of seeds; names at the right edge, pushed apart."""
+def _against_parameters(axes: Any, groups: Sequence[SeedGroup], metric: Metric) -> None:
+    """Draw a dot for each run and a dash for the mean of seeds, with names at the right edge."""
     marks = []
     for group in groups:
         points = [point for point in group.points if np.isfinite(point.test)]
@@ -120,7 +120,7 @@ def _against_parameters(axes: Any, groups: Sequence[Group], metric: Metric) -> N
     marks.sort(key=lambda mark: mark[0])
     low, high = axes.get_ylim()
     gap = (high - low) * 0.18 / axes.figure.get_figheight()
-    places = _apart([y for y, _, _ in marks], gap)
+    places = _spread([y for y, _, _ in marks], gap)
     for (y, x, group), place in zip(marks, places, strict=True):
         axes.annotate(
             _short(group.label), (x, y), (1.04, place), textcoords=axes.get_yaxis_transform(),
@@ -130,17 +130,17 @@ def _against_parameters(axes: Any, groups: Sequence[Group], metric: Metric) -> N
     axes.set(title="Test against size", xlabel="parameters (thousands)", ylabel=axis_label(metric))
 
 
-def _parts(axes: Any, groups: Sequence[Group], metric: Metric) -> None:
-    """Training, validation and test results of a run on one line."""
+def _splits(axes: Any, groups: Sequence[SeedGroup], metric: Metric) -> None:
+    """Draw training, validation and test results of each run on one line."""
     names: list[str] = []
     for group in groups:
         for point in group.points:
-            values = {split: getattr(point, split) * _scale(metric) for split in SPLITS}
+            values = {split: getattr(point, split) * _scale(metric) for split in MARKERS}
             axes.plot(list(values.values()), [len(names)] * 3, color="0.8", linewidth=1, zorder=1)
             for split, value in values.items():
                 face = {"train": "white", "validation": "0.75", "test": group.color}[split]
                 axes.plot(
-                    value, len(names), SPLITS[split], color=group.color, markerfacecolor=face,
+                    value, len(names), MARKERS[split], color=group.color, markerfacecolor=face,
                     markersize=5,
                 )  # fmt: skip
             names.append(_short(point.name))
@@ -150,16 +150,15 @@ def _parts(axes: Any, groups: Sequence[Group], metric: Metric) -> None:
     axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="x", color="0.93")
     axes.set_axisbelow(True)
-    axes.set(title="Open: training, gray: validation, full: test", xlabel=axis_label(metric))
+    axes.set(title="Open: training, gray: validation, filled: test", xlabel=axis_label(metric))
 
 
-def _lines(axes: Any, group: Group, lines: Sequence[Curve], x: int, scale: np.ndarray) -> None:
-    """A thin line a run, and a thick one for the mean where there are several."""
+def _lines(axes: Any, group: SeedGroup, lines: Sequence[Curve], x: int, scale: np.ndarray) -> None:
+    """Draw a thin line for each of several runs, and a thick one for their mean."""
     lines = [line * scale for line in lines]
-    several = len(lines) > 1
-    drawn = [(line, 0.7, 0.5) for line in lines] if several else []
-    drawn += [(_mean(lines), 1.6, 1.0)] if lines else []
-    for line, width, alpha in drawn:
+    strokes = [(line, 0.7, 0.5) for line in lines] if len(lines) > 1 else []
+    strokes += [(_mean(lines), 1.6, 1.0)] if lines else []
+    for line, width, alpha in strokes:
         few = len(line) < 15 and alpha == 1
         axes.plot(
             line[:, x], line[:, 2], color=group.color, linewidth=width, alpha=alpha,
@@ -168,7 +167,7 @@ def _lines(axes: Any, group: Group, lines: Sequence[Curve], x: int, scale: np.nd
 
 
 def _number(axes: Any, places: Sequence[float]) -> None:
-    """Above the axes, as many of the numbers of marks as fit."""
+    """Write the numbers of marks above the axes, as many as fit."""
     width = axes.get_xlim()[1]
     for place, label in numbered([place / width for place in places]):
         axes.annotate(
@@ -178,13 +177,13 @@ def _number(axes: Any, places: Sequence[float]) -> None:
 
 
 def _mean(lines: Sequence[Curve]) -> Curve:
-    """Over the steps that all of them have."""
+    """Return the mean of curves at the steps that all of them have."""
     steps = reduce(np.intersect1d, [line[:, 0] for line in lines])
     return np.mean([line[np.isin(line[:, 0], steps)] for line in lines], axis=0)
 
 
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending values moved as far as it takes to be ``gap`` apart, around the same mean."""
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Move ascending values until they are at least ``gap`` apart, around the same mean."""
     places: list[float] = []
     for value in values:
         places.append(max(value, places[-1] + gap) if places else value)
@@ -193,10 +192,11 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
 
 
 def _short(text: str, length: int = 28) -> str:
-    """Names of runs differ at the end, labels of groups at the beginning: keep both."""
+    """Shorten a name in its middle: runs differ at the end, labels of groups at the beginning."""
     half = length // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half + 1 :]}"
 
 
 def _scale(metric: Metric) -> float:
+    """Return the factor between a metric and its unit in figures: accuracy is shown in percent."""
     return 100.0 if metric.name == "accuracy" else 1.0

@@ -1,4 +1,4 @@
-"""What modules read: images of reading weights, and their means by slot."""
+"""Images of reading weights, and their means by slot."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from thalnet_mtl.report.figures.style import COLORS, figure
-from thalnet_mtl.runs.records import Weight
+from thalnet_mtl.runs.records import ReadingWeights
 
 
-def panels(weights: Mapping[str, Weight], slots: Mapping[str, int]) -> str:
-    """|R| of every module as the paper's authors drew it, with the slots marked."""
+def reading_images(weights: Mapping[str, ReadingWeights], slots: Mapping[str, int]) -> str:
+    """Draw |R| of every module as the authors of the paper did, with the slots marked."""
     columns = min(2, len(weights))
     rows = -(-len(weights) // columns)
     ratio = max(len(w) / w.shape[1] for w in weights.values())
@@ -42,10 +42,10 @@ def panels(weights: Mapping[str, Weight], slots: Mapping[str, int]) -> str:
     return image[0]
 
 
-def clipped(weight: Weight) -> Weight:
-    """|R| from 0 (black) at its 5th percentile to 1 (white) at its 95th.
+def clipped(weight: ReadingWeights) -> ReadingWeights:
+    """Scale |R| to brightness: 0 (black) at its 5th percentile, 1 (white) at its 95th.
 
-    Where those two are equal, as for a module that sees few slots, all that is above is white.
+    If the two percentiles are equal, as for a module that reads few slots, larger values are white.
     """
     size = np.abs(weight)
     low, high = np.percentile(size, (5, 95))
@@ -55,9 +55,9 @@ def clipped(weight: Weight) -> Weight:
 
 
 def slot_means(
-    weights: Mapping[str, Weight], slots: Mapping[str, int]
+    weights: Mapping[str, ReadingWeights], slots: Mapping[str, int]
 ) -> Float[np.ndarray, "reader slot"]:
-    """Mean |R| of every module over every slot, given the widths of the slots in their order."""
+    """Return the mean |R| of every module over every slot; ``slots`` are their widths, in order."""
     edges = _edges(slots)
     blocks = [[w[:, a:b] for a, b in pairwise(edges)] for w in weights.values()]
     return np.array([[np.abs(block).mean() for block in row] for row in blocks], dtype=float)

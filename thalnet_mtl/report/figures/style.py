@@ -1,8 +1,7 @@
-"""The curves and results of a report, each a data URI that a page can hold without any other file.
+"""The style of all figures of a report: colors, dashes, axis labels, and the canvas.
 
-They know neither run directories nor HTML: a ``Group`` goes in, an image comes out. Colors are
-those of Okabe and Ito, which people with any color vision can tell apart; after the last of them
-the dashes change, so that 28 groups look different.
+The colors are those of Okabe and Ito, which people with any color vision can tell apart. After the
+last color the dashes change, so that 28 groups look different.
 """
 
 import base64
@@ -34,15 +33,19 @@ STYLE: Any = {
 
 
 def axis_label(metric: Metric) -> str:
-    """Name, unit and direction."""
+    """Return the label of an axis: name, unit and direction of a metric."""
     name = "accuracy (%)" if metric.name == "accuracy" else "bits per character"
     return f"{name}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def numbered(places: Sequence[float], digit: float = 0.022) -> list[tuple[float, str]]:
-    """Where the numbers of marks are written, given ascending parts of an axis' width.
+    """Place the numbers 1, 2, … above marks; return positions and labels.
 
-    Numbers too close to stand side by side, each digit so wide, become one range in their middle.
+    Numbers that would overlap are merged into one range ('2–4') at their middle.
+
+    Args:
+        places: Positions of the marks, ascending, as fractions of the width of the axis.
+        digit: Width of a digit, as such a fraction.
     """
     spans: list[tuple[int, int]] = []
 
@@ -65,7 +68,14 @@ def numbered(places: Sequence[float], digit: float = 0.022) -> list[tuple[float,
 
 @contextmanager
 def figure(width: float, height: float, form: str = "svg") -> Iterator[tuple[Any, list[str]]]:
-    """A figure to draw on; afterwards the list holds its data URI."""
+    """Open a figure to draw on; at the end its image is appended to the list as a data URI.
+
+    A data URI holds the image itself, so that a page with it needs no other file.
+
+    Args:
+        width, height: Size in inches.
+        form: 'svg' or 'png'.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 

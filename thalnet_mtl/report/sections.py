@@ -1,0 +1,202 @@
+"""Sections of a report, one for each data set: tables, figures and caveats of comparable runs."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import count
+from typing import Any, TypeVar
+
+import numpy as np
+
+from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.metrics.significance import PAIRED_SEEDS
+from thalnet_mtl.report.figures.curves import ChangeMark, ResultPoint, SeedGroup, curves, results
+from thalnet_mtl.report.rows import row_of
+from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
+from thalnet_mtl.runs.results import SPLITS
+
+T = TypeVar("T")
+
+
+def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return the sections: only runs on the same data are shown side by side."""
+    styles_by_config: dict[str, int] = {}
+    sections = []
+    for members in group_by_data([record for run in runs for record in run.records]):
+        seed_groups = group_by_key(
+            members, lambda record: seedless_config(record.run) + record.task
+        )
+        keys = [seedless_config(records[0].run, "task") for records in seed_groups]
+        # Two tasks of one joint run may have the same data.
+        keys = [f"{key} {keys[:number].count(key)}" for number, key in enumerate(keys)]
+        styles = _styles(keys, styles_by_config)
+        metric = next((record.metric for record in members if record.metric), None)
+        groups = [
+            _seed_group(label, style, records, metric)
+            for label, style, records in zip(_labels(seed_groups), styles, seed_groups, strict=True)
+        ]
+        marks = _change_marks(members)
+        has_curves = any(group.losses for group in groups)
+        has_results = any(group.points for group in groups)
+        sections.append({
+            "title": _title(members),
+            "metric": metric,
+            "groups": [
+                {"group": group, "runs": records, "rows": [row_of(record) for record in records],
+                 "mean": _mean(records, metric)}
+                for group, records in zip(groups, seed_groups, strict=True)
+            ],
+            "notes": _notes(members, seed_groups),
+            "marks": marks,
+            "joint": any(len(record.run.tasks) > 1 for record in members),
+            "curves": has_curves and metric and curves(groups, metric, marks),
+            "results": has_results and metric and results(groups, metric),
+        })  # fmt: skip
+    return sections
+
+
+def seedless_config(run: RunRecord, *without: str) -> str:
+    """Return the configuration as text, without the seed and without some sections."""
+    config = {name: value for name, value in asdict(run.config).items() if name not in without}
+    config["train"] = config["train"] | {"seed": None}
+    return json.dumps(config, sort_keys=True)
+
+
+def group_by_key(items: Sequence[T], key: Callable[[T], str]) -> list[list[T]]:
+    """Group items with equal keys, in the order in which the keys first occur."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _title(records: Sequence[TaskRecord]) -> str:
+    """Return the label of the data, after the name of the task if all streams use the same one."""
+    label = next((record.label for record in records if record.result), records[0].label)
+    names = {record.task for record in records if record.run.config.stream}
+    return f"{names.pop()} ({label})" if len(names) == 1 and label not in names else label
+
+
+def _change_marks(records: Sequence[TaskRecord]) -> list[ChangeMark]:
+    """Return the topology changes that all runs share, at their mean times; otherwise none."""
+    histories = [record.run.history for record in records]
+    distinct = {tuple((c.step, c.verb, c.about) for c in history) for history in histories}
+    if len(distinct) > 1:
+        return []
+    return [
+        ChangeMark(float(changes[0].step), float(np.mean([change.seconds for change in changes])))
+        for changes in zip(*histories, strict=True)
+    ]
+
+
+def _styles(keys: Sequence[str], known: dict[str, int]) -> list[int]:
+    """Assign line styles, distinct within a section.
+
+    A configuration keeps the style that it has in earlier sections (``known``, which is updated),
+    unless another configuration of this section has it.
+    """
+    kept = {known[key]: key for key in reversed(keys) if key in known}
+    free = (style for style in count() if style not in kept)
+    styles = [known[key] if kept.get(known.get(key, -1)) == key else next(free) for key in keys]
+    known |= {key: style for key, style in zip(keys, styles, strict=True) if key not in known}
+    return styles
+
+
+def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
+    """Label groups: a single run by its name, seeds by their body and the options that differ."""
+    labels = []
+    for records in seed_groups:
+        run = records[0].run
+        if len(records) == 1:
+            labels.append(run.name)
+            continue
+        body, config = run.config.model.body, asdict(run.config)
+        same_body = [r[0].run for r in seed_groups if r[0].run.config.model.body == body]
+        rivals = [asdict(rival.config) for rival in same_body]
+        differences = [run.mode] if any(rival.mode != run.mode for rival in same_body) else []
+        differences += [
+            f"{len(config[name])} {name}"
+            for name in ("modules", "changes", "stream")
+            if any(len(rival[name]) != len(config[name]) for rival in rivals)
+        ]
+        differences += [
+            f"{name} {value}"
+            for section in ("model", "train", "growth", "strategy", "evaluate")
+            for name, value in config[section].items()
+            if name != "seed" and any(rival[section][name] != value for rival in rivals)
+        ]
+        more = ["…"] if len(differences) > 2 else []
+        labels.append(", ".join([body, *differences[:2], *more]))
+    return [
+        label if labels.count(label) == 1 else f"{records[0].run.name}: {records[0].task}"
+        for label, records in zip(labels, seed_groups, strict=True)
+    ]
+
+
+def _seed_group(
+    label: str, style: int, records: Sequence[TaskRecord], metric: Metric | None
+) -> SeedGroup:
+    losses = [record.curve("train", "loss") for record in records]
+    scores = [record.curve("validation", metric.name) for record in records] if metric else []
+    points = [
+        ResultPoint(r.run.name, r.run.result.parameters.total, *map(r.score, SPLITS))
+        for r in records
+        if r.run.result
+    ]
+    return SeedGroup(
+        label,
+        style,
+        losses=[curve for curve in losses if len(curve)],
+        scores=[curve for curve in scores if len(curve)],
+        points=points,
+    )
+
+
+def _mean(records: Sequence[TaskRecord], metric: Metric | None) -> dict[str, Any] | None:
+    """Return mean, minimum and maximum of each split, if several runs have finished."""
+    finished = [record for record in records if record.result]
+    if len(finished) < 2 or metric is None:
+        return None
+    seeds = {record.run.seed for record in finished}
+    number = f"{len(finished)} seeds"
+    if len(seeds) < len(finished):
+        number = f"{len(finished)} runs, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    values = {split: [record.score(split) for record in finished] for split in SPLITS}
+    return {"count": number} | {
+        split: [metric.format(float(f(values[split]))) for f in (np.mean, min, max)]
+        for split in SPLITS
+    }
+
+
+def _notes(records: Sequence[TaskRecord], seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
+    """Return caveats of a comparison: few seeds, partial scores, other hardware, other code."""
+    runs = [record.run for record in records]
+    notes = []
+    seeds = [{record.run.seed for record in group if record.result} for group in seed_groups]
+    paired = sorted(set.intersection(*seeds))
+    if len(seed_groups) > 1 and len(paired) < PAIRED_SEEDS:
+        notes.append(
+            f"{len(runs)} runs of {len(seed_groups)} configurations, which have {len(paired)} "
+            f"finished seed{'' if len(paired) == 1 else 's'} in common: fewer than {PAIRED_SEEDS} "
+            f"paired seeds do not support a ranking."
+        )
+    limited = [run for run in runs if run.evaluation_limit]
+    if limited:
+        names = ", ".join(run.name for run in limited) if len(limited) < len(runs) else "All runs"
+        notes.append(f"{names}: scored {limited[0].evaluation_limit}, not on all of the data.")
+    machines = {
+        tuple(run.environment.get(key) for key in ("processor", "threads", "device"))
+        for run in runs
+    }
+    if len(machines) > 1:
+        notes.append("The runs come from different hardware; their times cannot be compared.")
+    commits = {run.environment.get("commit") for run in runs}
+    if len(commits) > 1:
+        names = ", ".join(sorted(_short_commit(commit) for commit in commits))
+        notes.append(f"The runs come from different commits of the code: {names}.")
+    return notes
+
+
+def _short_commit(commit: str | None) -> str:
+    """Shorten a commit to 8 digits; a final + marks a checkout with uncommitted changes."""
+    return commit[:8] + "+" * commit.endswith("+") if commit else "not recorded"

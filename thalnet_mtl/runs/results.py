@@ -1,0 +1,174 @@
+"""The result of a finished run, as Python objects and as ``result.json``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.files import from_fields, read_fields, require
+from thalnet_mtl.metrics.metric import METRICS
+from thalnet_mtl.metrics.summary import ContinualSummary
+
+SPLITS = ("train", "validation", "test")
+SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores of one task on one split of its data."""
+
+    value: float  # the task's metric
+    loss: float  # mean over the targets, in nats
+    count: int  # targets
+
+
+@dataclass(frozen=True)
+class BestScore:
+    """The best validation score of one task, and the step after which it was reached."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters of a network."""
+
+    total: int
+    trainable: int
+    frozen: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Results of a run on one of its tasks; ``test`` and the like are values of its metric."""
+
+    label: str  # the kind of task and the version of its data
+    kind: str  # the registered name of the task
+    source: str  # the name of the data set; '' for data that is not stored
+    classes: int | None  # None in files of versions that did not record it
+    metric: str  # 'accuracy' or 'bits_per_character'
+    scores: Mapping[str, SplitScores]  # 'train', 'validation', 'test', 'untrained' (on test)
+    best_validation: BestScore  # of this task alone; the kept weights are best for all together
+
+    @property
+    def train(self) -> float:
+        """Metric on the training split (as many batches as the test split has)."""
+        return self.scores["train"].value
+
+    @property
+    def validation(self) -> float:
+        """Metric on the validation split."""
+        return self.scores["validation"].value
+
+    @property
+    def test(self) -> float:
+        """Metric on the test split."""
+        return self.scores["test"].value
+
+    @property
+    def untrained(self) -> float:
+        """Metric of the untrained network on the test split."""
+        return self.scores["untrained"].value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the task in ``result.json``."""
+        classes = {} if self.classes is None else {"classes": self.classes}
+        entry = {"label": self.label, "kind": self.kind, "source": self.source, **classes}
+        entry["metric"] = self.metric
+        for split, scores in self.scores.items():
+            entry[split] = {"loss": scores.loss, self.metric: scores.value, "count": scores.count}
+        return entry | {"own_best": asdict(self.best_validation)}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "TaskResult":
+        """Read the entry of a task in ``result.json``; ``where`` names it in errors."""
+        require(content, ("label", "kind", "source", "metric", *SCORED, "own_best"), where)
+        metric = content["metric"]
+        if metric not in METRICS:
+            raise UserError(f"{where}: {unknown('metric', metric, METRICS)}")
+        scores = {}
+        for split in SCORED:
+            values = content[split]
+            for key in (metric, "loss", "count"):
+                if not isinstance(values, dict) or not is_number(values.get(key)):
+                    raise UserError(f"{where} is damaged: it has no {key} of the {split} split.")
+            scores[split] = SplitScores(values[metric], values["loss"], values["count"])
+        return cls(
+            label=content["label"],
+            kind=content["kind"],
+            source=content["source"],
+            classes=content.get("classes"),
+            metric=metric,
+            scores=scores,
+            best_validation=from_fields(BestScore, content["own_best"], f"{where}: own_best"),
+        )
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The result of a finished run: ``result.tasks["digits_rows"].test`` is its test score."""
+
+    body: str  # 'thalnet', 'gru', …
+    tasks: Mapping[str, TaskResult]  # by the name of the task in the run
+    best_step: int  # of the weights that were kept and scored
+    steps: int  # after which training ended
+    parameters: ParameterCounts
+    seed: int
+    seconds: float  # of the whole run
+    train_seconds: float  # of training steps
+    evaluation_batches: int  # at most so many batches of each split were scored; 0: all
+    continual: ContinualSummary | None = None  # of a run over several experiences
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``result.json``."""
+        content = {
+            "body": self.body,
+            "tasks": {name: task.to_json() for name, task in self.tasks.items()},
+            "best_step": self.best_step,
+            "steps": self.steps,
+            "parameters": asdict(self.parameters),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "train_seconds": self.train_seconds,
+            "evaluation_batches": self.evaluation_batches,
+        }
+        return content | ({"continual": self.continual.to_json()} if self.continual else {})
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "RunResult":
+        """Read the content of ``result.json``; ``where`` names the file in errors.
+
+        Raises:
+            UserError: a key is missing or a score is not a number.
+        """
+        require(content, ("tasks", "parameters"), where)
+        if not isinstance(content["tasks"], dict):
+            raise UserError(f"{where} is damaged: 'tasks' is not a JSON object.")
+        tasks = {
+            name: TaskResult.from_json(entry, f"{where}: task '{name}'")
+            for name, entry in content["tasks"].items()
+        }
+        counts = from_fields(ParameterCounts, content["parameters"], f"{where}: parameters")
+        parts: dict[str, Any] = {"tasks": tasks, "parameters": counts}
+        if "continual" in content:
+            parts["continual"] = ContinualSummary.from_json(
+                content["continual"], f"{where}: continual"
+            )
+        return from_fields(cls, content | parts, where)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "RunResult":
+        """Read the result of a finished run from its directory.
+
+        Raises:
+            UserError: the run has not finished, or the file is damaged.
+        """
+        path = Path(folder) / "result.json"
+        return cls.from_json(read_fields(path), str(path))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
