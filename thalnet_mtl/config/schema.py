@@ -208,11 +208,7 @@ class TrainConfig:
         high=0.9,
     )
     clip: float = option(0.0, "maximum gradient norm; 0: no clipping", low=0.0)
-    combine: str = option(
-        "fixed",
-        "several tasks: fixed weights, uncertainty weighting, or a gradient aggregator of TorchJD "
-        "(upgrad, mgda, pcgrad, cagrad, …)",
-    )
+    combine: str = option("fixed", "loss weighting of tasks; see 'thalnet list weightings'")
     draw: float = option(
         0.0,
         "0: every task in each step; T > 0: one task per step, sampled with probability "
