@@ -7,7 +7,7 @@ from toy_tasks import STREAM, toy
 
 from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.export import Step, export
+from thalnet_mtl.models.export import Step
 from thalnet_mtl.models.model_folder import FORMAT
 from thalnet_mtl.ops import cpp
 from thalnet_mtl.training.trained_run import load_run
@@ -56,7 +56,7 @@ def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_safetensors_hold_the_very_network(run):
-    folder = export(run, "safetensors")
+    folder = run.export("safetensors")
     again = load_model(folder)
     for name, weight in run.network.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
@@ -65,14 +65,14 @@ def test_safetensors_hold_the_very_network(run):
 
 
 def test_a_torch_program_streams_what_the_network_says_of_the_whole(run):
-    program = torch.export.load(export(run, "torch")).module()
+    program = torch.export.load(run.export("torch")).module()
     torch.testing.assert_close(*stream(run, program))
 
 
 def test_an_onnx_model_streams_what_the_network_says_of_the_whole(run):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(export(run, "onnx"))
+    session = onnxruntime.InferenceSession(run.export("onnx"))
     names = [x.name for x in session.get_inputs()]
 
     def step(*inputs):
@@ -92,7 +92,7 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     run = load_run(tmp_path)
     assert run.step > 0
     with pytest.raises(UserError, match="is not finished: it has no model/ yet"):
-        export(run, "safetensors")
+        run.export("safetensors")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_an_export_never_overwrites_and_leaves_no_half(tmp_path, form):
     train(toy(), tmp_path / "run")
     run = load_run(tmp_path / "run")
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(UserError, match="there is there already"):
-        export(run, form, tmp_path / "there")
+    with pytest.raises(UserError, match="there exists already"):
+        run.export(form, tmp_path / "there")
     with pytest.raises(UserError, match=r"cannot write .*there/x: "):
-        export(run, form, tmp_path / "there" / "x")
+        run.export(form, tmp_path / "there" / "x")
     assert (tmp_path / "there").read_text() == "mine"
-    assert export(run, form) == export(run, form)  # its own place it may use again
+    assert run.export(form) == run.export(form)  # its own place it may use again
     assert {path.name for path in tmp_path.iterdir()} == {"run", "there"}
 
 
@@ -157,14 +157,14 @@ def test_an_export_that_fails_its_check_is_not_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr("thalnet_mtl.models.export._check", wrong)
     with pytest.raises(AssertionError, match="outputs differ"):
-        export(load_run(tmp_path), "torch")
+        load_run(tmp_path).export("torch")
     assert not list((tmp_path / "export").iterdir())
 
 
 def test_tasks_that_share_a_head_are_exported_once(tmp_path):
     tasks = {name: {"name": "toy_rows", "head": "both"} for name in ("one", "other")}
     train(toy(tasks=tasks), tmp_path)
-    folder = export(load_run(tmp_path), "safetensors")
+    folder = load_run(tmp_path).export("safetensors")
     assert 'network("both", xs)' in (folder / "README.md").read_text()
 
 

@@ -66,10 +66,9 @@ def inspect(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write the network of a run in a format that other programs read."""
-    from thalnet_mtl.models.export import export as write
     from thalnet_mtl.training.trained_run import load_run
 
-    print(write(load_run(options.folder), options.to, options.out, options.task))
+    print(load_run(options.folder).export(options.to, options.out, options.task))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A trained network for other programs, each form checked to give the same outputs."""
+"""Exports of a network to other programs; each is checked to give the same outputs."""
 
 import importlib.util
 import shutil
@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.saving import load_model
-from thalnet_mtl.training.trained_run import TrainedRun
 
-TRACED, CHECKED = 3, 5  # batches: a program takes any, so it is checked on another
+TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
 
 
 class Step(nn.Module):
@@ -27,14 +25,14 @@ class Step(nn.Module):
         self.kind = type(network.initial(task, 1))
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Logits, then the next state. ``x`` is (batch, inputs), or (batch,) tokens."""
+        """Return logits and the next state. ``x`` is (batch, inputs), or (batch,) tokens."""
         carried = state[0] if self.kind is Tensor else self.kind(*state)
         logits, carried = self.network(self.task, x.unsqueeze(1), carried)
         logits = logits.flatten(0, -2)
         return (logits, carried) if self.kind is Tensor else (logits, *carried)
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
-        """An input and a state that no symmetry makes easy."""
+        """Return a random input and a random state."""
         task = self.network.adapter(self.task).task
         generator = torch.Generator().manual_seed(0)
         if task.tokens:
@@ -43,42 +41,37 @@ class Step(nn.Module):
             x = torch.rand(batch, task.inputs, generator=generator)
         zeros = self.network.initial(self.task, batch)
         parts = [zeros] if self.kind is Tensor else list(zeros)
-        return x, *(torch.rand(part.shape, generator=generator) - 0.5 for part in parts)
+        state = [(torch.rand(part.shape, generator=generator) - 0.5).to(part) for part in parts]
+        return x.to(parts[0].device), *state
 
 
-def to_safetensors(run: TrainedRun, folder: Path, task: str | None = None) -> None:
-    """A folder with ``config.json`` and ``model.safetensors``; ``load_model`` reads it back."""
-    source = run.folder / "model"
-    if not source.is_dir():
-        raise UserError(f"{run.folder} is not finished: it has no model/ yet.")
-    shutil.copytree(source, folder)
-    for name in run.network.adapters:
-        step, again = (Step(net, name) for net in (run.network, load_model(folder)))
-        inputs = step.example(CHECKED)
-        _check(step(*inputs), again(*inputs), "safetensors", exact=True)
+def to_safetensors(network: Network, path: Path, task: str) -> None:
+    """Write a folder that ``Network.load`` reads; ``task`` is ignored."""
+    network.save(path)
 
 
-def to_torch(run: TrainedRun, path: Path, task: str | None = None) -> None:
-    """A ``torch.export`` program of one streaming step, for any batch."""
-    step = Step(run.network, run.task(task).head_name)
+def to_torch(network: Network, path: Path, task: str) -> None:
+    """Write a ``torch.export`` program of one streaming step of a task, for any batch."""
+    step = Step(network, task)
     inputs = step.example(CHECKED)
     torch.export.save(_program(step), path)
     _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
-def to_onnx(run: TrainedRun, path: Path, task: str | None = None) -> None:
-    """The same step as ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
-    missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
+def to_onnx(network: Network, path: Path, task: str) -> None:
+    """Write the same step in ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
+    packages = "onnx", "onnxscript", "onnxruntime"
+    missing = [name for name in packages if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step = Step(run.network, run.task(task).head_name)
+    step = Step(network, task)
     inputs = step.example(CHECKED)
     names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
     outputs = ["logits", *(f"{name}_next" for name in names[1:])]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about torch and onnxscript
+        warnings.simplefilter("ignore")  # the exporter's, about torch and onnxscript
         program = torch.onnx.export(
             _program(step), input_names=names, output_names=outputs, verbose=False
         )
@@ -89,39 +82,81 @@ def to_onnx(run: TrainedRun, path: Path, task: str | None = None) -> None:
     _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
 
 
-FORMATS: dict[str, tuple[Callable[[TrainedRun, Path, str | None], None], str]] = {
+# By format: the function that writes it, and the usual name of what it writes.
+FORMATS: dict[str, tuple[Callable[[Network, Path, str], None], str]] = {
     "safetensors": (to_safetensors, "model"),
     "torch": (to_torch, "step.pt2"),
     "onnx": (to_onnx, "step.onnx"),
 }
 
 
-def export(run: TrainedRun, form: str, out: Path | None = None, task: str | None = None) -> Path:
-    """Write one of ``FORMATS``, by default into the run; nothing is left of one that failed.
+def export(
+    network: Network,
+    form: str,
+    path: Path | str,
+    task: str | None = None,
+    *,
+    saved: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a network in one of ``FORMATS`` and return the path; a failed export leaves nothing.
 
-    A step is that of one task, which has to be named if the run has several.
+    Args:
+        network: on the CPU for ``onnx``.
+        form: ``safetensors``, a folder with the whole network; ``torch`` or ``onnx``, a program of
+            one streaming step of one task.
+        path: the file or folder to write.
+        task: name of the task whose step is written; may be left out if there is only one.
+        saved: for ``safetensors``, a folder of the same saved network to copy with its model card.
+        overwrite: whether ``path`` may exist.
 
     Raises:
-        UserError: ``out`` is there already or cannot be written, or a package is missing.
+        UserError: ``path`` exists or cannot be written, or a package is missing.
     """
-    write, name = FORMATS[form]
-    if task:
-        run.task(task)  # raises if there is none of that name
-    path = out or run.folder / "export" / name
-    if out and out.exists():
-        raise UserError(f"{out} is there already.")
+    path = Path(path)
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already; choose another path.")
+    if task is not None or form != "safetensors":
+        task = _task(network, task)
+    write, _ = FORMATS[form]
     part = path.with_name(f"part-{path.name}")
+    training = network.training
     try:
+        network.eval()
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
-        write(run, part, task)
+        if saved is not None and form == "safetensors":
+            shutil.copytree(saved, part)
+        else:
+            write(network, part, task or "")
+        if form == "safetensors":
+            _check_folder(network, part)
         _remove(path)
         part.rename(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
+        network.train(training)
         _remove(part)
     return path
+
+
+def _task(network: Network, task: str | None) -> str:
+    if task is None and len(network.adapters) != 1:
+        raise UserError(f"name the task to export: one of {', '.join(network.adapters)}.")
+    task = next(iter(network.adapters)) if task is None else task
+    network.adapter(task)
+    return task
+
+
+def _check_folder(network: Network, folder: Path) -> None:
+    loaded = Network.load(folder).to(next(network.parameters()).device)
+    for name in network.adapters:
+        step, again = Step(network, name), Step(loaded, name)
+        inputs = step.example(CHECKED)
+        _check(step(*inputs), again(*inputs), "safetensors", exact=True)
 
 
 def _remove(path: Path) -> None:
@@ -136,16 +171,16 @@ def _program(step: Step) -> Any:
     batch = torch.export.Dim("batch", min=1)
     shapes = {"x": {0: batch}, "state": tuple({0: batch} for _ in inputs[1:])}
     with warnings.catch_warnings():
-        # nn.GRU and nn.LSTM keep a list of their weights beside the weights themselves.
+        # nn.GRU and nn.LSTM keep a list of their weights as well.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
         return torch.export.export(step, inputs, dynamic_shapes=shapes)
 
 
 @torch.no_grad()
-def _check(expected: Any, found: Any, what: str, exact: bool = False) -> None:
-    """Raise unless both give the same, to float32 rounding or to the bit."""
-    for a, b in zip(expected, found, strict=True):
+def _check(expected: Any, actual: Any, form: str, exact: bool = False) -> None:
+    """Raise unless both are equal, to float32 rounding or to the bit."""
+    for a, b in zip(expected, actual, strict=True):
         if exact:
-            assert torch.equal(a, b), f"{what}: outputs differ"
+            assert torch.equal(a, b), f"{form}: outputs differ"
         else:
-            torch.testing.assert_close(b, a, msg=lambda m: f"{what}: outputs differ: {m}")
+            torch.testing.assert_close(b, a, msg=lambda m: f"{form}: outputs differ: {m}")

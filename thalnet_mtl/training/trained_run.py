@@ -6,6 +6,7 @@ from pathlib import Path
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.models.export import FORMATS, export
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
@@ -30,6 +31,20 @@ class TrainedRun:
         if name not in self.tasks:
             raise unknown("task", name, self.tasks)
         return self.tasks[name]
+
+    def export(self, form: str, out: Path | None = None, task: str | None = None) -> Path:
+        """Write the network in a format of ``models.export``, by default into the run.
+
+        A program of one step is that of one task, which has to be named if the run has several.
+        """
+        saved = self.folder / "model"
+        if form == "safetensors" and not saved.is_dir():
+            raise UserError(f"{self.folder} is not finished: it has no model/ yet.")
+        head = None
+        if task or form != "safetensors":
+            head = self.task(task).head_name
+        path = out or self.folder / "export" / FORMATS[form][1]
+        return export(self.network, form, path, head, saved=saved, overwrite=out is None)
 
 
 def load_run(folder: Path) -> TrainedRun:
