@@ -1,164 +1,171 @@
-// Readings that are made anew at every step, and their derivatives.
+// Dynamic readings, which are computed at every step, and their gradients.
 #pragma once
 
 #include "net.h"
 
-// What a dynamic reading may see: a whole row of the center, or some of it, 0 where nothing is.
+// Copy the positions of the center that a dynamic reading may read; absent modules read as 0.
 template <class T>
-void Net<T>::seen(const Module<T>& module, const T* row, T* to) const {
-    for (int k = 0; k < module.own; k++)
-        to[k] = module.places[k] < 0 ? T(0) : row[module.places[k]];
+void Net<T>::gather_visible(const Module<T>& module, const T* row, T* to) const {
+    for (int k = 0; k < module.visible; k++)
+        to[k] = module.center_index[k] < 0 ? T(0) : row[module.center_index[k]];
 }
 
-// exp(logits - largest) in place of the logits of a row; returns 1 / (their sum, times |gate|).
+// Replace the logits of a row by exp(logit - largest); return 1 / Σ |gate| exp(logit - largest).
 template <class T>
-T Net<T>::soften(const Module<T>& module, T* row) const {
-    const Vec<T> nothing = splat(T(-INFINITY));
-    Vec<T> largest = nothing, sums{};
-    each<T>(module.own, [&](int i, int n) {
-        Vec<T> x = behind(get(row + i, n), n, T(-INFINITY));
-        if (module.gates) x = get(module.gates + i, n) != T(0) ? x : nothing;
+T Net<T>::exponentiate(const Module<T>& module, T* row) const {
+    const Vec<T> minus_infinity = splat(T(-INFINITY));
+    Vec<T> largest = minus_infinity, sums{};
+    each<T>(module.visible, [&](int i, int n) {
+        Vec<T> x = fill_tail(get(row + i, n), n, T(-INFINITY));
+        if (module.gates) x = get(module.gates + i, n) != T(0) ? x : minus_infinity;
         largest = x > largest ? x : largest;
     });
-    T most = -INFINITY;
-    for (int i = 0; i < W<T>; i++) most = std::max(most, largest[i]);
-    each<T>(module.own, [&](int i, int n) {
-        const Vec<T> e = exp(get(row + i, n) - most);
+    T maximum = -INFINITY;
+    for (int i = 0; i < W<T>; i++) maximum = std::max(maximum, largest[i]);
+    each<T>(module.visible, [&](int i, int n) {
+        const Vec<T> e = exp(get(row + i, n) - maximum);
         put(row + i, e, n);
-        sums += behind(module.gates ? absolute(get(module.gates + i, n)) * e : e, n, T(0));
+        sums += fill_tail(module.gates ? absolute(get(module.gates + i, n)) * e : e, n, T(0));
     });
     return 1 / sum<T>(sums);
 }
 
-// Row j of a softmax for some rows, but for a factor that is put behind each.
+// Row j of R of a softmax reading, for some rows of the batch, up to one factor for each of them.
 template <class T>
 void Net<T>::softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,
                      T* factors) const {
-    product<T>(rows, module.own, module.features,
+    product<T>(rows, module.visible, module.features,
                {before(t, from) + module.slot, center, 1}, module.logits[j].right(), to,
-               module.own, BIAS, module.scale + (long)j * module.own);
-    for (int r = 0; r < rows; r++) factors[r] = soften(module, to + (long)r * module.own);
+               module.visible, BIAS, module.scale + (long)j * module.visible);
+    for (int r = 0; r < rows; r++)
+        factors[r] = exponentiate(module, to + (long)r * module.visible);
 }
 
 template <class T>
 void Net<T>::read_dynamically(const Module<T>& module, int t, int from, int rows) {
-    const int own = module.own, c = module.context;
+    const int visible = module.visible, c = module.context;
     T* a = act(t, from);
-    Buffer<T> see((long)rows * own), weights, factors(rows);
-    for (int r = 0; r < rows; r++) {  // with the gates, as both only scale a column
-        T* x = &see[(long)r * own];
-        seen(module, before(t, from + r), x);
-        each<T>(module.gates ? own : 0, [&](int i, int n) {
+    Buffer<T> values((long)rows * visible), weights, factors(rows);
+    for (int r = 0; r < rows; r++) {  // times the gates: both scale a column
+        T* x = &values[(long)r * visible];
+        gather_visible(module, before(t, from + r), x);
+        each<T>(module.gates ? visible : 0, [&](int i, int n) {
             put(x + i, get(x + i, n) * get(module.gates + i, n), n);
         });
     }
     if (module.kind == SOFTMAX) {
-        weights.resize((long)rows * own);
+        weights.resize((long)rows * visible);
         for (int j = 0; j < c; j++) {
             softmax(module, j, t, from, rows, weights.data(), factors.data());
             for (int r = 0; r < rows; r++) {
-                const T *w = &weights[(long)r * own], *x = &see[(long)r * own];
+                const T *w = &weights[(long)r * visible], *x = &values[(long)r * visible];
                 Vec<T> sums{};
-                each<T>(own, [&](int i, int n) { sums += get(w + i, n) * get(x + i, n); });
-                a[(long)r * columns + module.at + j] = sum<T>(sums) * factors[r];
+                each<T>(visible, [&](int i, int n) { sums += get(w + i, n) * get(x + i, n); });
+                a[(long)r * columns + module.column + j] = sum<T>(sums) * factors[r];
             }
         }
         return;
     }
     const Left<T> features{before(t, from) + module.slot, center, 1};
-    product<T>(rows, c, module.features, features, module.mean.right(), a + module.mean_at(),
+    product<T>(rows, c, module.features, features, module.mean.right(), a + module.mean_column(),
                columns, BIAS, module.scale);
     product<T>(rows, c, module.features, features, module.spread.right(),
-               a + module.variance_at(), columns, BIAS, module.most);
+               a + module.variance_column(), columns, BIAS, module.variance_bias);
     for (int r = 0; r < rows; r++, a += columns) {
-        T* v = a + module.variance_at();
+        T* v = a + module.variance_column();
         each<T>(c, [&](int i, int n) {
-            put(v + i, softplus(get(v + i, n)) + T(LEAST_VARIANCE), n);
+            put(v + i, softplus(get(v + i, n)) + T(MIN_VARIANCE), n);
         });
-        const T* x = &see[(long)r * own];
+        const T* x = &values[(long)r * visible];
         for (int j = 0; j < c; j++) {
-            const T mean = a[module.mean_at() + j], factor = T(-0.5) / v[j];
+            const T mean = a[module.mean_column() + j], factor = T(-0.5) / v[j];
             Vec<T> sums{};
-            each<T>(own, [&](int i, int n) {
-                const Vec<T> far = get(module.positions + i, n) - mean;
-                sums += exp(far * far * factor) * get(x + i, n);
+            each<T>(visible, [&](int i, int n) {
+                const Vec<T> distance = get(module.positions + i, n) - mean;
+                sums += exp(distance * distance * factor) * get(x + i, n);
             });
-            a[module.at + j] = sum<T>(sums) / std::sqrt(T(2 * M_PI) * v[j]);
+            a[module.column + j] = sum<T>(sums) / std::sqrt(T(2 * M_PI) * v[j]);
         }
     }
 }
 
 template <class T>
-void Net<T>::back_dynamic(const Module<T>& module, int t, int from, int rows, T* g,
-                  Buffer<T>& more, Buffer<T>& sums) const {
-    const int own = module.own, c = module.context, F = module.features;
-    const long size = (long)rows * own;
+void Net<T>::backward_dynamic(const Module<T>& module, int t, int from, int rows, T* g,
+                              Buffer<T>& dc_dynamic, Buffer<T>& sums) const {
+    const int visible = module.visible, c = module.context, F = module.features;
+    const long size = (long)rows * visible;
     const Rows phi{before(t, from) + module.slot, center, 0};
-    Buffer<T> see(size), by_seen(size), by_features((long)rows * F), p(size), factors(rows);
-    for (int r = 0; r < rows; r++) seen(module, before(t, from + r), &see[(long)r * own]);
-    T* by_gates = learns && module.gates ? &sums[module.private_gates] : nullptr;
+    Buffer<T> values(size), grad_visible(size), grad_features((long)rows * F), p(size);
+    Buffer<T> factors(rows);
+    for (int r = 0; r < rows; r++)
+        gather_visible(module, before(t, from + r), &values[(long)r * visible]);
+    T* grad_gates = needs_weight_grads && module.gates ? &sums[module.private_gates] : nullptr;
     for (int j = 0; j < c; j++) {
         if (module.kind == SOFTMAX)
             softmax(module, j, t, from, rows, p.data(), factors.data());
         for (int r = 0; r < rows; r++) {
-            const T *a = act(t, from + r), *x = &see[(long)r * own];
-            T *gr = g + (long)r * columns, *d = &by_seen[(long)r * own];
-            const T by = gr[module.at + j], read = a[module.at + j];
+            const T *a = act(t, from + r), *x = &values[(long)r * visible];
+            T *gr = g + (long)r * columns, *d = &grad_visible[(long)r * visible];
+            const T grad = gr[module.column + j], read = a[module.column + j];
             auto gate = [&](int i, int n) {
                 return module.gates ? get(module.gates + i, n) : splat(T(1));
             };
             auto add = [](T* to, Vec<T> x, int n) { put(to, get(to, n) + x, n); };
             if (module.kind == SOFTMAX) {
-                T *q = &p[(long)r * own], factor = factors[r] * by;
-                each<T>(own, [&](int i, int n) {
-                    const Vec<T> see = get(x + i, n), open = factor * get(q + i, n);
+                T *q = &p[(long)r * visible], factor = factors[r] * grad;
+                each<T>(visible, [&](int i, int n) {
+                    const Vec<T> value = get(x + i, n), ungated = factor * get(q + i, n);
                     const Vec<T> g = gate(i, n);
-                    add(d + i, open * g, n);
-                    put(q + i, open * (see * g - absolute(g) * read), n);
-                    if (by_gates) add(by_gates + i, open * (see - sign(g) * read), n);
+                    add(d + i, ungated * g, n);
+                    put(q + i, ungated * (value * g - absolute(g) * read), n);
+                    if (grad_gates)
+                        add(grad_gates + i, ungated * (value - sign(g) * read), n);
                 });
                 continue;
             }
-            const T mean = a[module.mean_at() + j], v = a[module.variance_at() + j];
-            const T factor = T(-0.5) / v, height = by / std::sqrt(T(2 * M_PI) * v);
-            Vec<T> all{}, first{}, second{};  // sums of what is read times far^0, far^1, far^2
-            each<T>(own, [&](int i, int n) {
-                const Vec<T> far = get(module.positions + i, n) - mean, square = far * far;
-                const Vec<T> open = exp(square * factor) * height, g = open * gate(i, n);
-                const Vec<T> see = get(x + i, n), part = see * g;
+            const T mean = a[module.mean_column() + j], v = a[module.variance_column() + j];
+            const T factor = T(-0.5) / v, height = grad / std::sqrt(T(2 * M_PI) * v);
+            // Sums over positions of their contribution times distance^0, distance^1, distance^2.
+            Vec<T> moment0{}, moment1{}, moment2{};
+            each<T>(visible, [&](int i, int n) {
+                const Vec<T> distance = get(module.positions + i, n) - mean;
+                const Vec<T> square = distance * distance, value = get(x + i, n);
+                const Vec<T> ungated = exp(square * factor) * height;
+                const Vec<T> g = ungated * gate(i, n), part = value * g;
                 add(d + i, g, n);
-                all += part, first += part * far, second += part * square;
-                if (by_gates) add(by_gates + i, see * open, n);
+                moment0 += part, moment1 += part * distance, moment2 += part * square;
+                if (grad_gates) add(grad_gates + i, value * ungated, n);
             });
-            gr[module.mean_at() + j] = sum<T>(first) / v;
-            const T by_variance = (sum<T>(second) / v - sum<T>(all)) / (2 * v);
-            gr[module.variance_at() + j] =
-                by_variance *
-                (v - T(LEAST_VARIANCE) > 20 ? T(1) : 1 - std::exp(T(LEAST_VARIANCE) - v));
+            gr[module.mean_column() + j] = sum<T>(moment1) / v;
+            const T grad_variance = (sum<T>(moment2) / v - sum<T>(moment0)) / (2 * v);
+            gr[module.variance_column() + j] =
+                grad_variance *
+                (v - T(MIN_VARIANCE) > 20 ? T(1) : 1 - std::exp(T(MIN_VARIANCE) - v));
         }
         if (module.kind == GAUSSIAN) continue;
-        const long at = (long)j * own;
-        product<T>(rows, F, own, {p.data(), own, 1}, {module.weight + at * F, F},
-                   by_features.data(), F, ADD);
-        if (!learns) continue;
-        product<T>(own, F, rows, {p.data(), 1, own}, {phi.data, phi.row},
+        const long at = (long)j * visible;
+        product<T>(rows, F, visible, {p.data(), visible, 1}, {module.weight + at * F, F},
+                   grad_features.data(), F, ADD);
+        if (!needs_weight_grads) continue;
+        product<T>(visible, F, rows, {p.data(), 1, visible}, {phi.data, phi.row},
                    &sums[module.private_weight + at * F], F, ADD);
-        T* by_bias = &sums[module.private_bias + at];
+        T* grad_bias = &sums[module.private_bias + at];
         for (int r = 0; r < rows; r++)
-            each<T>(own, [&](int i, int n) {
-                put(by_bias + i, get(by_bias + i, n) + get(&p[(long)r * own] + i, n), n);
+            each<T>(visible, [&](int i, int n) {
+                put(grad_bias + i, get(grad_bias + i, n) + get(&p[(long)r * visible] + i, n), n);
             });
     }
     if (module.kind == GAUSSIAN) {
-        product<T>(rows, F, c, {g + module.mean_at(), columns, 1}, {module.weight, F},
-                   by_features.data(), F);
-        product<T>(rows, F, c, {g + module.variance_at(), columns, 1}, {module.more, F},
-                   by_features.data(), F, ADD);
+        product<T>(rows, F, c, {g + module.mean_column(), columns, 1}, {module.weight, F},
+                   grad_features.data(), F);
+        product<T>(rows, F, c, {g + module.variance_column(), columns, 1},
+                   {module.variance_weight, F}, grad_features.data(), F, ADD);
     }
     for (int r = 0; r < rows; r++) {
-        T* to = &more[(long)r * center];
-        for (int k = 0; k < F; k++) to[module.slot + k] += by_features[(long)r * F + k];
-        for (int k = 0; k < own; k++)
-            if (module.places[k] >= 0) to[module.places[k]] += by_seen[(long)r * own + k];
+        T* to = &dc_dynamic[(long)r * center];
+        for (int k = 0; k < F; k++) to[module.slot + k] += grad_features[(long)r * F + k];
+        for (int k = 0; k < visible; k++)
+            if (module.center_index[k] >= 0)
+                to[module.center_index[k]] += grad_visible[(long)r * visible + k];
     }
 }

@@ -1,4 +1,4 @@
-// Some rows through all steps.
+// The forward pass of some rows of the batch through all steps.
 #pragma once
 
 #include "net.h"
@@ -22,14 +22,14 @@ void Net<T>::forward(int from, int to) {
                 const Rows h = output_of(module, layer, time - 1, from);
                 for (int r = from; r < to; r++)
                     std::copy_n(h.data + (r - from) * h.row, layer.out,
-                                last + (long)r * memory + layer.keep);
+                                last + (long)r * memory + layer.memory_column);
             }
 }
 
 template <class T>
 void Net<T>::dense(const Module<T>& module, int l, int t, int from, int to) {
     const Layer<T>& layer = module.layers[l];
-    T* a = act(t, from) + layer.at;
+    T* a = act(t, from) + layer.column;
     if (!layer.composed) {
         const Rows x = input_of(module, l, t, from);
         product<T>(to - from, layer.out, layer.in, {x.data, x.row, 1}, layer.weight.right(), a,
@@ -49,7 +49,7 @@ template <class T>
 void Net<T>::gru(const Module<T>& module, int l, int t, int from, int to) {
     const Layer<T>& layer = module.layers[l];
     const int rows = to - from, H = layer.out;
-    T* a = act(t, from) + layer.at;
+    T* a = act(t, from) + layer.column;
     for (int r = 0; r < rows; r++) std::copy_n(layer.bias.data(), 4 * H, a + (long)r * columns);
     const Rows x = input_of(module, l, t, from), h = state_of(module, layer, t, from);
     product<T>(rows, 3 * H, layer.in, {x.data, x.row, 1}, layer.weight.right(), a, columns,
@@ -65,9 +65,9 @@ void Net<T>::gru(const Module<T>& module, int l, int t, int from, int to) {
         each<T>(H, [&](int i, int n) {
             const Vec<T> reset = sigmoid(get(a + H + i, n));
             const Vec<T> update = sigmoid(get(a + 2 * H + i, n));
-            const Vec<T> fresh = tanh(get(a + i, n) + reset * get(a + 3 * H + i, n));
-            put(a + i, fresh, n), put(a + H + i, reset, n), put(a + 2 * H + i, update, n);
-            put(out + i, fresh + update * (get(old + i, n) - fresh), n);
+            const Vec<T> candidate = tanh(get(a + i, n) + reset * get(a + 3 * H + i, n));
+            put(a + i, candidate, n), put(a + H + i, reset, n), put(a + 2 * H + i, update, n);
+            put(out + i, candidate + update * (get(old + i, n) - candidate), n);
         });
     }
 }

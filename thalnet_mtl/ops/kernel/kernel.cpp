@@ -1,17 +1,20 @@
-// The sequence of a ThalNet and its derivatives on a CPU; `cpp.py` builds, loads and calls this.
+// The sequence of a ThalNet and its gradients on a CPU. `cpp_library.py` compiles and loads this
+// file, `cpp.py` calls it.
 //
-// Rows of the batch never meet, so every thread owns a slice of the batch for all steps, and no
-// thread waits for another. All that a step computes for a row lies in one row of activations:
+// Rows of the batch are independent: each thread runs a slice of the batch through all steps and
+// never waits for another thread. A step writes all results for a row of the batch to one row of
+// activations:
 //
-//     [ what all static readings read | per further layer its outputs, or the gates of a GRU ]
+//     [ contexts of all static readings | for every further layer its outputs, or gates of a GRU ]
 //
-// A static reading is composed with the dense layer behind it where that is less work. The gates
-// of a GRU of H units lie as [n | r | z | n_h]: the product with the input adds to the first three
-// blocks, that with the state to the last three. Gradients by pre-activations have the same layout;
-// a few steps of them are kept, then multiplied with the activations that they belong to.
+// A static reading is composed with the dense layer that reads the context where that is less work.
+// The gates of a GRU of H units are [n | r | z | n_h]: the product with the input adds to the first
+// three blocks, the product with the state to the last three. Gradients w.r.t. pre-activations have
+// the same layout. They are collected for a few steps, then multiplied with the inputs of their
+// layers.
 //
-// Each number is summed in an order that depends on nothing but the shapes of the net, so that a
-// row has the same result to the bit in whatever batch and on however many threads it is computed.
+// The order of every sum depends only on the sizes of the network. A row of the batch therefore has
+// a bit-identical forward result in every batch and with any number of threads.
 
 #include <algorithm>
 #include <vector>
@@ -24,7 +27,7 @@
 
 namespace {
 
-// PyTorch's own threads where both use the same OpenMP: they are awake already.
+// Where PyTorch uses the same OpenMP, these are its threads, which are awake already.
 template <class F>
 void parallel(int jobs, int threads, F work) {
 #pragma omp parallel for num_threads(std::min(jobs, threads)) schedule(static, 1)
@@ -37,7 +40,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
     const int replicas = cursor.number(), threads = cursor.number();
     std::vector<Net<T>> nets(replicas);
     for (int k = 0; k < replicas; k++) nets[k].describe(cursor, k);
-    if (!backward && !pointers[0]) return nets[0].columns;  // only asked for the width of a row
+    if (!backward && !pointers[0]) return nets[0].columns;  // a query for the width of activations
     const int batch = nets[0].batch, modules = nets[0].modules.size();
     for (auto& net : nets) net.begin();
     parallel(replicas * modules, threads, [&](int k) {
@@ -46,28 +49,28 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
     });
     parallel(replicas, threads, [&](int k) { nets[k].read_panels(backward); });
 
-    const int slices = std::clamp(threads / replicas, 1, std::max(1, batch / LEAST));
+    const int slices = std::clamp(threads / replicas, 1, std::max(1, batch / MIN_ROWS));
     std::vector<Buffer<T>> sums(replicas * slices);
     parallel(replicas * slices, threads, [&](int job) {
         Net<T>& net = nets[job / slices];
         const int slice = job % slices;
         const int from = batch * slice / slices, to = batch * (slice + 1) / slices;
-        if (backward) sums[job].assign(net.learns ? net.kept : 0, T(0));
-        const int parts = std::max(1, (to - from + BLOCK / 2) / BLOCK);
+        if (backward) sums[job].assign(net.needs_weight_grads ? net.sum_count : 0, T(0));
+        const int parts = std::max(1, (to - from + BLOCK_ROWS / 2) / BLOCK_ROWS);
         for (int k = 0; k < parts; k++) {
             const int a = from + (to - from) * k / parts, b = from + (to - from) * (k + 1) / parts;
             if (backward) net.backward(a, b, sums[job]);
             else net.forward(a, b);
         }
     });
-    if (!backward || !nets[0].learns) return 0;
+    if (!backward || !nets[0].needs_weight_grads) return 0;
 
-    const long kept = nets[0].kept;
-    parallel(replicas * slices, threads, [&](int job) {  // each a part of all sums
+    const long sum_count = nets[0].sum_count;
+    parallel(replicas * slices, threads, [&](int job) {  // each job adds up a part of the sums
         Buffer<T>* of = &sums[job / slices * slices];
         const int part = job % slices;
         for (int s = 1; s < slices; s++)
-            for (long i = kept * part / slices; i < kept * (part + 1) / slices; i++)
+            for (long i = sum_count * part / slices; i < sum_count * (part + 1) / slices; i++)
                 of[0][i] += of[s][i];
     });
     parallel(replicas * modules, threads, [&](int k) {

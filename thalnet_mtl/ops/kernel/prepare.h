@@ -1,4 +1,4 @@
-// Norms, composition, panels: once a sequence.
+// Work that is done once a sequence: normalize readings, compose them, pack weights as panels.
 #pragma once
 
 #include "net.h"
@@ -15,10 +15,10 @@ void Net<T>::prepare(Module<T>& module, bool backward) {
     else read_weights(module);
     for (auto& layer : module.layers) pack(layer, backward);
     if (module.composed)
-        std::copy_n(module.layers[0].b, module.layers[0].out, &read_bias[module.at]);
+        std::copy_n(module.layers[0].b, module.layers[0].out, &read_bias[module.column]);
 }
 
-// After all modules.
+// Pack the readings of all modules; called after all of them are prepared.
 template <class T>
 void Net<T>::read_panels(bool backward) {
     const T* r = rows.data();
@@ -28,14 +28,14 @@ void Net<T>::read_panels(bool backward) {
 }
 
 template <class T>
-T Net<T>::factor(const Module<T>& module, int row) const {  // of a row of the weights
+T Net<T>::factor(const Module<T>& module, int row) const {  // scale / norm of a row
     if (module.kind == LINEAR) return T(1);
-    const bool whole = module.kind == NORM;
-    const T* from = module.weight + (whole ? 0 : (long)row * module.own);
+    const bool one_norm = module.kind == NORM;
+    const T* from = module.weight + (one_norm ? 0 : (long)row * module.visible);
     double sum = 0;
-    for (long i = 0; i < (whole ? module.context : 1L) * module.own; i++)
+    for (long i = 0; i < (one_norm ? module.context : 1L) * module.visible; i++)
         sum += (double)from[i] * from[i];
-    return T(module.scale[whole ? 0 : row] / std::sqrt(sum));
+    return T(module.scale[one_norm ? 0 : row] / std::sqrt(sum));
 }
 
 template <class T>
@@ -44,12 +44,12 @@ void Net<T>::read_weights(Module<T>& module) {
     T f = 0;
     for (int j = 0; j < module.context; j++) {
         if (j == 0 || module.kind == NORM_ROWS) f = factor(module, j);
-        for (int k = 0; k < module.own; k++)
-            if (module.places[k] >= 0)
-                module.matrix[(long)j * center + module.places[k]] =
-                    module.weight[(long)j * module.own + k] * f;
+        for (int k = 0; k < module.visible; k++)
+            if (module.center_index[k] >= 0)
+                module.matrix[(long)j * center + module.center_index[k]] =
+                    module.weight[(long)j * module.visible + k] * f;
     }
-    T* to = &rows[(long)module.at * center];
+    T* to = &rows[(long)module.column * center];
     if (!module.composed) {
         std::copy(module.matrix.begin(), module.matrix.end(), to);
         return;
@@ -62,17 +62,18 @@ void Net<T>::read_weights(Module<T>& module) {
 template <class T>
 void Net<T>::pack_dynamic(Module<T>& module) {
     const T* w = module.weight;
-    const long F = module.features, own = module.own;
-    auto turned = [F](Panels<T>& panels, int width, const T* from) {
+    const long F = module.features, visible = module.visible;
+    auto fill_transposed = [F](Panels<T>& panels, int width, const T* from) {
         panels.fill(F, width, [=](int k, int n) { return from[n * F + k]; });
     };
     if (module.kind == GAUSSIAN) {
-        turned(module.mean, module.context, w);
-        turned(module.spread, module.context, module.more);
+        fill_transposed(module.mean, module.context, w);
+        fill_transposed(module.spread, module.context, module.variance_weight);
         return;
     }
     module.logits.resize(module.context);
-    for (int j = 0; j < module.context; j++) turned(module.logits[j], own, w + j * own * F);
+    for (int j = 0; j < module.context; j++)
+        fill_transposed(module.logits[j], visible, w + j * visible * F);
 }
 
 template <class T>
@@ -81,7 +82,7 @@ void Net<T>::pack(Layer<T>& layer, bool backward) {
     const int all = layer.in + layer.inputs, in = layer.in, out = layer.out;
     const int gates = layer.gates();
     if (backward) {
-        auto row = [&](int k) { return (long)layer.natural(k) * all; };
+        auto row = [&](int k) { return (long)layer.torch_row(k) * all; };
         if (!layer.composed)
             layer.weight_t.fill(gates, in, [&](int k, int n) { return w[row(k) + n]; });
         layer.task_t.fill(gates, layer.inputs,
@@ -90,7 +91,7 @@ void Net<T>::pack(Layer<T>& layer, bool backward) {
             layer.state_t.fill(gates, out, [&](int k, int n) { return u[(long)k * out + n]; });
         return;
     }
-    auto row = [&](int n) { return (long)layer.natural(n) * all; };
+    auto row = [&](int n) { return (long)layer.torch_row(n) * all; };
     if (!layer.composed)
         layer.weight.fill(in, gates, [&](int k, int n) { return w[row(n) + k]; });
     layer.task.fill(layer.inputs, gates, [&](int k, int n) { return w[row(n) + in + k]; });

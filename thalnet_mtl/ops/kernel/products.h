@@ -1,4 +1,4 @@
-// Products of small matrices in tiles of registers.
+// Products of small matrices, computed in tiles that fit the registers.
 #pragma once
 
 #include <algorithm>
@@ -6,17 +6,17 @@
 
 #include "vectors.h"
 
-enum Begin { ZERO, ADD, BIAS };  // what a product is added to
+enum Begin { ZERO, ADD, BIAS };  // what a product is added to: 0, the old result or a bias
 
 template <class T>
-struct Left {  // A(i, k) = data[i * row + k * column], `times` such blocks of k, `jump` apart
+struct Left {  // A(i, k) = data[i * row + k * column], for `times` blocks of k, `jump` apart
     const T* data;
     long row, column;
     int times = 1;
     long jump = 0;
 };
 template <class T>
-struct Right {  // B(k, j) = data[k * row + j]; or panels of two vectors' width, one after another
+struct Right {  // B(k, j) = data[k * row + j], or panels as wide as two vectors
     const T* data;
     long row;
     bool panels = false;
@@ -26,7 +26,7 @@ struct Right {  // B(k, j) = data[k * row + j]; or panels of two vectors' width,
 template <class T, int M, int V, bool TAIL>
 void tile(Left<T> a, Right<T> b, int K, T* c, long ldc, int n, Begin begin, const T* bias) {
     constexpr int w = W<T>;
-    const int tail = n - (V - 1) * w;  // used places of the last vector
+    const int tail = n - (V - 1) * w;  // used elements of the last vector
     Vec<T> sum[M][V];
     for (int i = 0; i < M; i++)
         for (int j = 0; j < V; j++) {
@@ -88,7 +88,7 @@ void product(int M, int N, int K, Left<T> a, Right<T> b, T* c, long ldc, Begin b
     }
 }
 
-// B (K, N) as panels, zeros behind the last column. B(k, n) = at(k, n).
+// B (K, N) as panels, padded with zero columns. B(k, n) = at(k, n).
 template <class T>
 struct Panels {
     int K = 0, N = 0;

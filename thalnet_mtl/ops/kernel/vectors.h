@@ -1,4 +1,4 @@
-// Vectors of a register, partly used ones, and functions of them.
+// SIMD vectors, partly filled vectors, and elementwise functions.
 #pragma once
 
 #include <cmath>
@@ -12,14 +12,14 @@
 #endif
 
 #ifdef __AVX512F__
-constexpr int BYTES = 64, ROWS = 12;  // of a register; of a tile, so that two vectors a row fit
+constexpr int BYTES = 64, ROWS = 12;  // of a register; of a tile with two vectors a row
 #elif defined(__AVX2__)
 constexpr int BYTES = 32, ROWS = 6;
 #else
 constexpr int BYTES = 16, ROWS = 6;
 #endif
 
-// Memory that begins where a register's worth of it does: others cost two loads for each.
+// Allocates memory aligned to 64 bytes: an unaligned load can touch two cache lines.
 template <class T>
 struct Aligned {
     using value_type = T;
@@ -62,7 +62,7 @@ inline Vec<T> splat(T x) {
     return x - Vec<T>{};
 }
 
-// a b + c, rounded once where the processor can: left to itself a compiler does it here and there.
+// a b + c, rounded once where the processor can. A compiler on its own does so inconsistently.
 template <class V>
 inline V fused(V a, V b, V c) { return a * b + c; }
 #ifdef __AVX512F__
@@ -81,12 +81,12 @@ inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 #endif
 
-// The first n < width numbers, the others zero, and back.
+// Load the first n < width elements, the rest zero; store the first n.
 template <class T>
 inline Vec<T> load(const T* p, int n) {
-    alignas(BYTES) T whole[W<T>] = {};
-    for (int i = 0; i < n; i++) whole[i] = p[i];
-    return load(whole);
+    alignas(BYTES) T values[W<T>] = {};
+    for (int i = 0; i < n; i++) values[i] = p[i];
+    return load(values);
 }
 template <class T>
 inline void store(T* p, Vec<T> x, int n) {
@@ -109,13 +109,13 @@ inline Vec<float> load(const float* p, int n) {
 inline void store(float* p, Vec<float> x, int n) { _mm256_maskstore_ps(p, first(n), (__m256)x); }
 #endif
 
-// exp(x) - 1 = 2^k (exp(r) - 1) + 2^k - 1 with |r| <= ln 2 / 2; accurate near 0 as well.
+// exp(x) - 1 = 2^k (exp(r) - 1) + 2^k - 1 with |r| <= ln 2 / 2; accurate near 0, too.
 struct Power {
     Vec<float> scale, minus_one;
 };
-inline Power power(Vec<float> x, float most) {
+inline Power power(Vec<float> x, float bound) {
     typedef int32_t Ints __attribute__((vector_size(BYTES)));
-    const Vec<float> magic = splat(12582912.0f), limit = splat(most);
+    const Vec<float> magic = splat(12582912.0f), limit = splat(bound);
     x = x > limit ? limit : x;
     x = x < -limit ? -limit : x;
     Vec<float> shifted = x * 1.44269504f + magic, k = shifted - magic;
@@ -139,7 +139,7 @@ inline Vec<float> sigmoid(Vec<float> x) {
     return 1.0f / (e.scale * e.minus_one + e.scale + 1.0f);
 }
 #ifdef __AVX512F__
-inline Vec<float> exp(Vec<float> x) {  // 2^k exp(r), which this processor scales by itself
+inline Vec<float> exp(Vec<float> x) {  // 2^k exp(r); one instruction scales by 2^k
     x = x < -88.0f ? splat(-88.0f) : x;
     const __m512 k = _mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
     const Vec<float> n = (Vec<float>)k, r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -157,7 +157,7 @@ inline Vec<float> exp(Vec<float> x) {
     return e.scale * e.minus_one + e.scale;
 }
 #endif
-// As PyTorch, x beyond 20. log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
+// As in PyTorch, x above 20. log(1 + exp(x)) = max(x, 0) + 2 artanh(y / (2 + y)) with y = exp(-|x|)
 inline Vec<float> softplus(Vec<float> x) {
     const Vec<float> y = exp(x < 0.0f ? x : -x), s = y / (y + 2.0f), q = s * s;
     Vec<float> p = q * (1.0f / 13) + 1.0f / 11;
@@ -183,7 +183,7 @@ inline Vec<double> exp(Vec<double> x) {
 }
 inline Vec<double> sigmoid(Vec<double> x) { return 1.0 / (1.0 + exp(-x)); }
 
-// f(i, n) for every vector of `count` numbers: where it begins and how many of its places are used.
+// Call f(i, n) for every vector of `count` numbers: i is its first index, n its used elements.
 template <class T, class F>
 inline void each(int count, F f) {
     int i = 0;
@@ -205,9 +205,9 @@ inline void put(T* p, Vec<T> x, int n) {
     if (n == W<T>) store(p, x);
     else store(p, x, n);
 }
-// The first n places, and a number behind them.
+// The first n elements of x, then `fill`.
 template <class T>
-inline Vec<T> behind(Vec<T> x, int n, T fill) {
+inline Vec<T> fill_tail(Vec<T> x, int n, T fill) {
     for (int i = n; i < W<T>; i++) x[i] = fill;
     return x;
 }
