@@ -28,11 +28,11 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.stacked import streams
-from thalnet_mtl.training.state import Run
-from thalnet_mtl.training.step import train_step
+from thalnet_mtl.training.step import StepInputs, TrainStep
 
 PRECISIONS = {"cuda": ("fp32", "tf32", "bf16"), "cpu": ("fp32",)}
 DESIGNS = "ff_gru", "gru"  # of those side by side: composed with its reading, and not
@@ -51,7 +51,7 @@ def gradients(network: Network, port: str, batch: Batch, autocast: bool) -> list
     return [p.grad.double() for p in network.parameters() if p.grad is not None]
 
 
-def errors(run: Run, batch: Batch) -> list[float]:
+def errors(run: RunContext, batch: Batch) -> list[float]:
     """How far the gradients are from those of the definition in float64, by parameter."""
     (task,) = run.tasks.values()
     own, exact = copy.deepcopy(run.network), copy.deepcopy(run.network).double()
@@ -66,10 +66,10 @@ def errors(run: Run, batch: Batch) -> list[float]:
 def trained(config: Config, steps: int) -> str:
     """What a level did, as one line."""
     run = set_up(config, fetch_with(Console()))
-    losses, found = [], []
-    for run.step in range(steps):
+    losses, found, train_step = [], [], TrainStep(run)
+    for run.state.step in range(steps):
         batches = next_batches(run)
-        losses.append(float(train_step(run, batches, run.rate())))
+        losses.append(float(train_step(StepInputs(batches, run.learning_rate()))))
         if run.step % 10 == 9:
             found.append(errors(run, next(iter(batches.values()))))
     worst, middle = max(map(max, found)), median(e for of in found for e in of)
@@ -81,14 +81,15 @@ def beside(config: Config, steps: int, count: int) -> torch.Tensor:
     """The losses of equal runs that go side by side, (run, step)."""
     runs = [set_up(config, fetch_with(Console())) for _ in range(count)]
     ways = streams(count) if runs[0].device.type == "cuda" else [nullcontext()] * count
+    steps_of = [TrainStep(run) for run in runs]
     losses: list[list[torch.Tensor]] = [[] for _ in runs]
     if runs[0].device.type == "cuda":
         torch.cuda.synchronize()
     for step in range(steps):
-        for run, way, own in zip(runs, ways, losses, strict=True):
+        for run, train_step, way, own in zip(runs, steps_of, ways, losses, strict=True):
             with way:
-                run.step = step
-                own.append(train_step(run, next_batches(run), run.rate())[0])
+                run.state.step = step
+                own.append(train_step(StepInputs(next_batches(run), run.learning_rate()))[0])
     if runs[0].device.type == "cuda":
         torch.cuda.synchronize()
     return torch.stack([torch.stack(own) for own in losses])

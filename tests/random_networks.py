@@ -20,7 +20,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
-from thalnet_mtl.training.checkpoint import load_optimizer_state, optimizer_state
+from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 
 OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
 OPTIONS = {

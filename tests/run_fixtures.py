@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from thalnet_mtl.config.load import dump_config, load_configs
-from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.step import TrainStep
 
 SCORES = {"train": 0.91234, "validation": 0.87654, "test": 0.85432, "untrained": 0.1}
 DIGITS: Mapping[str, dict[str, Any]] = {"digits_rows": {}}
@@ -101,14 +101,14 @@ def lines(folder: Path) -> list[dict]:
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop as a power cut would, before a step is taken."""
-    real = training.train_step
+    real = TrainStep.__call__
 
-    def failing(run, *rest):
-        if run.step == step:
+    def failing(self, inputs):
+        if self.run.step == step:
             raise SystemExit
-        return real(run, *rest)
+        return real(self, inputs)
 
-    monkeypatch.setattr(training, "train_step", failing)
+    monkeypatch.setattr(TrainStep, "__call__", failing)
 
 
 def matrix(folder) -> tuple[list[str], list[dict[str, str]]]:

@@ -11,10 +11,10 @@ from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import entries, register
 from thalnet_mtl.training import growth
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.state import Run
-from thalnet_mtl.training.step import train_step
+from thalnet_mtl.training.step import StepInputs, TrainStep
 
 TWO = {
     "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}},
@@ -45,7 +45,7 @@ class Scale(Body):
         return xs * self.scale, state
 
 
-def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **options) -> Run:
+def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **options) -> RunContext:
     """A run in float64 before its first step."""
     options = {"optimizer": "sgd", "learning_rate": 0.05} | options
     config = toy(
@@ -63,18 +63,20 @@ def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **opt
     return run
 
 
-def go(run: Run, until: int) -> None:
+def go(run: RunContext, until: int) -> None:
     """Take steps as the loop does, without its log."""
+    train_step = TrainStep(run)
     while run.step < until:
-        growth.grow_if_due(run)
+        if growth.grow_if_due(run):
+            train_step.drop_caches()
         now = run.experience
-        train_step(run, next_batches(run), run.rate())
-        run.step += 1
+        train_step(StepInputs(next_batches(run), run.learning_rate()))
+        run.state.step += 1
         if run.step == now.stop:
-            run.strategy.after_experience(now)
+            run.state.strategy.after_experience(now)
 
 
-def batches(run: Run, task: str, count: int):
+def batches(run: RunContext, task: str, count: int):
     """The first training batches of a task."""
     return [
         run.tasks[task].training_batch(k, run.config.train.batch, 7, 0)[:2] for k in range(count)
@@ -107,24 +109,24 @@ def plain(network, port, data, extra=None, after=None, optimizer=None):
     return optimizer
 
 
-def assert_same_weights(run: Run, network: Network) -> None:
+def assert_same_weights(run: RunContext, network: Network) -> None:
     """To the rounding of a loss that is taken in float32."""
     for name, weight in run.network.state_dict().items():
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2e-5, atol=2e-6)
 
 
-def follow_optimizer(run: Run, network) -> torch.optim.Optimizer:
+def follow_optimizer(run: RunContext, network) -> torch.optim.Optimizer:
     """SGD with the momentum that a run has."""
-    optimizer, known = sgd(network), run.named_parameters()
+    optimizer, known = sgd(network), run.state.named_parameters()
     for name, p in network.named_parameters():
-        if known[name] in run.optimizer.state:
-            optimizer.state[p] = deepcopy(run.optimizer.state[known[name]])
+        if known[name] in run.state.optimizer.state:
+            optimizer.state[p] = deepcopy(run.state.optimizer.state[known[name]])
     return optimizer
 
 
 def scripted(monkeypatch, scores):
     """Validation accuracies by task, in order; anything else gets better and better."""
-    real, counts = Run.score, {}
+    real, counts = RunContext.score, {}
 
     def score(run, task, split, batches=None):
         found = real(run, task, split, 1)
@@ -134,4 +136,4 @@ def scripted(monkeypatch, scores):
             value = scores[task][min(k, len(scores[task]) - 1)]
         return found | {run.tasks[task].metric.name: value}
 
-    monkeypatch.setattr(Run, "score", score)
+    monkeypatch.setattr(RunContext, "score", score)

@@ -26,7 +26,7 @@ from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import GrowthConfig, ModuleConfig, StrategyConfig
 from thalnet_mtl.console import Console
 from thalnet_mtl.files import read_json
-from thalnet_mtl.training.trainer import Interrupted, train
+from thalnet_mtl.training.trainer import Interrupted, Trainer, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
@@ -529,11 +529,11 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
         context.setattr(runner, "clip_grad_norm_", interrupt)
         broken = configured("replay")
         with pytest.raises(Interrupted):
-            look = runner.after_step
+            real = Trainer.after_step
             context.setattr(
-                runner,
+                Trainer,
                 "after_step",
-                lambda run, *rest: look(run, *rest) if run.step < 8 else interrupt(),
+                lambda self, losses: real(self, losses) if self.run.step < 8 else interrupt(),
             )
             train(broken, tmp_path / "run")
     assert not (tmp_path / "run/checkpoint/last.pt").exists()

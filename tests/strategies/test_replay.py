@@ -34,8 +34,9 @@ from thalnet_mtl.strategies.gem import GEM
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.tasks.text import TextTask
 from thalnet_mtl.training import growth
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.state import Run
+from thalnet_mtl.training.step import TrainStep
 
 SEEDS = 400
 
@@ -69,21 +70,21 @@ def toy_places(config: TaskConfig) -> TextTask:
     return TextTask("toy_places", lambda: dict.fromkeys(SPLITS, text), vocabulary=141)
 
 
-def memory_run(tasks, experiences, **knobs) -> Run:
+def memory_run(tasks, experiences, **knobs) -> RunContext:
     stream = [{"tasks": names, "steps": 2} for names in experiences]
     sections = {"tasks": {name: {} for name in tasks}, "stream": stream}
     return set_up(toy(**sections, strategy=knobs, train={"strategy": "replay"}), fetch=print)
 
 
-def fill(run: Run, seed: int = 0) -> dict[str, list[int]]:
+def fill(run: RunContext, seed: int = 0) -> dict[str, list[int]]:
     """The numbers of the sequences that are kept after all experiences, without training."""
     run.config = replace(run.config, train=replace(run.config.train, seed=seed))
-    run.strategy.stored = {}
+    run.state.strategy.stored = {}
     for experience in run.stream:
-        run.step = experience.stop
-        run.strategy.after_experience(experience)
+        run.state.step = experience.stop
+        run.state.strategy.after_experience(experience)
     numbers = {}
-    for task, (xs, ys, keys) in run.strategy.stored.items():
+    for task, (xs, ys, keys) in run.state.strategy.stored.items():
         assert len(xs) == len(ys) == len(keys)
         first = xs.flatten(1)[:, 0] * (run.tasks[task].scale if xs.ndim == 3 else 1 / 7)
         numbers[task] = first.round().long().tolist()
@@ -159,11 +160,11 @@ def test_an_earlier_member_of_a_reservoir_never_comes_back():
     run = memory_run(["toy_40", "toy_20", "toy_19"], [["toy_40"], ["toy_20"], ["toy_19"]], memory=9)
     before: set = set()
     for experience in run.stream:
-        run.step = experience.stop
-        run.strategy.after_experience(experience)
+        run.state.step = experience.stop
+        run.state.strategy.after_experience(experience)
         now = {
             (task, x)
-            for task, (xs, *_) in run.strategy.stored.items()
+            for task, (xs, *_) in run.state.strategy.stored.items()
             for x in xs.flatten(1)[:, 0].tolist()
         }
         new = set(experience.tasks)
@@ -179,10 +180,10 @@ def test_a_memory_is_the_same_for_the_same_seed_only():
 def test_the_answers_that_are_kept_are_those_of_their_sequences():
     run = memory_run(["toy_rare", "toy_places"], [["toy_rare"], ["toy_places"]], memory=50)
     numbers = fill(run)
-    _, ys, _ = run.strategy.stored["toy_rare"]
+    _, ys, _ = run.state.strategy.stored["toy_rare"]
     right = run.tasks["toy_rare"].split("train").ys[torch.tensor(numbers["toy_rare"])]
     assert torch.equal(ys, right)
-    xs, ys, _ = run.strategy.stored["toy_places"]
+    xs, ys, _ = run.state.strategy.stored["toy_places"]
     assert torch.equal(xs + 1, ys) and xs.shape[1] == 7
 
 
@@ -195,7 +196,7 @@ def test_per_class_keeps_as_many_of_each_class_of_each_task(memory):
         numbers = fill(run, seed)
         assert sum(map(len, numbers.values())) == 7 * quota <= memory
         for task, classes in (("toy_rare", 4), ("toy_40", 2)):
-            ys = run.strategy.stored[task][1].tolist()
+            ys = run.state.strategy.stored[task][1].tolist()
             assert Counter(ys) == dict.fromkeys(range(classes), quota), task
         assert len(numbers["toy_places"]) == quota
 
@@ -225,41 +226,41 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     """The mean over sequences, whatever their task; of a text over its steps first."""
     run = made("replay", STREAM, "gru", {"memory": 9})
     go(run, 41)
-    assert set(run.strategy.stored) == {"toy_rows", "toy_wide"}
+    assert set(run.state.strategy.stored) == {"toy_rows", "toy_wide"}
     run.config = replace(run.config, train=replace(run.config.train, batch=1000))
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.strategy.stored.items()
+        for task, (xs, ys, _) in run.state.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
     ]
     assert len(losses) == 9
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
-    run.step = 60
-    run.strategy.after_experience(run.stream[-1])
+    assert run.state.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
+    run.state.step = 60
+    run.state.strategy.after_experience(run.stream[-1])
     run.stream = [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)]
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.strategy.stored.items()
+        for task, (xs, ys, _) in run.state.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
         if task != "toy_rows"  # which is learned now, from all of its own
     ]
-    assert {len(run.strategy.stored[task][2]) for task in ("toy_wide", "toy_text")} != {0}
+    assert {len(run.state.strategy.stored[task][2]) for task in ("toy_wide", "toy_text")} != {0}
     expected = torch.stack(losses).mean().item()
-    assert run.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
+    assert run.state.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
     run = made("replay", TWO, knobs={"memory": 25})
     go(run, 12)
-    xs = run.strategy.stored["a"][0]
+    xs = run.state.strategy.stored["a"][0]
     counts, total = torch.zeros(25), 300
     seen = []
     forward = run.network.forward
     run.network.forward = lambda task, xs, *rest: seen.append(xs) or forward(task, xs, *rest)
-    for run.step in range(12, 12 + total):
+    for run.state.step in range(12, 12 + total):
         run.stream = [replace(one, stop=10**6) if one.number == 2 else one for one in run.stream]
-        run.strategy.penalty({})
+        run.state.strategy.penalty({})
     assert {len(rows) for rows in seen} == {run.config.train.batch} == {10}
     for rows in seen:
         places = (rows[:, None] == xs).flatten(2).all(-1).nonzero()[:, 1]
@@ -273,7 +274,7 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
     go(run, 12)
     network = deepcopy(run.network)
     optimizer = follow_optimizer(run, network)
-    xs, ys, _ = run.strategy.stored["a"]
+    xs, ys, _ = run.state.strategy.stored["a"]
 
     def again(network, _):
         return cross_entropy(network, "a", xs, ys)
@@ -286,9 +287,11 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
 # Gradients that are projected
 
 
-def memory_gradient(run: Run, *tasks: str) -> dict[str, torch.Tensor]:
+def memory_gradient(run: RunContext, *tasks: str) -> dict[str, torch.Tensor]:
     """Of the mean loss of all that is kept of some tasks or all older ones, by a plain loop."""
-    older = {t: parts for t, parts in run.strategy.stored.items() if t not in run.experience.tasks}
+    older = {
+        t: parts for t, parts in run.state.strategy.stored.items() if t not in run.experience.tasks
+    }
     older = {t: parts for t, parts in older.items() if not tasks or t in tasks}
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
@@ -306,7 +309,7 @@ def dot(one, other) -> float:
     return sum((one[name] * other[name]).sum().item() for name in other)
 
 
-def third_experience(strategy: str, growing: str) -> Run:
+def third_experience(strategy: str, growing: str) -> RunContext:
     """A run before the first step of its third task, with what it grew for it."""
     run = made(strategy, STREAM | {"growth": GROWING[growing]}, "thalnet", {"memory": 10})
     go(run, 40)
@@ -319,7 +322,7 @@ def third_experience(strategy: str, growing: str) -> Run:
 def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, seed):
     run = third_experience("agem", growing)
     reference = memory_gradient(run)
-    run.flat_optimizer()
+    TrainStep(run).flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
     for name, p in trainable_parameters(run.network).items():
@@ -328,7 +331,7 @@ def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, s
         p.grad.copy_(before[name])
     along = dot(before, reference)
     assert (along < 0) == (seed % 2 == 0)
-    run.strategy.before_update()
+    run.state.strategy.before_update()
     found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if along >= 0:
         assert all(torch.equal(found[name], before[name]) for name in before)
@@ -351,7 +354,7 @@ def test_one_older_task_trains_as_a_plain_loop_that_projects(monkeypatch, strate
     momentum = {
         n: buffers[p]["momentum_buffer"] for n, p in network.named_parameters() if p in buffers
     }
-    xs, ys, _ = run.strategy.stored["a"]
+    xs, ys, _ = run.state.strategy.stored["a"]
     go(run, 24)
     projected = 0
     named = dict(network.named_parameters())
@@ -449,9 +452,9 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
     monkeypatch.setattr(gem, "MARGIN", margin)
     run = third_experience("gem", growing)
     older = ["toy_rows", "toy_wide"]
-    assert list(run.strategy.stored) == older
+    assert list(run.state.strategy.stored) == older
     references = [memory_gradient(run, task) for task in older]
-    run.flat_optimizer()
+    TrainStep(run).flat_optimizer()
     generator = torch.Generator().manual_seed(seed)
     before = {}
     signs = (1 - seed % 2 * 2, 1 - seed // 2 * 2)
@@ -462,7 +465,7 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
         )
         p.grad.copy_(before[name])
     violated = [dot(before, each) < 0 for each in references]
-    run.strategy.before_update()
+    run.state.strategy.before_update()
     found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if not any(violated):
         assert all(torch.equal(found[name], before[name]) for name in before)
@@ -486,15 +489,15 @@ def test_gem_leaves_a_run_that_diverges_to_the_loop():
 @pytest.mark.parametrize("strategy", ["agem", "gem"])
 def test_an_old_loss_at_its_minimum_asks_for_nothing(monkeypatch, strategy):
     run = third_experience(strategy, "never")
-    run.flat_optimizer()
+    TrainStep(run).flat_optimizer()
     for p in trainable_parameters(run.network).values():
         p.grad.fill_(-1)
     monkeypatch.setattr(
-        run.strategy,
+        run.state.strategy,
         "replay_loss",
         lambda tasks: 0 * sum(p.sum() for p in trainable_parameters(run.network).values()),
     )
-    run.strategy.before_update()
+    run.state.strategy.before_update()
     assert all((p.grad == -1).all() for p in trainable_parameters(run.network).values())
 
 
@@ -507,7 +510,7 @@ def test_nothing_is_recalled_of_the_tasks_that_are_learned_now(strategy):
     forward = run.network.forward
     run.network.forward = lambda task, *rest: seen.append(task) or forward(task, *rest)
     if strategy == "replay":
-        run.strategy.penalty({})
+        run.state.strategy.penalty({})
     else:
-        run.strategy.before_update()
+        run.state.strategy.before_update()
     assert seen == ["b"]

@@ -29,9 +29,11 @@ from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.strategies.ewc import fisher_information
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import growth
+from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.state import Run
-from thalnet_mtl.training.trainer import train
+from thalnet_mtl.training.topology_changes import on_topology_change
+from thalnet_mtl.training.trainer import Trainer, train
 
 # Elastic weight consolidation
 
@@ -101,12 +103,12 @@ def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch
 def test_the_fisher_information_of_tasks_learned_together_is_their_sum():
     run = made("ewc", {"tasks": TWO["tasks"], "stream": [{"tasks": ["a", "b"], "steps": 3}]})
     parts = [fisher_information(run, task)["body.scale"] for task in "ab"]
-    run.strategy.after_experience(run.experience)
-    [(_, weight)] = run.strategy.anchors
+    run.state.strategy.after_experience(run.experience)
+    [(_, weight)] = run.state.strategy.anchors
     assert torch.equal(weight["body.scale"], parts[0] + parts[1])
 
 
-def random_anchors(run: Run, count: int, seed: int = 0):
+def random_anchors(run: RunContext, count: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     return [
         tuple(
@@ -121,10 +123,10 @@ def random_anchors(run: Run, count: int, seed: int = 0):
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
 def test_the_penalty_and_its_gradient_are_the_quadratic_of_every_anchor(strategy):
     run = made(strategy)
-    run.strategy.anchors = random_anchors(run, 2)
-    loss = run.strategy.penalty({})
+    run.state.strategy.anchors = random_anchors(run, 2)
+    loss = run.state.strategy.penalty({})
     value, expected = 0.0, {}
-    for anchor, weight in run.strategy.anchors:
+    for anchor, weight in run.state.strategy.anchors:
         for name, p in run.network.named_parameters():
             far = p.detach() - anchor[name]
             value += 3 / 2 * (weight[name] * far**2).sum().item()
@@ -140,7 +142,7 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
     run = made("ewc", THREE, body)
     go(run, 12)
     network = deepcopy(run.network)
-    first = deepcopy(run.strategy.anchors[0])
+    first = deepcopy(run.state.strategy.anchors[0])
     optimizer = follow_optimizer(run, network)
     for name, p in network.named_parameters():
         torch.testing.assert_close(first[0][name], p.detach(), rtol=0, atol=0)
@@ -152,7 +154,7 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
             / 2
             * sum(
                 (weight[n] * (now[n] - anchor[n]) ** 2).sum()
-                for anchor, weight in run.strategy.anchors[:1]
+                for anchor, weight in run.state.strategy.anchors[:1]
                 for n in weight
             )
         )
@@ -162,8 +164,8 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
     go(run, 24)
     plain(network, "b", batches(run, "b", 12), penalty, optimizer=optimizer)
     assert_same_weights(run, network)
-    assert len(run.strategy.anchors) == 2
-    for one, other in zip(first, run.strategy.anchors[0], strict=True):
+    assert len(run.state.strategy.anchors) == 2
+    for one, other in zip(first, run.state.strategy.anchors[0], strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -178,7 +180,7 @@ def test_online_ewc_has_one_anchor_and_forgets_by_its_decay(monkeypatch):
 
     monkeypatch.setattr(ewc, "fisher_information", watching)
     go(run, 36)
-    [(anchor, weight)] = run.strategy.anchors
+    [(anchor, weight)] = run.state.strategy.anchors
     for name, p in run.network.named_parameters():
         assert torch.equal(anchor[name], p.detach())
         terms = [f.get(name, torch.zeros(())) for f in found]
@@ -221,7 +223,7 @@ def test_synaptic_intelligence_is_the_path_integral_of_a_plain_loop():
             omega[name] = omega.get(name, 0) + path[name].clamp(min=0) / (far**2 + 0.1)
             anchor[name] = p.detach().clone()
         assert_same_weights(run, network)
-        [(theirs, weight)] = run.strategy.anchors
+        [(theirs, weight)] = run.state.strategy.anchors
         for name in omega:
             torch.testing.assert_close(weight[name] / 2, omega[name], rtol=1e-3, atol=1e-9)
             torch.testing.assert_close(theirs[name], anchor[name], rtol=2e-5, atol=2e-6)
@@ -253,7 +255,7 @@ def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
 def test_the_old_answers_are_those_from_before_the_experience():
     run = made("lwf", THREE, body="gru")
     go(run, 24)
-    teacher = run.strategy.teacher
+    teacher = run.state.strategy.teacher
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     assert all(torch.equal(before[n], w) for n, w in run.network.state_dict().items())
     go(run, 30)
@@ -265,11 +267,11 @@ def test_what_a_network_knew_is_asked_without_dropout():
     run = made("lwf", body="gru", dropout=0.5)
     go(run, 12)
     before = fisher_information(run, "a"), run.network.dropout
-    (xs, _), teacher = batches(run, "b", 12)[0], run.strategy.teacher
+    (xs, _), teacher = batches(run, "b", 12)[0], run.state.strategy.teacher
     assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
-    resumed = run.strategy.state_dict()
-    run.strategy.load_state_dict(resumed)
-    read = run.strategy.teacher.double()
+    resumed = run.state.strategy.state_dict()
+    run.state.strategy.load_state_dict(resumed)
+    read = run.state.strategy.teacher.double()
     torch.testing.assert_close(read("a", xs)[0], teacher("a", xs)[0], rtol=1e-5, atol=1e-6)
     again = fisher_information(run, "a")
     assert all(torch.equal(before[0][name], again[name]) for name in again) and before[1] == 0.5
@@ -280,10 +282,10 @@ def test_old_answers_of_a_text_are_compared_at_every_step():
     run = made("lwf", TWO | {"tasks": text}, body="gru")
     go(run, 15)
     batch = run.tasks["b"].training_batch(7, 10, 7, 0)
-    p = (run.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
+    p = (run.state.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
     q = (run.network("a", batch.xs)[0] / 2).softmax(-1)
     expected = 3.0 * 4 * (p * (p / q).log()).sum(-1).mean()
-    found = run.strategy.penalty({"b": batch})
+    found = run.state.strategy.penalty({"b": batch})
     assert found.item() == pytest.approx(expected.item(), rel=1e-4) and found.item() > 0
 
 
@@ -302,14 +304,14 @@ def test_old_tasks_that_cannot_take_the_new_inputs_are_left_alone(optimizer):
 
 def interrupt_end(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop when an experience is over and nothing of that is saved yet."""
-    real = Run.save
+    real = Trainer.save
 
-    def failing(run, *rest):
-        if run.step == step:
+    def failing(self):
+        if self.run.step == step:
             raise SystemExit
-        return real(run, *rest)
+        return real(self)
 
-    monkeypatch.setattr(Run, "save", failing)
+    monkeypatch.setattr(Trainer, "save", failing)
 
 
 # Before the step of a growth, after an experience but before that is saved, and anywhere.
@@ -331,14 +333,14 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
         run, path = set_up(config, fetch=print), tmp_path / name
         for stop in stops:
             if run.step:
-                run.save(path, 0)
+                save_run(path, run, 0)
                 if name == "cut":
                     run = set_up(config, fetch=print)
-                    run.restore(path)
+                    resume_run(path, run)
             if growing == "plateau" and run.step == 9:
-                run.best_by_task["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
+                run.state.scores.best_by_task["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
             go(run, stop)
-        run.save(path, 0)
+        save_run(path, run, 0)
     whole, cut = (
         kill_and_resume.flatten(torch.load(tmp_path / name, weights_only=True))
         for name in ("whole", "cut")
@@ -422,11 +424,11 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
     sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
     run = set_up(toy(**sections), fetch=print)
     go(run, 15)
-    run.save(tmp_path / "last.pt", 0)
+    save_run(tmp_path / "last.pt", run, 0)
     other = set_up(toy(**sections), fetch=print)
-    other.device, other.losses = torch.device("meta"), other.losses.to("meta")
-    other.restore(tmp_path / "last.pt")
-    kept = other.strategy
+    other.device, other.state.loss_log = torch.device("meta"), other.state.loss_log.to("meta")
+    resume_run(tmp_path / "last.pt", other)
+    kept = other.state.strategy
     tensors = [v for anchor in getattr(kept, "anchors", []) for d in anchor for v in d.values()]
     tensors += [*getattr(kept, "start", {}).values(), *getattr(kept, "path", {}).values()]
     tensors += [part for parts in getattr(kept, "stored", {}).values() for part in parts[:2]]
@@ -441,7 +443,7 @@ def test_old_answers_of_a_frozen_task_are_not_asked_for():
     run = made("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
     go(run, 13)
     assert not run.network.adapter("a").head.weight.requires_grad
-    assert run.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
+    assert run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
@@ -449,13 +451,13 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     # The shared modules read what is attached: their readings get columns.
     run = made(strategy, STREAM | {"growth": GROWING["shared"]}, "thalnet")
     go(run, 20)
-    small = deepcopy(run.strategy.anchors[0])
+    small = deepcopy(run.state.strategy.anchors[0])
     name = next(n for n in small[1] if n.startswith("body.cells.output.reading"))
     growth.grow_if_due(run)
     now = trainable_parameters(run.network)
     grown = {n for n in small[1] if now[n].shape != small[1][n].shape}
     assert name in grown
-    anchor, weight = run.strategy.anchors[0]
+    anchor, weight = run.state.strategy.anchors[0]
     for n in grown:
         assert anchor[n].shape == weight[n].shape == now[n].shape
         width = small[1][n].shape[1]
@@ -463,20 +465,20 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
         assert torch.equal(weight[n][:, :width], small[1][n])
         assert not weight[n][:, width:].any()
     assert not any("toy_wide" in n for n in weight)
-    penalty = run.strategy.penalty({})
+    penalty = run.state.strategy.penalty({})
     assert penalty.item() == pytest.approx(0, abs=1e-12)  # at the anchor still
 
 
 def test_a_module_that_comes_back_under_its_name_is_a_new_one():
     run = made("ewc", {"tasks": TWO["tasks"], "stream": TWO["stream"]}, "thalnet")
     extra = ModuleSpec("extra", features=4, context=4)
-    run.on_topology_change(run.network.attach(extra, read_by=["output"]))
+    on_topology_change(run, run.network.attach(extra, read_by=["output"]))
     go(run, 12)
-    run.on_topology_change(run.network.detach("extra"))
-    run.on_topology_change(
-        run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])
+    on_topology_change(run, run.network.detach("extra"))
+    on_topology_change(
+        run, run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])
     )
-    assert run.strategy.penalty({}).item() == pytest.approx(0, abs=1e-12)
+    assert run.state.strategy.penalty({}).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_an_unknown_strategy_is_named_with_its_closest_match():

@@ -48,8 +48,8 @@ def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, grap
     plain, repeated = weights(tmp_path / "plain"), weights(tmp_path / "repeated")
     for name, weight in plain["network"].items():
         assert torch.equal(repeated["network"][name], weight), name
-    for name, state in plain["states"].items():
-        for mine, other in zip(repeated["states"][name], state, strict=True):
+    for name, state in plain["carried_states"].items():
+        for mine, other in zip(repeated["carried_states"][name], state, strict=True):
             assert torch.equal(mine, other), name
 
 

@@ -17,16 +17,16 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.training import growth
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.state import Run
 from thalnet_mtl.training.trainer import train
 
 TASKS = list(STREAM["tasks"])
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
 
 
-def answers(run: Run) -> dict[str, torch.Tensor]:
+def answers(run: RunContext) -> dict[str, torch.Tensor]:
     """The logits of every task that is there, on some of its training part."""
     with torch.no_grad():
         return {
@@ -101,14 +101,16 @@ def test_what_is_frozen_leaves_the_optimizer_and_what_is_new_joins_it_and_learns
     run = set_up(toy(**STREAM, growth=GROWING["frozen"], train={"optimizer": "adam"}), fetch=print)
     go(run, 20)
     old = {id(p) for p in run.network.parameters()}
-    assert old == {id(p) for p in run.optimizer.param_groups[0]["params"]}
+    assert old == {id(p) for p in run.state.optimizer.param_groups[0]["params"]}
     growth.grow_if_due(run)
     new = {n: p for n, p in run.network.named_parameters() if id(p) not in old}
     assert {n.split(".")[2] for n in new if n.startswith("body.")} == {
         "toy_wide_in",
         "toy_wide_out",
     }
-    assert {id(p) for p in new.values()} == {id(p) for p in run.optimizer.param_groups[0]["params"]}
+    assert {id(p) for p in new.values()} == {
+        id(p) for p in run.state.optimizer.param_groups[0]["params"]
+    }
     before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
     go(run, 40)
     moved = {n for n, p in run.network.named_parameters() if not torch.equal(p, before[n])}
@@ -175,7 +177,10 @@ def test_a_plateau_that_may_come_is_in_the_budget(policy):
     config = toy(modules=modules, growth=growing, model={"budget": 0}, train={"steps": 30})
     run = set_up(config, fetch=print)
     small = count_parameters(run.network)
-    run.step, run.best_by_task = 1, {"toy_rows": {"step": 1, "value": 0.0, "since": 1}}
+    run.state.step, run.state.scores.best_by_task = (
+        1,
+        {"toy_rows": {"step": 1, "value": 0.0, "since": 1}},
+    )
     assert [change.verb for change in growth.grow_if_due(run)][-1] == "attach"
     size = count_parameters(run.network)
     for budget in (size, size - 1):
@@ -239,10 +244,14 @@ def test_tasks_learned_together_are_stuck_when_all_are(tmp_path, monkeypatch):
 def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_then():
     run = set_up(toy(**PAIR, train={"optimizer": "adam"}), fetch=print)
     go(run, 10)
-    run.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "since": 2}}
+    run.state.scores.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "since": 2}}
     before = answers(run)
     [change] = growth.grow_if_due(run)
-    assert change.verb == "attach" and run.grown == [1] and growth.grow_if_due(run) == []
+    assert (
+        change.verb == "attach"
+        and run.state.growth.experiences == [1]
+        and growth.grow_if_due(run) == []
+    )
     for name, logits in answers(run).items():
         torch.testing.assert_close(logits, before[name], **ROUNDING)
     weights = {n: p.detach().clone() for n, p in run.network.named_parameters() if "more1" in n}
@@ -255,7 +264,10 @@ def test_tasks_that_share_a_head_get_modules_once_at_a_plateau():
     tasks = {"a": {"name": "toy_rows", "head": "rows"}, "b": {"name": "toy_turned", "head": "rows"}}
     stream = [{"tasks": ["a", "b"], "steps": 30}]
     run = set_up(toy(tasks=tasks, stream=stream, growth=PLATEAU), fetch=print)
-    run.step, run.best_by_task = 1, {name: {"step": 1, "value": 0.0, "since": 2} for name in tasks}
+    run.state.step, run.state.scores.best_by_task = (
+        1,
+        {name: {"step": 1, "value": 0.0, "since": 2} for name in tasks},
+    )
     assert [str(change) for change in growth.grow_if_due(run)] == [
         "attach rows_more1, read by input, side1, output"
     ]
@@ -271,7 +283,7 @@ def test_a_task_that_shares_the_head_of_an_older_one_brings_no_modules():
     size = count_parameters(run.network)
     assert run.attached_tasks == ["a", "b"] and list(run.network.adapters) == ["rows"]
     go(run, 20)
-    assert count_parameters(run.network) == size and run.history == []
+    assert count_parameters(run.network) == size and run.state.topology_log == []
 
 
 def test_tasks_of_another_shape_cannot_share_a_head(tmp_path, capsys):
@@ -301,13 +313,14 @@ def own(**modules) -> dict:
         ({"growth": own(**{"in": {"reads": ["out"]}, "out": {"output": True}})},
          "experience 2: module 'toy_wide_in' reads unknown module 'toy_wide_out'"),
         ({"growth": own(**{"in-put": {"input": True}})}, "module name 'toy_wide_in-put' must be"),
-        ({"growth": PER_TASK, "changes": [FREEZE]}, "growth and changes: give one of them"),
+        ({"growth": PER_TASK, "changes": [FREEZE]}, "growth and changes cannot be combined"),
         ({"growth": PER_TASK, "model": {"body": "gru"}}, "experience 2: attach: only a ThalNet"),
         ({"growth": PER_TASK, "stream": [ROWS, WIDE, ROWS]},
-         "experience 3: nothing of task 'toy_rows' learns"),
+         "experience 3: nothing that task 'toy_rows' uses can be trained"),
         ({"growth": PLATEAU | {"policy": "frozen"}}, "on_plateau: nothing would read what is"),
         ({"growth": own(**{"in": {"reading": "gaussian"}})}, "unknown reading 'gaussian'"),
-        ({"growth": PER_TASK, "model": {"features": 0}}, "experience 2: how wide is 'in'"),
+        ({"growth": PER_TASK, "model": {"features": 0}},
+         "experience 2: the width of module 'in' is not set"),
         ({"growth": PER_TASK, "stream": [ROWS, {"tasks": ["toy_wid"]}]}, "unknown task 'toy_wid'"),
         ({"growth": PER_TASK, "modules": {"a": {"input": True, "tasks": ["toy_wide"]}}},
          "unknown task 'toy_wide'"),

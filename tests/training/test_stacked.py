@@ -18,6 +18,7 @@ from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import stacked, step
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.stacked_step import StackedStep
+from thalnet_mtl.training.step import TrainStep
 
 SEEDS = (0, 1, 2)
 
@@ -72,8 +73,8 @@ def assert_same_runs(one, other):
     assert plain(results[0]) == plain(results[1])
     first, second = trained(one), trained(other)
     assert first.keys() == second.keys()
-    for name, weight in (second["network"] | second["combination"]).items():
-        found = (first["network"] | first["combination"])[name]
+    for name, weight in (second["network"] | second["weighting"]).items():
+        found = (first["network"] | first["weighting"])[name]
         torch.testing.assert_close(found, weight, rtol=1e-5, atol=2e-5)
     assert first["optimizer"]["groups"] == second["optimizer"]["groups"]
     moments = first["optimizer"]["state"]
@@ -115,7 +116,7 @@ def test_several_tasks_and_carried_states_are_stacked_too(tmp_path, reading):
 def test_learned_weights_of_the_tasks_are_stacked_too(tmp_path):
     options = {"steps": 20, "combine": "uncertainty", "clip": 0.3, "weight_decay": 0.01}
     both(tmp_path, **JOINT, train=options)
-    learned = [trained(tmp_path / "stacked" / f"seed{seed}")["combination"] for seed in SEEDS]
+    learned = [trained(tmp_path / "stacked" / f"seed{seed}")["weighting"] for seed in SEEDS]
     assert len({one["log_variance.toy_rows"].item() for one in learned}) == 3
 
 
@@ -164,18 +165,18 @@ def test_a_seed_that_was_saved_earlier_catches_up(tmp_path, monkeypatch):
     stacked.train_stacked(configs(tmp_path / "whole", train=options, evaluate=look), Console())
     runs = configs(tmp_path / "part", train=options, evaluate=look)
 
-    real = training.train_step
+    real = TrainStep.__call__
     for at, (folder, config) in zip((8, 20, 14), runs.items(), strict=True):
 
-        def failing(run, *rest, at=at):
-            if run.step == at:
+        def failing(self, inputs, at=at):
+            if self.run.step == at:
                 raise SystemExit
-            return real(run, *rest)
+            return real(self, inputs)
 
-        monkeypatch.setattr(training, "train_step", failing)
+        monkeypatch.setattr(TrainStep, "__call__", failing)
         with pytest.raises(SystemExit):
             training.train(config, folder)
-    monkeypatch.setattr(training, "train_step", real)
+    monkeypatch.setattr(TrainStep, "__call__", real)
     stacked.train_stacked(runs, Console())
     for seed in SEEDS:
         assert_same_runs(tmp_path / "part" / f"seed{seed}", tmp_path / "whole" / f"seed{seed}")

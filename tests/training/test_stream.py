@@ -15,8 +15,9 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.tasks.stream import make_stream
-from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.sampling import sample_tasks
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.step import TrainStep
 from thalnet_mtl.training.trainer import train
 
 TASKS = list(STREAM["tasks"])
@@ -56,11 +57,11 @@ def test_without_a_stream_all_tasks_are_one_experience():
 def test_the_next_step_belongs_to_the_experience_that_it_is_in():
     run = set_up(toy(**STREAM), fetch=print)
     numbers = []
-    for run.step in (0, 19, 20, 39, 40, 59, 60):
+    for run.state.step in (0, 19, 20, 39, 40, 59, 60):
         numbers.append(run.experience.number)
-    assert numbers == [1, 1, 2, 2, 3, 3, 3] and run.total == 60
-    run.step = 25
-    assert run.active_tasks == run.sample_tasks() == ["toy_wide"] and run.epoch == 20
+    assert numbers == [1, 1, 2, 2, 3, 3, 3] and run.total_steps == 60
+    run.state.step = 25
+    assert run.active_tasks == sample_tasks(run) == ["toy_wide"] and run.epoch == 20
 
 
 def test_the_learning_rate_begins_anew_with_every_experience():
@@ -71,8 +72,8 @@ def test_the_learning_rate_begins_anew_with_every_experience():
     options = {"schedule": "cosine", "warmup": 2, "learning_rate": 0.5}
     run = set_up(toy(tasks=STREAM["tasks"], stream=entries, train=options), fetch=print)
     rates = []
-    for run.step in range(16):
-        rates.append(run.rate())
+    for run.state.step in range(16):
+        rates.append(run.learning_rate())
     expected = []
     for steps in (10, 6):
         expected += [0.25, 0.5]
@@ -164,14 +165,16 @@ def test_a_training_loss_is_logged_only_for_what_was_learned_since_the_last_line
 
 def test_a_logged_training_loss_is_the_mean_since_the_last_line(tmp_path, monkeypatch):
     seen = []
-    real = training.train_step
+    real = TrainStep.__call__
 
-    def watching(run, *rest):
-        losses = real(run, *rest)
-        seen.append({name: x for name, x in zip(run.tasks, losses.tolist(), strict=True) if x >= 0})
+    def watching(self, inputs):
+        losses = real(self, inputs)
+        seen.append(
+            {name: x for name, x in zip(self.run.tasks, losses.tolist(), strict=True) if x >= 0}
+        )
         return losses
 
-    monkeypatch.setattr(training, "train_step", watching)
+    monkeypatch.setattr(TrainStep, "__call__", watching)
     entries = [
         {"tasks": ["toy_rows"], "steps": 13},
         {"tasks": ["toy_rows", "toy_wide"], "steps": 9},
@@ -205,15 +208,16 @@ def test_a_stream_of_one_experience_is_the_run_without_a_stream(tmp_path):
 def test_a_task_that_is_learned_again_goes_on_in_its_data_and_its_text(tmp_path, monkeypatch):
     entries = [{"tasks": [name], "steps": 10} for name in ("toy_text", "toy_rows", "toy_text")]
     seen = []
-    real = training.train_step
+    real = TrainStep.__call__
 
-    def watching(run, batches, *rest):
-        if "toy_text" in batches:
-            state = run.states.get("toy_text")
-            seen.append((run.batches_seen["toy_text"], state is not None))
-        return real(run, batches, *rest)
+    def watching(self, inputs):
+        run = self.run
+        if "toy_text" in inputs.batches:
+            state = run.state.carried_states.get("toy_text")
+            seen.append((run.state.batches_seen["toy_text"], state is not None))
+        return real(self, inputs)
 
-    monkeypatch.setattr(training, "train_step", watching)
+    monkeypatch.setattr(TrainStep, "__call__", watching)
     tasks = {"toy_rows": {}, "toy_text": {}}
     train(toy(tasks=tasks, stream=entries), tmp_path)
     assert seen == [(k + 1, k > 0) for k in range(20)]
@@ -245,8 +249,10 @@ BOTH = {"tasks": {"toy_rows": {}, "toy_wide": {}}}
         ({"stream": [ROWS, WIDE | {"step": 3}]}, "unknown field 'step'.*'steps'"),
         ({"stream": {"tasks": ["toy_rows"]}}, "stream: expected a list"),
         ({"stream": [ROWS, {"tasks": ["toy_wide", "toy_wide"]}]}, "'toy_wide' twice"),
-        ({"stream": [ROWS, WIDE], "train": {"warmup": 9}}, "warmup 9 leaves none of the 9 steps"),
-        ({"stream": [ROWS, WIDE], "train": {"patience": 2}}, "train.patience.*not with a stream"),
+        ({"stream": [ROWS, WIDE], "train": {"warmup": 9}},
+         r"warmup \(9\) must be smaller.* \(9 steps\)"),
+        ({"stream": [ROWS, WIDE], "train": {"patience": 2}},
+         "train.patience.*cannot be used with a stream"),
         ({"stream": [ROWS, WIDE], "train": {"strategy": "si_"}}, "unknown strategy 'si_'.*'si'"),
         ({"stream": [ROWS, WIDE], "strategy": {"choice": "perclass"}}, "'per_class'"),
         ({"stream": [ROWS, WIDE], "strategy": {"memory": 0}}, "memory: must be at least 1"),

@@ -27,10 +27,11 @@ from thalnet_mtl.avalanche.strategies import make_strategy
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import make_tasks
-from thalnet_mtl.training.state import NOT_TRAINED, Run
-from thalnet_mtl.training.trainer import Interrupted, Trainer, after_step, begin_experience
+from thalnet_mtl.training.state import NOT_TRAINED
+from thalnet_mtl.training.trainer import Trainer
 
 # Strategies that fail inside Avalanche 0.6.0 when a network grows, or when old tasks are frozen.
 FAILS_WITH_GROWTH = {
@@ -53,7 +54,7 @@ class AvalancheStrategy(Strategy):
 
     resumable: ClassVar[bool] = False
 
-    def __init__(self, context: Run):
+    def __init__(self, context: RunContext):
         check(context.config)
         super().__init__(context)
 
@@ -68,7 +69,7 @@ class AvalancheStrategy(Strategy):
         tasks_by_experience = [part.tasks for part in run.stream]
         stream = benchmark(run.tasks, tasks_by_experience, options.chunk, limit)
         model = as_avalanche(run.network, run.tasks)
-        run.optimizer = OPTIMIZERS[options.optimizer](
+        run.state.optimizer = OPTIMIZERS[options.optimizer].build(
             [p for p in model.parameters() if p.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
@@ -79,10 +80,10 @@ class AvalancheStrategy(Strategy):
             len(run.stream),
             TrainerPlugin(trainer),
             model=model,
-            optimizer=run.optimizer,
+            optimizer=run.state.optimizer,
             criterion=Loss(),
             train_mb_size=options.batch,
-            train_epochs=run.total,  # an upper bound: TrainerPlugin stops each experience
+            train_epochs=run.total_steps,  # an upper bound: TrainerPlugin stops each experience
             device=run.device,
             evaluator=EvaluationPlugin(loggers=[_SilentLogger()]),
         )
@@ -155,21 +156,19 @@ class TrainerPlugin(SupervisedPlugin):
         self.trainer, self.run = trainer, trainer.run
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        self.start_time = time.monotonic()
-        self.run.network = strategy.model.network  # some strategies replace it by a copy
+        self.trainer.step_start = time.monotonic()
+        self.run.state.network = strategy.model.network  # some strategies replace it by a copy
         self.grow_if_due(strategy)
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if self.run.step > self.run.experience.start:
             self.grow_if_due(strategy)
         for group in strategy.optimizer.param_groups:
-            group["lr"] = self.run.rate()
+            group["lr"] = self.run.learning_rate()
 
     def grow_if_due(self, strategy: Any) -> None:
         """Grow the network if it is time, and tell Avalanche the new parameters."""
-        changes = len(self.run.history)
-        begin_experience(self.run, self.trainer.directory, self.trainer.screen)
-        if len(self.run.history) > changes:
+        if self.trainer.begin_experience_or_grow():
             sync_parameters(strategy)
             strategy.model.to(strategy.device).train()
 
@@ -178,18 +177,12 @@ class TrainerPlugin(SupervisedPlugin):
             clip_grad_norm_(strategy.model.parameters(), self.run.config.train.clip)
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        run, trainer, experience = self.run, self.trainer, self.run.experience
+        run, experience = self.run, self.run.experience
         loss = strategy.loss.detach().reshape(())
         absent = torch.full_like(loss, NOT_TRAINED)
         losses = torch.stack([loss if name in experience.tasks else absent for name in run.tasks])
         for name in experience.tasks:
-            run.batches_seen[name] += 1
-        after_step(run, trainer.directory, trainer.screen, losses, run.rate(), self.start_time)
-        self.start_time = time.monotonic()
-        if trainer.stopped() and run.step < run.total:
-            raise Interrupted(
-                f"stopped at step {run.step:,} of {run.total:,}, not saved: runs with strategies "
-                f"of Avalanche cannot be resumed, the same command starts again"
-            )
+            run.state.batches_seen[name] += 1
+        self.trainer.after_step(losses)
         if run.step == experience.stop:
             strategy.stop_training()

@@ -39,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
     console, device = Console(), choose_device(run.config.train.device)
     run.network.to(device)
     if device.type == "cuda":
-        set_matmul_precision(run.config.train.precision, device)
+        set_matmul_precision(run.config.train.precision)
     settings, chunk = run.config.evaluate, run.config.train.chunk
     if (options.batches or 0) < 0:
         raise UserError(f"--batches must be at least 0, got {options.batches}.")

@@ -1,11 +1,11 @@
-"""Saved networks and saved runs: written whole or not at all, loaded without running code."""
+"""Checkpoints: written atomically, read without running code, checked against the configuration."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from thalnet_mtl.config.load import flatten
@@ -14,11 +14,18 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import require, write_atomically
 from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.optimizers import optimizer_for
+from thalnet_mtl.training.state import TrainState
+
+FORMAT = 2  # raised whenever older checkpoints cannot be read any more
+BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
+LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics_size")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Save tensors and plain values; of a tensor that is part of another, that part alone."""
-    content = tree_map_only(torch.Tensor, _own_storage, content)
+    """Save tensors and plain values; a view is saved without the tensor that it is part of."""
+    content = tree_map_only(torch.Tensor, _own_storage, content) | {"format": FORMAT}
     write_atomically(path, lambda part: torch.save(content, part))
 
 
@@ -28,9 +35,13 @@ def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load what ``save`` wrote, as tensors and plain values only."""
+    """Load what ``save_checkpoint`` wrote, as tensors and plain values only.
+
+    Raises:
+        UserError: there is none, it is damaged, or another version of thalnet_mtl wrote it.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}.") from None
     except Exception as error:
@@ -38,22 +49,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is damaged and cannot be read ({type(error).__name__}). Put a good copy in "
             f"its place, or delete the folder of the run to start again."
         ) from error
-
-
-BEST = ("step", "topology", "network")
+    saved = content.get("format", 1) if isinstance(content, dict) else None
+    if saved != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {saved}, this version of thalnet_mtl reads format "
+            f"{FORMAT}. Use the version that wrote it, or delete the folder of the run to start "
+            f"again."
+        )
+    return content
 
 
 def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
-    """Load a checkpoint of a run of this very configuration, that holds these values."""
+    """Load a checkpoint with these keys that a run of this very configuration wrote."""
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
-    if content.get("config") != flatten(config):
+    if content["config"] != flatten(config):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
 
 
 def load_network(content: Mapping[str, Any], path: Path) -> Network:
-    """The network of a checkpoint, with the topology that it had by then."""
+    """Return the network of a checkpoint, with the topology that it had at that step."""
     try:
         network = Network.from_description(content["topology"])
         load_weights(network, content["network"], path)
@@ -62,31 +78,38 @@ def load_network(content: Mapping[str, Any], path: Path) -> Network:
     return network
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
-) -> dict[str, Any]:
-    """The state of an optimizer by the names of its parameters, whatever order it has them in."""
-    names = {id(parameter): name for name, parameter in named.items()}
-    groups = [
-        group | {"params": [names[id(parameter)] for parameter in group["params"]]}
-        for group in optimizer.param_groups
-    ]
-    state = {names[id(parameter)]: state for parameter, state in optimizer.state.items()}
-    return {"groups": groups, "state": state}
+def save_best(path: Path, run: RunContext) -> None:
+    """Write the network of this step as the best one so far."""
+    content = {"step": run.step, "topology": run.network.describe()}
+    content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
+    save_checkpoint(path, content)
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], named: Mapping[str, nn.Parameter]
-) -> None:
-    """Give an optimizer what ``optimizer_state`` took from one with the same parameters."""
-    there = {name for group in saved["groups"] for name in group["params"]}
-    learned = {name for name, parameter in named.items() if parameter.requires_grad}
-    if there != learned or len(saved["groups"]) != len(optimizer.param_groups):
-        which = min(there ^ learned, default="other groups of the same")
-        raise UserError(f"the saved optimizer has other parameters: {which}.")
-    for group, own in zip(saved["groups"], optimizer.param_groups, strict=True):
-        own["params"][:] = [named[name] for name in group["params"]]
-    number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}
-    groups = [g | {"params": [number[name] for name in g["params"]]} for g in saved["groups"]]
-    state = {number[name]: state for name, state in saved["state"].items()}
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def save_run(path: Path, run: RunContext, metrics_size: int) -> None:
+    """Write all that a run needs to resume at this step.
+
+    Args:
+        path: of the checkpoint.
+        run: between two steps.
+        metrics_size: bytes of ``metrics.jsonl`` that were written up to this step.
+    """
+    rng = [torch.get_rng_state()]
+    if run.device.type == "cuda":
+        rng.append(torch.cuda.get_rng_state())
+    own = {"config": flatten(run.config), "rng": rng, "metrics_size": metrics_size}
+    save_checkpoint(path, run.state.state_dict() | own)
+
+
+def resume_run(path: Path, run: RunContext) -> int:
+    """Bring a run to the step of a checkpoint; returns its ``metrics_size``."""
+    content = load_matching(path, run.config, LAST)
+    network = load_network(content, path).to(run.device)
+    run.configure_network(network)
+    optimizer = optimizer_for(run.config, network, run.state.weighting)
+    heads = {name: task.head_name for name, task in run.tasks.items()}
+    run.state.load_state_dict(content, network, optimizer, heads)
+    run.update_trainable_tasks()
+    torch.set_rng_state(content["rng"][0])
+    if run.device.type == "cuda":
+        torch.cuda.set_rng_state(content["rng"][1])
+    return content["metrics_size"]

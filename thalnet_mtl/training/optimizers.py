@@ -1,32 +1,94 @@
-"""A run in memory: what is trained, how far it is, and how a checkpoint holds all of that."""
+"""Optimizers by name, their learning-rate schedule, and their state by parameter name."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.schema import Config, TrainConfig
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.weighting import LossWeighting
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": torch.optim.RMSprop,
-    "adam": lambda *args, **options: torch.optim.Adam(*args, fused=True, **options),
-    "adamw": lambda *args, **options: torch.optim.AdamW(*args, fused=True, **options),
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """A row of the table of optimizers: add one to make an optimizer available.
+
+    ``capturable`` says whether a CUDA graph can replay its step: the learning rate must be read
+    from the device. Growth and freezing also need the class in ``models.change``.
+    """
+
+    build: Callable[..., torch.optim.Optimizer]
+    capturable: bool = True
+
+
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    "rmsprop": OptimizerEntry(torch.optim.RMSprop),
+    "adam": OptimizerEntry(partial(torch.optim.Adam, fused=True)),
+    "adamw": OptimizerEntry(partial(torch.optim.AdamW, fused=True)),
+    "sgd": OptimizerEntry(partial(torch.optim.SGD, momentum=0.9), capturable=False),
 }
 
 
 def optimizer_for(
-    config: Config, network: Network, combination: LossWeighting
+    config: Config, network: Network, weighting: LossWeighting
 ) -> torch.optim.Optimizer:
-    """The configured optimizer, for all that learns."""
+    """Return the configured optimizer for all parameters that are not frozen."""
     options = config.train
     groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.requires_grad]},
-        {"params": list(combination.parameters()), "weight_decay": 0.0},
+        {"params": list(weighting.parameters()), "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[options.optimizer](
+    return OPTIMIZERS[options.optimizer].build(
         groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
+
+
+def learning_rate(options: TrainConfig, experience: Experience, step: int) -> float:
+    """Return the learning rate of a step: linear warm-up, then constant or half a cosine to 0.
+
+    The schedule starts again with every experience.
+    """
+    step, total = step - experience.start, experience.stop - experience.start
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / options.warmup
+    if options.schedule == "constant":
+        return options.learning_rate
+    progress = (step - options.warmup) / max(1, total - options.warmup)
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
+    """Return the state of an optimizer by parameter name, independent of parameter order."""
+    names = {id(parameter): name for name, parameter in named.items()}
+    groups = [
+        group | {"params": [names[id(parameter)] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    state = {names[id(parameter)]: state for parameter, state in optimizer.state.items()}
+    return {"groups": groups, "state": state}
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], named: Mapping[str, nn.Parameter]
+) -> None:
+    """Load what ``optimizer_state`` returned for an optimizer of the same parameters."""
+    saved_names = {name for group in saved["groups"] for name in group["params"]}
+    trainable = {name for name, parameter in named.items() if parameter.requires_grad}
+    if saved_names != trainable or len(saved["groups"]) != len(optimizer.param_groups):
+        difference = min(saved_names ^ trainable, default="other groups of the same")
+        raise UserError(f"the saved optimizer has other parameters: {difference}.")
+    for group, current in zip(saved["groups"], optimizer.param_groups, strict=True):
+        current["params"][:] = [named[name] for name in group["params"]]
+    number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}
+    groups = [g | {"params": [number[name] for name in g["params"]]} for g in saved["groups"]]
+    state = {number[name]: state for name, state in saved["state"].items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,4 +1,4 @@
-"""What stays of a run: scores of the best weights, the model, its topology and its readings."""
+"""The results of a run: scores of its best weights, its costs, its topology and its readings."""
 
 import json
 import time
@@ -10,154 +10,184 @@ from torch import Tensor
 
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
-from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.cost import count_macs
 from thalnet_mtl.models.model_folder import save_tensors
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters, parameter_counts
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
 from thalnet_mtl.training.checkpoint import load_matching, load_network
-from thalnet_mtl.training.state import Run
+from thalnet_mtl.training.context import RunContext
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 
 
-def test_batches(run: Run, task: str) -> int:
-    """Batches of an evaluation of the test part."""
-    look = run.config.evaluate
-    return look.batches or run.tasks[task].batches_per_epoch(
-        "test", look.batch, run.config.train.chunk
+def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
+    """Score the best weights of a run on all splits, and write everything that it leaves.
+
+    From then on the network of the run is the best one.
+    """
+    start = time.monotonic()
+    folder, scores = directory.folder, run.state.scores
+    load_best(run, folder / "checkpoint" / "best.pt")
+    result = RunResult(
+        body=run.config.model.body,
+        tasks={name: task_result(run, name) for name in run.tasks},
+        best_step=scores.best_step,
+        steps=run.step,
+        parameters=ParameterCounts(**parameter_counts(run.network)),
+        seed=run.seed,
+        seconds=round(run.state.timers.seconds + time.monotonic() - start, 2),
+        train_seconds=round(run.state.timers.train_seconds, 2),
+        evaluation_batches=run.config.evaluate.batches,
+        continual=continual_summary(run) if run.continual else None,
     )
-
-
-def finish(run: Run, directory: RunDirectory) -> dict[str, Any]:
-    """Read the test sets with the best weights, and write what stays of the run."""
-    begin = time.monotonic()
-    folder, look = directory.folder, run.config.evaluate
-    path = folder / "checkpoint" / "best.pt"
-    run.network = load_network(load_matching(path, run.config), path).to(run.device)
-    configure_network(run.network, run.config.train)
-    tasks: dict[str, dict[str, Any]] = {}
-    for name, task in run.tasks.items():
-        # As much of the training part as of the test part, so that they can be set side by side.
-        scores = {"train": run.score(name, "train", test_batches(run, name))}
-        scores |= {split: run.score(name, split) for split in ("validation", "test")}
-        own = {key: run.best_by_task[name][key] for key in ("step", "value")}
-        about: dict[str, Any] = {"label": task.label, "kind": run.config.named_tasks[name].name}
-        about |= {"source": task.source, "classes": task.spec.classes}
-        about |= {"metric": task.metric.name}
-        tasks[name] = about | scores | {"untrained": run.untrained[name], "own_best": own}
-    result = {
-        "body": run.config.model.body,
-        "tasks": tasks,
-        "best_step": run.best_step,
-        "steps": run.step,
-        "parameters": parameter_counts(run.network),
-        "seed": run.config.train.seed,
-        "seconds": round(run.seconds + time.monotonic() - begin, 2),
-        "train_seconds": round(run.train_seconds, 2),
-        "evaluation_batches": look.batches,
-    }
-    run.network.save(folder / "model", config=run.config, result=result)
+    run.network.save(folder / "model", config=run.config, result=result.to_json())
     save_readings(run, folder / "model" / "reading_weights.safetensors")
-    if run.continual:
-        result["continual"] = about_stream(run).to_json()
-    write_matrix(run, tasks, folder / "accuracy_matrix.csv")
-    write_topology(run, directory, run.best_step)
-    directory.write_json("result.json", result)
+    write_accuracy_matrix(run, result, folder / "accuracy_matrix.csv")
+    write_topology(run, directory, scores.best_step)
+    directory.write_json("result.json", result.to_json())
     return result
 
 
-def about_stream(run: Run) -> ContinualSummary:
+def load_best(run: RunContext, path: Path) -> None:
+    """Give a run the network of its best step."""
+    run.state.network = load_network(load_matching(path, run.config), path).to(run.device)
+    run.configure_network(run.network)
+
+
+def task_result(run: RunContext, name: str) -> TaskResult:
+    """Return the results on a task, with scores of the network as it is.
+
+    As many batches of the training split are scored as of the test split, for scores to compare.
+    """
+    task, state = run.tasks[name], run.state.scores
+    values = {
+        "train": run.score(name, "train", run.test_batches(name)),
+        "validation": run.score(name, "validation"),
+        "test": run.score(name, "test"),
+        "untrained": state.untrained[name],
+    }
+    metric, best = task.metric.name, state.best_by_task[name]
+    return TaskResult(
+        label=task.label,
+        kind=run.config.named_tasks[name].name,
+        source=task.source,
+        classes=task.spec.classes,
+        metric=metric,
+        scores={
+            split: SplitScores(scores[metric], scores["loss"], int(scores["count"]))
+            for split, scores in values.items()
+        },
+        best_validation=BestScore(int(best["step"]), best["value"]),
+    )
+
+
+def continual_summary(run: RunContext) -> ContinualSummary:
     """Summarize a run over several experiences."""
     growth = run.config.growth
     return summarize(
         {name: task.metric for name, task in run.tasks.items()},
         [experience.tasks for experience in run.stream],
-        run.matrix,
+        run.state.scores.accuracy_matrix,
         scenario=scenario(run),
         strategy=run.config.train.strategy,
         growth=growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}",
         ends=[experience.stop for experience in run.stream],
-        stages=[StageCost(**cost) for cost in run.costs],
+        stages=[StageCost(**cost) for cost in run.state.scores.costs],
     )
 
 
-def scenario(run: Run) -> str:
-    """By heads: one of its own for each task, or shared, by the same classes or by others."""
+def scenario(run: RunContext) -> str:
+    """Return the kind of continual learning, which follows from the heads of the tasks.
+
+    Tasks with heads of their own are task-incremental. Tasks of one head are class-incremental if
+    their classes differ, and domain-incremental if not.
+    """
     tasks = list(run.tasks.values())
-    if len({task.head_name for task in tasks}) == len(tasks):
+    heads = {task.head_name for task in tasks}
+    if len(heads) == len(tasks):
         return "task-incremental"
-    if len({task.head_name for task in tasks}) > 1:
+    if len(heads) > 1:
         return "task-incremental, some heads shared"
-    alone = len({task.classes_seen for task in tasks}) == len(tasks)
-    return "class-incremental" if alone else "domain-incremental"
+    classes_differ = len({task.classes_seen for task in tasks}) == len(tasks)
+    return "class-incremental" if classes_differ else "domain-incremental"
 
 
-def measure_cost(run: Run) -> dict[str, Any]:
-    """What the network costs now: multiply-adds are for a sequence of each task."""
-    chunk, found = run.config.train.chunk, {}
+def measure_cost(run: RunContext) -> dict[str, Any]:
+    """Return parameter counts, multiply-adds for a sequence of each task, and stored bytes.
+
+    The latter are what the strategy keeps; None if it does not say.
+    """
+    macs = {}
     for name in run.attached_tasks:
         task = run.tasks[name]
-        xs = next(task.iterate("validation", 1, chunk)).xs
-        found[name] = count_macs(run.network, task.head_name, xs)
-    stored = {"multiply_adds": found, "stored_bytes": run.strategy.stored_bytes()}
-    return parameter_counts(run.network) | stored
+        xs = next(task.iterate("validation", 1, run.chunk)).xs
+        macs[name] = count_macs(run.network, task.head_name, xs)
+    stored = run.state.strategy.stored_bytes()
+    return parameter_counts(run.network) | {"multiply_adds": macs, "stored_bytes": stored}
 
 
-def write_matrix(run: Run, tasks: dict[str, dict[str, Any]], path: Path) -> None:
-    """R: a row of test scores before training and after every experience; nothing, no head yet."""
-    last = {name: one["test"][one["metric"]] for name, one in tasks.items()}
-    matrix = run.matrix if run.continual else [*run.matrix, last]
-    rows = [",".join(["stage", *tasks])]
+def write_accuracy_matrix(run: RunContext, result: RunResult, path: Path) -> None:
+    """Write test scores before training and after every experience, a row each.
+
+    A cell is empty while a task has no head.
+    """
+    matrix = run.state.scores.accuracy_matrix
+    if not run.continual:
+        matrix = [*matrix, {name: task.test for name, task in result.tasks.items()}]
+    rows = [",".join(["stage", *run.tasks])]
     for stage, row in enumerate(matrix):
-        rows.append(",".join([str(stage), *(str(row.get(name, "")) for name in tasks)]))
+        rows.append(",".join([str(stage), *(str(row.get(name, "")) for name in run.tasks)]))
     write_text(path, "\n".join(rows) + "\n")
 
 
-def write_topology(run: Run, directory: RunDirectory, step: int) -> None:
-    """``topology.json``: the modules after a step, what each task uses, and all changes so far."""
+def write_topology(run: RunContext, directory: RunDirectory, step: int) -> None:
+    """Write ``topology.json``: modules and tasks after a step, and all changes so far."""
     if run.network.body.graph is not None:
-        about = layout(run.network) | {"step": step, "history": run.history}
-        directory.write_json("topology.json", about)
+        content = layout(run.network) | {"step": step, "history": run.state.topology_log}
+        directory.write_json("topology.json", content)
 
 
 def layout(network: Network) -> dict[str, Any]:
-    """What ``Network.describe`` says, with what follows from it for a reader."""
-    body, about = network.body, network.describe()
+    """Return modules and tasks as ``Network.describe`` does, with slots and parameter counts."""
+    body, description = network.body, network.describe()
     assert body.graph is not None
-    modules = about["arguments"]["modules"]
+    modules = description["arguments"]["modules"]
     for module in modules:
         slot = body.graph.slots[module["name"]]
         prefix = body.parameter_prefixes([module["name"]])
         sizes = (p.numel() for name, p in body.named_parameters() if name.startswith(prefix))
         module |= {"slot": [slot.start, slot.stop], "parameters": sum(sizes)}
-    for name, task in about["tasks"].items():
+    for name, task in description["tasks"].items():
         task |= {"into": task.pop("input_modules"), "out_of": task.pop("output_modules")}
         task |= {
             "active": network.active_modules(name),
             "parameters": count_parameters(network.adapter(name)),
         }
-    return {"modules": modules, "tasks": about["tasks"]}
+    return {"modules": modules, "tasks": description["tasks"]}
 
 
-def save_readings(run: Run, path: Path) -> None:
-    """R of every module and the widths of the slots; dynamic ones as the mean over some inputs."""
-    network, net = run.network, run.network.body
-    if not isinstance(net, ThalNet):
+def save_readings(run: RunContext, path: Path) -> None:
+    """Save the reading weights of every module and the widths of the slots.
+
+    Weights of a dynamic reading are the mean over some inputs. Modules that no task runs are left
+    out, as rows and as columns.
+    """
+    network, body = run.network, run.network.body
+    if not isinstance(body, ThalNet):
         return
     weights: dict[str, Tensor] = {}
     for task in run.tasks.values():
         xs = next(task.iterate("validation", READING_BATCH, READING_BATCH)).xs
-        port, active = network.adapter(task.head_name), network.active_modules(task.head_name)
+        adapter, active = network.adapter(task.head_name), network.active_modules(task.head_name)
         with torch.no_grad():
-            rows, pace = port.encode(xs, active), port.spec.sub_steps
-            weights = net.reading_weights(rows, sub_steps=pace, active=active) | weights
-    # Modules that no task runs are left out, as rows and as columns.
-    slots = {name: slot.stop - slot.start for name, slot in net.slots.items() if name in weights}
-    places = [k for name in slots for k in range(net.slots[name].start, net.slots[name].stop)]
-    weights = {name: weights[name][:, places] for name in slots}
-    dynamic = [name for name in slots if net.cell(name).reading.dynamic]
-    about = {"slots": json.dumps(slots), "dynamic": json.dumps(dynamic)}
-    save_tensors(path, weights, about)
+            rows, sub_steps = adapter.encode(xs, active), adapter.spec.sub_steps
+            weights = body.reading_weights(rows, sub_steps=sub_steps, active=active) | weights
+    widths = {name: slot.stop - slot.start for name, slot in body.slots.items() if name in weights}
+    columns = [k for name in widths for k in range(body.slots[name].start, body.slots[name].stop)]
+    weights = {name: weights[name][:, columns] for name in widths}
+    dynamic = [name for name in widths if body.cell(name).reading.dynamic]
+    metadata = {"slots": json.dumps(widths), "dynamic": json.dumps(dynamic)}
+    save_tensors(path, weights, metadata)

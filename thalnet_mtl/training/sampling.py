@@ -1,4 +1,4 @@
-"""One step of a run: a batch of each task, their losses, and the optimizer."""
+"""What the next step is trained on: its tasks, their batches, and the states that they start in."""
 
 from typing import Any
 
@@ -6,28 +6,54 @@ import torch
 
 from thalnet_mtl.models.body import map_state
 from thalnet_mtl.tasks.base import Batch
-from thalnet_mtl.training.state import Run
+from thalnet_mtl.training.context import RunContext
 
 
-def next_batches(run: Run) -> dict[str, Batch]:
-    """A batch of each task of the next step."""
-    batches = {}
-    for name in run.sample_tasks():
-        options, count = run.config.train, run.batches_seen[name]
-        size = run.batch_size(name)
-        batches[name] = run.tasks[name].training_batch(count, size, options.chunk, options.seed)
-        run.batches_seen[name] += 1
+def step_generator(run: RunContext) -> torch.Generator:
+    """Return a generator that depends on nothing but the seed of a run and the step."""
+    return torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
+
+
+def sample_tasks(run: RunContext) -> list[str]:
+    """Return the tasks of the next step: all, or with ``train.draw`` T > 0 a random one.
+
+    A task is drawn with a probability ∝ size^(1/T), as a function of seed and step.
+    """
+    names, temperature = run.active_tasks, run.config.train.draw
+    if not temperature or len(names) < 2:
+        return names
+    named = run.config.named_tasks
+    sizes = [named[name].share or run.batches_per_epoch(name) for name in names]
+    logs = torch.tensor(sizes, dtype=torch.float64).log()
+    odds = ((logs - logs.max()) / temperature).softmax(0)  # no overflow at a small T
+    return [names[int(torch.multinomial(odds, 1, generator=step_generator(run)))]]
+
+
+def next_batches(run: RunContext) -> dict[str, Batch]:
+    """Return a batch of each task of the next step, and count it as seen."""
+    batches, options, seen = {}, run.config.train, run.state.batches_seen
+    for name in sample_tasks(run):
+        batches[name] = run.tasks[name].training_batch(
+            seen[name], run.batch_size(name), options.chunk, options.seed
+        )
+        seen[name] += 1
     return batches
 
 
-def reset_states(run: Run, task: str, state: Any, batch: int) -> Any:
-    """The state of a text, without that of some places, as a function of seed and step.
+def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
+    """Reset the carried state of randomly chosen sequences to zero.
 
-    A net that is only ever carried on may come to need a past that no text begins with.
+    The choice depends only on seed and step. Without resets a network may learn to need a past
+    that no text begins with.
+
+    Args:
+        run: the run.
+        task: a text, with ``reset`` as the probability of a reset.
+        state: the carried state of all sequences.
+        batch: their number.
     """
-    odds = run.config.named_tasks[task].reset
-    if not odds:
+    probability = run.config.named_tasks[task].reset
+    if not probability:
         return state
-    generator = torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
-    kept = (torch.rand(batch, generator=generator) >= odds).to(run.device)
-    return map_state(lambda part: part * kept.view(-1, *[1] * (part.ndim - 1)), state)
+    keep = (torch.rand(batch, generator=step_generator(run)) >= probability).to(run.device)
+    return map_state(lambda part: part * keep.view(-1, *[1] * (part.ndim - 1)), state)

@@ -1,6 +1,6 @@
-"""A run before its first step: device, tasks and network, as a configuration names them."""
+"""A run before its first step: built and checked as its configuration says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -16,61 +16,58 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training import growth
-from thalnet_mtl.training.dry_run import dry_run
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.optimizers import optimizer_for
-from thalnet_mtl.training.state import NOT_TRAINED, Run
-from thalnet_mtl.training.weighting import make_weighting
+from thalnet_mtl.training.state import NOT_TRAINED, TrainState
+from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
-# Parameters below which more CPU threads than one are not worth their price: waiting for each other
-# on a busy machine. On a quiet one our own kernel gains by --train.threads.
+# Below so many parameters more CPU threads than one do not pay: on a busy machine they wait for
+# each other. On a quiet one our own kernel gains by --train.threads.
 SMALL_NETWORK = 500_000
 THREADS = torch.get_num_threads()  # PyTorch's choice: the cores, or what OMP_NUM_THREADS says
 
 
-def set_up(config: Config, fetch: Callable[[str], None]) -> Run:
-    """Build everything that a configuration names; ``fetch`` gets a data set that is missing.
+def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
+    """Build and check everything that a configuration names, and load the data.
+
+    Args:
+        config: of a single run.
+        fetch: called with the name of each data set, to download it if it is missing.
 
     Raises:
         UserError: something cannot be built or trained.
     """
     device = choose_device(config.train.device)
-    set_matmul_precision(config.train.precision, device)
+    check_precision(config.train.precision, device)
     tasks = make_tasks(config)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
     configure_network(network, config.train)
-    combined = make_weighting(
-        config.train.combine, {name: task.weight for name, task in config.named_tasks.items()}
-    ).to(device)
-    small = count_parameters(network) < SMALL_NETWORK
-    torch.set_num_threads(config.train.threads or (1 if small else THREADS))
+    weighting = weighting_for(config).to(device)
+    configure_process(config, network, device)
     for task in tasks.values():
         if task.source:
             fetch(task.source)
         task.load(device)
-    for name, task in tasks.items():
-        if config.named_tasks[name].reset and task.spec.target != "every":
-            raise UserError(f"tasks.{name}.reset: only a text goes on from chunk to chunk.")
-    for port in network.adapters:
-        selected_backend(config, network, port)  # raises if what is asked for cannot
-    losses = torch.full((config.evaluate.log_every, len(tasks)), NOT_TRAINED, device=device)
-    optimizer = optimizer_for(config, network, combined)
-    run = Run(config, device, tasks, network, combined, optimizer, losses)
-    for name, task in tasks.items():
-        task.check_batch_sizes(run.batch_size(name), config.evaluate.batch, config.train.chunk)
-    run.batches_seen = dict.fromkeys(tasks, 0)
-    shortest = min(one.stop - one.start for one in run.stream)
-    if config.train.warmup >= shortest:
-        raise UserError(f"train.warmup {config.train.warmup} leaves none of the {shortest} steps.")
-    if run.continual and config.train.patience:
-        raise UserError("train.patience ends a run, not an experience: not with a stream.")
+    check_tasks(config, tasks)
+    check_backends(config, network)
+    state = TrainState(
+        network=network,
+        weighting=weighting,
+        optimizer=optimizer_for(config, network, weighting),
+        loss_log=torch.full((config.evaluate.log_every, len(tasks)), NOT_TRAINED, device=device),
+        batches_seen=dict.fromkeys(tasks, 0),
+    )
+    run = RunContext(config, device, tasks, state)
+    state.strategy = lookup("strategy", config.train.strategy)(run)
+    check_stream(config, run.stream)
     if config.growth.when != "never":
-        if config.changes:
-            raise UserError("growth and changes: give one of them.")
-        growth.dry_run(config, network, {t.head_name: t.spec for t in tasks.values()}, run.stream)
-    dry_run(config, network, run.stream)
+        shapes = {task.head_name: task.spec for task in tasks.values()}
+        dry_run_growth(config, network, shapes, run.stream)
+    dry_run_changes(config, network, run.stream)
     return run
 
 
@@ -85,16 +82,36 @@ def fetch_with(console: Console) -> Callable[[str], None]:
 
 
 def check_buildable(config: Config) -> None:
-    """Raise ``UserError`` if a configuration names something that cannot be built."""
-    tasks = make_tasks(config)
-    make_network(config, tasks)
-    weights = {name: task.weight for name, task in config.named_tasks.items()}
-    make_weighting(config.train.combine, weights)
+    """Raise if a configuration names something that cannot be built; no data is loaded."""
+    make_network(config, make_tasks(config))
+    weighting_for(config)
     lookup("strategy", config.train.strategy)
 
 
+def configure_process(config: Config, network: Network, device: torch.device) -> None:
+    """Set what holds for the whole process: CPU threads, and how a GPU rounds products."""
+    small = count_parameters(network) < SMALL_NETWORK
+    torch.set_num_threads(config.train.threads or (1 if small else THREADS))
+    set_matmul_precision(config.train.precision)
+
+
+def set_matmul_precision(precision: str) -> None:
+    """Let a GPU round the inputs of products to tf32, or not; in cuDNN as well."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; 'auto' is the GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def make_tasks(config: Config) -> dict[str, Task]:
-    """The tasks of a run by their names in it; their data is not loaded."""
+    """Return the tasks of a run by their names in it; their data is not loaded."""
     if config.tasks and asdict(config.task) != asdict(Config().task):
         raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
     tasks: dict[str, Task] = {}
@@ -104,36 +121,64 @@ def make_tasks(config: Config) -> dict[str, Task]:
     return tasks
 
 
-def make_network(config: Config, tasks: dict[str, Task]) -> Network:
-    """The network as it is before the first step: of the first experience's tasks if it grows."""
-    first = config.stream[0].tasks if config.stream and config.growth.when != "never" else tasks
+def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
+    """Return the network before the first step.
+
+    If it grows, it has only the tasks of the first experience.
+    """
+    grows = config.stream and config.growth.when != "never"
+    first = config.stream[0].tasks if grows else list(tasks)
     for name in first:
         if name not in tasks:
             raise UserError(f"stream: {unknown('task', name, tasks)}")
     shapes: dict[str, TaskSpec] = {}
     for name, task in tasks.items():
-        known = shapes.setdefault(task.head_name, task.spec)
-        if known != task.spec:
+        if shapes.setdefault(task.head_name, task.spec) != task.spec:
             raise UserError(
                 f"task '{name}' cannot share head '{task.head_name}': its shape differs."
             )
-    there = {tasks[name].head_name for name in first}
-    shapes = {port: shape for port, shape in shapes.items() if port in there}
+    heads = {tasks[name].head_name for name in first}
+    shapes = {head: shape for head, shape in shapes.items() if head in heads}
     return build.build(config.model, shapes, config.modules)
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' takes the GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def weighting_for(config: Config) -> LossWeighting:
+    """Return the configured combination of losses."""
+    weights = {name: task.weight for name, task in config.named_tasks.items()}
+    return make_weighting(config.train.combine, weights)
 
 
-def set_matmul_precision(precision: str, device: torch.device) -> None:
-    """Have a GPU round the inputs of products to tf32, or not; those of cuDNN alike."""
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise if a device does not have a precision."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("train.precision 'tf32': only a GPU has it. Allowed here: fp32, bf16.")
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
+    """Raise if options do not fit the data of a task: its kind, or too few for a batch."""
+    for name, task in tasks.items():
+        options = config.named_tasks[name]
+        if options.reset and task.spec.target != "every":
+            raise UserError(f"tasks.{name}.reset: only a text carries a state to reset.")
+        batch = options.batch or config.train.batch
+        task.check_batch_sizes(batch, config.evaluate.batch, config.train.chunk)
+
+
+def check_backends(config: Config, network: Network) -> None:
+    """Raise if the configured backend cannot run the network."""
+    for head in network.adapters:
+        selected_backend(config, network, head)
+
+
+def check_stream(config: Config, stream: Sequence[Experience]) -> None:
+    """Raise if options do not fit the experiences."""
+    shortest = min(experience.stop - experience.start for experience in stream)
+    if config.train.warmup >= shortest:
+        raise UserError(
+            f"train.warmup ({config.train.warmup}) must be smaller than the shortest experience "
+            f"({shortest} steps)."
+        )
+    if len(stream) > 1 and config.train.patience:
+        raise UserError("train.patience ends a whole run, so it cannot be used with a stream.")
+    if config.growth.when != "never" and config.changes:
+        raise UserError("growth and changes cannot be combined; give one of them.")

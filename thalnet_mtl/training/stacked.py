@@ -1,79 +1,69 @@
-"""Several seeds of one small net, trained together: every step is one step of all of them.
+"""Several seeds of one small network, trained together: every step is one step of all of them.
 
-Each seed is a run of its own, with its folder, its log and its checkpoints, as if it were alone,
-and goes through the same ``loop``. Only the steps that the loops ask for are taken together, by
-``Replicas``, and differ by rounding alone; how fast that grows depends on the learning rate, as
-between two levels of ``ops``. On a GPU the steps are those of each run alone, captured as CUDA
-graphs, and side by side because every run has a stream: small nets leave most of it idle.
+Each seed is a run with its own folder, log and checkpoints, and its ``Trainer`` prepares and
+records its steps. Only the steps are taken together, by ``StackedStep``. They differ from those of
+a run that is trained alone by rounding; how fast that grows depends on the learning rate, as
+between two backends of ``ops``. On a GPU each run takes its own steps, captured as CUDA graphs,
+side by side on streams: small networks leave most of a GPU idle.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory, check_same
-from thalnet_mtl.signals import stop_signals
-from thalnet_mtl.training.results import finish
 from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
-from thalnet_mtl.training.stacked_step import Request, StackedStep
-from thalnet_mtl.training.state import Run
-from thalnet_mtl.training.step import can_capture, train_step
-from thalnet_mtl.training.trainer import Interrupted, Steps, announce_stop, loop, resume_or_start
+from thalnet_mtl.training.stacked_step import StackedStep
+from thalnet_mtl.training.step import StepInputs, can_capture
+from thalnet_mtl.training.trainer import Interrupted, Trainer, session
 
 
-def train_stacked(configs: Mapping[Path, Config], screen: Console) -> None:
-    """Train configurations that differ in their seed alone, in their run directories.
+def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
+    """Train configurations that differ only in their seed, in their run directories.
 
     Raises:
-        UserError: something about them cannot be stacked.
-        RunError: of the runs that failed; the others are finished.
-        Interrupted: as ``train``, all are saved.
+        UserError: they cannot be stacked.
+        RunError: some of the runs failed; the others are finished.
+        Interrupted: on Ctrl+C or SIGTERM, after saving all runs.
     """
     check(next(iter(configs.values())))
-    open_ones = {}
+    unfinished = {}
     for folder, config in configs.items():
         if (folder / "result.json").exists():
             check_same(folder, config)
         else:
-            open_ones[folder] = config
-    if not open_ones:
+            unfinished[folder] = config
+    if not unfinished:
         return
-    with ExitStack() as closing:
-        seats, chorus = [], SharedConsole(screen)
-        for folder, config in open_ones.items():
-            run, directory = set_up(config, fetch_with(screen)), RunDirectory(folder, config)
-            closing.callback(directory.close)
-            seats.append(
-                StackedRun(folder.name, run, directory, PrefixedConsole(chorus, folder.name))
-            )
-            resume_or_start(run, directory, seats[-1].voice)
-        begun, total = min(seat.run.step for seat in seats), seats[0].run.total
-        with (
-            screen.progress(f"{len(seats)} seeds", begun, total),
-            stop_signals(announce_stop(screen)) as stop,
-        ):
-            for seat in seats:
-                seat.steps = loop(seat.run, seat.directory, seat.voice, stop.requested)
-            advance(seats, chorus)
-        for seat in seats:
-            if isinstance(seat.end, Interrupted):
-                raise seat.end
-        for seat in (seat for seat in seats if seat.end is None):
-            seat.voice.print(f"scoring the weights of step {seat.run.best_step:,} …")
-            finish(seat.run, seat.directory)
-    ends = [f"{seat.name}: {seat.end}" for seat in seats if seat.end]
-    if ends:
-        others = ", the others are done" if len(ends) < len(seats) else ""
-        raise RunError(f"{len(ends)} of {len(seats)} seeds failed{others}. {' '.join(ends)}")
+    with ExitStack() as stack:
+        runs, shared = list[StackedRun](), SharedConsole(console)
+        for folder, config in unfinished.items():
+            context = set_up(config, fetch_with(console))
+            directory = stack.enter_context(closing(RunDirectory(folder, config)))
+            trainer = Trainer(context, directory, PrefixedConsole(shared, folder.name))
+            runs.append(StackedRun(folder.name, trainer))
+            trainer.resume_or_start()
+        with session([run.trainer for run in runs], console, f"{len(runs)} seeds"):
+            take_steps(runs, shared)
+        for run in runs:
+            if isinstance(run.error, Interrupted):
+                raise run.error
+        for run in runs:
+            if run.error is None:
+                run.trainer.finish()
+    errors = [f"{run.name}: {run.error}" for run in runs if run.error]
+    if errors:
+        others = ", the others are done" if len(errors) < len(runs) else ""
+        raise RunError(f"{len(errors)} of {len(runs)} seeds failed{others}. {' '.join(errors)}")
 
 
 def check(config: Config) -> None:
@@ -101,129 +91,131 @@ def check(config: Config) -> None:
 
 @dataclass
 class StackedRun:
-    """One of the runs, and what its loop asks for."""
+    """One of the runs, and the inputs of its next step."""
 
     name: str
-    run: Run
-    directory: RunDirectory
-    voice: "PrefixedConsole"
-    steps: Steps = field(init=False)
-    request: Request = field(init=False)
-    end: RunError | None = None  # what ended it early
-    stream: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    trainer: Trainer
+    inputs: StepInputs | None = None
+    error: RunError | None = None  # that ended it early
+    stream: AbstractContextManager[Any] = field(default_factory=nullcontext)  # of the GPU
 
-    def turn(self, take: Callable[[], Request]) -> bool:
-        """Get the next request; whether there is one."""
+    def prepare_step(self) -> bool:
+        """Get the inputs of the next step. Returns whether there is one."""
+        with self.stream:
+            return self._continue(None)
+
+    def record_step(self, losses: Tensor) -> bool:
+        """Count a step, and prepare the next one. Returns whether there is one."""
+        with self.stream:
+            return self._continue(losses)
+
+    def take_step(self) -> bool:
+        """Take a step alone, and prepare the next one. Returns whether there is one."""
+        assert self.inputs is not None
+        with self.stream:
+            return self._continue(self.trainer.train_step(self.inputs))
+
+    def _continue(self, losses: Tensor | None) -> bool:
         try:
-            self.request = take()
-        except StopIteration:
-            return False
-        except RunError as end:
-            self.end = end
-            if not isinstance(end, Interrupted):
-                self.voice.print(str(end))
-            return False
-        return True
+            if losses is not None:
+                self.trainer.after_step(losses)
+            self.inputs = self.trainer.before_step()
+        except RunError as error:
+            self.error, self.inputs = error, None
+            if not isinstance(error, Interrupted):
+                self.trainer.console.print(str(error))
+        return self.inputs is not None
 
-    def begin(self) -> bool:
-        """Get the first request, alone; whether there is one."""
-        with self.stream:
-            return self.turn(lambda: next(self.steps))
-
-    def go(self) -> bool:
-        """Take a step alone; whether another is asked for."""
-        with self.stream:
-            return self.turn(lambda: self.steps.send(train_step(self.run, *self.request)))
-
-    def first(self, step: int) -> Request:
-        """The request for a step; a run that was saved a little earlier takes some alone."""
-        if self.run.step < step:
-            self.voice.print(f"catching up alone, to step {step:,}")
-        request = next(self.steps)
-        while self.run.step < step:
-            request = self.steps.send(train_step(self.run, *request))
-        return request
+    def catch_up(self, step: int) -> bool:
+        """Take steps alone until a step. Returns whether there is a step left."""
+        if self.trainer.run.step < step:
+            self.trainer.console.print(f"catching up alone, to step {step:,}")
+        going = self.prepare_step()
+        while going and self.trainer.run.step < step:
+            going = self.take_step()
+        self.trainer.train_step.drop_caches()
+        return going
 
 
-def advance(seats: Sequence[StackedRun], chorus: "SharedConsole") -> None:
-    """Take the steps of all runs, together from where the last of them was saved.
+def take_steps(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
+    """Take the steps of all runs, together from the latest step that one of them was saved at.
 
-    One that ends early leaves the others as they are.
+    A run that ends early leaves the others as they are.
     """
-    if can_capture(seats[0].run.config, seats[0].run.device):
-        side_by_side(seats, chorus)
+    first = runs[0].trainer.run
+    if can_capture(first.config, first.device):
+        take_steps_side_by_side(runs, shared)
         return
-    latest = max(seat.run.step for seat in seats)
-    going = [seat for seat in seats if seat.turn(partial(seat.first, latest))]
-    chorus.tell()
+    latest = max(run.trainer.run.step for run in runs)
+    going = [run for run in runs if run.catch_up(latest)]
+    shared.show()
     while going:
-        replicas = StackedStep([seat.run for seat in going])
-        chorus.screen.print(f"{len(going)} seeds side by side, computed by {replicas.level}")
-        while len(going) == len(replicas.runs):
-            losses = replicas.step([seat.request for seat in going])
-            going = [
-                seat
-                for seat, own in zip(going, losses, strict=True)
-                if seat.turn(partial(seat.steps.send, own))
-            ]
-            chorus.tell()
+        step = StackedStep([run.trainer.run for run in going])
+        shared.console.print(f"{len(going)} seeds side by side, computed by {step.backend}")
+        while len(going) == len(step.runs):
+            losses = step.step([run.inputs for run in going if run.inputs])
+            pairs = zip(going, losses, strict=True)
+            going = [run for run, own_losses in pairs if run.record_step(own_losses)]
+            shared.show()
 
 
-def side_by_side(seats: Sequence[StackedRun], chorus: "SharedConsole") -> None:
-    """Let every run take its own steps, each on a stream: what one waits for the others do not."""
-    chorus.screen.print(f"{len(seats)} runs side by side, each on a stream of the GPU")
-    for seat, stream in zip(seats, streams(len(seats)), strict=True):
-        seat.stream = stream
+def take_steps_side_by_side(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
+    """Let every run take its own steps on a stream of the GPU, so that they overlap."""
+    shared.console.print(f"{len(runs)} runs side by side, each on a stream of the GPU")
+    for run, stream in zip(runs, streams(len(runs)), strict=True):
+        run.stream = stream
     torch.cuda.synchronize()
-    going = [seat for seat in seats if seat.begin()]
+    going = [run for run in runs if run.prepare_step()]
     while going:
-        going = [seat for seat in going if seat.go()]
-        chorus.tell()
+        going = [run for run in going if run.take_step()]
+        shared.show()
     torch.cuda.synchronize()
 
 
 def streams(count: int) -> list[AbstractContextManager[Any]]:
-    """So many of the GPU."""
+    """Return contexts that select new streams of the GPU."""
     return [torch.cuda.stream(torch.cuda.Stream()) for _ in range(count)]
 
 
 class SharedConsole:
-    """One screen for several runs, which shows them together after every step."""
+    """A console for several runs, which shows them together after every step."""
 
-    def __init__(self, screen: Console):
-        self.screen = screen
+    def __init__(self, console: Console):
+        self.console = console
         self.losses: dict[int, list[Mapping[str, float]]] = {}  # by step
         self.scores: dict[tuple[int, str, Metric], list[float]] = {}
 
-    def tell(self) -> None:
-        """The mean of their losses; the mean and range of their scores."""
-        for step, known in self.losses.items():
-            means = {task: sum(of[task] for of in known) / len(known) for task in known[0]}
-            self.screen.log_losses(step, means)
-        for (step, which, metric), values in self.scores.items():
-            shown = map(metric.format, (sum(values) / len(values), min(values), max(values)))
-            mean, least, most = shown
+    def show(self) -> None:
+        """Show the mean of their losses, and the mean and range of their scores."""
+        for step, by_run in self.losses.items():
+            means = {
+                task: sum(losses[task] for losses in by_run) / len(by_run) for task in by_run[0]
+            }
+            self.console.log_losses(step, means)
+        for (step, prefix, metric), values in self.scores.items():
+            numbers = sum(values) / len(values), min(values), max(values)
+            mean, least, most = map(metric.format, numbers)
             of = f"{least} to {most} of {len(values)} seeds"
-            self.screen.print(f"  step {step:,}  {which}validation {metric.name} {mean} ({of})")
+            self.console.print(f"  step {step:,}  {prefix}validation {metric.name} {mean} ({of})")
         self.losses.clear()
         self.scores.clear()
 
 
 class PrefixedConsole(Console):
-    """The screen of one of them: lines by name, numbers together with those of the others."""
+    """The console of one of them: lines begin with its name, numbers go to the shared console."""
 
-    def __init__(self, chorus: SharedConsole, name: str):
-        super().__init__(chorus.screen.console)
-        self.chorus, self.name = chorus, name
+    def __init__(self, shared: SharedConsole, name: str):
+        super().__init__(shared.console.console)
+        self.shared, self.name = shared, name
 
     def print(self, text: str) -> None:
-        self.chorus.screen.print(f"{self.name}  {text.strip()}")
+        self.shared.console.print(f"{self.name}  {text.strip()}")
 
     def advance(self, step: int) -> None:
-        self.chorus.screen.advance(step)
+        self.shared.console.advance(step)
 
     def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
-        self.chorus.losses.setdefault(step, []).append(losses)
+        self.shared.losses.setdefault(step, []).append(losses)
 
-    def log_score(self, step: int, which: str, metric: Metric, value: float) -> None:
-        self.chorus.scores.setdefault((step, which, metric), []).append(value)
+    def log_score(self, step: int, prefix: str, metric: Metric, value: float) -> None:
+        self.shared.scores.setdefault((step, prefix, metric), []).append(value)

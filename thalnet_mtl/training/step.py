@@ -1,73 +1,132 @@
-"""One step of a run: a batch of each task, their losses, and the optimizer."""
+"""One training step: forward, backward, the hooks of the strategy and the optimizer."""
 
-from collections.abc import Mapping
-from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.body import map_state
 from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs
+from thalnet_mtl.training.flat_optimizer import FlatOptimizer
+from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.sampling import reset_states
-from thalnet_mtl.training.state import NOT_TRAINED, Run
+from thalnet_mtl.training.state import NOT_TRAINED
 
 
-def train_step(run: Run, batches: Mapping[str, Batch], rate: float) -> Tensor:
-    """One optimizer step; returns the loss of every task, still on the device."""
-    states = {
-        name: run.network.initial(run.tasks[name].head_name, len(batch.xs))
-        if batch.starts_sequence
-        else reset_states(run, name, run.states[name], len(batch.xs))
-        for name, batch in batches.items()
-    }
-    run.flat_optimizer().set_rate(rate)
-    if run.graphs is None and can_capture(run.config, run.device):
-        run.graphs = StepGraphs(partial(forward_backward_update, run))
-    inputs = dict(batches), states
-    losses, states = run.graphs(inputs) if run.graphs else forward_backward_update(run, inputs)
-    run.states |= {n: state for n, state in states.items() if run.tasks[n].spec.target == "every"}
-    if len(losses) == len(run.tasks):
-        return losses
-    rows = dict(zip(batches, losses, strict=True))
-    nothing = run.losses.new_tensor(NOT_TRAINED)
-    return torch.stack([rows.get(name, nothing) for name in run.tasks])
+class StepInputs(NamedTuple):
+    """What a step is trained on: a batch of each of its tasks, and the learning rate."""
+
+    batches: dict[str, Batch]
+    learning_rate: float
+
+
+class TrainStep:
+    """The training step of a run, as a function of its inputs.
+
+    It keeps two caches, which must be dropped when the network or the optimizer changes: the
+    parameters in few tensors, and steps captured as CUDA graphs.
+    """
+
+    def __init__(self, run: RunContext):
+        self.run = run
+        self._flat: FlatOptimizer | None = None
+        self._graphs: StepGraphs | None = None
+
+    def drop_caches(self) -> None:
+        """Forget what was prepared for the network as it was."""
+        self._flat = self._graphs = None
+
+    def __call__(self, inputs: StepInputs) -> Tensor:
+        """Take one optimizer step. Returns the loss of every task, still on the device.
+
+        The loss of a task that is not part of the step is ``NOT_TRAINED``.
+        """
+        run, network, batches = self.run, self.run.state.network, inputs.batches
+        carried = run.state.carried_states
+        states = {
+            name: network.initial(run.tasks[name].head_name, len(batch.xs))
+            if batch.starts_sequence
+            else reset_states(run, name, carried[name], len(batch.xs))
+            for name, batch in batches.items()
+        }
+        self.flat_optimizer().set_rate(inputs.learning_rate)
+        if self._graphs is None and can_capture(run.config, run.device):
+            self._graphs = StepGraphs(self.forward_backward_update)
+        step = self._graphs or self.forward_backward_update
+        losses, states = step((dict(batches), states))
+        carried |= {n: state for n, state in states.items() if run.tasks[n].spec.target == "every"}
+        if len(losses) == len(run.tasks):
+            return losses
+        rows = dict(zip(batches, losses, strict=True))
+        absent = run.state.loss_log.new_tensor(NOT_TRAINED)
+        return torch.stack([rows.get(name, absent) for name in run.tasks])
+
+    def forward_backward_update(self, inputs: Inputs) -> Outcome:
+        """Take the part of a step that runs on the device only.
+
+        Args:
+            inputs: the batch, and the state at its start, by task.
+
+        Returns:
+            the losses, and the state at the end by task.
+        """
+        batches, states = inputs
+        run, state, options = self.run, self.run.state, self.run.config.train
+        losses, final_states = {}, {}
+        for name, batch in batches.items():
+            bf16 = options.precision == "bf16"
+            with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits, final = state.network(run.tasks[name].head_name, batch.xs, states[name])
+            final_states[name] = map_state(Tensor.detach, final)
+            losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
+        optimizer, strategy = self.flat_optimizer(), state.strategy
+        optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
+        state.weighting.backward(losses, run.task_parameters)
+        strategy.after_backward()
+        penalty = strategy.penalty(batches)
+        if penalty is not None:
+            penalty.backward()
+        strategy.before_update()
+        if options.clip:
+            torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
+        optimizer.step()
+        strategy.after_update(batches)
+        return torch.stack([loss.detach() for loss in losses.values()]), final_states
+
+    def flat_optimizer(self) -> FlatOptimizer:
+        """Return the optimizer on few tensors, built when it is first needed."""
+        if self._flat is None:
+            run = self.run
+            weights = dict(run.state.weighting.named_parameters())
+            used = {
+                task: [
+                    *run.task_parameters(task).values(),
+                    *(p for name, p in weights.items() if name.endswith(f".{task}")),
+                ]
+                for task in run.attached_tasks
+            }
+            # cuDNN keeps the weights of an RNN in one piece of its own.
+            unflattened = [
+                parameter
+                for module in run.network.modules()
+                if isinstance(module, nn.RNNBase) and run.device.type == "cuda"
+                for parameter in module.parameters()
+            ]
+            self._flat = FlatOptimizer(run.state.optimizer, used, unflattened)
+        return self._flat
 
 
 def can_capture(config: Config, device: torch.device) -> bool:
-    """Whether steps are captured as CUDA graphs.
+    """Return whether steps are captured as CUDA graphs.
 
     TorchJD's aggregators do some of their work on the CPU, SGD takes its rate from there, and
     strategies decide there.
     """
     options = config.train
-    able = options.combine in ("fixed", "uncertainty") and options.optimizer != "sgd"
+    able = options.combine in ("fixed", "uncertainty") and OPTIMIZERS[options.optimizer].capturable
     able &= options.strategy == "naive"
     return device.type == "cuda" and options.ops == "auto" and able
-
-
-def forward_backward_update(run: Run, inputs: Inputs) -> Outcome:
-    """Forward, backward and the optimizer, all on the device."""
-    batches, states = inputs
-    options, losses, after = run.config.train, {}, {}
-    for name, batch in batches.items():
-        bf16 = options.precision == "bf16"
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits, state = run.network(run.tasks[name].head_name, batch.xs, states[name])
-        after[name] = map_state(Tensor.detach, state)
-        losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
-    joined, strategy = run.flat_optimizer(), run.strategy
-    joined.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
-    run.combination.backward(losses, run.task_parameters)
-    strategy.after_backward()
-    more = strategy.penalty(batches)
-    if more is not None:
-        more.backward()
-    strategy.before_update()
-    if options.clip:
-        torch.nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
-    joined.step()
-    strategy.after_update(batches)
-    return torch.stack([loss.detach() for loss in losses.values()]), after

@@ -1,45 +1,79 @@
-"""Changes of a network that a configuration asks for while it trains."""
+"""Changes of the network during training: configured ones are applied, and the run follows."""
 
 from thalnet_mtl.config.schema import ChangeConfig, Config, ModuleConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.topology.spec import ModuleSpec
+from thalnet_mtl.training.context import RunContext
 
 
-def apply(network: Network, what: ChangeConfig, config: Config) -> TopologyChange:
-    """Do one configured change."""
-    name, source, tasks = what.name, what.source, what.module.tasks
+def apply_scheduled(run: RunContext, scheduled: ChangeConfig) -> TopologyChange:
+    """Apply a configured change to the network of a run, and let the run follow it."""
+    with run.separate_rng():
+        change = apply(run.network, scheduled, run.config)
+    on_topology_change(run, change)
+    return change
+
+
+def on_topology_change(run: RunContext, change: TopologyChange) -> None:
+    """Update all of a run that depends on the network: optimizer, states, strategy, log.
+
+    A ``TrainStep`` must drop its caches as well.
+    """
+    state = run.state
+    change.update_optimizer(state.optimizer)
+    run.update_trainable_tasks()
+    state.carried_states = {
+        name: change.update_state(run.tasks[name].head_name, carried)
+        for name, carried in state.carried_states.items()
+    }
+    state.strategy.after_topology_change(change)
+    size = count_parameters(state.network)
+    seconds = round(state.timers.train_seconds, 2)
+    entry = {"step": state.step, "seconds": seconds, "parameters": size}
+    state.topology_log.append(entry | {"verb": change.verb, "about": change.about})
+
+
+def apply(network: Network, scheduled: ChangeConfig, config: Config) -> TopologyChange:
+    """Apply one configured change to a network.
+
+    Raises:
+        UserError: the network as it is does not allow it.
+    """
+    name, source, tasks = scheduled.name, scheduled.source, scheduled.module.tasks
     for task in tasks:
         if task not in network.adapters:
             raise unknown("task", task, network.adapters)
-    if what.verb == "attach":
-        return network.attach(new_module(network, what, config), read_by=what.read_by)
-    if what.verb == "clone":
-        if what.module != ModuleConfig(tasks=tasks):
-            raise UserError("a clone is as its source in all but name and tasks.")
+    if scheduled.verb == "attach":
+        return network.attach(new_module(network, scheduled, config), read_by=scheduled.read_by)
+    if scheduled.verb == "clone":
+        if scheduled.module != ModuleConfig(tasks=tasks):
+            raise UserError("a clone can differ from its source in name and tasks only.")
         return network.clone(source, name, tasks=tasks or None)
-    if what.verb == "route":
-        return network.route(name, source, what.open)
-    if what.verb == "detach":
+    if scheduled.verb == "route":
+        return network.route(name, source, scheduled.open)
+    if scheduled.verb == "detach":
         return network.detach(name)
     modules = network.body.graph or ()
     if name in network.adapters and name in modules:
-        raise UserError(f"'{name}' is a task and a module; let their names differ.")
-    freeze = network.freeze if what.verb == "freeze" else network.unfreeze
+        raise UserError(f"'{name}' is a task and a module; give them different names.")
+    freeze = network.freeze if scheduled.verb == "freeze" else network.unfreeze
     return freeze(task=name) if name in network.adapters else freeze(name)
 
 
-def new_module(network: Network, what: ChangeConfig, config: Config) -> ModuleSpec:
-    """The module that is attached; its width, if nobody says it, is that of all the others."""
-    if what.module.input or what.module.output:
-        raise UserError(
-            "tasks are plugged in already: input and output can only be from the start."
-        )
+def new_module(network: Network, scheduled: ChangeConfig, config: Config) -> ModuleSpec:
+    """Return the module to attach; without a configured width it gets that of all others."""
+    if scheduled.module.input or scheduled.module.output:
+        raise UserError("input and output modules cannot be attached: tasks have theirs already.")
     widths = {module.features for module in (network.body.graph or {}).values()}
-    width = what.module.features or config.model.features or (widths.pop() if widths else 1)
-    if widths and not (what.module.features or config.model.features):
-        raise UserError("how wide? Give module: {features: N}; those that are there differ.")
+    width = scheduled.module.features or config.model.features or (widths.pop() if widths else 1)
+    if widths and not (scheduled.module.features or config.model.features):
+        raise UserError(
+            "the width of the new module is ambiguous because existing modules differ; set "
+            "module.features."
+        )
     shapes = {task: network.adapter(task).task for task in network.adapters}
-    return build.module(what.name, what.module, config.model, shapes, width)
+    return build.module(scheduled.name, scheduled.module, config.model, shapes, width)

@@ -1,0 +1,146 @@
+"""A training run as its configuration, data and state describe it: what other files ask of it."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from thalnet_mtl.config.schema import Config, StrategyConfig
+from thalnet_mtl.models.build import configure_network
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.stream import Experience, make_stream
+from thalnet_mtl.training.evaluate import evaluate
+from thalnet_mtl.training.optimizers import learning_rate
+from thalnet_mtl.training.state import TrainState
+
+
+class RunContext:
+    """A training run: what its configuration rebuilds, and the state that a checkpoint holds.
+
+    Strategies get it as their ``TrainingContext``.
+
+    Args:
+        config: of the run.
+        device: of the network, the data and the losses.
+        tasks: by name, with their data loaded.
+        state: before the first step; its strategy may still be missing.
+    """
+
+    def __init__(
+        self, config: Config, device: torch.device, tasks: Mapping[str, Task], state: TrainState
+    ):
+        self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
+        self.stream = make_stream(config, lambda names: min(map(self.batches_per_epoch, names)))
+        self.trainable_tasks: set[str] = set()
+        self.update_trainable_tasks()
+
+    def update_trainable_tasks(self) -> None:
+        """Find the tasks that depend on a parameter that is not frozen, after any change."""
+        self.trainable_tasks = {
+            name
+            for name in self.attached_tasks
+            if any(p.requires_grad for p in self.task_parameters(name).values())
+        }
+
+    @property
+    def network(self) -> Network:
+        """The network that is trained; its topology may change, and a resume replaces it."""
+        return self.state.network
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps so far."""
+        return self.state.step
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.train.seed
+
+    @property
+    def chunk(self) -> int:
+        """The number of tokens in a training sequence of a text."""
+        return self.config.train.chunk
+
+    @property
+    def options(self) -> StrategyConfig:
+        """The configured options of the strategy."""
+        return self.config.strategy
+
+    @property
+    def attached_tasks(self) -> list[str]:
+        """The tasks that have a head in the network."""
+        adapters = self.network.adapters
+        return [name for name, task in self.tasks.items() if task.head_name in adapters]
+
+    @property
+    def active_tasks(self) -> list[str]:
+        """The tasks of this experience that are neither frozen nor stopped early."""
+        patience, scores = self.config.train.patience, self.state.scores
+        return [
+            name
+            for name in self.experience.tasks
+            if name in self.trainable_tasks
+            and (not patience or scores.validations_without_improvement(name) < patience)
+        ]
+
+    @property
+    def experience(self) -> Experience:
+        """The experience that the next step belongs to; after the last step, the last one."""
+        step = self.state.step
+        return next((part for part in self.stream if step < part.stop), self.stream[-1])
+
+    @property
+    def continual(self) -> bool:
+        """True if there are several experiences."""
+        return len(self.stream) > 1
+
+    @property
+    def epoch(self) -> int:
+        """The steps in an epoch of this experience: that of its smallest training set."""
+        return min(map(self.batches_per_epoch, self.experience.tasks))
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of all experiences."""
+        return self.stream[-1].stop
+
+    def batch_size(self, task: str | None = None) -> int:
+        """Return the sequences in a training batch of a task; without one, ``train.batch``."""
+        default = self.config.train.batch
+        return default if task is None else self.config.named_tasks[task].batch or default
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return learning_rate(self.config.train, self.experience, self.state.step)
+
+    def batches_per_epoch(self, task: str) -> int:
+        """Return the training batches in an epoch of a task."""
+        size = self.batch_size(task)
+        return self.tasks[task].batches_per_epoch("train", size, self.config.train.chunk)
+
+    def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
+        """Return the parameters that the logits of a task can depend on, by name."""
+        return self.network.task_parameters(self.tasks[task].head_name)
+
+    def configure_network(self, network: Network) -> None:
+        """Give a network the dropout rate and the backend of this run."""
+        configure_network(network, self.config.train)
+
+    def score(self, task: str, split: str, batches: int | None = None) -> dict[str, float]:
+        """Return loss, metric and count on a split, by default as far as ``evaluate.batches``."""
+        options = self.config.evaluate
+        batches = options.batches if batches is None else batches
+        chunk = self.config.train.chunk
+        return evaluate(self.network, self.tasks[task], split, options.batch, chunk, batches)
+
+    def test_batches(self, task: str) -> int:
+        """Return how many batches an evaluation of the test split takes."""
+        options, chunk = self.config.evaluate, self.config.train.chunk
+        return options.batches or self.tasks[task].batches_per_epoch("test", options.batch, chunk)
+
+    def separate_rng(self) -> AbstractContextManager[None]:
+        """Draw the parameters of a change from a random stream of their own."""
+        return self.state.growth.separate_rng()

@@ -1,0 +1,134 @@
+"""Scores and losses of a run while it trains: logged, shown, and kept for its results."""
+
+import math
+from collections.abc import Mapping
+
+from thalnet_mtl.console import Console
+from thalnet_mtl.errors import RunError
+from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.tasks.stream import Experience
+from thalnet_mtl.training.checkpoint import save_best
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.results import measure_cost
+from thalnet_mtl.training.state import NOT_TRAINED
+
+UNTRAINED_BATCHES = 10  # of the test split: enough to see the score of guessing
+DIVERGENCE_FACTOR = 100.0  # times the loss of guessing
+
+
+class Diverged(RunError):
+    """A loss or a weight that is not finite, or a loss that has exploded."""
+
+
+class Monitor:
+    """The scores, the log and the console of a run, updated after steps.
+
+    Args:
+        run: scored as it is; its scores are kept in its state.
+        directory: for the log and ``best.pt``.
+        console: for people.
+    """
+
+    def __init__(self, run: RunContext, directory: RunDirectory, console: Console):
+        self.run, self.directory, self.console = run, directory, console
+
+    def score_untrained(self, task: str) -> None:
+        """Score a task on the test split before its training.
+
+        With several experiences the score is part of the accuracy matrix, so that it covers as
+        much of the split as later ones do.
+        """
+        run, batches = self.run, self.run.test_batches(task)
+        if not run.continual:
+            batches = min(batches, UNTRAINED_BATCHES)
+        values = run.state.scores.untrained[task] = run.score(task, "test", batches)
+        self.directory.log(run.step, task, "test", values)
+
+    def start_accuracy_matrix(self) -> None:
+        """Score the untrained network: the first row of the accuracy matrix."""
+        run, scores = self.run, self.run.state.scores
+        for name in run.attached_tasks:
+            self.score_untrained(name)
+        row = {n: scores.untrained[n][run.tasks[n].metric.name] for n in run.attached_tasks}
+        scores.accuracy_matrix.append(row)
+        if run.continual:
+            scores.costs.append(measure_cost(run))
+
+    def log_losses(self, means: Mapping[str, float], learning_rate: float) -> None:
+        """Log and show the mean loss of each task since the last time."""
+        run = self.run
+        for name, loss in means.items():
+            values = {"loss": loss, "learning_rate": learning_rate}
+            seconds = run.state.timers.train_seconds
+            self.directory.log(run.step, name, "train", values, seconds=seconds)
+        self.console.log_losses(run.step, means)
+
+    def validate(self) -> None:
+        """Score the validation splits, and keep the weights that are best for all tasks together.
+
+        Weights are compared by the mean over tasks of the normalized score: 0 for guessing, 1 for
+        perfection. With several experiences the last weights are kept, good or bad: their scores
+        are the last row of the accuracy matrix.
+        """
+        run, scores, normalized = self.run, self.run.state.scores, []
+        active = run.active_tasks
+        for name in run.attached_tasks:
+            metric, values = run.tasks[name].metric, run.score(name, "validation")
+            value, seconds = values[metric.name], run.state.timers.train_seconds
+            self.directory.log(run.step, name, "validation", values, seconds=seconds)
+            prefix = f"{name} " if len(run.tasks) > 1 else ""
+            self.console.log_score(run.step, prefix, metric, value)
+            normalized.append(metric.normalized_score(value, run.tasks[name].spec.classes))
+            batches = run.state.batches_seen[name]
+            scores.record_validation(name, metric, value, run.step, batches, name in active)
+        mean = sum(normalized) / len(normalized)
+        if mean > scores.best or not scores.best_step or run.continual:
+            scores.best, scores.best_step = mean, run.step
+            save_best(self.directory.folder / "checkpoint" / "best.pt", run)
+
+    def end_experience(self, experience: Experience) -> None:
+        """Score all tasks after an experience: a row of the accuracy matrix."""
+        run, scores, row = self.run, self.run.state.scores, dict[str, float]()
+        run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
+        for name in run.attached_tasks:
+            metric, values = run.tasks[name].metric, run.score(name, "test")
+            row[name] = values[metric.name]
+            self.directory.log(run.step, name, "test", values, experience=experience.number)
+        scores.accuracy_matrix.append(row)
+        scores.costs.append(measure_cost(run))
+        shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
+        self.console.print(
+            f"  step {run.step:,}  test after experience {experience.number}: {shown}"
+        )
+
+
+def mean_losses(run: RunContext) -> dict[str, float]:
+    """Return the mean loss of every trained task since the last line of the log.
+
+    Raises:
+        Diverged: a loss has exploded, or a loss or a weight is not finite.
+    """
+    log = run.state.loss_log
+    count = (run.step - 1) % len(log) + 1
+    rows = log[:count].tolist()
+    for k, row in enumerate(rows):
+        for (name, task), loss in zip(run.tasks.items(), row, strict=True):
+            if not loss <= DIVERGENCE_FACTOR * math.log(max(2, task.spec.classes)):
+                raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
+    if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
+        reason = f"a weight that is not finite after step {run.step:,}"
+        raise diverged(reason, ", ".join(run.tasks))
+    means: dict[str, float] = {}
+    for name, column in zip(run.tasks, zip(*rows, strict=True), strict=True):
+        trained = [loss for loss in column if loss != NOT_TRAINED]
+        means |= {name: sum(trained) / len(trained)} if trained else {}
+    return means
+
+
+def diverged(reason: str, tasks: str) -> Diverged:
+    """Return the error for a run that has diverged, with what may help."""
+    return Diverged(
+        f"{reason} of task '{tasks}': training has diverged. Lower --train.learning_rate, set "
+        f"--train.clip 1, or choose a bounded reading (weight_norm). The last checkpoint before "
+        f"it is kept."
+    )
