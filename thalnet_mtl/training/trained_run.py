@@ -1,6 +1,7 @@
-"""What a run directory says: its configuration, its tasks, its best network so far."""
+"""A run read from its directory: the configuration, the best network, the scores and curves."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from thalnet_mtl.config.load import load_run_config
@@ -8,6 +9,8 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.export import FORMATS, export
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
+from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.setup import make_tasks
@@ -15,16 +18,35 @@ from thalnet_mtl.training.setup import make_tasks
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run directory says: its configuration, its tasks, its best network so far."""
+    """A run, finished or not, as ``load_run`` reads it from its directory."""
 
     folder: Path
     config: Config
-    tasks: dict[str, Task]
-    network: Network
-    step: int
+    tasks: dict[str, Task]  # their data is not loaded
+    network: Network  # with the best weights so far, in evaluation mode
+    step: int  # after which these weights were saved
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Content of the run directory beside the weights, read at the first access."""
+        return read_run(self.folder)
+
+    @property
+    def result(self) -> RunResult | None:
+        """Scores of the run; None until it has finished."""
+        return self.record.result
+
+    @property
+    def accuracy_matrix(self) -> ScoreMatrix:
+        """Test scores by stage and task; see ``RunRecord.accuracy_matrix``."""
+        return self.record.accuracy_matrix
+
+    def curve(self, task: str, split: str, metric: str) -> Curve:
+        """Return a learning curve as rows of (step, seconds, value); see ``RunRecord.curve``."""
+        return self.record.curve(task, split, metric)
 
     def task(self, name: str | None = None) -> Task:
-        """One of the tasks; without a name, the only one."""
+        """Return a task by name; without a name, the only one."""
         if name is None and len(self.tasks) > 1:
             raise UserError(f"which task? Give --task NAME; there are {', '.join(self.tasks)}.")
         name = name or next(iter(self.tasks))
@@ -47,8 +69,13 @@ class TrainedRun:
         return export(self.network, form, path, head, saved=saved, overwrite=out is None)
 
 
-def load_run(folder: Path) -> TrainedRun:
-    """Read a run, finished or not; its data is not loaded."""
+def load_run(folder: Path | str) -> TrainedRun:
+    """Read a run from its directory, finished or not; its data is not loaded.
+
+    Raises:
+        UserError: there is no run, or a file of it is damaged.
+    """
+    folder = Path(folder)
     config = load_run_config(folder)
     path = folder / "checkpoint" / "best.pt"
     best = load_matching(path, config)
