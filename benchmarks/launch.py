@@ -52,7 +52,7 @@ def launch_on_cpu(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
                     try:
                         write_config(runs / name, jobs[name])
                     except UserError as error:
-                        write_record(name, [*jobs[name]], runs / name, results, str(error))
+                        write_record(name, jobs[name], runs / name, results, str(error))
                     else:
                         workers.submit(name, (runs / name).resolve())
                 if passed_on < stop.count:
@@ -61,8 +61,8 @@ def launch_on_cpu(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
                 for process in workers.ended():
                     folder = runs / process.name
                     if process.status == 0 or not stop.requested():
-                        command = [*jobs[process.name]]
-                        write_record(process.name, command, folder, results, last_line(folder))
+                        command, error = jobs[process.name], last_line(folder)
+                        write_record(process.name, command, folder, results, error)
         finally:
             workers.close()
         if stop.requested():

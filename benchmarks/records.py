@@ -1,7 +1,7 @@
 """Records of training runs: what is kept of a run directory, and how it is read back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ CURVES = {("train", "loss"), ("validation", "accuracy"), ("validation", "bits_pe
 
 
 def write_record(
-    name: str, command: list[str], folder: Path, results: Path, error: str = ""
+    name: str, command: Sequence[str], folder: Path, results: Path, error: str = ""
 ) -> None:
     """Write the record of a run: its result, or the error that ended it without one."""
     record: Record = {"command": " ".join(["thalnet train", *command])}
