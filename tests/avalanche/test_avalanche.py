@@ -378,7 +378,7 @@ def test_what_works_trains_and_what_stops_is_refused_and_would_stop(
 ):
     config = configured(name, setting)
     if table()[name][setting] == "works":
-        found = train(config, tmp_path / "run")["continual"]
+        found = train(config, tmp_path / "run").to_json()["continual"]
         assert found["strategy"] == f"avalanche:{name}"
         assert all(score is not None for score in found["scores"][-1])
         return
@@ -520,7 +520,7 @@ def test_a_run_is_written_down_as_ours(tmp_path, capsys):
 
 def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_path, monkeypatch):
     config = configured("replay")
-    whole = train(config, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole").to_json()
 
     def interrupt(*args, **options):
         raise Interrupted("now")
@@ -537,7 +537,7 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
             )
             train(broken, tmp_path / "run")
     assert not (tmp_path / "run/checkpoint/last.pt").exists()
-    again = train(config, tmp_path / "run")
+    again = train(config, tmp_path / "run").to_json()
     assert again["continual"]["scores"] == whole["continual"]["scores"]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     steps = [line for line in lines if '"step": 8,' in line]

@@ -1,12 +1,17 @@
+from dataclasses import fields
+
 import pytest
 import torch
+from toy_tasks import toy
 
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.saving import load_model, save_model
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checkpoint import load_checkpoint, save_checkpoint
+from thalnet_mtl.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from thalnet_mtl.training.state import TrainState
+from thalnet_mtl.training.trainer import train
 
 
 def test_checkpoints_load_without_running_code(tmp_path):
@@ -36,3 +41,33 @@ def test_a_network_comes_back_from_its_folder_to_the_bit(tmp_path):
     xs = torch.rand(5, 4, 3)
     assert torch.equal(network("t", xs)[0], again("t", xs)[0])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_checkpoint_of_an_older_format_is_refused_in_one_line(tmp_path):
+    train(toy(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    path = tmp_path / "checkpoint" / "last.pt"
+    content = torch.load(path, weights_only=True)
+    for key in ("format", "growth", "scores"):  # which older versions did not write
+        del content[key]
+    torch.save(content, path)
+    before = path.read_bytes()
+    message = rf"last.pt has checkpoint format 1, this version .* reads format {FORMAT}\. Use"
+    with pytest.raises(UserError, match=message) as error:
+        train(toy(), tmp_path)
+    assert "\n" not in str(error.value) and path.read_bytes() == before
+
+
+def test_a_checkpoint_holds_every_part_of_the_state(tmp_path):
+    train(toy(), tmp_path)
+    content = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
+    parts = {part.name for part in fields(TrainState)}
+    assert content.keys() == parts | {"format", "config", "topology", "rng", "metrics_size"}
+
+
+def test_training_from_python_takes_a_string_and_returns_the_result(tmp_path):
+    result = train(toy(), str(tmp_path / "run"))
+    assert (
+        result.tasks["toy_rows"].test == result.to_json()["tasks"]["toy_rows"]["test"]["accuracy"]
+    )
+    assert train(toy(), tmp_path / "run") == result

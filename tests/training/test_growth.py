@@ -157,7 +157,7 @@ def test_a_run_that_grows_begins_as_the_run_of_its_first_tasks_alone():
 
 def test_the_budget_is_never_exceeded_and_that_is_known_before_the_first_step(tmp_path):
     sections = STREAM | {"growth": GROWING["frozen"]}
-    result = train(toy(**sections, model={"budget": 0}), tmp_path / "free")
+    result = train(toy(**sections, model={"budget": 0}), tmp_path / "free").to_json()
     size = result["parameters"]["total"]
     history = json.loads((tmp_path / "free" / "topology.json").read_text())["history"]
     assert max(entry["parameters"] for entry in history) == history[-1]["parameters"] == size
@@ -358,7 +358,7 @@ def test_a_module_of_ones_own_may_be_read_by_those_that_come_with_it():
 
 
 def test_the_grown_network_is_what_is_saved_and_scored(tmp_path, capsys):
-    result = train(toy(**STREAM, growth=GROWING["frozen"]), tmp_path)
+    result = train(toy(**STREAM, growth=GROWING["frozen"]), tmp_path).to_json()
     assert cli.main(["evaluate", str(tmp_path), "--task", "toy_rows"]) == 0
     score = result["tasks"]["toy_rows"]["test"]["accuracy"]
     assert f"test accuracy {100 * score:.2f} %" in capsys.readouterr().out

@@ -41,7 +41,7 @@ def test_tasks_of_different_shapes_learn_in_one_run(tmp_path, body, combine):
     options = {"steps": 320, "combine": combine, "optimizer": "adam", "batch": 20}
     model = {"body": body, "features": 12, "layers": 1}
     config = toy(**sections, model=model, train=options, evaluate={"every": 80, "batch": 5})
-    scores = train(config, tmp_path)["tasks"]
+    scores = train(config, tmp_path).to_json()["tasks"]
     assert scores["toy_rows"]["test"]["accuracy"] > 0.7
     assert scores["toy_rows"]["untrained"]["accuracy"] < 0.5
     text = scores["toy_text"]
@@ -73,7 +73,7 @@ def test_a_joint_run_that_grows_goes_on_to_the_same_bits(tmp_path, monkeypatch, 
 
 
 def test_all_tasks_have_a_row_in_everything_that_is_written(tmp_path):
-    result = train(toy(**JOINT), tmp_path)
+    result = train(toy(**JOINT), tmp_path).to_json()
     assert list(result["tasks"]) == ["toy_rows", "toy_text"]
     header, *rows = (tmp_path / "accuracy_matrix.csv").read_text().splitlines()
     assert header == "stage,toy_rows,toy_text" and len(rows) == 2
@@ -97,7 +97,7 @@ def test_all_tasks_have_a_row_in_everything_that_is_written(tmp_path):
 
 def test_the_kept_weights_are_the_best_for_all_tasks_together(tmp_path):
     options = {"steps": 120, "learning_rate": 0.1}
-    result = train(toy(**JOINT, train=options, evaluate={"every": 10}), tmp_path)
+    result = train(toy(**JOINT, train=options, evaluate={"every": 10}), tmp_path).to_json()
     rows, text = (
         {x["step"]: x["value"] for x in lines(tmp_path)
          if (x["task"], x["split"], x["metric"]) == (task, "validation", metric)}
@@ -116,7 +116,7 @@ def test_tasks_may_have_their_own_batch_and_weight(tmp_path):
         1999 // 4 // 7,
     )
     assert run.epoch == 10
-    result = train(toy(**JOINT | {"tasks": tasks}), tmp_path)
+    result = train(toy(**JOINT | {"tasks": tasks}), tmp_path).to_json()
     before = set_up(toy(**JOINT | {"tasks": tasks}), fetch=print).network.state_dict()
     after = load_model(tmp_path / "model").state_dict()
     assert result["steps"] == 60
@@ -126,12 +126,14 @@ def test_tasks_may_have_their_own_batch_and_weight(tmp_path):
 
 
 def test_one_task_kind_may_come_several_times_under_other_names(tmp_path):
-    result = train(toy(tasks={"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}}), tmp_path)
+    result = train(
+        toy(tasks={"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}}), tmp_path
+    ).to_json()
     assert [task["kind"] for task in result["tasks"].values()] == ["toy_rows"] * 2
 
 
 def test_the_command_line_scores_every_task_and_exports_the_step_of_one(tmp_path, capsys):
-    result = train(toy(**JOINT, train={"steps": 20}), tmp_path)
+    result = train(toy(**JOINT, train={"steps": 20}), tmp_path).to_json()
     capsys.readouterr()
     assert cli.main(["evaluate", str(tmp_path)]) == 0
     _, first, second = capsys.readouterr().out.splitlines()
@@ -201,7 +203,7 @@ def test_a_task_that_is_not_drawn_is_not_a_loss_and_keeps_its_place(tmp_path):
 
 def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_path):
     options = {"patience": 2, "learning_rate": 1e-30, "steps": 200}
-    result = train(toy(**JOINT, train=options), tmp_path)
+    result = train(toy(**JOINT, train=options), tmp_path).to_json()
     assert result["steps"] == 60  # best at 20, and two validations after it
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
     assert {own["since"] for own in saved["scores"]["best_by_task"].values()} == {2}
@@ -214,7 +216,7 @@ def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_
 
 
 def test_changes_are_made_where_they_are_due_and_are_told(tmp_path):
-    result = train(toy(**JOINT, changes=GROWTH), tmp_path)
+    result = train(toy(**JOINT, changes=GROWTH), tmp_path).to_json()
     history = json.loads((tmp_path / "topology.json").read_text())["history"]
     assert [(x["step"], x["verb"]) for x in history] == [(c["step"], c["verb"]) for c in GROWTH]
     assert history[0]["about"] == "late, read by trunk, text"
@@ -244,7 +246,7 @@ def test_modules_may_be_frozen_from_the_start(tmp_path):
     modules = JOINT["modules"] | {"trunk": {"frozen": True}}
     config = toy(**JOINT | {"modules": modules})
     before = set_up(config, fetch=print).network.state_dict()
-    result = train(config, tmp_path)
+    result = train(config, tmp_path).to_json()
     after = load_model(tmp_path / "model").state_dict()
     assert result["parameters"]["frozen"] > 0
     for name in before:

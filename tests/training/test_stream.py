@@ -95,7 +95,7 @@ def scores_of(folder) -> dict[int, dict[str, str]]:
 
 
 def test_the_accuracy_matrix_holds_all_tasks_before_and_after_every_experience(tmp_path):
-    result = train(toy(**STREAM), tmp_path)
+    result = train(toy(**STREAM), tmp_path).to_json()
     header, rows = matrix(tmp_path)
     assert header == ["stage", *TASKS]
     assert [row.pop("stage") for row in rows] == ["0", "1", "2", "3"]
@@ -114,7 +114,7 @@ def test_the_accuracy_matrix_holds_all_tasks_before_and_after_every_experience(t
 
 @pytest.mark.parametrize("growing", ["frozen", "plateau"])
 def test_a_cell_is_empty_until_its_task_has_a_head(tmp_path, growing):
-    result = train(toy(**STREAM, growth=GROWING[growing]), tmp_path)
+    result = train(toy(**STREAM, growth=GROWING[growing]), tmp_path).to_json()
     _, rows = matrix(tmp_path)
     there = [[bool(row[name]) for name in TASKS] for row in rows]
     assert there == [
@@ -197,8 +197,8 @@ def test_a_logged_training_loss_is_the_mean_since_the_last_line(tmp_path, monkey
 def test_a_stream_of_one_experience_is_the_run_without_a_stream(tmp_path):
     tasks = {"toy_rows": {}, "toy_wide": {}}
     short = {"tasks": tasks, "train": {"steps": 20}}
-    one = train(toy(**short), tmp_path / "a")
-    other = train(toy(**short, stream=[{"tasks": list(tasks)}]), tmp_path / "b")
+    one = train(toy(**short), tmp_path / "a").to_json()
+    other = train(toy(**short, stream=[{"tasks": list(tasks)}]), tmp_path / "b").to_json()
     assert {**one, "seconds": 0, "train_seconds": 0} == {**other, "seconds": 0, "train_seconds": 0}
     assert "stream" not in other
     for name in ("model/model.safetensors", "accuracy_matrix.csv"):

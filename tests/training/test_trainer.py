@@ -29,7 +29,7 @@ def test_every_optimizer_learns_the_toy_task(tmp_path, optimizer):
     # At a constant rate the last steps are chaotic: rounding would decide.
     options = {"optimizer": optimizer, "steps": 600, "learning_rate": 0.03, "schedule": "cosine"}
     options["clip"] = 1.0
-    result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path)
+    result = train(toy(model={"modules": 1, "features": 16}, train=options), tmp_path).to_json()
     scores = result["tasks"]["toy_rows"]
     assert scores["test"]["accuracy"] > 0.9 > scores["untrained"]["accuracy"] + 0.3
 
@@ -96,7 +96,7 @@ def test_text_carries_its_state_from_chunk_to_chunk_and_forgets_it_with_the_epoc
 
 
 def test_the_run_directory_holds_what_was_promised(tmp_path):
-    result = train(toy(), tmp_path)
+    result = train(toy(), tmp_path).to_json()
     assert {path.name for path in tmp_path.iterdir()} >= {
         *("config.yaml", "metrics.jsonl", "accuracy_matrix.csv", "result.json"),
         *("environment.json", "topology.json", "checkpoint", "model", "tensorboard"),
@@ -117,7 +117,7 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
 
 def test_the_best_weights_by_validation_are_kept_and_reported(tmp_path):
     config = toy(train={"learning_rate": 0.3, "steps": 120})
-    result = train(config, tmp_path)
+    result = train(config, tmp_path).to_json()
     scores = {
         x["step"]: x["value"]
         for x in lines(tmp_path)
@@ -128,10 +128,10 @@ def test_the_best_weights_by_validation_are_kept_and_reported(tmp_path):
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
-    result = train(toy(), tmp_path)
+    result = train(toy(), tmp_path).to_json()
     before = (tmp_path / "metrics.jsonl").read_bytes()
     monkeypatch.setattr(TrainStep, "__call__", None)
-    assert train(toy(), tmp_path) == result
+    assert train(toy(), tmp_path).to_json() == result
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
@@ -174,10 +174,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_a_finished_run_stays_even_without_its_checkpoint(tmp_path):
-    result = train(toy(), tmp_path)
+    result = train(toy(), tmp_path).to_json()
     (tmp_path / "checkpoint" / "last.pt").unlink()
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert train(toy(), tmp_path) == result
+    assert train(toy(), tmp_path).to_json() == result
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
-from thalnet_mtl.files import read_json
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.training.checkpoint import resume_run, save_run
@@ -34,7 +34,7 @@ class Interrupted(RunError):
     """The user asked to stop, and the run stopped after a step."""
 
 
-def train(config: Config, folder: Path | str, console: Console | None = None) -> dict[str, Any]:
+def train(config: Config, folder: Path | str, console: Console | None = None) -> RunResult:
     """Train as configured, in a run directory; the same call again resumes where it stopped.
 
     Args:
@@ -43,7 +43,7 @@ def train(config: Config, folder: Path | str, console: Console | None = None) ->
         console: for progress; by default standard output.
 
     Returns:
-        what ``result.json`` holds.
+        the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
 
     Raises:
         UserError: the configuration cannot be run, or ``folder`` holds another run.
@@ -53,7 +53,7 @@ def train(config: Config, folder: Path | str, console: Console | None = None) ->
     folder, console, start = Path(folder), console or Console(), time.monotonic()
     if (folder / "result.json").exists():
         check_same(folder, config)
-        return read_json(folder / "result.json")
+        return RunResult.load(folder)
     run = set_up(config, fetch_with(console))
     with closing(RunDirectory(folder, config)) as directory:
         return Trainer(run, directory, console, start).fit()
@@ -105,8 +105,8 @@ class Trainer:
         for change in run.config.changes:
             self._scheduled.setdefault(change.step, []).append(change)
 
-    def fit(self) -> dict[str, Any]:
-        """Train to the end, and return what ``result.json`` holds."""
+    def fit(self) -> RunResult:
+        """Train to the end, and return the result."""
         run, config = self.run, self.run.config
         self.resume_or_start()
         run.state.timers.seconds += time.monotonic() - self.step_start
@@ -251,14 +251,14 @@ class Trainer:
                 f"early stop at step {run.step:,} of {run.total_steps:,}: no task improved{ending}"
             )
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> RunResult:
         """Score the best weights, write the results and return them."""
         step = self.run.state.scores.best_step
         self.console.print(f"scoring the weights of step {step:,} …")
         result = write_results(self.run, self.directory)
         if result.continual:
             self.console.print(result.continual.line())
-        return result.to_json()
+        return result
 
     def environment(self) -> dict[str, Any]:
         """Return what ``environment.json`` holds."""
