@@ -1,4 +1,4 @@
-"""Curves by hand: areas, first steps that reach a score, and the worst of old tasks."""
+"""Curves by hand: first steps that reach a score, and the worst scores of old tasks."""
 
 import math
 
@@ -8,12 +8,7 @@ from hypothesis import strategies as st
 from properties import examples
 
 from thalnet_mtl.metrics.continual import AccuracyMatrix, backward_transfer
-from thalnet_mtl.metrics.learning_curves import (
-    learning_curve_area,
-    minimum_accuracy,
-    steps_to_reach,
-    worst_case_accuracy,
-)
+from thalnet_mtl.metrics.learning_curves import minimum_accuracy, steps_to_reach
 from thalnet_mtl.metrics.metric import ACCURACY, BITS_PER_CHARACTER
 
 ONE, TEXT = {"a": ACCURACY}, {"a": BITS_PER_CHARACTER}
@@ -35,26 +30,6 @@ CURVES = {
 
 def near(expected):
     return pytest.approx(expected, abs=1e-12)
-
-
-def test_the_area_is_the_mean_from_no_batch_to_k_batches():
-    curves = {"a": [(0, 0.1), (1, 0.3), (2, 0.5), (3, 0.9)], "b": [(0, 0.2), (1, 0.2), (2, 0.2)]}
-    found = learning_curve_area(TWO, curves, 2)
-    assert found.values == near({"a": (0.1 + 0.3 + 0.5) / 3, "b": 0.2})
-    assert found.mean == near(0.25)
-    assert learning_curve_area(TWO, curves, 0).mean == near((0.1 + 0.2) / 2)
-
-
-def test_an_area_with_a_hole_is_none():
-    curves = {"a": [(0, 0.1), (2, 0.5)], "b": [(0, 0.1), (1, math.nan), (2, 0.2)]}
-    reason = "no score after 1 of 2 batches"
-    assert learning_curve_area(TWO, curves, 2).missing == {"a": reason, "b": reason}
-    assert learning_curve_area(ONE, {"a": [(0, 0.1)]}, 1).why == "a: no score after 1 of 1 batches"
-    assert learning_curve_area(ONE, {}, 2).missing == {"a": "no score after 0 of 2 batches"}
-
-
-def test_the_area_of_bits_is_in_bits():
-    assert learning_curve_area(TEXT, {"a": [(0, 8.0), (1, 5.0)]}, 1).mean == near(6.5)
 
 
 def test_ninety_percent_are_reached_at_an_evaluation_not_between_two():
@@ -88,12 +63,6 @@ def test_min_acc_is_the_worst_of_each_old_task_after_it_was_learned():
     assert found.mean == near(0.45)
 
 
-def test_wc_acc_weighs_the_last_task_as_one_of_k():
-    found = worst_case_accuracy(THREE, CURVES, ENDS)
-    assert found.mean == near(0.9 / 3 + (1 - 1 / 3) * 0.45)
-    assert found.values == {"a": 0.5, "b": 0.4, "c": 0.9}
-
-
 def test_the_end_of_a_stage_can_be_the_worst():
     curves = CURVES | {"a": [(100, 0.01), (110, 0.5), (210, 0.6), (300, 0.2)]}
     assert minimum_accuracy(THREE, curves, ENDS).values["a"] == 0.2
@@ -105,7 +74,6 @@ def test_the_worst_bits_are_the_most():
     )
     curves = {"a": [(10, 2.0), (15, 4.0), (20, 2.2)], "b": [(20, 1.0)]}
     assert minimum_accuracy(text, curves, [10, 20]).mean == 4.0
-    assert worst_case_accuracy(text, curves, [10, 20]).mean == near((4.0 + 1.0) / 2)
 
 
 def test_evaluations_at_the_ends_of_stages_show_no_gap():
@@ -115,14 +83,11 @@ def test_evaluations_at_the_ends_of_stages_show_no_gap():
     assert (found.missing, found.mean) == (reasons, None)
     one_stage = CURVES | {"a": [(110, 0.5), (200, 0.8), (300, 0.7)]}
     assert minimum_accuracy(THREE, one_stage, ENDS).missing == {"a": "no evaluation within stage 3"}
-    assert worst_case_accuracy(THREE, CURVES | {"c": [(210, 0.2)]}, ENDS).missing == {
-        "c": "no score at step 300"
-    }
     diverged = CURVES | {"a": [(110, 0.5), (210, math.nan)]}
     assert minimum_accuracy(THREE, diverged, ENDS).missing == {
         "a": "an evaluation that is not finite"
     }
-    with pytest.raises(ValueError, match="3 stages have as many ends, not 2"):
+    with pytest.raises(ValueError, match="3 stages need as many ends, got 2"):
         minimum_accuracy(THREE, CURVES, [100, 200])
 
 

@@ -55,5 +55,5 @@ def test_a_gain_is_positive_past_the_baseline_in_either_direction():
 
 def test_delta_m_is_the_mean_over_tasks():
     assert delta_m([0.2, -0.25, 0.2]) == pytest.approx(0.05)
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="there are no tasks"):
         delta_m([])

@@ -1,11 +1,12 @@
-"""What a continual run learned, kept and passed on, from its accuracy matrix R.
+"""Measures of continual learning, computed from the accuracy matrix R of a run.
 
-R[i, j] is the score on task j after stage i, and row 0 that before training. A stage trains one
-task or several. ``first(j)`` and ``last(j)`` are the stages that trained task j first and last:
-where every stage trains one new task, both are the j of the usual formulas.
+R[i, j] is the score on task j after stage i; row 0 holds the scores before training. A stage
+trains one task or several. ``first(j)`` and ``last(j)`` are the first and the last stage that
+trained task j: where every stage trains one new task, both are the j of the usual formulas.
 
-A difference is positive when there is more of what its name says, whether a metric counts up or
-down: forgetting 0.1 bits means 0.1 bits more. Levels (ACC, AIA) stay in the unit of the metric.
+Differences are signed by their name, whether higher or lower values of the metric are better: a
+forgetting of 0.1 bits means a score that is 0.1 bits higher, that is, worse. Levels (ACC, AIA)
+stay in the unit of the metric.
 """
 
 import math
@@ -14,25 +15,24 @@ from dataclasses import dataclass
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.metrics.multitask import relative_gain, skill
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A value of each task, or why it has none, and the mean of them all.
+    """The values of a measure by task, and their mean.
 
-    The mean is None, and ``why`` says so, where a task has no value (a mean over fewer tasks is
-    another number), where there is no task, and where the tasks differ in their metric.
+    The mean is None, for the reason in ``why``, if a task has no value (a mean over fewer tasks
+    would be a different number), if there is no task, or if the tasks differ in their metric.
     """
 
     values: Mapping[str, float]
-    missing: Mapping[str, str]
+    missing: Mapping[str, str]  # reasons why tasks have no value
     mean: float | None
     why: str
 
 
 class Undefined(Exception):
-    """Why a task has no value."""
+    """The reason why a task has no value."""
 
 
 def measure(
@@ -40,7 +40,14 @@ def measure(
     value: Callable[[str], float],
     units: Mapping[str, Metric] | None = None,
 ) -> Measure:
-    """Of each task its value; ``units`` are the metrics that they have to share for a mean."""
+    """Compute a measure.
+
+    Args:
+        tasks: Tasks that the mean is over.
+        value: Computes the value of a task, or raises ``Undefined``.
+        units: Metrics of the tasks, which must be equal for a mean to exist; None if the values
+            have no unit.
+    """
     values, missing = {}, {}
     for task in tasks:
         try:
@@ -57,7 +64,7 @@ def measure(
 
 
 def score_of(scores: Mapping[str, float], task: str, kind: str) -> float:
-    """What another run scored on a task, if it did."""
+    """Return the score of another run on a task; raise ``Undefined`` if it has none."""
     if not math.isfinite(scores.get(task, math.nan)):
         raise Undefined(f"no score of a {kind} run")
     return scores[task]
@@ -65,9 +72,10 @@ def score_of(scores: Mapping[str, float], task: str, kind: str) -> float:
 
 @dataclass(frozen=True)
 class AccuracyMatrix:
-    """R[i, j], with the metric of each task and the tasks that each stage trained.
+    """The scores R[i, j], the metric of each task, and the tasks that each stage trained.
 
-    None, or what is not finite, is a score that is not there: no head yet, not evaluated, diverged.
+    A score that is None or not finite counts as missing: the task had no head yet, was not
+    evaluated, or training diverged.
 
     >>> from thalnet_mtl.metrics.metric import ACCURACY
     >>> scores = [[0.1, 0.1], [0.9, 0.2], [0.7, 0.8]]
@@ -76,50 +84,50 @@ class AccuracyMatrix:
     0.75 0.20
 
     Raises:
-        ValueError: the shapes do not fit, or a task is unknown or never trained.
+        ValueError: the shapes do not match, or a task is unknown or never trained.
     """
 
-    metrics: Mapping[str, Metric]  # of the columns, in the order of the stream
-    trained: Sequence[Sequence[str]]  # by the stages 1 … T
+    metrics: Mapping[str, Metric]  # by task, in the order of the columns
+    trained: Sequence[Sequence[str]]  # tasks of the stages 1 … T
     scores: Sequence[Sequence[float | None]]  # rows 0 … T
 
     def __post_init__(self) -> None:
         stages, rows = len(self.trained), len(self.scores)
         if not stages or rows != stages + 1:
             raise ValueError(
-                f"{stages} stages and {rows} rows: there has to be a stage, a row before training, "
-                f"and one after each stage."
+                f"{stages} stages and {rows} rows: there must be a stage, a row before training, "
+                f"and a row after each stage."
             )
         if any(len(row) != len(self.metrics) for row in self.scores):
-            raise ValueError(f"a row has not one score for each of: {', '.join(self.metrics)}.")
+            raise ValueError(f"every row must have a score for each of: {', '.join(self.metrics)}.")
         if set(self.metrics) != {task for stage in self.trained for task in stage}:
-            raise ValueError(f"the stages have to train these, and no others: {[*self.metrics]}.")
+            raise ValueError(f"the stages must train exactly these tasks: {[*self.metrics]}.")
 
     @property
     def stages(self) -> int:
-        """T, the last one."""
+        """Number T of the stages."""
         return len(self.trained)
 
     @property
     def old(self) -> list[str]:
-        """The tasks that the last stage did not train: the j < T of the usual formulas."""
+        """Tasks that the last stage did not train: the j < T of the usual formulas."""
         return [task for task in self.metrics if task not in self.trained[-1]]
 
     def first(self, task: str) -> int:
-        """The stage that trained a task first, from 1."""
+        """Return the first stage that trained a task, counted from 1."""
         return next(i for i, tasks in enumerate(self.trained, 1) if task in tasks)
 
     def last(self, task: str) -> int:
-        """The stage that trained a task last, from 1."""
+        """Return the last stage that trained a task, counted from 1."""
         return max(i for i, tasks in enumerate(self.trained, 1) if task in tasks)
 
     def cell(self, stage: int, task: str) -> float | None:
-        """R[stage, task]; None where it is not there."""
+        """Return R[stage, task], or None if it is missing."""
         score = self.scores[stage][list(self.metrics).index(task)]
         return score if score is not None and math.isfinite(score) else None
 
     def score(self, stage: int, task: str) -> float:
-        """R[stage, task], or ``Undefined`` where it is not there."""
+        """Return R[stage, task]; raise ``Undefined`` if it is missing."""
         score = self.cell(stage, task)
         if score is None:
             raise Undefined(
@@ -128,7 +136,7 @@ class AccuracyMatrix:
         return score
 
     def until(self, stage: int) -> "AccuracyMatrix":
-        """What it was after a stage: its rows up to there, of the tasks seen by then."""
+        """Return the rows up to a stage, with the columns of the tasks seen by then."""
         seen = [j for j, task in enumerate(self.metrics) if self.first(task) <= stage]
         tasks = list(self.metrics)
         return AccuracyMatrix(
@@ -139,14 +147,17 @@ class AccuracyMatrix:
 
 
 def average_accuracy(matrix: AccuracyMatrix) -> Measure:
-    """ACC = mean_j R[T, j] (Lopez-Paz, Ranzato, "Gradient Episodic Memory", NIPS 2017)."""
+    """Compute ACC = mean_j R[T, j].
+
+    Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NIPS 2017.
+    """
     return measure(matrix.metrics, lambda j: matrix.score(matrix.stages, j), matrix.metrics)
 
 
 def average_incremental_accuracy(matrix: AccuracyMatrix) -> Measure:
-    """AIA = mean_k of the mean of R[k, j] over the tasks seen by stage k, for k in 1 … T.
+    """Compute AIA = mean_k of the mean of R[k, j] over the tasks seen by stage k, for k in 1 … T.
 
-    Rebuffi et al., "iCaRL", CVPR 2017. The values are those of the stages: 'stage 1', ….
+    Rebuffi et al., "iCaRL", CVPR 2017. Values are by stage: 'stage 1', 'stage 2', ….
     """
     stages = {f"stage {k}": matrix.until(k) for k in range(1, matrix.stages + 1)}
 
@@ -160,11 +171,11 @@ def average_incremental_accuracy(matrix: AccuracyMatrix) -> Measure:
 
 
 def forgetting(matrix: AccuracyMatrix) -> Measure:
-    """mean_j (max_l R[l, j] − R[T, j]) over the old tasks j, for l in 1 … T − 1.
+    """Compute mean_j (max_l R[l, j] − R[T, j]) over the old tasks j, for l in 1 … T − 1.
 
-    Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018. Row 0 and the last one
-    are not in the maximum: it is negative where a task is at its best at the end. Rows before
-    ``first(j)`` are, where they exist, as in the paper; later ones all have to.
+    Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018. The maximum leaves out
+    row 0 and the last row, so that forgetting is negative for a task that is best at the end. As
+    in the paper, it includes rows before ``first(j)``; these may be missing, later ones may not.
     """
 
     def value(task: str) -> float:
@@ -172,92 +183,81 @@ def forgetting(matrix: AccuracyMatrix) -> Measure:
         before = [i for i in range(1, first) if matrix.cell(i, task) is not None]
         scores = [matrix.score(i, task) for i in (*before, *range(first, matrix.stages))]
         best = max(scores) if metric.higher_is_better else min(scores)
-        return _past(metric, best, matrix.score(matrix.stages, task))
+        return _improvement(metric, best, matrix.score(matrix.stages, task))
 
     return measure(matrix.old, value, matrix.metrics)
 
 
 def avalanche_forgetting(matrix: AccuracyMatrix) -> Measure:
-    """mean_j (R[first(j), j] − R[T, j]) over the old tasks: what Avalanche calls forgetting.
+    """Compute mean_j (R[first(j), j] − R[T, j]) over the old tasks, Avalanche's forgetting.
 
-    First minus last, without a maximum: −BWT where no task was trained twice.
+    It has no maximum, and equals −BWT if no task was trained twice.
     """
     return _difference(matrix, matrix.old, lambda j: (matrix.first(j), matrix.stages))
 
 
 def backward_transfer(matrix: AccuracyMatrix) -> Measure:
-    """BWT = mean_j (R[T, j] − R[last(j), j]) over the old tasks (Lopez-Paz, Ranzato, 2017).
+    """Compute BWT = mean_j (R[T, j] − R[last(j), j]) over the old tasks.
 
-    From the last stage that trained a task: what it gained by training again is not backward.
+    Lopez-Paz, Ranzato (2017). It starts at the last stage that trained a task, because what a task
+    gains from being trained again is not backward transfer.
     """
     return _difference(matrix, matrix.old, lambda j: (matrix.stages, matrix.last(j)))
 
 
 def forward_transfer(matrix: AccuracyMatrix) -> Measure:
-    """FWT = mean_j (R[first(j) − 1, j] − R[0, j]) over the tasks that stage 1 did not train.
+    """Compute FWT = mean_j (R[first(j) − 1, j] − R[0, j]) over the tasks not trained in stage 1.
 
-    Lopez-Paz, Ranzato (2017): b[j] is R[0, j], of the same network before any training. A task
-    whose head did not exist by then has none, and no chance level stands in for it.
+    Lopez-Paz, Ranzato (2017); their b[j] is R[0, j], of the same network before any training. A
+    task whose head did not exist then has no value; chance level is not used in its place.
     """
     later = [task for task in matrix.metrics if matrix.first(task) > 1]
     return _difference(matrix, later, lambda j: (matrix.first(j) - 1, 0))
 
 
 def intransigence(matrix: AccuracyMatrix, joint: Mapping[str, float]) -> Measure:
-    """mean_j (J[j] − R[last(j), j]): what a joint run can learn and this one could not.
+    """Compute mean_j (J[j] − R[last(j), j]): how much better a joint run learns each task.
 
-    Chaudhry et al. (2018), there with a joint run on the tasks up to j, here as it is given.
+    Chaudhry et al. (2018), whose joint run is on the tasks up to j; here it is the caller's choice.
+
+    Args:
+        joint: Scores J of the joint run, by task.
     """
 
     def value(task: str) -> float:
-        own = matrix.score(matrix.last(task), task)
-        return _past(matrix.metrics[task], score_of(joint, task, "joint"), own)
+        learned_score = matrix.score(matrix.last(task), task)
+        return _improvement(matrix.metrics[task], score_of(joint, task, "joint"), learned_score)
 
     return measure(matrix.metrics, value, matrix.metrics)
 
 
 def transfer(matrix: AccuracyMatrix, single: Mapping[str, float]) -> Measure:
-    """mean_j (R[last(j), j] − S[j]): what the other tasks were good for when j was learned."""
+    """Compute mean_j (R[last(j), j] − S[j]): the benefit of the other tasks in learning j.
+
+    Args:
+        single: Scores S of single-task runs, by task.
+    """
 
     def value(task: str) -> float:
-        own = matrix.score(matrix.last(task), task)
-        return _past(matrix.metrics[task], own, score_of(single, task, "single-task"))
+        learned_score = matrix.score(matrix.last(task), task)
+        baseline = score_of(single, task, "single-task")
+        return _improvement(matrix.metrics[task], learned_score, baseline)
 
     return measure(matrix.metrics, value, matrix.metrics)
-
-
-def final_skill(matrix: AccuracyMatrix, single: Mapping[str, float]) -> Measure:
-    """mean_j (R[T, j] − R[0, j]) / (S[j] − R[0, j]), over tasks of any metrics."""
-
-    def value(task: str) -> float:
-        baseline, untrained = score_of(single, task, "single-task"), matrix.score(0, task)
-        return skill(matrix.score(matrix.stages, task), baseline, untrained)
-
-    return measure(matrix.metrics, value)
-
-
-def final_gain(matrix: AccuracyMatrix, single: Mapping[str, float]) -> Measure:
-    """Δm = mean_j ±(R[T, j] − S[j]) / S[j], over tasks of any metrics."""
-
-    def value(task: str) -> float:
-        baseline = score_of(single, task, "single-task")
-        return relative_gain(matrix.score(matrix.stages, task), baseline, matrix.metrics[task])
-
-    return measure(matrix.metrics, value)
 
 
 def _difference(
     matrix: AccuracyMatrix, tasks: Iterable[str], stages: Callable[[str], tuple[int, int]]
 ) -> Measure:
-    """How far each task is, after one stage, past what it was after another."""
+    """Compute by how much each task is better after the first of two stages."""
 
     def value(task: str) -> float:
-        one, other = (matrix.score(stage, task) for stage in stages(task))
-        return _past(matrix.metrics[task], one, other)
+        score, reference = (matrix.score(stage, task) for stage in stages(task))
+        return _improvement(matrix.metrics[task], score, reference)
 
     return measure(tasks, value, matrix.metrics)
 
 
-def _past(metric: Metric, a: float, b: float) -> float:
-    """How much better a is than b."""
-    return a - b if metric.higher_is_better else b - a
+def _improvement(metric: Metric, score: float, reference: float) -> float:
+    """Return by how much a score is better than a reference; negative if it is worse."""
+    return score - reference if metric.higher_is_better else reference - score

@@ -1,4 +1,4 @@
-"""What a task is judged by."""
+"""Measures of multi-task learning relative to single-task runs: skill, relative gain, Δm."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,18 @@ from thalnet_mtl.metrics.metric import Metric
 
 
 def skill(score: float, baseline: float, untrained: float) -> float:
-    """What of the way from an untrained network to a single-task run a run has gone.
+    """Return the skill (R − b) / (S − b) of a run.
 
-    (R − b) / (S − b), the skill score of Murphy (1988): 0 at the untrained score b, 1 at the
-    score S of the single-task run, and beyond 1 past it. The direction of the metric cancels.
+    The skill score of Murphy (1988): 0 at the untrained score b, 1 at the score S of the
+    single-task run, above 1 if the run is better than S. The direction of the metric cancels.
+
+    Args:
+        score: R.
+        baseline: S.
+        untrained: b.
 
     Raises:
-        UserError: S equals b, so that there is no way to go a part of.
+        UserError: S equals b.
     """
     if baseline == untrained:
         raise UserError(
@@ -24,12 +29,16 @@ def skill(score: float, baseline: float, untrained: float) -> float:
 
 
 def relative_gain(score: float, baseline: float, metric: Metric) -> float:
-    """How far a run is past a single-task run, as a part of the score of the latter.
+    """Return the relative gain ±(R − S) / S of a run over a single-task run.
 
-    ±(R − S) / S, minus where lower is better: above 0 is past the baseline in either direction.
+    The sign is − for metrics where lower is better, so that a gain above 0 is an improvement.
+
+    Args:
+        score: R.
+        baseline: S.
 
     Raises:
-        UserError: S is 0, of which nothing is a part.
+        UserError: S is 0.
     """
     if baseline == 0:
         raise UserError(f"no relative gain: the {metric.name} of the baseline is 0.")
@@ -38,11 +47,11 @@ def relative_gain(score: float, baseline: float, metric: Metric) -> float:
 
 
 def delta_m(gains: Sequence[float]) -> float:
-    """Δm = mean of ±(R − S) / S over the tasks of a run (Maninis et al., CVPR 2019).
+    """Return Δm, the mean of ±(R − S) / S over the tasks of a run (Maninis et al., CVPR 2019).
 
     Raises:
         ValueError: there are no tasks.
     """
     if not gains:
-        raise ValueError("Δm is a mean over tasks, and there are none.")
+        raise ValueError("Δm is a mean over tasks, but there are no tasks.")
     return sum(gains) / len(gains)

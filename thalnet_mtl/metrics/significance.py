@@ -1,4 +1,4 @@
-"""Whether paired seeds support a claim: an exact test, an interval, a correction and a verdict."""
+"""Significance of comparisons over paired seeds: exact test, interval, correction, verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,45 +8,46 @@ import numpy as np
 from jaxtyping import Float
 
 LEVEL = 0.05
-PAIRED_SEEDS = 6  # below it the least p of an exact two-sided test, 2 / 2^n, is above the level
+PAIRED_SEEDS = 6  # with fewer, the smallest p of an exact two-sided test, 2 / 2^n, is above LEVEL
 MOST_PAIRS = 40
 RESAMPLES = 10_000
-TIE = 1e-9  # of Σ|d|: sums that differ by rounding only are equal
+TIE = 1e-9  # relative to Σ|d|: sums that differ only by rounding are equal
 
 
 def sign_flip_test(differences: Sequence[float]) -> float:
-    """p of the two-sided sign-flip (permutation) test that paired differences have a mean of 0.
+    """Return p of the two-sided sign-flip (permutation) test that paired differences have mean 0.
 
     p = #{s ∈ {−1, 1}^n : |Σ s_i d_i| ≥ |Σ d_i|} / 2^n (Fisher, "The Design of Experiments", 1935).
-    Exact for any n up to 40: the sums of one half of the pairs are looked up in the sorted sums of
-    the other. Sums closer than 1e-9 · Σ|d| are ties, and count as reached.
+    Exact for any n up to 40: the sums over one half of the pairs are looked up in the sorted sums
+    over the other half. Sums closer than 1e-9 · Σ|d| are ties, and count as ≥.
 
     >>> sign_flip_test([0.5, 0.25, 1.0, 0.125, 0.75, 2.0])
     0.03125
 
     Raises:
-        ValueError: there is no pair, one that is not finite, or more than 40.
+        ValueError: there is no pair, a difference is not finite, or there are more than 40.
     """
     values = _finite(differences, least=1)
     if len(values) > MOST_PAIRS:
-        raise ValueError(f"{len(values)} pairs: an exact test takes {MOST_PAIRS} at most.")
+        raise ValueError(f"{len(values)} pairs: the exact test supports at most {MOST_PAIRS}.")
     bound = abs(values.sum()) - TIE * np.abs(values).sum()
     if bound <= 0:
         return 1.0
     half = len(values) // 2
     left, right = _signed_sums(values[:half]), _signed_sums(values[half:])
     above = len(left) * len(right) - np.searchsorted(right, bound - left).sum()
-    return 2 * int(above) / 2 ** len(values)  # as many are below: all signs turned
+    return 2 * int(above) / 2 ** len(values)  # as many sums are below: flip all signs
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean (Efron, 1979), of 10,000 resamples.
+    """Return the 95 % percentile bootstrap interval of the mean (Efron, 1979), 10,000 resamples.
 
-    Always the same for the same values, in any order. It is narrow for few: of 6 or 10 normal
-    values it covers the mean in 85 % or 90 % of all cases, as a BCa interval does.
+    It is deterministic and does not depend on the order of the values. It is too narrow for few
+    values: for 6 or 10 normal values it covers the mean in 85 % or 90 % of all cases, as a BCa
+    interval does.
 
     Raises:
-        ValueError: there are fewer than two values, or one that is not finite.
+        ValueError: there are fewer than two values, or one is not finite.
     """
     ordered = np.sort(_finite(values, least=2))
     draws = np.random.default_rng(0).integers(0, len(ordered), (RESAMPLES, len(ordered)))
@@ -55,9 +56,9 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p corrected for several comparisons: max_{j ≤ i} min(1, (m − j + 1) · p_(j)), p_(1) least.
+    """Correct p for m comparisons: max_{j ≤ i} min(1, (m − j + 1) · p_(j)), p_(1) the smallest.
 
-    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979. In the order given.
+    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979. The order is kept.
 
     Raises:
         ValueError: a p is not in [0, 1].
@@ -72,7 +73,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One word, and a line that says why."""
+    """A verdict in one word, and a line with the reason."""
 
     word: Literal["better", "worse", "undecided"]
     line: str
@@ -81,9 +82,13 @@ class Verdict:
 def verdict(
     differences: Sequence[float], corrected_p: float, higher_is_better: bool, comparisons: int = 1
 ) -> Verdict:
-    """What differences of paired seeds, ours − theirs, say of ours at the level of 5 %.
+    """Return whether ours is better, given differences ours − theirs over paired seeds.
 
-    ``corrected_p`` is that of ``sign_flip_test`` after ``holm`` over so many comparisons.
+    Args:
+        differences: One for each pair.
+        corrected_p: The p of ``sign_flip_test``, corrected by ``holm``; the level is 5 %.
+        higher_is_better: The direction of the metric.
+        comparisons: Number of comparisons that p was corrected for.
 
     >>> print(verdict([0.1] * 5, 0.0625, higher_is_better=True).line)
     5 pairs cannot go below p = 0.0625: 6 are needed for 0.05.
@@ -106,7 +111,7 @@ def verdict(
 
 
 def least_pairs(comparisons: int = 1) -> int:
-    """The fewest pairs of which each of so many comparisons can be below 5 %: m · 2 / 2^n < 0.05.
+    """Return the least n with m · 2 / 2^n < 0.05: the pairs that m comparisons need.
 
     >>> [least_pairs(m) for m in (1, 2, 4)]
     [6, 7, 8]
@@ -115,7 +120,7 @@ def least_pairs(comparisons: int = 1) -> int:
 
 
 def _signed_sums(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " sums"]:
-    """Σ s_i v_i for all 2^n signs, sorted."""
+    """Return Σ s_i v_i for all 2^n choices of signs, sorted."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums - value, sums + value])
@@ -125,7 +130,7 @@ def _signed_sums(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " sums"]:
 def _finite(values: Sequence[float], least: int) -> Float[np.ndarray, " n"]:
     array = np.asarray(values, dtype=float)
     if len(array) < least or not np.isfinite(array).all():
-        raise ValueError(f"not {least} or more finite numbers: {[*values]}.")
+        raise ValueError(f"expected at least {least} finite numbers, got {[*values]}.")
     return array
 
 

@@ -121,14 +121,15 @@ def _compare(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineCom
     if not same_data:
         kind = record.config.name
         candidates = [
-            f"{other.run.name} ({other.label}{', other data' * (other.config.name == kind)})"
-            for other in baselines
+            f"{candidate.run.name} ({candidate.label}"
+            f"{', other data' * (candidate.config.name == kind)})"
+            for candidate in baselines
         ]
         raise UserError(
             f"run {record.run.name} has the task {record.title}, but no baseline has that alone "
             f"on the same data. There are: {', '.join(candidates)}. Add one to --baseline."
         )
-    scores = [other.score("test") for other in same_data]
+    scores = [baseline_record.score("test") for baseline_record in same_data]
     baseline = sum(scores) / len(scores)
     score, untrained = record.score("test"), record.score("untrained")
     assert record.metric is not None
@@ -142,7 +143,7 @@ def _compare(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineCom
 
 def _bodies(comparison: BaselineComparison) -> list[str]:
     """Return the distinct bodies of the baselines, in order."""
-    return list(dict.fromkeys(other.run.config.model.body for other in comparison.baselines))
+    return list(dict.fromkeys(record.run.config.model.body for record in comparison.baselines))
 
 
 def _percent(value: float) -> str:

@@ -89,16 +89,16 @@ def _change_marks(records: Sequence[TaskRecord]) -> list[ChangeMark]:
     ]
 
 
-def _styles(keys: Sequence[str], known: dict[str, int]) -> list[int]:
+def _styles(keys: Sequence[str], used: dict[str, int]) -> list[int]:
     """Assign line styles, distinct within a section.
 
-    A configuration keeps the style that it has in earlier sections (``known``, which is updated),
+    A configuration keeps the style that it has in earlier sections (``used``, which is updated),
     unless another configuration of this section has it.
     """
-    kept = {known[key]: key for key in reversed(keys) if key in known}
-    free = (style for style in count() if style not in kept)
-    styles = [known[key] if kept.get(known.get(key, -1)) == key else next(free) for key in keys]
-    known |= {key: style for key, style in zip(keys, styles, strict=True) if key not in known}
+    owners = {used[key]: key for key in reversed(keys) if key in used}
+    free = (style for style in count() if style not in owners)
+    styles = [used[key] if owners.get(used.get(key, -1)) == key else next(free) for key in keys]
+    used |= {key: style for key, style in zip(keys, styles, strict=True) if key not in used}
     return styles
 
 
@@ -125,8 +125,8 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
             for name, value in config[section].items()
             if name != "seed" and any(rival[section][name] != value for rival in rivals)
         ]
-        more = ["…"] if len(differences) > 2 else []
-        labels.append(", ".join([body, *differences[:2], *more]))
+        ellipsis = ["…"] * (len(differences) > 2)
+        labels.append(", ".join([body, *differences[:2], *ellipsis]))
     return [
         label if labels.count(label) == 1 else f"{records[0].run.name}: {records[0].task}"
         for label, records in zip(labels, seed_groups, strict=True)

@@ -55,11 +55,11 @@ class RunDirectory:
         os.fsync(self._metrics.fileno())
         return os.fstat(self._metrics.fileno()).st_size
 
-    def log(self, step: int, task: str, split: str, values: dict[str, float], **more: Any) -> None:
+    def log(self, step: int, task: str, split: str, values: dict[str, float], **extra: Any) -> None:
         """Log one value per metric, as a line of ``metrics.jsonl`` and to TensorBoard."""
         for metric, value in values.items():
             line = {"step": step, "task": task, "split": split, "metric": metric, "value": value}
-            self._metrics.write((json.dumps(line | more) + "\n").encode())
+            self._metrics.write((json.dumps(line | extra) + "\n").encode())
             self.board(step).add_scalar(f"{task}/{metric}/{split}", value, step)
         self._metrics.flush()
 

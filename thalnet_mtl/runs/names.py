@@ -1,15 +1,15 @@
-"""Text files written whole or not at all, and read without torch."""
+"""Names of run directories, and lists of them."""
 
 import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-LONGEST = 200  # bytes of a folder name that is made up; file systems bear 255
+LONGEST = 200  # bytes of a generated folder name; file systems allow 255
 
 
 def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
-    """The default run directory: the same command finds its run again, another does not."""
+    """Return the default name of a run: equal for equal commands, different for others."""
     stems = [Path(name).with_suffix("").as_posix() for name in names]
     if Path(names[0]).name == "config.yaml":
         stems[0] = Path(names[0]).parent.name + "-again"
@@ -18,9 +18,9 @@ def run_name(names: Sequence[str], flags: dict[str, str]) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A text as the name of a folder: what is no letter, digit or one of .=+- becomes _.
+    """Return a text as a folder name: only letters, digits and .=+- are kept, others become _.
 
-    A long one is cut, and ends in a checksum of all of it.
+    A long name is cut, and ends in a checksum of the whole text.
     """
     name = re.sub(r"[^\w.=+-]+", "_", text)
     if len(name.encode()) <= LONGEST:
@@ -30,9 +30,10 @@ def safe_name(text: str) -> str:
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Run directories; a folder that is none but holds some stands for those."""
-    found = []
+    """List run directories; a folder that is not a run is replaced by the runs that it contains."""
+    runs: list[Path] = []
     for folder in folders:
-        inside = sorted(path.parent for path in folder.rglob("config.yaml"))
-        found += [folder] if (folder / "config.yaml").exists() or not inside else inside
-    return found
+        inner_runs = sorted(path.parent for path in folder.rglob("config.yaml"))
+        is_run = (folder / "config.yaml").exists()
+        runs += [folder] if is_run or not inner_runs else inner_runs
+    return runs

@@ -65,10 +65,10 @@ class RunRecord:
     @property
     def mode(self) -> str:
         """Mode of training: 'single', 'joint with 2 others' or 'one of 3 in a stream'."""
-        others = len(self.tasks) - 1
+        count = len(self.tasks)
         if self.config.stream:
-            return f"one of {others + 1} in a stream"
-        return f"joint with {others} other{'s' * (others > 1)}" if others else "single"
+            return f"one of {count} in a stream"
+        return f"joint with {count - 1} other{'s' * (count > 2)}" if count > 1 else "single"
 
     @property
     def continual(self) -> ContinualSummary | None:

@@ -159,10 +159,10 @@ def _lines(axes: Any, group: SeedGroup, lines: Sequence[Curve], x: int, scale: n
     strokes = [(line, 0.7, 0.5) for line in lines] if len(lines) > 1 else []
     strokes += [(_mean(lines), 1.6, 1.0)] if lines else []
     for line, width, alpha in strokes:
-        few = len(line) < 15 and alpha == 1
+        dotted = len(line) < 15 and alpha == 1
         axes.plot(
             line[:, x], line[:, 2], color=group.color, linewidth=width, alpha=alpha,
-            dashes=group.dashes or (None, None), marker="o" if few else "", markersize=3,
+            dashes=group.dashes or (None, None), marker="o" if dotted else "", markersize=3,
         )  # fmt: skip
 
 
