@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from thalnet_mtl.config.load import dump_config, load_configs, load_run_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.signals import StopRequest
 from thalnet_mtl.sweep import plan as grid
 from thalnet_mtl.sweep import workers
 from thalnet_mtl.sweep.summary import summarize, sweep_table
@@ -407,6 +409,50 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
     while made.running:
         ends += made.poll()
     assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
+
+
+def test_jobs_are_commands_of_thalnet_train_with_a_log_of_their_own(tmp_path):
+    jobs = [
+        workers.TrainingJob(
+            f"job{n}", tmp_path / "runs" / f"job{n}", ["no_such_config"], tmp_path / f"{n}.log"
+        )
+        for n in range(3)
+    ]
+    with closing(workers.LocalWorkers(2)) as local:
+        results = list(workers.run_jobs(iter(jobs), local))
+    assert sorted(result.name for result in results) == ["job0", "job1", "job2"]
+    assert all(result.status == 2 and result.seconds > 0 for result in results)
+    assert "no_such_config" in (tmp_path / "0.log").read_text()
+
+
+def test_jobs_are_taken_one_by_one_and_none_is_taken_after_a_request_to_stop(tmp_path):
+    class Slow(workers.LocalWorkers):
+        running, stops = 0, 0
+
+        def submit(self, job):
+            self.running += 1
+
+        def poll(self):
+            self.running -= 1
+            return [workers.ProcessResult("job", 0, 0.0)]
+
+        def stop(self):
+            self.stops += 1
+
+    taken, stop, slow = [], StopRequest(), Slow(2)
+
+    def jobs():
+        for n in range(9):
+            taken.append(n)
+            yield workers.TrainingJob(str(n), tmp_path)
+
+    results = workers.run_jobs(jobs(), slow, stop)
+    next(results)
+    assert taken == [0, 1]
+    next(results)
+    assert taken == [0, 1, 2]
+    stop.count += 1
+    assert len(list(results)) == 1 and taken == [0, 1, 2] and slow.stops == 1
 
 
 def test_processes_beside_each_other_share_the_cores(monkeypatch):
