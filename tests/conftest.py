@@ -34,6 +34,7 @@ cpp.unavailable()  # is compiled now, where no test listens
 
 # What tests import is not a test, and doctests are looked for in the package only.
 collect_ignore = [
+    "avalanche_fixtures.py",
     "random_networks.py",
     "backend_agreement.py",
     "backend_checks.py",

@@ -167,6 +167,8 @@ class TrainState:
         self.network, self.optimizer = network, optimizer
         for entry in fields(self):
             value, part = saved[entry.name], getattr(self, entry.name)
+            if entry.name == "network":
+                continue  # it has its weights
             if entry.name == "optimizer":
                 load_optimizer_state(optimizer, value, self.named_parameters())
             elif entry.name == "carried_states":

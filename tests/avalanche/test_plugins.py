@@ -1,0 +1,171 @@
+"""Plugins in programs of Avalanche: growth, metrics and the logger."""
+
+import re
+from copy import deepcopy
+
+import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche_fixtures import network_for, silent, strategy_of, tasks
+from torch.nn import functional as F
+from toy_tasks import toy_rows, toy_text, toy_turned, toy_wide
+
+from thalnet_mtl import Network, ThalNet, UserError
+from thalnet_mtl.avalanche.benchmark import benchmark
+from thalnet_mtl.avalanche.model import as_avalanche
+from thalnet_mtl.avalanche.plugins import Growth, RichLogger, StreamMetrics
+from thalnet_mtl.config.schema import GrowthConfig, ModuleConfig
+from thalnet_mtl.console import Console
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
+    pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning:avalanche"),
+]
+
+
+def test_to_evaluate_changes_nothing():
+    from avalanche.training import Naive
+
+    known = tasks(a=toy_rows, b=toy_rows)
+    stream, network = benchmark(known), network_for(tasks(a=toy_rows))
+    growth = Growth(
+        GrowthConfig("per_task", "frozen", {"own": ModuleConfig(features=4, output=True)})
+    )
+    strategy = strategy_of(Naive, as_avalanche(network, known), plugins=[growth])
+    before = deepcopy(network.state_dict())
+    with pytest.raises(UserError, match="task 'b' has no head yet"):
+        strategy.eval(stream.test_stream)
+    strategy.eval(stream.test_stream[:1])
+    after = network.state_dict()
+    assert before.keys() == after.keys() and network.training is False
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", ["Naive", "EWC", "Replay"])
+def test_what_is_frozen_answers_to_the_bit_as_before(kind):
+    from avalanche.training import supervised
+
+    known = tasks(a=toy_rows, b=toy_turned, c=toy_wide)
+    stream, network = benchmark(known, limit=100), Network(ThalNet(inputs=3, modules=2, features=5))
+    growth = GrowthConfig(
+        "per_task", "frozen", {"own": ModuleConfig(features=4, output=True, input=True)}
+    )
+    model = as_avalanche(network, known)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    knobs = {"EWC": {"ewc_lambda": 1.0}, "Replay": {"mem_size": 30}}.get(kind, {})
+    strategy = strategy_of(
+        getattr(supervised, kind), model, optimizer=optimizer, plugins=[Growth(growth)], **knobs
+    )
+    xs, seen = torch.rand(5, 4, 3), {}
+    for name, experience in zip(known, stream.train_stream, strict=True):
+        strategy.train(experience)
+        network.eval()
+        for old, logits in seen.items():
+            assert torch.equal(network(old, xs)[0], logits)
+        if name != "c":  # of another shape
+            seen[name] = network(name, xs)[0]
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert held == {id(p) for p in network.parameters() if p.requires_grad}
+    assert list(network.adapters) == ["a", "b", "c"]
+
+
+def test_moments_of_what_goes_on_learning_survive_growth():
+    from avalanche.training import Naive
+
+    known = tasks(a=toy_rows, b=toy_wide)
+    stream, network = benchmark(known, limit=100), Network(ThalNet(inputs=3, modules=2, features=5))
+    model = as_avalanche(network, known)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    growth = GrowthConfig("per_task", "shared", {"own": ModuleConfig(features=4, input=True)})
+    strategy = strategy_of(Naive, model, optimizer=optimizer, plugins=[Growth(growth)])
+    strategy.train(stream.train_stream[0])
+    name = "body.cells.input.design.stack.0.weight"
+    before = optimizer.state[dict(network.named_parameters())[name]]["exp_avg"].clone()
+    seen = []
+
+    class Look(Growth):
+        def before_training_exp(self, strategy, *args, **options):
+            super().before_training_exp(strategy, *args, **options)
+            seen.append(optimizer.state[dict(network.named_parameters())[name]]["exp_avg"].clone())
+
+    strategy.plugins[0] = Look(growth)
+    strategy.train(stream.train_stream[1])
+    assert torch.equal(seen[0], before) and before.abs().sum() > 0
+
+
+def test_growth_at_a_plateau_is_refused_from_their_side():
+    with pytest.raises(UserError, match="on_plateau"):
+        Growth(GrowthConfig("on_plateau"))
+
+
+def test_measures_equal_those_of_avalanche():
+    from avalanche.evaluation.metrics import (
+        accuracy_metrics,
+        bwt_metrics,
+        forgetting_metrics,
+        forward_transfer_metrics,
+    )
+    from avalanche.training import Naive
+
+    known = tasks(a=toy_rows, b=toy_turned, c=toy_rows)
+    stream = benchmark(known)
+    ours = StreamMetrics(known)
+    theirs = [
+        accuracy_metrics(stream=True),
+        forgetting_metrics(stream=True),
+        bwt_metrics(stream=True),
+        forward_transfer_metrics(stream=True),
+    ]
+    model = as_avalanche(network_for(known), known)
+    strategy = strategy_of(
+        Naive,
+        model,
+        optimizer=torch.optim.Adam(model.parameters(), lr=0.03),
+        evaluator=silent(ours, *theirs),
+        train_epochs=4,
+        eval_every=0,
+    )
+    strategy.eval(stream.test_stream)
+    for experience in stream.train_stream:
+        strategy.train(experience, eval_streams=[stream.test_stream])
+    found = strategy.eval(stream.test_stream)
+
+    def value(start):
+        return next(v for k, v in found.items() if k.startswith(start))
+
+    assert found["ACC/eval_phase"] == pytest.approx(value("Top1_Acc_Stream"), abs=1e-12)
+    assert found["forgetting (Avalanche)/eval_phase"] == pytest.approx(
+        value("StreamForgetting"), abs=1e-12
+    )
+    assert found["BWT/eval_phase"] == pytest.approx(value("StreamBWT"), abs=1e-12)
+    assert found["FWT/eval_phase"] == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
+    assert found["BWT/eval_phase"] != 0
+
+
+def test_bits_are_measured_in_bits():
+    from avalanche.training import Naive
+
+    known = tasks(b=toy_text)
+    stream, network = benchmark(known, chunk=7), network_for(known)
+    strategy = strategy_of(
+        Naive, as_avalanche(network, known), evaluator=silent(StreamMetrics(known))
+    )
+    strategy.train(stream.train_stream[0])
+    found = strategy.eval(stream.test_stream)
+    xs, ys = known["b"].sequences("test", 7)
+    with torch.no_grad():
+        nats = F.cross_entropy(network("b", xs.long())[0].flatten(0, 1), ys.flatten().long())
+    assert found["ACC/eval_phase"] == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)
+
+
+def test_the_logger_prints_lines_where_there_is_no_terminal(capsys):
+    from avalanche.training import Naive
+
+    known = tasks(a=toy_rows)
+    evaluator = EvaluationPlugin(StreamMetrics(known), loggers=[RichLogger(Console())])
+    strategy = strategy_of(Naive, as_avalanche(network_for(known), known), evaluator=evaluator)
+    strategy.train(benchmark(known).train_stream[0])
+    strategy.eval(benchmark(known).test_stream)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "experience 1: a …"
+    assert re.fullmatch(r"  step 12  ACC/eval_phase 0\.\d{4}", lines[1])

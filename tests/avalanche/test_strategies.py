@@ -1,0 +1,70 @@
+"""Strategies of Avalanche with our networks, in programs of Avalanche."""
+
+import pytest
+import torch
+from avalanche_fixtures import network_for, silent, strategy_of, tasks
+from toy_tasks import toy_rows, toy_text, toy_turned, toy_wide
+
+from thalnet_mtl.avalanche.benchmark import benchmark
+from thalnet_mtl.avalanche.model import as_avalanche
+from thalnet_mtl.avalanche.plugins import StreamMetrics
+from thalnet_mtl.avalanche.strategies import PLUGINS
+from thalnet_mtl.config.schema import StrategyConfig
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
+    pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning:avalanche"),
+]
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e6])
+def test_their_synaptic_intelligence_does_nothing(strength):
+    from avalanche.training import SynapticIntelligence
+
+    known, ends = tasks(a=toy_rows, b=toy_turned), []
+    for factor in (0.0, strength):
+        torch.manual_seed(0)
+        model = as_avalanche(network_for(known), known)
+        strategy = strategy_of(SynapticIntelligence, model, si_lambda=factor)
+        for experience in benchmark(known).train_stream:
+            strategy.train(experience)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        importances = strategy.plugins[0].ewc_data[1].values()
+        assert all(bool((found.data == 0).all()) for found in importances)
+    assert torch.equal(*ends)
+
+
+def test_their_dark_experience_replay_asks_without_a_label():
+    from avalanche.training.supervised import DER
+
+    known = tasks(a=toy_rows, b=toy_turned)
+    strategy = strategy_of(DER, as_avalanche(network_for(known), known))
+    with pytest.raises(TypeError, match="task_labels"):
+        strategy.train(benchmark(known).train_stream[0])
+
+
+def test_joint_training_carries_three_shapes():
+    from avalanche.training import JointTraining
+
+    known = tasks(a=toy_rows, b=toy_wide, c=toy_text)
+    stream, network = benchmark(known, chunk=7), network_for(known)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    metrics = StreamMetrics(known)
+    strategy = strategy_of(
+        JointTraining,
+        as_avalanche(network, known),
+        optimizer=optimizer,
+        train_epochs=5,
+        evaluator=silent(metrics),
+    )
+    strategy.eval(stream.test_stream)
+    before = dict(metrics.rows[0])
+    strategy.train(stream.train_stream)
+    strategy.eval(stream.test_stream)
+    after = metrics.rows[-1]
+    assert after["a"] > before["a"] and after["b"] > before["b"] and after["c"] < before["c"]
+
+
+def test_a_memory_is_shared_by_the_experiences():
+    plugin, *_ = PLUGINS["gem"](StrategyConfig(memory=30), 10, 3)
+    assert plugin.patterns_per_experience == 10

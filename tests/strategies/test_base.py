@@ -1,0 +1,164 @@
+"""Properties of every strategy: resuming, growth, and what it is for, less forgetting."""
+
+import json
+from functools import cache
+
+import kill_and_resume
+import pytest
+import torch
+from run_fixtures import interrupt_at
+from stream_fixtures import (
+    STRATEGIES,
+    TWO,
+    go,
+    made,
+)
+from toy_tasks import GROWING, STREAM, toy
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.strategies import ewc
+from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.trainer import Trainer, train
+
+
+def interrupt_end(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop when an experience is over and nothing of that is saved yet."""
+    real = Trainer.save
+
+    def failing(self):
+        if self.run.step == step:
+            raise SystemExit
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "save", failing)
+
+
+# Before the step of a growth, after an experience but before that is saved, and anywhere.
+MOMENTS = [(interrupt_at, 6), (interrupt_end, 12), (interrupt_at, 15)]
+
+
+SHORT = STREAM | {"stream": [{"tasks": [task], "steps": 6} for task in STREAM["tasks"]]}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("growing", GROWING)
+def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
+    tmp_path, monkeypatch, strategy, growing
+):
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    options = {"strategy": strategy, "optimizer": "adam", "weight_decay": 0.1, "clip": 1.0}
+    config = toy(**SHORT, growth=GROWING[growing], strategy={"memory": 12}, train=options)
+    for name, stops in (("whole", [9, 18]), ("cut", [6, 9, 18])):  # at a boundary, and in between
+        run, path = set_up(config, fetch=print), tmp_path / name
+        for stop in stops:
+            if run.step:
+                save_run(path, run, 0)
+                if name == "cut":
+                    run = set_up(config, fetch=print)
+                    resume_run(path, run)
+            if growing == "plateau" and run.step == 9:
+                run.state.scores.best_by_task["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
+            go(run, stop)
+        save_run(path, run, 0)
+    whole, cut = (
+        kill_and_resume.flatten(torch.load(tmp_path / name, weights_only=True))
+        for name in ("whole", "cut")
+    )
+    assert whole.keys() == cut.keys()
+    assert [key for key in whole if not kill_and_resume.equal(whole[key], cut[key])] == []
+    modules = run.network.body.graph
+    assert len(modules) == 3 + {"never": 0, "plateau": 1}.get(growing, 4)
+
+
+@pytest.mark.parametrize(
+    ("growing", "strategy"),
+    [
+        ("never", "agem"),
+        ("frozen", "si"),
+        ("shared", "lwf"),
+        ("plateau", "online_ewc"),
+    ],
+)
+def test_a_stream_that_was_stopped_in_the_worst_moments_ends_with_the_same_bits(
+    tmp_path, monkeypatch, strategy, growing
+):
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    config = toy(
+        **SHORT,
+        growth=GROWING[growing],
+        strategy={"memory": 12},
+        evaluate={"every": 2, "batches": 2, "checkpoint_every": 4, "log_every": 4},
+        train={"strategy": strategy, "optimizer": "adam", "learning_rate": 0.003, "clip": 1.0},
+    )
+    train(config, tmp_path / "whole")
+    history = json.loads((tmp_path / "whole" / "topology.json").read_text())["history"]
+    assert any(x["verb"] == "attach" for x in history) == (growing != "never")
+    for cut, step in MOMENTS:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            cut(step, patch)
+            train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut")
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_changes_nothing_before_the_second_experience(strategy):
+    run, naive = made(strategy, body="gru"), made("naive", body="gru")
+    go(run, 12)
+    go(naive, 12)
+    for name, weight in naive.network.state_dict().items():
+        assert torch.equal(run.network.state_dict()[name], weight), name
+    go(run, 24)
+    go(naive, 24)
+    same = [
+        torch.equal(run.network.state_dict()[name], weight)
+        for name, weight in naive.network.state_dict().items()
+    ]
+    assert all(same) == (strategy == "naive")
+
+
+@cache
+def rise(strategy: str) -> float:
+    """How far the loss of a task rises while its opposite is learned in the same small layer."""
+    tasks = {"a": {"name": "toy_rows"}, "b": {"name": "toy_turned"}}
+    sections = {"tasks": tasks, "stream": [{"tasks": [name], "steps": 60} for name in tasks]}
+    knobs = {"strength": 3.0 if strategy == "lwf" else 300.0, "memory": 100}
+    run = made(strategy, sections, "gru", knobs, optimizer="adam", learning_rate=0.03)
+    go(run, 60)
+    before = run.score("a", "test")["loss"]
+    go(run, 120)
+    return run.score("a", "test")["loss"] - before
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_what_keeps_old_tasks_keeps_them(strategy):
+    assert rise("naive") > 0.1
+    assert rise(strategy) < 0.3 * rise("naive")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatch, strategy):
+    """A checkpoint is read to the CPU, wherever the run is."""
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
+    run = set_up(toy(**sections), fetch=print)
+    go(run, 15)
+    save_run(tmp_path / "last.pt", run, 0)
+    other = set_up(toy(**sections), fetch=print)
+    other.device, other.state.loss_log = torch.device("meta"), other.state.loss_log.to("meta")
+    resume_run(tmp_path / "last.pt", other)
+    kept = other.state.strategy
+    tensors = [v for anchor in getattr(kept, "anchors", []) for d in anchor for v in d.values()]
+    tensors += [*getattr(kept, "start", {}).values(), *getattr(kept, "path", {}).values()]
+    tensors += [part for parts in getattr(kept, "stored", {}).values() for part in parts[:2]]
+    if teacher := getattr(kept, "teacher", None):
+        tensors += teacher.parameters()
+        assert teacher.body.ops == "batched"
+    assert all(tensor.is_meta for tensor in tensors)
+    assert tensors or strategy == "naive"
+
+
+def test_an_unknown_strategy_is_named_with_its_closest_match():
+    with pytest.raises(UserError, match=r"unknown strategy 'ewcc'.*Did you mean 'ewc'"):
+        set_up(toy(**TWO, train={"strategy": "ewcc"}), fetch=print)

@@ -1,0 +1,92 @@
+"""Learning without forgetting against the formula of its paper, in plain PyTorch."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from stream_fixtures import (
+    THREE,
+    TWO,
+    assert_same_weights,
+    batches,
+    follow_optimizer,
+    go,
+    made,
+    plain,
+)
+from toy_tasks import GROWING, STREAM
+
+from thalnet_mtl.strategies.ewc import fisher_information
+
+
+def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
+    run = made("lwf", body="gru")
+    go(run, 12)
+    teacher = deepcopy(run.network)
+    network = deepcopy(run.network)
+    optimizer = follow_optimizer(run, network)
+
+    def distance(network, xs):
+        p = (teacher("a", xs)[0] / 2).softmax(-1).detach()
+        q = (network("a", xs)[0] / 2).softmax(-1)
+        return 3.0 * 4 * (p * (p.log() - q.log())).sum(-1).mean()
+
+    go(run, 24)
+    plain(network, "b", batches(run, "b", 12), distance, optimizer=optimizer)
+    assert_same_weights(run, network)
+    head = run.network.adapter("a").head.weight
+    assert not torch.equal(head, teacher.adapter("a").head.weight)  # old heads learn to stay right
+
+
+def test_the_old_answers_are_those_from_before_the_experience():
+    run = made("lwf", THREE, body="gru")
+    go(run, 24)
+    teacher = run.state.strategy.teacher
+    before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
+    assert all(torch.equal(before[n], w) for n, w in run.network.state_dict().items())
+    go(run, 30)
+    assert all(torch.equal(before[n], w) for n, w in teacher.state_dict().items())
+    assert not torch.equal(before["adapters.c.head.weight"], run.network.adapters["c"].head.weight)
+
+
+def test_what_a_network_knew_is_asked_without_dropout():
+    run = made("lwf", body="gru", dropout=0.5)
+    go(run, 12)
+    before = fisher_information(run, "a"), run.network.dropout
+    (xs, _), teacher = batches(run, "b", 12)[0], run.state.strategy.teacher
+    assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
+    resumed = run.state.strategy.state_dict()
+    run.state.strategy.load_state_dict(resumed)
+    read = run.state.strategy.teacher.double()
+    torch.testing.assert_close(read("a", xs)[0], teacher("a", xs)[0], rtol=1e-5, atol=1e-6)
+    again = fisher_information(run, "a")
+    assert all(torch.equal(before[0][name], again[name]) for name in again) and before[1] == 0.5
+
+
+def test_old_answers_of_a_text_are_compared_at_every_step():
+    text = {"a": {"name": "toy_text"}, "b": {"name": "toy_text"}}
+    run = made("lwf", TWO | {"tasks": text}, body="gru")
+    go(run, 15)
+    batch = run.tasks["b"].training_batch(7, 10, 7, 0)
+    p = (run.state.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
+    q = (run.network("a", batch.xs)[0] / 2).softmax(-1)
+    expected = 3.0 * 4 * (p * (p / q).log()).sum(-1).mean()
+    found = run.state.strategy.penalty({"b": batch})
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4) and found.item() > 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_old_tasks_that_cannot_take_the_new_inputs_are_left_alone(optimizer):
+    run = made("lwf", STREAM, "gru", optimizer=optimizer, weight_decay=0.1)
+    go(run, 20)
+    before = {n: p.detach().clone() for n, p in run.network.adapters["toy_rows"].named_parameters()}
+    go(run, 60)
+    for name, parameter in run.network.adapters["toy_rows"].named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_old_answers_of_a_frozen_task_are_not_asked_for():
+    run = made("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
+    go(run, 13)
+    assert not run.network.adapter("a").head.weight.requires_grad
+    assert run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
