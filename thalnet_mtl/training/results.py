@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from thalnet_mtl.models.size import count_parameters, parameter_counts
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
+from thalnet_mtl.runs.topology_file import (
+    ChangeEntry,
+    ModuleEntry,
+    TaskEntry,
+    TopologySnapshot,
+)
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.context import RunContext
 
@@ -146,27 +153,34 @@ def write_accuracy_matrix(run: RunContext, result: RunResult, path: Path) -> Non
 def write_topology(run: RunContext, directory: RunDirectory, step: int) -> None:
     """Write ``topology.json``: modules and tasks after a step, and all changes so far."""
     if run.network.body.graph is not None:
-        content = layout(run.network) | {"step": step, "history": run.state.topology_log}
-        directory.write_json("topology.json", content)
+        history = [ChangeEntry(**entry) for entry in run.state.topology_log]
+        snapshot = topology_snapshot(run.network, step, history)
+        directory.write_json("topology.json", snapshot.to_json())
 
 
-def layout(network: Network) -> dict[str, Any]:
-    """Return modules and tasks as ``Network.describe`` does, with slots and parameter counts."""
+def topology_snapshot(
+    network: Network, step: int, history: Sequence[ChangeEntry]
+) -> TopologySnapshot:
+    """Describe the modules and tasks of a network, with slots and parameter counts."""
     body, description = network.body, network.describe()
     assert body.graph is not None
-    modules = description["arguments"]["modules"]
-    for module in modules:
+    modules = []
+    for module in description["arguments"]["modules"]:
         slot = body.graph.slots[module["name"]]
         prefix = body.parameter_prefixes([module["name"]])
         sizes = (p.numel() for name, p in body.named_parameters() if name.startswith(prefix))
-        module |= {"slot": [slot.start, slot.stop], "parameters": sum(sizes)}
-    for name, task in description["tasks"].items():
-        task |= {"into": task.pop("input_modules"), "out_of": task.pop("output_modules")}
-        task |= {
-            "active": network.active_modules(name),
-            "parameters": count_parameters(network.adapter(name)),
-        }
-    return {"modules": modules, "tasks": description["tasks"]}
+        span = slot.start, slot.stop
+        modules.append(ModuleEntry(**module, slot=span, parameters=sum(sizes)))
+    tasks = {
+        name: TaskEntry(
+            shape=task.pop("task"),
+            **task,
+            active=network.active_modules(name),
+            parameters=count_parameters(network.adapter(name)),
+        )
+        for name, task in description["tasks"].items()
+    }
+    return TopologySnapshot(modules, tasks, step, history)
 
 
 def save_readings(run: RunContext, path: Path) -> None:
