@@ -6,17 +6,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from benchmarks.records import is_finished, write_record
-from thalnet_mtl.cli.parser import split_flags
-from thalnet_mtl.config.load import dump_config, load_configs
-from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import write_text
 from thalnet_mtl.signals import stop_signals
-from thalnet_mtl.sweep.workers import LOG, LocalWorkers
+from thalnet_mtl.sweep.workers import LocalWorkers, TrainingJob, run_jobs
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -41,30 +38,19 @@ def launch(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
 
 def launch_on_cpu(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
     """Train every run in a process of its own."""
-    workers, waiting = LocalWorkers(count), list(jobs)
+    commands = {
+        name: TrainingJob(name, runs / name, arguments, log=runs / f"{name}.log")
+        for name, arguments in jobs.items()
+    }
     signals = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-    with stop_signals(announce_stop, signals, abort=False) as stop:
-        passed_on = 0
-        try:
-            while workers.going or (waiting and not stop.requested()):
-                while waiting and workers.going < count and not stop.requested():
-                    name = waiting.pop(0)
-                    try:
-                        write_config(runs / name, jobs[name])
-                    except UserError as error:
-                        write_record(name, jobs[name], runs / name, results, str(error))
-                    else:
-                        workers.submit(name, (runs / name).resolve())
-                if passed_on < stop.count:
-                    passed_on = stop.count
-                    workers.stop()
-                for process in workers.ended():
-                    folder = runs / process.name
-                    if process.status == 0 or not stop.requested():
-                        command, error = jobs[process.name], last_line(folder)
-                        write_record(process.name, command, folder, results, error)
-        finally:
-            workers.close()
+    with (
+        closing(LocalWorkers(count)) as workers,
+        stop_signals(announce_stop, signals, abort=False) as stop,
+    ):
+        for process in run_jobs(commands.values(), workers, stop):
+            if process.status == 0 or not stop.requested():
+                job = commands[process.name]
+                write_record(job.name, job.arguments, job.folder, results, last_line(job.log_path))
         if stop.requested():
             raise SystemExit("stopped; the same command resumes")
 
@@ -89,17 +75,8 @@ def launch_on_gpu(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
         process.result()
 
 
-def write_config(folder: Path, command: Sequence[str]) -> None:
-    """Write the configuration of a run where its process reads it."""
-    config = load_configs(*split_flags(command))[""]
-    if not (folder / "config.yaml").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", dump_config(config))
-
-
-def last_line(folder: Path) -> str:
-    """Return the last line that the process of a run wrote."""
-    log = folder / LOG
+def last_line(log: Path) -> str:
+    """Return the last line of a log."""
     lines = log.read_text().strip().splitlines() if log.exists() else []
     return lines[-1] if lines else ""
 

@@ -15,7 +15,7 @@ from thalnet_mtl.training.cuda_graphs import WARM, cuda_recorder
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 
 # Class and number of layers; ratios are relative to the first.
-BASELINES: dict[str, tuple[type[nn.RNNBase], int]] = {
+BASELINES: dict[str, tuple[type[nn.GRU | nn.LSTM], int]] = {
     "gru4": (nn.GRU, 4),
     "gru1": (nn.GRU, 1),
     "lstm4": (nn.LSTM, 4),
@@ -117,6 +117,7 @@ class Step:
         width = net.outputs if isinstance(net, ThalNet) else net.hidden_size
         self.case, self.net, self.parameters = case, net.to(device), size(net)
         self.head = nn.Linear(width, case.classes).to(device)
+        shape: tuple[int, ...]
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         if precision == "bf16":
             self.autocast = lambda: torch.autocast(device, torch.bfloat16)
