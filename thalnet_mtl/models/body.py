@@ -31,8 +31,8 @@ class Body(nn.Module):
     ``initial`` and ``run``. Register it as ``body`` to name it in configurations and to save it.
     All other methods have defaults for a body without modules.
 
-    ``recurrent`` is false for a body that returns a single output a call. ``ops`` is the backend
-    that is asked for, where a body has several.
+    ``recurrent`` is false for a body that returns a single output a call. ``ops`` is the requested
+    backend, one of ``ops.BACKENDS`` or ``auto``; bodies with a single backend ignore it.
     """
 
     recurrent: ClassVar[bool] = True

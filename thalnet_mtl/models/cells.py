@@ -39,71 +39,71 @@ class Cell(nn.Module):
         self.requires_grad_(trainable)
 
 
-class Cells(nn.ModuleDict):
-    """The cells of all modules of a graph, by name."""
-
-    def __init__(self, graph: ModuleGraph):
-        super().__init__()
-        for name in graph:
-            check_name("module", name)
-        self.update({name: Cell(name, graph) for name in graph})
-
-    def cell(self, name: str) -> Cell:
-        """Return the cell of a module."""
-        if name not in self:
-            raise unknown("module", name, self)
-        cell = self[name]
-        assert isinstance(cell, Cell)
-        return cell
-
-    def rewire(self, old: ModuleGraph, graph: ModuleGraph) -> dict[str, IndexMap]:
-        """Follow a change of the graph; modules that are in both graphs keep their parameters.
-
-        What such a module reads may differ, and whether it is frozen, nothing else. Returns what
-        happened to the shape of parameters, by name.
-
-        Raises:
-            UserError: a module cannot be changed so; nothing has changed.
-        """
-        for name in graph:
-            check_name("module", name)
-        sources = graph.column_sources(old)
-        for name, source in sources.items():
-            try:
-                self.cell(name).reading.check_resize(source)
-            except UserError as error:
-                raise UserError(f"module '{name}' cannot change what it reads: {error}") from None
-        like = next(self.parameters())
-        cells = {name: Cell(name, graph).to(like) for name in graph if name not in old}
-        remaps: dict[str, IndexMap] = {}
-        for name, source in sources.items():
-            resized = self.cell(name).reading.resize(source, graph.opened_columns(name))
-            remaps |= {f"{name}.reading.{key}": remap for key, remap in resized.items()}
-        for name in old.keys() - graph.keys():
-            del self[name]
-        self.update(cells)
-        for name in graph:
-            if name in old and old[name].frozen != graph[name].frozen:
-                self.cell(name).requires_grad_(not graph[name].frozen)
-        return remaps
-
-    def copy(self, graph: ModuleGraph, source: str, name: str) -> None:
-        """Copy the weights of a module; where the source reads itself, so does the copy."""
-        positions = {
-            (name if slot == source else slot, k): column
-            for column, (slot, k) in enumerate(graph.columns(source))
-        }
-        columns = [positions[column] for column in graph.columns(name)]
-        self.cell(name).copy(self.cell(source), columns, graph.opened_columns(name))
+def make_cells(graph: ModuleGraph) -> nn.ModuleDict:
+    """Return the cells of all modules of a graph, by name."""
+    for name in graph:
+        check_name("module", name)
+    return nn.ModuleDict({name: Cell(name, graph) for name in graph})
 
 
-def place(graph: ModuleGraph, cells: Cells, names: Sequence[str]) -> Placement:
+def cell_of(cells: nn.ModuleDict, name: str) -> Cell:
+    """Return the cell of a module."""
+    if name not in cells:
+        raise unknown("module", name, cells)
+    cell = cells[name]
+    assert isinstance(cell, Cell)
+    return cell
+
+
+def rewire(cells: nn.ModuleDict, old: ModuleGraph, graph: ModuleGraph) -> dict[str, IndexMap]:
+    """Follow a change of the graph; modules that are in both graphs keep their parameters.
+
+    What such a module reads may differ, and whether it is frozen, nothing else. Returns what
+    happened to the shape of parameters, by name.
+
+    Raises:
+        UserError: a module cannot be changed so; nothing has changed.
+    """
+    for name in graph:
+        check_name("module", name)
+    sources = graph.column_sources(old)
+    for name, source in sources.items():
+        try:
+            cell_of(cells, name).reading.check_resize(source)
+        except UserError as error:
+            raise UserError(f"module '{name}' cannot change what it reads: {error}") from None
+    like = next(cells.parameters())
+    new = {name: Cell(name, graph).to(like) for name in graph if name not in old}
+    remaps: dict[str, IndexMap] = {}
+    for name, source in sources.items():
+        resized = cell_of(cells, name).reading.resize(source, graph.opened_columns(name))
+        remaps |= {f"{name}.reading.{key}": remap for key, remap in resized.items()}
+    for name in old.keys() - graph.keys():
+        del cells[name]
+    cells.update(new)
+    for name in graph:
+        if name in old and old[name].frozen != graph[name].frozen:
+            cell_of(cells, name).requires_grad_(not graph[name].frozen)
+    return remaps
+
+
+def copy_cell(cells: nn.ModuleDict, graph: ModuleGraph, source: str, name: str) -> None:
+    """Copy the weights of a module; where the source reads itself, so does the copy."""
+    positions = {
+        (name if slot == source else slot, k): column
+        for column, (slot, k) in enumerate(graph.columns(source))
+    }
+    columns = [positions[column] for column in graph.columns(name)]
+    cell_of(cells, name).copy(cell_of(cells, source), columns, graph.opened_columns(name))
+
+
+def place(graph: ModuleGraph, cells: nn.ModuleDict, names: Sequence[str]) -> Placement:
     """Return some modules, in the order of the graph, placed in a center of their slots alone."""
     places = slots(graph[name] for name in names)
     width = graph.feature_width(names)
     placed, start = list[PlacedCell](), 0
     for name in names:
-        module, parameters = graph[name], cells.cell(name)
+        module, parameters = graph[name], cell_of(cells, name)
         all_columns = graph.columns(name)
         pairs = [
             (places[slot].start + k, column)

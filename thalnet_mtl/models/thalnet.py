@@ -4,8 +4,7 @@ Hafner, Irpan, Davidson, Heess, "Learning Hierarchical Information Flow with Rec
 Modules", NIPS 2017.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,22 +15,17 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.body import (
-    Body,
     Inputs,
-    StateLayout,
     check_sequence,
     check_sub_steps,
     run_with_sub_steps,
 )
-from thalnet_mtl.models.cells import Cell, Cells, place, reading_matrices
-from thalnet_mtl.models.designs import Lesioned
-from thalnet_mtl.models.readings.base import IndexMap
-from thalnet_mtl.models.summary import body_summary
+from thalnet_mtl.models.cells import reading_matrices
+from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
-from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.graph import ModuleGraph
-from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec, equal_modules, from_plain
+from thalnet_mtl.topology.spec import ModuleSpec, equal_modules, from_plain
 
 
 class State(NamedTuple):
@@ -42,7 +36,7 @@ class State(NamedTuple):
 
 
 @register("body", "thalnet")
-class ThalNet(Body):
+class ThalNet(ModularBody):
     """Recurrent modules around a routing center, usable like ``nn.GRU(batch_first=True)``.
 
     The paper's network in one line: the first module gets the input, the last feeds the head.
@@ -72,8 +66,6 @@ class ThalNet(Body):
             ``modules`` is a number. ``context`` defaults to ``features``.
     """
 
-    graph: ModuleGraph
-
     def __init__(
         self,
         inputs: int = 0,
@@ -84,99 +76,17 @@ class ThalNet(Body):
         module: str = "ff_gru",
         reading: str = "weight_norm",
     ):
-        super().__init__()
         if isinstance(modules, int):
             sizes = {"features": features, "context": context or features, "hidden": hidden}
             modules = equal_modules(modules, inputs, module=module, reading=reading, **sizes)
-        self.ops = "auto"  # or one of ``ops.BACKENDS``
-        self.graph = ModuleGraph(tuple(modules))
-        self.cells = Cells(self.graph)
-        self._placements: dict[tuple[str, ...], Placement] = {}
+        super().__init__(ModuleGraph(tuple(modules)))
 
-    def __repr__(self) -> str:
-        return body_summary(self)
+    def arguments(self) -> dict[str, Any]:
+        return {"modules": [asdict(module) for module in self.graph.modules]}
 
-    # Widths, all derived from the graph
-
-    @property
-    def inputs(self) -> int:  # type: ignore[override]
-        """Width of the task input; 0 where input modules differ."""
-        widths = {self.graph[name].inputs for name in self.graph.input_modules}
-        return widths.pop() if len(widths) == 1 else 0
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        """Width of the features of all output modules."""
-        return self.graph.feature_width(self.graph.output_modules)
-
-    @property
-    def center(self) -> int:
-        """Width of the center."""
-        return self.graph.center
-
-    @property
-    def memory(self) -> int:
-        """Width of the memories of all modules."""
-        return sum(self.cell(name).design.memory for name in self.graph)
-
-    @property
-    def slots(self) -> dict[str, slice]:
-        """The slot of every module in the center."""
-        return self.graph.slots
-
-    @property
-    def input_modules(self) -> tuple[str, ...]:
-        """Names of the modules that take a task input."""
-        return self.graph.input_modules
-
-    @property
-    def output_modules(self) -> tuple[str, ...]:
-        """Names of the modules that heads read by default."""
-        return self.graph.output_modules
-
-    # Changes of the graph
-
-    def rewire(self, graph: ModuleGraph) -> dict[str, IndexMap]:
-        """Change the graph; see ``Cells.rewire``. Returns changes of shape by parameter name.
-
-        Raises:
-            UserError: a module cannot be changed so; nothing has changed.
-        """
-        remaps = self.cells.rewire(self.graph, graph)
-        self._placements.clear()
-        self.graph = graph
-        return {f"cells.{name}": remap for name, remap in remaps.items()}
-
-    def copy(self, source: str, name: str) -> None:
-        """Copy the weights of a module to another; see ``Cells.copy``."""
-        self.cells.copy(self.graph, source, name)
-        self._placements.clear()
-
-    @contextmanager
-    def lesioned(self, name: str) -> Iterator[None]:
-        """Lesion a module within a context: its features are zero, its memory does not change."""
-        cell, features = self.cell(name), self.graph[name].features
-        design, cell.design = cell.design, Lesioned(cell.design, features)
-        self._placements.clear()
-        try:
-            yield
-        finally:
-            cell.design = design
-            self._placements.clear()
-
-    def cell(self, name: str) -> Cell:
-        """Return the parameters of a module."""
-        return self.cells.cell(name)
-
-    def placement(self, active: Sequence[str] | None = None) -> Placement:
-        """Return modules that run together, all by default, with their places in the center.
-
-        The center of some modules consists of their slots alone; all other slots are zero.
-        """
-        names = tuple(self.graph if active is None else (n for n in self.graph if n in active))
-        if names not in self._placements:
-            self._placements[names] = place(self.graph, self.cells, names)
-        return self._placements[names]
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "ThalNet":
+        return cls(modules=[from_plain(ModuleSpec, fields) for fields in arguments["modules"]])
 
     def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
         """Return Φ_0 = 0 and empty memories."""
@@ -262,42 +172,6 @@ class ThalNet(Body):
             name: xs[name] if name in xs else first.new_zeros(batch, time, self.graph[name].inputs)
             for name in modules
         }
-
-    # For tasks and for saving, see ``Body``
-
-    def arguments(self) -> dict[str, Any]:
-        return {"modules": [asdict(module) for module in self.graph.modules]}
-
-    @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> "ThalNet":
-        return cls(modules=[from_plain(ModuleSpec, fields) for fields in arguments["modules"]])
-
-    def endpoints(
-        self, task: str, spec: TaskSpec, inputs: Sequence[str], outputs: Sequence[str] | None
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        ends = self.graph.default_endpoints(task, inputs, outputs)
-        self.graph.check_head_sees_input(task, AdapterSpec(spec, *ends))
-        return ends
-
-    def input_widths(self, modules: Sequence[str]) -> dict[str, int]:
-        return {name: self.graph.module(name).inputs for name in modules}
-
-    def feature_width(self, modules: Sequence[str]) -> int:
-        if not modules:
-            raise UserError("output_modules names no module; give at least one, or leave it out.")
-        return self.graph.feature_width(modules)
-
-    def active_modules(self, task: str, adapter: AdapterSpec) -> tuple[str, ...]:
-        return self.graph.active_modules(task, adapter)
-
-    def parameter_prefixes(self, modules: Sequence[str]) -> tuple[str, ...]:
-        return tuple(f"cells.{name}." for name in modules)
-
-    def state_layout(self, modules: Sequence[str]) -> StateLayout:
-        return {n: (self.graph[n].features, self.cell(n).design.memory) for n in modules}
-
-    def freeze(self, modules: Sequence[str], frozen: bool = True) -> None:
-        self.rewire(self.graph.freeze(modules, frozen))
 
     @torch.no_grad()
     def reading_weights(

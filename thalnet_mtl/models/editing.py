@@ -1,0 +1,213 @@
+"""A network whose tasks and modules can be changed between two optimizer steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.models.adapter import TaskAdapter
+from thalnet_mtl.models.body import Body, StateLayout, check_name, check_sub_steps
+from thalnet_mtl.models.change import TopologyChange, record_change
+from thalnet_mtl.models.modular import ModularBody
+from thalnet_mtl.models.readings.base import IndexMap
+from thalnet_mtl.topology.graph import ModuleGraph
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
+
+
+class EditableNetwork(nn.Module):
+    """A body with adapters for tasks, and methods that change them; base of ``Network``.
+
+    Each of these methods checks the new topology first and returns a ``TopologyChange``.
+    """
+
+    def __init__(self, body: Body):
+        super().__init__()
+        self.body = body
+        self.adapters = nn.ModuleDict()
+
+    def adapter(self, task: str) -> TaskAdapter:
+        """Return the encoders and the head of a task."""
+        if task not in self.adapters:
+            raise unknown("task", task, self.adapters)
+        adapter = self.adapters[task]
+        assert isinstance(adapter, TaskAdapter)
+        return adapter
+
+    def active_modules(self, task: str) -> tuple[str, ...]:
+        """Return the modules that run for a task, see ``ModuleGraph``; () without modules."""
+        return self.body.active_modules(task, self.adapter(task).spec)
+
+    # Tasks
+
+    def add_task(
+        self,
+        name: str,
+        task: TaskSpec,
+        *,
+        input_modules: Sequence[str] = (),
+        output_modules: Sequence[str] | None = None,
+        sub_steps: int = 1,
+        extra_steps: int = 0,
+    ) -> TopologyChange:
+        """Add the encoders and the head of a task.
+
+        Inputs as wide as the body are used as they are (rows) or one-hot (tokens); others get a
+        learned linear encoder or embedding. ``input_modules`` and ``output_modules`` name modules
+        of a ThalNet; by default all input and output modules that may run for the task.
+        """
+        if name in self.adapters:
+            raise UserError(f"the network has a task '{name}' already.")
+        check_name("task", name)
+        check_sub_steps(sub_steps, extra_steps, self.body.recurrent)
+        if extra_steps and task.target == "every":
+            raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
+        if not self.body.recurrent and task.target == "every":
+            raise UserError(
+                f"a body without steps has one output a sequence; task '{name}' wants one a step."
+            )
+        ends = self.body.endpoints(name, task, input_modules, output_modules)
+        return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
+
+    def _add_adapter(self, name: str, spec: AdapterSpec) -> TopologyChange:
+        adapter = TaskAdapter(self.body, spec).to(next(self.body.parameters()))
+        adapter.requires_grad_(not spec.frozen)
+        return self._change("add_task", name, lambda: self.adapters.update({name: adapter}))
+
+    def remove_task(self, name: str) -> TopologyChange:
+        """Remove the encoders and the head of a task; modules stay."""
+        self.adapter(name)
+        return self._change("remove_task", name, lambda: self.adapters.__delitem__(name))
+
+    # Modules
+
+    def attach(self, module: ModuleSpec, *, read_by: Sequence[str] = ()) -> TopologyChange:
+        """Add a module behind all others, and open some of the others to it.
+
+        Tasks that run none of the opened modules give the same logits, bit for bit. Logits of
+        other tasks stay the same to rounding: new columns of static readings are zero, the gates
+        of dynamic ones closed.
+
+        ``module.reads`` None are all slots that a task of the module may run, its own included.
+        """
+        body = self._modular_body("attach")
+        by = f", read by {', '.join(read_by)}" if read_by else ""
+        graph = body.graph.attach(module, read_by)
+        return self._rewire(body, graph, "attach", f"{module.name}{by}", module.name)
+
+    def detach(self, name: str) -> TopologyChange:
+        """Remove a module, and its slot from all readings."""
+        for task in self.adapters:
+            spec = self.adapter(task).spec
+            if name in (*spec.input_modules, *spec.output_modules):
+                raise UserError(f"detach: task '{task}' needs module '{name}'; remove_task first.")
+        body = self._modular_body("detach")
+        return self._rewire(body, body.graph.detach(name), "detach", name)
+
+    def clone(
+        self, source: str, name: str, *, tasks: Sequence[str] | None = None
+    ) -> TopologyChange:
+        """Add a copy of a module: same sizes, same weights, same slots read.
+
+        Where ``source`` reads itself, the copy reads itself. ``tasks`` are those that may run the
+        copy, by default the same. The copy is trainable, even if ``source`` is frozen.
+        """
+        body = self._modular_body("clone")
+        graph = body.graph.clone(source, name, tasks)
+        reading = body.cell(source).reading
+        reading.check_resize(range(reading.center))  # the copy has its columns in another order
+        return self._rewire(body, graph, "clone", f"{name} from {source}", name, source)
+
+    def route(self, reader: str, source: str, open: bool = True) -> TopologyChange:
+        """Let a module read a slot from now on, or stop reading it.
+
+        Opening changes no output at first, as in ``attach``. Closing discards the weights for the
+        slot; where R is normalized (``weight_norm``, ``fast_softmax``) the rest weighs more.
+        """
+        body = self._modular_body("route")
+        about = f"{reader} {'to' if open else 'not to'} {source}"
+        return self._rewire(body, body.graph.route(reader, source, open), "route", about, reader)
+
+    def freeze(self, *modules: str, task: str | None = None) -> TopologyChange:
+        """Exclude modules, or everything that a task uses, from training.
+
+        A frozen task gives bit-identical logits, whatever is trained later. Frozen parameters
+        leave the optimizer; gradients still pass through them to the modules that they read.
+        """
+        return self._set_frozen("freeze", modules, task, True)
+
+    def unfreeze(self, *modules: str, task: str | None = None) -> TopologyChange:
+        """Train modules again, or everything that a task uses and no other frozen task does.
+
+        Their parameters come back to the optimizer without moments.
+        """
+        return self._set_frozen("unfreeze", modules, task, False)
+
+    # Shared by the methods that change the topology
+
+    def _modular_body(self, verb: str) -> ModularBody:
+        if not isinstance(self.body, ModularBody):
+            raise UserError(f"{verb}: only a ThalNet has modules, not {type(self.body).__name__}.")
+        return self.body
+
+    def _rewire(
+        self,
+        body: ModularBody,
+        graph: ModuleGraph,
+        verb: str,
+        about: str,
+        name: str = "",
+        source: str = "",
+    ) -> TopologyChange:
+        """Check a new graph and change the body to it.
+
+        Inputs have to reach the module ``name``, if given; ``source`` is the module it copies.
+        """
+        if name:
+            graph.check_reached_by_input(name)
+        for task in self.adapters:
+            graph.check_head_sees_input(task, self.adapter(task).spec)
+
+        def act() -> dict[str, IndexMap]:
+            remaps = body.rewire(graph)
+            if source:
+                body.copy(source, name)
+            return {f"body.{key}": remap for key, remap in remaps.items()}
+
+        return self._change(verb, about, act)
+
+    def _set_frozen(
+        self, verb: str, modules: Sequence[str], task: str | None, frozen: bool
+    ) -> TopologyChange:
+        if not modules and task is None:
+            raise UserError(f"{verb}: name at least one module, or give task=NAME.")
+        names = [*modules, *(self.active_modules(task) if task is not None else ())]
+        still_frozen = [t for t in self.adapters if t != task and self.adapter(t).spec.frozen]
+        if not frozen:
+            users = {name: other for other in still_frozen for name in self.active_modules(other)}
+            for name in (name for name in modules if name in users):
+                raise UserError(
+                    f"unfreeze: the frozen task '{users[name]}' uses module '{name}'; "
+                    f"unfreeze(task='{users[name]}') first."
+                )
+            names = [name for name in names if name not in users]
+        for name in modules:
+            self._modular_body(verb).graph.module(name)
+
+        def act() -> None:
+            if names or frozen or not still_frozen:
+                self.body.freeze(names, frozen)
+            if task is not None:
+                adapter = self.adapter(task)
+                adapter.spec = replace(adapter.spec, frozen=frozen)
+                adapter.requires_grad_(not frozen)
+
+        return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
+
+    def _change(self, verb: str, about: str, act: Callable[[], Any]) -> TopologyChange:
+        """Perform a change and return the record of it."""
+        return record_change(verb, about, self, self._state_layouts, act)
+
+    def _state_layouts(self) -> dict[str, StateLayout]:
+        return {t: self.body.state_layout(self.active_modules(t)) for t in self.adapters}
