@@ -43,12 +43,12 @@ SETTINGS = {
         "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_wide"}},
         "stream": [{"tasks": ["a"], "steps": 11}, {"tasks": ["a", "b"], "steps": 11}],
     },
-    "grows, all learn": {
+    "growing, all modules train": {
         "tasks": {name: {"name": "toy_rows"} for name in "abc"},
         "stream": [{"tasks": [name], "steps": 6} for name in "abc"],
         "growth": {"when": "per_task", "policy": "shared", "modules": OWN},
     },
-    "grows, old frozen": {
+    "growing, old modules frozen": {
         "tasks": {name: {"name": "toy_rows"} for name in "abc"},
         "stream": [{"tasks": [name], "steps": 6} for name in "abc"],
         "growth": {"when": "per_task", "policy": "frozen", "modules": OWN},
@@ -170,7 +170,7 @@ def test_a_net_grows_at_a_plateau_in_their_loop_as_in_ours(tmp_path):
 
 def test_a_run_is_written_down_as_ours(tmp_path, capsys):
     path = tmp_path / "config.yaml"
-    path.write_text(dump_config(configured("ewc", "grows, all learn")))
+    path.write_text(dump_config(configured("ewc", "growing, all modules train")))
     assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "experience 2 of 3: b" in out and "avalanche:ewc" in out
