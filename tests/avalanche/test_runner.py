@@ -189,7 +189,7 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
     whole = train(config, tmp_path / "whole").to_json()
 
     def interrupt(*args, **options):
-        raise Interrupted("now")
+        raise Interrupted(8, 60, saved=False)
 
     with monkeypatch.context() as context:
         context.setattr(runner, "clip_grad_norm_", interrupt)

@@ -377,7 +377,8 @@ def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, t
         "--jobs 1\n"
     )
     assert [entry["status"] for entry in runs(Path("s")).values()] == ["stopped", "waiting"]
-    assert ", saved; resume with" in runs(Path("s"))["seed0"]["error"]
+    error = runs(Path("s"))["seed0"]["error"]
+    assert "saved at step" in error and "; resume with: thalnet train" in error
     assert not Path("s/seed0/result.json").exists() and not Path("s/seed1").exists()
     with FileLock("s/seed0/.lock", timeout=0):  # the run has ended
         pass

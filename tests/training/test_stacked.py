@@ -194,7 +194,7 @@ def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(StackedStep, "step", stopping)
-        with pytest.raises(training.Interrupted, match="stopped at step 33 of 60, saved"):
+        with pytest.raises(training.Interrupted, match="saved at step 33 of 60"):
             stacked.train_stacked(part, Console())
     assert [trained(folder)["step"] for folder in part] == [33, 33, 33]
     stacked.train_stacked(part, Console())

@@ -76,5 +76,12 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
     )
-    parser.add_argument("--baseline", type=Path, nargs="+", action="extend", default=[],
-                        metavar="RUN", help="finished runs of a single task, as reference")  # fmt: skip
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RUN",
+        help="finished runs of a single task, as reference",
+    )

@@ -32,6 +32,7 @@ def write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] =
     print(f"report: {html.write(run_folders(folders), out, run_folders(baselines))}")
 
 
-def resume_hint(options: argparse.Namespace) -> str:
-    """Return the command to type to resume what this command began."""
-    return f"resume with: {shlex.join(['thalnet', *options.command])}"
+def resume_hint(options: argparse.Namespace, saved: bool = True) -> str:
+    """Return the command to type to resume, or else to repeat, what this command began."""
+    verb = "resume" if saved else "start again"
+    return f"{verb} with: {shlex.join(['thalnet', *options.command])}"

@@ -54,9 +54,11 @@ def train(options: argparse.Namespace) -> int:
                 train_stacked(batch, console)
             else:
                 train(config, folder, console)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            message = str(stop) or "interrupted; the last checkpoint is kept"
-            raise RunError(f"{message}; {resume_hint(options)}") from None
+        except Interrupted as stop:
+            raise RunError(f"{stop}; {resume_hint(options, stop.saved)}") from None
+        except KeyboardInterrupt:
+            end = "interrupted, the last checkpoint is kept"
+            raise RunError(f"{end}; {resume_hint(options)}") from None
     print_runs(list(folders))
     write_report(list(folders), out / "report.html")
     return 0

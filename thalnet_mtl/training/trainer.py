@@ -32,7 +32,12 @@ from thalnet_mtl.training.topology_changes import apply_scheduled
 
 
 class Interrupted(RunError):
-    """The user asked to stop, and the run stopped after a step."""
+    """The user asked to stop, and the run stopped after a step; ``saved`` if it can be resumed."""
+
+    def __init__(self, step: int, total_steps: int, saved: bool):
+        end = f"step {step:,} of {total_steps:,}"
+        super().__init__(f"saved at {end}" if saved else f"stopped at {end}, not saved")
+        self.saved = saved
 
 
 def train(config: Config, folder: Path | str, console: Console | None = None) -> RunResult:
@@ -232,10 +237,7 @@ class Trainer:
         if saves and state.strategy.resumable:
             self.save()
         if stops:
-            end = (
-                "saved" if state.strategy.resumable else "not saved: the same command starts again"
-            )
-            raise Interrupted(f"stopped at step {step:,} of {run.total_steps:,}, {end}")
+            raise Interrupted(step, run.total_steps, state.strategy.resumable)
         self.step_start = time.monotonic()
 
     def save(self) -> None:
