@@ -73,7 +73,7 @@ def frozen_tasks_stay(
 
 def optimizers_follow_every_change(case: Case) -> None:
     """Law 3, after every verb of a longer walk; schedulers go on as if nothing had happened."""
-    never = case.twin()
+    never = case.duplicate()
     schedules = [ExponentialLR(each.optimizer, 0.9) for each in (case, never)]
     for _ in range(3):
         case.walk(2)
@@ -103,7 +103,7 @@ def detaching_undoes_attaching(case: Case) -> None:
 def unread_modules_disturb_nobody(case: Case) -> None:
     """Law 5: with a module that nobody reads, training goes the same way to the bit."""
     case.walk(2)
-    never = case.twin()
+    never = case.duplicate()
     for verb in ("attach", "clone"):
         _, arguments, options = case.proposal([verb])
         try:

@@ -193,7 +193,7 @@ class Case:
         change.update_optimizer(self.optimizer)
         return change
 
-    def twin(self) -> "Case":
+    def duplicate(self) -> "Case":
         """A copy that shares nothing and goes the same way."""
         return deepcopy(self)
 

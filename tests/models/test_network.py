@@ -26,11 +26,11 @@ TASKS = {"rows": ROWS, "colors": COLORS, "bytes": BYTES, "words": WORDS}
 
 # Two paths that share nothing, and one module that reads both.
 PATHS = [
-    ModuleSpec("eye", 3, 2, inputs=28, reads=("eye",)),
-    ModuleSpec("sight", 4, 2, output=True, reads=("eye",)),
-    ModuleSpec("ear", 3, 2, inputs=12, reads=("ear",)),
-    ModuleSpec("sound", 5, 2, output=True, reads=("ear",)),
-    ModuleSpec("both", 2, 2, reads=("eye", "ear")),
+    ModuleSpec("image_in", 3, 2, inputs=28, reads=("image_in",)),
+    ModuleSpec("image_out", 4, 2, output=True, reads=("image_in",)),
+    ModuleSpec("sound_in", 3, 2, inputs=12, reads=("sound_in",)),
+    ModuleSpec("sound_out", 5, 2, output=True, reads=("sound_in",)),
+    ModuleSpec("both", 2, 2, reads=("image_in", "sound_in")),
 ]
 
 
@@ -174,9 +174,9 @@ def test_a_target_at_every_step_is_due_on_the_last_sub_step_of_each_input(body):
 def two_paths():
     def make():
         network = Network(ThalNet(modules=PATHS))
-        network.add_task("see", ROWS, input_modules=["eye"], output_modules=["sight"])
-        network.add_task("hear", WORDS, input_modules=["ear"], output_modules=["sound"])
-        network.add_task("watch", COLORS, output_modules=["both", "sight"])
+        network.add_task("image", ROWS, input_modules=["image_in"], output_modules=["image_out"])
+        network.add_task("sound", WORDS, input_modules=["sound_in"], output_modules=["sound_out"])
+        network.add_task("video", COLORS, output_modules=["both", "image_out"])
         return network
 
     return drawn(make, dtype=torch.float32)
@@ -185,9 +185,9 @@ def two_paths():
 def test_gradients_reach_only_the_modules_that_a_task_uses():
     network = two_paths()
     uses = {
-        "see": ["eye", "sight"],
-        "hear": ["ear", "sound"],
-        "watch": ["eye", "ear", "both", "sight"],
+        "image": ["image_in", "image_out"],
+        "sound": ["sound_in", "sound_out"],
+        "video": ["image_in", "sound_in", "both", "image_out"],
     }
     for task, modules in uses.items():
         logits, _ = network(task, data_of(network.adapter(task).task, time=6))
@@ -199,24 +199,26 @@ def test_gradients_reach_only_the_modules_that_a_task_uses():
 
 def test_a_head_reads_the_modules_that_its_task_names():
     network = two_paths()
-    assert [network.adapters[task].head.in_features for task in ("see", "hear", "watch")] == [
+    assert [network.adapters[task].head.in_features for task in ("image", "sound", "video")] == [
         4,
         5,
         6,
     ]
-    xs, port = data_of(COLORS), network.adapters["watch"]
+    xs, port = data_of(COLORS), network.adapters["video"]
     inputs = {name: encode(xs) for name, encode in port.encoders.items()}
-    assert list(inputs) == ["eye", "ear"]
-    ys, _ = network.body(inputs, outputs=("both", "sight"))
-    assert_close(network("watch", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
+    assert list(inputs) == ["image_in", "sound_in"]
+    ys, _ = network.body(inputs, outputs=("both", "image_out"))
+    assert_close(network("video", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
 
 
 def test_modules_that_get_no_input_of_a_task_see_zeros():
     network = two_paths()
-    xs, port = data_of(ROWS), network.adapters["see"]
-    assert list(port.encoders) == ["eye"]
-    ys, _ = network.body({"eye": xs, "ear": torch.zeros(3, 4, 12)}, outputs=("sight",))
-    assert_close(network("see", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
+    xs, port = data_of(ROWS), network.adapters["image"]
+    assert list(port.encoders) == ["image_in"]
+    ys, _ = network.body(
+        {"image_in": xs, "sound_in": torch.zeros(3, 4, 12)}, outputs=("image_out",)
+    )
+    assert_close(network("image", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
 
 
 def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monkeypatch):
@@ -226,7 +228,7 @@ def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monk
     before = network.describe()
     for attempt in (
         lambda: network.clone("side1", "copy_of"),
-        lambda: network.attach(ModuleSpec("late", 3, 2), read_by=["output"]),
+        lambda: network.attach(ModuleSpec("extra", 3, 2), read_by=["output"]),
     ):
         with pytest.raises(UserError, match=r"LinearReading has no 'columns'"):
             attempt()
@@ -236,13 +238,13 @@ def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monk
 def test_the_tasks_of_a_module_differ():
     network = network_of(thalnet)
     with pytest.raises(UserError, match="expected a list of different names"):
-        network.attach(ModuleSpec("late", 3, 2, tasks=("rows", "rows")))
+        network.attach(ModuleSpec("extra", 3, 2, tasks=("rows", "rows")))
 
 
 def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
     network = network_of(thalnet)
     stopped = network.body.cell("output").reading.weight.requires_grad_(False)
-    network.attach(ModuleSpec("late", 3, 2), read_by=["output"])
+    network.attach(ModuleSpec("extra", 3, 2), read_by=["output"])
     weight = network.body.cell("output").reading.weight
     assert weight.shape[1] == stopped.shape[1] + 3 and not weight.requires_grad
 

@@ -41,13 +41,31 @@ every_design = pytest.mark.parametrize("design", DESIGNS)
 
 # Modules that have nothing in common: designs, sizes, readings, what they see, roles.
 UNEQUAL = [
-    ModuleSpec("eye", 5, 3, inputs=4, reading="linear", module="gru_ff", hidden=2),
-    ModuleSpec("ear", 3, 5, inputs=2, reading="fast_softmax", module="ff", reads=("mouth", "eye")),
-    ModuleSpec("mind", 4, 4, reading="weight_norm_rows", module="ff_gru_ff", hidden=7),
-    ModuleSpec("twin", 4, 4, reading="weight_norm", module="ff_gru_ff", hidden=7, reads=("twin",)),
-    ModuleSpec("hand", 2, 1, output=True, reading="fast_gaussian", module="gru", reads=("mind",)),
+    ModuleSpec("input_a", 5, 3, inputs=4, reading="linear", module="gru_ff", hidden=2),
     ModuleSpec(
-        "mouth", 6, 2, inputs=4, output=True, module="ff_gru", reads=("ear", "hand", "twin")
+        "input_b",
+        3,
+        5,
+        inputs=2,
+        reading="fast_softmax",
+        module="ff",
+        reads=("output_b", "input_a"),
+    ),
+    ModuleSpec("side_a", 4, 4, reading="weight_norm_rows", module="ff_gru_ff", hidden=7),
+    ModuleSpec(
+        "side_b", 4, 4, reading="weight_norm", module="ff_gru_ff", hidden=7, reads=("side_b",)
+    ),
+    ModuleSpec(
+        "output_a", 2, 1, output=True, reading="fast_gaussian", module="gru", reads=("side_a",)
+    ),
+    ModuleSpec(
+        "output_b",
+        6,
+        2,
+        inputs=4,
+        output=True,
+        module="ff_gru",
+        reads=("input_b", "output_a", "side_b"),
     ),
 ]
 
@@ -136,12 +154,12 @@ def test_outputs_are_the_slots_of_the_output_modules_in_the_order_of_the_net():
     xs = task_inputs(net, batch=2, time=3)
     centers, _ = net(xs, **whole_center(net))
     ys, state = net(xs)
-    assert net.input_modules == ("eye", "ear", "mouth")
-    assert net.output_modules == ("hand", "mouth")
+    assert net.input_modules == ("input_a", "input_b", "output_b")
+    assert net.output_modules == ("output_a", "output_b")
     assert net.outputs == 8
     assert torch.equal(ys, centers[..., 16:])
     assert torch.equal(state.center, centers[:, -1])
-    chosen, _ = net(xs, outputs=("mouth", "eye"))
+    chosen, _ = net(xs, outputs=("output_b", "input_a"))
     assert torch.equal(chosen, torch.cat([centers[..., 18:], centers[..., :5]], -1))
 
 
@@ -421,24 +439,26 @@ def test_inputs_of_another_shape_are_refused_with_what_is_expected(shape):
 
 def test_inputs_for_an_unknown_module_name_the_closest_one():
     net = net_of(UNEQUAL)
-    with pytest.raises(ValueError, match=r"module 'eyes'.*Did you mean 'eye'") as error:
-        net({"eyes": normal(2, 3, 4)})
-    assert "Allowed: eye, ear, mouth." in one_line(error)
-    with pytest.raises(ValueError, match="unknown input module 'mind'"):
-        net({"mind": normal(2, 3, 4)})
+    with pytest.raises(ValueError, match=r"module 'input_aa'.*Did you mean 'input_a'") as error:
+        net({"input_aa": normal(2, 3, 4)})
+    assert "Allowed: input_a, input_b, output_b." in one_line(error)
+    with pytest.raises(ValueError, match="unknown input module 'side_a'"):
+        net({"side_a": normal(2, 3, 4)})
 
 
 def test_outputs_of_an_unknown_module_name_the_closest_one():
     net = net_of(UNEQUAL)
-    with pytest.raises(ValueError, match=r"unknown module 'mouht'.*Did you mean 'mouth'") as error:
-        net(task_inputs(net, 2, 3), outputs=("mouht",))
+    with pytest.raises(
+        ValueError, match=r"unknown module 'outptu_b'.*Did you mean 'output_b'"
+    ) as error:
+        net(task_inputs(net, 2, 3), outputs=("outptu_b",))
     one_line(error)
 
 
 def test_inputs_of_different_length_are_refused():
     net = net_of(UNEQUAL)
     with pytest.raises(ValueError, match="same batch and time") as error:
-        net({"eye": normal(2, 3, 4), "ear": normal(2, 4, 2)})
+        net({"input_a": normal(2, 3, 4), "input_b": normal(2, 4, 2)})
     one_line(error)
 
 

@@ -39,20 +39,20 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 def case_of(reading="linear", optimizer=AdamW):
-    """Two tasks at modules of their own: eye → mind → mouth for ``a``, ear → hand for ``b``."""
+    """Return two tasks: ``a`` on input_a → side → output_a, ``b`` on input_b → output_b."""
     make = partial(ModuleSpec, features=3, context=2, reading=reading)
     modules = [
-        make("eye", inputs=3, reads=("eye",)),
-        make("mind", reads=("eye", "mind")),
-        make("mouth", output=True, reads=("mind",)),
-        make("ear", inputs=4, reads=("ear",)),
-        make("hand", output=True, reads=("ear", "hand")),
+        make("input_a", inputs=3, reads=("input_a",)),
+        make("side", reads=("input_a", "side")),
+        make("output_a", output=True, reads=("side",)),
+        make("input_b", inputs=4, reads=("input_b",)),
+        make("output_b", output=True, reads=("input_b", "output_b")),
     ]
 
     def network():
         network = Network(ThalNet(modules=modules))
-        network.add_task("a", TASKS["a"], input_modules=["eye"], output_modules=["mouth"])
-        network.add_task("b", TASKS["b"], input_modules=["ear"], output_modules=["hand"])
+        network.add_task("a", TASKS["a"], input_modules=["input_a"], output_modules=["output_a"])
+        network.add_task("b", TASKS["b"], input_modules=["input_b"], output_modules=["output_b"])
         return network
 
     case = Case(0, dtype=torch.float32)
@@ -137,11 +137,13 @@ def test_an_opened_slot_is_learned(reading):
     case = case_of(reading=reading)
     case.train(2)
     before = case.snapshot()
-    change = case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    change = case.change(
+        "attach", ModuleSpec("new", 2, 2, reads=("input_a",)), read_by=["output_a"]
+    )
     assert_carried(before, case.snapshot(), change)
     assert "new" in case.network.active_modules("a")
     case.train(3)
-    ways = case.network.body.reading_weights({"eye": case.batch("a", 0)[0]})["mouth"]
+    ways = case.network.body.reading_weights({"input_a": case.batch("a", 0)[0]})["output_a"]
     assert ways[:, case.network.body.slots["new"]].any()
     with torch.no_grad():
         outputs = case.logits("a")
@@ -152,11 +154,11 @@ def test_an_opened_slot_is_learned(reading):
 
 def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_opened():
     case = case_of(reading="random")
-    before = weights_of(case, "body.cells.mouth.reading")
+    before = weights_of(case, "body.cells.output_a.reading")
     assert not [name for name, _ in case.network.named_parameters() if "reading" in name]
-    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("input_a",)), read_by=["output_a"])
     case.train(3)
-    ((name, weight),) = weights_of(case, "body.cells.mouth.reading").items()
+    ((name, weight),) = weights_of(case, "body.cells.output_a.reading").items()
     assert torch.equal(weight[:, :3], before[name])
     assert weight.shape == (2, 5) and not weight[:, 3:].any()
     again = case.saved_and_loaded()
@@ -168,16 +170,16 @@ def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_open
 @every_reading
 def test_a_slot_learned_is_carried_when_another_is_opened_behind_it(reading):
     case = case_of(reading=reading)
-    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("input_a",)), read_by=["output_a"])
     case.train(3)
     before, outputs, state = case.snapshot(), case.outputs(), case.states()["a"]
     later = case.logits("a", 1, state)
-    change = case.change("attach", ModuleSpec("newer", 3, 2), read_by=["mind", "mouth"])
+    change = case.change("attach", ModuleSpec("newer", 3, 2), read_by=["side", "output_a"])
     assert_carried(before, case.snapshot(), change)
     assert_near(case.outputs(), outputs)
     assert_close(case.logits("a", 1, change.update_state("a", state)), later)
     case.train()
-    case.change("route", "mouth", "eye")
+    case.change("route", "output_a", "input_a")
     case.train()
     before = case.snapshot()
     change = case.change("detach", "new")
@@ -196,15 +198,15 @@ def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
     case.change("attach", ModuleSpec("yours", 2, 2, tasks=("b",)))
     case.change("attach", ModuleSpec("ours", 2, 2))
     first, second, third = list(case.network.body.graph.values())[-3:]
-    old = ("eye", "mind", "mouth", "ear", "hand")
+    old = ("input_a", "side", "output_a", "input_b", "output_b")
     assert first.reads == (*old, "mine") and second.reads == (*old, "yours")
     assert third.reads == (*old, "mine", "yours", "ours")
 
 
 def test_a_task_that_may_not_run_a_module_does_not_pay_for_it():
     case = case_of()
-    case.change("attach", ModuleSpec("new", 2, 2, tasks=("b",)), read_by=["mind", "hand"])
-    assert case.network.active_modules("a") == ("eye", "mind", "mouth")
+    case.change("attach", ModuleSpec("new", 2, 2, tasks=("b",)), read_by=["side", "output_b"])
+    assert case.network.active_modules("a") == ("input_a", "side", "output_a")
     assert "new" in case.network.active_modules("b")
 
 
@@ -228,7 +230,7 @@ def test_two_optimizers_share_what_grows():
     body = Adam(case.network.body.parameters(), lr=0.01)
     case.optimizer = body
     case.train(2)
-    change = case.network.attach(ModuleSpec("new", 2, 2), read_by=["mouth"])
+    change = case.network.attach(ModuleSpec("new", 2, 2), read_by=["output_a"])
     change.update_optimizer(ports, None)
     change.update_optimizer(body)
     inside = {id(p) for p in body.param_groups[0]["params"]}
@@ -248,7 +250,7 @@ def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(k
     case.train()
     before = deepcopy(optimizer.state_dict())
     held = [id(p) for p in optimizer.param_groups[0]["params"]]
-    change = case.change("attach", ModuleSpec("new", 2, 2), read_by=["mouth"])
+    change = case.change("attach", ModuleSpec("new", 2, 2), read_by=["output_a"])
     with pytest.raises(UserError, match=f"{kind.__name__}.*SGD, Adam, AdamW, RMSprop") as error:
         change.update_optimizer(optimizer)
     one_line(error)
@@ -272,10 +274,10 @@ def test_groups_that_are_not_there_are_refused(group):
 
 
 @every_optimizer
-@pytest.mark.parametrize("what", [{"task": "a"}, {"modules": ["eye", "mind"]}])
+@pytest.mark.parametrize("what", [{"task": "a"}, {"modules": ["input_a", "side"]}])
 def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(optimizer, what):
     case = case_of(optimizer=optimizer)
-    modules, task = what.get("modules", ["eye", "mind", "mouth"]), what.get("task")
+    modules, task = what.get("modules", ["input_a", "side", "output_a"]), what.get("task")
     starts = [f"body.cells.{name}." for name in modules] + (["adapters.a."] if task else [])
     case.train(2)
     case.change("freeze", *what.get("modules", []), task=task)
@@ -294,16 +296,16 @@ def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(op
 
 def test_gradients_pass_through_what_is_frozen_to_what_it_reads():
     case = case_of()
-    case.change("freeze", "mind", "mouth")
-    eye = weights_of(case, "body.cells.eye.design")
+    case.change("freeze", "side", "output_a")
+    before = weights_of(case, "body.cells.input_a.design")
     case.train()
-    changed = weights_of(case, "body.cells.eye.design")
-    assert not any(torch.equal(changed[name], eye[name]) for name in eye)
+    changed = weights_of(case, "body.cells.input_a.design")
+    assert not any(torch.equal(changed[name], before[name]) for name in before)
 
 
 def test_what_two_frozen_tasks_share_stays_until_both_are_unfrozen():
     case = case_of()
-    case.change("add_task", "c", TASKS["c"], input_modules=["eye"], output_modules=["mind"])
+    case.change("add_task", "c", TASKS["c"], input_modules=["input_a"], output_modules=["side"])
     case.change("freeze", task="a")
     case.change("freeze", task="c")
     before = case.logits("a")
@@ -360,27 +362,31 @@ def test_a_task_that_is_removed_takes_its_port_and_its_moments_away():
 
 def test_a_module_may_read_nothing_that_runs_for_a_task():
     case = case_of()
-    case.change("attach", ModuleSpec("new", 2, 2, reads=("ear",)), read_by=["mouth"])
-    assert case.network.active_modules("a") == ("eye", "mind", "mouth", "new")
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("input_b",)), read_by=["output_a"])
+    assert case.network.active_modules("a") == ("input_a", "side", "output_a", "new")
     assert case.logits("a").isfinite().all()
     case.train()
 
 
 def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
     network = Network(ThalNet(modules=list(case_of().network.body.graph.values())))
-    network.add_task("c", TASKS["c"], input_modules=["eye", "ear"], output_modules=["mouth"])
-    assert network.active_modules("c") == ("eye", "mind", "mouth")
+    network.add_task(
+        "c", TASKS["c"], input_modules=["input_a", "input_b"], output_modules=["output_a"]
+    )
+    assert network.active_modules("c") == ("input_a", "side", "output_a")
     assert network("c", torch.rand(2, 3, 2))[0].shape == (2, 3, 4)
 
 
 @every_design
 def test_the_state_of_a_text_follows_modules_that_come_and_go(design):
     case = case_of()
-    case.change("attach", ModuleSpec("last", 2, 2, module=design), read_by=["mouth", "hand"])
+    case.change("attach", ModuleSpec("last", 2, 2, module=design), read_by=["output_a", "output_b"])
     case.train(2)
     state = case.states()["b"]
     whole = case.logits("b", 1, state)
-    change = case.change("attach", ModuleSpec("new", 2, 2, module=design), read_by=["hand", "last"])
+    change = case.change(
+        "attach", ModuleSpec("new", 2, 2, module=design), read_by=["output_b", "last"]
+    )
     assert_close(case.logits("b", 1, change.update_state("b", state)), whole)
     back = case.change("detach", "new")
     again = back.update_state("b", change.update_state("b", state))
@@ -392,11 +398,11 @@ def test_the_state_of_a_text_follows_modules_that_come_and_go(design):
 
 
 def grown():
-    """A case with a module ``new`` that ``mouth`` reads, and with ``mind`` frozen."""
+    """A case with a module ``new`` that ``output_a`` reads, and with ``side`` frozen."""
     case = case_of()
     case.train()
-    case.change("attach", ModuleSpec("new", 2, 2, reads=("eye",)), read_by=["mouth"])
-    case.change("freeze", "mind")
+    case.change("attach", ModuleSpec("new", 2, 2, reads=("input_a",)), read_by=["output_a"])
+    case.change("freeze", "side")
     case.train()
     return case
 
@@ -407,44 +413,44 @@ NEW = partial(ModuleSpec, "newer", 2, 2)
 @pytest.mark.parametrize(
     ("verb", "arguments", "options", "message"),
     [
-        ("attach", [ModuleSpec("eye", 2, 2)], {}, "a module 'eye' already"),
+        ("attach", [ModuleSpec("input_a", 2, 2)], {}, "a module 'input_a' already"),
         ("attach", [ModuleSpec("a.b", 2, 2)], {}, "'a.b'"),
         ("attach", [ModuleSpec("training", 2, 2)], {}, "'training'"),
-        ("attach", [NEW(reads=("ey",))], {}, "Did you mean 'eye'"),
-        ("attach", [NEW(reads=("eye", "eye"))], {}, "different"),
+        ("attach", [NEW(reads=("inptu_a",))], {}, "Did you mean 'input_a'"),
+        ("attach", [NEW(reads=("input_a", "input_a"))], {}, "different"),
         ("attach", [NEW(reads=())], {}, "reads no slot"),
         ("attach", [NEW(reads=("newer",))], {}, "'newer' would read only newer"),
         ("attach", [NEW(module="ffgru")], {}, "Did you mean 'ff_gru'"),
         ("attach", [NEW(reading="liner")], {}, "Did you mean 'linear'"),
         ("attach", [ModuleSpec("newer", 0, 2)], {}, "at least 1"),
-        ("attach", [NEW()], {"read_by": ["moth"]}, "Did you mean 'mouth'"),
-        ("attach", [NEW()], {"read_by": ["mouth", "mouth"]}, "different"),
-        ("attach", [NEW()], {"read_by": ["mouth", "mind"]}, "'mind' is frozen"),
+        ("attach", [NEW()], {"read_by": ["outptu_a"]}, "Did you mean 'output_a'"),
+        ("attach", [NEW()], {"read_by": ["output_a", "output_a"]}, "different"),
+        ("attach", [NEW()], {"read_by": ["output_a", "side"]}, "'side' is frozen"),
         ("attach", [NEW()], {"read_by": ["newer"]}, "newer"),
-        ("clone", ["ey", "newer"], {}, "Did you mean 'eye'"),
-        ("clone", ["eye", "mind"], {}, "a module 'mind' already"),
-        ("clone", ["eye", "a.b"], {}, "'a.b'"),
+        ("clone", ["inptu_a", "newer"], {}, "Did you mean 'input_a'"),
+        ("clone", ["input_a", "side"], {}, "a module 'side' already"),
+        ("clone", ["input_a", "a.b"], {}, "'a.b'"),
         ("detach", ["ner"], {}, "Did you mean 'new'"),
-        ("detach", ["eye"], {}, "task 'a' needs module 'eye'"),
-        ("detach", ["mouth"], {}, "task 'a' needs module 'mouth'"),
-        ("route", ["mouth", "er"], {}, "Did you mean 'ear'"),
-        ("route", ["moth", "ear"], {}, "Did you mean 'mouth'"),
-        ("route", ["mouth", "new"], {}, "reads 'new' already"),
-        ("route", ["mouth", "ear"], {"open": False}, "does not read 'ear' already"),
-        ("route", ["mind", "ear"], {}, "'mind' is frozen"),
-        ("route", ["mind", "eye"], {"open": False}, "'mind' is frozen"),
-        ("route", ["ear", "ear"], {"open": False}, "reads only 'ear'"),
+        ("detach", ["input_a"], {}, "task 'a' needs module 'input_a'"),
+        ("detach", ["output_a"], {}, "task 'a' needs module 'output_a'"),
+        ("route", ["output_a", "inptu_b"], {}, "Did you mean 'input_b'"),
+        ("route", ["outptu_a", "input_b"], {}, "Did you mean 'output_a'"),
+        ("route", ["output_a", "new"], {}, "reads 'new' already"),
+        ("route", ["output_a", "input_b"], {"open": False}, "does not read 'input_b' already"),
+        ("route", ["side", "input_b"], {}, "'side' is frozen"),
+        ("route", ["side", "input_a"], {"open": False}, "'side' is frozen"),
+        ("route", ["input_b", "input_b"], {"open": False}, "reads only 'input_b'"),
         ("freeze", [], {}, "freeze: name at least one"),
-        ("freeze", ["ey"], {}, "Did you mean 'eye'"),
+        ("freeze", ["inptu_a"], {}, "Did you mean 'input_a'"),
         ("freeze", [], {"task": "z"}, "unknown task 'z'"),
         ("unfreeze", [], {}, "unfreeze: name at least one"),
-        ("unfreeze", ["eye", "moth"], {}, "Did you mean 'mouth'"),
+        ("unfreeze", ["input_a", "outptu_a"], {}, "Did you mean 'output_a'"),
         ("remove_task", ["z"], {}, "unknown task 'z'"),
         ("add_task", ["a", TASKS["a"]], {}, "a task 'a' already"),
         (
             "add_task",
             ["c", TASKS["c"]],
-            {"input_modules": ["ear"], "output_modules": ["mouth"]},
+            {"input_modules": ["input_b"], "output_modules": ["output_a"]},
             "no path",
         ),
     ],
@@ -461,10 +467,10 @@ def test_mistakes_are_refused_in_one_line_and_change_nothing(verb, arguments, op
 
 def test_a_task_keeps_a_path_from_its_input_to_its_head():
     case = case_of()
-    case.change("route", "mouth", "mouth")
+    case.change("route", "output_a", "output_a")
     before = case.snapshot()
-    with pytest.raises(UserError, match=r"'mouth'.*no input|no path|nothing yet") as error:
-        case.change("route", "mouth", "mind", open=False)
+    with pytest.raises(UserError, match=r"'output_a'.*no input|no path|nothing yet") as error:
+        case.change("route", "output_a", "side", open=False)
     one_line(error)
     assert_same(case.snapshot(), before)
 

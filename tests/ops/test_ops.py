@@ -370,8 +370,8 @@ def test_levels_agree_again_after_every_change_of_the_modules(ops):
         lambda: network.attach(new, read_by=["output", "side1"]),
         lambda: network.route("output", "input", open=False),
         lambda: network.freeze("side1"),
-        lambda: network.clone("output", "twin"),
-        lambda: network.detach("twin"),
+        lambda: network.clone("output", "duplicate"),
+        lambda: network.detach("duplicate"),
     ]
     for change in changes:
         change()
