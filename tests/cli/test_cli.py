@@ -284,6 +284,6 @@ def test_data_that_cannot_be_had_is_one_line_and_status_2(capsys, monkeypatch, h
 
 
 def test_a_reader_that_leaves_does_not_end_the_training(here):
-    command = f"{sys.executable} -m thalnet_mtl.cli train digits --train.steps=300 --out run"
+    command = f"{sys.executable} -m thalnet_mtl.cli train digits debug --train.steps=60 --out run"
     subprocess.run(f"{command} | head -n 1", shell=True, check=True, stdout=subprocess.DEVNULL)
     assert (here / "run" / "result.json").exists()

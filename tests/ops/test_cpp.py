@@ -163,11 +163,12 @@ def test_the_kernel_is_right_for_other_processors(target, tmp_path):
     before = (
         f"cpp_library.FLAGS = tuple(f.replace('native', '{target}') for f in cpp_library.FLAGS)"
     )
-    with ThreadPoolExecutor() as pool:  # two of them at once
-        both = list(pool.map(partial(sample, tmp_path), [before] * 2))
-    for done in both:
-        assert (done.returncode, done.stdout) == (0, "cpp\n"), done.stderr
-    said = "".join(done.stderr for done in both).splitlines()
+    count = 2 if target == "x86-64" else 1  # at once: one compiles, the other waits for it
+    with ThreadPoolExecutor() as pool:
+        processes = list(pool.map(partial(sample, tmp_path), [before] * count))
+    for process in processes:
+        assert (process.returncode, process.stdout) == (0, "cpp\n"), process.stderr
+    said = "".join(process.stderr for process in processes).splitlines()
     assert said == ["compiling a kernel for this processor, once …"]
     assert [file.suffix for file in (tmp_path / "thalnet" / "kernels").iterdir()].count(".so") == 1
 
