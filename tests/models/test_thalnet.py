@@ -595,7 +595,7 @@ def test_derivatives_are_right(reading, ops):
         centers, last = net(x, State(center, memory), **whole_center(net))
         return centers, last.memory
 
-    # Other backends agree with the reference in every gradient (tests/ops/test_ops.py).
+    # Other backends agree with the reference in every gradient (tests/ops/test_backends.py).
     gradcheck(outputs, net, xs, *state, fast=ops != "reference")
 
 

@@ -1,4 +1,4 @@
-"""The kernel on a CPU beside the law that all levels agree: what it is given, how it is built."""
+"""The C++ backend: its inputs, and how its kernel is compiled."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backend_checks import assert_agrees, every_reading, one_thread_and
+from backend_checks import assert_agrees, every_reading, with_threads
 from properties import drawn, normal
 
 from thalnet_mtl.models.thalnet import State, ThalNet
@@ -18,77 +18,78 @@ from thalnet_mtl.topology.spec import ModuleSpec
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("wide", [-9, 0, 19.9, 21, 90])
-def test_gaussians_agree_however_wide_they_are(wide, dtype):
+@pytest.mark.parametrize("bias", [-9, 0, 19.9, 21, 90])
+def test_gaussians_agree_at_every_width(bias, dtype):
     torch.manual_seed(0)
     net = ThalNet(6, 3, 13, reading="fast_gaussian")
     for cell in net.cells.values():
-        cell.reading.variance.bias.data.fill_(wide)
+        cell.reading.variance.bias.data.fill_(bias)
     assert_agrees(net, "cpp", dtype, batch=5, time=3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @every_reading
-def test_in_the_kernel_a_row_does_not_depend_on_its_batch_or_on_the_threads(reading, dtype):
+def test_a_row_does_not_depend_on_the_rest_of_the_batch_or_the_number_of_threads(reading, dtype):
     net = drawn(lambda: ThalNet(6, 4, 33, 20, reading=reading, module="gru_ff"), dtype=dtype)
     net.ops = "cpp"
     xs = normal(256, 5, 6, dtype=dtype)
     with torch.no_grad():
-        whole, _ = net(xs)
+        expected, _ = net(xs)
         for rows in (slice(0, 1), slice(13, 20), slice(206, 256), slice(None, None, 5)):
-            assert torch.equal(net(xs[rows])[0], whole[rows])
-        assert torch.equal(net(xs.flip(0))[0].flip(0), whole)
+            assert torch.equal(net(xs[rows])[0], expected[rows])
+        assert torch.equal(net(xs.flip(0))[0].flip(0), expected)
         for threads in (2, 3):
-            assert torch.equal(one_thread_and(threads, lambda: net(xs)[0]), whole)
+            assert torch.equal(with_threads(threads, lambda: net(xs)[0]), expected)
 
 
 @pytest.mark.parametrize(
-    ("ops", "reading"), [("cpp", "weight_norm"), ("cpp", "fast_gaussian"), ("batched", "linear")]
+    ("backend", "reading"),
+    [("cpp", "weight_norm"), ("cpp", "fast_gaussian"), ("batched", "linear")],
 )
 @pytest.mark.parametrize("batch", [7, 1])
-def test_nets_beside_each_other_are_as_each_alone(ops, reading, batch):
+def test_vmap_over_networks_equals_each_network_alone(backend, reading, batch):
     nets = [drawn(lambda: ThalNet(6, 4, 5, reading=reading), seed) for seed in range(3)]
     stacked, _ = torch.func.stack_module_state(nets)
     leaves = {name: value.detach().requires_grad_() for name, value in stacked.items()}
     xs = normal(3, batch, 4, 6)
-    nets[0].ops = ops
+    nets[0].ops = backend
 
-    def one(parameters, x):
+    def run(parameters, x):
         ys, state = torch.func.functional_call(nets[0], parameters, (x,))
         return ys, state.memory
 
-    ys, kept = torch.vmap(one, out_dims=(1, 0))(leaves, xs)
-    (ys.square().sum() + kept.sum()).backward()
+    ys, memories = torch.vmap(run, out_dims=(1, 0))(leaves, xs)
+    (ys.square().sum() + memories.sum()).backward()
     ys = ys.movedim(1, 0)
     names = [name for name, _ in nets[0].named_parameters()]
-    found = {name: leaves[name].grad for name in names}
+    grads = {name: leaves[name].grad for name in names}
     for k, net in enumerate(nets):
         net.ops = "reference"
         net.zero_grad()
-        own, state = net(xs[k])
-        (own.square().sum() + state.memory.sum()).backward()
-        torch.testing.assert_close(ys[k], own)
+        expected, state = net(xs[k])
+        (expected.square().sum() + state.memory.sum()).backward()
+        torch.testing.assert_close(ys[k], expected)
         for name, parameter in net.named_parameters():
-            torch.testing.assert_close(found[name][k], parameter.grad)
+            torch.testing.assert_close(grads[name][k], parameter.grad)
 
 
-PLACES = "left", "right", "center", "memory", "weights"
+TENSORS = "left", "right", "center", "memory", "weights"
 
 
-@pytest.mark.parametrize("other", [torch.float64, "meta"])
-@pytest.mark.parametrize("where", PLACES)
-def test_types_and_devices_are_not_mixed(where, other):
+@pytest.mark.parametrize("kind", [torch.float64, "meta"])
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_types_and_devices_are_not_mixed(tensor, kind):
     modules = [ModuleSpec(name, 3, 2, inputs=2, output=True) for name in ("left", "right")]
-    net, of = ThalNet(modules=modules), dict.fromkeys(PLACES, torch.float32) | {where: other}
+    net, kinds = ThalNet(modules=modules), dict.fromkeys(TENSORS, torch.float32) | {tensor: kind}
     net.ops = "cpp"
-    net.cell("right").to(of["weights"])
-    xs = {name: torch.zeros(4, 3, 2).to(of[name]) for name in ("left", "right")}
-    state = State(*(torch.zeros(4, 6).to(of[name]) for name in ("center", "memory")))
+    net.cell("right").to(kinds["weights"])
+    xs = {name: torch.zeros(4, 3, 2).to(kinds[name]) for name in ("left", "right")}
+    state = State(*(torch.zeros(4, 6).to(kinds[name]) for name in ("center", "memory")))
     with pytest.raises((RuntimeError, ValueError), match=r"type|device|is for a CPU"):
         net(xs, state)
 
 
-def test_new_tensors_may_lie_elsewhere_by_default():
+def test_the_default_device_of_new_tensors_may_be_another():
     net, xs = ThalNet(2, 3, 4), torch.rand(4, 3, 2)
     net.ops = "reference"
     expected, net.ops = net(xs)[0], "cpp"
@@ -96,28 +97,28 @@ def test_new_tensors_may_lie_elsewhere_by_default():
         torch.testing.assert_close(net(xs)[0], expected)
 
 
-def test_threads_of_python_may_share_a_net():
+def test_python_threads_may_share_a_network():
     net = ThalNet(2, 3, 4)
     net.ops = "cpp"
     shapes = [(batch, time) for batch in range(1, 12) for time in range(1, 12)]
     xs = {shape: normal(*shape, 2, dtype=torch.float32) for shape in shapes}
 
-    def all_of_them(turn):
+    def run_all(first):
         with torch.no_grad():
-            return {shape: net(xs[shape])[0] for shape in (shapes[turn:] + shapes[:turn]) * 5}
+            return {shape: net(xs[shape])[0] for shape in (shapes[first:] + shapes[:first]) * 5}
 
     before = sys.getswitchinterval()
     try:
         sys.setswitchinterval(1e-5)
         with ThreadPoolExecutor(4) as pool:
-            others = list(pool.map(all_of_them, (0, 30, 60, 90)))
+            results = list(pool.map(run_all, (0, 30, 60, 90)))
     finally:
         sys.setswitchinterval(before)
-    expected = all_of_them(0)
-    assert all(torch.equal(other[s], expected[s]) for other in others for s in shapes)
+    expected = run_all(0)
+    assert all(torch.equal(result[s], expected[s]) for result in results for s in shapes)
 
 
-# What follows runs in processes of its own, with their own cache of kernels.
+# The tests below start processes with an empty cache of kernels.
 
 
 SAMPLE = """
@@ -129,14 +130,14 @@ SAMPLE = """
     for reading in ("weight_norm", "fast_softmax", "fast_gaussian"):
         net = ThalNet(6, 3, 9, reading=reading)
         xs = torch.rand(7, 5, 6)
-        found = []
-        for ops in ("reference", "auto"):
-            net.ops = ops
+        results = []
+        for backend in ("reference", "auto"):
+            net.ops = backend
             net.zero_grad()
             ys, _ = net(xs)
             ys.square().sum().backward()
-            found.append([ys.detach(), *(p.grad for p in net.parameters())])
-        for a, b in zip(*found):
+            results.append([ys.detach(), *(p.grad for p in net.parameters())])
+        for a, b in zip(*results):
             torch.testing.assert_close(a, b)
     print(net.backend())
 """
@@ -144,7 +145,7 @@ SAMPLE = """
 
 def sample(cache: Path, before: str = "", **environment: str) -> subprocess.CompletedProcess:
     code = textwrap.dedent(SAMPLE).format(before=before)
-    # The C library fills what it hands out and what it gets back.
+    # glibc fills allocated and freed memory with this byte.
     variables = {"XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "2", "MALLOC_PERTURB_": "204"}
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -156,7 +157,7 @@ def sample(cache: Path, before: str = "", **environment: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("target", ["x86-64", "haswell"])
-def test_the_kernel_is_right_for_other_processors(target, tmp_path):
+def test_the_kernel_is_correct_for_other_processors(target, tmp_path):
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if "sse2" not in flags or (target == "haswell" and "avx2" not in flags):
         pytest.skip("this processor cannot run it")
@@ -168,8 +169,8 @@ def test_the_kernel_is_right_for_other_processors(target, tmp_path):
         processes = list(pool.map(partial(sample, tmp_path), [before] * count))
     for process in processes:
         assert (process.returncode, process.stdout) == (0, "cpp\n"), process.stderr
-    said = "".join(process.stderr for process in processes).splitlines()
-    assert said == ["compiling a kernel for this processor, once …"]
+    printed = "".join(process.stderr for process in processes).splitlines()
+    assert printed == ["compiling a kernel for this processor, once …"]
     assert [file.suffix for file in (tmp_path / "thalnet" / "kernels").iterdir()].count(".so") == 1
 
 
@@ -182,27 +183,27 @@ exit 1
 
 
 @pytest.mark.parametrize(
-    ("environment", "why"),
+    ("environment", "reason"),
     [
         ({"PATH": ""}, "there is no compiler 'c++'"),
         ({"CXX": "{folder}/broken"}, "no space left"),
-        ({"XDG_CACHE_HOME": "{folder}/broken"}, "broken"),  # where no folder can be
+        ({"XDG_CACHE_HOME": "{folder}/broken"}, "broken"),  # a file where a folder is needed
         ({"XDG_CACHE_HOME": "", "HOME": "{folder}/broken"}, "broken"),
     ],
 )
-def test_without_a_kernel_one_line_says_so_and_other_levels_compute(environment, why, tmp_path):
+def test_without_a_kernel_one_line_says_so_and_another_backend_runs(environment, reason, tmp_path):
     (tmp_path / "broken").write_text(BROKEN)
     (tmp_path / "broken").chmod(0o755)
-    environment = {key: of.format(folder=tmp_path) for key, of in environment.items()}
+    environment = {key: value.format(folder=tmp_path) for key, value in environment.items()}
     done = sample(tmp_path, **{"CXX": "c++"} | environment)
     assert (done.returncode, done.stdout) == (0, "batched\n"), done.stderr
-    tries = ["compiling a kernel for this processor, once …"] if why == "no space left" else []
+    tried = reason == "no space left"
     *before, line = done.stderr.splitlines()
-    assert before == tries
-    assert line.startswith("no C++ kernel, training is slower:") and why in line
+    assert before == (["compiling a kernel for this processor, once …"] if tried else [])
+    assert line.startswith("no C++ kernel, training is slower:") and reason in line
 
 
-def test_a_level_that_cannot_is_refused_before_anything_is_trained(tmp_path):
+def test_a_backend_that_cannot_run_is_refused_before_training(tmp_path):
     command = [sys.executable, "-m", "thalnet_mtl.cli", "train", "digits", "--train.steps", "1"]
     command += ["--model.reading", "fast_gaussian", "--train.ops", "fused"]
     done = subprocess.run(

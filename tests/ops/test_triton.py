@@ -1,6 +1,6 @@
-"""Triton kernels without a GPU: in its interpreter against the definition, and compiled ahead.
+"""The Triton backend without a GPU: interpreted on the CPU, and compiled ahead of time for a GPU.
 
-The interpreter is chosen when Triton is imported, so both run in processes of their own.
+Triton chooses its interpreter when it is imported, so both run in separate processes.
 """
 
 import importlib.util
@@ -20,14 +20,14 @@ installed = pytest.mark.skipif(
 
 INTERPRETED = """
     import torch
-    from backend_checks import error, outcome
+    from backend_checks import largest_error, run_backend
     from thalnet_mtl.models.thalnet import ThalNet
 
     def poisoned(make):
-        def made(*args, **kwargs):
+        def make_poisoned(*args, **kwargs):
             tensor = make(*args, **kwargs)
             return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
-        return made
+        return make_poisoned
 
     torch.empty_like = poisoned(torch.empty_like)
     torch.Tensor.new_empty = poisoned(torch.Tensor.new_empty)
@@ -44,11 +44,14 @@ INTERPRETED = """
         torch.manual_seed(0)
         net = ThalNet(3, modules, features, context, hidden, reading=reading)
         assert net.explain()["triton"] is None, net.explain()
-        expected = outcome(net, "reference", batch, time, torch.float32)
-        found = [outcome(net, "triton", batch, time, torch.float32) for _ in range(2)]
-        assert found[0].keys() == expected.keys()
-        assert error(found[0], expected) < 5e-6, (modules, features, error(found[0], expected))
-        assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
+        expected = run_backend(net, "reference", batch, time, torch.float32)
+        first, second = (
+            run_backend(net, "triton", batch, time, torch.float32) for _ in range(2)
+        )
+        assert first.keys() == expected.keys()
+        error = largest_error(first, expected)
+        assert error < 5e-6, (modules, features, error)
+        assert all(torch.equal(first[name], second[name]) for name in expected)
         print(modules, features)
 """
 
@@ -63,16 +66,17 @@ COMPILED = """
     triton.knobs.nvidia.dump_ptxas_log = True
     NUMBERS = ("time", "batch", "block", "state_row", "state_module", "HIDDEN", "CENTER", "H", "F")
 
-    whole = [
+    persistent_kernels = [
         (kernel, {"MODULES": m, "H": h, "F": f, "ROWS": persistent.ROWS}, OPTIONS)
         for kernel in (persistent.forward, persistent.backward)
         for m, h, f in ((4, 32, 32), (4, 16, 32), (4, 32, 16), (8, 16, 16))
         if is_small(m, h, f)
     ]
-    steps = [
+    stepwise_kernels = [
         stepwise.dense_layers, stepwise.gru, stepwise.gru_backward, stepwise.dense_layers_backward
     ]
-    for kernel, sizes, options in [*whole, *((kernel, TILE, {}) for kernel in steps)]:
+    kernels = [*persistent_kernels, *((kernel, TILE, {}) for kernel in stepwise_kernels)]
+    for kernel, sizes, options in kernels:
         for kind, precision in (("bf16", "ieee"), ("fp32", "tf32")):
             constants = sizes | {"PRECISION": precision}
             constants |= {"LAST": False} if "LAST" in kernel.arg_names else {}
@@ -81,12 +85,12 @@ COMPILED = """
             signature |= {name: f"*{kind}" for name in names if name in ("read", "w", "u")}
             signature |= {name: "i32" for name in names if name in NUMBERS}
             signature |= dict.fromkeys(constants, "constexpr")
-            places = {(names.index(name),): value for name, value in constants.items()}
+            constant_values = {(names.index(name),): value for name, value in constants.items()}
             aligned = {
                 (names.index(name),): [["tt.divisibility", 16]]
-                for name, of in signature.items() if of.startswith("*") or name == "batch"
+                for name, kind in signature.items() if kind.startswith("*") or name == "batch"
             }
-            source = ASTSource(kernel, signature, places, aligned)
+            source = ASTSource(kernel, signature, constant_values, aligned)
             target = GPUTarget("cuda", 90, 32)
             with contextlib.redirect_stdout(io.StringIO()) as log:
                 compiled = triton.compile(source, target=target, options=options)
@@ -104,19 +108,19 @@ def run(code: str, **environment: str) -> list[str]:
 
 
 @installed
-def test_interpreted_the_kernels_agree_with_the_definition():
+def test_interpreted_kernels_agree_with_the_reference():
     assert len(run(INTERPRETED, TRITON_INTERPRET="1")) == 7
 
 
 @installed
-def test_compiled_for_a_gpu_no_kernel_spills_and_all_fit_its_shared_memory(tmp_path):
+def test_compiled_kernels_spill_no_registers_and_fit_the_shared_memory(tmp_path):
     lines = run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
     assert len(lines) == 2 * (4 * 2 + 4)
     for shared, spills in map(str.split, lines):
         assert int(shared) <= 227 * 1024 and spills == "0"
 
 
-def test_triton_declines_what_it_is_not_for(monkeypatch):
+def test_triton_says_why_it_cannot_run(monkeypatch):
     monkeypatch.setattr("thalnet_mtl.ops.triton.available", lambda: True)
     assert ThalNet(2, 3, 4).explain()["triton"] == "it is for a GPU, not cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
