@@ -1,7 +1,9 @@
 """Properties of every strategy: resuming, growth, and what it is for, less forgetting."""
 
 import json
+import sys
 from functools import cache
+from typing import ClassVar
 
 import kill_and_resume
 import pytest
@@ -15,8 +17,10 @@ from stream_fixtures import (
 )
 from toy_tasks import GROWING, STREAM, toy
 
+from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
+from thalnet_mtl.strategies.base import Strategy, TrainingContext
 from thalnet_mtl.training.checkpoint import resume_run, save_run
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Trainer, train
@@ -162,3 +166,53 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
 def test_an_unknown_strategy_is_named_with_its_closest_match():
     with pytest.raises(UserError, match=r"unknown strategy 'ewcc'.*Did you mean 'ewc'"):
         set_up(toy(**TWO, train={"strategy": "ewcc"}), fetch=print)
+
+
+class Direct(Strategy):
+    """A strategy that takes the steps itself and cannot be saved, as one of another library."""
+
+    resumable = False
+    fitted: ClassVar[list[int]] = []
+
+    def fit(self, trainer):
+        self.fitted.append(trainer.run.step)
+        super().fit(trainer)
+
+    def stored_bytes(self):
+        return None
+
+
+def test_a_strategy_may_take_the_steps_itself_and_start_again_instead_of_resuming(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(registry._entries["strategy"], "toy_direct", Direct)
+    config = toy(**TWO, train={"strategy": "toy_direct"})
+    with monkeypatch.context() as context, pytest.raises(SystemExit):
+        context.setattr(Trainer, "finish", lambda self: sys.exit())
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run/checkpoint/last.pt").exists()
+    result = train(config, tmp_path / "run").to_json()["continual"]
+    assert Direct.fitted == [0, 0]
+    assert [stage["stored_bytes"] for stage in result["stages"]] == [None] * 3
+    naive = train(toy(**TWO, train={"strategy": "naive"}), tmp_path / "naive").to_json()
+    assert result["scores"] == naive["continual"]["scores"]
+
+
+CONTEXT = [
+    name for name in vars(TrainingContext) if isinstance(vars(TrainingContext)[name], property)
+]
+
+
+def test_a_strategy_is_built_from_a_complete_run(monkeypatch):
+    class Curious(Strategy):
+        def __init__(self, context):
+            super().__init__(context)
+            self.seen = {name: getattr(context, name) for name in CONTEXT}
+            self.sizes = [context.batch_size(task) for task in ("a", None)]
+
+    monkeypatch.setitem(registry._entries["strategy"], "toy_curious", Curious)
+    run = set_up(toy(**TWO, train={"strategy": "toy_curious", "batch": 9}), fetch=print)
+    seen, sizes = run.state.strategy.seen, run.state.strategy.sizes
+    assert seen["network"] is run.network and list(seen["tasks"]) == ["a", "b"]
+    assert seen["trainable_tasks"] == {"a", "b"} and seen["experience"].tasks == ("a",)
+    assert sizes == [9, 9] and (seen["step"], seen["seed"]) == (0, 0)

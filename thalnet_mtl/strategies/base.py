@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import StrategyConfig
@@ -32,7 +33,7 @@ class TrainingContext(Protocol):
         ...
 
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         """The device of the network, the batches and the losses."""
         ...
 
@@ -84,11 +85,24 @@ class StepLoop(Protocol):
 
 
 class Strategy:
-    """A way to keep earlier experiences from being forgotten: the hooks of a training run.
+    """A continual-learning strategy: hooks of the training loop that protect earlier experiences.
 
     A training step calls, in this order, ``rehearsed_tasks``, ``after_backward``, ``penalty``,
-    ``before_update`` and ``after_update``. Override the hooks that are needed; here none does
-    anything. The strategy is built once, when everything in the context is there.
+    ``before_update`` and ``after_update``. Override the hooks that you need; by default they do
+    nothing. A strategy is built once, from a complete context, before the first step. Register it
+    with ``@register("strategy", NAME)``.
+
+    >>> class L2(Strategy):
+    ...     old = None
+    ...     def after_experience(self, experience):
+    ...         parameters = self.context.network.named_parameters()
+    ...         self.old = {name: p.detach().clone() for name, p in parameters}
+    ...     def penalty(self, batches):
+    ...         if self.old is None:
+    ...             return None
+    ...         parameters = dict(self.context.network.named_parameters())
+    ...         terms = [(parameters[n] - old).square().sum() for n, old in self.old.items()]
+    ...         return self.context.options.strength * sum(terms)
 
     ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
     resume from is saved, and an interrupted run starts again.
