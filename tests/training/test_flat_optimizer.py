@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from thalnet_mtl.config import schema
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 
@@ -39,7 +40,7 @@ def loss(parameters, tasks):
 
 def train(kind, steps, join):
     parameters = made()
-    optimizer = OPTIMIZERS[kind](groups(parameters), lr=1e-3, **DECAY)
+    optimizer = OPTIMIZERS[kind].build(groups(parameters), lr=1e-3, **DECAY)
     joined = FlatOptimizer(optimizer, used_by(parameters)) if join else None
     for step in range(steps):
         tasks = (["one"], ["two"], ["one", "two"])[step % 3]
@@ -80,7 +81,7 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
     found = []
     for names in ("a", "ad", "da", "eda"):
         parameters = made(names)
-        optimizer = OPTIMIZERS[kind](list(parameters.values()), lr=0.01, **DECAY)
+        optimizer = OPTIMIZERS[kind].build(list(parameters.values()), lr=0.01, **DECAY)
         joined = FlatOptimizer(optimizer, {"task": parameters.values()})
         for _ in range(5):
             joined.zero_grad(["task"])
@@ -92,13 +93,15 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
 
 def test_there_are_as_few_tensors_as_groups_and_sets_of_tasks():
     parameters = made()
-    joined = FlatOptimizer(OPTIMIZERS["adam"](groups(parameters)), used_by(parameters))
+    joined = FlatOptimizer(OPTIMIZERS["adam"].build(groups(parameters)), used_by(parameters))
     assert len(joined.rows) == 5  # a, c, d, e differ in their tasks, b in its group
-    alike = FlatOptimizer(OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()})
+    alike = FlatOptimizer(
+        OPTIMIZERS["adam"].build(parameters.values()), {"task": parameters.values()}
+    )
     assert len(alike.rows) == 1
     lone = [parameters["a"], parameters["d"]]
     apart = FlatOptimizer(
-        OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()}, lone
+        OPTIMIZERS["adam"].build(parameters.values()), {"task": parameters.values()}, lone
     )
     assert len(apart.rows) == 3
 
@@ -106,7 +109,7 @@ def test_there_are_as_few_tensors_as_groups_and_sets_of_tasks():
 def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
     parameters, optimizer = train("adam", 5, join=True)
     again = {name: nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
-    other = OPTIMIZERS["adam"](groups(again))
+    other = OPTIMIZERS["adam"].build(groups(again))
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for each, by in ((parameters, optimizer), (again, other)):
         joined = FlatOptimizer(by, used_by(each))
@@ -114,3 +117,7 @@ def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
         loss(each, ["one"]).backward()
         joined.step()
     assert all(torch.equal(again[name], p) for name, p in parameters.items())
+
+
+def test_the_configuration_offers_the_optimizers_of_the_table():
+    assert set(schema.OPTIMIZERS) == set(OPTIMIZERS)

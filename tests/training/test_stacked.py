@@ -266,7 +266,7 @@ def test_what_cannot_be_stacked_is_refused_in_one_line(tmp_path, capsys, flags, 
     arguments = ["train", *config, *flags, "--seeds", "0", "1", "--stacked", "--out", str(out)]
     assert cli.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"thalnet: --stacked: {what} cannot be stacked; leave --stacked away."
+    assert line == f"thalnet: --stacked does not support {what}; run without it."
     assert not out.exists()
 
 

@@ -286,7 +286,7 @@ def test_what_changes_by_seed_or_step_is_not_stacked(tmp_path, capsys, sections,
     arguments = ["train", str(path), "--seeds", "0", "1", "--stacked", "--out", str(tmp_path / "o")]
     assert cli.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"thalnet: --stacked: {what} cannot be stacked; leave --stacked away."
+    assert line == f"thalnet: --stacked does not support {what}; run without it."
 
 
 def test_the_command_line_lists_the_strategies(capsys):

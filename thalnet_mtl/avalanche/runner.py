@@ -31,6 +31,15 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.state import NOT_TRAINED
+from thalnet_mtl.training.support import (
+    BASIC,
+    GROWTH_OPTIONS,
+    STRATEGY_OPTIONS,
+    STREAM,
+    Supported,
+    fields,
+    unsupported,
+)
 from thalnet_mtl.training.trainer import Trainer
 
 # Strategies that fail inside Avalanche 0.6.0 when a network grows, or when old tasks are frozen.
@@ -42,6 +51,17 @@ FAILS_WITH_GROWTH = {
 FAILS_WITH_FROZEN = {
     "agem": "it needs gradients of frozen tasks. Use 'agem' instead",
     "gem": "it needs gradients of frozen tasks. Use 'gem' instead",
+}
+
+SUPPORTED: Supported = {
+    **BASIC,
+    **STREAM,
+    **GROWTH_OPTIONS,
+    **STRATEGY_OPTIONS,
+    **fields("model", "body"),
+    **fields("tasks.*", "share"),
+    **fields("train", "optimizer dropout ops strategy"),
+    **fields("growth", "when"),
 }
 
 
@@ -97,21 +117,9 @@ class AvalancheStrategy(Strategy):
 
 def check(config: Config) -> None:
     """Raise ``UserError`` if a configuration asks for something that Avalanche's loop cannot do."""
-    options, growth, strategy = config.train, config.growth, config.train.strategy
-    tasks = config.named_tasks.values()
-    unsupported = {
-        "train.combine": options.combine != "fixed",
-        "train.draw": options.draw,
-        "train.patience": options.patience,
-        "train.precision": options.precision != "fp32",
-        "changes": config.changes,
-        "tasks.….reset": any(task.reset for task in tasks),
-        "tasks.….batch": any(task.batch for task in tasks),
-        "tasks.….weight": any(task.weight != 1 for task in tasks),
-    }
-    for key, is_set in unsupported.items():
-        if is_set:
-            raise UserError(f"{strategy} does not support {key}; leave it at its default.")
+    growth, strategy = config.growth, config.train.strategy
+    if field := unsupported(config, SUPPORTED):
+        raise UserError(f"{strategy} does not support {field}; leave it at its default.")
     name, grows = strategy.partition(":")[2], growth.when != "never"
     if grows and name in FAILS_WITH_GROWTH:
         raise UserError(f"{strategy} does not support growth: {FAILS_WITH_GROWTH[name]}.")

@@ -24,7 +24,26 @@ from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import StepInputs, can_capture
+from thalnet_mtl.training.support import (
+    BASIC,
+    GROWTH_OPTIONS,
+    STRATEGY_OPTIONS,
+    Supported,
+    fields,
+    unsupported,
+)
 from thalnet_mtl.training.trainer import Interrupted, Trainer, session
+
+SUPPORTED: Supported = {
+    **BASIC,
+    **GROWTH_OPTIONS,
+    **STRATEGY_OPTIONS,
+    **fields("task", "batch"),
+    **fields("tasks.*", "batch weight share"),
+    **fields("train", "optimizer precision patience"),
+    "train.combine": ("fixed", "uncertainty"),
+    "train.ops": ("auto", "cpp", "batched"),
+}
 
 
 def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
@@ -68,25 +87,13 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
 
 def check(config: Config) -> None:
     """Raise unless runs of this configuration can take their steps together."""
-    options = config.train
-    if can_capture(config, choose_device(options.device)):
-        return
-    patient = options.patience and len(config.named_tasks) > 1  # tasks would stop at other steps
-    for what, used in {
-        f"model.body {config.model.body}": config.model.body != "thalnet",
-        f"train.combine {options.combine}": options.combine not in ("fixed", "uncertainty"),
-        f"train.draw {options.draw}": bool(options.draw),
-        f"train.dropout {options.dropout}": bool(options.dropout),
-        "reset": any(task.reset for task in config.named_tasks.values()),
-        f"train.patience {options.patience} of several tasks": bool(patient),
-        "changes": bool(config.changes),
-        "stream": bool(config.stream),
-        f"growth.when {config.growth.when}": config.growth.when != "never",
-        f"train.strategy {options.strategy}": options.strategy != "naive",
-        f"train.ops {options.ops}": options.ops not in ("auto", "cpp", "batched"),
-    }.items():
-        if used:
-            raise UserError(f"--stacked: {what} cannot be stacked; leave --stacked away.")
+    if can_capture(config, choose_device(config.train.device)):
+        return  # each takes its own steps then
+    field = unsupported(config, SUPPORTED)
+    if config.train.patience and len(config.named_tasks) > 1:  # tasks stop at different steps
+        field = f"train.patience {config.train.patience} of several tasks"
+    if field:
+        raise UserError(f"--stacked does not support {field}; run without it.")
 
 
 @dataclass

@@ -15,6 +15,16 @@ from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.sampling import reset_states
 from thalnet_mtl.training.state import NOT_TRAINED
+from thalnet_mtl.training.support import (
+    BASIC,
+    CHANGES,
+    GROWTH_OPTIONS,
+    STRATEGY_OPTIONS,
+    STREAM,
+    Supported,
+    fields,
+    unsupported,
+)
 
 
 class StepInputs(NamedTuple):
@@ -120,13 +130,23 @@ class TrainStep:
         return self._flat
 
 
-def can_capture(config: Config, device: torch.device) -> bool:
-    """Return whether steps are captured as CUDA graphs.
+# TorchJD's aggregators do some of their work on the CPU, and strategies decide there.
+CAPTURABLE: Supported = {
+    **BASIC,
+    **STREAM,
+    **CHANGES,
+    **GROWTH_OPTIONS,
+    **STRATEGY_OPTIONS,
+    **fields("model", "body"),
+    **fields("task", "batch"),
+    **fields("tasks.*", "batch weight share reset"),
+    **fields("train", "dropout draw patience precision"),
+    **fields("growth", "when"),
+    "train.combine": ("fixed", "uncertainty"),
+    "train.optimizer": [name for name, entry in OPTIMIZERS.items() if entry.capturable],
+}
 
-    TorchJD's aggregators do some of their work on the CPU, SGD takes its rate from there, and
-    strategies decide there.
-    """
-    options = config.train
-    able = options.combine in ("fixed", "uncertainty") and OPTIMIZERS[options.optimizer].capturable
-    able &= options.strategy == "naive"
-    return device.type == "cuda" and options.ops == "auto" and able
+
+def can_capture(config: Config, device: torch.device) -> bool:
+    """Return whether steps are captured as CUDA graphs."""
+    return device.type == "cuda" and not unsupported(config, CAPTURABLE)

@@ -1,0 +1,79 @@
+"""Which configuration fields a special way of training supports: none that it does not declare.
+
+Stacked runs, CUDA graphs and Avalanche's loop each declare the fields that they support. A new
+field is then refused by all three, until somebody has made it work there and adds it.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from thalnet_mtl.config.load import flatten
+from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
+
+# By field the supported values; None: all. A ``*`` stands for the name of an entry.
+Supported = Mapping[str, Collection[Any] | None]
+
+
+def fields(section: str, names: str) -> dict[str, None]:
+    """Return the fields of a section by their names, with all values supported."""
+    return {f"{section}.{name}": None for name in names.split()}
+
+
+MODULE = "input output tasks reads features context hidden module reading frozen"
+
+# Fields that only choose data, network, schedule or evaluation, so that every loop supports them.
+BASIC: Supported = {
+    **fields("task", "name permutation"),
+    **fields("tasks.*", "name permutation head"),
+    **fields("modules.*", MODULE),
+    **fields("model", "modules module reading features context hidden layers"),
+    **fields("model", "sub_steps extra_steps budget"),
+    **fields("train", "epochs steps batch chunk seed device threads"),
+    **fields("train", "learning_rate weight_decay schedule warmup clip"),
+    **fields("evaluate", "every batch batches log_every checkpoint_every"),
+}
+STREAM: Supported = fields("stream.*", "tasks steps")
+CHANGES: Supported = {
+    **fields("changes.*", "step verb name source read_by open"),
+    **fields("changes.*.module", MODULE),
+}
+# Without effect as long as ``growth.when`` is 'never' or ``train.strategy`` is 'naive'.
+GROWTH_OPTIONS: Supported = {
+    **fields("growth", "policy patience"),
+    **fields("growth.modules.*", MODULE),
+}
+STRATEGY_OPTIONS: Supported = fields("strategy", "strength memory choice decay")
+
+
+def unsupported(config: Config, supported: Supported) -> str:
+    """Return a field that is neither at its default nor supported, with its value.
+
+    It is the first one; a section of entries of which none is supported comes last, and is
+    returned by its name, as ``changes``. Returns '' if everything is supported.
+    """
+    defaults = flatten(Config())
+    for section, entry in (("tasks.*", NamedTaskConfig()), ("modules.*", ModuleConfig())):
+        for prefix in (section, f"growth.{section}"):
+            defaults |= {f"{prefix}.{name}": value for name, value in vars(entry).items()}
+    sections = []
+    for path, value in flatten(config).items():
+        field = pattern(path)
+        if field in supported:
+            values = supported[field]
+            if values is None or value in values:
+                continue
+        if field not in defaults or value != defaults[field]:
+            section = path.partition(".")[0]
+            if any(name.startswith(f"{section}.") for name in supported):
+                return f"{path} {value}"
+            sections.append(section)
+    return sections[0] if sections else ""
+
+
+def pattern(path: str) -> str:
+    """Return the path of a field with ``*`` in place of the name or number of an entry."""
+    parts = path.split(".")
+    place = 2 if parts[:2] == ["growth", "modules"] else 1
+    if parts[0] in ("tasks", "modules", "changes", "stream") or place == 2:
+        parts[place : place + 1] = ["*"] if len(parts) > place else []
+    return ".".join(parts)
