@@ -1,4 +1,4 @@
-"""Module designs: the contract of every registered one, and the equations of the paper's."""
+"""Module designs: the contract of all registered designs, and the equations of the paper's."""
 
 import numpy as np
 import pytest
@@ -75,16 +75,16 @@ def test_gradients_reach_parameters_input_and_memory_and_are_right(kind):
 
 
 @every_design
-def test_rows_of_a_batch_do_not_meet(kind):
+def test_rows_of_a_batch_are_independent(kind):
     module = design(kind)
     x, memory = normal(3, 4), normal(3, module.memory, seed=1)
-    whole = torch.cat(module(x, memory), dim=1)
-    alone = [torch.cat(module(x[k : k + 1], memory[k : k + 1]), dim=1) for k in range(3)]
-    assert_close(whole, torch.cat(alone))
+    batched = torch.cat(module(x, memory), dim=1)
+    rows = [torch.cat(module(x[k : k + 1], memory[k : k + 1]), dim=1) for k in range(3)]
+    assert_close(batched, torch.cat(rows))
 
 
 @every_design
-def test_the_memory_given_is_not_changed_in_place(kind):
+def test_the_memory_is_not_changed_in_place(kind):
     module = design(kind)
     x, memory = normal(3, 4), normal(3, module.memory, seed=1)
     module(x, memory)
@@ -101,7 +101,7 @@ def test_features_stay_within_one(kind):
 
 @paper_designs
 @pytest.mark.parametrize("inputs", [4, 6])
-def test_parameters_are_those_of_dense_and_gru_layers_in_a_row(kind, inputs):
+def test_parameter_counts_are_those_of_a_stack_of_dense_and_gru_layers(kind, inputs):
     layers = LAYERS[kind]
     expected, width = 0, inputs
     for depth, layer in enumerate(layers):
@@ -123,12 +123,12 @@ def test_the_memory_is_as_wide_as_the_gru(kind, width):
     assert design(kind, features=3, hidden=5).memory == width
 
 
-def test_a_design_of_one_layer_has_no_use_for_a_hidden_width():
+def test_a_design_of_one_layer_ignores_the_hidden_width():
     assert shapes(design("gru", hidden=2)) == shapes(design("gru", hidden=9))
 
 
 @pytest.mark.parametrize("kind", sorted({*KNOWN_DESIGNS} - {"gru"}))
-def test_the_hidden_width_is_that_of_inner_layers_only(kind):
+def test_the_hidden_width_applies_to_all_layers_but_the_last(kind):
     narrow, wide = design(kind, hidden=2), design(kind, hidden=9)
     first, last = "stack.0.", f"stack.{len(LAYERS[kind]) - 1}."
     for name, shape in shapes(wide).items():
@@ -137,16 +137,16 @@ def test_the_hidden_width_is_that_of_inner_layers_only(kind):
         assert rows == gates * (3 if name.startswith(last) else 9)
         if columns is not None:
             state = "_hh" in name
-            own = 3 if name.startswith(last) else 9
-            below = 4 if name.startswith(first) else 9
-            assert columns == (own if state else below)
+            outputs = 3 if name.startswith(last) else 9
+            inputs = 4 if name.startswith(first) else 9
+            assert columns == (outputs if state else inputs)
     assert shapes(narrow).keys() == shapes(wide).keys() and shapes(narrow) != shapes(wide)
 
 
-def test_a_gru_module_is_the_gru_of_pytorch_in_outputs_and_all_gradients():
+def test_a_gru_module_equals_the_gru_of_pytorch_in_outputs_and_all_gradients():
     module = design("gru", inputs=4, features=3)
-    whole = torch.nn.GRU(4, 3, batch_first=True, dtype=torch.float64)
-    whole.load_state_dict(
+    gru = torch.nn.GRU(4, 3, batch_first=True, dtype=torch.float64)
+    gru.load_state_dict(
         {
             f"{name.removeprefix('stack.0.')}_l0": value
             for name, value in module.state_dict().items()
@@ -160,14 +160,15 @@ def test_a_gru_module_is_the_gru_of_pytorch_in_outputs_and_all_gradients():
         phi, state = module(x, state)
         assert torch.equal(phi, state)
         steps.append(phi)
-    ys, last = whole(xs, start[None])
+    ys, last = gru(xs, start[None])
     assert_close(torch.stack(steps, 1), ys)
     assert_close(state, last[0])
 
     inputs = {"xs": xs, "start": start}
-    ours = {f"{name.removeprefix('stack.0.')}_l0": p for name, p in module.named_parameters()}
-    theirs = dict(whole.named_parameters())
+    parameters = {f"{name.removeprefix('stack.0.')}_l0": p for name, p in module.named_parameters()}
+    expected = dict(gru.named_parameters())
     loss, target = (torch.stack(steps, 1) * weight).sum(), (ys * weight).sum()
     assert_same_gradients(
-        gradients(loss, {k: ours[k] for k in theirs} | inputs), gradients(target, theirs | inputs)
+        gradients(loss, {k: parameters[k] for k in expected} | inputs),
+        gradients(target, expected | inputs),
     )

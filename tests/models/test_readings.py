@@ -1,4 +1,4 @@
-"""Readings: what holds for every one that is registered, and the formulas of the paper's."""
+"""Readings: the contract of all registered readings, and the formulas of the paper's."""
 
 import numpy as np
 import pytest
@@ -33,12 +33,12 @@ def reading(kind, features=3, center=7, context=5, seed=0, dtype=torch.float64):
 
 
 def fresh(kind, features=3, center=7, context=5):
-    """As it starts."""
+    """Return a newly initialized reading."""
     return entries("reading")[kind](features, center, context)
 
 
 def matrices(read, features):
-    """R for every row of the batch, whether or not it depends on it."""
+    """Return R for every row of the batch, repeated if the reading is static."""
     weights = read.weights(features)
     return weights if read.dynamic else weights.expand(len(features), *weights.shape)
 
@@ -169,7 +169,7 @@ def test_weight_norm_rows_starts_with_rows_of_unit_norm():
     assert_close(fresh("weight_norm_rows").weights().norm(dim=1), np.ones(5, np.float32))
 
 
-def test_a_random_reading_is_where_a_linear_one_begins_and_has_nothing_to_learn():
+def test_a_random_reading_starts_like_a_linear_one_and_has_no_parameters():
     torch.manual_seed(0)
     linear = fresh("linear")
     torch.manual_seed(0)
