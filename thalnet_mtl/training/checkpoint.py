@@ -96,12 +96,12 @@ def save_run(path: Path, run: RunContext, metrics_size: int) -> None:
     rng = [torch.get_rng_state()]
     if run.device.type == "cuda":
         rng.append(torch.cuda.get_rng_state())
-    own = {"config": flatten(run.config), "rng": rng, "metrics_size": metrics_size}
-    save_checkpoint(path, run.state.state_dict() | own)
+    origin = {"config": flatten(run.config), "rng": rng, "metrics_size": metrics_size}
+    save_checkpoint(path, run.state.state_dict() | origin)
 
 
 def resume_run(path: Path, run: RunContext) -> int:
-    """Bring a run to the step of a checkpoint; returns its ``metrics_size``."""
+    """Bring a run to the step of a checkpoint. Returns its ``metrics_size``."""
     content = load_matching(path, run.config, LAST)
     network = load_network(content, path).to(run.device)
     run.configure_network(network)

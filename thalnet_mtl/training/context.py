@@ -1,4 +1,4 @@
-"""A training run as its configuration, data and state describe it: what other files ask of it."""
+"""The context of a training run: its configuration, data and state, and what follows from them."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

@@ -1,7 +1,8 @@
-"""A training step as a CUDA graph: to launch the kernels of a small net takes longer than they do.
+"""Training steps captured and replayed as CUDA graphs.
 
-A graph repeats what it has seen, on the memory that it saw. There is one for every set of tasks
-and shapes of their batches, captured after some steps that are taken as they are.
+The kernels of a small network run for a shorter time than it takes to launch them one by one. A
+graph replays the kernels of a step on the memory that they used when it was captured. There is a
+graph for every set of tasks and shapes of their batches, captured after some warm-up steps.
 """
 
 from collections.abc import Callable, Hashable
@@ -14,83 +15,87 @@ from torch.utils._pytree import tree_leaves, tree_map
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.tasks.base import Batch
 
-WARM = 3  # steps before a capture, in which libraries allocate what they need
+WARM = 3  # warm-up steps before a capture, in which libraries allocate what they need
 
-Inputs = tuple[dict[str, Batch], dict[str, Any]]  # by task: a batch, and the state it begins in
+Inputs = tuple[dict[str, Batch], dict[str, Any]]  # by task: a batch, and the state at its start
 Outcome = tuple[Tensor, dict[str, Any]]  # the losses, and by task the state at the end
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class StepGraphs:
-    """A step that is repeated, called as the step itself.
+    """A step that is captured when it is repeated; called like the step itself.
 
-    ``record`` takes in what a function does, without doing it, and returns what does it again.
+    Args:
+        step: a function of batches and states, without any other input that changes.
+        record: captures a function and returns a function that replays it; by default
+            ``cuda_recorder()``.
     """
 
     def __init__(self, step: Callable[[Inputs], Outcome], record: Record | None = None):
         self.step = step
         self.record = record or cuda_recorder()
-        self.taken: dict[Hashable, int] = {}
+        self.step_counts: dict[Hashable, int] = {}
         self.graphs: dict[Hashable, CapturedStep] = {}
 
     def __call__(self, inputs: Inputs) -> Outcome:
-        """One step.
+        """Take one step.
 
         Raises:
-            RunError: it cannot be captured.
+            RunError: the step cannot be captured.
         """
         key = tuple((name, batch.xs.shape) for name, batch in inputs[0].items())
-        taken = self.taken[key] = self.taken.get(key, 0) + 1
-        if taken <= WARM:
+        count = self.step_counts[key] = self.step_counts.get(key, 0) + 1
+        if count <= WARM:
             return self.step(inputs)
         if key not in self.graphs:
             try:
                 self.graphs[key] = CapturedStep(self.step, inputs, self.record)
             except RuntimeError as error:
-                why = str(error).strip().splitlines()[0]
+                reason = str(error).strip().splitlines()[0]
                 raise RunError(
-                    f"the step cannot be captured as a CUDA graph: {why} Any --train.ops but auto "
-                    f"trains without."
+                    f"the step cannot be captured as a CUDA graph: {reason} Set --train.ops to "
+                    f"anything but auto to train without graphs."
                 ) from error
         return self.graphs[key](inputs)
 
 
 class CapturedStep:
-    """A step on memory of its own, into which inputs are copied."""
+    """A step captured on fixed memory; each call copies its inputs there and replays it."""
 
     def __init__(self, step: Callable[[Inputs], Outcome], inputs: Inputs, record: Record):
         self.inputs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, inputs)
         self.outcome: Outcome
 
-        def act() -> None:
+        def take_step() -> None:
             self.outcome = step(self.inputs)
 
-        self.replay = record(act)
+        self.replay = record(take_step)
 
     def __call__(self, inputs: Inputs) -> Outcome:
-        for mine, given in zip(tree_leaves(self.inputs), tree_leaves(inputs), strict=True):
-            if isinstance(mine, Tensor):
-                mine.copy_(given, non_blocking=True)
+        for fixed, new in zip(tree_leaves(self.inputs), tree_leaves(inputs), strict=True):
+            if isinstance(fixed, Tensor):
+                fixed.copy_(new, non_blocking=True)
         self.replay()
-        # What it leaves lies where the next graph may write.
+        # The outcome is cloned because the next graph may write to the same memory.
         return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, self.outcome)
 
 
 def cuda_recorder() -> Record:
-    """CUDA graphs that share one pool of memory and one stream: none runs beside another.
+    """Return a function that captures CUDA graphs, which share a pool of memory and a stream.
 
-    What cuBLAS works in belongs to the stream of the capture, and a graph keeps it. So runs that
-    are to go side by side need streams of their own here, too: the current one, if it is not the
-    default. With the one that PyTorch has for all captures they would write to the same memory.
+    Graphs of one recorder must not run at the same time. cuBLAS ties its workspace to the stream of
+    the capture, and a graph keeps using that workspace. So runs that go side by side must capture
+    on streams of their own: the current stream if it is not the default one, else a new one. On
+    the stream that PyTorch uses for all captures they would write to the same workspace.
     """
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
     if stream == torch.cuda.default_stream():
         stream = torch.cuda.Stream()
 
-    def record(act: Callable[[], None]) -> Callable[[], None]:
+    def record(function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=stream):
-            act()
+            function()
         return graph.replay
 
     return record

@@ -1,4 +1,4 @@
-"""The run directory and the screen: everything that a run writes down or shows."""
+"""The environment of a run: versions, hardware, commit and data, for ``environment.json``."""
 
 import os
 import platform
@@ -13,7 +13,12 @@ PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanc
 
 
 def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:
-    """Versions, hardware, commit, and where the data came from."""
+    """Return versions, hardware, commit and data.
+
+    Args:
+        device: of the run.
+        data: checksums of the files by data set.
+    """
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -43,13 +48,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, with + if it was changed."""
+    """Return the commit of the checkout that this package runs from, with + if it has changes."""
     top = Path(__file__).parents[2]
     if not (top / ".git").exists():
         return None
     command = ["git", "-C", str(top), "describe", "--always", "--dirty=+", "--abbrev=40"]
     try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+        result = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Score a network on one part of a task's data."""
+"""Scores of a network on one split of a task, as it is and with modules lesioned."""
 
 from itertools import islice
 
@@ -15,24 +15,28 @@ from thalnet_mtl.tasks.base import Task
 def evaluate(
     network: Network, task: Task, split: str, batch: int = 500, chunk: int = 200, batches: int = 0
 ) -> dict[str, float]:
-    """Mean loss (nats), the task's metric by its name, and ``count``, the answers judged.
+    """Score a network on a split of a task.
 
     Args:
-        network: put into evaluation mode for the while.
+        network: in evaluation mode for the duration of the call.
         task: with its data loaded.
         split: train, validation or test.
-        batch: sequences at a time. For text it is also the number of places where reading
-            starts without a state, so that it moves the score slightly.
-        chunk: for text, tokens at a time.
-        batches: at most so many; 0 for all.
+        batch: sequences per batch. Of a text it is also the number of places at which the network
+            starts from an empty state, so that it affects the score slightly.
+        chunk: of a text, tokens per chunk.
+        batches: the maximum number of batches; 0 for all.
+
+    Returns:
+        ``loss``, the mean over targets in nats; the task's metric by its name; and ``count``, the
+        number of targets.
     """
     training = network.training
     network.eval()
     nats = torch.zeros((), dtype=torch.float64, device=task.device)
     correct = torch.zeros((), dtype=torch.int64, device=task.device)
     count, state = 0, None
-    for xs, ys, fresh in islice(task.iterate(split, batch, chunk), batches or None):
-        logits, state = network(task.head_name, xs, None if fresh else state)
+    for xs, ys, starts_sequence in islice(task.iterate(split, batch, chunk), batches or None):
+        logits, state = network(task.head_name, xs, None if starts_sequence else state)
         logits, ys = logits.flatten(0, -2).float(), ys.flatten()
         nats += F.cross_entropy(logits, ys, reduction="sum")
         correct += (logits.argmax(-1) == ys).sum()
@@ -45,18 +49,21 @@ def evaluate(
 def lesions(
     network: Network, task: Task, split: str, batch: int = 500, chunk: int = 200, batches: int = 0
 ) -> dict[str, dict[str, float]]:
-    """As ``evaluate``, with one module after another silent: what is lost is what it did.
+    """Score a network with each module lesioned in turn; the drop is what the module contributes.
 
-    By module, of those that run for the task. A silent module writes zeros to the center.
+    A lesioned module writes zeros to the center. Arguments are those of ``evaluate``.
+
+    Returns:
+        the scores of ``evaluate`` by module, for the modules that run for the task.
 
     Raises:
         UserError: the body has no modules.
     """
-    net = network.body
-    if not isinstance(net, ThalNet):
-        raise UserError(f"lesions: only a ThalNet has modules, not {type(net).__name__}.")
-    found = {}
+    body = network.body
+    if not isinstance(body, ThalNet):
+        raise UserError(f"lesions: only a ThalNet has modules, not {type(body).__name__}.")
+    scores = {}
     for name in network.active_modules(task.head_name):
-        with net.lesioned(name):
-            found[name] = evaluate(network, task, split, batch, chunk, batches)
-    return found
+        with body.lesioned(name):
+            scores[name] = evaluate(network, task, split, batch, chunk, batches)
+    return scores

@@ -1,7 +1,7 @@
-"""Parameters in few tensors: a hundred small ones would take an optimizer longer than a large one.
+"""Parameters flattened into a few tensors, so that an optimizer step launches few kernels.
 
-All that is learned lies in long rows, of which the parameters, their gradients and their moments
-are views: topology verbs, checkpoints and autograd find everything where it was.
+The parameters, their gradients and their moments become views of contiguous rows. Autograd,
+topology changes and checkpoints see the same parameters and moments as before.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-LINE = 64  # bytes: no vector that an optimizer takes at a time holds parts of two parameters
+ALIGNMENT = 64  # bytes: no SIMD vector of an optimizer holds parts of two parameters
 
 
 @dataclass(frozen=True)
 class ParameterView:
-    """A parameter of an optimizer that lies in a larger one, and where."""
+    """A parameter that is a view of a larger one, and the optimizer that holds its moments."""
 
     optimizer: Optimizer
     parameter: nn.Parameter
@@ -26,12 +26,15 @@ class ParameterView:
 
     @property
     def moments(self) -> dict[str, Any]:
-        """What its optimizer knows of it."""
+        """The state that the optimizer has for the parameter; empty before its first step."""
         return self.optimizer.state.get(self.parameter, {})
 
 
 def gather_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[ParameterView]) -> None:
-    """Put the moments of all parts where those of the whole are, if they have any."""
+    """Copy the moments of all parts into those of the whole, which they become views of.
+
+    Nothing happens if a part has no moments yet.
+    """
     if all(part.moments for part in parts):
         state = optimizer.state[whole] = {}
         for key, value in parts[0].moments.items():
@@ -45,24 +48,24 @@ def gather_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Para
 
 
 def share_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[ParameterView]) -> None:
-    """Give every part its moments as views; the count of steps is that of the whole."""
+    """Make the moments of every part views of those of the whole; they share its step count."""
     for key, value in optimizer.state.get(whole, {}).items():
         for part in parts:
-            own = part.optimizer.state[part.parameter]
-            own[key] = value if key == "step" else part.view(value)
+            moments = part.optimizer.state[part.parameter]
+            moments[key] = value if key == "step" else part.view(value)
 
 
 class FlatOptimizer:
-    """One step of an optimizer, in as few tensors as possible.
+    """An optimizer that works on as few tensors as possible.
 
-    Parameters lie side by side where they are of the same group, have taken the same steps, and
-    are used by the same tasks. Those that no task of a step uses are left as they are, moments
-    too, as parameters without a gradient.
+    Parameters are flattened into one row if they are of the same parameter group, have taken the
+    same number of steps, and are used by the same tasks. A step leaves rows that none of its tasks
+    uses as they are, including their moments, like parameters without a gradient.
 
     Args:
-        optimizer: SGD, Adam, AdamW or RMSprop; it goes on holding the moments of all parameters.
+        optimizer: SGD, Adam, AdamW or RMSprop; it still holds the moments of all parameters.
         used: the parameters of every task.
-        apart: parameters that stay by themselves.
+        unflattened: parameters that get a row each.
     """
 
     def __init__(
@@ -75,12 +78,12 @@ class FlatOptimizer:
         users: dict[nn.Parameter, frozenset[str]] = {}
         for task, parameters in used.items():
             users |= {p: users.get(p, frozenset()) | {task} for p in parameters}
-        lone, alike = set(unflattened), dict[tuple[Any, ...], list[nn.Parameter]]()
+        separate, alike = set(unflattened), dict[tuple[Any, ...], list[nn.Parameter]]()
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
                 state = optimizer.state.get(p, {})
                 steps = float(state["step"]) if "step" in state else len(state)
-                key = number, users.get(p), steps, p.dtype, p.device, p in lone and id(p)
+                key = number, users.get(p), steps, p.dtype, p.device, p in separate and id(p)
                 alike.setdefault(key, []).append(p)
         groups = [{**group, "params": []} for group in optimizer.param_groups]
         self.rows: list[tuple[nn.Parameter, frozenset[str], list[ParameterView]]] = []
@@ -88,7 +91,7 @@ class FlatOptimizer:
             whole, parts = flatten(optimizer, parameters)
             groups[number]["params"].append(whole)
             self.rows.append((whole, tasks or frozenset(), parts))
-        for group in groups:  # a CUDA graph repeats what depends on no number of Python
+        for group in groups:  # a CUDA graph must read the learning rate from the device
             if "capturable" in group and any(p.is_cuda for p in group["params"]):
                 rate = torch.tensor(group["lr"], device=group["params"][0].device)
                 group |= {"lr": rate, "capturable": True}
@@ -101,7 +104,7 @@ class FlatOptimizer:
             gather_state(self.optimizer, whole, parts)
 
     def zero_grad(self, tasks: Collection[str]) -> None:
-        """Begin a step of these tasks."""
+        """Set the gradients to zero for a step of some tasks, and skip rows of others."""
         torch._foreach_zero_(self.gradients)
         for (whole, users, _), gradient in zip(self.rows, self.gradients, strict=True):
             whole.grad = None if users.isdisjoint(tasks) else gradient
@@ -115,18 +118,18 @@ class FlatOptimizer:
                 group["lr"] = rate
 
     def step(self) -> None:
-        """Move what has a gradient."""
-        fresh = [row for row in self.rows if row[0] not in self.optimizer.state]
+        """Update the rows that have a gradient."""
+        new = [row for row in self.rows if row[0] not in self.optimizer.state]
         self.optimizer.step()
-        for whole, _, parts in fresh:
+        for whole, _, parts in new:
             share_state(self.optimizer, whole, parts)
 
 
 def flatten(
     optimizer: Optimizer, parameters: Sequence[nn.Parameter]
 ) -> tuple[nn.Parameter, list[ParameterView]]:
-    """The parameters side by side in a new one, which they become views of."""
-    step = LINE // parameters[0].element_size()
+    """Return a new parameter that holds all of these, which become views of it, and the views."""
+    step = ALIGNMENT // parameters[0].element_size()
     places, end = [], 0
     for p in parameters:
         places.append(slice(end, end + p.numel()))
@@ -141,6 +144,6 @@ def flatten(
     return whole, parts
 
 
-def view(of: Tensor, place: slice, shape: torch.Size) -> Tensor:
-    """A part of a row in its own shape."""
-    return of[place].view(shape)
+def view(row: Tensor, place: slice, shape: torch.Size) -> Tensor:
+    """Return a part of a row as a view with the shape of a parameter."""
+    return row[place].view(shape)

@@ -1,4 +1,4 @@
-"""What the next step is trained on: its tasks, their batches, and the states that they start in."""
+"""Inputs of the next training step: its tasks, their batches, and resets of carried states."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Several seeds of one small network, trained together: every step is one step of all of them.
+"""Training of several seeds of one small network together: each step is a step of all of them.
 
 Each seed is a run with its own folder, log and checkpoints, and its ``Trainer`` prepares and
 records its steps. Only the steps are taken together, by ``StackedStep``. They differ from those of
@@ -81,8 +81,8 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
                 run.trainer.finish()
     errors = [f"{run.name}: {run.error}" for run in runs if run.error]
     if errors:
-        others = ", the others are done" if len(errors) < len(runs) else ""
-        raise RunError(f"{len(errors)} of {len(runs)} seeds failed{others}. {' '.join(errors)}")
+        ending = ", the others are done" if len(errors) < len(runs) else ""
+        raise RunError(f"{len(errors)} of {len(runs)} seeds failed{ending}. {' '.join(errors)}")
 
 
 def check(config: Config) -> None:
@@ -98,7 +98,7 @@ def check(config: Config) -> None:
 
 @dataclass
 class StackedRun:
-    """One of the runs, and the inputs of its next step."""
+    """A run that is trained together with others, and the inputs of its next step."""
 
     name: str
     trainer: Trainer

@@ -1,4 +1,4 @@
-"""One training step of several runs: their networks as one, with a leading axis for the run.
+"""The training step of several runs: their networks as one, with a leading axis for the run.
 
 The parameters, buffers, optimizer moments and carried states of each run are views into the stacked
 tensors. So a run is scored, logged and saved as if it were alone.
@@ -112,9 +112,9 @@ class StackedStep:
             logits, state = torch.vmap(forward)(self.tensors, xs, state)
         if run.tasks[task].spec.target == "every":
             self.states[task] = map_state(Tensor.detach, state)
-            for k, other in enumerate(self.runs):
+            for k, stacked_run in enumerate(self.runs):
                 select = partial(torch.select, dim=0, index=k)
-                other.state.carried_states[task] = map_state(select, self.states[task])
+                stacked_run.state.carried_states[task] = map_state(select, self.states[task])
         losses = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten(), reduction="none")
         return losses.unflatten(0, (count, -1)).mean(1)
 

@@ -82,7 +82,7 @@ class Scores(PlainPart):
 
 @dataclass
 class GrowthState(PlainPart):
-    """What growth has done: experiences in which the network grew on a plateau, and its RNG."""
+    """The experiences in which the network grew on a plateau, and the random state of growth."""
 
     experiences: list[int] = field(default_factory=list)
     rng: Tensor | None = None
@@ -188,5 +188,5 @@ def like(example: Any, saved: Any) -> Any:
     """Return a saved recurrent state on the device, and as the type, of an example."""
     if isinstance(saved, Tensor):
         return saved.to(example.device)
-    parts = [part.to(other.device) for part, other in zip(saved, example, strict=True)]
+    parts = [part.to(field.device) for part, field in zip(saved, example, strict=True)]
     return type(example)(*parts)

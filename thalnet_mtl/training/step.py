@@ -1,4 +1,4 @@
-"""One training step: forward, backward, the hooks of the strategy and the optimizer."""
+"""The training step: forward, backward, the hooks of the strategy and the optimizer."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from thalnet_mtl.training.support import (
 
 
 class StepInputs(NamedTuple):
-    """What a step is trained on: a batch of each of its tasks, and the learning rate."""
+    """Inputs of a training step: a batch of each of its tasks, and the learning rate."""
 
     batches: dict[str, Batch]
     learning_rate: float

@@ -1,4 +1,4 @@
-"""Which configuration fields a special way of training supports: none that it does not declare.
+"""Configuration fields that a special way of training supports: those that it declares.
 
 Stacked runs, CUDA graphs and Avalanche's loop each declare the fields that they support. A new
 field is then refused by all three, until somebody has made it work there and adds it.
