@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,17 +37,27 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 class Parser(argparse.ArgumentParser):
     """A parser that reports a mistake as a ``UserError`` with the closest match."""
 
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """Refuse unknown arguments here, where the options of the command are known."""
+        namespace, rest = super().parse_known_args(*args, **options)
+        if rest:
+            close = self._closest_option(rest[0].removeprefix("--"))
+            hint = f" Did you mean '--{close}'?" if close else ""
+            raise UserError(f"unknown argument '{rest[0]}'.{hint} See {self.prog} --help.")
+        return namespace, rest
+
     def error(self, message: str) -> NoReturn:
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
         if match:
             kind = "command" if match[1] == "COMMAND" else match[1]
             raise unknown(kind, match[2], match[3].replace("'", "").split(", "))
-        match = re.match(r"unrecognized arguments: (\S+)", message)
-        if match:
-            close = closest_flag(match[1].removeprefix("--"), ("out", "seeds", "grid", "jobs"))
-            hint = f" Did you mean '--{close}'?" if close else ""
-            raise UserError(f"unknown argument '{match[1]}'.{hint} See {self.prog} --help.")
         raise UserError(f"{message}. See {self.prog} --help.")
+
+    def _closest_option(self, word: str) -> str:
+        options = [name[2:] for action in self._actions for name in action.option_strings]
+        if any(action.dest == "config" for action in self._actions):
+            return closest_flag(word, options)
+        return next(iter(get_close_matches(word, options, n=1)), "")
 
 
 def add_command(
