@@ -69,7 +69,7 @@ def change_data(folder: Path, source: str, checksum: str) -> None:
     path.write_text(json.dumps(about))
 
 
-def add_structure(folder: Path, *changes: tuple[int, str, str], names: tuple[str, ...] = ("eye",
+def add_topology(folder: Path, *changes: tuple[int, str, str], names: tuple[str, ...] = ("eye",
                   "trunk", "mouth"), slowness: float = 0.1) -> Path:  # fmt: skip
     """Modules that all read all; the first belongs to a task and has one slot opened later."""
     modules = [

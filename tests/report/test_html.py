@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_fixtures import add_structure, change_data, make_run
+from run_fixtures import add_topology, change_data, make_run
 from safetensors.numpy import save_file
 
 from thalnet_mtl.errors import UserError
@@ -316,7 +316,7 @@ def lines_of_changes(html: str) -> int:
 
 
 def test_changes_are_marked_on_every_curve_and_listed(tmp_path):
-    run = add_structure(make_run(tmp_path / "a"), *CHANGES)
+    run = add_topology(make_run(tmp_path / "a"), *CHANGES)
     html = page(tmp_path, run)
     assert lines_of_changes(html) == 3 * len(CHANGES)
     assert "Vertical lines are changes of the modules" in html
@@ -326,7 +326,7 @@ def test_changes_are_marked_on_every_curve_and_listed(tmp_path):
 
 def test_runs_of_other_histories_have_their_changes_in_tables_only(tmp_path):
     runs = [
-        add_structure(
+        add_topology(
             make_run(tmp_path / f"s{n}", flags={"train.seed": str(n)}), *CHANGES, slowness=0.1 + n
         )
         for n in (0, 1)
@@ -339,14 +339,14 @@ def test_runs_of_other_histories_have_their_changes_in_tables_only(tmp_path):
 
 
 def test_modules_are_listed_with_what_they_read_and_whose_they_are(tmp_path):
-    html = page(tmp_path, add_structure(make_run(tmp_path / "a")))
+    html = page(tmp_path, add_topology(make_run(tmp_path / "a")))
     for cell in ("0–32", "eye, trunk, +mouth", "shared", "weight_norm", "1,002"):
         assert f">{cell}</td>" in html
     assert "Changes of the modules" not in html
 
 
 def test_a_damaged_topology_gets_one_line(tmp_path):
-    run = add_structure(make_run(tmp_path / "a"))
+    run = add_topology(make_run(tmp_path / "a"))
     content = json.loads((run / "topology.json").read_text())
     del content["modules"][1]["slot"]
     (run / "topology.json").write_text(json.dumps(content))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from rich.console import Console
-from run_fixtures import add_structure, make_run
+from run_fixtures import add_topology, make_run
 
 from thalnet_mtl import cli
 from thalnet_mtl.report.terminal import topology_table
@@ -60,18 +60,18 @@ def test_several_baseline_flags_add_up(capsys, tmp_path):
 
 
 def test_inspect_prints_modules_tasks_totals_and_changes(capsys, tmp_path):
-    run = add_structure(make_run(tmp_path / "a"), (10, "attach", "mouth, read by eye"))
+    run = add_topology(make_run(tmp_path / "a"), (10, "attach", "mouth, read by eye"))
     status, out, err = call(capsys, "inspect", run)
     assert status == 0 and err == ""
     for text in ("eye, trunk, +mouth", "opened after", "330", "center of 96", "read by eye"):
         assert text in out
-    run = add_structure(make_run(tmp_path / "b"))
+    run = add_topology(make_run(tmp_path / "b"))
     assert "time (s)" not in call(capsys, "inspect", run)[1]
 
 
 def test_ten_modules_fit_80_columns(tmp_path):
     names = ("eye", "ear", "retina", "trunk1", "trunk2", "memory", "side7", "side8", "mouth", "out")
-    run = add_structure(make_run(tmp_path / "a"), names=names)
+    run = add_topology(make_run(tmp_path / "a"), names=names)
     console = Console(width=80, record=True, quiet=False)
     with console.capture() as shown:
         console.print(topology_table(run))
@@ -90,7 +90,7 @@ def test_inspect_without_modules_is_one_line_and_status_2(capsys, tmp_path):
 
 @pytest.mark.parametrize("verb", ["compare", "report", "inspect"])
 def test_runs_are_looked_at_without_torch(tmp_path, verb):
-    run = add_structure(make_run(tmp_path / "a"))
+    run = add_topology(make_run(tmp_path / "a"))
     code = (
         "import sys, thalnet_mtl.cli as c\n"
         f"status = c.main(['{verb}', {str(run)!r}])\n"

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from run_fixtures import add_structure, make_run
+from run_fixtures import add_topology, make_run
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
@@ -11,7 +11,7 @@ from thalnet_mtl.runs.topology_file import TopologySnapshot, read_topology
 
 
 def test_every_module_says_what_it_reads_and_whose_it_is(tmp_path):
-    topology = read_topology(add_structure(make_run(tmp_path / "a")))
+    topology = read_topology(add_topology(make_run(tmp_path / "a")))
     first, second, _ = module_rows(topology)
     assert first == {
         "module": "eye", "slot": "0–32", "features": "32", "context": "16", "inputs": "28",
@@ -24,7 +24,7 @@ def test_every_module_says_what_it_reads_and_whose_it_is(tmp_path):
 
 
 def test_a_module_that_reads_some_names_them(tmp_path):
-    run = add_structure(make_run(tmp_path / "a"))
+    run = add_topology(make_run(tmp_path / "a"))
     content = json.loads((run / "topology.json").read_text())
     content["modules"][1]["reads"] = ["mouth", "trunk"]
     (run / "topology.json").write_text(json.dumps(content))
@@ -32,7 +32,7 @@ def test_a_module_that_reads_some_names_them(tmp_path):
 
 
 def test_tasks_changes_and_totals_are_those_of_the_file(tmp_path):
-    topology = read_topology(add_structure(make_run(tmp_path / "a"), (1200, "freeze", "trunk")))
+    topology = read_topology(add_topology(make_run(tmp_path / "a"), (1200, "freeze", "trunk")))
     assert task_rows(topology) == [{
         "task": "digits_rows", "input modules": "eye", "output modules": "mouth", "active": "all",
         "sub-steps": "1 + 0", "frozen": "–", "parameters": "330",
@@ -59,7 +59,7 @@ def test_a_run_without_modules_says_why(tmp_path):
 
 
 def test_a_topology_is_written_as_it_was_read(tmp_path):
-    run = add_structure(make_run(tmp_path / "a"), (1200, "freeze", "trunk"))
+    run = add_topology(make_run(tmp_path / "a"), (1200, "freeze", "trunk"))
     content = json.loads((run / "topology.json").read_text())
     content["tasks"]["digits_rows"]["task"] = {"inputs": 8, "classes": 10}
     topology = TopologySnapshot.from_json(content, "topology.json")

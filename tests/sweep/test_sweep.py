@@ -7,28 +7,19 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kill_and_resume import timeless
-from rich.console import Console
-from run_fixtures import make_run
 from toy_tasks import TOY
 
 from thalnet_mtl import cli
 from thalnet_mtl.cli.parser import split_flags
-from thalnet_mtl.config.load import dump_config, load_configs, load_run_config
-from thalnet_mtl.config.overlay import overlay
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.load import load_configs, load_run_config
 from thalnet_mtl.errors import RunError, UserError
-from thalnet_mtl.signals import StopRequest
 from thalnet_mtl.sweep import plan as grid
 from thalnet_mtl.sweep import workers
-from thalnet_mtl.sweep.summary import summarize, sweep_table
 from thalnet_mtl.training.trainer import train
 
 RATES = "train.learning_rate=0.01,1e30"
@@ -98,58 +89,6 @@ def runs(out: Path) -> dict:
 
 def result(folder: Path) -> dict:
     return timeless(json.loads((folder / "result.json").read_text()))
-
-
-def names(bases: dict[str, Config], *words: str, seeds: tuple[int, ...] = (0, 1)) -> list[str]:
-    return [one.name for one in grid.plan(bases, grid.parse(words), seeds, {})]
-
-
-def test_names_say_what_differs_in_the_order_of_the_grid():
-    assert names({"": Config()}, "train.learning_rate=1e-3,0.003", "model.modules=4,2") == [
-        f"learning_rate={rate},modules={modules}-seed{seed}"
-        for rate in ("0.001", "0.003")
-        for modules in (4, 2)
-        for seed in (0, 1)
-    ]
-    assert names({"a": Config(), "b": Config()}, "train.batch=8", "evaluate.batch=8", seeds=()) == [
-        "a-train.batch=8,evaluate.batch=8-seed0",
-        "b-train.batch=8,evaluate.batch=8-seed0",
-    ]
-    assert names({"": Config()}) == ["seed0", "seed1"]
-
-
-def test_every_run_has_its_values_and_its_seed():
-    flags = {"train.clip": "2"}
-    plan = grid.plan(load_configs([], flags), grid.parse(["model.body=gru,lstm"]), [3, 4], flags)
-    found = [(one.config.model.body, one.config.train.seed) for one in plan]
-    assert found == [("gru", 3), ("gru", 4), ("lstm", 3), ("lstm", 4)]
-    assert all(one.config.train.clip == 2 and one.values == {"model.body": one.config.model.body}
-               and one.seed == one.config.train.seed for one in plan)  # fmt: skip
-
-
-@settings(deadline=None)
-@given(
-    rates=st.lists(st.floats(0, 1e6), min_size=1, max_size=3),
-    modules=st.lists(st.integers(1, 50), min_size=1, max_size=3),
-    designs=st.lists(st.text("abc_/ ,é=", min_size=1, max_size=4), min_size=1, max_size=3),
-    seeds=st.lists(st.integers(0, 9), max_size=3),
-)
-def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
-    rates, modules, designs, seeds
-):
-    values = {"train.learning_rate": rates, "model.modules": modules, "model.module": designs}
-    words = {key: [str(value) for value in some] for key, some in values.items()}
-    try:
-        plan = grid.plan({"": Config()}, words, seeds, {})
-    except UserError as error:
-        clean = [re.sub(r"[^\w.=+,-]+", "_", word) for word in designs]
-        given = [rates, modules, clean, seeds]
-        assert any(len(set(some)) < len(some) for some in given), error
-        return
-    found = {one.name: dump_config(one.config) for one in plan}
-    assert len(found) == len(set(found.values())) == len(plan)
-    assert len(plan) == len(rates) * len(modules) * len(designs) * max(1, len(seeds))
-    assert all(re.fullmatch(r"\w[\w.=+,-]*", name) for name in found)
 
 
 @pytest.mark.parametrize(
@@ -318,46 +257,6 @@ def test_a_folder_is_of_one_process(capsys, here):
     assert status == 2 and "another process is writing to s" in err and not here
 
 
-def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
-    bases = {"a": Config(), "b": Config()}
-    tasks = {"tasks": {"mnist_rows": {}, "digits_rows": {}}}
-    bases = {name: overlay(base, tasks, "test") for name, base in bases.items()}
-    plan = grid.plan(bases, {}, [0], {})
-    for one, score in zip(plan, (0.5, 0.75), strict=True):
-        make_run(tmp_path / one.name, {"mnist_rows": {"test": 1 - score}, "digits_rows": {}},
-                 validation=score)  # fmt: skip
-    status = dict.fromkeys(["a-seed0", "b-seed0"], "done")
-    rows, notes = summarize(plan, status, tmp_path)
-    assert [(row["run"], row["task"], row["validation"], row[""]) for row in rows] == [
-        ("a", "mnist_rows", "50.00 %", ""),
-        ("a", "digits_rows", "50.00 %", ""),
-        ("b", "mnist_rows", "75.00 %", "*"),  # though a is first on test
-        ("b", "digits_rows", "75.00 %", "*"),
-    ]
-    assert any(note.startswith("* best mean on validation") for note in notes)
-    console = Console(width=80)
-    with console.capture() as shown:
-        console.print(sweep_table(plan, status, tmp_path))
-    assert max(map(len, shown.get().splitlines())) <= 80 and "better" not in shown.get()
-
-
-def test_bits_are_first_where_they_are_least_and_a_failed_seed_is_out_of_the_choice(tmp_path):
-    plan = grid.plan({"": Config()}, {"train.clip": ["0", "1", "2"]}, [0, 1], {})
-    status = dict.fromkeys([one.name for one in plan], "done")
-    for one in plan:
-        bits = {0.0: 3.0, 1.0: 2.0, 2.0: 1.0}[one.values["train.clip"]]
-        make_run(tmp_path / one.name, {"text8": {"metric": "bits_per_character"}},
-                 validation=bits + one.seed / 2)  # fmt: skip
-    status["clip=2.0-seed1"] = "failed"
-    bases = {"": overlay(Config(), {"task": {"name": "text8"}}, "test")}
-    plan = grid.plan(bases, {"train.clip": ["0", "1", "2"]}, [0, 1], {})
-    rows, _ = summarize(plan, status, tmp_path)
-    assert [row[""] for row in rows] == ["", "*", ""]
-    assert [row["seeds"] for row in rows] == ["2 done", "2 done", "1 done, 1 failed"]
-    assert [row["validation"] for row in rows] == ["3.2500 bits", "2.2500 bits", "1.0000 bits"]
-    assert [row["95 % interval"] for row in rows] == ["3.0000 – 3.5000", "2.0000 – 2.5000", "–"]
-
-
 def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, tmp_path):
     words = ["digits", "debug", "--train.steps=500", "--evaluate.every=500", "--out", "s"]
     words += ["--model.modules=1", "--model.features=8", "--seeds", "0", "1"]
@@ -385,85 +284,6 @@ def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, t
     assert sweep(capsys, *words)[0] == 0 and here == ["seed0", "seed1"]
     train(load_run_config(Path("s/seed0")), tmp_path / "alone")
     assert result(Path("s/seed0")) == result(tmp_path / "alone")
-
-
-def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
-    made = workers.LocalWorkers(1)
-    for path in ("config.yaml", "thalnet_mtl/__init__.py"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text("")
-    (tmp_path / "thalnet_mtl" / "cli.py").write_text(
-        "import signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (signal.signal(15, signal.SIG_DFL),"
-        " print('saving', flush=True)))\n"
-        "print('ready', flush=True)\n"
-        "while True:\n    signal.pause()\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    made.submit(workers.TrainingJob("one", tmp_path))
-    for word in ("ready", "saving"):
-        while word not in (tmp_path / workers.LOG).read_text():
-            assert made.poll() == [], (tmp_path / workers.LOG).read_text()
-        assert os.getsid(made._processes["one"][0].pid) != os.getsid(0)  # no Ctrl+C from a terminal
-        made.stop()
-    ends = []
-    while made.running:
-        ends += made.poll()
-    assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
-
-
-def test_jobs_are_commands_of_thalnet_train_with_a_log_of_their_own(tmp_path):
-    jobs = [
-        workers.TrainingJob(
-            f"job{n}", tmp_path / "runs" / f"job{n}", ["no_such_config"], tmp_path / f"{n}.log"
-        )
-        for n in range(3)
-    ]
-    with closing(workers.LocalWorkers(2)) as local:
-        results = list(workers.run_jobs(iter(jobs), local))
-    assert sorted(result.name for result in results) == ["job0", "job1", "job2"]
-    assert all(result.status == 2 and result.seconds > 0 for result in results)
-    assert "no_such_config" in (tmp_path / "0.log").read_text()
-
-
-def test_jobs_are_taken_one_by_one_and_none_is_taken_after_a_request_to_stop(tmp_path):
-    class Slow(workers.LocalWorkers):
-        running, stops = 0, 0
-
-        def submit(self, job):
-            self.running += 1
-
-        def poll(self):
-            self.running -= 1
-            return [workers.ProcessResult("job", 0, 0.0)]
-
-        def stop(self):
-            self.stops += 1
-
-    taken, stop, slow = [], StopRequest(), Slow(2)
-
-    def jobs():
-        for n in range(9):
-            taken.append(n)
-            yield workers.TrainingJob(str(n), tmp_path)
-
-    results = workers.run_jobs(jobs(), slow, stop)
-    next(results)
-    assert taken == [0, 1]
-    next(results)
-    assert taken == [0, 1, 2]
-    stop.count += 1
-    assert len(list(results)) == 1 and taken == [0, 1, 2] and slow.stops == 1
-
-
-def test_processes_beside_each_other_share_the_cores(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [workers.thread_environment(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 9)] == list(
-        "8421"
-    )
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert workers.thread_environment(2) == dict(os.environ)
 
 
 def test_without_ray_the_line_says_what_to_install(capsys, tmp_path, monkeypatch):
