@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from thalnet_mtl import cli
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = Path(folder) / "alone", Path(folder) / "killed"
-        assert start(train, alone).wait() == 0, (Path(folder) / "alone.log").read_text()
+        assert cli.main(["train", *train, "--out", str(alone)]) == 0
         for kill in range(options.kills):
             process = start(train, killed)
             early = moments.random() < 0.2
