@@ -138,7 +138,7 @@ def kill_in_the_middle(command: list[str], out: Path) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What a run left: lines of the log, its result, the accuracy matrix; without times."""
+    """Return what a run left: lines of the log, its result, the accuracy matrix; without times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     keys = "step", "task", "split", "metric", "value"
     return {
@@ -179,7 +179,7 @@ def compare(recorded: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def near(there: Any, here: Any) -> bool:
-    """Whether two values are equal, numbers within what rounding makes of them."""
+    """Return whether two values are equal, numbers within ``TOLERANCE``."""
     if isinstance(there, float) and isinstance(here, float):
         return math.isclose(there, here, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return bool(there == here)

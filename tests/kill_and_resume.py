@@ -59,7 +59,7 @@ def start(train: list[str], out: Path) -> subprocess.Popen[bytes]:
 
 
 def started(out: Path) -> bool:
-    """Whether the process has said its first word: it is training."""
+    """Return whether the process has written a line: it is training."""
     return out.with_suffix(".log").stat().st_size > 0
 
 
@@ -69,25 +69,25 @@ def last_step(out: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two finished runs, times of day aside."""
-    found = []
+def differences(first: Path, second: Path) -> list[str]:
+    """Return what differs between two finished runs, apart from times."""
+    different: list[str] = []
     for name in ("last.pt", "best.pt"):
         a, b = (
             flatten(torch.load(run / "checkpoint" / name, weights_only=True))
-            for run in (one, other)
+            for run in (first, second)
         )
         same = a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-        found += (
+        different += (
             [] if same else [f"{name} differs in {[k for k in a if not equal(a[k], b.get(k))]}"]
         )
-    a, b = (metrics(run / "metrics.jsonl") for run in (one, other))
-    found += [] if a == b else ["metrics.jsonl differs"]
-    a, b = (timeless(json.loads((run / "result.json").read_text())) for run in (one, other))
-    found += [] if a == b else ["result.json differs"]
+    a, b = (metrics(run / "metrics.jsonl") for run in (first, second))
+    different += [] if a == b else ["metrics.jsonl differs"]
+    a, b = (timeless(json.loads((run / "result.json").read_text())) for run in (first, second))
+    different += [] if a == b else ["result.json differs"]
     for name in ("config.yaml", "accuracy_matrix.csv", "model/model.safetensors"):
-        found += [] if (one / name).read_bytes() == (other / name).read_bytes() else [name]
-    return found
+        different += [] if (first / name).read_bytes() == (second / name).read_bytes() else [name]
+    return different
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:

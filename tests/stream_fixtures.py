@@ -1,4 +1,4 @@
-"""Runs of a stream without a log, and the training loop that everyone would write, beside them."""
+"""Runs of a stream without a log, and a plain training loop to compare them with."""
 
 from copy import deepcopy
 
@@ -30,7 +30,7 @@ STRATEGIES = [name for name in entries("strategy") if ":" not in name]  # of our
 
 @register("body", "toy_scale")
 class Scale(Body):
-    """Every input times a weight: with a head behind it, softmax regression on the last row."""
+    """A body that scales every input: with a head, softmax regression on the last row."""
 
     def __init__(self, features: int, inputs: int, layers: int = 1):
         super().__init__()
@@ -110,7 +110,7 @@ def plain(network, port, data, extra=None, after=None, optimizer=None):
 
 
 def assert_same_weights(run: RunContext, network: Network) -> None:
-    """To the rounding of a loss that is taken in float32."""
+    """Compare weights, to the rounding of a loss that is computed in float32."""
     for name, weight in run.network.state_dict().items():
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2e-5, atol=2e-6)
 

@@ -1,3 +1,5 @@
+"""Checkpoints load without running code, and are refused in one line if they do not fit."""
+
 from dataclasses import fields
 
 import pytest

@@ -1,4 +1,4 @@
-"""Steps that are captured and repeated train as steps that are not; on a CPU, without CUDA."""
+"""Captured and replayed steps train as others do; tested on a CPU, without CUDA."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace

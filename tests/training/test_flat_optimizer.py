@@ -1,4 +1,4 @@
-"""Parameters in few tensors are moved as PyTorch's optimizers move them one by one."""
+"""Flattened parameters are updated as PyTorch's optimizers update them one by one."""
 
 import copy
 
