@@ -90,7 +90,7 @@ def test_a_body_turns_a_sequence_and_a_state_into_outputs_and_a_state(kind, batc
 @every_body
 @given(data=st.data(), time=st.integers(2, 7))
 @examples(max_examples=10)
-def test_a_sequence_is_the_same_whole_in_two_chunks_and_step_by_step(kind, data, time):
+def test_chunks_and_single_steps_give_the_same_as_the_whole_sequence(kind, data, time):
     body = body_of(kind)
     split = data.draw(st.integers(1, time - 1))
     xs = normal(4, time, 3)
@@ -111,7 +111,7 @@ def test_a_sequence_is_the_same_whole_in_two_chunks_and_step_by_step(kind, data,
 
 
 @every_body
-def test_rows_of_a_batch_do_not_meet(kind):
+def test_rows_of_a_batch_are_independent(kind):
     body = body_of(kind)
     xs = normal(3, 4, 3)
     assert_close(body(xs)[0], torch.cat([body(x[None])[0] for x in xs]))

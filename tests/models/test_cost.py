@@ -32,7 +32,7 @@ def test_a_thalnet_counts_readings_dense_layers_and_gates():
     assert count_macs(net, "rows", torch.rand(1, 14, 5)) == 14 * (read + dense + gates) + 4 * 3
 
 
-def test_parameters_that_do_not_learn_are_frozen():
+def test_parameters_are_counted_as_trainable_or_frozen():
     net = network(ThalNet(inputs=5, modules=3, features=4))
     every = sum(p.numel() for p in net.parameters())
     assert parameter_counts(net) == {"total": every, "trainable": every, "frozen": 0}
@@ -41,6 +41,6 @@ def test_parameters_that_do_not_learn_are_frozen():
     assert parameter_counts(net) == {"total": every, "trainable": every - of_one, "frozen": of_one}
 
 
-def test_stored_bytes_are_those_of_tensors_wherever_they_are():
+def test_stored_bytes_count_tensors_in_nested_containers():
     kept = {"a": [torch.zeros(3, dtype=torch.uint8)], "b": (torch.zeros(2, 2), "word", 7)}
     assert stored_bytes(kept) == 3 + 16

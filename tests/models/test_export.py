@@ -73,7 +73,7 @@ def stream(run, step, steps: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return (whole[:, -1] if whole.ndim == 3 else whole).detach(), logits.detach()
 
 
-def test_safetensors_hold_the_very_network(run):
+def test_safetensors_hold_the_same_network(run):
     folder = run.export("safetensors")
     again = load_model(folder)
     for name, weight in run.network.state_dict().items():
@@ -82,12 +82,12 @@ def test_safetensors_hold_the_very_network(run):
     assert (folder / "README.md").exists()
 
 
-def test_a_torch_program_streams_what_the_network_says_of_the_whole(run):
+def test_a_torch_program_streams_the_logits_of_a_whole_sequence(run):
     program = torch.export.load(run.export("torch")).module()
     torch.testing.assert_close(*stream(run, program))
 
 
-def test_an_onnx_model_streams_what_the_network_says_of_the_whole(run):
+def test_an_onnx_model_streams_the_logits_of_a_whole_sequence(run):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(run.export("onnx"))
@@ -118,7 +118,7 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
     [
         ("config.json", b"{", "config.json is damaged"),
         ("config.json", b"{}", "config.json is damaged"),
-        ("config.json", NO_MODULES, "a net needs at least one"),
+        ("config.json", NO_MODULES, "a ThalNet needs at least one"),
         ("config.json", MISSPELLED, "is damaged"),
         ("config.json", UNKNOWN_BODY, "unknown body 'gruu'"),
         ("config.json", None, "no config.json in"),
@@ -126,7 +126,7 @@ def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):
         ("model.safetensors", None, "model.safetensors is missing or damaged"),
     ],
 )
-def test_a_damaged_model_is_one_line(tmp_path, file, content, message):
+def test_a_damaged_model_is_reported_in_one_line(tmp_path, file, content, message):
     train(toy(), tmp_path)
     path = tmp_path / "model" / file
     path.unlink() if content is None else path.write_bytes(content)
@@ -145,7 +145,7 @@ def test_weights_of_another_network_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_best_checkpoint_is_one_line(tmp_path, damage):
+def test_a_damaged_best_checkpoint_is_reported_in_one_line(tmp_path, damage):
     train(toy(), tmp_path)
     path = tmp_path / "checkpoint" / "best.pt"
     path.write_bytes(path.read_bytes()[:500]) if damage == "cut" else path.unlink()
@@ -154,7 +154,7 @@ def test_a_damaged_best_checkpoint_is_one_line(tmp_path, damage):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torch"])
-def test_an_export_never_overwrites_and_leaves_no_half(tmp_path, form):
+def test_an_export_never_overwrites_and_leaves_no_partial_file(tmp_path, form):
     train(toy(), tmp_path / "run")
     run = load_run(tmp_path / "run")
     (tmp_path / "there").write_text("mine")
@@ -186,7 +186,7 @@ def test_tasks_that_share_a_head_are_exported_once(tmp_path):
     assert 'network("both", xs)' in (folder / "README.md").read_text()
 
 
-def test_a_run_is_scored_by_the_ops_it_asks_for_and_read_by_any(tmp_path, monkeypatch):
+def test_a_run_is_scored_by_the_requested_backend_and_loaded_with_any(tmp_path, monkeypatch):
     """Who reads it may be on another machine, or trace it."""
     with monkeypatch.context() as patch:
         patch.setattr(cpp, "sequence", None)  # would be the fastest
@@ -194,7 +194,7 @@ def test_a_run_is_scored_by_the_ops_it_asks_for_and_read_by_any(tmp_path, monkey
     assert load_run(tmp_path).network.body.ops == "auto"
 
 
-def test_the_card_says_which_weights_these_are(tmp_path):
+def test_the_model_card_names_the_step_of_the_weights(tmp_path):
     for name, sections in {"alone": {}, "stream": STREAM}.items():
         train(toy(**sections), tmp_path / name)
     cards = [(tmp_path / name / "model/README.md").read_text() for name in ("alone", "stream")]

@@ -137,7 +137,7 @@ def test_a_new_task_changes_nothing_for_the_old_ones(body):
 
 
 @every_recurrent_body
-def test_gradients_reach_the_body_and_only_the_port_of_the_task(body):
+def test_gradients_reach_the_body_and_only_the_adapter_of_the_task(body):
     network = network_of(body)
     for task in TASKS:
         logits, _ = network(task, data_of(TASKS[task], time=6))
@@ -150,7 +150,9 @@ def test_gradients_reach_the_body_and_only_the_port_of_the_task(body):
 @pytest.mark.parametrize("sub_steps", [1, 3])
 @pytest.mark.parametrize("extra_steps", [0, 2])
 @every_recurrent_body
-def test_tasks_are_paced_as_they_ask(body, sub_steps, extra_steps):
+def test_inputs_are_repeated_for_sub_steps_and_followed_by_extra_steps(
+    body, sub_steps, extra_steps
+):
     network = network_of(body, {"rows": ROWS}, sub_steps=sub_steps, extra_steps=extra_steps)
     xs, head = data_of(ROWS), network.adapters["rows"].head
     shown = xs.repeat_interleave(sub_steps, dim=1)
@@ -211,7 +213,7 @@ def test_a_head_reads_the_modules_that_its_task_names():
     assert_close(network("video", xs)[0], ys[:, -1] @ port.head.weight.T + port.head.bias)
 
 
-def test_modules_that_get_no_input_of_a_task_see_zeros():
+def test_input_modules_that_a_task_does_not_feed_get_zeros():
     network = two_paths()
     xs, port = data_of(ROWS), network.adapters["image"]
     assert list(port.encoders) == ["image_in"]
@@ -235,13 +237,13 @@ def test_a_reading_whose_columns_are_fixed_can_be_neither_copied_nor_opened(monk
         assert network.describe() == before
 
 
-def test_the_tasks_of_a_module_differ():
+def test_duplicate_tasks_of_a_module_are_refused():
     network = network_of(thalnet)
     with pytest.raises(UserError, match="expected a list of different names"):
         network.attach(ModuleSpec("extra", 3, 2, tasks=("rows", "rows")))
 
 
-def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
+def test_a_parameter_frozen_by_hand_stays_frozen_through_growth():
     network = network_of(thalnet)
     stopped = network.body.cell("output").reading.weight.requires_grad_(False)
     network.attach(ModuleSpec("extra", 3, 2), read_by=["output"])
@@ -252,12 +254,12 @@ def test_a_parameter_that_someone_stopped_by_hand_stays_so_through_growth():
 # Encoders
 
 
-def test_rows_as_wide_as_the_body_go_in_as_they_are():
+def test_rows_as_wide_as_the_body_need_no_encoder():
     assert count_parameters(encoder(ROWS, 28)) == 0
     assert torch.equal(encoder(ROWS, 28)(data_of(ROWS)), data_of(ROWS))
 
 
-def test_tokens_as_many_as_the_body_is_wide_go_in_one_hot():
+def test_tokens_are_one_hot_if_the_body_is_as_wide_as_the_vocabulary():
     encode, xs = encoder(WORDS, 11), data_of(WORDS)
     assert isinstance(encode, OneHot) and count_parameters(encode) == 0
     torch.testing.assert_close(encode(xs), torch.eye(11)[xs] * 11**0.5)
@@ -271,7 +273,7 @@ def test_one_hot_rows_have_the_type_of_the_body(dtype):
     assert network.to(dtype)("words", data_of(WORDS))[0].dtype == dtype
 
 
-def test_anything_else_gets_an_encoder_that_learns():
+def test_other_inputs_get_a_learned_encoder():
     assert isinstance(encoder(COLORS, 28), nn.Linear)
     assert count_parameters(encoder(COLORS, 28)) == 97 * 28
     assert isinstance(encoder(BYTES, 28), nn.Embedding)
@@ -341,7 +343,7 @@ def test_a_budget_is_filled_by_every_reading(reading, budget):
 
 @given(squares=st.integers(0, 5), slope=st.integers(1, 9), rest=st.integers(0, 20), data=st.data())
 @examples(max_examples=60)
-def test_largest_is_the_largest(squares, slope, rest, data):
+def test_largest_within_budget_agrees_with_brute_force(squares, slope, rest, data):
     def count(size):
         return squares * size * size + slope * size + rest
 
@@ -353,7 +355,7 @@ def test_largest_is_the_largest(squares, slope, rest, data):
     assert largest_within_budget(make, budget) == brute
 
 
-def test_largest_allocates_nothing():
+def test_the_search_within_a_budget_allocates_no_memory():
     def make(size):
         parameter = nn.Parameter(torch.empty(size, 10**9))
         assert parameter.is_meta
@@ -402,7 +404,7 @@ def stepless():
         (gru, "a", ROWS, {"sub_steps": 0}, "sub_steps must be at least 1"),
         (gru, "a", ROWS, {"extra_steps": -1}, "extra_steps at least 0"),
         (gru, "a", BYTES, {"extra_steps": 1}, "extra_steps: task 'a' has a target at every step"),
-        (stepless, "a", BYTES, {}, "a body without steps.*'a' wants one a step"),
+        (stepless, "a", BYTES, {}, "a body without steps.*'a' needs one a step"),
         (stepless, "a", ROWS, {"sub_steps": 2}, "a body without steps takes sub_steps 1"),
         (stepless, "a", ROWS, {"extra_steps": 1}, "a body without steps takes sub_steps 1"),
     ],
@@ -448,7 +450,7 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line(task, xs, message):
         ({"body": "mlp", "sub_steps": 2}, "a body without steps"),
     ],
 )
-def test_configurations_that_make_no_network_are_refused_in_one_line(options, message):
+def test_invalid_configurations_are_refused_in_one_line(options, message):
     with pytest.raises(UserError, match=message) as error:
         build(ModelConfig(**options), {"rows": ROWS})
     one_line(error)
@@ -460,7 +462,7 @@ def test_an_mlp_has_no_output_at_every_step():
     one_line(error)
 
 
-def test_an_mlp_needs_to_know_how_long_sequences_are():
+def test_an_mlp_needs_the_length_of_sequences():
     stream = TaskSpec(inputs=28, classes=10)
     with pytest.raises(UserError, match=r"mlp needs a task .* length") as error:
         build(ModelConfig(body="mlp", features=4), {"stream": stream})
@@ -475,13 +477,13 @@ def test_any_common_word_can_name_a_task(name):
 
 
 @pytest.mark.parametrize("name", ["values", "train", "half", "training", "_modules", "__len__"])
-def test_names_that_pytorch_holds_are_refused_in_one_line(name):
+def test_reserved_names_are_refused_in_one_line(name):
     with pytest.raises(UserError, match=f"'{name}': use an identifier that is not") as error:
         Network(gru()).add_task(name, ROWS)
     one_line(error)
 
 
-def test_tasks_answer_together_as_alone_and_run_once_where_they_are_alike(monkeypatch):
+def test_logits_by_task_equal_single_calls_and_share_computation(monkeypatch):
     torch.manual_seed(0)
     network = Network(ThalNet(inputs=3, modules=3, features=5))
     for name in "ab":

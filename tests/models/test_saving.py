@@ -99,7 +99,7 @@ def test_a_network_built_by_hand_comes_back_to_the_bit(tmp_path, make, dtype):
 
 
 @every_network
-def test_what_came_back_can_be_saved_and_trained_again(tmp_path, make):
+def test_a_loaded_network_can_be_trained_and_saved_again(tmp_path, make):
     save_model(drawn(make, dtype=torch.float32), tmp_path / "a")
     network = load_model(tmp_path / "a").train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
@@ -170,7 +170,7 @@ def test_an_older_saved_network_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["file", "notes", "foreign_config", "model_and_notes"])
-def test_a_folder_that_is_no_saved_model_is_refused_and_left_alone(tmp_path, content):
+def test_a_folder_that_is_not_a_saved_model_is_refused_and_left_unchanged(tmp_path, content):
     folder, network = tmp_path / "mine", Network(ThalNet(6, 3, 5))
     if content == "file":
         folder.write_text("mine")
@@ -188,7 +188,7 @@ def test_a_folder_that_is_no_saved_model_is_refused_and_left_alone(tmp_path, con
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, there):
+def test_a_failed_save_changes_no_file(tmp_path, monkeypatch, there):
     if there:
         by_hand().save(tmp_path / "net")
     before = contents(tmp_path)
@@ -229,7 +229,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("other weights", "holds another network: 'body.rnn.weight_ih_l0' is .* in the file"),
     ],
 )
-def test_what_is_missing_or_damaged_is_said_in_one_line(tmp_path, damage, message):
+def test_missing_and_damaged_files_are_reported_in_one_line(tmp_path, damage, message):
     folder = tmp_path / "net"
     config, weights = folder / "config.json", folder / "model.safetensors"
     if damage == "empty":
@@ -285,7 +285,7 @@ class Rescaled(Body):
         self.weight = nn.Parameter(torch.tensor(scale))
 
 
-def test_a_body_that_cannot_be_made_again_is_refused_when_it_is_saved(tmp_path, monkeypatch):
+def test_a_body_that_cannot_be_rebuilt_is_refused_by_save(tmp_path, monkeypatch):
     network = with_tasks(Forgetful(6, 5))
     with pytest.raises(UserError, match=r"Forgetful cannot be saved: register it with @register"):
         network.save(tmp_path / "net")

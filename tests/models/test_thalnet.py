@@ -163,7 +163,7 @@ def test_outputs_are_the_slots_of_the_output_modules_in_the_order_of_the_net():
     assert torch.equal(chosen, torch.cat([centers[..., 18:], centers[..., :5]], -1))
 
 
-def test_a_number_of_modules_is_the_net_of_the_paper():
+def test_a_number_of_modules_gives_the_network_of_the_paper():
     net = ThalNet(inputs=3, modules=4, features=5)
     everyone = ("input", "side1", "side2", "output")
     expected = [
@@ -278,7 +278,7 @@ def test_modules_talk_only_through_the_center(design, reading, ops):
 
 @every_ops
 @pytest.mark.parametrize("reading", sorted({*KNOWN_READINGS} - {"fast_softmax", "fast_gaussian"}))
-def test_a_module_without_input_that_reads_nothing_new_does_not_notice_the_task(reading, ops):
+def test_a_module_that_no_input_reaches_does_not_depend_on_the_task_input(reading, ops):
     modules = [
         ModuleSpec("input", 3, 2, inputs=2, reading=reading),
         ModuleSpec("island", 3, 2, output=True, reading=reading, reads=("island",)),
@@ -290,7 +290,7 @@ def test_a_module_without_input_that_reads_nothing_new_does_not_notice_the_task(
 
 @every_ops
 @every_reading
-def test_rows_of_a_batch_do_not_meet(reading, ops):
+def test_rows_of_a_batch_are_independent(reading, ops):
     modules = [replace(module, reading=reading) for module in UNEQUAL]
     net = net_of(modules, ops)
     xs, state = task_inputs(net, batch=4, time=5), state_of(net, 4)
@@ -310,7 +310,7 @@ def test_rows_of_a_batch_do_not_meet(reading, ops):
 @every_ops
 @given(graph=graphs(), seed=seeds, data=st.data())
 @examples(max_examples=15)
-def test_a_sequence_is_the_same_whole_in_two_chunks_and_step_by_step(ops, graph, seed, data):
+def test_chunks_and_single_steps_give_the_same_as_the_whole_sequence(ops, graph, seed, data):
     net = net_of(modules_of(graph), ops, seed)
     time = data.draw(st.integers(2, 7))
     split = data.draw(st.integers(1, time - 1))
@@ -371,7 +371,7 @@ def test_neither_inputs_nor_state_are_changed_in_place(ops):
 
 
 @every_ops
-def test_nothing_is_remembered_between_calls(ops):
+def test_no_state_is_kept_between_calls(ops):
     net = net_of(UNEQUAL, ops)
     xs = task_inputs(net, batch=2, time=4)
     before = net(xs)[0]
@@ -383,7 +383,7 @@ def test_nothing_is_remembered_between_calls(ops):
 
 
 @every_reading
-def test_reading_weights_are_zero_exactly_where_a_module_cannot_see(reading):
+def test_reading_weights_are_zero_exactly_at_slots_that_are_not_read(reading):
     net = net_of([replace(module, reading=reading) for module in UNEQUAL])
     weights = net.reading_weights(task_inputs(net, batch=3, time=4))
     assert list(weights) == list(net.slots)
@@ -483,7 +483,7 @@ ONE = ModuleSpec("one", 3, 2, inputs=2, output=True)
         (0, "modules must be at least 1, got 0"),
     ],
 )
-def test_modules_that_make_no_net_are_refused_in_one_line(modules, message):
+def test_invalid_modules_are_refused_in_one_line(modules, message):
     with pytest.raises(ValueError, match=message) as error:
         ThalNet(inputs=2, modules=modules)
     one_line(error)
@@ -496,7 +496,7 @@ def test_any_common_word_can_name_a_module(name):
 
 
 @pytest.mark.parametrize("name", ["values", "train", "half", "training", "_modules", "__len__"])
-def test_names_that_pytorch_holds_are_refused_in_one_line(name):
+def test_reserved_names_are_refused_in_one_line(name):
     with pytest.raises(ValueError, match=f"'{name}': use an identifier that is not") as error:
         ThalNet(modules=[replace(ONE, name=name)])
     one_line(error)
@@ -543,13 +543,13 @@ def assert_agree(modules, batch, time, seed=0, dtype=torch.float64):
     seed=seeds,
 )
 @examples(max_examples=60)
-def test_all_sequences_agree_in_outputs_state_and_gradients(graph, batch, time, seed):
+def test_all_backends_agree_in_outputs_state_and_gradients(graph, batch, time, seed):
     assert_agree(modules_of(graph), batch, time, seed)
 
 
 @every_reading
 @every_design
-def test_all_sequences_agree_on_equal_modules(design, reading):
+def test_all_backends_agree_on_equal_modules(design, reading):
     net = equal(design, reading, modules=4)
     assert_agree(list(net.graph.values()), batch=7, time=9)
 
@@ -558,31 +558,31 @@ def test_all_sequences_agree_on_equal_modules(design, reading):
 @pytest.mark.parametrize(
     "other", [{"features": 4}, {"context": 5}, {"hidden": 6}, {"module": "gru_ff"}, {"inputs": 3}]
 )
-def test_all_sequences_agree_on_modules_that_differ_in_one_thing(design, other):
+def test_all_backends_agree_on_modules_that_differ_in_one_field(design, other):
     make = ModuleSpec("one", 3, 4, inputs=2, output=True, hidden=5, module=design)
     modules = [make, replace(make, name="two"), replace(make, name="other", **other)]
     assert_agree(modules, batch=2, time=3)
 
 
-def test_all_sequences_agree_on_unequal_modules():
+def test_all_backends_agree_on_unequal_modules():
     assert_agree(UNEQUAL, batch=7, time=9)
 
 
 @pytest.mark.parametrize("design", KNOWN_DESIGNS)
-def test_all_sequences_agree_in_single_precision(design):
+def test_all_backends_agree_in_single_precision(design):
     net = equal(design, "weight_norm", modules=4, features=33, context=17, hidden=9, inputs=28)
     assert_agree(list(net.graph.values()), batch=16, time=28, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("modules", [1, 3, 5, 64])
-def test_all_sequences_agree_for_any_number_of_modules(modules):
+def test_all_backends_agree_for_any_number_of_modules(modules):
     net = equal(modules=modules)
     assert_agree(list(net.graph.values()), batch=2, time=3)
 
 
 @every_ops
 @every_reading
-def test_derivatives_are_right(reading, ops):
+def test_gradients_match_finite_differences(reading, ops):
     modules = [
         ModuleSpec("input", 1, 2, inputs=1, reading=reading),
         ModuleSpec("side", 1, 2, reading=reading, module="gru_ff", reads=("output", "input")),
@@ -611,7 +611,7 @@ def test_gradients_reach_every_parameter(reading, design, ops):
 
 
 @every_ops
-def test_repetition_is_equal_to_the_last_bit(ops):
+def test_repeated_runs_are_bit_identical(ops):
     (parts, found), (again, refound) = (everything(net_of(UNEQUAL, ops), 7, 9) for _ in range(2))
     assert all(map(torch.equal, parts, again))
     assert all(torch.equal(found[name], refound[name]) for name in found)
@@ -669,14 +669,14 @@ class Uniform(torch.nn.Module):
 
 
 @pytest.mark.parametrize("design", [Residual, Leaky])
-def test_all_sequences_agree_on_a_design_from_elsewhere(design, plugin):
+def test_all_backends_agree_on_a_design_of_a_plug_in(design, plugin):
     plugin("module", "elsewhere", design)
     net = equal("elsewhere", modules=3)
     assert_agree(list(net.graph.values()), batch=3, time=4)
 
 
 @pytest.mark.parametrize("design", ["gru", "ff_gru"])
-def test_all_sequences_agree_on_a_reading_from_elsewhere(design, plugin):
+def test_all_backends_agree_on_a_reading_of_a_plug_in(design, plugin):
     plugin("reading", "elsewhere", Uniform)
     net = equal(design, "elsewhere", modules=3)
     assert_agree(list(net.graph.values()), batch=3, time=4)

@@ -95,7 +95,7 @@ def test_every_optimizer_follows_every_change(optimizer, seed):
 
 @given(seed=seeds, reading=st.sampled_from(READINGS))
 @some(max_examples=2)
-def test_a_frozen_task_stays_through_twenty_attachments_in_mixed_precision(seed, reading):
+def test_a_frozen_task_survives_twenty_attachments_in_mixed_precision(seed, reading):
     case = Case(seed, [reading], AdamW, torch.float32)
     case.train(3)
     case.change("freeze", task="a")
@@ -124,7 +124,7 @@ def process_group():
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 @given(seed=seeds)
 @some(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_frozen_task_stays_while_others_train_in_data_parallel(process_group, seed):
+def test_a_frozen_task_does_not_change_while_others_train_in_data_parallel(process_group, seed):
     wrap = partial(DistributedDataParallel, find_unused_parameters=True)
     frozen_tasks_stay(Case(seed), wrap)
 
@@ -133,7 +133,7 @@ def test_a_frozen_task_stays_while_others_train_in_data_parallel(process_group, 
 
 
 @pytest.mark.parametrize("reading", LEARNED_READINGS)
-def test_an_opened_slot_is_learned(reading):
+def test_an_opened_slot_is_trained(reading):
     case = case_of(reading=reading)
     case.train(2)
     before = case.snapshot()
@@ -152,7 +152,7 @@ def test_an_opened_slot_is_learned(reading):
     assert not torch.equal(case.logits("a"), outputs)
 
 
-def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_opened():
+def test_a_random_reading_keeps_its_initial_weights_through_training_and_growth():
     case = case_of(reading="random")
     before = weights_of(case, "body.cells.output_a.reading")
     assert not [name for name, _ in case.network.named_parameters() if "reading" in name]
@@ -168,7 +168,7 @@ def test_a_random_reading_stays_what_it_was_drawn_as_whatever_is_learned_or_open
 
 
 @every_reading
-def test_a_slot_learned_is_carried_when_another_is_opened_behind_it(reading):
+def test_weights_of_a_slot_are_kept_when_another_slot_is_opened(reading):
     case = case_of(reading=reading)
     case.change("attach", ModuleSpec("new", 2, 2, reads=("input_a",)), read_by=["output_a"])
     case.train(3)
@@ -192,7 +192,7 @@ def test_a_new_module_has_the_type_of_the_others():
     assert {p.dtype for p in case.network.parameters()} == {torch.float64}
 
 
-def test_a_new_module_reads_by_default_what_a_task_of_its_own_may_run():
+def test_a_new_module_reads_all_modules_of_its_tasks_by_default():
     case = case_of()
     case.change("attach", ModuleSpec("mine", 2, 2, tasks=("a",)))
     case.change("attach", ModuleSpec("yours", 2, 2, tasks=("b",)))
@@ -211,7 +211,7 @@ def test_a_task_that_may_not_run_a_module_does_not_pay_for_it():
 
 
 @pytest.mark.parametrize("group", [0, 1, None])
-def test_new_parameters_join_the_group_that_is_asked_for(group):
+def test_new_parameters_join_the_requested_parameter_group(group):
     case = case_of()
     body, ports = case.network.body.parameters(), case.network.adapters.parameters()
     case.optimizer = AdamW([{"params": body}, {"params": ports, "lr": 0.1}])
@@ -224,7 +224,7 @@ def test_new_parameters_join_the_group_that_is_asked_for(group):
         assert [id(p) for p in options["params"]] == [id(p) for p in [*before[k], *new]]
 
 
-def test_two_optimizers_share_what_grows():
+def test_two_optimizers_can_share_a_growing_network():
     case = case_of()
     ports = AdamW(case.network.adapters.parameters(), lr=0.1)
     body = Adam(case.network.body.parameters(), lr=0.01)
@@ -244,7 +244,7 @@ class Own(AdamW):
 
 
 @pytest.mark.parametrize("kind", [Own, torch.optim.Adagrad, torch.optim.LBFGS])
-def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(kind):
+def test_unsupported_optimizers_are_refused_and_left_unchanged(kind):
     case = case_of()
     optimizer = kind(case.network.parameters(), lr=0.01)
     case.train()
@@ -259,7 +259,7 @@ def test_optimizers_whose_state_is_not_understood_are_refused_and_lose_nothing(k
 
 
 @pytest.mark.parametrize("group", [-1, 1, 7])
-def test_groups_that_are_not_there_are_refused(group):
+def test_unknown_parameter_groups_are_refused(group):
     case = case_of()
     case.train()
     change = case.network.attach(ModuleSpec("new", 2, 2))
@@ -275,7 +275,7 @@ def test_groups_that_are_not_there_are_refused(group):
 
 @every_optimizer
 @pytest.mark.parametrize("what", [{"task": "a"}, {"modules": ["input_a", "side"]}])
-def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(optimizer, what):
+def test_frozen_parameters_do_not_change_until_they_are_unfrozen(optimizer, what):
     case = case_of(optimizer=optimizer)
     modules, task = what.get("modules", ["input_a", "side", "output_a"]), what.get("task")
     starts = [f"body.cells.{name}." for name in modules] + (["adapters.a."] if task else [])
@@ -294,7 +294,7 @@ def test_what_is_frozen_neither_decays_nor_drifts_and_learns_again_on_request(op
     assert not any(torch.equal(learned[name], frozen[name]) for name in frozen)
 
 
-def test_gradients_pass_through_what_is_frozen_to_what_it_reads():
+def test_gradients_pass_through_frozen_modules():
     case = case_of()
     case.change("freeze", "side", "output_a")
     before = weights_of(case, "body.cells.input_a.design")
@@ -303,7 +303,7 @@ def test_gradients_pass_through_what_is_frozen_to_what_it_reads():
     assert not any(torch.equal(changed[name], before[name]) for name in before)
 
 
-def test_what_two_frozen_tasks_share_stays_until_both_are_unfrozen():
+def test_modules_shared_by_frozen_tasks_stay_frozen_until_both_are_unfrozen():
     case = case_of()
     case.change("add_task", "c", TASKS["c"], input_modules=["input_a"], output_modules=["side"])
     case.change("freeze", task="a")
@@ -325,7 +325,7 @@ def test_freezing_between_backward_and_step_leaves_no_gradient_behind():
     assert all(p.grad is None for p in case.network.task_parameters("a").values())
 
 
-def test_a_frozen_task_around_a_baseline_stays():
+def test_a_frozen_task_of_a_baseline_does_not_change():
     network = build(ModelConfig(body="gru", features=4, layers=1), {"a": TASKS["a"]})
     network.add_task("c", TASKS["c"])
     case = Case(0, dtype=torch.float32)
@@ -349,7 +349,7 @@ def test_a_frozen_task_around_a_baseline_stays():
 # Tasks, and modules that do not run for all of them
 
 
-def test_a_task_that_is_removed_takes_its_port_and_its_moments_away():
+def test_removing_a_task_removes_its_adapter_and_its_moments():
     case = case_of()
     case.train()
     outputs = case.outputs()
@@ -368,7 +368,7 @@ def test_a_module_may_read_nothing_that_runs_for_a_task():
     case.train()
 
 
-def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
+def test_an_input_module_that_the_head_does_not_depend_on_is_not_run():
     network = Network(ThalNet(modules=list(case_of().network.body.graph.values())))
     network.add_task(
         "c", TASKS["c"], input_modules=["input_a", "input_b"], output_modules=["output_a"]
@@ -378,7 +378,7 @@ def test_an_input_that_its_task_does_not_see_any_more_costs_nothing():
 
 
 @every_design
-def test_the_state_of_a_text_follows_modules_that_come_and_go(design):
+def test_a_carried_state_follows_attached_and_detached_modules(design):
     case = case_of()
     case.change("attach", ModuleSpec("last", 2, 2, module=design), read_by=["output_a", "output_b"])
     case.train(2)

@@ -212,7 +212,7 @@ def own(**modules) -> dict:
          "experience 2: there is a module 'toy_wide_in' already; names must differ"),
         ({"growth": own(**{"in": {"reads": ["out"]}, "out": {"output": True}})},
          "experience 2: module 'toy_wide_in' reads unknown module 'toy_wide_out'"),
-        ({"growth": own(**{"in-put": {"input": True}})}, "module name 'toy_wide_in-put' must be"),
+        ({"growth": own(**{"in-put": {"input": True}})}, "invalid module name 'toy_wide_in-put'"),
         ({"growth": PER_TASK, "changes": [FREEZE]}, "growth and changes cannot be combined"),
         ({"growth": PER_TASK, "model": {"body": "gru"}}, "experience 2: attach: only a ThalNet"),
         ({"growth": PER_TASK, "stream": [ROWS, WIDE, ROWS]},

@@ -160,7 +160,7 @@ def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_
     [
         ({"train": {"combine": "upgrade"}}, "unknown weighting 'upgrade'.*'upgrad'"),
         ({"modules": {"trunk": {"tasks": ["toy"]}}}, "unknown task 'toy'"),
-        ({"model": {"body": "gru"}}, "modules are those of a ThalNet"),
+        ({"model": {"body": "gru"}}, "only a ThalNet has modules"),
         ({"task": {"name": "toy_text"}}, "both 'task' and 'tasks' are given"),
         ({"modules": JOINT["modules"] | {"rows": {"input": True, "tasks": ["toy_rows"]}}},
          "task 'toy_rows': no output module"),

@@ -1,4 +1,4 @@
-"""Networks from configurations and from saved data, sized to a parameter budget."""
+"""Networks built from a configuration, within a budget of parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
-MOST_PARAMETERS = 10**10  # more is a slip of the finger, and would end in the allocator
+MOST_PARAMETERS = 10**10  # more is a typing error, and would fail in the allocator
 
 Tasks = Mapping[str, TaskSpec]
 
@@ -23,9 +23,12 @@ Tasks = Mapping[str, TaskSpec]
 def build(
     model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig] | None = None
 ) -> Network:
-    """The network that a configuration describes, for tasks by name, within its budget.
+    """Return the network that a configuration describes, within its budget.
 
-    ``modules`` are those of a ThalNet by name, where they are not ``model.modules`` equal ones.
+    Args:
+        model: the section of the configuration.
+        tasks: shapes of the tasks by name.
+        modules: the modules of a ThalNet by name; none for ``model.modules`` equal modules.
     """
     check(model, tasks, modules or {})
     make_body = lookup("body", model.body)
@@ -56,11 +59,13 @@ def build(
             raise UserError("give model.features or model.budget: both are 0.")
         features = largest_within_budget(make, model.budget)
     with torch.device("meta"):
-        size = count_parameters(make(features))
+        network = make(features)
+    network.describe()  # raises if the body could not be saved
+    size = count_parameters(network)
     if model.budget and size > model.budget:
         raise UserError(
             f"model.features {features} makes {size:,} parameters, over model.budget "
-            f"{model.budget:,}. Lower it, or give 0 to fill the budget."
+            f"{model.budget:,}. Lower it, or set it to 0 to fill the budget."
         )
     if size > MOST_PARAMETERS:
         raise UserError(f"a network of {size:,} parameters is over {MOST_PARAMETERS:,}.")
@@ -68,34 +73,37 @@ def build(
 
 
 def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig]) -> None:
-    """Raise where a configuration describes no network."""
+    """Raise if no network can be built from a configuration."""
     if not tasks:
         raise UserError("a network needs at least one task.")
     make_body = lookup("body", model.body)
     if not make_body.recurrent and any(task.target == "every" for task in tasks.values()):
         raise UserError(
-            f"model.body {model.body} has one output a sequence; the task wants one at every step."
+            f"model.body {model.body} has one output a sequence; the task needs one at every step."
         )
     if make_body is MLP and not any(task.steps for task in tasks.values()):
         raise UserError("model.body mlp needs a task whose sequences have a length.")
     if modules and make_body is not ThalNet:
-        raise UserError(f"modules are those of a ThalNet; model.body is {model.body}.")
+        raise UserError(f"modules: only a ThalNet has modules; model.body is {model.body}.")
 
 
 def module(
     name: str, fields: ModuleConfig, model: ModelConfig, tasks: Tasks, features: int
 ) -> ModuleSpec:
-    """One module as configured; what it leaves open is as in ``model``, its width ``features``."""
+    """Return the specification of a configured module.
+
+    Fields that are not set come from ``model``; the width that is not set is ``features``.
+    """
     for task in fields.tasks:
         if task not in tasks:
             raise UserError(f"module '{name}': {unknown('task', task, tasks)}")
-    own = [shape for key, shape in tasks.items() if not fields.tasks or key in fields.tasks]
+    serves = [shape for key, shape in tasks.items() if not fields.tasks or key in fields.tasks]
     width = fields.features or features
     return ModuleSpec(
         name,
         features=width,
         context=fields.context or model.context or width,
-        inputs=shared_input_width(own, width) if fields.input else 0,
+        inputs=shared_input_width(serves, width) if fields.input else 0,
         output=fields.output,
         hidden=fields.hidden or model.hidden,
         module=fields.module or model.module,
@@ -107,15 +115,18 @@ def module(
 
 
 def shared_input_width(tasks: Sequence[TaskSpec], features: int) -> int:
-    """The width of an input: that of its tasks if they agree, else that of the features."""
+    """Return the input width of the tasks if they agree, else the width of the features."""
     widths = {task.inputs for task in tasks}
     return widths.pop() if len(widths) == 1 else features
 
 
 def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
-    """The largest size n for which ``make(n)`` has at most ``budget`` parameters.
+    """Return the largest n for which ``make(n)`` has at most ``budget`` parameters.
 
-    Where they do not depend on n it is 1. Nothing is allocated. Raises if not even size 1 fits.
+    Returns 1 if the number of parameters does not depend on n. No memory is allocated.
+
+    Raises:
+        UserError: not even n = 1 fits.
     """
 
     def count(size: int) -> int:
@@ -139,16 +150,16 @@ def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
 
 
 def configure_network(network: Network, options: TrainConfig) -> None:
-    """Have a network drop out, and a ThalNet be computed, as configured."""
+    """Set the dropout and the backend of a network."""
     network.dropout = options.dropout
     network.body.ops = options.ops
 
 
 def selected_backend(config: Config, network: Network, task: str) -> str:
-    """The level of ``ops`` that computes a task; '' where a baseline does.
+    """Return the backend that computes a task; '' for a baseline.
 
     Raises:
-        UserError: the one that is asked for cannot.
+        UserError: the requested backend cannot run this network.
     """
     bf16 = config.train.precision == "bf16"
     kind = next(network.parameters()).device.type

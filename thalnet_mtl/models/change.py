@@ -1,4 +1,4 @@
-"""What a change of the topology did to every parameter, so that an optimizer can follow it."""
+"""Records of topology changes, by which optimizers and carried states follow them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,10 +25,17 @@ class ResizedParameter:
 
 @dataclass(frozen=True)
 class TopologyChange:
-    """What one verb did. Parameters are named as in ``network.named_parameters()``.
+    """A record of what a change of the topology did to the parameters and states of a network.
 
-    Whatever is in none of these is untouched. ``added`` are new or learn again, ``removed`` are
-    gone or do not learn any more.
+    Parameters are named as in ``network.named_parameters()``; those without an entry are untouched.
+
+    Args:
+        verb: name of the method that made the change.
+        about: its arguments, in words.
+        grown: parameters that were replaced by one of another shape.
+        added: parameters that are new, or trainable again.
+        removed: parameters that were removed, or are frozen now.
+        layouts: by task, the layout of its state before and after.
     """
 
     verb: str
@@ -42,15 +49,16 @@ class TopologyChange:
         return f"{self.verb} {self.about}"
 
     def update_optimizer(self, optimizer: Optimizer, group: int | None = 0) -> None:
-        """Bring an optimizer along; call it for every change, in the order in which they were made.
+        """Update the parameters and the state of an optimizer.
 
-        Untouched parameters keep their state to the bit. Grown ones keep theirs in the old part
-        and start at zero in the new part. Removed ones leave, with their state. Added ones join
-        the parameter group of that number, without a state; None leaves them out.
+        Call it for every change, in the order in which the changes were made. Untouched parameters
+        keep their state, bit for bit. Grown parameters keep it in their old part; it is zero in the
+        new part. Removed parameters leave, with their state. Added parameters join the parameter
+        group of index ``group``, without a state; None leaves them out.
 
         Raises:
-            UserError: the optimizer is none of SGD, Adam, AdamW, RMSprop: what its state means,
-                and how it would have to follow, is not known.
+            UserError: the optimizer is none of SGD, Adam, AdamW and RMSprop, so that the meaning of
+                its state is not known.
         """
         if type(optimizer) not in ELEMENTWISE_OPTIMIZERS:
             names = ", ".join(kind.__name__ for kind in ELEMENTWISE_OPTIMIZERS)
@@ -63,35 +71,35 @@ class TopologyChange:
                 f"group must be from 0 to {len(optimizer.param_groups) - 1}, got {group}."
             )
         grown = {id(change.old): change for change in self.grown.values()}
-        gone = {id(parameter) for parameter in self.removed.values()}
+        removed = {id(parameter) for parameter in self.removed.values()}
         for options in optimizer.param_groups:
-            kept = [p for p in options["params"] if id(p) not in gone]
-            options["params"][:] = [grown[id(p)].new if id(p) in grown else p for p in kept]
+            remaining = [p for p in options["params"] if id(p) not in removed]
+            options["params"][:] = [grown[id(p)].new if id(p) in grown else p for p in remaining]
         for parameter in self.removed.values():
             optimizer.state.pop(parameter, None)
         for change in self.grown.values():
             if change.old in optimizer.state:
                 state = optimizer.state.pop(change.old)
                 optimizer.state[change.new] = {
-                    key: _carried(value, change) for key, value in state.items()
+                    key: _remapped(value, change) for key, value in state.items()
                 }
         if group is not None:
-            there = {id(p) for options in optimizer.param_groups for p in options["params"]}
+            present = {id(p) for options in optimizer.param_groups for p in options["params"]}
             optimizer.param_groups[group]["params"] += [
-                parameter for parameter in self.added.values() if id(parameter) not in there
+                parameter for parameter in self.added.values() if id(parameter) not in present
             ]
 
     def update_state(self, task: str, state: Any) -> Any:
-        """The carried state of a task, for the modules that run for it now.
+        """Return the carried state of a task in its layout after the change.
 
-        What new modules hold is zero, as at the start of a sequence.
+        The state of new modules is zero, as at the start of a sequence.
         """
         if state is None or task not in self.layouts:
             return state
         before, after = self.layouts[task]
         if before == after:
             return state
-        return type(state)(*(_moved(part, before, after, k) for k, part in enumerate(state)))
+        return type(state)(*(_rearranged(x, before, after, k) for k, x in enumerate(state)))
 
 
 def record_change(
@@ -101,17 +109,17 @@ def record_change(
     layouts: Callable[[], Mapping[str, StateLayout]],
     act: Callable[[], Mapping[str, IndexMap] | None],
 ) -> TopologyChange:
-    """Change a network by ``act``, and compare it before and after.
+    """Change a network by ``act`` and return the difference between before and after.
 
-    ``act`` returns how the shape of parameters changed, by name; ``layouts`` says what the state
-    of every task consists of.
+    ``act`` returns how the shapes of parameters changed, by name; ``layouts`` returns the layout of
+    the state of every task.
     """
-    before, was = dict(network.named_parameters()), layouts()
-    learned = {name for name, parameter in before.items() if parameter.requires_grad}
+    before, old_layouts = dict(network.named_parameters()), layouts()
+    old_trainable = {name for name, parameter in before.items() if parameter.requires_grad}
     remaps = act() or {}
-    after, now = dict(network.named_parameters()), layouts()
-    learns = {name for name, parameter in after.items() if parameter.requires_grad}
-    removed = {name: before[name] for name in before if name in learned - learns}
+    after, new_layouts = dict(network.named_parameters()), layouts()
+    trainable = {name for name, parameter in after.items() if parameter.requires_grad}
+    removed = {name: before[name] for name in before if name in old_trainable - trainable}
     for parameter in removed.values():
         parameter.grad = None
     return TopologyChange(
@@ -121,25 +129,30 @@ def record_change(
             name: ResizedParameter(before[name], after[name], remap)
             for name, remap in remaps.items()
         },
-        added={name: after[name] for name in after if name in learns - learned},
+        added={name: after[name] for name in after if name in trainable - old_trainable},
         removed=removed,
-        layouts={task: (was[task], now[task]) for task in was if task in now},
+        layouts={
+            task: (layout, new_layouts[task])
+            for task, layout in old_layouts.items()
+            if task in new_layouts
+        },
     )
 
 
-def _carried(value: Any, change: ResizedParameter) -> Any:
-    """Moments have the shape of their parameter; anything else, as a count of steps, is kept."""
+def _remapped(value: Any, change: ResizedParameter) -> Any:
+    """Remap a moment, which has the shape of its parameter; return other values as they are."""
     moment = isinstance(value, Tensor) and value.shape == change.old.shape and value.ndim > 0
     return change.remap(value) if moment else value
 
 
-def _moved(part: Tensor, before: StateLayout, after: StateLayout, width: int) -> Tensor:
+def _rearranged(part: Tensor, before: StateLayout, after: StateLayout, index: int) -> Tensor:
+    """Return the features (index 0) or the memory (index 1) of a state in another layout."""
     places: dict[str, range] = {}
     start = 0
     for name, widths in before.items():
-        places[name] = range(start, start + widths[width])
-        start += widths[width]
+        places[name] = range(start, start + widths[index])
+        start += widths[index]
     source: list[int | None] = []
     for name, widths in after.items():
-        source += places.get(name, [None] * widths[width])
+        source += places.get(name, [None] * widths[index])
     return IndexMap(1, tuple(source))(part)

@@ -65,7 +65,7 @@ class EditableNetwork(nn.Module):
             raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
         if not self.body.recurrent and task.target == "every":
             raise UserError(
-                f"a body without steps has one output a sequence; task '{name}' wants one a step."
+                f"a body without steps has one output a sequence; task '{name}' needs one a step."
             )
         ends = self.body.endpoints(name, task, input_modules, output_modules)
         return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
@@ -185,7 +185,7 @@ class EditableNetwork(nn.Module):
         names = [*modules, *(self.active_modules(task) if task is not None else ())]
         still_frozen = [t for t in self.adapters if t != task and self.adapter(t).spec.frozen]
         if not frozen:
-            users = {name: other for other in still_frozen for name in self.active_modules(other)}
+            users = {name: user for user in still_frozen for name in self.active_modules(user)}
             for name in (name for name in modules if name in users):
                 raise UserError(
                     f"unfreeze: the frozen task '{users[name]}' uses module '{name}'; "

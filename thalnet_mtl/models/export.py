@@ -17,7 +17,7 @@ TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a secon
 
 
 class Step(nn.Module):
-    """One step of a network for one task, with the state as plain tensors in and out."""
+    """A step of a network for one task, with the state as plain tensors in and out."""
 
     def __init__(self, network: Network, task: str):
         super().__init__()

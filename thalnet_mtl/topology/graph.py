@@ -209,11 +209,11 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
 
     def route(self, reader: str, source: str, open: bool = True) -> "ModuleGraph":
         """Return the graph in which ``reader`` reads the slot of ``source``, or does not."""
-        module, other = self.module(reader), self.module(source)
+        module, opened = self.module(reader), self.module(source)
         if open == (source in module.seen):
             verb = "reads" if open else "does not read"
             raise UserError(f"route: module '{reader}' {verb} '{source}' already.")
-        return self._with({reader: module.open_slot(other) if open else module.close_slot(source)})
+        return self._with({reader: module.open_slot(opened) if open else module.close_slot(source)})
 
     def freeze(self, names: Iterable[str], frozen: bool = True) -> "ModuleGraph":
         """Return the graph with some modules frozen, or unfrozen."""
@@ -260,5 +260,5 @@ def _resolve(modules: Sequence[ModuleSpec]) -> tuple[ModuleSpec, ...]:
         opened = tuple(name for name in reads if name in module.opened)
         resolved.append(replace(module, reads=reads, opened=opened))
     if not any(module.inputs for module in modules) or not any(m.output for m in modules):
-        raise UserError("a net needs at least one module with inputs and one with output=True.")
+        raise UserError("a ThalNet needs at least one module with inputs and one with output=True.")
     return tuple(resolved)
