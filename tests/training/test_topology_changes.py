@@ -149,7 +149,7 @@ def test_a_run_in_which_nothing_learns_any_more_is_refused(tmp_path, step, task)
 
 def test_a_task_may_be_frozen_when_it_has_had_its_turn(tmp_path):
     changes = [{"step": 20, "verb": "freeze", "name": "toy_rows"}]
-    assert train(toy(**PAIR, changes=changes), tmp_path)["steps"] == 40
+    assert train(toy(**PAIR, changes=changes), tmp_path).steps == 40
 
 
 def test_a_run_ends_when_what_did_not_stop_early_is_frozen(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_run_ends_when_what_did_not_stop_early_is_frozen(tmp_path, monkeypatch
     modules = {k: {"input": True, "output": True, "tasks": [name]} for k, name in
                zip("ab", JOINT["tasks"], strict=True)}  # fmt: skip
     sections = {"tasks": JOINT["tasks"], "modules": modules, "changes": changes}
-    assert train(toy(**sections, train={"patience": 1}), tmp_path)["steps"] == 45
+    assert train(toy(**sections, train={"patience": 1}), tmp_path).steps == 45
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -208,7 +208,7 @@ def test_reading_weights_keep_their_places_beside_a_module_that_no_task_runs(tmp
     changes[1]["module"] = {"reads": ["trunk", "late"]}
     train(toy(**JOINT, changes=changes, evaluate={"every": 60}), tmp_path)
     [record, _] = read_run(tmp_path).records
-    weights, slots = record.run.reading_weights, record.run.slots
+    weights, slots = record.run.reading_weights, record.run.slot_widths
     assert list(slots) == ["rows", "text", "trunk", "late"] == list(weights)
     assert {weight.shape[1] for weight in weights.values()} == {sum(slots.values())}
     whole = load_model(tmp_path / "model").body.reading_weights()["trunk"]
