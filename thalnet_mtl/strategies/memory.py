@@ -51,7 +51,7 @@ class ReplayMemory(Strategy):
         # With classes, more candidates than fit: rare classes have few among many.
         count = capacity if choose is reservoir else 20 * capacity
         generator = torch.Generator().manual_seed(1_000_003 * context.seed + context.step)
-        candidates = {  # a task that was learned before has had its chance
+        candidates = {  # a task that returns was sampled in its first experience
             task: draw_candidates(context, task, count, generator)
             for task in experience.tasks
             if task not in self.stored
