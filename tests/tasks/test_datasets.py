@@ -62,7 +62,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publish(monkeypatch):
-    """Replace or add a data set; its files are `a` = CONTENT unless told."""
+    """Replace or add a data set; by default its one file is `a` with CONTENT."""
 
     def publish(name="toy", contents=None, archive=None, **mirrors):
         files = files_of(contents or {"a": CONTENT})
@@ -74,7 +74,7 @@ def publish(monkeypatch):
 
 
 def visible(cache):
-    """What lies below the cache folder, locks aside."""
+    """Return the names of the files and folders in the store, without locks."""
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
@@ -231,31 +231,31 @@ assert (data.fetch("toy") / "a").read_bytes() == {CONTENT!r}
 
 
 def start(code, folder, *arguments, **environment):
-    everything = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=everything, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
 
 
-def end(process):
-    """The exit status and the errors of a process."""
+def wait(process):
+    """Wait for a process and return its exit status and errors."""
     errors = process.communicate(timeout=30)[1]
     return process.returncode, errors
 
 
 def test_two_processes_fetch_once(tmp_path, cache):
     processes = [start(TOY, tmp_path, "live") for _ in range(2)]
-    assert [end(process) for process in processes] == [(0, ""), (0, "")]
+    assert [wait(process) for process in processes] == [(0, ""), (0, "")]
     assert (tmp_path / "mirrors.log").read_text() == "began\n"
     assert visible(cache) == ["toy"]
     assert json.loads((cache / "toy" / "source.json").read_text())["source"] == "slow"
 
 
 def test_a_kill_in_the_middle_leaves_nothing_visible_and_does_not_hinder(tmp_path, cache, publish):
-    assert end(start(TOY, tmp_path, "die"))[0] == -signal.SIGKILL
+    assert wait(start(TOY, tmp_path, "die"))[0] == -signal.SIGKILL
     publish(official=writes(a=CONTENT))
     assert not (cache / "toy").exists()
     assert not data.statuses()[-1].stored
-    assert end(start(TOY, tmp_path, "live")) == (0, "")
+    assert wait(start(TOY, tmp_path, "live")) == (0, "")
     assert visible(cache) == ["toy"]
     assert sorted(file.name for file in (cache / "toy").iterdir()) == ["a", "source.json"]
 
@@ -263,14 +263,14 @@ def test_a_kill_in_the_middle_leaves_nothing_visible_and_does_not_hinder(tmp_pat
 def test_importing_the_store_imports_no_torch(tmp_path):
     heavy = {"torch", "torchvision", "datasets", "huggingface_hub", "PIL"}
     code = f"import sys, thalnet_mtl.tasks.datasets; assert not {heavy} & set(sys.modules)"
-    assert end(start(code, tmp_path)) == (0, "")
+    assert wait(start(code, tmp_path)) == (0, "")
 
 
 # Packages
 
 
 class Registry(ThreadingHTTPServer):
-    """A registry that serves one archive: `cut` bytes an answer at most, ranges on request."""
+    """A registry that serves one archive, at most `cut` bytes per response, with byte ranges."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), RegistryHandler)
@@ -280,9 +280,9 @@ class Registry(ThreadingHTTPServer):
 
 class RegistryHandler(BaseHTTPRequestHandler):
     def do_GET(self):
-        asked = self.headers["Range"]
-        self.server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        byte_range = self.headers["Range"]
+        self.server.ranges.append(byte_range)
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if self.server.honors_ranges else 200)
         rest = self.server.content[start if self.server.honors_ranges else 0 :]
         self.send_header("Content-Length", str(len(rest)))
@@ -298,7 +298,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """A registry on the loopback, and an `npm` that knows its address."""
+    """A registry on the loopback interface, and an `npm` that prints its address."""
     with Registry() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -319,7 +319,7 @@ def command(tmp_path, monkeypatch, name, script):
 
 
 def packed(contents):
-    """A gzipped tar of these files."""
+    """Return a gzipped tar of these files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as package:
         for name, content in contents.items():
@@ -334,13 +334,13 @@ def archive_of(content, file="toy-1.tgz"):
 
 
 def idx(array):
-    """The idx file of a uint8 array."""
+    """Return the idx file of a uint8 array."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
 @pytest.fixture
 def mnist(publish):
-    """A tiny MNIST: its four arrays, its raw files and its package."""
+    """Publish a tiny MNIST and return its four arrays, its raw files and its package."""
     random = np.random.default_rng(0)
     shapes = [(6, 28, 28), (6,), (2, 28, 28), (2,)]
     arrays = [random.integers(0, 256, shape, np.uint8) for shape in shapes]
@@ -614,7 +614,7 @@ for name in ("text8", "enwik8"):
 
 def test_a_text_in_the_cache_of_the_hub_is_found_without_a_network(tmp_path):
     process = start(HUB, tmp_path, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1")
-    status, errors = end(process)
+    status, errors = wait(process)
     assert status == 0, errors
 
 

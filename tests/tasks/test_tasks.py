@@ -19,7 +19,7 @@ SIZES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 
 @pytest.fixture(autouse=True)
 def counted_data(monkeypatch):
-    """Data sets of the true length in which every image and every letter can be told apart."""
+    """Replace the data sets by some of the same length in which all images differ."""
 
     def images(name):
         train, test = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}[name]
@@ -88,10 +88,10 @@ def test_the_digits_are_those_of_scikit_learn():
 def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
     plain = lookup("task", "mnist_rows")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
     first = lookup("task", "permuted_mnist")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
-    other = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).load("cpu").split("test")
+    second = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).load("cpu").split("test")
     order = np.random.RandomState(0).permutation(784)
     assert torch.equal(first, plain[:, order])
-    assert not torch.equal(first, other.xs.flatten(1))
+    assert not torch.equal(first, second.xs.flatten(1))
     assert sorted(order) == list(range(784)) and list(order[:4]) == [693, 85, 647, 392]
 
 
@@ -186,11 +186,11 @@ def test_an_unknown_split_names_the_closest():
 def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
     seen = []
     for part in range(5):
-        own = lookup("task", f"{kind}_{part}")(TaskConfig())
+        separate = lookup("task", f"{kind}_{part}")(TaskConfig())
         shared = lookup("task", f"{kind}_{part}")(NamedTaskConfig(head="all"))
-        assert (own.spec.classes, shared.spec.classes) == (2, 10)
+        assert (separate.spec.classes, shared.spec.classes) == (2, 10)
         classes = shared.load("cpu").split("test").ys
         assert classes.unique().tolist() == list(shared.classes_seen)
-        assert (own.load("cpu").split("test").ys + 2 * part == classes).all()
+        assert (separate.load("cpu").split("test").ys + 2 * part == classes).all()
         seen += shared.classes_seen
     assert seen == list(range(10))
