@@ -54,10 +54,10 @@ def test_average_accuracy_is_the_mean_of_the_last_row():
 
 
 def test_average_incremental_accuracy_is_the_mean_over_stages_of_what_was_seen():
-    found = average_incremental_accuracy(THREE)
+    result = average_incremental_accuracy(THREE)
     seen = {"stage 1": 0.90, "stage 2": (0.95 + 0.80) / 2, "stage 3": (0.75 + 0.60 + 0.85) / 3}
-    assert found.values == near(seen)
-    assert found.mean == near((0.90 + 0.875 + 2.2 / 3) / 3)
+    assert result.values == near(seen)
+    assert result.mean == near((0.90 + 0.875 + 2.2 / 3) / 3)
 
 
 def test_forgetting_is_from_the_best_row_and_avalanches_from_the_first():
@@ -109,12 +109,12 @@ def test_bits_count_downwards_and_levels_stay_in_bits():
 
 def test_the_best_bits_are_the_fewest():
     rows = [[8.0, 8.0, 8.0], [2.0, 5.0, 6.0], [1.8, 1.5, 5.0], [2.5, 1.7, 1.0]]
-    found = forgetting(matrix(rows, metric=BITS_PER_CHARACTER))
-    assert found.values == near({"a": 2.5 - 1.8, "b": 1.7 - 1.5})
+    result = forgetting(matrix(rows, metric=BITS_PER_CHARACTER))
+    assert result.values == near({"a": 2.5 - 1.8, "b": 1.7 - 1.5})
 
 
 def test_a_stage_may_train_several_tasks_and_a_task_may_come_again():
-    found = matrix(
+    result = matrix(
         [
             #  a    b    c
             [0.1, 0.1, 0.1],
@@ -125,41 +125,41 @@ def test_a_stage_may_train_several_tasks_and_a_task_may_come_again():
         ],
         trained=[["a", "b"], ["c"], ["a"], ["c"]],
     )
-    assert [found.first(task) for task in "abc"] == [1, 1, 2]
-    assert [found.last(task) for task in "abc"] == [3, 1, 4]
-    assert found.old == ["a", "b"]
-    assert forgetting(found).values == near({"a": 0.9 - 0.7, "b": 0.7 - 0.3})
-    assert avalanche_forgetting(found).values == near({"a": 0.8 - 0.7, "b": 0.7 - 0.3})
-    assert backward_transfer(found).values == near({"a": 0.7 - 0.9, "b": 0.3 - 0.7})
-    assert forward_transfer(found).values == near({"c": 0.2 - 0.1})
+    assert [result.first(task) for task in "abc"] == [1, 1, 2]
+    assert [result.last(task) for task in "abc"] == [3, 1, 4]
+    assert result.old == ["a", "b"]
+    assert forgetting(result).values == near({"a": 0.9 - 0.7, "b": 0.7 - 0.3})
+    assert avalanche_forgetting(result).values == near({"a": 0.8 - 0.7, "b": 0.7 - 0.3})
+    assert backward_transfer(result).values == near({"a": 0.7 - 0.9, "b": 0.3 - 0.7})
+    assert forward_transfer(result).values == near({"c": 0.2 - 0.1})
     seen = {"stage 1": 0.75, "stage 2": 2.0 / 3, "stage 3": 2.0 / 3, "stage 4": 1.8 / 3}
-    assert average_incremental_accuracy(found).values == near(seen)
+    assert average_incremental_accuracy(result).values == near(seen)
     single = dict.fromkeys("abc", 0.5)
-    assert transfer(found, single).values == near({"a": 0.4, "b": 0.2, "c": 0.3})
-    assert intransigence(found, single).values == near({"a": -0.4, "b": -0.2, "c": -0.3})
+    assert transfer(result, single).values == near({"a": 0.4, "b": 0.2, "c": 0.3})
+    assert intransigence(result, single).values == near({"a": -0.4, "b": -0.2, "c": -0.3})
 
 
 def test_one_joint_stage_has_no_old_and_no_later_task():
-    found = matrix([[0.1, 0.1], [0.8, 0.7]], trained=[["a", "b"]])
-    assert average_accuracy(found).mean == near(0.75)
+    result = matrix([[0.1, 0.1], [0.8, 0.7]], trained=[["a", "b"]])
+    assert average_accuracy(result).mean == near(0.75)
     for of in DIFFERENCES:
-        assert of(found) == Measure({}, {}, None, "there is no such task")
+        assert of(result) == Measure({}, {}, None, "there is no such task")
 
 
 def test_a_head_that_was_not_there_leaves_forward_transfer_undefined():
     rows = [[0.1, None, None], [0.9, math.nan, 0.2], [0.9, 0.8, 0.3], [0.9, 0.8, 0.7]]
-    found = forward_transfer(matrix(rows))
-    assert (found.values, found.mean) == ({}, None)
-    assert found.missing == {"b": "no score after stage 1", "c": "no score before training"}
-    assert found.why == "b: no score after stage 1; c: no score before training"
+    result = forward_transfer(matrix(rows))
+    assert (result.values, result.mean) == ({}, None)
+    assert result.missing == {"b": "no score after stage 1", "c": "no score before training"}
+    assert result.why == "b: no score after stage 1; c: no score before training"
     assert forgetting(matrix(rows)).mean == near(0.0)
 
 
 def test_there_is_no_mean_of_some_of_the_tasks_only():
     rows = [[0.1, None, 0.1], [0.9, None, 0.2], [0.9, 0.8, 0.3], [0.9, 0.8, 0.7]]
-    found = forward_transfer(matrix(rows))
-    assert found.values == near({"c": 0.2})
-    assert (found.mean, found.why) == (None, "b: no score after stage 1")
+    result = forward_transfer(matrix(rows))
+    assert result.values == near({"c": 0.2})
+    assert (result.mean, result.why) == (None, "b: no score after stage 1")
 
 
 def test_a_task_that_was_taken_away_is_missing_at_the_end():
@@ -176,11 +176,11 @@ def test_a_best_is_not_taken_from_the_rows_that_happen_to_be_there():
 
 def test_scores_of_different_metrics_have_no_mean():
     metrics = {"a": ACCURACY, "b": BITS_PER_CHARACTER}
-    found = AccuracyMatrix(metrics, ["a", "b"], [[0.1, 8.0], [0.9, 8.0], [0.82, 2.6]])
-    assert average_accuracy(found).values == {"a": 0.82, "b": 2.6}
-    assert average_accuracy(found).mean is None
+    result = AccuracyMatrix(metrics, ["a", "b"], [[0.1, 8.0], [0.9, 8.0], [0.82, 2.6]])
+    assert average_accuracy(result).values == {"a": 0.82, "b": 2.6}
+    assert average_accuracy(result).mean is None
     assert "accuracy and bits_per_character, of which there is no mean" in (
-        average_accuracy(found).why
+        average_accuracy(result).why
     )
 
 
@@ -241,10 +241,10 @@ def test_transfer_and_avalanches_forgetting_equal_avalanche(rows):
 
     plugins = [StreamForgetting(), StreamBWT(), StreamForwardTransfer()]
     forgot, backward, forward = avalanche_of(plugins, rows)
-    found = matrix([[k / ANSWERS for k in row] for row in rows])
-    assert avalanche_forgetting(found).mean == near(forgot)
-    assert backward_transfer(found).mean == near(backward)
-    assert forward_transfer(found).mean == near(forward)
+    result = matrix([[k / ANSWERS for k in row] for row in rows])
+    assert avalanche_forgetting(result).mean == near(forgot)
+    assert backward_transfer(result).mean == near(backward)
+    assert forward_transfer(result).mean == near(forward)
 
 
 @examples(max_examples=25)
@@ -256,50 +256,50 @@ def test_average_accuracy_equals_avalanches_stream_accuracy(rows):
     stream = Accuracy()
     for right in rows[-1]:
         stream.update((torch.arange(ANSWERS) >= right).long(), torch.zeros(ANSWERS).long())
-    found = matrix([[k / ANSWERS for k in row] for row in rows])
-    assert average_accuracy(found).mean == near(stream.result())
+    result = matrix([[k / ANSWERS for k in row] for row in rows])
+    assert average_accuracy(result).mean == near(stream.result())
 
 
 @examples()
 @given(accuracies, st.floats(-2, 2))
 def test_a_constant_on_all_scores_moves_levels_and_nothing_else(rows, constant):
-    found, moved = matrix(rows), matrix([[x + constant for x in row] for row in rows])
+    result, shifted = matrix(rows), matrix([[x + constant for x in row] for row in rows])
     for of in DIFFERENCES:
-        assert of(moved).mean == near(of(found).mean)
+        assert of(shifted).mean == near(of(result).mean)
     for of in LEVELS:
-        assert of(moved).mean == near(of(found).mean + constant)
+        assert of(shifted).mean == near(of(result).mean + constant)
 
 
 @examples()
 @given(accuracies)
 def test_bits_are_accuracy_upside_down(rows):
-    found = matrix(rows)
+    result = matrix(rows)
     down = matrix([[-x for x in row] for row in rows], metric=BITS_PER_CHARACTER)
     for of in DIFFERENCES:
-        assert of(down).values == near(of(found).values)
-    joint = dict.fromkeys(found.metrics, 0.7)
+        assert of(down).values == near(of(result).values)
+    joint = dict.fromkeys(result.metrics, 0.7)
     turned = {task: -score for task, score in joint.items()}
     for of in (intransigence, transfer):
-        assert of(down, turned).values == near(of(found, joint).values)
+        assert of(down, turned).values == near(of(result, joint).values)
 
 
 @examples()
 @given(accuracies)
 def test_forgetting_is_at_least_avalanches_which_is_minus_backward_transfer(rows):
-    found = matrix(rows)
-    for task, least in avalanche_forgetting(found).values.items():
-        assert forgetting(found).values[task] >= least
-        assert backward_transfer(found).values[task] == -least
+    result = matrix(rows)
+    for task, least in avalanche_forgetting(result).values.items():
+        assert forgetting(result).values[task] >= least
+        assert backward_transfer(result).values[task] == -least
 
 
 @examples()
 @given(accuracies, st.randoms(use_true_random=False))
 def test_the_order_of_the_columns_is_no_part_of_the_measures(rows, random):
-    found = matrix(rows)
+    result = matrix(rows)
     order = random.sample(range(len(rows[0])), len(rows[0]))
-    tasks = [list(found.metrics)[j] for j in order]
+    tasks = [list(result.metrics)[j] for j in order]
     other = AccuracyMatrix(
-        dict.fromkeys(tasks, ACCURACY), found.trained, [[row[j] for j in order] for row in rows]
+        dict.fromkeys(tasks, ACCURACY), result.trained, [[row[j] for j in order] for row in rows]
     )
     for of in (*DIFFERENCES, *LEVELS):
-        assert of(other).values == of(found).values
+        assert of(other).values == of(result).values

@@ -11,7 +11,7 @@ from thalnet_mtl.metrics.continual import AccuracyMatrix, backward_transfer
 from thalnet_mtl.metrics.learning_curves import minimum_accuracy, steps_to_reach
 from thalnet_mtl.metrics.metric import ACCURACY, BITS_PER_CHARACTER
 
-ONE, TEXT = {"a": ACCURACY}, {"a": BITS_PER_CHARACTER}
+SINGLE, TEXT = {"a": ACCURACY}, {"a": BITS_PER_CHARACTER}
 TWO = {"a": ACCURACY, "b": ACCURACY}
 
 # a is learned until step 100, b until 200, c until 300.
@@ -34,9 +34,9 @@ def near(expected):
 
 def test_ninety_percent_are_reached_at_an_evaluation_not_between_two():
     curve = [(0, 0.1), (10, 0.5), (20, 0.7), (30, 0.75), (40, 0.6), (50, 0.8)]
-    assert steps_to_reach(ONE, {"a": curve}, {"a": 0.8}).values == {"a": 30.0}  # 0.72 or more
-    assert steps_to_reach(ONE, {"a": curve}, {"a": 0.8}, part=0.5).values == {"a": 10.0}
-    assert steps_to_reach(ONE, {"a": [(7, 0.75)]}, {"a": 1.0}, part=0.75).values == {"a": 7.0}
+    assert steps_to_reach(SINGLE, {"a": curve}, {"a": 0.8}).values == {"a": 30.0}  # 0.72 or more
+    assert steps_to_reach(SINGLE, {"a": curve}, {"a": 0.8}, part=0.5).values == {"a": 10.0}
+    assert steps_to_reach(SINGLE, {"a": [(7, 0.75)]}, {"a": 1.0}, part=0.75).values == {"a": 7.0}
 
 
 def test_bits_are_reached_from_above():
@@ -51,16 +51,16 @@ def test_steps_have_a_mean_over_tasks_of_any_metrics():
 
 
 def test_what_was_never_reached_has_no_step():
-    found = steps_to_reach(ONE, {"a": [(0, 0.1), (10, 0.7), (20, math.nan)]}, {"a": 0.8})
-    assert (found.mean, found.why) == (None, "a: never reached 72.00 %")
-    assert "no score" in steps_to_reach(ONE, {"a": [(0, 0.1)]}, {}).why
-    assert "scores 0" in steps_to_reach(ONE, {"a": [(0, 0.1)]}, {"a": 0.0}).why
+    result = steps_to_reach(SINGLE, {"a": [(0, 0.1), (10, 0.7), (20, math.nan)]}, {"a": 0.8})
+    assert (result.mean, result.why) == (None, "a: never reached 72.00 %")
+    assert "no score" in steps_to_reach(SINGLE, {"a": [(0, 0.1)]}, {}).why
+    assert "scores 0" in steps_to_reach(SINGLE, {"a": [(0, 0.1)]}, {"a": 0.0}).why
 
 
 def test_min_acc_is_the_worst_of_each_old_task_after_it_was_learned():
-    found = minimum_accuracy(THREE, CURVES, ENDS)
-    assert found.values == {"a": 0.5, "b": 0.4}  # 0.3 and 0.1 were before
-    assert found.mean == near(0.45)
+    result = minimum_accuracy(THREE, CURVES, ENDS)
+    assert result.values == {"a": 0.5, "b": 0.4}  # 0.3 and 0.1 were before
+    assert result.mean == near(0.45)
 
 
 def test_the_end_of_a_stage_can_be_the_worst():
@@ -78,9 +78,9 @@ def test_the_worst_bits_are_the_most():
 
 def test_evaluations_at_the_ends_of_stages_show_no_gap():
     ends_only = {task: [(n, x) for n, x in CURVES[task] if n in ENDS] for task in CURVES}
-    found = minimum_accuracy(THREE, ends_only, ENDS)
+    result = minimum_accuracy(THREE, ends_only, ENDS)
     reasons = {"a": "no evaluation within stage 2", "b": "no evaluation within stage 3"}
-    assert (found.missing, found.mean) == (reasons, None)
+    assert (result.missing, result.mean) == (reasons, None)
     one_stage = CURVES | {"a": [(110, 0.5), (200, 0.8), (300, 0.7)]}
     assert minimum_accuracy(THREE, one_stage, ENDS).missing == {"a": "no evaluation within stage 3"}
     diverged = CURVES | {"a": [(110, 0.5), (210, math.nan)]}
@@ -100,9 +100,9 @@ def test_a_task_that_came_again_is_old_from_its_last_time():
 @examples()
 @given(st.lists(st.integers(0, 100).map(lambda n: n / 100), min_size=4, max_size=4))
 def test_the_worst_is_no_better_than_the_end_and_seen_only_in_between(scores):
-    learned, *after = scores
-    curve = [(10, learned), *zip((12, 16, 20), after, strict=True)]
-    found = AccuracyMatrix(TWO, ["a", "b"], [[0.0, 0.0], [learned, 0.0], [after[-1], 0.0]])
-    worst = minimum_accuracy(found, {"a": curve}, [10, 20]).mean
+    first, *after = scores
+    curve = [(10, first), *zip((12, 16, 20), after, strict=True)]
+    result = AccuracyMatrix(TWO, ["a", "b"], [[0.0, 0.0], [first, 0.0], [after[-1], 0.0]])
+    worst = minimum_accuracy(result, {"a": curve}, [10, 20]).mean
     assert worst == min(after)
-    assert worst - learned <= backward_transfer(found).mean
+    assert worst - first <= backward_transfer(result).mean

@@ -116,8 +116,8 @@ def test_the_interval_holds_the_values_moves_with_them_and_knows_no_order(values
     low, high = bootstrap_interval(values)
     assert min(values) <= low <= high <= max(values)
     assert (low == high) == (len(set(values)) == 1)
-    moved = bootstrap_interval([v + shift for v in values])
-    assert moved == pytest.approx((low + shift, high + shift), abs=1e-9)
+    shifted = bootstrap_interval([v + shift for v in values])
+    assert shifted == pytest.approx((low + shift, high + shift), abs=1e-9)
     assert bootstrap_interval(random.sample(values, len(values))) == (low, high)
 
 
@@ -170,12 +170,12 @@ def test_a_verdict_follows_the_mean_and_the_direction_of_the_metric():
 
 
 def test_a_verdict_that_is_not_there_says_what_is_missing():
-    found = verdict([0.1] * 10, 0.25, True)
-    assert found == Verdict("undecided", "10 pairs, p = 0.25 is not below 0.05.")
+    result = verdict([0.1] * 10, 0.25, True)
+    assert result == Verdict("undecided", "10 pairs, p = 0.25 is not below 0.05.")
     assert verdict([0.1] * 10, 0.05, True).word == "undecided"
-    found = verdict([0.1] * 6, 0.09375, True, comparisons=3)
-    assert found.word == "undecided"
-    assert found.line.endswith("not below 0.05: so few start at 0.09375, 7 would suffice.")
+    result = verdict([0.1] * 6, 0.09375, True, comparisons=3)
+    assert result.word == "undecided"
+    assert result.line.endswith("not below 0.05: so few start at 0.09375, 7 would suffice.")
 
 
 @examples(max_examples=40)

@@ -46,23 +46,26 @@ def content(folder):
 def test_the_result_holds_the_matrix_of_the_file_and_its_measures(streams):
     with (streams / "never" / "accuracy_matrix.csv").open() as file:
         header, *rows = csv.reader(file)
-    found = content(streams / "never")
+    summary = content(streams / "never")
     assert header == ["stage", "a", "b"]
-    assert [[float(cell) for cell in row[1:]] for row in rows] == found["scores"]
-    matrix = AccuracyMatrix({"a": ACCURACY, "b": ACCURACY}, [["a"], ["b"]], found["scores"])
-    assert found["measures"]["forgetting"]["mean"] == forgetting(matrix).mean
-    assert found["measures"]["forgetting"]["mean"] == found["scores"][1][0] - found["scores"][2][0]
-    assert found["ends"] == [20, 40] and found["scenario"] == "task-incremental"
+    assert [[float(cell) for cell in row[1:]] for row in rows] == summary["scores"]
+    matrix = AccuracyMatrix({"a": ACCURACY, "b": ACCURACY}, [["a"], ["b"]], summary["scores"])
+    assert summary["measures"]["forgetting"]["mean"] == forgetting(matrix).mean
+    assert (
+        summary["measures"]["forgetting"]["mean"]
+        == summary["scores"][1][0] - summary["scores"][2][0]
+    )
+    assert summary["ends"] == [20, 40] and summary["scenario"] == "task-incremental"
 
 
 def test_what_is_frozen_forgets_exactly_nothing_and_has_no_forward_transfer(streams):
-    found = content(streams / "frozen")
-    assert found["measures"]["forgetting"]["mean"] == 0.0
-    assert found["scores"][0][1] is found["scores"][1][1] is None  # no head yet
-    transfer = found["measures"]["forward_transfer"]
+    summary = content(streams / "frozen")
+    assert summary["measures"]["forgetting"]["mean"] == 0.0
+    assert summary["scores"][0][1] is summary["scores"][1][1] is None  # no head yet
+    transfer = summary["measures"]["forward_transfer"]
     assert transfer["mean"] is None and "no score after stage 1" in transfer["why"]
-    assert "forgetting 0.0;" in ContinualSummary.from_json(found, "result").line()
-    sizes = found["stages"]
+    assert "forgetting 0.0;" in ContinualSummary.from_json(summary, "result").line()
+    sizes = summary["stages"]
     assert sizes[0] == sizes[1] and sizes[2]["frozen"] == sizes[1]["total"]
     assert sizes[2]["multiply_adds"]["a"] == sizes[1]["multiply_adds"]["a"]  # runs nothing new
 
@@ -105,8 +108,8 @@ def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, 
 def test_the_worst_validation_of_an_old_task_is_found_between_the_ends(streams):
     run = read_run(streams / "never")
     curves = {"a": [(20, 0.0, 0.9), (30, 0.0, 0.4), (40, 0.0, 0.6)], "b": []}
-    found = run.continual.minimum_accuracy({"a": ACCURACY, "b": ACCURACY}, curves)
-    assert found.mean == pytest.approx(0.4)
+    summary = run.continual.minimum_accuracy({"a": ACCURACY, "b": ACCURACY}, curves)
+    assert summary.mean == pytest.approx(0.4)
 
 
 def test_a_damaged_result_is_one_line(streams, tmp_path):

@@ -33,12 +33,12 @@ def alone(tmp_path):
     ]
 
 
-def found(runs, baselines):
+def compare(runs, baselines):
     return compare_with_baselines(read_runs(runs), read_runs(baselines))
 
 
 def test_scores_are_set_against_the_mean_of_the_baselines_of_their_task(joint, alone):
-    assert table_rows(found([joint], alone)) == [
+    assert table_rows(compare([joint], alone)) == [
         {"run": "joint", "task": "mnist_rows", "test": "81.00 %", "untrained": "10.00 %",
          "single-task": "80.00 %", "n": "2", "skill": "1.014", "gain": "+1.250 %"},
         {"run": "joint", "task": "text8", "test": "2.3000 bits", "untrained": "8.0000 bits",
@@ -51,7 +51,7 @@ def test_scores_are_set_against_the_mean_of_the_baselines_of_their_task(joint, a
 def test_two_tasks_of_a_run_on_the_same_data_keep_their_names(tmp_path, alone):
     two = {"mnist_rows": MNIST["mnist_rows"], "right": MNIST["mnist_rows"] | {"kind": "mnist_rows"}}
     joint = make_run(tmp_path / "joint", two)
-    first, second, _ = table_rows(found([joint], alone))
+    first, second, _ = table_rows(compare([joint], alone))
     assert (first["task"], second["task"]) == ("mnist_rows", "right (mnist_rows)")
 
 
@@ -60,30 +60,30 @@ def test_two_classes_are_not_compared_with_two_of_ten(tmp_path):
     tasks = [{"split_mnist_0": {"source": "mnist", "classes": count}} for count in (10, 2, 10)]
     ten, two, other = (make_run(tmp_path / str(n), task) for n, task in enumerate(tasks))
     with pytest.raises(UserError, match="no baseline has that alone on the same data"):
-        found([ten], [two])
-    assert table_rows(found([ten], [two, other]))[0]["n"] == "1"
+        compare([ten], [two])
+    assert table_rows(compare([ten], [two, other]))[0]["n"] == "1"
 
 
 def test_a_baseline_given_twice_counts_once(joint, alone):
     again = joint.parent / "." / "mnist0"
-    assert table_rows(found([joint], [*alone, again])) == table_rows(found([joint], alone))
+    assert table_rows(compare([joint], [*alone, again])) == table_rows(compare([joint], alone))
 
 
 def test_a_run_that_is_a_baseline_is_not_set_against_itself(joint, alone):
-    assert list(found([joint, *alone], alone)) == ["joint"]
+    assert list(compare([joint, *alone], alone)) == ["joint"]
     with pytest.raises(UserError, match="every run is a baseline"):
-        found(alone, alone)
+        compare(alone, alone)
 
 
 def test_an_unfinished_run_is_listed_without_numbers(joint, alone):
     (joint / "result.json").unlink()
-    [row] = table_rows(found([joint], alone))
+    [row] = table_rows(compare([joint], alone))
     assert (row["task"], row["gain"]) == ("unfinished", "–")
 
 
 def test_a_task_without_a_baseline_says_which_there_are(joint, alone):
     with pytest.raises(UserError) as error:
-        found([joint], alone[:2])
+        compare([joint], alone[:2])
     assert str(error.value) == (
         "run joint has the task text8, but no baseline has that alone on the same data. There "
         "are: mnist0 (mnist_rows), mnist1 (mnist_rows). Add one to --baseline."
@@ -92,18 +92,18 @@ def test_a_task_without_a_baseline_says_which_there_are(joint, alone):
 
 def test_a_baseline_on_other_data_is_none(joint, alone):
     change_data(alone[2], "mnist", "md5:0")
-    assert found([joint], alone)
+    assert compare([joint], alone)
     change_data(alone[2], "text8", "md5:0")
     with pytest.raises(UserError, match=r"text0 \(text8, other data\)"):
-        found([joint], alone)
+        compare([joint], alone)
 
 
 def test_a_baseline_of_several_tasks_or_without_an_end_is_refused(joint, alone):
     with pytest.raises(UserError, match="baseline joint has 2 tasks: mnist_rows, text8"):
-        found(alone, [joint])
+        compare(alone, [joint])
     (alone[0] / "result.json").unlink()
     with pytest.raises(UserError, match="baseline mnist0 is unfinished"):
-        found([joint], alone)
+        compare([joint], alone)
 
 
 def test_a_baseline_that_has_learned_nothing_is_one_line(joint, alone):
@@ -114,18 +114,18 @@ def test_a_baseline_that_has_learned_nothing_is_one_line(joint, alone):
     with pytest.raises(
         UserError, match="run joint on text8: no skill: the baseline scores 8, as the"
     ):
-        found([joint], alone)
+        compare([joint], alone)
 
 
 def test_notes_say_how_few_and_how_mixed_the_baselines_are(tmp_path, joint, alone):
-    first, *others = caveats(found([joint], alone))
-    assert "fewer than 6 paired seeds do not support a ranking" in first and others == []
+    first, *rest = caveats(compare([joint], alone))
+    assert "fewer than 6 paired seeds do not support a ranking" in first and rest == []
     gru = make_run(tmp_path / "gru", MNIST, {"model.body": "gru"}, batches=2)
-    _, *others = caveats(found([joint], [*alone, gru]))
-    assert others == [
+    _, *rest = caveats(compare([joint], [*alone, gru]))
+    assert rest == [
         "mnist_rows: the baselines are thalnet, gru.",
         "gru: scored on the first 2 batches only.",
     ]
-    many = [make_run(tmp_path / f"m{n}", MNIST, {"train.seed": str(n)}) for n in range(6)]
+    seeds = [make_run(tmp_path / f"m{n}", MNIST, {"train.seed": str(n)}) for n in range(6)]
     single = make_run(tmp_path / "single", MNIST, {"train.seed": "7"})
-    assert caveats(found([single], many)) == []
+    assert caveats(compare([single], seeds)) == []

@@ -12,7 +12,7 @@ from thalnet_mtl.sweep import plan as grid
 
 
 def names(bases: dict[str, Config], *words: str, seeds: tuple[int, ...] = (0, 1)) -> list[str]:
-    return [one.name for one in grid.plan(bases, grid.parse(words), seeds, {})]
+    return [planned.name for planned in grid.plan(bases, grid.parse(words), seeds, {})]
 
 
 def test_names_say_what_differs_in_the_order_of_the_grid():
@@ -32,10 +32,11 @@ def test_names_say_what_differs_in_the_order_of_the_grid():
 def test_every_run_has_its_values_and_its_seed():
     flags = {"train.clip": "2"}
     plan = grid.plan(load_configs([], flags), grid.parse(["model.body=gru,lstm"]), [3, 4], flags)
-    found = [(one.config.model.body, one.config.train.seed) for one in plan]
-    assert found == [("gru", 3), ("gru", 4), ("lstm", 3), ("lstm", 4)]
-    assert all(one.config.train.clip == 2 and one.values == {"model.body": one.config.model.body}
-               and one.seed == one.config.train.seed for one in plan)  # fmt: skip
+    configs = [(planned.config.model.body, planned.config.train.seed) for planned in plan]
+    assert configs == [("gru", 3), ("gru", 4), ("lstm", 3), ("lstm", 4)]
+    for planned in plan:
+        assert planned.config.train.clip == 2 and planned.seed == planned.config.train.seed
+        assert planned.values == {"model.body": planned.config.model.body}
 
 
 @settings(deadline=None)
@@ -54,10 +55,10 @@ def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
         plan = grid.plan({"": Config()}, words, seeds, {})
     except UserError as error:
         clean = [re.sub(r"[^\w.=+,-]+", "_", word) for word in designs]
-        given = [rates, modules, clean, seeds]
-        assert any(len(set(some)) < len(some) for some in given), error
+        values_given = [rates, modules, clean, seeds]
+        assert any(len(set(some)) < len(some) for some in values_given), error
         return
-    found = {one.name: dump_config(one.config) for one in plan}
-    assert len(found) == len(set(found.values())) == len(plan)
+    configs = {planned.name: dump_config(planned.config) for planned in plan}
+    assert len(configs) == len(set(configs.values())) == len(plan)
     assert len(plan) == len(rates) * len(modules) * len(designs) * max(1, len(seeds))
-    assert all(re.fullmatch(r"\w[\w.=+,-]*", name) for name in found)
+    assert all(re.fullmatch(r"\w[\w.=+,-]*", name) for name in configs)

@@ -14,8 +14,8 @@ def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
     tasks = {"tasks": {"mnist_rows": {}, "digits_rows": {}}}
     bases = {name: overlay(base, tasks, "test") for name, base in bases.items()}
     plan = grid.plan(bases, {}, [0], {})
-    for one, score in zip(plan, (0.5, 0.75), strict=True):
-        make_run(tmp_path / one.name, {"mnist_rows": {"test": 1 - score}, "digits_rows": {}},
+    for planned, score in zip(plan, (0.5, 0.75), strict=True):
+        make_run(tmp_path / planned.name, {"mnist_rows": {"test": 1 - score}, "digits_rows": {}},
                  validation=score)  # fmt: skip
     status = dict.fromkeys(["a-seed0", "b-seed0"], "done")
     rows, notes = summarize(plan, status, tmp_path)
@@ -34,11 +34,11 @@ def test_named_runs_and_several_tasks_have_rows_of_their_own(tmp_path):
 
 def test_bits_are_first_where_they_are_least_and_a_failed_seed_is_out_of_the_choice(tmp_path):
     plan = grid.plan({"": Config()}, {"train.clip": ["0", "1", "2"]}, [0, 1], {})
-    status = dict.fromkeys([one.name for one in plan], "done")
-    for one in plan:
-        bits = {0.0: 3.0, 1.0: 2.0, 2.0: 1.0}[one.values["train.clip"]]
-        make_run(tmp_path / one.name, {"text8": {"metric": "bits_per_character"}},
-                 validation=bits + one.seed / 2)  # fmt: skip
+    status = dict.fromkeys([planned.name for planned in plan], "done")
+    for planned in plan:
+        bits = {0.0: 3.0, 1.0: 2.0, 2.0: 1.0}[planned.values["train.clip"]]
+        make_run(tmp_path / planned.name, {"text8": {"metric": "bits_per_character"}},
+                 validation=bits + planned.seed / 2)  # fmt: skip
     status["clip=2.0-seed1"] = "failed"
     bases = {"": overlay(Config(), {"task": {"name": "text8"}}, "test")}
     plan = grid.plan(bases, {"train.clip": ["0", "1", "2"]}, [0, 1], {})

@@ -29,8 +29,8 @@ REAL = [
 ]  # fmt: skip
 
 
-class Here(workers.LocalWorkers):
-    """One run after another, without processes."""
+class InProcessWorkers(workers.LocalWorkers):
+    """Workers that train one run after another in this process."""
 
     def __init__(self):
         super().__init__(1)
@@ -59,12 +59,12 @@ class Here(workers.LocalWorkers):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def trained(tmp_path, monkeypatch):
     """A folder where sweeps train without processes; the names of what they train."""
     monkeypatch.chdir(tmp_path)
-    made = Here()
-    monkeypatch.setattr(workers, "make_workers", lambda on, jobs: made)
-    return made.trained
+    local = InProcessWorkers()
+    monkeypatch.setattr(workers, "make_workers", lambda on, jobs: local)
+    return local.trained
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def test_the_runs_are_those_of_plain_training(real, tmp_path):
     out, _, _ = real
     for seed in (0, 1):
         name = f"learning_rate=0.01-seed{seed}"
-        [one] = [one for one in _plan_of_real() if one.name == name]
-        train(one.config, tmp_path / name)
+        [planned] = [run for run in _plan_of_real() if run.name == name]
+        train(planned.config, tmp_path / name)
         assert result(out / name) == result(tmp_path / name)
         model = "model/model.safetensors"
         assert (out / name / model).read_bytes() == (tmp_path / name / model).read_bytes()
@@ -181,31 +181,31 @@ def test_the_table_has_a_row_a_point_and_fits_80_columns(real):
     assert sum("/4  learning_rate=" in line for line in lines) == 4
 
 
-def test_the_same_command_repeats_nothing_that_is_done(capsys, here):
+def test_the_same_command_repeats_nothing_that_is_done(capsys, trained):
     words = [*TOY, "--seeds", "0", "1", "--grid", "model.modules=2,3", "--out", "s"]
     words.remove("--model.modules=3")
     status, first, _ = sweep(capsys, *words)
-    assert status == 0 and len(here) == 4
+    assert status == 0 and len(trained) == 4
     before = {path: path.stat().st_mtime_ns for path in Path("s").rglob("result.json")}
     status, second, _ = sweep(capsys, *words)
-    assert status == 0 and len(here) == 4
+    assert status == 0 and len(trained) == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert second.splitlines()[0] == "4 of 4 runs are done already"
     assert first.endswith(second.partition("\n")[2]) and "* best mean on validation" in second
     (Path("s") / "sweep.json").unlink()  # killed before it was written
-    assert sweep(capsys, *words)[0] == 0 and len(here) == 4
+    assert sweep(capsys, *words)[0] == 0 and len(trained) == 4
     assert [entry["status"] for entry in runs(Path("s")).values()] == ["done"] * 4
 
 
-def test_what_failed_is_tried_again(capsys, here):
+def test_what_failed_is_tried_again(capsys, trained):
     words = [*TOY, "--train.optimizer=adam", "--grid", RATES, "--out", "s"]
     assert sweep(capsys, *words)[0] == 1
     assert sweep(capsys, *words)[0] == 1
-    assert here == [f"learning_rate={rate}-seed0" for rate in ("0.01", "1e+30", "1e+30")]
+    assert trained == [f"learning_rate={rate}-seed0" for rate in ("0.01", "1e+30", "1e+30")]
     assert runs(Path("s"))["learning_rate=1e+30-seed0"]["seconds"] == 2.0
 
 
-def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, here):
+def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, trained):
     words = [*TOY, "--grid", "train.warmup=0,20"]
     assert sweep(capsys, *words, "--out", "some")[0] == 2
     error = runs(Path("some"))["warmup=20-seed0"]["error"]
@@ -214,20 +214,20 @@ def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, here):
     assert sweep(capsys, *words, RATES, "--train.optimizer=adam", "--out", "both")[0] == 1
 
 
-def test_more_seeds_and_values_add_to_what_is_there(capsys, here):
+def test_more_seeds_and_values_add_to_what_is_there(capsys, trained):
     words = [*TOY, "--out", "s", "--grid"]
     assert sweep(capsys, *words, "train.clip=0,1", "--seeds", "0")[0] == 0
     assert sweep(capsys, *words, "train.clip=1,2", "--seeds", "0", "1")[0] == 0
-    assert here[:2] == ["clip=0.0-seed0", "clip=1.0-seed0"]
-    assert here[2:] == ["clip=1.0-seed1", "clip=2.0-seed0", "clip=2.0-seed1"]
+    assert trained[:2] == ["clip=0.0-seed0", "clip=1.0-seed0"]
+    assert trained[2:] == ["clip=1.0-seed1", "clip=2.0-seed0", "clip=2.0-seed1"]
     assert len(runs(Path("s"))) == 5
 
 
-def test_without_a_directory_the_same_keys_find_their_sweep_and_others_do_not(capsys, here):
+def test_without_a_directory_the_same_keys_find_their_sweep_and_others_do_not(capsys, trained):
     for words in (["train.clip=0"], ["train.clip=1"], ["train.warmup=0"]):
         assert sweep(capsys, *TOY, "--seeds", "0", "--grid", *words)[0] == 0
-    found = sorted(path.name for path in Path("runs").iterdir())
-    assert len(found) == 2 and found[0].endswith("-sweep-train.clip")
+    folders = sorted(path.name for path in Path("runs").iterdir())
+    assert len(folders) == 2 and folders[0].endswith("-sweep-train.clip")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_without_a_directory_the_same_keys_find_their_sweep_and_others_do_not(ca
         ("--seeds 0 --out s/clip=0.0-seed0", "is the directory of a run, not of a sweep"),
     ],
 )
-def test_a_folder_of_something_else_is_left_as_it_is(capsys, here, words, message):
+def test_a_folder_of_something_else_is_left_as_it_is(capsys, trained, words, message):
     Path("two.yaml").write_text("runs: {a: {}, b: {}}")
     assert sweep(capsys, *TOY, "--grid", "train.clip=0", "--out", "s")[0] == 0
     before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
@@ -248,17 +248,17 @@ def test_a_folder_of_something_else_is_left_as_it_is(capsys, here, words, messag
     status, _, err = sweep(capsys, *TOY, *words.split(), *to)
     assert status == 2 and err.count("\n") == 1 and message in err
     assert {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()} == before
-    assert len(here) == 1
+    assert len(trained) == 1
 
 
-def test_a_folder_is_of_one_process(capsys, here):
+def test_a_folder_is_of_one_process(capsys, trained):
     Path("s").mkdir()
     with FileLock("s/.lock"):
         status, _, err = sweep(capsys, *TOY, "--seeds", "0", "--out", "s")
-    assert status == 2 and "another process is writing to s" in err and not here
+    assert status == 2 and "another process is writing to s" in err and not trained
 
 
-def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, tmp_path):
+def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, trained, tmp_path):
     words = ["digits", "debug", "--train.steps=500", "--evaluate.every=500", "--out", "s"]
     words += ["--model.modules=1", "--model.features=8", "--seeds", "0", "1"]
     command = [sys.executable, "-m", "thalnet_mtl.cli", "sweep", *words, "--jobs", "1"]
@@ -282,7 +282,7 @@ def test_ctrl_c_saves_what_is_going_and_the_same_command_goes_on(capsys, here, t
     assert not Path("s/seed0/result.json").exists() and not Path("s/seed1").exists()
     with FileLock("s/seed0/.lock", timeout=0):  # the run has ended
         pass
-    assert sweep(capsys, *words)[0] == 0 and here == ["seed0", "seed1"]
+    assert sweep(capsys, *words)[0] == 0 and trained == ["seed0", "seed1"]
     train(load_run_config(Path("s/seed0")), tmp_path / "alone")
     assert result(Path("s/seed0")) == result(tmp_path / "alone")
 
@@ -319,10 +319,10 @@ def test_ray_trains_the_same_runs_on_loopback(real, tmp_path):
     assert done.returncode == 1 and done.stderr == ""
     assert re.search(r"^127\.0\.0\.1:\d+$", done.stdout, re.MULTILINE)
     assert result(tmp_path / "s" / good) == result(out / good)
-    found, before = runs(tmp_path / "s"), runs(out)
+    after, before = runs(tmp_path / "s"), runs(out)
     for name in (good, bad):
-        assert found[name]["seconds"] > before[name]["seconds"] * (name == bad)
-        assert found[name] | {"seconds": 0} == before[name] | {"seconds": 0}
+        assert after[name]["seconds"] > before[name]["seconds"] * (name == bad)
+        assert after[name] | {"seconds": 0} == before[name] | {"seconds": 0}
 
 
 def test_a_cluster_that_does_not_answer_is_one_line_and_status_2(capsys, tmp_path, monkeypatch):
