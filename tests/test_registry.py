@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from thalnet_mtl import registry
+from thalnet_mtl import registry, strategies
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup, register
 
@@ -102,3 +102,17 @@ def test_an_unknown_name_of_an_installed_package_is_not_about_the_installation()
     with pytest.raises(UserError) as caught:
         lookup("strategy", "ewcc")
     assert "pip" not in str(caught.value)
+
+
+def test_a_new_file_of_a_package_is_found_by_itself(tmp_path, monkeypatch):
+    (tmp_path / "extra_strategy.py").write_text(
+        "from thalnet_mtl.registry import register\n"
+        "from thalnet_mtl.strategies.base import Strategy\n\n\n"
+        "@register('strategy', 'extra')\n"
+        "class Extra(Strategy):\n"
+        "    pass\n"
+    )
+    monkeypatch.setitem(registry._entries, "strategy", dict(entries("strategy")))
+    monkeypatch.setattr(strategies, "__path__", [*strategies.__path__, str(tmp_path)])
+    built_in = [name for name in entries("strategy") if not name.startswith("avalanche:")]
+    assert built_in[0] == "naive" and built_in[-1] == "extra"

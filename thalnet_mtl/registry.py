@@ -13,13 +13,14 @@ import importlib
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError, unknown
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
-# By kind, the modules whose import registers the built-in entries.
+# By kind, the modules whose import registers the built-in entries, in the order of lists.
 _MODULES = {
     "reading": (
         "models.readings.linear",
@@ -40,6 +41,8 @@ _MODULES = {
     ),
     "weighting": ("training.weighting",),
 }
+# By kind, the package of which every other file is imported as well: a new file is enough.
+_PACKAGES = {"reading": "models.readings", "task": "tasks", "strategy": "strategies"}
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
 
 
@@ -82,7 +85,7 @@ def lookup(kind: str, name: str) -> Any:
 
 def entries(kind: str) -> dict[str, Any]:
     """Return all entries of a kind by name, built-in ones first."""
-    modules = [f"thalnet_mtl.{module}" for module in _MODULES[kind]]
+    modules = _built_in_modules(kind)
     for module in modules:
         importlib.import_module(module)
     _load_plugins()
@@ -92,6 +95,16 @@ def entries(kind: str) -> dict[str, Any]:
         return modules.index(module) if module in modules else len(modules)
 
     return dict(sorted(_entries[kind].items(), key=position))
+
+
+def _built_in_modules(kind: str) -> list[str]:
+    """Return the modules that may register entries of a kind."""
+    modules = [f"thalnet_mtl.{module}" for module in _MODULES[kind]]
+    if kind in _PACKAGES:
+        package = importlib.import_module(f"thalnet_mtl.{_PACKAGES[kind]}")
+        files = sorted(info.name for info in iter_modules(package.__path__, f"{package.__name__}."))
+        modules += [file for file in files if file not in modules]
+    return modules
 
 
 @cache
