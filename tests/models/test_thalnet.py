@@ -75,7 +75,7 @@ def modules_of(graph):
 
 
 def computed(net, ops):
-    """On this level, or on the fastest where it cannot."""
+    """Return a network with this backend, or ``auto`` if it cannot run the network."""
     net.ops = ops if net.explain()[ops] is None else "auto"
     return net
 

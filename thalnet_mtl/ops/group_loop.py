@@ -15,7 +15,12 @@ from thalnet_mtl.ops.packed_weights import FLAT, CellGroup, weight_gradient
 class GroupLoop:
     """The loop over time of one group of equal modules.
 
+    A forward pass calls ``load_states``, ``step`` for every step, and ``store_states``. A backward
+    pass calls ``start_backward``, ``backward_step`` for every step in reverse, and then
+    ``store_state_gradients``, ``projection_gradients`` and ``weight_gradients``.
+
     Args:
+        group: the modules.
         columns: the columns of all groups that are read from the center, (time, batch, columns).
         dtype: the type in which products are computed.
         projections: projected task inputs of each module, None for a module without.
