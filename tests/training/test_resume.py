@@ -40,8 +40,8 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(capfd):
-    command = ["digits", "--train.steps=800", "--evaluate.checkpoint_every=10"]
-    assert kill_and_resume.main(["--kills", "2", "--window", "1", *command]) == 0
+    command = ["digits", "--train.steps=400", "--evaluate.checkpoint_every=10"]
+    assert kill_and_resume.main(["--kills", "2", "--window", "0.5", *command]) == 0
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
