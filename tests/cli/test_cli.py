@@ -158,7 +158,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("compare run --basline run", "Did you mean '--baseline'? See thalnet compare --help."),
         ("compare run --sede 3", "unknown argument '--sede'. See thalnet compare --help."),
         ("train digits --train.seed", "--train.seed needs a value"),
-        ("train digits --train.optimizer=adan", "unknown value 'adan'"),
+        ("train digits --train.optimizer=adan", "unknown optimizer 'adan'"),
         ("train digits --evaluate.log_every=10000000", "between 1 and 1000000"),
         ("train digits --task.name=digit_rows", "unknown task 'digit_rows'. Allowed:"),
         ("train digits --model.reading=softmax", "Did you mean 'fast_softmax'?"),

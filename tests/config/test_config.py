@@ -105,7 +105,7 @@ def test_there_are_fewer_than_forty_fields_each_with_a_line_of_help():
         ({"train.batch": "1" + 400 * "0"}, r"must be|expected a whole number"),
         ({"train.learning_rate": "nan"}, r"expected a number, got 'nan'"),
         ({"train.learning_rate": "-1"}, r"must be at least 0.0, got -1.0"),
-        ({"train.optimizer": "adamm"}, r"unknown value 'adamm'.*Did you mean 'adam'"),
+        ({"train.schedule": "cosin"}, r"unknown value 'cosin'.*Did you mean 'cosine'"),
         ({"task.permutation": "4294967296"}, r"must be between 0 and 4294967295"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_named_task_is_by_default_the_task_of_its_name():
     [
         (Config(train=TrainConfig(batch="many")), "train: batch: expected a whole number"),
         (Config(train=TrainConfig(steps=1.5)), "train: steps: expected a whole number, got 1.5"),
-        (Config(train=TrainConfig(optimizer="adan")), "optimizer: unknown value 'adan'"),
+        (Config(train=TrainConfig(schedule="cos")), "schedule: unknown value 'cos'"),
         (Config(task="digits_rows"), "task: expected a section of fields, got 'digits_rows'"),
         (Config(train=TrainConfig), "train: expected a section of fields"),
         (Config(tasks=["text8"]), r"tasks: expected entries by name, got \['text8'\]"),

@@ -35,6 +35,7 @@ def test_large_networks_take_the_threads_that_pytorch_has_and_small_ones_one(mon
         (toy(task={"name": "toy_row"}), r"unknown task 'toy_row'.*Did you mean 'toy_rows'"),
         (toy(model={"module": "ffgru"}), r"unknown module 'ffgru'.*Did you mean 'ff_gru'"),
         (toy(model={"reading": "gaussian"}), r"unknown reading 'gaussian'.*'fast_gaussian'"),
+        (toy(train={"optimizer": "adan"}), r"unknown optimizer 'adan'.*Did you mean 'adam'"),
         (toy(model={"body": "thalnett"}), r"unknown body 'thalnett'.*'thalnet'"),
         (toy(model={"features": 500}), r"over model.budget 50,000"),
         (toy(model={"features": 0, "budget": 30}), "model.budget 30 is too small"),

@@ -12,7 +12,6 @@ from thalnet_mtl.errors import UserError
 
 GROWTH = ("never", "per_task", "on_plateau")
 POLICIES = ("frozen", "shared")
-OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -194,7 +193,7 @@ class TrainConfig:
     steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
     batch: int = option(50, "sequences per batch", low=1)
     chunk: int = option(200, "text: bytes per chunk of truncated back-propagation", low=1)
-    optimizer: str = option("rmsprop", "optimizer", choices=OPTIMIZERS)
+    optimizer: str = option("rmsprop", "optimizer: rmsprop, adam, adamw, sgd")
     learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
     weight_decay: float = option(0.0, "weight decay", low=0.0)
     schedule: str = option(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thalnet_mtl.config.schema import Config, TrainConfig
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.weighting import LossWeighting
@@ -39,12 +39,18 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
 def optimizer_for(
     config: Config, network: Network, weighting: LossWeighting
 ) -> torch.optim.Optimizer:
-    """Return the configured optimizer for all parameters that are not frozen."""
+    """Return the configured optimizer for all parameters that are not frozen.
+
+    Raises:
+        UserError: there is no optimizer of that name.
+    """
     options = config.train
     groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.requires_grad]},
         {"params": list(weighting.parameters()), "weight_decay": 0.0},
     ]
+    if options.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", options.optimizer, OPTIMIZERS)
     return OPTIMIZERS[options.optimizer].build(
         groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
