@@ -62,7 +62,11 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
                     run = set_up(config, fetch=print)
                     resume_run(path, run)
             if growing == "plateau" and run.step == 9:
-                run.state.scores.best_by_task["toy_wide"] = {"step": 0, "value": 0.0, "since": 1}
+                run.state.scores.best_by_task["toy_wide"] = {
+                    "step": 0,
+                    "value": 0.0,
+                    "validations_since": 1,
+                }
             go(run, stop)
         save_run(path, run, 0)
     whole, cut = (

@@ -37,7 +37,7 @@ def test_a_plateau_that_may_come_is_in_the_budget(policy):
     small = count_parameters(run.network)
     run.state.step, run.state.scores.best_by_task = (
         1,
-        {"toy_rows": {"step": 1, "value": 0.0, "since": 1}},
+        {"toy_rows": {"step": 1, "value": 0.0, "validations_since": 1}},
     )
     assert [change.verb for change in growth.grow_if_due(run)][-1] == "attach"
     size = count_parameters(run.network)
@@ -101,7 +101,7 @@ def test_tasks_learned_together_are_stuck_when_all_are(tmp_path, monkeypatch):
 def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_then():
     run = set_up(toy(**PAIR, train={"optimizer": "adam"}), fetch=print)
     go(run, 10)
-    run.state.scores.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "since": 2}}
+    run.state.scores.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "validations_since": 2}}
     before = answers(run)
     [change] = growth.grow_if_due(run)
     assert (
@@ -123,7 +123,7 @@ def test_tasks_that_share_a_head_get_modules_once_at_a_plateau():
     run = set_up(toy(tasks=tasks, stream=stream, growth=PLATEAU), fetch=print)
     run.state.step, run.state.scores.best_by_task = (
         1,
-        {name: {"step": 1, "value": 0.0, "since": 2} for name in tasks},
+        {name: {"step": 1, "value": 0.0, "validations_since": 2} for name in tasks},
     )
     assert [str(change) for change in growth.grow_if_due(run)] == [
         "attach rows_more1, read by input, side1, output"

@@ -149,9 +149,9 @@ def test_a_task_that_does_not_improve_leaves_and_the_run_ends_with_the_last(tmp_
     result = train(toy(**JOINT, train=options), tmp_path).to_json()
     assert result["steps"] == 60  # best at 20, and two validations after it
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    assert {own["since"] for own in saved["scores"]["best_by_task"].values()} == {2}
+    assert {own["validations_since"] for own in saved["scores"]["best_by_task"].values()} == {2}
     run = set_up(toy(**JOINT, train=options), fetch=print)
-    run.state.scores.best_by_task = {"toy_text": {"step": 20, "value": 1.0, "since": 2}}
+    run.state.scores.best_by_task = {"toy_text": {"step": 20, "value": 1.0, "validations_since": 2}}
     assert sample_tasks(run) == ["toy_rows"]
 
 
@@ -186,7 +186,12 @@ def test_a_task_has_a_name_that_pytorch_bears_also_under_a_shared_head(tmp_path)
 
 def test_a_task_that_has_left_stays_away_though_it_improves_again(tmp_path, monkeypatch):
     run = set_up(toy(**JOINT, train={"patience": 2}), fetch=print)
-    run.state.scores.best_by_task["toy_rows"] = {"step": 1, "value": -1.0, "since": 2, "taken": 0}
+    run.state.scores.best_by_task["toy_rows"] = {
+        "step": 1,
+        "value": -1.0,
+        "validations_since": 2,
+        "batches_seen": 0,
+    }
     monkeypatch.setattr(monitor, "save_best", lambda *args: None)
     directory = RunDirectory(tmp_path, run.config)
     monitor.Monitor(run, directory, Console()).validate()

@@ -62,6 +62,6 @@ def test_patience_counts_only_what_was_trained_meanwhile(tmp_path):
     saved = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
     assert (
         saved["batches_seen"]["toy_rows"]
-        == saved["scores"]["best_by_task"]["toy_rows"]["since"]
+        == saved["scores"]["best_by_task"]["toy_rows"]["validations_since"]
         == 0
     )

@@ -38,7 +38,7 @@ class Scores(PlainPart):
 
     ``best`` is the mean over tasks of the normalized score of the best weights. An entry of
     ``best_by_task`` has the ``step`` and ``value`` of the best score of a task, the number of
-    validations ``since`` then, and the batches ``taken`` by the last of them.
+    validations since then, and the batches that were seen until the last of them.
     """
 
     best: float = -math.inf
@@ -50,12 +50,12 @@ class Scores(PlainPart):
 
     def validations_without_improvement(self, task: str) -> float:
         """Return how many validations have passed since the best one of a task."""
-        return self.best_by_task.get(task, {"since": 0})["since"]
+        return self.best_by_task.get(task, {"validations_since": 0})["validations_since"]
 
     def reset_patience(self, task: str) -> None:
         """Count validations without improvement from 0 again."""
         if task in self.best_by_task:
-            self.best_by_task[task]["since"] = 0
+            self.best_by_task[task]["validations_since"] = 0
 
     def record_validation(
         self, task: str, metric: Metric, value: float, step: int, batches: int, active: bool
@@ -73,11 +73,11 @@ class Scores(PlainPart):
         """
         best = self.best_by_task.get(task)
         if best is None or metric.better(value, best["value"]):
-            since = 0 if best is None or active else best["since"]
-            self.best_by_task[task] = {"step": step, "value": value, "since": since}
-        elif batches > best["taken"]:
-            best["since"] += 1
-        self.best_by_task[task]["taken"] = batches
+            since = 0 if best is None or active else best["validations_since"]
+            self.best_by_task[task] = {"step": step, "value": value, "validations_since": since}
+        elif batches > best["batches_seen"]:
+            best["validations_since"] += 1
+        self.best_by_task[task]["batches_seen"] = batches
 
 
 @dataclass
