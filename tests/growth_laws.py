@@ -1,9 +1,8 @@
-"""The laws of growth, on random networks in training; on a machine with a GPU as a script::
+"""The laws of growth, tested on random networks in training; as a script also on a GPU::
 
     python tests/growth_laws.py --device cuda --examples 50
 
-A law takes a case, looks closely at the verbs it is about, and raises where they do not keep what
-they promise.
+A law is a function of a case. It changes the network and raises if a guarantee is broken.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from thalnet_mtl.errors import UserError
 
 
 def attaching_leaves_outputs_unchanged(case: Case) -> None:
-    """Law 1, whether old modules are opened or not; from the start and in the middle of a text."""
+    """Check law 1, with and without opened modules, from initial and from carried states."""
     case.walk(2)
     for _ in range(2):
         states, active = case.states(), case.active()
@@ -39,16 +38,16 @@ def attaching_leaves_outputs_unchanged(case: Case) -> None:
             change = case.change("attach", module, **options)
         except UserError:
             continue
-        moved = {task: change.update_state(task, state) for task, state in states.items()}
+        updated = {task: change.update_state(task, state) for task, state in states.items()}
         assert_unchanged(case, outputs, active, opened=options["read_by"])
-        assert_unchanged(case, later, active, moved, options["read_by"])
+        assert_unchanged(case, later, active, updated, options["read_by"])
         case.train()
 
 
-def frozen_tasks_stay(
+def frozen_tasks_do_not_change(
     case: Case, wrap: Callable[[nn.Module], nn.Module] = lambda network: network
 ) -> None:
-    """Law 2: other tasks train and modules come and go; a frozen task does not notice."""
+    """Check law 2: a frozen task is unaffected by training and changes for other tasks."""
     case.walk(2)
     task = case.random.choice(list(case.network.adapters))
     before = case.logits(task)
@@ -64,15 +63,15 @@ def frozen_tasks_stay(
     bf16 = case.dtype == torch.float32
     for _ in range(3):
         case.walk(1, allows, clip=0.1, bf16=bf16, wrap=wrap)
-        others = [name for name in case.network.adapters if name != task]
-        case.train(2, others, clip=0.1, bf16=bf16, wrap=wrap)
+        trained = [name for name in case.network.adapters if name != task]
+        case.train(2, trained, clip=0.1, bf16=bf16, wrap=wrap)
         assert torch.equal(case.logits(task), before)
     case.train(2)
     assert torch.equal(case.logits(task), before)
 
 
 def optimizers_follow_every_change(case: Case) -> None:
-    """Law 3, after every verb of a longer walk; schedulers go on as if nothing had happened."""
+    """Check law 3 after every change; learning rate schedulers continue unaffected."""
     never = case.duplicate()
     schedules = [ExponentialLR(each.optimizer, 0.9) for each in (case, never)]
     for _ in range(3):
@@ -85,7 +84,7 @@ def optimizers_follow_every_change(case: Case) -> None:
 
 
 def detaching_undoes_attaching(case: Case) -> None:
-    """Law 4, with and without old modules that were opened."""
+    """Check law 4, with and without opened modules."""
     case.walk(2)
     for _ in range(2):
         before, outputs = case.snapshot(), case.outputs()
@@ -101,7 +100,7 @@ def detaching_undoes_attaching(case: Case) -> None:
 
 
 def unread_modules_disturb_nobody(case: Case) -> None:
-    """Law 5: with a module that nobody reads, training goes the same way to the bit."""
+    """Check law 5: a module that nobody reads leaves training bit-identical."""
     case.walk(2)
     never = case.duplicate()
     for verb in ("attach", "clone"):
@@ -119,7 +118,7 @@ def unread_modules_disturb_nobody(case: Case) -> None:
 
 
 def saved_networks_continue(case: Case) -> None:
-    """Law 6: what is built from the files goes on to the same bits, and grows on alike."""
+    """Check law 6: a saved and loaded case trains and grows on, bit for bit the same."""
     case.walk(3)
     again = case.saved_and_loaded()
     for changes in (0, 1):
@@ -134,8 +133,8 @@ def saved_networks_continue(case: Case) -> None:
         assert_same(again.outputs(), case.outputs())
 
 
-def clones_agree(case: Case) -> None:
-    """A clone fed like its source says the same at once, and learns even where that is frozen."""
+def clones_equal_their_source(case: Case) -> None:
+    """Check that a clone has the features of its source and is trainable."""
     case.walk(3)
     draw, body = case.random, case.network.body
     source, name = draw.choice(list(body.graph)), "clone"
@@ -168,8 +167,8 @@ def clones_agree(case: Case) -> None:
     assert_same(case.snapshot(), before)
 
 
-def routes_open_quietly(case: Case) -> None:
-    """An opened route changes nothing at first, and closed again it leaves no trace."""
+def opened_routes_change_nothing(case: Case) -> None:
+    """Check that opening a route changes no output, and that closing it restores everything."""
     case.walk(3)
     modules = case.network.body.graph
     pairs = [(r, s) for r in modules for s in modules if s not in modules[r].reads]
@@ -192,35 +191,35 @@ def routes_open_quietly(case: Case) -> None:
 
 LAWS = (
     attaching_leaves_outputs_unchanged,
-    frozen_tasks_stay,
+    frozen_tasks_do_not_change,
     optimizers_follow_every_change,
     detaching_undoes_attaching,
     unread_modules_disturb_nobody,
     saved_networks_continue,
-    clones_agree,
-    routes_open_quietly,
+    clones_equal_their_source,
+    opened_routes_change_nothing,
 )
 
 
 def main() -> int:
-    """Try all laws on a device; the exit status."""
+    """Try all laws on a device and return the exit status."""
     parser = argparse.ArgumentParser(description="Try the laws of growth on random networks.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--examples", type=int, default=20)
     options = parser.parse_args()
     broken = 0
     for law in LAWS:
-        said = "holds"
+        verdict = "holds"
         for seed in range(options.examples):
             favored = FAVORED[seed % len(FAVORED)]
             try:
                 law(Case(seed, favored, device=options.device))
-            except Exception as error:  # whatever it is, the other laws are worth a look
+            except Exception as error:  # the remaining laws are still tried
                 of = ", ".join(favored)
-                said = f"BROKEN at seed {seed} ({of}): {type(error).__name__}: {error}"
+                verdict = f"BROKEN at seed {seed} ({of}): {type(error).__name__}: {error}"
                 broken += 1
                 break
-        print(f"{law.__name__}: {seed + 1} examples, {said}", flush=True)
+        print(f"{law.__name__}: {seed + 1} examples, {verdict}", flush=True)
     return int(broken > 0)
 
 

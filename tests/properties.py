@@ -1,4 +1,4 @@
-"""What several tests share: how close is equal, how nets are drawn, and properties of every kind.
+"""Helpers of several tests: tolerances, random networks, and the registered kinds.
 
 ``READINGS``, ``DESIGNS`` and ``BODIES`` come from the registry, so that an installed plug-in gets
 the whole suite.
@@ -25,13 +25,13 @@ LEARNED_READINGS = [
 DESIGNS = list(entries("module"))
 BODIES = list(entries("body"))
 
-# The ones of the paper, for which there is an implementation in NumPy.
+# Readings and designs of the paper, which are implemented in NumPy as well.
 KNOWN_READINGS = ["linear", "weight_norm", "weight_norm_rows", "fast_softmax", "fast_gaussian"]
 KNOWN_DESIGNS = ["ff", "gru", "ff_gru", "gru_ff", "ff_gru_ff"]
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 
-# The same examples every time: a red test stays red until it is repaired.
+# The same examples in every run, so that a failing test fails again until it is repaired.
 examples = partial(settings, deadline=None, derandomize=True, database=None)
 
 sizes = st.integers(1, 6)
@@ -39,7 +39,7 @@ seeds = st.integers(0, 2**16)
 
 
 def assert_close(actual: Any, expected: Any) -> None:
-    """Equal shapes, and a relative L2 error that rounding explains: 1e-12, or 5e-6 in float32."""
+    """Assert equal shapes and a relative L2 error of rounding size: 1e-12, or 5e-6 in float32."""
     dtype = actual.dtype if isinstance(actual, Tensor) else torch.float64
     actual, expected = _array(actual), _array(expected)
     assert actual.shape == expected.shape
@@ -48,7 +48,7 @@ def assert_close(actual: Any, expected: Any) -> None:
 
 
 def assert_same_gradients(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """The same names, and all gradients together as close as ``assert_close`` asks."""
+    """Assert equal names, and gradients that ``assert_close`` accepts when concatenated."""
     assert actual.keys() == expected.keys()
     assert all(actual[name].shape == expected[name].shape for name in expected)
     flat = [torch.cat([tree[name].flatten() for name in expected]) for tree in (actual, expected)]
@@ -56,13 +56,13 @@ def assert_same_gradients(actual: Mapping[str, Tensor], expected: Mapping[str, T
 
 
 def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients by name, zeros for what the loss does not depend on."""
+    """Return gradients by name, zeros for leaves on which the loss does not depend."""
     if not loss.requires_grad:
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return {
         name: torch.zeros_like(leaf) if gradient is None else gradient
-        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+        for (name, leaf), gradient in zip(leaves.items(), grads, strict=True)
     }
 
 
@@ -87,7 +87,7 @@ def gradcheck(
 
 
 def drawn(make: Callable[[], Any], seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
-    """A module with parameters away from where they start: scales off 1, biases off 0."""
+    """Return a module whose parameters are perturbed: scales are not 1, biases not 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = make().to(dtype)
@@ -98,20 +98,20 @@ def drawn(make: Callable[[], Any], seed: int = 0, dtype: torch.dtype = torch.flo
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Normal numbers, the same at every call."""
+    """Return normally distributed numbers, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    """A state dict in NumPy."""
+    """Return a state dict as NumPy arrays."""
     return {name: value.numpy() for name, value in module.state_dict().items()}
 
 
 def task_inputs(
     net: ThalNet, batch: int, time: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> dict[str, Tensor]:
-    """A sequence for every input module."""
+    """Return a sequence for every input module."""
     return {
         name: normal(batch, time, net.graph[name].inputs, seed=seed + k, dtype=dtype)
         for k, name in enumerate(net.input_modules)
@@ -119,7 +119,7 @@ def task_inputs(
 
 
 def chain(hops: int, **options: Any) -> list[ModuleSpec]:
-    """Modules in a row: each reads only the one before, the first gets the input."""
+    """Return a chain of modules: each reads only the one before, the first gets the input."""
     names = [f"m{k}" for k in range(hops + 1)]
     return [
         ModuleSpec(
@@ -137,7 +137,7 @@ def chain(hops: int, **options: Any) -> list[ModuleSpec]:
 
 @st.composite
 def graphs(draw: Any, most: int = 5) -> Sequence[Mapping[str, Any]]:
-    """Arguments of one to five modules, some alike and some that differ in one size or design."""
+    """Draw the arguments of one to five modules, some equal, some different in one field."""
     size = st.sampled_from([1, 2, 3, 5])
     options = {
         "features": size,
@@ -166,7 +166,7 @@ def graphs(draw: Any, most: int = 5) -> Sequence[Mapping[str, Any]]:
 
 
 class _Calls(nn.Module):
-    """A function as the forward pass of a wrapper around the module that it uses."""
+    """A wrapper around a module whose forward pass is a function that uses the module."""
 
     def __init__(self, module: nn.Module, function: Callable[..., Any]):
         super().__init__()

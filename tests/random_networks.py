@@ -48,8 +48,8 @@ FAVORED = [
 class Case:
     """A random network with an optimizer: two tasks, two to four modules, two parameter groups.
 
-    Every second module has a favored reading or design, the others any.
-    ``optimizer`` and ``dtype`` are drawn where they are not given.
+    About every second module has a favored reading or design. ``optimizer`` and ``dtype`` are
+    drawn at random unless given.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Case:
         self.optimizer = optimizer(groups, lr=0.01, **self.random.choice(OPTIONS[optimizer]))
 
     def _drawn(self) -> bool:
-        """Make a network; whether its tasks found paths through it."""
+        """Draw a network; return whether every task has a path through it."""
         names = [f"m{self.modules + k}" for k in range(self.random.randint(2, 4))]
         modules = [self.module(names) for _ in names]
         try:
@@ -93,18 +93,18 @@ class Case:
         return not self.idle()
 
     def idle(self) -> set[str]:
-        """Modules to which nothing comes from any input."""
+        """Return the modules that no input reaches."""
         net = self.network.body.graph
         idle = {name for name, module in net.items() if not module.inputs}
         while fed := {name for name in idle if set(net[name].reads) - idle}:
             idle -= fed
         return idle
 
-    def module(self, others: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> ModuleSpec:
-        """A new module that reads itself or not, and some of the others or all that it may."""
+    def module(self, names: Sequence[str], inputs: Sequence[int] = (0, 1, 3)) -> ModuleSpec:
+        """Return a new module that reads a random selection, or all modules that it may read."""
         draw, name = self.random, f"m{self.modules}"
         self.modules += 1
-        reads = tuple(draw.sample(sorted({*others, name}), draw.randint(1, 2)))
+        reads = tuple(draw.sample(sorted({*names, name}), draw.randint(1, 2)))
         return ModuleSpec(
             name,
             features=draw.choice([1, 2, 3, 6]),
@@ -119,7 +119,7 @@ class Case:
         )
 
     def ends(self, task: str) -> dict[str, Any]:
-        """Where a new task goes in and comes out, and its pace."""
+        """Return random options of ``add_task`` for a new task."""
         draw, body = self.random, self.network.body
         serving = [m.name for m in body.graph.values() if m.serves([task])]
         fed = [name for name in body.input_modules if name in serving]
@@ -131,7 +131,7 @@ class Case:
         }
 
     def batch(self, task: str, number: int) -> tuple[Tensor, Tensor]:
-        """The same inputs and targets whenever it is asked for the same ones."""
+        """Return inputs and targets of a task, the same for the same number."""
         generator = torch.Generator().manual_seed(ord(task) + 1000 * number)
         of, shape = TASKS[task], (BATCH, TIME)
         if of.tokens:
@@ -151,7 +151,7 @@ class Case:
         bf16: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
-        """Some steps on all tasks, or on those that are named, one batch of each."""
+        """Take steps on all tasks, or on the named ones, with one batch of each."""
         network = wrap(self.network)
         for _ in range(steps):
             for task in self.network.adapters if tasks is None else tasks:
@@ -169,36 +169,36 @@ class Case:
 
     @torch.no_grad()
     def logits(self, task: str, number: int = 0, state: Any = None) -> Tensor:
-        """What a task says to one of its batches."""
+        """Return the logits of a task for one of its batches."""
         return self.network(task, self.batch(task, number)[0], state)[0]
 
     @torch.no_grad()
     def states(self) -> dict[str, Any]:
-        """By task, what is carried on from its first batch."""
+        """Return the state of every task after its first batch."""
         return {
             task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.adapters
         }
 
     def outputs(self, states: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-        """The logits of every task, from the start or from the states that it carries."""
+        """Return the logits of every task, from the initial or from given states."""
         return {t: self.logits(t, 1, (states or {}).get(t)) for t in self.network.adapters}
 
     def active(self) -> dict[str, tuple[str, ...]]:
-        """The modules that run, by task."""
+        """Return the active modules of every task."""
         return {task: self.network.active_modules(task) for task in self.network.adapters}
 
     def change(self, verb: str, *arguments: Any, **options: Any) -> TopologyChange:
-        """Change the network, and bring the optimizer along."""
+        """Change the network and update the optimizer."""
         change = getattr(self.network, verb)(*arguments, **options)
         change.update_optimizer(self.optimizer)
         return change
 
     def duplicate(self) -> "Case":
-        """A copy that shares nothing and goes the same way."""
+        """Return a deep copy, which draws the same random numbers."""
         return deepcopy(self)
 
     def saved_and_loaded(self) -> "Case":
-        """What another process would make of the description, the weights and the optimizer."""
+        """Return the case rebuilt from its description, its weights and its optimizer state."""
         topology = self.network.describe()
         if self.random.random() < 0.5:
             topology = json.loads(json.dumps(topology))
@@ -216,30 +216,30 @@ class Case:
         again.random = deepcopy(self.random)
         again.network = Network.from_description(topology).to(self.device, self.dtype)
         again.network.load_state_dict(saved["network"])
-        there = dict(again.network.named_parameters())
+        parameters = dict(again.network.named_parameters())
         groups = [
-            {"params": [there[name] for name in sorted(group["params"])]}
+            {"params": [parameters[name] for name in sorted(group["params"])]}
             for group in saved["optimizer"]["groups"]
         ]
         again.optimizer = type(self.optimizer)(groups, lr=1.0)
-        load_optimizer_state(again.optimizer, saved["optimizer"], there)
+        load_optimizer_state(again.optimizer, saved["optimizer"], parameters)
         return again
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a verb could change, by name."""
+        """Return everything that a change of the network could affect, by name."""
         named = dict(self.network.named_parameters())
         return {
             "names": list(self.network.state_dict()),
-            "weights": _kept(self.network.state_dict()),
+            "weights": _copied(self.network.state_dict()),
             "learns": {name: parameter.requires_grad for name, parameter in named.items()},
             "topology": self.network.describe(),
-            **_kept(optimizer_state(self.optimizer, named)),
+            **_copied(optimizer_state(self.optimizer, named)),
         }
 
     def proposal(self, verbs: Sequence[str] = ()) -> tuple[Any, ...]:
-        """A verb with arguments that often make sense."""
+        """Return a random method of the network with arguments that are often valid."""
         draw, net = self.random, self.network.body.graph
-        tasks, one = list(self.network.adapters), draw.choice(list(net))
+        tasks, chosen = list(self.network.adapters), draw.choice(list(net))
         verb = draw.choice(verbs or VERBS)
         if verb == "attach":
             learning = [name for name, module in net.items() if not module.frozen]
@@ -247,14 +247,18 @@ class Case:
             return verb, [self.module(list(net), inputs=(0, 0, 0, 2))], {"read_by": readers}
         if verb == "clone":
             self.modules += 1
-            return verb, [one, f"m{self.modules - 1}"], {"tasks": draw.choice([None, None, ["b"]])}
+            return (
+                verb,
+                [chosen, f"m{self.modules - 1}"],
+                {"tasks": draw.choice([None, None, ["b"]])},
+            )
         if verb == "route":
             source = draw.choice(list(net))
-            return verb, [one, source], {"open": source not in net[one].reads}
+            return verb, [chosen, source], {"open": source not in net[chosen].reads}
         if verb in ("freeze", "unfreeze"):
-            return verb, *draw.choice([([one], {}), ([one], {}), ([], {"task": tasks[0]})])
+            return verb, *draw.choice([([chosen], {}), ([chosen], {}), ([], {"task": tasks[0]})])
         if verb == "detach":
-            return verb, [one], {}
+            return verb, [chosen], {}
         name = draw.choice([name for name in TASKS if name not in tasks] or tasks)
         if name in tasks:
             return "remove_task", [name], {}
@@ -263,7 +267,7 @@ class Case:
     def walk(
         self, changes: int, allows: Callable[..., bool] = lambda *proposal: True, **training: Any
     ) -> None:
-        """Change at random and train between, never without looking at what happened."""
+        """Make random changes with training between them, and check the effect of each."""
         while changes:
             verb, arguments, options = self.proposal()
             if allows(verb, arguments, options):
@@ -282,17 +286,17 @@ class Case:
 # What the laws compare
 
 
-def _kept(tree: Any) -> Any:
-    """The same tensors as they are now, whatever is done to them later."""
+def _copied(tree: Any) -> Any:
+    """Return a copy of all tensors in nested containers."""
     if isinstance(tree, Mapping):
-        return {key: _kept(value) for key, value in tree.items()}
+        return {key: _copied(value) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [_kept(value) for value in tree]
+        return [_copied(value) for value in tree]
     return tree.detach().clone() if isinstance(tree, Tensor) else tree
 
 
 def assert_same(actual: Any, expected: Any, about: str = "") -> None:
-    """Equal to the bit, whatever lists and mappings are around the tensors."""
+    """Assert that nested containers of tensors are equal, bit for bit."""
     assert type(actual) is type(expected), about
     if isinstance(expected, Mapping):
         assert actual.keys() == expected.keys(), about
@@ -305,7 +309,7 @@ def assert_same(actual: Any, expected: Any, about: str = "") -> None:
 
 
 def assert_near(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Equal to rounding, by name."""
+    """Assert that tensors by name are equal up to rounding."""
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         assert value.isfinite().all(), name
@@ -319,7 +323,7 @@ def assert_unchanged(
     states: Mapping[str, Any] | None = None,
     opened: Sequence[str] = (),
 ) -> None:
-    """Tasks say what they said: to the bit if the same modules run and none of them was opened."""
+    """Assert equal logits: bit for bit if the same modules run and none of them was opened."""
     now = {task: logits for task, logits in case.outputs(states).items() if task in outputs}
     assert_near(now, outputs)
     for task, modules in active.items():
@@ -328,9 +332,9 @@ def assert_unchanged(
 
 
 def assert_carried(before: dict[str, Any], after: dict[str, Any], change: TopologyChange) -> None:
-    """Parameters and moments follow their place in the center; new ones of grown readings are zero.
+    """Assert that parameters and moments follow their slot, and are zero for new slots.
 
-    The optimizer holds what learns, each in its group, and nothing else.
+    The optimizer must hold all trainable parameters, each in its group, and nothing else.
     """
     nets = [
         {module["name"]: module for module in snapshot["topology"]["arguments"]["modules"]}
@@ -352,10 +356,10 @@ def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Topolo
         if axis is None:
             assert torch.equal(new, old), f"{change}: {name}"
         elif name in before["learns"]:
-            kept = [k for k, place in enumerate(source) if place is not None]
+            old_places = [k for k, place in enumerate(source) if place is not None]
             assert torch.equal(
-                new.index_select(axis, _index(kept, new)),
-                old.index_select(axis, _index([source[k] for k in kept], new)),
+                new.index_select(axis, _index(old_places, new)),
+                old.index_select(axis, _index([source[k] for k in old_places], new)),
             )
         if name not in after["state"]:
             continue
@@ -379,7 +383,7 @@ def _index(places: Sequence[int], like: Tensor) -> Tensor:
 def _follow(
     name: str, old: Tensor, new: Tensor, nets: Sequence[Mapping[str, Any]]
 ) -> tuple[int | None, list[int | None]]:
-    """The axis that has another length, and from where its entries come."""
+    """Return the axis that has another length, and the old index of each of its entries."""
     if old.shape == new.shape:
         return None, []
     (axis,) = [k for k, size in enumerate(old.shape) if new.shape[k] != size]
@@ -392,6 +396,6 @@ def _follow(
         places.append(
             [(slot, k) for slot in net if slot in seen for k in range(net[slot]["features"])]
         )
-    assert [len(found) for found in places] == [old.shape[axis], new.shape[axis]], name
+    assert [len(entries) for entries in places] == [old.shape[axis], new.shape[axis]], name
     index = {place: k for k, place in enumerate(places[0])}
     return axis, [index.get(place) for place in places[1]]

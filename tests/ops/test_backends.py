@@ -288,4 +288,4 @@ def test_frozen_tasks_stay_bit_identical_with_every_backend(backend, seed, monke
     monkeypatch.setattr("thalnet_mtl.ops.BACKENDS", remaining)
     case = Case(seed)
     assert case.network.body.backend() == backend
-    growth_laws.frozen_tasks_stay(case)
+    growth_laws.frozen_tasks_do_not_change(case)
