@@ -1,109 +1,40 @@
-"""ThalNet against its equations in NumPy, its properties, its fast sequence against the slow."""
+"""ThalNet against its equations in NumPy, and properties of its center and its state."""
 
-import re
 from dataclasses import replace
 
-import numpy as np
 import numpy_thalnet
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from properties import (
-    DESIGNS,
     KNOWN_DESIGNS,
     KNOWN_READINGS,
-    READINGS,
     arrays,
     assert_close,
-    assert_same_gradients,
     chain,
-    drawn,
     examples,
-    gradcheck,
     gradients,
     graphs,
     normal,
     seeds,
     task_inputs,
 )
+from thalnet_cases import (
+    UNEQUAL,
+    assert_same_state,
+    equal,
+    every_design,
+    every_ops,
+    every_reading,
+    modules_of,
+    net_of,
+    state_of,
+    whole_center,
+)
 
-from thalnet_mtl import registry
-from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.designs import Design
 from thalnet_mtl.models.thalnet import State, ThalNet
-from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.topology.spec import ModuleSpec
-
-every_ops = pytest.mark.parametrize("ops", list(BACKENDS))
-every_reading = pytest.mark.parametrize("reading", READINGS)
-every_design = pytest.mark.parametrize("design", DESIGNS)
-
-# Modules that have nothing in common: designs, sizes, readings, what they see, roles.
-UNEQUAL = [
-    ModuleSpec("input_a", 5, 3, inputs=4, reading="linear", module="gru_ff", hidden=2),
-    ModuleSpec(
-        "input_b",
-        3,
-        5,
-        inputs=2,
-        reading="fast_softmax",
-        module="ff",
-        reads=("output_b", "input_a"),
-    ),
-    ModuleSpec("side_a", 4, 4, reading="weight_norm_rows", module="ff_gru_ff", hidden=7),
-    ModuleSpec(
-        "side_b", 4, 4, reading="weight_norm", module="ff_gru_ff", hidden=7, reads=("side_b",)
-    ),
-    ModuleSpec(
-        "output_a", 2, 1, output=True, reading="fast_gaussian", module="gru", reads=("side_a",)
-    ),
-    ModuleSpec(
-        "output_b",
-        6,
-        2,
-        inputs=4,
-        output=True,
-        module="ff_gru",
-        reads=("input_b", "output_a", "side_b"),
-    ),
-]
-
-
-def modules_of(graph):
-    return [ModuleSpec(**arguments) for arguments in graph]
-
-
-def computed(net, ops):
-    """Return a network with this backend, or ``auto`` if it cannot run the network."""
-    net.ops = ops if net.explain()[ops] is None else "auto"
-    return net
-
-
-def net_of(modules, ops="batched", seed=0, dtype=torch.float64):
-    net = drawn(lambda: ThalNet(modules=modules), seed, dtype)
-    return computed(net, ops)
-
-
-def equal(design="ff_gru", reading="weight_norm", ops="batched", modules=3, inputs=2, **sizes):
-    sizes = {"features": 3, "context": 4, "hidden": 5} | sizes
-    net = drawn(lambda: ThalNet(inputs, modules, module=design, reading=reading, **sizes))
-    return computed(net, ops)
-
-
-def state_of(net, batch, seed=7):
-    """A state in the middle of a sequence."""
-    center, memory = normal(batch, net.center, seed=seed), normal(batch, net.memory, seed=seed + 1)
-    return State(center.tanh(), memory.tanh())
-
-
-def whole_center(net):
-    return {"outputs": tuple(net.slots)}
-
-
-def assert_same_state(actual, expected):
-    for part, other in zip(actual, expected, strict=True):
-        assert_close(part, other)
 
 
 def assert_follows_the_equations(net, xs, state=None):
@@ -377,306 +308,3 @@ def test_no_state_is_kept_between_calls(ops):
     before = net(xs)[0]
     net(task_inputs(net, batch=3, time=2, seed=9))
     assert torch.equal(net(xs)[0], before)
-
-
-# What is read
-
-
-@every_reading
-def test_reading_weights_are_zero_exactly_at_slots_that_are_not_read(reading):
-    net = net_of([replace(module, reading=reading) for module in UNEQUAL])
-    weights = net.reading_weights(task_inputs(net, batch=3, time=4))
-    assert list(weights) == list(net.slots)
-    for name, module in net.graph.items():
-        assert weights[name].shape == (module.context, net.center)
-        assert not weights[name].requires_grad
-        for seen, slot in net.slots.items():
-            visible = module.reads is None or seen in module.reads
-            assert bool((weights[name][:, slot] != 0).all()) == visible
-
-
-@pytest.mark.parametrize("reading", KNOWN_READINGS)
-def test_reading_weights_are_the_matrices_of_the_equations(reading):
-    net = equal(reading=reading)
-    xs = task_inputs(net, batch=3, time=4)
-    _, state = net(xs)
-    own = arrays(net)
-    for name, weights in net.reading_weights(xs).items():
-        parameters = numpy_thalnet.under(own, f"cells.{name}.reading.")
-        features = state.center[:, net.slots[name]].detach().numpy()
-        rows = [numpy_thalnet.reading_matrix(reading, parameters, phi, 9) for phi in features]
-        assert_close(weights, np.mean(rows, axis=0))
-
-
-def test_reading_weights_of_static_readings_need_no_inputs():
-    net = equal(reading="weight_norm")
-    without, given_inputs = net.reading_weights(), net.reading_weights(normal(2, 3, 2))
-    assert all(torch.equal(without[name], given_inputs[name]) for name in net.slots)
-
-
-@pytest.mark.parametrize("reading", ["fast_softmax", "fast_gaussian"])
-def test_reading_weights_of_dynamic_readings_need_inputs(reading):
-    with pytest.raises(UserError, match=re.escape("reading_weights(xs)")):
-        equal(reading=reading).reading_weights()
-
-
-# Mistakes
-
-
-def one_line(error):
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 200
-    return message
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 5), (2, 0, 3), (2, 5, 3, 1)])
-def test_inputs_of_another_shape_are_refused_with_what_is_expected(shape):
-    net = ThalNet(inputs=3, modules=2, features=3)
-    with pytest.raises(ValueError, match=re.escape("(batch, time, 3)")) as error:
-        net(torch.zeros(shape))
-    assert "'input'" in one_line(error) and str(tuple(shape)) in one_line(error)
-
-
-def test_inputs_for_an_unknown_module_name_the_closest_one():
-    net = net_of(UNEQUAL)
-    with pytest.raises(ValueError, match=r"module 'input_aa'.*Did you mean 'input_a'") as error:
-        net({"input_aa": normal(2, 3, 4)})
-    assert "Allowed: input_a, input_b, output_b." in one_line(error)
-    with pytest.raises(ValueError, match="unknown input module 'side_a'"):
-        net({"side_a": normal(2, 3, 4)})
-
-
-def test_outputs_of_an_unknown_module_name_the_closest_one():
-    net = net_of(UNEQUAL)
-    with pytest.raises(
-        ValueError, match=r"unknown module 'outptu_b'.*Did you mean 'output_b'"
-    ) as error:
-        net(task_inputs(net, 2, 3), outputs=("outptu_b",))
-    one_line(error)
-
-
-def test_inputs_of_different_length_are_refused():
-    net = net_of(UNEQUAL)
-    with pytest.raises(ValueError, match="same batch and time") as error:
-        net({"input_a": normal(2, 3, 4), "input_b": normal(2, 4, 2)})
-    one_line(error)
-
-
-ONE = ModuleSpec("one", 3, 2, inputs=2, output=True)
-
-
-@pytest.mark.parametrize(
-    ("modules", "message"),
-    [
-        ([ONE, ONE], "there is a module 'one' already"),
-        ([replace(ONE, name="a.b")], "invalid module name 'a.b'"),
-        ([replace(ONE, name="")], "invalid module name ''"),
-        ([replace(ONE, reads=("won",))], "module 'one' reads.*'won'.*Did you mean 'one'"),
-        ([replace(ONE, reads=())], "'one' reads no slot"),
-        ([replace(ONE, features=0)], "'one': features and context must be at least 1"),
-        ([replace(ONE, context=0)], "'one': features and context must be at least 1"),
-        ([replace(ONE, inputs=0)], "one module with inputs"),
-        ([replace(ONE, output=False)], "one with output=True"),
-        ([replace(ONE, module="gruff")], "unknown module 'gruff'.*Did you mean 'gru_ff'"),
-        ([replace(ONE, reading="linaer")], "unknown reading 'linaer'.*Did you mean 'linear'"),
-        ([], "at least one module"),
-        (0, "modules must be at least 1, got 0"),
-    ],
-)
-def test_invalid_modules_are_refused_in_one_line(modules, message):
-    with pytest.raises(ValueError, match=message) as error:
-        ThalNet(inputs=2, modules=modules)
-    one_line(error)
-
-
-@pytest.mark.parametrize("name", ["φ", "class", "center", "memory", "step", "weight"])
-def test_any_common_word_can_name_a_module(name):
-    ys, _ = ThalNet(modules=[replace(ONE, name=name)])(torch.zeros(2, 3, 2))
-    assert ys.shape == (2, 3, 3)
-
-
-@pytest.mark.parametrize("name", ["values", "train", "half", "training", "_modules", "__len__"])
-def test_reserved_names_are_refused_in_one_line(name):
-    with pytest.raises(ValueError, match=f"'{name}': use an identifier that is not") as error:
-        ThalNet(modules=[replace(ONE, name=name)])
-    one_line(error)
-
-
-# The fast sequence against the definition
-
-
-def both(modules, seed, dtype=torch.float64):
-    return [net_of(modules, ops, seed, dtype) for ops in BACKENDS]
-
-
-def everything(net, batch, time, seed=0, dtype=torch.float64):
-    """Outputs, last state, and the gradients of a loss on all of them by all that there is."""
-    xs = task_inputs(net, batch, time, seed, dtype)
-    start = State(*(part.to(dtype) for part in state_of(net, batch, seed)))
-    leaves = {f"xs.{name}": x.requires_grad_() for name, x in xs.items()}
-    leaves |= {f"start.{k}": part.requires_grad_() for k, part in enumerate(start) if part.numel()}
-    leaves |= dict(net.named_parameters())
-    centers, last = net(xs, start, **whole_center(net))
-    parts = centers, *last
-    loss = sum(
-        (part * normal(*part.shape, seed=seed + k, dtype=dtype)).sum()
-        for k, part in enumerate(parts)
-    )
-    return [part.detach() for part in parts], gradients(loss, leaves)
-
-
-def assert_agree(modules, batch, time, seed=0, dtype=torch.float64):
-    (expected, target), *others = (
-        everything(net, batch, time, seed, dtype) for net in both(modules, seed, dtype)
-    )
-    for actual, found in others:
-        for part, other in zip(actual, expected, strict=True):
-            assert part.dtype == dtype
-            assert_close(part, other)
-        assert_same_gradients(found, target)
-
-
-@given(
-    graph=graphs(),
-    batch=st.sampled_from([1, 7, 17]),
-    time=st.sampled_from([1, 2, 9]),
-    seed=seeds,
-)
-@examples(max_examples=60)
-def test_all_backends_agree_in_outputs_state_and_gradients(graph, batch, time, seed):
-    assert_agree(modules_of(graph), batch, time, seed)
-
-
-@every_reading
-@every_design
-def test_all_backends_agree_on_equal_modules(design, reading):
-    net = equal(design, reading, modules=4)
-    assert_agree(list(net.graph.values()), batch=7, time=9)
-
-
-@every_design
-@pytest.mark.parametrize(
-    "other", [{"features": 4}, {"context": 5}, {"hidden": 6}, {"module": "gru_ff"}, {"inputs": 3}]
-)
-def test_all_backends_agree_on_modules_that_differ_in_one_field(design, other):
-    make = ModuleSpec("one", 3, 4, inputs=2, output=True, hidden=5, module=design)
-    modules = [make, replace(make, name="two"), replace(make, name="other", **other)]
-    assert_agree(modules, batch=2, time=3)
-
-
-def test_all_backends_agree_on_unequal_modules():
-    assert_agree(UNEQUAL, batch=7, time=9)
-
-
-@pytest.mark.parametrize("design", KNOWN_DESIGNS)
-def test_all_backends_agree_in_single_precision(design):
-    net = equal(design, "weight_norm", modules=4, features=33, context=17, hidden=9, inputs=28)
-    assert_agree(list(net.graph.values()), batch=16, time=28, dtype=torch.float32)
-
-
-@pytest.mark.parametrize("modules", [1, 3, 5, 64])
-def test_all_backends_agree_for_any_number_of_modules(modules):
-    net = equal(modules=modules)
-    assert_agree(list(net.graph.values()), batch=2, time=3)
-
-
-@every_ops
-@every_reading
-def test_gradients_match_finite_differences(reading, ops):
-    modules = [
-        ModuleSpec("input", 1, 2, inputs=1, reading=reading),
-        ModuleSpec("side", 1, 2, reading=reading, module="gru_ff", reads=("output", "input")),
-        ModuleSpec("output", 1, 2, output=True, reading=reading),
-    ]
-    net = net_of(modules, ops)
-    xs, state = normal(1, 2, 1), state_of(net, 1)
-
-    def outputs(x, center, memory):
-        centers, last = net(x, State(center, memory), **whole_center(net))
-        return centers, last.memory
-
-    # Other backends agree with the reference in every gradient (tests/ops/test_backends.py).
-    gradcheck(outputs, net, xs, *state, fast=ops != "reference")
-
-
-@every_ops
-@every_design
-@every_reading
-def test_gradients_reach_every_parameter(reading, design, ops):
-    net = equal(design, reading, ops)
-    ys, _ = net(normal(3, 6, 2))
-    loss = (ys * normal(3, 6, 3, seed=1)).sum()
-    for name, gradient in gradients(loss, dict(net.named_parameters())).items():
-        assert gradient.abs().max() > 0, name
-
-
-@every_ops
-def test_repeated_runs_are_bit_identical(ops):
-    (parts, found), (again, refound) = (everything(net_of(UNEQUAL, ops), 7, 9) for _ in range(2))
-    assert all(map(torch.equal, parts, again))
-    assert all(torch.equal(found[name], refound[name]) for name in found)
-
-
-# Plug-ins
-
-
-@pytest.fixture
-def plugin(monkeypatch):
-    """Register something for the length of a test."""
-
-    def register(kind, name, entry):
-        monkeypatch.setitem(registry._entries[kind], name, entry)
-
-    return register
-
-
-class Residual(Design):
-    """A stack like the built-in ones, used in another way."""
-
-    layers = ("ff", "gru")
-
-    def forward(self, x, memory):
-        dense, gru = self.stack
-        memory = gru(torch.relu(dense(x)), memory)
-        return 0.5 * memory, memory
-
-
-class Leaky(torch.nn.Module):
-    """A design that shares nothing with the built-in ones."""
-
-    def __init__(self, inputs, features, hidden):
-        super().__init__()
-        self.memory = 2
-        self.into, self.out = torch.nn.Linear(inputs, 2), torch.nn.Linear(2, features)
-
-    def forward(self, x, memory):
-        memory = 0.9 * memory + 0.1 * self.into(x)
-        return torch.sin(self.out(memory)), memory
-
-
-class Uniform(torch.nn.Module):
-    """A reading of nothing but what the contract asks for."""
-
-    dynamic = False
-
-    def __init__(self, features, center, context):
-        super().__init__()
-        self.gain = torch.nn.Parameter(torch.ones(context, 1))
-        self.seen = center
-
-    def weights(self, features=None):
-        return self.gain.expand(-1, self.seen) / self.seen
-
-
-@pytest.mark.parametrize("design", [Residual, Leaky])
-def test_all_backends_agree_on_a_design_of_a_plug_in(design, plugin):
-    plugin("module", "elsewhere", design)
-    net = equal("elsewhere", modules=3)
-    assert_agree(list(net.graph.values()), batch=3, time=4)
-
-
-@pytest.mark.parametrize("design", ["gru", "ff_gru"])
-def test_all_backends_agree_on_a_reading_of_a_plug_in(design, plugin):
-    plugin("reading", "elsewhere", Uniform)
-    net = equal(design, "elsewhere", modules=3)
-    assert_agree(list(net.graph.values()), batch=3, time=4)
