@@ -1,5 +1,6 @@
 """Checks shapes while tests run, and runs small networks on one thread, as fast as they can be."""
 
+import gc
 from pathlib import Path
 
 import jaxtyping
@@ -29,6 +30,8 @@ from thalnet_mtl.compat import import_torchvision  # noqa: E402
 from thalnet_mtl.ops import cpp  # noqa: E402
 
 torch.set_num_threads(1)
+gc.freeze()  # garbage collection took a fifth of the time of the tests
+gc.set_threshold(50_000)
 import_torchvision()  # before anything imports torchmetrics
 cpp.unavailable()  # is compiled now, where no test listens
 
