@@ -31,7 +31,8 @@ def test_the_readme_shows_that_a_frozen_task_stays_and_that_a_new_one_was_helped
     single.add_task("odd", TaskSpec(inputs=8, classes=2))
     optimizer = torch.optim.AdamW(single.parameters(), lr=0.01)
     alone = float(names["train"](single, optimizer, "odd", names["ys"] % 2, 60))
-    claimed = map(float, re.findall(r"(\d+) % against (\d+) % for the same module alone", README)[0])
+    claim = r"(\d+) % against (\d+) % for the same module alone"
+    claimed = map(float, re.findall(claim, README)[0])
     assert [100 * with_frozen, 100 * alone] == pytest.approx(list(claimed), abs=3)
 
 
