@@ -45,7 +45,9 @@ class Scale(Body):
         return xs * self.scale, state
 
 
-def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **options) -> RunContext:
+def make_run(
+    strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **options
+) -> RunContext:
     """A run in float64 before its first step."""
     options = {"optimizer": "sgd", "learning_rate": 0.05} | options
     config = toy(
@@ -63,7 +65,7 @@ def made(strategy: str, sections=TWO, body: str = "toy_scale", knobs=None, **opt
     return run
 
 
-def go(run: RunContext, until: int) -> None:
+def step_until(run: RunContext, until: int) -> None:
     """Take steps as the loop does, without its log."""
     train_step = TrainStep(run)
     while run.step < until:
@@ -91,7 +93,7 @@ def sgd(network: Network, rate: float = 0.05) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=rate, momentum=MOMENTUM)
 
 
-def plain(network, port, data, extra=None, after=None, optimizer=None):
+def train_plainly(network, port, data, extra=None, after=None, optimizer=None):
     """The training loop that everyone would write, with a penalty if there is one."""
     optimizer = optimizer or sgd(network)
     learned = {n: p for n, p in network.named_parameters() if p.requires_grad}

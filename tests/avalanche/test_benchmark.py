@@ -14,28 +14,30 @@ pytestmark = [
 
 
 def test_an_experience_holds_the_parts_of_its_tasks_labelled_by_their_order():
-    known = tasks(a=toy_rows, b=toy_text)
-    found = benchmark(known, [["b"], ["a", "b"]], chunk=7)
-    assert [one.task_labels for one in found.train_stream] == [[1], [0, 1]]
-    assert [len(one.dataset) for one in found.train_stream] == [285, 300 + 285]
-    assert [len(one.dataset) for one in found.test_stream] == [71, 100 + 71]
-    assert [len(one.dataset) for one in found.valid_stream] == [71, 60 + 71]
-    assert found.train_stream[1].classes_in_this_experience == [0, 1, 2]
-    x, y, label = found.train_stream[0].dataset[3]
-    tokens = known["b"].split("train")
+    loaded = tasks(a=toy_rows, b=toy_text)
+    scenario = benchmark(loaded, [["b"], ["a", "b"]], chunk=7)
+    assert [experience.task_labels for experience in scenario.train_stream] == [[1], [0, 1]]
+    assert [len(experience.dataset) for experience in scenario.train_stream] == [285, 300 + 285]
+    assert [len(experience.dataset) for experience in scenario.test_stream] == [71, 100 + 71]
+    assert [len(experience.dataset) for experience in scenario.valid_stream] == [71, 60 + 71]
+    assert scenario.train_stream[1].classes_in_this_experience == [0, 1, 2]
+    x, y, label = scenario.train_stream[0].dataset[3]
+    tokens = loaded["b"].split("train")
     assert x.tolist() == tokens[21:28].tolist() and y.tolist() == tokens[22:29].tolist()
     assert label == 1
-    x, y, label = found.train_stream[1].dataset[4]
-    assert torch.equal(x, known["a"].split("train").xs[4] / 255) and label == 0
-    assert int(y) == int(known["a"].split("train").ys[4])
+    x, y, label = scenario.train_stream[1].dataset[4]
+    assert torch.equal(x, loaded["a"].split("train").xs[4] / 255) and label == 0
+    assert int(y) == int(loaded["a"].split("train").ys[4])
 
 
 def test_a_limit_draws_among_training_sequences_only():
-    found = benchmark(tasks(a=toy_rows), limit=40)
-    assert len(found.train_stream[0].dataset) == 40 and len(found.test_stream[0].dataset) == 100
+    scenario = benchmark(tasks(a=toy_rows), limit=40)
+    assert (
+        len(scenario.train_stream[0].dataset) == 40 and len(scenario.test_stream[0].dataset) == 100
+    )
     whole = {
         tuple(x.flatten().tolist())
         for x, *_ in benchmark(tasks(a=toy_rows)).train_stream[0].dataset
     }
-    drawn = {tuple(x.flatten().tolist()) for x, *_ in found.train_stream[0].dataset}
+    drawn = {tuple(x.flatten().tolist()) for x, *_ in scenario.train_stream[0].dataset}
     assert len(drawn) == 40 and drawn < whole

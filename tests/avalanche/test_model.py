@@ -16,15 +16,15 @@ pytestmark = [
 
 
 def test_in_a_batch_of_several_tasks_each_gets_its_own_logits():
-    known = tasks(a=toy_rows, b=toy_wide, c=toy_rows)
-    network = network_for(known)
-    model = as_avalanche(network, known)
+    loaded = tasks(a=toy_rows, b=toy_wide, c=toy_rows)
+    network = network_for(loaded)
+    model = as_avalanche(network, loaded)
     xs = {
         name: torch.rand(3, *shape) for name, shape in (("a", (4, 3)), ("b", (5, 4)), ("c", (4, 3)))
     }
     names = ["c", "b", "a", "b", "c", "a"]
     batch = stack([xs[name][k % 3] for k, name in enumerate(names)])
-    out = model(batch, torch.tensor([list(known).index(name) for name in names]))
+    out = model(batch, torch.tensor([list(loaded).index(name) for name in names]))
     for k, name in enumerate(names):
         logits = network(name, xs[name][k % 3][None])[0][0]
         torch.testing.assert_close(out[k, : len(logits)], logits)
@@ -33,10 +33,10 @@ def test_in_a_batch_of_several_tasks_each_gets_its_own_logits():
 
 
 def test_answers_at_every_step_and_at_the_last_one_may_meet():
-    known = tasks(a=toy_rows, b=toy_text)
-    network = network_for(known)
+    loaded = tasks(a=toy_rows, b=toy_text)
+    network = network_for(loaded)
     xs, text = torch.rand(2, 4, 3), torch.randint(5, (1, 7))
-    out = as_avalanche(network, known)(
+    out = as_avalanche(network, loaded)(
         RaggedBatch([xs[0], text[0], xs[1]]), torch.tensor([0, 1, 0])
     )
     ys = RaggedBatch([torch.tensor(2), torch.randint(5, (7,)), torch.tensor(0)])
@@ -54,8 +54,8 @@ def test_the_loss_is_cross_entropy():
 
 
 def test_without_labels_all_seen_tasks_of_the_shape_answer():
-    known = tasks(a=toy_rows, b=toy_wide, c=toy_rows, d=toy_text)
-    model = as_avalanche(network_for(known), known)
+    loaded = tasks(a=toy_rows, b=toy_wide, c=toy_rows, d=toy_text)
+    model = as_avalanche(network_for(loaded), loaded)
     model.known_train_tasks_labels = {0, 1, 3}
     assert set(model(torch.rand(2, 4, 3), None)) == {0}
     assert set(model(torch.rand(2, 5, 4), None)) == {1}

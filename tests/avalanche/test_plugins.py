@@ -26,12 +26,12 @@ pytestmark = [
 def test_to_evaluate_changes_nothing():
     from avalanche.training import Naive
 
-    known = tasks(a=toy_rows, b=toy_rows)
-    stream, network = benchmark(known), network_for(tasks(a=toy_rows))
+    loaded = tasks(a=toy_rows, b=toy_rows)
+    stream, network = benchmark(loaded), network_for(tasks(a=toy_rows))
     growth = Growth(
         GrowthConfig("per_task", "frozen", {"own": ModuleConfig(features=4, output=True)})
     )
-    strategy = strategy_of(Naive, as_avalanche(network, known), plugins=[growth])
+    strategy = strategy_of(Naive, as_avalanche(network, loaded), plugins=[growth])
     before = deepcopy(network.state_dict())
     with pytest.raises(UserError, match="task 'b' has no head yet"):
         strategy.eval(stream.test_stream)
@@ -45,19 +45,22 @@ def test_to_evaluate_changes_nothing():
 def test_what_is_frozen_answers_to_the_bit_as_before(kind):
     from avalanche.training import supervised
 
-    known = tasks(a=toy_rows, b=toy_turned, c=toy_wide)
-    stream, network = benchmark(known, limit=100), Network(ThalNet(inputs=3, modules=2, features=5))
+    loaded = tasks(a=toy_rows, b=toy_turned, c=toy_wide)
+    stream, network = (
+        benchmark(loaded, limit=100),
+        Network(ThalNet(inputs=3, modules=2, features=5)),
+    )
     growth = GrowthConfig(
         "per_task", "frozen", {"own": ModuleConfig(features=4, output=True, input=True)}
     )
-    model = as_avalanche(network, known)
+    model = as_avalanche(network, loaded)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     knobs = {"EWC": {"ewc_lambda": 1.0}, "Replay": {"mem_size": 30}}.get(kind, {})
     strategy = strategy_of(
         getattr(supervised, kind), model, optimizer=optimizer, plugins=[Growth(growth)], **knobs
     )
     xs, seen = torch.rand(5, 4, 3), {}
-    for name, experience in zip(known, stream.train_stream, strict=True):
+    for name, experience in zip(loaded, stream.train_stream, strict=True):
         strategy.train(experience)
         network.eval()
         for old, logits in seen.items():
@@ -72,9 +75,12 @@ def test_what_is_frozen_answers_to_the_bit_as_before(kind):
 def test_moments_of_what_goes_on_learning_survive_growth():
     from avalanche.training import Naive
 
-    known = tasks(a=toy_rows, b=toy_wide)
-    stream, network = benchmark(known, limit=100), Network(ThalNet(inputs=3, modules=2, features=5))
-    model = as_avalanche(network, known)
+    loaded = tasks(a=toy_rows, b=toy_wide)
+    stream, network = (
+        benchmark(loaded, limit=100),
+        Network(ThalNet(inputs=3, modules=2, features=5)),
+    )
+    model = as_avalanche(network, loaded)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     growth = GrowthConfig("per_task", "shared", {"own": ModuleConfig(features=4, input=True)})
     strategy = strategy_of(Naive, model, optimizer=optimizer, plugins=[Growth(growth)])
@@ -107,16 +113,16 @@ def test_measures_equal_those_of_avalanche():
     )
     from avalanche.training import Naive
 
-    known = tasks(a=toy_rows, b=toy_turned, c=toy_rows)
-    stream = benchmark(known)
-    ours = StreamMetrics(known)
+    loaded = tasks(a=toy_rows, b=toy_turned, c=toy_rows)
+    stream = benchmark(loaded)
+    ours = StreamMetrics(loaded)
     theirs = [
         accuracy_metrics(stream=True),
         forgetting_metrics(stream=True),
         bwt_metrics(stream=True),
         forward_transfer_metrics(stream=True),
     ]
-    model = as_avalanche(network_for(known), known)
+    model = as_avalanche(network_for(loaded), loaded)
     strategy = strategy_of(
         Naive,
         model,
@@ -128,44 +134,44 @@ def test_measures_equal_those_of_avalanche():
     strategy.eval(stream.test_stream)
     for experience in stream.train_stream:
         strategy.train(experience, eval_streams=[stream.test_stream])
-    found = strategy.eval(stream.test_stream)
+    measures = strategy.eval(stream.test_stream)
 
     def value(start):
-        return next(v for k, v in found.items() if k.startswith(start))
+        return next(v for k, v in measures.items() if k.startswith(start))
 
-    assert found["ACC/eval_phase"] == pytest.approx(value("Top1_Acc_Stream"), abs=1e-12)
-    assert found["forgetting (Avalanche)/eval_phase"] == pytest.approx(
+    assert measures["ACC/eval_phase"] == pytest.approx(value("Top1_Acc_Stream"), abs=1e-12)
+    assert measures["forgetting (Avalanche)/eval_phase"] == pytest.approx(
         value("StreamForgetting"), abs=1e-12
     )
-    assert found["BWT/eval_phase"] == pytest.approx(value("StreamBWT"), abs=1e-12)
-    assert found["FWT/eval_phase"] == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
-    assert found["BWT/eval_phase"] != 0
+    assert measures["BWT/eval_phase"] == pytest.approx(value("StreamBWT"), abs=1e-12)
+    assert measures["FWT/eval_phase"] == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
+    assert measures["BWT/eval_phase"] != 0
 
 
 def test_bits_are_measured_in_bits():
     from avalanche.training import Naive
 
-    known = tasks(b=toy_text)
-    stream, network = benchmark(known, chunk=7), network_for(known)
+    loaded = tasks(b=toy_text)
+    stream, network = benchmark(loaded, chunk=7), network_for(loaded)
     strategy = strategy_of(
-        Naive, as_avalanche(network, known), evaluator=silent(StreamMetrics(known))
+        Naive, as_avalanche(network, loaded), evaluator=silent(StreamMetrics(loaded))
     )
     strategy.train(stream.train_stream[0])
-    found = strategy.eval(stream.test_stream)
-    xs, ys = known["b"].sequences("test", 7)
+    measures = strategy.eval(stream.test_stream)
+    xs, ys = loaded["b"].sequences("test", 7)
     with torch.no_grad():
         nats = F.cross_entropy(network("b", xs.long())[0].flatten(0, 1), ys.flatten().long())
-    assert found["ACC/eval_phase"] == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)
+    assert measures["ACC/eval_phase"] == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)
 
 
 def test_the_logger_prints_lines_where_there_is_no_terminal(capsys):
     from avalanche.training import Naive
 
-    known = tasks(a=toy_rows)
-    evaluator = EvaluationPlugin(StreamMetrics(known), loggers=[RichLogger(Console())])
-    strategy = strategy_of(Naive, as_avalanche(network_for(known), known), evaluator=evaluator)
-    strategy.train(benchmark(known).train_stream[0])
-    strategy.eval(benchmark(known).test_stream)
+    loaded = tasks(a=toy_rows)
+    evaluator = EvaluationPlugin(StreamMetrics(loaded), loggers=[RichLogger(Console())])
+    strategy = strategy_of(Naive, as_avalanche(network_for(loaded), loaded), evaluator=evaluator)
+    strategy.train(benchmark(loaded).train_stream[0])
+    strategy.eval(benchmark(loaded).test_stream)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "experience 1: a …"
     assert re.fullmatch(r"  step 12  ACC/eval_phase 0\.\d{4}", lines[1])

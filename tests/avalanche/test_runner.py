@@ -93,9 +93,9 @@ def test_what_works_trains_and_what_stops_is_refused_and_would_stop(
 ):
     config = configured(name, setting)
     if table()[name][setting] == "works":
-        found = train(config, tmp_path / "run").to_json()["continual"]
-        assert found["strategy"] == f"avalanche:{name}"
-        assert all(score is not None for score in found["scores"][-1])
+        stream = train(config, tmp_path / "run").to_json()["continual"]
+        assert stream["strategy"] == f"avalanche:{name}"
+        assert all(score is not None for score in stream["scores"][-1])
         return
     assert table()[name][setting] == "stops"
     with pytest.raises(UserError, match=f"avalanche:{name}"):
@@ -142,15 +142,15 @@ def test_what_works_does_something(name, tmp_path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_their_naive_loop_computes_what_ours_does(optimizer, tmp_path):
     sections = SETTINGS["one shape"] | {"stream": TWICE}
-    found = []
+    weights = []
     for name in ("naive", "avalanche:naive"):
         options = {"strategy": name, "optimizer": optimizer, "batch": 300, "clip": 0.5, "warmup": 3}
         config = toy(**sections, model={"modules": 2, "features": 5}, train=options)
         train(config, tmp_path / name)
         network = thalnet_mtl.load_model(tmp_path / name / "model")
-        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+        weights.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     # A batch of all sequences is the same in any order.
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
 
 
 def test_a_net_grows_at_a_plateau_in_their_loop_as_in_ours(tmp_path):
@@ -229,7 +229,7 @@ def test_what_their_loop_does_not_do_is_refused(sections, word, tmp_path):
 
 def test_only_the_bridge_imports_avalanche():
     package = Path(thalnet_mtl.__file__).parent
-    found = {
+    packages = {
         path.parent.name
         for path in package.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
@@ -239,4 +239,4 @@ def test_only_the_bridge_imports_avalanche():
         )
         if name and name.partition(".")[0] == "avalanche"
     }
-    assert found == {"avalanche"}
+    assert packages == {"avalanche"}

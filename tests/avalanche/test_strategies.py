@@ -21,38 +21,38 @@ pytestmark = [
 def test_their_synaptic_intelligence_does_nothing(strength):
     from avalanche.training import SynapticIntelligence
 
-    known, ends = tasks(a=toy_rows, b=toy_turned), []
+    loaded, ends = tasks(a=toy_rows, b=toy_turned), []
     for factor in (0.0, strength):
         torch.manual_seed(0)
-        model = as_avalanche(network_for(known), known)
+        model = as_avalanche(network_for(loaded), loaded)
         strategy = strategy_of(SynapticIntelligence, model, si_lambda=factor)
-        for experience in benchmark(known).train_stream:
+        for experience in benchmark(loaded).train_stream:
             strategy.train(experience)
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
         importances = strategy.plugins[0].ewc_data[1].values()
-        assert all(bool((found.data == 0).all()) for found in importances)
+        assert all(bool((importance.data == 0).all()) for importance in importances)
     assert torch.equal(*ends)
 
 
 def test_their_dark_experience_replay_asks_without_a_label():
     from avalanche.training.supervised import DER
 
-    known = tasks(a=toy_rows, b=toy_turned)
-    strategy = strategy_of(DER, as_avalanche(network_for(known), known))
+    loaded = tasks(a=toy_rows, b=toy_turned)
+    strategy = strategy_of(DER, as_avalanche(network_for(loaded), loaded))
     with pytest.raises(TypeError, match="task_labels"):
-        strategy.train(benchmark(known).train_stream[0])
+        strategy.train(benchmark(loaded).train_stream[0])
 
 
 def test_joint_training_carries_three_shapes():
     from avalanche.training import JointTraining
 
-    known = tasks(a=toy_rows, b=toy_wide, c=toy_text)
-    stream, network = benchmark(known, chunk=7), network_for(known)
+    loaded = tasks(a=toy_rows, b=toy_wide, c=toy_text)
+    stream, network = benchmark(loaded, chunk=7), network_for(loaded)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    metrics = StreamMetrics(known)
+    metrics = StreamMetrics(loaded)
     strategy = strategy_of(
         JointTraining,
-        as_avalanche(network, known),
+        as_avalanche(network, loaded),
         optimizer=optimizer,
         train_epochs=5,
         evaluator=silent(metrics),

@@ -12,8 +12,8 @@ from run_fixtures import interrupt_at
 from stream_fixtures import (
     STRATEGIES,
     TWO,
-    go,
-    made,
+    make_run,
+    step_until,
 )
 from toy_tasks import GROWING, STREAM, toy
 
@@ -67,7 +67,7 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
                     "value": 0.0,
                     "validations_since": 1,
                 }
-            go(run, stop)
+            step_until(run, stop)
         save_run(path, run, 0)
     whole, cut = (
         kill_and_resume.flatten(torch.load(tmp_path / name, weights_only=True))
@@ -112,13 +112,13 @@ def test_a_stream_that_was_stopped_in_the_worst_moments_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_changes_nothing_before_the_second_experience(strategy):
-    run, naive = made(strategy, body="gru"), made("naive", body="gru")
-    go(run, 12)
-    go(naive, 12)
+    run, naive = make_run(strategy, body="gru"), make_run("naive", body="gru")
+    step_until(run, 12)
+    step_until(naive, 12)
     for name, weight in naive.network.state_dict().items():
         assert torch.equal(run.network.state_dict()[name], weight), name
-    go(run, 24)
-    go(naive, 24)
+    step_until(run, 24)
+    step_until(naive, 24)
     same = [
         torch.equal(run.network.state_dict()[name], weight)
         for name, weight in naive.network.state_dict().items()
@@ -128,14 +128,14 @@ def test_a_strategy_changes_nothing_before_the_second_experience(strategy):
 
 @cache
 def rise(strategy: str) -> float:
-    """How far the loss of a task rises while its opposite is learned in the same small layer."""
+    """Return how far the loss of a task rises while the same small layer learns its opposite."""
     tasks = {"a": {"name": "toy_rows"}, "b": {"name": "toy_turned"}}
     sections = {"tasks": tasks, "stream": [{"tasks": [name], "steps": 60} for name in tasks]}
     knobs = {"strength": 3.0 if strategy == "lwf" else 300.0, "memory": 100}
-    run = made(strategy, sections, "gru", knobs, optimizer="adam", learning_rate=0.03)
-    go(run, 60)
+    run = make_run(strategy, sections, "gru", knobs, optimizer="adam", learning_rate=0.03)
+    step_until(run, 60)
     before = run.score("a", "test")["loss"]
-    go(run, 120)
+    step_until(run, 120)
     return run.score("a", "test")["loss"] - before
 
 
@@ -151,16 +151,23 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
     monkeypatch.setattr(ewc, "SAMPLES", 10)
     sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
     run = set_up(toy(**sections), fetch=print)
-    go(run, 15)
+    step_until(run, 15)
     save_run(tmp_path / "last.pt", run, 0)
-    other = set_up(toy(**sections), fetch=print)
-    other.device, other.state.loss_log = torch.device("meta"), other.state.loss_log.to("meta")
-    resume_run(tmp_path / "last.pt", other)
-    kept = other.state.strategy
-    tensors = [v for anchor in getattr(kept, "anchors", []) for d in anchor for v in d.values()]
-    tensors += [*getattr(kept, "start", {}).values(), *getattr(kept, "path", {}).values()]
-    tensors += [part for parts in getattr(kept, "stored", {}).values() for part in parts[:2]]
-    if teacher := getattr(kept, "teacher", None):
+    resumed = set_up(toy(**sections), fetch=print)
+    resumed.device, resumed.state.loss_log = torch.device("meta"), resumed.state.loss_log.to("meta")
+    resume_run(tmp_path / "last.pt", resumed)
+    resumed_strategy = resumed.state.strategy
+    tensors = [
+        v for anchor in getattr(resumed_strategy, "anchors", []) for d in anchor for v in d.values()
+    ]
+    tensors += [
+        *getattr(resumed_strategy, "start", {}).values(),
+        *getattr(resumed_strategy, "path", {}).values(),
+    ]
+    tensors += [
+        part for parts in getattr(resumed_strategy, "stored", {}).values() for part in parts[:2]
+    ]
+    if teacher := getattr(resumed_strategy, "teacher", None):
         tensors += teacher.parameters()
         assert teacher.body.ops == "batched"
     assert all(tensor.is_meta for tensor in tensors)

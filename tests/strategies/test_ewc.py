@@ -10,9 +10,9 @@ from stream_fixtures import (
     assert_same_weights,
     batches,
     follow_optimizer,
-    go,
-    made,
-    plain,
+    make_run,
+    step_until,
+    train_plainly,
 )
 from torch.nn import functional as F
 
@@ -25,19 +25,19 @@ def record_draws(monkeypatch):
     real = torch.multinomial
 
     def watching(odds, *args, **options):
-        found = real(odds, *args, **options)
-        draws.append((odds.double(), found.flatten()))
-        return found
+        labels = real(odds, *args, **options)
+        draws.append((odds.double(), labels.flatten()))
+        return labels
 
     monkeypatch.setattr(torch, "multinomial", watching)
     return draws
 
 
 def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeypatch):
-    run = made("ewc")
+    run = make_run("ewc")
     monkeypatch.setattr(ewc, "SAMPLES", 2100)  # every sequence seven times
     draws = record_draws(monkeypatch)
-    found = fisher_information(run, "a")
+    fisher = fisher_information(run, "a")
     xs = torch.cat([xs[:, -1] for xs, _ in batches(run, "a", 210)]).double()
     head = run.network.adapter("a").head
     odds = (xs @ head.weight.T + head.bias).softmax(-1).detach()
@@ -49,19 +49,19 @@ def test_the_fisher_information_of_softmax_regression_is_its_closed_form(monkeyp
         "adapters.a.head.weight": (error[:, :, None] * xs[:, None]).square().mean(0),
         "body.scale": ((error @ head.weight.detach()) * xs).square().mean(0),
     }
-    assert found.keys() == exact.keys()
+    assert fisher.keys() == exact.keys()
     for name, value in exact.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(fisher[name], value, rtol=1e-4, atol=1e-7)
     # and on average over all answers p (1 - p) x², as in any book.
     closed = (odds * (1 - odds))[:, :, None] * xs.square()[:, None]
     sampled = (error[:, :, None] * xs[:, None]).square()
     sure = 4 * (sampled - closed).std(0) / 2100**0.5
-    assert ((found["adapters.a.head.weight"] - closed.mean(0)).abs() < sure).all()
+    assert ((fisher["adapters.a.head.weight"] - closed.mean(0)).abs() < sure).all()
     assert (sure < 0.6 * closed.mean(0)).all()
 
 
 def test_the_answers_of_a_fisher_information_are_the_networks_own(monkeypatch):
-    run = made("ewc")
+    run = make_run("ewc")
     with torch.no_grad():  # as good as never class 0, which a third of all sequences have
         run.network.adapter("a").head.bias[0] = -50
     assert fisher_information(run, "a")["adapters.a.head.bias"][0] < 1e-12
@@ -69,9 +69,9 @@ def test_the_answers_of_a_fisher_information_are_the_networks_own(monkeypatch):
 
 def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch):
     sections = {"tasks": {"toy_text": {}}, "stream": [{"tasks": ["toy_text"], "steps": 5}]}
-    run = made("ewc", sections)
+    run = make_run("ewc", sections)
     draws = record_draws(monkeypatch)
-    found = fisher_information(run, "toy_text")["adapters.toy_text.head.weight"]
+    fisher = fisher_information(run, "toy_text")["adapters.toy_text.head.weight"]
     squares = []
     xs = torch.cat([xs for xs, _ in batches(run, "toy_text", 20)])[:200]
     assert len(draws) == 200
@@ -79,11 +79,11 @@ def test_the_fisher_information_of_a_text_is_that_of_whole_sequences(monkeypatch
         rows = F.one_hot(tokens, 5).double() * 5**0.5
         error = F.one_hot(drawn, 5) - odds
         squares.append((error.T @ rows).square())  # first the sum over time, then the square
-    torch.testing.assert_close(found, torch.stack(squares).mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(fisher, torch.stack(squares).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_the_fisher_information_of_tasks_learned_together_is_their_sum():
-    run = made("ewc", {"tasks": TWO["tasks"], "stream": [{"tasks": ["a", "b"], "steps": 3}]})
+    run = make_run("ewc", {"tasks": TWO["tasks"], "stream": [{"tasks": ["a", "b"], "steps": 3}]})
     parts = [fisher_information(run, task)["body.scale"] for task in "ab"]
     run.state.strategy.after_experience(run.experience)
     [(_, weight)] = run.state.strategy.anchors
@@ -92,8 +92,8 @@ def test_the_fisher_information_of_tasks_learned_together_is_their_sum():
 
 @pytest.mark.parametrize("body", ["toy_scale", "gru"])
 def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(body):
-    run = made("ewc", THREE, body)
-    go(run, 12)
+    run = make_run("ewc", THREE, body)
+    step_until(run, 12)
     network = deepcopy(run.network)
     first = deepcopy(run.state.strategy.anchors[0])
     optimizer = follow_optimizer(run, network)
@@ -114,28 +114,28 @@ def test_ewc_keeps_an_anchor_for_every_experience_and_trains_as_a_plain_loop(bod
 
     # What no task of the step uses has no gradient and does not move.
     network.adapters["a"].requires_grad_(False)
-    go(run, 24)
-    plain(network, "b", batches(run, "b", 12), penalty, optimizer=optimizer)
+    step_until(run, 24)
+    train_plainly(network, "b", batches(run, "b", 12), penalty, optimizer=optimizer)
     assert_same_weights(run, network)
     assert len(run.state.strategy.anchors) == 2
-    for one, other in zip(first, run.state.strategy.anchors[0], strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    for saved, current in zip(first, run.state.strategy.anchors[0], strict=True):
+        assert all(torch.equal(saved[name], current[name]) for name in saved)
 
 
 def test_online_ewc_has_one_anchor_and_forgets_by_its_decay(monkeypatch):
-    run = made("online_ewc", THREE, knobs={"decay": 0.7})
-    found = []
+    run = make_run("online_ewc", THREE, knobs={"decay": 0.7})
+    fishers = []
     real = fisher_information
 
     def watching(run, task):
-        found.append({n: v.clone() for n, v in real(run, task).items()})
+        fishers.append({n: v.clone() for n, v in real(run, task).items()})
         return real(run, task)
 
     monkeypatch.setattr(ewc, "fisher_information", watching)
-    go(run, 36)
+    step_until(run, 36)
     [(anchor, weight)] = run.state.strategy.anchors
     for name, p in run.network.named_parameters():
         assert torch.equal(anchor[name], p.detach())
-        terms = [f.get(name, torch.zeros(())) for f in found]
+        terms = [f.get(name, torch.zeros(())) for f in fishers]
         expected = 0.7 * (0.7 * terms[0] + terms[1]) + terms[2]
         torch.testing.assert_close(weight[name], expected.expand_as(p), rtol=1e-12, atol=0)

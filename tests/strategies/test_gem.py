@@ -16,8 +16,8 @@ from stream_fixtures import (
     batches,
     cross_entropy,
     follow_optimizer,
-    go,
-    made,
+    make_run,
+    step_until,
 )
 from toy_tasks import GROWING, STREAM
 
@@ -30,7 +30,7 @@ from thalnet_mtl.training.step import TrainStep
 
 
 def memory_gradient(run: RunContext, *tasks: str) -> dict[str, torch.Tensor]:
-    """Of the mean loss of all that is kept of some tasks or all older ones, by a plain loop."""
+    """Return the gradient of the mean loss of what is stored of older tasks, by a plain loop."""
     older = {
         t: parts for t, parts in run.state.strategy.stored.items() if t not in run.experience.tasks
     }
@@ -41,20 +41,20 @@ def memory_gradient(run: RunContext, *tasks: str) -> dict[str, torch.Tensor]:
         for x, y in zip(xs, ys, strict=True)
     ]
     named = trainable_parameters(run.network)
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         torch.stack(losses).mean(), list(named.values()), materialize_grads=True
     )
-    return dict(zip(named, found, strict=True))
+    return dict(zip(named, gradients, strict=True))
 
 
-def dot(one, other) -> float:
-    return sum((one[name] * other[name]).sum().item() for name in other)
+def dot(first, second) -> float:
+    return sum((first[name] * second[name]).sum().item() for name in second)
 
 
 def third_experience(strategy: str, growing: str) -> RunContext:
     """A run before the first step of its third task, with what it grew for it."""
-    run = made(strategy, STREAM | {"growth": GROWING[growing]}, "thalnet", {"memory": 10})
-    go(run, 40)
+    run = make_run(strategy, STREAM | {"growth": GROWING[growing]}, "thalnet", {"memory": 10})
+    step_until(run, 40)
     growth.grow_if_due(run)
     return run
 
@@ -74,15 +74,15 @@ def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_kept(growing, s
     along = dot(before, reference)
     assert (along < 0) == (seed % 2 == 0)
     run.state.strategy.before_update()
-    found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
+    projected = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if along >= 0:
-        assert all(torch.equal(found[name], before[name]) for name in before)
+        assert all(torch.equal(projected[name], before[name]) for name in before)
         return
     square = dot(reference, reference)
-    assert dot(found, reference) == pytest.approx(0, abs=1e-6 * square)
+    assert dot(projected, reference) == pytest.approx(0, abs=1e-6 * square)
     for name in before:
         expected = before[name] - along / square * reference[name]
-        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(projected[name], expected, rtol=1e-5, atol=1e-7)
 
 
 TURNED = TWO["tasks"] | {"b": {"name": "toy_turned"}}
@@ -92,15 +92,15 @@ TURNED = TWO["tasks"] | {"b": {"name": "toy_turned"}}
 def test_one_older_task_trains_as_a_plain_loop_that_projects(monkeypatch, strategy):
     """GEM without a margin is A-GEM then."""
     monkeypatch.setattr(gem, "MARGIN", 0.0)
-    run = made(strategy, TWO | {"tasks": TURNED}, "gru", {"memory": 8})
-    go(run, 12)
+    run = make_run(strategy, TWO | {"tasks": TURNED}, "gru", {"memory": 8})
+    step_until(run, 12)
     network = deepcopy(run.network)
     buffers = follow_optimizer(run, network).state
     momentum = {
         n: buffers[p]["momentum_buffer"] for n, p in network.named_parameters() if p in buffers
     }
     xs, ys, _ = run.state.strategy.stored["a"]
-    go(run, 24)
+    step_until(run, 24)
     projected = 0
     named = dict(network.named_parameters())
     options = {"materialize_grads": True}
@@ -125,7 +125,7 @@ def test_one_older_task_trains_as_a_plain_loop_that_projects(monkeypatch, strate
 
 
 def gem_by_hand(gradient, references, margin: float) -> np.ndarray:
-    """The gradient that GEM makes of one, by its own solver."""
+    """Return the gradient that GEM makes of a gradient, by its own solver."""
     along, products = references @ gradient, references @ references.T
     if (along >= 0).all():
         return gradient
@@ -137,8 +137,8 @@ def gem_by_hand(gradient, references, margin: float) -> np.ndarray:
 
 def nearest(gradient, references, margin: float) -> np.ndarray:
     """The same by non-negative least squares: v - margin are the factors that are sought."""
-    moved = gradient + margin * references.sum(0)
-    return moved + scipy.optimize.nnls(references.T, -moved)[0] @ references
+    shifted = gradient + margin * references.sum(0)
+    return shifted + scipy.optimize.nnls(references.T, -shifted)[0] @ references
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def nearest(gradient, references, margin: float) -> np.ndarray:
     ],
 )
 def test_gem_projects_two_parameters_as_by_hand(gradient, references, margin, expected):
-    found = gem_by_hand(np.array(gradient, float), np.array(references, float), margin)
-    np.testing.assert_allclose(found, expected, atol=1e-8)
+    projected = gem_by_hand(np.array(gradient, float), np.array(references, float), margin)
+    np.testing.assert_allclose(projected, expected, atol=1e-8)
 
 
 @given(
@@ -173,15 +173,15 @@ def test_gem_finds_the_nearest_gradient_that_raises_no_old_loss(seed, tasks, wid
     gradient = random.normal(size=width) * size
     references = random.normal(size=(tasks, width)) * size * 10 ** random.uniform(-2, 2, (tasks, 1))
     references[-1] = references[0] * random.choice([1, 3])
-    found = gem_by_hand(gradient, references, margin)
+    projected = gem_by_hand(gradient, references, margin)
     lengths = np.linalg.norm(references, axis=1)
     largest = np.linalg.norm(gradient) + margin * lengths.sum()
-    assert (references @ found / lengths).min() > -1e-6 * largest
+    assert (references @ projected / lengths).min() > -1e-6 * largest
     if (references @ gradient >= 0).all():
-        assert found is gradient
+        assert projected is gradient
     else:
         np.testing.assert_allclose(
-            found, nearest(gradient, references, margin), rtol=0, atol=1e-3 * largest
+            projected, nearest(gradient, references, margin), rtol=0, atol=1e-3 * largest
         )
 
 
@@ -208,15 +208,15 @@ def test_gem_asks_every_older_task_of_a_network_with_tasks_of_all_shapes(
         p.grad.copy_(before[name])
     violated = [dot(before, each) < 0 for each in references]
     run.state.strategy.before_update()
-    found = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
+    projected = {name: p.grad.clone() for name, p in trainable_parameters(run.network).items()}
     if not any(violated):
-        assert all(torch.equal(found[name], before[name]) for name in before)
+        assert all(torch.equal(projected[name], before[name]) for name in before)
         return
     rows = np.stack([flat(each) for each in references])
     expected = nearest(flat(before), rows, margin)
-    np.testing.assert_allclose(flat(found), expected, rtol=0, atol=1e-5 * abs(rows).max())
+    np.testing.assert_allclose(flat(projected), expected, rtol=0, atol=1e-5 * abs(rows).max())
     for each in references:
-        assert dot(found, each) >= -1e-5 * dot(each, each)
+        assert dot(projected, each) >= -1e-5 * dot(each, each)
 
 
 def flat(named) -> np.ndarray:

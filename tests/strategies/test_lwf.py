@@ -10,9 +10,9 @@ from stream_fixtures import (
     assert_same_weights,
     batches,
     follow_optimizer,
-    go,
-    made,
-    plain,
+    make_run,
+    step_until,
+    train_plainly,
 )
 from toy_tasks import GROWING, STREAM
 
@@ -20,8 +20,8 @@ from thalnet_mtl.strategies.ewc import fisher_information
 
 
 def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
-    run = made("lwf", body="gru")
-    go(run, 12)
+    run = make_run("lwf", body="gru")
+    step_until(run, 12)
     teacher = deepcopy(run.network)
     network = deepcopy(run.network)
     optimizer = follow_optimizer(run, network)
@@ -31,27 +31,27 @@ def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
         q = (network("a", xs)[0] / 2).softmax(-1)
         return 3.0 * 4 * (p * (p.log() - q.log())).sum(-1).mean()
 
-    go(run, 24)
-    plain(network, "b", batches(run, "b", 12), distance, optimizer=optimizer)
+    step_until(run, 24)
+    train_plainly(network, "b", batches(run, "b", 12), distance, optimizer=optimizer)
     assert_same_weights(run, network)
     head = run.network.adapter("a").head.weight
     assert not torch.equal(head, teacher.adapter("a").head.weight)  # old heads learn to stay right
 
 
 def test_the_old_answers_are_those_from_before_the_experience():
-    run = made("lwf", THREE, body="gru")
-    go(run, 24)
+    run = make_run("lwf", THREE, body="gru")
+    step_until(run, 24)
     teacher = run.state.strategy.teacher
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     assert all(torch.equal(before[n], w) for n, w in run.network.state_dict().items())
-    go(run, 30)
+    step_until(run, 30)
     assert all(torch.equal(before[n], w) for n, w in teacher.state_dict().items())
     assert not torch.equal(before["adapters.c.head.weight"], run.network.adapters["c"].head.weight)
 
 
 def test_what_a_network_knew_is_asked_without_dropout():
-    run = made("lwf", body="gru", dropout=0.5)
-    go(run, 12)
+    run = make_run("lwf", body="gru", dropout=0.5)
+    step_until(run, 12)
     before = fisher_information(run, "a"), run.network.dropout
     (xs, _), teacher = batches(run, "b", 12)[0], run.state.strategy.teacher
     assert torch.equal(teacher("a", xs)[0], teacher("a", xs)[0])
@@ -65,28 +65,28 @@ def test_what_a_network_knew_is_asked_without_dropout():
 
 def test_old_answers_of_a_text_are_compared_at_every_step():
     text = {"a": {"name": "toy_text"}, "b": {"name": "toy_text"}}
-    run = made("lwf", TWO | {"tasks": text}, body="gru")
-    go(run, 15)
+    run = make_run("lwf", TWO | {"tasks": text}, body="gru")
+    step_until(run, 15)
     batch = run.tasks["b"].training_batch(7, 10, 7, 0)
     p = (run.state.strategy.teacher("a", batch.xs)[0] / 2).softmax(-1)
     q = (run.network("a", batch.xs)[0] / 2).softmax(-1)
     expected = 3.0 * 4 * (p * (p / q).log()).sum(-1).mean()
-    found = run.state.strategy.penalty({"b": batch})
-    assert found.item() == pytest.approx(expected.item(), rel=1e-4) and found.item() > 0
+    penalty = run.state.strategy.penalty({"b": batch})
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-4) and penalty.item() > 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_old_tasks_that_cannot_take_the_new_inputs_are_left_alone(optimizer):
-    run = made("lwf", STREAM, "gru", optimizer=optimizer, weight_decay=0.1)
-    go(run, 20)
+    run = make_run("lwf", STREAM, "gru", optimizer=optimizer, weight_decay=0.1)
+    step_until(run, 20)
     before = {n: p.detach().clone() for n, p in run.network.adapters["toy_rows"].named_parameters()}
-    go(run, 60)
+    step_until(run, 60)
     for name, parameter in run.network.adapters["toy_rows"].named_parameters():
         assert torch.equal(parameter, before[name]), name
 
 
 def test_old_answers_of_a_frozen_task_are_not_asked_for():
-    run = made("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
-    go(run, 13)
+    run = make_run("lwf", TWO | {"growth": GROWING["frozen"]}, "thalnet")
+    step_until(run, 13)
     assert not run.network.adapter("a").head.weight.requires_grad
     assert run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None

@@ -62,7 +62,7 @@ def memory_run(tasks, experiences, **knobs) -> RunContext:
 
 
 def fill(run: RunContext, seed: int = 0) -> dict[str, list[int]]:
-    """The numbers of the sequences that are kept after all experiences, without training."""
+    """Return the numbers of the sequences stored after all experiences, without training."""
     run.config = replace(run.config, train=replace(run.config.train, seed=seed))
     run.state.strategy.stored = {}
     for experience in run.stream:
@@ -90,9 +90,9 @@ def test_a_memory_holds_as_many_sequences_as_it_may_and_each_once(memory, experi
     tasks = list(dict.fromkeys(name for names in experiences for name in names))
     run = memory_run(tasks, experiences, memory=memory)
     sizes = {"toy_40": 40, "toy_20": 20, "toy_19": 19, "toy_rare": 320, "toy_places": 20}
-    kept = fill(run)
-    assert sum(map(len, kept.values())) == min(memory, sum(sizes[name] for name in tasks))
-    for numbers in kept.values():
+    stored = fill(run)
+    assert sum(map(len, stored.values())) == min(memory, sum(sizes[name] for name in tasks))
+    for numbers in stored.values():
         assert len(set(numbers)) == len(numbers)
 
 
@@ -119,8 +119,8 @@ def test_a_reservoir_holds_every_sequence_of_all_tasks_equally_often(experiences
     share = 12 / len(cells)
     squares = sum((counts[cell] - SEEDS * share) ** 2 for cell in cells)
     freedom = len(cells) - 1
-    found = squares / (SEEDS * share * (1 - share)) * freedom / len(cells)
-    assert abs(found - freedom) < 4 * (2 * freedom) ** 0.5
+    statistic = squares / (SEEDS * share * (1 - share)) * freedom / len(cells)
+    assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
     for task in tasks:  # and no task more than its share, to four standard deviations
         total = sum(counts[task, number] for number in range(sizes[task]))
         part = sizes[task] / len(cells)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from stream_fixtures import (
     TWO,
-    go,
-    made,
+    make_run,
+    step_until,
 )
 from toy_tasks import GROWING, STREAM
 
@@ -32,7 +32,7 @@ def random_anchors(run: RunContext, count: int, seed: int = 0):
 
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
 def test_the_penalty_and_its_gradient_are_the_quadratic_of_every_anchor(strategy):
-    run = made(strategy)
+    run = make_run(strategy)
     run.state.strategy.anchors = random_anchors(run, 2)
     loss = run.state.strategy.penalty({})
     value, expected = 0.0, {}
@@ -50,8 +50,8 @@ def test_the_penalty_and_its_gradient_are_the_quadratic_of_every_anchor(strategy
 @pytest.mark.parametrize("strategy", ["ewc", "online_ewc", "si"])
 def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     # The shared modules read what is attached: their readings get columns.
-    run = made(strategy, STREAM | {"growth": GROWING["shared"]}, "thalnet")
-    go(run, 20)
+    run = make_run(strategy, STREAM | {"growth": GROWING["shared"]}, "thalnet")
+    step_until(run, 20)
     small = deepcopy(run.state.strategy.anchors[0])
     name = next(n for n in small[1] if n.startswith("body.cells.output.reading"))
     growth.grow_if_due(run)
@@ -71,10 +71,10 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
 
 
 def test_a_module_that_comes_back_under_its_name_is_a_new_one():
-    run = made("ewc", {"tasks": TWO["tasks"], "stream": TWO["stream"]}, "thalnet")
+    run = make_run("ewc", {"tasks": TWO["tasks"], "stream": TWO["stream"]}, "thalnet")
     extra = ModuleSpec("extra", features=4, context=4)
     on_topology_change(run, run.network.attach(extra, read_by=["output"]))
-    go(run, 12)
+    step_until(run, 12)
     on_topology_change(run, run.network.detach("extra"))
     on_topology_change(
         run, run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])

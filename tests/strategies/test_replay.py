@@ -12,17 +12,17 @@ from stream_fixtures import (
     batches,
     cross_entropy,
     follow_optimizer,
-    go,
-    made,
-    plain,
+    make_run,
+    step_until,
+    train_plainly,
 )
 from toy_tasks import STREAM
 
 
 def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     """The mean over sequences, whatever their task; of a text over its steps first."""
-    run = made("replay", STREAM, "gru", {"memory": 9})
-    go(run, 41)
+    run = make_run("replay", STREAM, "gru", {"memory": 9})
+    step_until(run, 41)
     assert set(run.state.strategy.stored) == {"toy_rows", "toy_wide"}
     run.config = replace(run.config, train=replace(run.config.train, batch=1000))
     losses = [
@@ -48,15 +48,17 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
 
 
 def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
-    run = made("replay", TWO, knobs={"memory": 25})
-    go(run, 12)
+    run = make_run("replay", TWO, knobs={"memory": 25})
+    step_until(run, 12)
     xs = run.state.strategy.stored["a"][0]
     counts, total = torch.zeros(25), 300
     seen = []
     forward = run.network.forward
     run.network.forward = lambda task, xs, *rest: seen.append(xs) or forward(task, xs, *rest)
     for run.state.step in range(12, 12 + total):
-        run.stream = [replace(one, stop=10**6) if one.number == 2 else one for one in run.stream]
+        run.stream = [
+            replace(part, stop=10**6) if part.number == 2 else part for part in run.stream
+        ]
         run.state.strategy.penalty({})
     assert {len(rows) for rows in seen} == {run.config.train.batch} == {10}
     for rows in seen:
@@ -67,8 +69,8 @@ def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
 
 
 def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
-    run = made("replay", TWO, "gru", {"memory": 8})
-    go(run, 12)
+    run = make_run("replay", TWO, "gru", {"memory": 8})
+    step_until(run, 12)
     network = deepcopy(run.network)
     optimizer = follow_optimizer(run, network)
     xs, ys, _ = run.state.strategy.stored["a"]
@@ -76,16 +78,16 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
     def again(network, _):
         return cross_entropy(network, "a", xs, ys)
 
-    go(run, 24)
-    plain(network, "b", batches(run, "b", 12), again, optimizer=optimizer)
+    step_until(run, 24)
+    train_plainly(network, "b", batches(run, "b", 12), again, optimizer=optimizer)
     assert_same_weights(run, network)
 
 
 @pytest.mark.parametrize("strategy", ["replay", "agem", "gem"])
 def test_nothing_is_recalled_of_the_tasks_that_are_learned_now(strategy):
     sections = THREE | {"stream": [{"tasks": [t], "steps": 12} for t in ("a", "b", "a", "c")]}
-    run = made(strategy, sections, knobs={"memory": 30})
-    go(run, 25)  # in the second experience of a
+    run = make_run(strategy, sections, knobs={"memory": 30})
+    step_until(run, 25)  # in the second experience of a
     seen = []
     forward = run.network.forward
     run.network.forward = lambda task, *rest: seen.append(task) or forward(task, *rest)

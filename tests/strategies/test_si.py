@@ -7,21 +7,21 @@ from stream_fixtures import (
     THREE,
     assert_same_weights,
     batches,
-    go,
-    made,
-    plain,
+    make_run,
     sgd,
+    step_until,
+    train_plainly,
 )
 
 
 def test_synaptic_intelligence_is_the_path_integral_of_a_plain_loop():
-    run = made("si", THREE, "gru")
+    run = make_run("si", THREE, "gru")
     network = deepcopy(run.network)
     omega: dict = {}  # Ω
     anchor: dict = {}
     optimizer = sgd(network)
     for number, task in enumerate("abc"):
-        go(run, 12 * (number + 1))
+        step_until(run, 12 * (number + 1))
         start = {n: p.detach().clone() for n, p in network.named_parameters()}
         path = {n: torch.zeros_like(p) for n, p in start.items()}
         # Heads of other tasks have no gradient and do not move.
@@ -29,18 +29,18 @@ def test_synaptic_intelligence_is_the_path_integral_of_a_plain_loop():
         for name, p in network.named_parameters():
             p.requires_grad_(users[name])
 
-        def after(gradients, moved, path=path):
+        def after(gradients, steps, path=path):
             for name in gradients:
-                path[name] -= gradients[name] * moved[name]
+                path[name] -= gradients[name] * steps[name]
 
         def penalty(network, xs):
             now = dict(network.named_parameters())
             return 3 * sum((omega[n] * (now[n] - anchor[n]) ** 2).sum() for n in omega)
 
-        def learned(network, xs):
+        def penalty_so_far(network, xs):
             return penalty(network, xs) if omega else 0
 
-        plain(network, task, batches(run, task, 12), learned, after, optimizer)
+        train_plainly(network, task, batches(run, task, 12), penalty_so_far, after, optimizer)
         for name, p in network.named_parameters():
             far = p.detach() - start[name]
             omega[name] = omega.get(name, 0) + path[name].clamp(min=0) / (far**2 + 0.1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from run_fixtures import lines, matrix
-from stream_fixtures import STRATEGIES, go
+from stream_fixtures import STRATEGIES, step_until
 from toy_tasks import GROWING, OWN, PER_TASK, STREAM, toy
 
 from thalnet_mtl import cli
@@ -54,7 +54,7 @@ def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
     run = set_up(toy(**STREAM, growth=GROWING["frozen"], train=options), fetch=print)
     after: dict[str, torch.Tensor] = {}
     for stop in (20, 40, 60):
-        go(run, stop)
+        step_until(run, stop)
         now = answers(run)
         for name, logits in after.items():
             assert torch.equal(now[name], logits), (name, stop)
@@ -99,7 +99,7 @@ def test_frozen_growth_forgets_nothing_and_has_no_forward_transfer(tmp_path, mon
 
 def test_what_is_frozen_leaves_the_optimizer_and_what_is_new_joins_it_and_learns():
     run = set_up(toy(**STREAM, growth=GROWING["frozen"], train={"optimizer": "adam"}), fetch=print)
-    go(run, 20)
+    step_until(run, 20)
     old = {id(p) for p in run.network.parameters()}
     assert old == {id(p) for p in run.state.optimizer.param_groups[0]["params"]}
     growth.grow_if_due(run)
@@ -112,7 +112,7 @@ def test_what_is_frozen_leaves_the_optimizer_and_what_is_new_joins_it_and_learns
         id(p) for p in run.state.optimizer.param_groups[0]["params"]
     }
     before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
-    go(run, 40)
+    step_until(run, 40)
     moved = {n for n, p in run.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved == new.keys()
 
@@ -127,7 +127,7 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
     sections = STREAM | {"model": {"features": 6, "modules": 3, "reading": reading}}
     run = set_up(toy(**sections, growth=GROWING["shared"]), fetch=print)
     for stop in (20, 40):
-        go(run, stop)
+        step_until(run, stop)
         before, modules = answers(run), list(run.network.body.graph)
         assert len(growth.grow_if_due(run)) == 3  # two modules and a task
         after = answers(run)
@@ -136,7 +136,7 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
         new = [name for name in run.network.body.graph if name not in modules]
         for name in ("input", "side1", "output"):  # what all share learns to read what is new
             assert set(new) <= set(run.network.body.graph[name].seen)
-    go(run, 60)
+    step_until(run, 60)
     assert not torch.allclose(answers(run)["toy_rows"], before["toy_rows"])
 
 
@@ -145,7 +145,7 @@ def test_a_run_that_grows_begins_as_the_run_of_its_first_tasks_alone():
     alone = set_up(toy(tasks={name: {} for name in first}), fetch=print)
     run = set_up(toy(**STREAM, growth=GROWING["shared"]), fetch=print)
     for one in (alone, run):
-        go(one, 20)
+        step_until(one, 20)
     grown = run.network.state_dict()
     assert grown.keys() == alone.network.state_dict().keys()
     for name, weight in alone.network.state_dict().items():
@@ -162,7 +162,7 @@ def test_the_budget_is_never_exceeded_and_that_is_known_before_the_first_step(tm
     history = json.loads((tmp_path / "free" / "topology.json").read_text())["history"]
     assert max(entry["parameters"] for entry in history) == history[-1]["parameters"] == size
     run = set_up(toy(**sections, model={"budget": size}), fetch=print)
-    go(run, 60)
+    step_until(run, 60)
     assert count_parameters(run.network) == size
     message = rf"growth: experience 3 makes {size:,} parameters, over model.budget {size - 1:,}"
     with pytest.raises(UserError, match=message):
@@ -182,7 +182,7 @@ def test_a_task_that_shares_the_head_of_an_older_one_brings_no_modules():
     run = set_up(toy(tasks=tasks, stream=stream, growth=GROWING["shared"]), fetch=print)
     size = count_parameters(run.network)
     assert run.attached_tasks == ["a", "b"] and list(run.network.adapters) == ["rows"]
-    go(run, 20)
+    step_until(run, 20)
     assert count_parameters(run.network) == size and run.state.topology_log == []
 
 
@@ -250,7 +250,7 @@ def test_a_module_of_ones_own_may_be_read_by_those_that_come_with_it():
     reading = {"output": True, "reads": ["in", "side1"], "tasks": ["new"]}
     modules = OWN | {"out": reading}
     run = set_up(toy(**STREAM, growth=own(**modules)), fetch=print)
-    go(run, 20)
+    step_until(run, 20)
     growth.grow_if_due(run)
     net = run.network.body.graph
     assert set(net["toy_wide_out"].seen) == {"side1", "toy_wide_in"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from stream_fixtures import go, scripted
+from stream_fixtures import scripted, step_until
 from toy_tasks import GROWING, toy
 
 from thalnet_mtl.errors import UserError
@@ -100,7 +100,7 @@ def test_tasks_learned_together_are_stuck_when_all_are(tmp_path, monkeypatch):
 
 def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_then():
     run = set_up(toy(**PAIR, train={"optimizer": "adam"}), fetch=print)
-    go(run, 10)
+    step_until(run, 10)
     run.state.scores.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "validations_since": 2}}
     before = answers(run)
     [change] = growth.grow_if_due(run)
@@ -112,7 +112,7 @@ def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_the
     for name, logits in answers(run).items():
         torch.testing.assert_close(logits, before[name], **ROUNDING)
     weights = {n: p.detach().clone() for n, p in run.network.named_parameters() if "more1" in n}
-    go(run, 13)
+    step_until(run, 13)
     for name, weight in weights.items():
         assert not torch.equal(dict(run.network.named_parameters())[name], weight), name
 
