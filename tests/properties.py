@@ -66,13 +66,10 @@ def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def gradcheck(
-    function: Callable[..., Any], module: nn.Module, *inputs: Tensor, fast: bool = False
-) -> None:
+def gradcheck(function: Callable[..., Any], module: nn.Module, *inputs: Tensor) -> None:
     """Check derivatives of ``function(*inputs)`` w.r.t. inputs and parameters by differences.
 
-    ``function`` uses ``module``, whose parameters are swapped for the ones that are checked. If
-    ``fast``, a random projection of the Jacobian is checked instead of every entry.
+    ``function`` uses ``module``, whose parameters are swapped for the ones that are checked.
     """
     names = [name for name, _ in module.named_parameters()]
     values = [parameter.detach().clone() for parameter in module.parameters()]
@@ -83,7 +80,7 @@ def gradcheck(
         return torch.func.functional_call(wrapped, swapped, leaves[len(names) :])
 
     leaves = [leaf.detach().clone().requires_grad_() for leaf in (*values, *inputs)]
-    assert torch.autograd.gradcheck(call, leaves, fast_mode=fast)
+    assert torch.autograd.gradcheck(call, leaves)
 
 
 def drawn(make: Callable[[], Any], seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:

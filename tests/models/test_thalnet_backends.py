@@ -127,8 +127,7 @@ def test_gradients_match_finite_differences(reading, ops):
         centers, last = net(x, State(center, memory), **whole_center(net))
         return centers, last.memory
 
-    # Other backends agree with the reference in every gradient (tests/ops/test_backends.py).
-    gradcheck(outputs, net, xs, *state, fast=ops != "reference")
+    gradcheck(outputs, net, xs, *state)
 
 
 @every_ops
