@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
 from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.tasks.stream import Experience
 
 UNREACHABLE_EPOCH = 1_000_000  # no run reads the batches of this epoch for training
@@ -50,7 +51,7 @@ class ReplayMemory(Strategy):
         choose = CHOICES[context.options.choice]
         # With classes, more candidates than fit: rare classes have few among many.
         count = capacity if choose is reservoir else 20 * capacity
-        generator = torch.Generator().manual_seed(1_000_003 * context.seed + context.step)
+        generator = step_generator("memory", context.seed, context.step)
         candidates = {  # a task that returns was sampled in its first experience
             task: draw_candidates(context, task, count, generator)
             for task in experience.tasks
@@ -75,7 +76,7 @@ class ReplayMemory(Strategy):
         context = self.context
         sizes = [len(self.stored[task].keys) for task in tasks]
         count = min(context.batch_size(), sum(sizes))
-        generator = torch.Generator().manual_seed(1_000_003 * context.seed + context.step)
+        generator = step_generator("replay", context.seed, context.step)
         chosen = torch.randperm(sum(sizes), generator=generator)[:count]
         terms: list[Tensor] = []
         for k, task in enumerate(tasks):

@@ -6,12 +6,8 @@ import torch
 
 from thalnet_mtl.models.body import map_state
 from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.training.context import RunContext
-
-
-def step_generator(run: RunContext) -> torch.Generator:
-    """Return a generator that depends on nothing but the seed of a run and the step."""
-    return torch.Generator().manual_seed(1_000_003 * run.config.train.seed + run.step)
 
 
 def sample_tasks(run: RunContext) -> list[str]:
@@ -26,7 +22,8 @@ def sample_tasks(run: RunContext) -> list[str]:
     sizes = [named[name].share or run.batches_per_epoch(name) for name in names]
     logs = torch.tensor(sizes, dtype=torch.float64).log()
     odds = ((logs - logs.max()) / temperature).softmax(0)  # no overflow at a small T
-    return [names[int(torch.multinomial(odds, 1, generator=step_generator(run)))]]
+    generator = step_generator("task", run.seed, run.step)
+    return [names[int(torch.multinomial(odds, 1, generator=generator))]]
 
 
 def next_batches(run: RunContext) -> dict[str, Batch]:
@@ -43,8 +40,8 @@ def next_batches(run: RunContext) -> dict[str, Batch]:
 def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
     """Reset the carried state of randomly chosen sequences to zero.
 
-    The choice depends only on seed and step. Without resets a network may learn to need a past
-    that no text begins with.
+    The choice depends only on task, seed and step. Without resets a network may learn to need a
+    past that no text begins with.
 
     Args:
         run: the run.
@@ -55,5 +52,6 @@ def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
     probability = run.config.named_tasks[task].reset
     if not probability:
         return state
-    keep = (torch.rand(batch, generator=step_generator(run)) >= probability).to(run.device)
+    generator = step_generator(f"reset {task}", run.seed, run.step)
+    keep = (torch.rand(batch, generator=generator) >= probability).to(run.device)
     return map_state(lambda part: part * keep.view(-1, *[1] * (part.ndim - 1)), state)
