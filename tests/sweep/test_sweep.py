@@ -107,7 +107,7 @@ def result(folder: Path) -> dict:
         ),
         ("--grid model.layers=2,2.5", "--grid model.layers: expected a whole number, got '2.5'"),
         ("--grid model.layers=2,0", "--grid model.layers: must be at least 1, got 0"),
-        ("--grid train.optimizer=adam,adan", "unknown value 'adan'. Allowed: rmsprop, adam"),
+        ("--grid train.optimizer=adam,adan", "unknown optimizer 'adan'. Allowed: rmsprop, adam"),
         ("--grid train.clip=1,1.0", "--grid train.clip: each value must be given once, got 1,1.0"),
         ("--grid train.clip=1 train.clip=2", "--grid train.clip is given twice"),
         ("--grid train.clip=1 --grid train.clip=2", "--grid train.clip is given twice"),

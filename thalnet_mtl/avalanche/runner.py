@@ -28,7 +28,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.optimizers import OPTIMIZERS
+from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
@@ -89,7 +89,7 @@ class AvalancheStrategy(Strategy):
         tasks_by_experience = [part.tasks for part in run.stream]
         stream = benchmark(run.tasks, tasks_by_experience, options.chunk, limit)
         model = as_avalanche(run.network, run.tasks)
-        run.state.optimizer = OPTIMIZERS[options.optimizer].build(
+        run.state.optimizer = optimizer_entry(options.optimizer).build(
             [p for p in model.parameters() if p.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,

@@ -36,22 +36,27 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
 }
 
 
+def optimizer_entry(name: str) -> OptimizerEntry:
+    """Return the row of the table with a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
+
+
 def optimizer_for(
     config: Config, network: Network, weighting: LossWeighting
 ) -> torch.optim.Optimizer:
-    """Return the configured optimizer for all parameters that are not frozen.
-
-    Raises:
-        UserError: there is no optimizer of that name.
-    """
+    """Return the configured optimizer for all parameters that are not frozen."""
     options = config.train
     groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.requires_grad]},
         {"params": list(weighting.parameters()), "weight_decay": 0.0},
     ]
-    if options.optimizer not in OPTIMIZERS:
-        raise unknown("optimizer", options.optimizer, OPTIMIZERS)
-    return OPTIMIZERS[options.optimizer].build(
+    return optimizer_entry(options.optimizer).build(
         groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
 

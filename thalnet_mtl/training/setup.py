@@ -20,7 +20,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
-from thalnet_mtl.training.optimizers import optimizer_for
+from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
@@ -85,6 +85,7 @@ def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
     make_network(config, make_tasks(config))
     weighting_for(config)
+    optimizer_entry(config.train.optimizer)
     lookup("strategy", config.train.strategy)
 
 
