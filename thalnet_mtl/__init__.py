@@ -7,12 +7,14 @@ To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To save networks:       ``save_model``, ``load_model``
 Mistakes raise:         ``UserError``
 
->>> from thalnet_mtl import ThalNet, load_config, train
+>>> from thalnet_mtl import ThalNet
 >>> ThalNet(inputs=28, modules=4, features=32).outputs
 32
->>> result = train(load_config("digits"), "runs/a")  # doctest: +SKIP
->>> result.tasks["digits_rows"].test  # doctest: +SKIP
-0.96
+
+To train from Python::
+
+    result = train(load_config("digits"), "runs/a")
+    result.tasks["digits_rows"].test  # the test accuracy
 """
 
 from importlib import import_module

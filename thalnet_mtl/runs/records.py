@@ -27,13 +27,11 @@ ReadingWeights = Float[np.ndarray, "context center"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The content of a run directory; ``result`` is None until the run has finished.
+    """The content of a run directory; ``result`` is None until the run has finished::
 
-    >>> run = read_run(Path("runs/digits"))                         # doctest: +SKIP
-    >>> run.result.tasks["digits_rows"].test                        # doctest: +SKIP
-    0.9611
-    >>> run.curve("digits_rows", "validation", "accuracy").shape    # doctest: +SKIP
-    (20, 3)
+    run = read_run(Path("runs/digits"))
+    run.result.tasks["digits_rows"].test                      # the test accuracy
+    run.curve("digits_rows", "validation", "accuracy")        # of shape (points, 3)
     """
 
     folder: Path

@@ -1,13 +1,13 @@
 """Training runs in processes of their own, several at a time, here or on a Ray cluster.
 
 The one launcher of sweeps and benchmarks: every process is a ``thalnet train`` command. On a
-cluster, run directories must be on a file system that all nodes share.
+cluster, run directories must be on a file system that all nodes share::
 
->>> jobs = [TrainingJob(f"seed{seed}", Path(f"runs/seed{seed}"), ["digits", f"--train.seed={seed}"])
-...         for seed in range(4)]                               # doctest: +SKIP
->>> with closing(LocalWorkers(2)) as workers:                   # doctest: +SKIP
-...     for result in run_jobs(jobs, workers):
-...         print(result.name, result.status, result.seconds)
+    jobs = [TrainingJob(f"seed{n}", Path(f"runs/seed{n}"), ["digits", f"--train.seed={n}"])
+            for n in range(4)]
+    with closing(LocalWorkers(2)) as workers:
+        for result in run_jobs(jobs, workers):
+            print(result.name, result.status, result.seconds)
 """
 
 import os

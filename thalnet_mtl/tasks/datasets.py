@@ -11,7 +11,7 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -248,15 +248,9 @@ def _first_line(error: Exception) -> str:
 
 def _text8_from_enwik8(folder: Path, report: ProgressCallback) -> None:
     """Write text8 by applying Mahoney's filter to enwik8."""
-    source = fetch("enwik8", report) / "enwik8"
-    with source.open("rb") as dump, (folder / "text8").open("wb") as out:
-
-        def blocks() -> Iterator[bytes]:
-            while block := dump.read(BLOCK):
-                report("text8: filter enwik8", dump.tell(), source.stat().st_size)
-                yield block
-
-        out.writelines(wikitext.plain(blocks()))
+    dump = fetch("enwik8", report) / "enwik8"
+    show = partial(report, "text8: filter enwik8")
+    wikitext.write_plain(dump, folder / "text8", show, BLOCK)
 
 
 SOURCES = {

@@ -7,7 +7,8 @@ the published Perl filter, because they define text8.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 _BEGIN = re.compile(rb"<text ")
 _REDIRECT = re.compile(rb"#redirect", re.IGNORECASE)
@@ -37,6 +38,27 @@ _MARKUP = tuple(
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DIGITS = tuple((str(digit).encode(), f" {word} ".encode()) for digit, word in enumerate(_WORDS))
 _OTHER = re.compile(rb"[^a-z]+")
+
+
+def write_plain(
+    dump: Path, target: Path, report: Callable[[int, int], None], block_size: int
+) -> None:
+    """Write the plain text of a Wikipedia dump to a file.
+
+    Args:
+        dump: an XML file.
+        target: the file to write.
+        report: called with the bytes read so far and in all.
+        block_size: bytes to read at a time.
+    """
+    with dump.open("rb") as source, target.open("wb") as out:
+
+        def blocks() -> Iterator[bytes]:
+            while block := source.read(block_size):
+                report(source.tell(), dump.stat().st_size)
+                yield block
+
+        out.writelines(plain(blocks()))
 
 
 def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
