@@ -156,10 +156,14 @@ def timeless(tree: Any) -> Any:
 
 
 def processor() -> str:
-    """The instructions that PyTorch's kernels use here, which decide how sums are rounded."""
+    """Return what decides how sums are rounded: the processor, its instructions, and PyTorch."""
     import torch
 
-    return f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()[:10]
+    known = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    kind = [known.get(key, "?") for key in ("vendor_id", "cpu family", "model")]
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{' '.join(kind)}, {instructions}, torch {torch.__version__.split('+')[0]}"
 
 
 def compare(recorded: dict[str, Any], found: dict[str, Any]) -> str:
