@@ -149,7 +149,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def timeless(tree: Any) -> Any:
-    """A tree of values without those that are seconds."""
+    """Return a tree of values without those that are seconds."""
     if isinstance(tree, dict):
         return {key: timeless(value) for key, value in tree.items() if "seconds" not in key}
     return [timeless(value) for value in tree] if isinstance(tree, list) else tree
@@ -159,7 +159,8 @@ def processor() -> str:
     """Return what decides how sums are rounded: the processor, its instructions, and PyTorch."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines()[:10]
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines()[:10] if path.exists() else []
     known = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
     kind = [known.get(key, "?") for key in ("vendor_id", "cpu family", "model")]
     instructions = torch.backends.cpu.get_cpu_capability()
@@ -167,7 +168,7 @@ def processor() -> str:
 
 
 def compare(recorded: dict[str, Any], found: dict[str, Any]) -> str:
-    """A verdict in words: equal, equal within rounding, or the first values that differ."""
+    """Return a verdict in words: equal, equal within rounding, or the first values that differ."""
     there, here = (dict(leaves(content["runs"])) for content in (recorded, found))
     missing = there.keys() ^ here.keys()
     if missing:
@@ -190,7 +191,7 @@ def near(there: Any, here: Any) -> bool:
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by path; a line of the matrix is split into its numbers."""
+    """Yield the values by path; a line of the matrix is split into its numbers."""
     if isinstance(tree, str) and path.rpartition("/")[0].endswith("matrix"):
         tree = [float(cell) if "." in cell else cell for cell in tree.split(",")]
     if isinstance(tree, dict | list):
