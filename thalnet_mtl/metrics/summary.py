@@ -92,10 +92,13 @@ class ContinualSummary:
     def from_json(cls, content: Any, where: str) -> "ContinualSummary":
         """Read the entry ``continual`` of ``result.json``; ``where`` names it in errors."""
         require(content, ("stages", "measures"), where)
-        require(content["measures"], MEASURES, f"{where}: measures")
+        saved = content["measures"]
+        require(saved, (), f"{where}: measures")
         stages = [from_fields(StageCost, x, f"{where}: a stage") for x in content["stages"]]
         measures = {
-            name: from_fields(MeasureSummary, content["measures"][name], f"{where}: {name}")
+            name: from_fields(MeasureSummary, saved[name], f"{where}: {name}")
+            if name in saved
+            else MeasureSummary(None, {}, "the version that wrote the run does not have it")
             for name in MEASURES
         }
         return from_fields(cls, content | {"stages": stages, "measures": measures}, where)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+SCALARS = ("step", "mu_product")  # moments that are one number for a whole parameter
 ALIGNMENT = 64  # bytes: no SIMD vector of an optimizer holds parts of two parameters
 
 
@@ -38,21 +39,21 @@ def gather_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[Para
     if all(part.moments for part in parts):
         state = optimizer.state[whole] = {}
         for key, value in parts[0].moments.items():
-            state[key] = (
-                value.clone().to(whole.device) if key == "step" else torch.zeros_like(whole)
-            )
+            if key in SCALARS:
+                state[key] = value.clone().to(whole.device)
+                continue
+            state[key] = torch.zeros_like(whole)
             for part in parts:
-                if key != "step":
-                    part.view(state[key]).copy_(part.moments[key])
+                part.view(state[key]).copy_(part.moments[key])
         share_state(optimizer, whole, parts)
 
 
 def share_state(optimizer: Optimizer, whole: nn.Parameter, parts: Sequence[ParameterView]) -> None:
-    """Make the moments of every part views of those of the whole; they share its step count."""
+    """Make the moments of every part views of those of the whole; they share its scalars."""
     for key, value in optimizer.state.get(whole, {}).items():
         for part in parts:
             moments = part.optimizer.state[part.parameter]
-            moments[key] = value if key == "step" else part.view(value)
+            moments[key] = value if key in SCALARS else part.view(value)
 
 
 class FlatOptimizer:
