@@ -112,6 +112,15 @@ def test_the_worst_validation_of_an_old_task_is_found_between_the_ends(streams):
     assert summary.mean == pytest.approx(0.4)
 
 
+def test_a_measure_that_an_older_version_did_not_have_is_missing_and_says_why(streams):
+    result = json.loads((streams / "never" / "result.json").read_text())["continual"]
+    del result["measures"]["forgetting"]
+    summary = ContinualSummary.from_json(result, "here")
+    assert summary.measures["forgetting"].mean is None
+    assert "does not have it" in summary.measures["forgetting"].why
+    assert "forgetting –" in summary.line()
+
+
 def test_a_damaged_result_is_one_line(streams, tmp_path):
     folder = tmp_path / "damaged"
     training.train(toy(**TWO, train={"steps": 8}), folder)
