@@ -84,9 +84,9 @@ class TopologyChange:
                     key: _remapped(value, change) for key, value in state.items()
                 }
         if group is not None:
-            present = {id(p) for options in optimizer.param_groups for p in options["params"]}
+            optimized = {id(p) for options in optimizer.param_groups for p in options["params"]}
             optimizer.param_groups[group]["params"] += [
-                parameter for parameter in self.added.values() if id(parameter) not in present
+                parameter for parameter in self.added.values() if id(parameter) not in optimized
             ]
 
     def update_state(self, task: str, state: Any) -> Any:

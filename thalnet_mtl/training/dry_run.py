@@ -31,9 +31,9 @@ def dry_run_changes(config: Config, network: Network, stream: Sequence[Experienc
     steps = sorted({change.step for change in config.changes})
     next_step = dict(pairwise([*steps, total]))
     with rehearsal(network) as network:
-        for step, due in groupby(sorted(config.changes, key=step_of), key=step_of):
+        for step, changes in groupby(sorted(config.changes, key=step_of), key=step_of):
             fill_zeros(network)
-            for change in due:
+            for change in changes:
                 where = f"changes: {change.verb} {change.name} after step {step}"
                 if step >= total:
                     raise UserError(f"{where}: there are only {total} steps.")

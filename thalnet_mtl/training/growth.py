@@ -107,7 +107,7 @@ def attach_configured_modules(
             )
         names = {name: f"{head}_{name}{suffix}" for name in growth.modules}
         for name, spec in growth.modules.items():
-            reads = tuple(names.get(other, other) for other in spec.reads)
+            reads = tuple(names.get(slot, slot) for slot in spec.reads)
             spec = replace(spec, tasks=(head,) if spec.tasks == NEW else spec.tasks, reads=reads)
             width = spec.features or config.model.features
             if not width:

@@ -1,6 +1,6 @@
 """A dynamic reading by fast weights: every row of R is a softmax over the center.
 
-Source: ThalNet poster, section 3, and the paper as we recall it (Hafner et al., NIPS 2017).
+Source: ThalNet poster, section 3, and Hafner et al., NIPS 2017, as far as it is known.
 """
 
 import math

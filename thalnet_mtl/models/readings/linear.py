@@ -1,6 +1,6 @@
 """Linear readings: R is a learned matrix, with or without weight normalization.
 
-Source: ThalNet poster, section 3, and the paper as we recall it (Hafner et al., NIPS 2017).
+Source: ThalNet poster, section 3, and Hafner et al., NIPS 2017, as far as it is known.
 """
 
 import torch
