@@ -30,10 +30,10 @@ OPTIONS = {
     RMSprop: [{}, {"momentum": 0.5, "weight_decay": 0.1}, {"centered": True, "momentum": 0.5}],
 }
 TASKS = {
-    "a": TaskSpec(inputs=3, classes=2),
-    "b": TaskSpec(inputs=4, classes=3, tokens=True, target="every"),
-    "c": TaskSpec(inputs=2, classes=4, target="every"),
-    "d": TaskSpec(inputs=5, classes=2, tokens=True),
+    "a": TaskSpec(inputs=3, outputs=2),
+    "b": TaskSpec(inputs=4, outputs=3, tokens=True, every_step=True),
+    "c": TaskSpec(inputs=2, outputs=4, every_step=True),
+    "d": TaskSpec(inputs=5, outputs=2, tokens=True),
 }
 VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
 BATCH, TIME = 2, 3
@@ -127,7 +127,7 @@ class Case:
             "input_modules": draw.sample(fed, draw.randint(0, len(fed))),
             "output_modules": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
             "sub_steps": draw.choice([1, 1, 2]),
-            "extra_steps": draw.choice([0, 1]) if TASKS[task].target == "last" else 0,
+            "extra_steps": draw.choice([0, 1]) if not TASKS[task].every_step else 0,
         }
 
     def batch(self, task: str, number: int) -> tuple[Tensor, Tensor]:
@@ -139,8 +139,8 @@ class Case:
         else:
             xs = torch.rand(*shape, of.inputs, generator=generator, dtype=torch.float64)
             xs = xs.to(self.dtype)
-        shape = shape if of.target == "every" else shape[:1]
-        ys = torch.randint(of.classes, shape, generator=generator)
+        shape = shape if of.every_step else shape[:1]
+        ys = torch.randint(of.outputs, shape, generator=generator)
         return xs.to(self.device), ys.to(self.device)
 
     def train(

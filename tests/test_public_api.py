@@ -114,7 +114,7 @@ def test_a_stream_has_an_accuracy_matrix(tmp_path):
 )
 def test_a_network_made_by_hand_is_saved_and_loaded(body, tmp_path):
     network = Network(body())
-    network.add_task("digits", TaskSpec(inputs=8, classes=10, steps=8))
+    network.add_task("digits", TaskSpec(inputs=8, outputs=10, steps=8))
     save_model(network, tmp_path / "model")
     xs = torch.rand(3, 8, 8)
     loaded = load_model(tmp_path / "model")
@@ -123,10 +123,10 @@ def test_a_network_made_by_hand_is_saved_and_loaded(body, tmp_path):
 
 def test_a_network_that_has_grown_is_saved_and_loaded(tmp_path):
     network = Network(ThalNet(inputs=8, modules=3, features=6))
-    network.add_task("digits", TaskSpec(inputs=8, classes=10))
+    network.add_task("digits", TaskSpec(inputs=8, outputs=10))
     network.freeze(task="digits")
     network.attach(ModuleSpec("new", features=4, context=4, inputs=5, output=True, tasks=("b",)))
-    network.add_task("b", TaskSpec(inputs=5, classes=2))
+    network.add_task("b", TaskSpec(inputs=5, outputs=2))
     save_model(network, str(tmp_path / "model"))
     loaded = load_model(str(tmp_path / "model"))
     for task, width in (("digits", 8), ("b", 5)):

@@ -28,7 +28,7 @@ def test_the_readme_shows_that_a_frozen_task_stays_and_that_a_new_one_was_helped
     exec(EXAMPLES[1], names)  # asserts that the logits of the first task are equal
     with_frozen = float(re.findall(r"[01]\.\d+", capsys.readouterr().out)[0])
     single = Network(ThalNet(modules=[names["new"]]))
-    single.add_task("odd", TaskSpec(inputs=8, classes=2))
+    single.add_task("odd", TaskSpec(inputs=8, outputs=2))
     optimizer = torch.optim.AdamW(single.parameters(), lr=0.01)
     alone = float(names["train"](single, optimizer, "odd", names["ys"] % 2, 60))
     claim = r"(\d+) % against (\d+) % for the same module alone"

@@ -11,10 +11,10 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import TaskSpec
 
-ROWS = TaskSpec(inputs=28, classes=10, steps=28)
-COLORS = TaskSpec(inputs=96, classes=7, steps=32)
-BYTES = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
-WORDS = TaskSpec(inputs=11, classes=3, tokens=True, steps=5)
+ROWS = TaskSpec(inputs=28, outputs=10, steps=28)
+COLORS = TaskSpec(inputs=96, outputs=7, steps=32)
+BYTES = TaskSpec(inputs=256, outputs=256, tokens=True, every_step=True)
+WORDS = TaskSpec(inputs=11, outputs=3, tokens=True, steps=5)
 
 
 def data_of(task, batch=3, time=4, seed=0):

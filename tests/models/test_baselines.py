@@ -24,8 +24,8 @@ from thalnet_mtl.topology.spec import TaskSpec
 
 every_body = pytest.mark.parametrize("kind", BODIES)
 
-MNIST = TaskSpec(inputs=28, classes=10, steps=28)
-CIFAR = TaskSpec(inputs=96, classes=10, steps=32)
+MNIST = TaskSpec(inputs=28, outputs=10, steps=28)
+CIFAR = TaskSpec(inputs=96, outputs=10, steps=32)
 IMAGES = {"mnist": MNIST, "cifar": CIFAR}
 
 # The largest size that fits 50,000 parameters, how many it has, and how many the next one would.
@@ -242,7 +242,7 @@ def test_published_counts_are_ours_without_the_second_bias(
 
 
 def test_the_text_models_have_the_published_millions():
-    text = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
+    text = TaskSpec(inputs=256, outputs=256, tokens=True, every_step=True)
     ours = planned("module", "ff_gru", text, hidden=400, features=600, context=400, budget=0)
     assert count_parameters(ours) == 11_952_260
     gru = planned("body", "gru", text, layers=1, features=2000, budget=0)

@@ -13,10 +13,10 @@ from thalnet_mtl.models.build import build, largest_within_budget
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.topology.spec import TaskSpec
 
-ROWS = TaskSpec(inputs=28, classes=10, steps=28)
-COLORS = TaskSpec(inputs=96, classes=7, steps=32)
-BYTES = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
-WORDS = TaskSpec(inputs=11, classes=3, tokens=True, steps=5)
+ROWS = TaskSpec(inputs=28, outputs=10, steps=28)
+COLORS = TaskSpec(inputs=96, outputs=7, steps=32)
+BYTES = TaskSpec(inputs=256, outputs=256, tokens=True, every_step=True)
+WORDS = TaskSpec(inputs=11, outputs=3, tokens=True, steps=5)
 
 
 def data_of(task, batch=3, time=4, seed=0):
@@ -38,7 +38,7 @@ def test_every_body_serves_several_tasks(body):
     network = build(ModelConfig(body=body, features=5, layers=2), tasks)
     for name, task in tasks.items():
         logits, _ = network(name, data_of(task, 2, 3))
-        assert logits.shape == (2, task.classes)
+        assert logits.shape == (2, task.outputs)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_an_mlp_has_no_output_at_every_step():
 
 
 def test_an_mlp_needs_the_length_of_sequences():
-    stream = TaskSpec(inputs=28, classes=10)
+    stream = TaskSpec(inputs=28, outputs=10)
     with pytest.raises(UserError, match=r"mlp needs a task .* length") as error:
         build(ModelConfig(body="mlp", features=4), {"stream": stream})
     one_line(error)

@@ -13,7 +13,7 @@ from thalnet_mtl.topology.spec import TaskSpec
 
 def network(body):
     made = Network(body)
-    made.add_task("rows", TaskSpec(inputs=5, classes=3))
+    made.add_task("rows", TaskSpec(inputs=5, outputs=3))
     return made
 
 

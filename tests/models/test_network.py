@@ -12,10 +12,10 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
-ROWS = TaskSpec(inputs=28, classes=10, steps=28)
-COLORS = TaskSpec(inputs=96, classes=7, steps=32)
-BYTES = TaskSpec(inputs=256, classes=256, tokens=True, target="every")
-WORDS = TaskSpec(inputs=11, classes=3, tokens=True, steps=5)
+ROWS = TaskSpec(inputs=28, outputs=10, steps=28)
+COLORS = TaskSpec(inputs=96, outputs=7, steps=32)
+BYTES = TaskSpec(inputs=256, outputs=256, tokens=True, every_step=True)
+WORDS = TaskSpec(inputs=11, outputs=3, tokens=True, steps=5)
 TASKS = {"rows": ROWS, "colors": COLORS, "bytes": BYTES, "words": WORDS}
 
 # Two paths that share nothing, and one module that reads both.
@@ -54,7 +54,7 @@ def gru(inputs=28):
 
 
 def logits_shape(task, batch, time):
-    return (batch, time, task.classes) if task.target == "every" else (batch, task.classes)
+    return (batch, time, task.outputs) if task.every_step else (batch, task.outputs)
 
 
 every_recurrent_body = pytest.mark.parametrize("body", [thalnet, gru])
@@ -74,7 +74,7 @@ def test_tasks_of_any_shape_share_one_body(task, body):
 
 @every_recurrent_body
 def test_a_last_target_is_the_last_of_a_target_at_every_step(body):
-    every = TaskSpec(inputs=28, classes=10, target="every")
+    every = TaskSpec(inputs=28, outputs=10, every_step=True)
     network = network_of(body, {"last": ROWS, "every": every})
     network.adapters["last"].load_state_dict(network.adapters["every"].state_dict())
     xs = data_of(ROWS)
@@ -90,7 +90,7 @@ def test_logits_are_a_linear_head_on_the_body_behind_an_encoder(task, body):
     assert len(encoded) == 1
     ys, _ = network.body(encoded[0])
     expected = ys @ port.head.weight.T + port.head.bias
-    if TASKS[task].target == "last":
+    if not TASKS[task].every_step:
         expected = expected[:, -1]
     assert_close(network(task, xs)[0], expected)
 
@@ -103,7 +103,7 @@ def test_two_chunks_with_the_state_between_are_the_whole(task, body):
     whole, last = network(task, xs)
     first, state = network(task, xs[:, :3])
     second, state = network(task, xs[:, 3:], state)
-    chunks = torch.cat([first, second], 1) if TASKS[task].target == "every" else second
+    chunks = torch.cat([first, second], 1) if TASKS[task].every_step else second
     assert_close(chunks, whole)
     states = [[s] if isinstance(s, torch.Tensor) else s for s in (state, last)]
     for part, other in zip(*states, strict=True):
@@ -148,7 +148,7 @@ def test_inputs_are_repeated_for_sub_steps_and_followed_by_extra_steps(
 
 @every_recurrent_body
 def test_a_target_at_every_step_is_due_on_the_last_sub_step_of_each_input(body):
-    every = TaskSpec(inputs=28, classes=10, target="every")
+    every = TaskSpec(inputs=28, outputs=10, every_step=True)
     network = network_of(body, {"every": every}, sub_steps=3)
     xs, head = data_of(every), network.adapters["every"].head
     ys, _ = network.body(xs.repeat_interleave(3, dim=1))

@@ -20,9 +20,9 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.trainer import train
 
-ROWS = TaskSpec(inputs=6, classes=3, steps=4)
-WIDE = TaskSpec(inputs=9, classes=2, steps=4)
-TEXT = TaskSpec(inputs=5, classes=5, tokens=True, target="every")
+ROWS = TaskSpec(inputs=6, outputs=3, steps=4)
+WIDE = TaskSpec(inputs=9, outputs=2, steps=4)
+TEXT = TaskSpec(inputs=5, outputs=5, tokens=True, every_step=True)
 MODULES = [
     ModuleSpec("input", 4, 3, inputs=6, reading="linear", reads=("input",)),
     ModuleSpec("side", 3, 2, module="gru_ff", reading="fast_softmax", hidden=2),

@@ -16,7 +16,7 @@ MODULES = [
 def test_a_network_shows_who_reads_whom():
     network = Network(ThalNet(modules=MODULES))
     network.add_task("digits", TaskSpec(28, 10), sub_steps=2, extra_steps=1)
-    text = TaskSpec(27, 27, tokens=True, target="every")
+    text = TaskSpec(27, 27, tokens=True, every_step=True)
     network.add_task("text", text, output_modules=["input", "output"])
     network.freeze(task="digits")
     counts = parameter_counts(network)
@@ -30,9 +30,9 @@ Network(
     side: gru, features 10, context 4; reads all modules (weight_norm); only for digits; frozen
     output: ff_gru, features 20, context 12; reads input (weight_norm); output; frozen
   )
-  task digits: rows of 28 -> 10 classes at the last step; input -> head on output; \
+  task digits: rows of 28 -> 10 outputs at the last step; input -> head on output; \
 2 steps per input; 1 extra step; frozen
-  task text: tokens of 27 -> 27 classes at every step; input -> head on input, output
+  task text: tokens of 27 -> 27 outputs at every step; input -> head on input, output
   parameters: {counts["total"]:,}, of which {counts["trainable"]:,} trainable
 )"""
     )
@@ -57,7 +57,7 @@ def test_a_baseline_shows_what_it_was_made_of():
         == """\
 Network(
   body: StackedGRU(inputs=28, features=32, layers=2)
-  task digits: rows of 28 -> 10 classes at the last step
+  task digits: rows of 28 -> 10 outputs at the last step
   parameters: 12,618, of which 12,618 trainable
 )"""
     )

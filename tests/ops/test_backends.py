@@ -260,7 +260,7 @@ def test_backends_agree_after_every_change_of_the_modules(backend):
     torch.manual_seed(0)
     body = ThalNet(3, 3, 4, reading="fast_softmax", module="ff_gru")
     network = Network(body).double()
-    network.add_task("a", TaskSpec(inputs=3, classes=2))
+    network.add_task("a", TaskSpec(inputs=3, outputs=2))
     new = ModuleSpec("new", features=3, context=2, inputs=3, reading="fast_gaussian")
     changes = [
         lambda: network.attach(new, read_by=["output", "side1"]),

@@ -38,7 +38,7 @@ def counted_data(monkeypatch):
 @pytest.mark.parametrize("name", list(entries("task")))
 def test_every_task_keeps_its_contract(name):
     task = lookup("task", name)(TaskConfig())
-    assert task.name == name and task.spec.classes > 1
+    assert task.name == name and task.spec.outputs > 1
     task.load("cpu")
     for split in ("train", "validation", "test"):
         assert task.batches_per_epoch(split, 5, 3) > 0
@@ -47,7 +47,7 @@ def test_every_task_keeps_its_contract(name):
     batch = task.training_batch(3, 5, 3, seed=0)
     assert torch.equal(batch.xs, task.training_batch(3, 5, 3, seed=0).xs)
     assert (
-        batch.ys.dtype == torch.int64 and batch.ys.min() >= 0 and batch.ys.max() < task.spec.classes
+        batch.ys.dtype == torch.int64 and batch.ys.min() >= 0 and batch.ys.max() < task.spec.outputs
     )
     if task.spec.tokens:
         assert batch.xs.shape == batch.ys.shape == (5, 3)
@@ -188,7 +188,7 @@ def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
     for part in range(5):
         separate = lookup("task", f"{kind}_{part}")(TaskConfig())
         shared = lookup("task", f"{kind}_{part}")(NamedTaskConfig(head="all"))
-        assert (separate.spec.classes, shared.spec.classes) == (2, 10)
+        assert (separate.spec.outputs, shared.spec.outputs) == (2, 10)
         classes = shared.load("cpu").split("test").ys
         assert classes.unique().tolist() == list(shared.classes_seen)
         assert (separate.load("cpu").split("test").ys + 2 * part == classes).all()

@@ -9,7 +9,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
 
-TASK = TaskSpec(inputs=5, classes=2)
+TASK = TaskSpec(inputs=5, outputs=2)
 
 
 def graph_of(**changes) -> ModuleGraph:

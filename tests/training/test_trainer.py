@@ -59,7 +59,7 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     matrix = (tmp_path / "accuracy_matrix.csv").read_text().split()
     assert matrix[0] == "stage,toy_rows"
     scores = result["tasks"]["toy_rows"]
-    assert scores["classes"] == load_run(tmp_path).tasks["toy_rows"].spec.classes
+    assert scores["classes"] == load_run(tmp_path).tasks["toy_rows"].spec.outputs
     assert float(matrix[1].split(",")[1]) == scores["untrained"]["accuracy"]
     assert float(matrix[2].split(",")[1]) == scores["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]

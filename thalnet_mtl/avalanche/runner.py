@@ -132,7 +132,7 @@ def check(config: Config) -> None:
             f"{strategy}, a sequence for each experience."
         )
     specs = {name: task.spec for name, task in make_tasks(config).items()}
-    texts = [task for task, spec in specs.items() if spec.target == "every"]
+    texts = [task for task, spec in specs.items() if spec.every_step]
     if name == "lwf" and texts:
         raise UserError(
             f"{strategy} needs one prediction for each sequence, but task '{texts[0]}' has one for "

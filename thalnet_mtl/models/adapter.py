@@ -33,7 +33,7 @@ class TaskAdapter(nn.Module):
         self.encoders = nn.ModuleDict()
         for name, width in body.input_widths(spec.input_modules).items():
             self.encoders[name] = encoder(spec.task, width)
-        self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.classes)
+        self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.outputs)
 
     @property
     def task(self) -> TaskSpec:
@@ -42,7 +42,7 @@ class TaskAdapter(nn.Module):
 
     def answer(self, ys: Tensor) -> Tensor:
         """Return the logits for outputs of the body: at every step, or at the last one."""
-        return self.head(ys[:, -1] if self.task.target == "last" else ys)
+        return self.head(ys[:, -1] if not self.task.every_step else ys)
 
     def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
         """Return the input of the body in the type of its weights, by active input module."""

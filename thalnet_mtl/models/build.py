@@ -77,7 +77,7 @@ def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig])
     if not tasks:
         raise UserError("a network needs at least one task.")
     make_body = lookup("body", model.body)
-    if not make_body.recurrent and any(task.target == "every" for task in tasks.values()):
+    if not make_body.recurrent and any(task.every_step for task in tasks.values()):
         raise UserError(
             f"model.body {model.body} has one output a sequence; the task needs one at every step."
         )

@@ -61,9 +61,9 @@ class EditableNetwork(nn.Module):
             raise UserError(f"the network has a task '{name}' already.")
         check_name("task", name)
         check_sub_steps(sub_steps, extra_steps, self.body.recurrent)
-        if extra_steps and task.target == "every":
+        if extra_steps and task.every_step:
             raise UserError(f"extra_steps: task '{name}' has a target at every step; must be 0.")
-        if not self.body.recurrent and task.target == "every":
+        if not self.body.recurrent and task.every_step:
             raise UserError(
                 f"a body without steps has one output a sequence; task '{name}' needs one a step."
             )

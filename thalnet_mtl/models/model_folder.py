@@ -15,7 +15,7 @@ from torch import nn
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_json, require
 
-FORMAT = 3  # of config.json
+FORMAT = 4  # of config.json
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = {CONFIG, WEIGHTS, CARD, "reading_weights.safetensors"}  # the last in runs only
 

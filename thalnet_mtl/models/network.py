@@ -35,7 +35,7 @@ class Network(EditableNetwork):
     >>> import torch
     >>> from thalnet_mtl import TaskSpec, ThalNet
     >>> network = Network(ThalNet(inputs=28, modules=4, features=32))
-    >>> change = network.add_task("digits", TaskSpec(inputs=28, classes=10))
+    >>> change = network.add_task("digits", TaskSpec(inputs=28, outputs=10))
     >>> logits, state = network("digits", torch.zeros(5, 28, 28))
     >>> logits.shape
     torch.Size([5, 10])

@@ -59,7 +59,9 @@ def _adapter(spec: AdapterSpec) -> str:
 
 def _task(task: TaskSpec) -> str:
     inputs = f"tokens of {task.inputs}" if task.tokens else f"rows of {task.inputs}"
-    return f"{inputs} -> {task.classes} classes at {task.target.replace('last', 'the last')} step"
+    return (
+        f"{inputs} -> {task.outputs} outputs at {'every' if task.every_step else 'the last'} step"
+    )
 
 
 def _count(number: int, noun: str) -> str:

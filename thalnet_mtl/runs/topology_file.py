@@ -37,7 +37,7 @@ class ModuleEntry:
 class TaskEntry:
     """A task of the network: the modules it uses, and the size of its encoders and its head."""
 
-    shape: Mapping[str, Any]  # of its inputs and targets: inputs, classes, tokens, target, steps
+    shape: Mapping[str, Any]  # the fields of its ``TaskSpec``
     sub_steps: int
     extra_steps: int
     frozen: bool

@@ -88,8 +88,8 @@ def distillation_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def same_inputs(first: TaskSpec, second: TaskSpec) -> bool:
     """Return whether the inputs of one task also fit the other."""
-    return (first.inputs, first.tokens, first.target) == (
+    return (first.inputs, first.tokens, first.every_step) == (
         second.inputs,
         second.tokens,
-        second.target,
+        second.every_step,
     )

@@ -36,7 +36,7 @@ class ReplayMemory(Strategy):
         super().__init__(context)
         self.stored: dict[str, StoredSequences] = {}
         options, specs = context.options, [task.spec for task in context.tasks.values()]
-        classes = sum(1 if spec.target == "every" else spec.classes for spec in specs)
+        classes = sum(1 if spec.every_step else spec.outputs for spec in specs)
         if options.choice == "per_class" and options.memory < classes:
             raise UserError(
                 f"strategy.memory {options.memory} holds no sequence of each class of each task; "

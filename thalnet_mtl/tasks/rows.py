@@ -57,7 +57,7 @@ class RowsTask(Task):
     @property
     def classes(self) -> int:
         """Number of classes of the head."""
-        return self.spec.classes
+        return self.spec.outputs
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         count = len(self._rows(split).xs)

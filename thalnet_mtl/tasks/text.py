@@ -40,7 +40,7 @@ class TextTask(Task):
         vocabulary: int = 256,
         source: str = "",
     ):
-        spec = TaskSpec(vocabulary, vocabulary, tokens=True, target="every")
+        spec = TaskSpec(vocabulary, vocabulary, tokens=True, every_step=True)
         super().__init__(name, spec, read_splits, source)
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:

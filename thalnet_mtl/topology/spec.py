@@ -5,12 +5,11 @@ A network can be built from them alone; ``config.yaml`` and every checkpoint hol
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.errors import UserError
 
 Spec = TypeVar("Spec")
-Target = Literal["last", "every"]
 
 
 @dataclass(frozen=True)
@@ -19,26 +18,25 @@ class TaskSpec:
 
     Args:
         inputs: width of a row, or size of the vocabulary where inputs are tokens.
-        classes: width of the logits.
+        outputs: width of the output of its head: the number of classes, labels or values.
         tokens: whether inputs are (batch, time) integers below ``inputs`` instead of
             (batch, time, inputs) rows.
-        target: whether there is a class to predict at the last step or at every step.
+        every_step: whether there is a target at every step instead of one a sequence, which is
+            predicted after the last step.
         steps: length of a sequence; 0 for an endless stream.
     """
 
     inputs: int
-    classes: int
+    outputs: int
     tokens: bool = False
-    target: Target = "last"
+    every_step: bool = False
     steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise unknown("target", self.target, get_args(Target))
-        if min(self.inputs, self.classes, 1 + self.steps) < 1:
+        if min(self.inputs, self.outputs, 1 + self.steps) < 1:
             raise UserError(
-                f"inputs and classes must be at least 1 and steps at least 0, got {self.inputs}, "
-                f"{self.classes} and {self.steps}."
+                f"inputs and outputs must be at least 1 and steps at least 0, got {self.inputs}, "
+                f"{self.outputs} and {self.steps}."
             )
 
 

@@ -78,7 +78,7 @@ class Monitor:
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
             prefix = f"{name} " if len(run.tasks) > 1 else ""
             self.console.log_score(run.step, prefix, metric, value)
-            normalized.append(metric.normalized_score(value, run.tasks[name].spec.classes))
+            normalized.append(metric.normalized_score(value, run.tasks[name].spec.outputs))
             batches = run.state.batches_seen[name]
             scores.record_validation(name, metric, value, run.step, batches, name in active)
         mean = sum(normalized) / len(normalized)
@@ -113,7 +113,7 @@ def mean_losses(run: RunContext) -> dict[str, float]:
     rows = log[:count].tolist()
     for k, row in enumerate(rows):
         for (name, task), loss in zip(run.tasks.items(), row, strict=True):
-            if not loss <= DIVERGENCE_FACTOR * math.log(max(2, task.spec.classes)):
+            if not loss <= DIVERGENCE_FACTOR * math.log(max(2, task.spec.outputs)):
                 raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
     if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
         reason = f"a weight that is not finite after step {run.step:,}"

@@ -81,7 +81,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
         label=task.label,
         kind=run.config.named_tasks[name].name,
         source=task.source,
-        classes=task.spec.classes,
+        classes=task.spec.outputs,
         metric=metric,
         scores={
             split: SplitScores(scores[metric], scores["loss"], int(scores["count"]))

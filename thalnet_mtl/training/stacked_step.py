@@ -110,7 +110,7 @@ class StackedStep:
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits, state = torch.vmap(forward)(self.tensors, xs, state)
-        if run.tasks[task].spec.target == "every":
+        if run.tasks[task].spec.every_step:
             self.states[task] = map_state(Tensor.detach, state)
             for k, stacked_run in enumerate(self.runs):
                 select = partial(torch.select, dim=0, index=k)

@@ -68,7 +68,7 @@ class TrainStep:
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
-        carried |= {n: state for n, state in states.items() if run.tasks[n].spec.target == "every"}
+        carried |= {n: state for n, state in states.items() if run.tasks[n].spec.every_step}
         if len(losses) == len(run.tasks):
             return losses
         rows = dict(zip(batches, losses, strict=True))
