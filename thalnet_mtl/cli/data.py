@@ -55,7 +55,8 @@ def data(options: argparse.Namespace) -> int:
                 datasets.fetch(name, report)
     table = Table("data", "size", "from", "license", box=None, pad_edge=False)
     for status in (status for status in datasets.statuses() if status.name in names):
-        size = f"{status.bytes / 1e6:.1f} MB" if status.stored else "absent"
+        megabytes, kilobytes = f"{status.bytes / 1e6:.1f} MB", f"{status.bytes / 1e3:.0f} kB"
+        size = megabytes if status.bytes >= 1e5 else kilobytes if status.stored else "absent"
         table.add_row(status.name, size, status.source, status.license)
     print_table(table)
     print(datasets.root())

