@@ -40,14 +40,20 @@ _MODULES = {
         "strategies.gem",
     ),
     "weighting": ("training.weighting",),
+    "metric": ("tasks.metrics",),
 }
 # By kind, the package of which every other file is imported as well: a new file is enough.
 _PACKAGES = {"reading": "models.readings", "task": "tasks", "strategy": "strategies"}
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
 
 
-def register(kind: str, name: str) -> Callable[[Entry], Entry]:
+def register(kind: str, name: str, **facts: Any) -> Callable[[Entry], Entry]:
     """Return a decorator that registers a class or function under a name.
+
+    Args:
+        kind: of the entry.
+        name: under which it can be used.
+        facts: set as attributes of the entry, such as ``higher_is_better`` of a metric.
 
     Raises:
         UserError: the kind is unknown, or another module has registered the name.
@@ -59,6 +65,8 @@ def register(kind: str, name: str) -> Callable[[Entry], Entry]:
         earlier = _entries[kind].get(name, entry)
         if earlier.__module__ != entry.__module__:
             raise UserError(f"{kind} '{name}' is registered already, by {earlier.__module__}.")
+        for fact, value in facts.items():
+            setattr(entry, fact, value)
         _entries[kind][name] = entry
         return entry
 

@@ -183,7 +183,7 @@ def forgetting(matrix: AccuracyMatrix) -> Measure:
         before = [i for i in range(1, first) if matrix.cell(i, task) is not None]
         scores = [matrix.score(i, task) for i in (*before, *range(first, matrix.stages))]
         best = max(scores) if metric.higher_is_better else min(scores)
-        return _improvement(metric, best, matrix.score(matrix.stages, task))
+        return metric.improvement(best, matrix.score(matrix.stages, task))
 
     return measure(matrix.old, value, matrix.metrics)
 
@@ -226,7 +226,7 @@ def intransigence(matrix: AccuracyMatrix, joint: Mapping[str, float]) -> Measure
 
     def value(task: str) -> float:
         learned_score = matrix.score(matrix.last(task), task)
-        return _improvement(matrix.metrics[task], score_of(joint, task, "joint"), learned_score)
+        return matrix.metrics[task].improvement(score_of(joint, task, "joint"), learned_score)
 
     return measure(matrix.metrics, value, matrix.metrics)
 
@@ -241,7 +241,7 @@ def transfer(matrix: AccuracyMatrix, single: Mapping[str, float]) -> Measure:
     def value(task: str) -> float:
         learned_score = matrix.score(matrix.last(task), task)
         baseline = score_of(single, task, "single-task")
-        return _improvement(matrix.metrics[task], learned_score, baseline)
+        return matrix.metrics[task].improvement(learned_score, baseline)
 
     return measure(matrix.metrics, value, matrix.metrics)
 
@@ -253,11 +253,6 @@ def _difference(
 
     def value(task: str) -> float:
         score, reference = (matrix.score(stage, task) for stage in stages(task))
-        return _improvement(matrix.metrics[task], score, reference)
+        return matrix.metrics[task].improvement(score, reference)
 
     return measure(tasks, value, matrix.metrics)
-
-
-def _improvement(metric: Metric, score: float, reference: float) -> float:
-    """Return by how much a score is better than a reference; negative if it is worse."""
-    return score - reference if metric.higher_is_better else reference - score

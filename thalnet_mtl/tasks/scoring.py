@@ -1,0 +1,265 @@
+"""Scores of a task: its metrics, built by name and computed over the batches of a split.
+
+A metric is registered as a function that returns the value of every target, whose mean is the
+score, or as a class with ``update(outputs, targets)`` and ``compute()``::
+
+    @register("metric", "within_one", higher_is_better=True, perfect=1.0, unit="%",
+              targets=("numbers",))
+    def within_one(outputs, targets):
+        return (outputs - targets).abs() < 1
+
+Its keyword arguments are its options. What ``register`` is given beside the name is set as
+attributes, which a class may also have itself: those of ``Metric``; ``targets``, the kinds of
+target that it fits (default: all); ``guess``, the score of guessing, where constant answers have
+none (default: it is computed). Outputs are those of the head, (N, outputs); targets are (N,)
+classes, or (N, outputs) labels or numbers. Targets that are missing do not count: a function is
+called with any value in their place, and its values there are dropped; a class is called without
+the rows that lack one, or, if it has ``keeps_missing``, with NaN.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalnet_mtl.errors import UserError, suggest
+from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.registry import lookup
+from thalnet_mtl.tasks.metrics import UndefinedScore
+
+MISSING_CLASS = -100  # as in ``torch.nn.functional.cross_entropy``
+FINISH: Mapping[str, Callable[[float], float]] = {
+    "": lambda mean: mean,
+    "sqrt": math.sqrt,
+    "bits": lambda nats: nats / math.log(2),
+    "exp": lambda nats: math.exp(nats) if nats < 709 else math.inf,
+}
+
+
+@dataclass(frozen=True)
+class ScoredMetric:
+    """A metric of a task: its description, and what computes it."""
+
+    metric: Metric
+    start: "Callable[[], MeanOfValues | Collected]"  # of a new evaluation
+    guess: float | None = None  # score of guessing, if it is not computed from constant answers
+
+
+def find_metrics(
+    choices: Iterable[str | Mapping[str, Any]], kind: str, where: str
+) -> tuple[ScoredMetric, ...]:
+    """Return metrics by name, the main one first.
+
+    Args:
+        choices: names, or mappings of a ``name`` and options: ``{"name": "top_k_accuracy",
+            "k": 3}``.
+        kind: of the targets: 'class', 'labels' or 'numbers'.
+        where: names the task in errors.
+
+    Raises:
+        UserError: a metric is unknown, listed twice, does not fit the kind of target, or lacks an
+            attribute, or an option does not exist.
+    """
+    metrics: dict[str, ScoredMetric] = {}
+    for choice in choices:
+        options = {"name": choice} if isinstance(choice, str) else dict(choice)
+        if "name" not in options:
+            raise UserError(f"{where}: a metric needs a name: {choice}.")
+        scored = _find(str(options.pop("name")), options, kind, where)
+        if scored.metric.name in metrics:
+            raise UserError(f"{where}: metric '{scored.metric.name}' is listed twice.")
+        metrics[scored.metric.name] = scored
+    if not metrics:
+        raise UserError(f"{where} has no metric.")
+    return tuple(metrics.values())
+
+
+class Scorer:
+    """The metrics of a task over the batches of an evaluation.
+
+    >>> scorer = Scorer(find_metrics(["accuracy"], "class", "task 'a'"))
+    >>> scorer.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
+    >>> scorer.compute()
+    {'accuracy': 0.5}
+    """
+
+    def __init__(self, metrics: Sequence[ScoredMetric]):
+        self.metrics = metrics
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new evaluation."""
+        self._parts = {scored.metric.name: scored.start() for scored in self.metrics}
+
+    def update(self, outputs: Tensor, ys: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            outputs: (…, outputs), of the head.
+            ys: targets, of shape (…) for classes and (…, outputs) for labels and numbers.
+        """
+        outputs = outputs.detach().flatten(0, -2).float()
+        targets = ys.flatten(0, -2).float() if ys.is_floating_point() else ys.flatten()
+        for part in self._parts.values():
+            part.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores by the names of the metrics, the main one first.
+
+        Raises:
+            UndefinedScore: a metric has no value for these targets.
+        """
+        return {name: part.compute() for name, part in self._parts.items()}
+
+
+class MeanOfValues:
+    """A score that is the mean of a function over all targets that are there."""
+
+    def __init__(self, name: str, values: Callable[[Tensor, Tensor], Tensor], finish: str):
+        self.name, self.values, self.finish = name, values, FINISH[finish]
+        self.total: Tensor | float = 0.0
+        self.count: Tensor | int = 0
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add the values of a batch."""
+        there = is_there(targets)
+        # A class that is missing is replaced by one that exists: -100 is no index.
+        valid = targets if targets.is_floating_point() else torch.where(there, targets, 0)
+        values = self.values(outputs, valid)
+        if values.shape == there.shape[:1] != there.shape:
+            there = there.all(-1)
+        if values.shape != there.shape:
+            raise UserError(
+                f"metric '{self.name}' must return a value of every target, of shape "
+                f"{tuple(there.shape)} or ({len(targets)},); it has returned "
+                f"{tuple(values.shape)}."
+            )
+        self.total = self.total + torch.where(there, values, 0).sum(dtype=torch.float64)
+        self.count = self.count + there.sum()
+
+    def compute(self) -> float:
+        """Return the score."""
+        if not int(self.count):
+            raise UndefinedScore(f"{self.name}: every target is missing")
+        return self.finish(float(self.total) / int(self.count))
+
+
+class Collected:
+    """A score of a metric that collects batches by itself."""
+
+    def __init__(self, name: str, metric: Any):
+        self.name, self.metric = name, metric
+        self.count: Tensor | int = 0
+        self.finite: Tensor | bool = True
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Hand on a batch, without what is missing."""
+        there = is_there(targets)
+        self.count = self.count + there.sum()
+        self.finite = self.finite & outputs.isfinite().all()
+        keeps = getattr(self.metric, "keeps_missing", False) and targets.is_floating_point()
+        rows = there.any(-1) if keeps else there if there.ndim == 1 else there.all(-1)
+        if isinstance(self.metric, nn.Module):
+            self.metric.to(outputs.device)
+        if bool(rows.any()) and bool(self.finite):
+            self.metric.update(outputs[rows], targets[rows])
+
+    def compute(self) -> float:
+        """Return the score; NaN if an output was not finite."""
+        if not int(self.count):
+            raise UndefinedScore(f"{self.name}: every target is missing")
+        if not bool(self.finite):
+            return math.nan
+        value = torch.as_tensor(self.metric.compute())
+        if value.numel() != 1:
+            raise UserError(
+                f"metric '{self.name}' must compute one number, not {tuple(value.shape)}."
+            )
+        return float(value)
+
+
+def is_there(targets: Tensor) -> Tensor:
+    """Return which targets are not missing: a missing class is -100, other targets are NaN."""
+    return ~targets.isnan() if targets.is_floating_point() else targets != MISSING_CLASS
+
+
+def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: str) -> Metric:
+    """Return the description of a registered metric, whose name includes the options given."""
+    facts = {f.name: getattr(entry, f.name) for f in fields(Metric)[1:] if hasattr(entry, f.name)}
+    for needed, example in (("higher_is_better", True), ("perfect", 1.0)):
+        value = facts.get(needed)
+        if not isinstance(value, bool if needed == "higher_is_better" else int | float):
+            raise UserError(
+                f"{where}: metric '{name}' does not say {needed}: give it where the metric is "
+                f'registered, as in @register("metric", "{name}", {needed}={example}, …).'
+            )
+    label = str(facts.pop("label", ""))
+    if options:
+        given = "(" + ", ".join(f"{key}={value}" for key, value in options.items()) + ")"
+        name, label = name + given, label and f"{label}, {given[1:-1]}"
+    return Metric(name, label=label, **facts)
+
+
+def _find(name: str, options: dict[str, Any], kind: str, where: str) -> ScoredMetric:
+    """Return a metric by its registered name."""
+    try:
+        entry = lookup("metric", name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    kinds = _kinds(entry)
+    if kinds and kind not in kinds:
+        raise UserError(
+            f"{where}: metric '{name}' is for targets of kind {' or '.join(kinds)}, not {kind}."
+        )
+    metric = describe_metric(name, entry, options, where)
+    _check_options(name, entry, options, where)
+    if inspect.isclass(entry):
+        _check_built(name, entry, options, where)
+
+        def start() -> MeanOfValues | Collected:
+            return Collected(metric.name, entry(**options))
+    else:
+
+        def start() -> MeanOfValues | Collected:
+            finish = getattr(entry, "finish", "")
+            return MeanOfValues(
+                metric.name, lambda outputs, ys: entry(outputs, ys, **options), finish
+            )
+
+    return ScoredMetric(metric, start, getattr(entry, "guess", None))
+
+
+def _check_built(name: str, entry: Any, options: Mapping[str, Any], where: str) -> None:
+    """Raise ``UserError`` if a metric cannot be built, or lacks ``update`` or ``compute``."""
+    try:
+        metric = entry(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: metric '{name}' cannot be built: {error}") from error
+    missing = [method for method in ("update", "compute") if not hasattr(metric, method)]
+    if missing:
+        raise UserError(f"{where}: metric '{name}' is a class without {' and '.join(missing)}.")
+
+
+def _kinds(entry: Any) -> tuple[str, ...]:
+    """Return the kinds of target that a metric fits; () for all."""
+    kinds = getattr(entry, "targets", ())
+    return (kinds,) if isinstance(kinds, str) else tuple(kinds)
+
+
+def _check_options(name: str, entry: Any, options: Mapping[str, Any], where: str) -> None:
+    """Raise ``UserError`` for an option that a metric does not have."""
+    parameters = inspect.signature(entry).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters]
+    allowed = allowed if inspect.isclass(entry) else allowed[2:]
+    for option in options:
+        if option not in allowed:
+            raise UserError(
+                f"{where}: metric '{name}' has no option '{option}'. Allowed: "
+                f"{', '.join(allowed) or 'none'}.{suggest(option, allowed)}"
+            )
