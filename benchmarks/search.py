@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.records import Record
-from thalnet_mtl.metrics.metric import METRICS, Metric
+from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
 
 CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
 TRIAL_SEED = 102  # used for trials only, in no table of results
@@ -53,7 +53,8 @@ def normalized_scores(record: Record) -> list[float]:
     """Return the validation score of each task: 0 is guessing among equal classes, 1 perfect."""
     return [
         METRICS[scores["metric"]].normalized_score(
-            scores["validation"][scores["metric"]], CLASSES[task]
+            scores["validation"][scores["metric"]],
+            guess_among_equal_classes(scores["metric"], CLASSES[task]),
         )
         for task, scores in record["result"]["tasks"].items()
     ]
@@ -71,4 +72,4 @@ def final_score(record: Record, task: str) -> float:
 
 def display_scale(task: str) -> float:
     """Return the factor by which tables multiply scores: accuracies in percent, bits as is."""
-    return 100 if metric_of(task).higher_is_better else 1
+    return metric_of(task).scale(1.0)

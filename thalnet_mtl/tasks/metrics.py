@@ -56,7 +56,8 @@ class F1Score:
     def __init__(self, average: str = "macro"):
         if average not in ("macro", "micro", "weighted"):
             raise UserError(f"f1: average '{average}'. Allowed: macro, micro, weighted.")
-        self.average, self.metric = average, None
+        self.average = average
+        self.metric: Any = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count the true and false predictions of a batch."""
@@ -68,7 +69,8 @@ class F1Score:
 
     def compute(self) -> Tensor:
         """Return the score."""
-        return self.metric.compute()
+        value: Tensor = self.metric.compute()
+        return value
 
 
 class _Curve:
@@ -82,7 +84,7 @@ class _Curve:
 
     def __init__(self) -> None:
         self.metric: Any = None
-        self.seen: Tensor | None = None  # by class or label: numbers of targets yes, and of no
+        self.seen = torch.zeros(())  # by class or label: numbers of targets yes, and of no
         self.labels = False
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
@@ -144,7 +146,8 @@ class CalibrationError:
     def __init__(self, bins: int = 15):
         if bins < 1:
             raise UserError(f"calibration_error: bins must be at least 1, got {bins}.")
-        self.bins, self.metric = bins, None
+        self.bins = bins
+        self.metric: Any = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Keep the confidences of a batch."""
@@ -158,7 +161,8 @@ class CalibrationError:
 
     def compute(self) -> Tensor:
         """Return the error."""
-        return self.metric.compute()
+        value: Tensor = self.metric.compute()
+        return value
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -207,7 +211,7 @@ class R2Score:
     keeps_missing = True
 
     def __init__(self) -> None:
-        self.sums: Tensor | None = None  # by number: count, mean, Σ (y − mean)², Σ (ŷ − y)²
+        self.sums = torch.zeros(())  # by number: count, mean, Σ (y − mean)², Σ (ŷ − y)²
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add the sums of a batch."""
@@ -217,7 +221,7 @@ class R2Score:
         count = there.sum(0).double()
         mean = ys.sum(0) / count.clamp(min=1)
         spread = torch.where(there, ys - mean, 0).square().sum(0)
-        if self.sums is None:
+        if not self.sums.ndim:
             self.sums = torch.stack([count, mean, spread, errors])
             return
         old_count, old_mean, old_spread, old_errors = self.sums

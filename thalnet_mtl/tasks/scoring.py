@@ -188,7 +188,10 @@ def is_there(targets: Tensor) -> Tensor:
 
 
 def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: str) -> Metric:
-    """Return the description of a registered metric, whose name includes the options given."""
+    """Return the description of a registered metric.
+
+    Its name includes the options that are not at their default: ``top_k_accuracy(k=3)``.
+    """
     facts = {f.name: getattr(entry, f.name) for f in fields(Metric)[1:] if hasattr(entry, f.name)}
     for needed, example in (("higher_is_better", True), ("perfect", 1.0)):
         value = facts.get(needed)
@@ -197,10 +200,14 @@ def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: st
                 f"{where}: metric '{name}' does not say {needed}: give it where the metric is "
                 f'registered, as in @register("metric", "{name}", {needed}={example}, …).'
             )
-    label = str(facts.pop("label", ""))
-    if options:
-        given = "(" + ", ".join(f"{key}={value}" for key, value in options.items()) + ")"
-        name, label = name + given, label and f"{label}, {given[1:-1]}"
+    label, parameters = str(facts.pop("label", "")), inspect.signature(entry).parameters
+    given = ", ".join(
+        f"{key}={value}"
+        for key, value in options.items()
+        if key not in parameters or value != parameters[key].default
+    )
+    if given:
+        name, label = f"{name}({given})", label and f"{label}, {given}"
     return Metric(name, label=label, **facts)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
+from thalnet_mtl.metrics.metric import guess_among_equal_classes
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
@@ -78,7 +79,8 @@ class Monitor:
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
             prefix = f"{name} " if len(run.tasks) > 1 else ""
             self.console.log_score(run.step, prefix, metric, value)
-            normalized.append(metric.normalized_score(value, run.tasks[name].spec.outputs))
+            guess = guess_among_equal_classes(metric.name, run.tasks[name].spec.outputs)
+            normalized.append(metric.normalized_score(value, guess))
             batches = run.state.batches_seen[name]
             scores.record_validation(name, metric, value, run.step, batches, name in active)
         mean = sum(normalized) / len(normalized)
