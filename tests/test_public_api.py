@@ -160,7 +160,7 @@ def test_parts_of_a_users_own_are_named_in_a_config(tmp_path, monkeypatch):
     updates = []
 
     @register("task", "my_task")
-    def my_task(options):
+    def my_task():
         xs, ys = torch.randint(256, (40, 4, 3), dtype=torch.uint8), torch.arange(40) % 2
         splits = dict.fromkeys(("train", "validation", "test"), (xs, ys))
         return RowsTask("my_task", (4, 3), 2, lambda: splits)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from thalnet_mtl.config.overlay import overlay
-from thalnet_mtl.config.schema import Config, TaskConfig
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.rows import RowsTask
 from thalnet_mtl.tasks.text import TextTask
@@ -21,7 +21,7 @@ TOY = [
 
 
 @register("task", "toy_rows")
-def toy_rows(config: TaskConfig) -> RowsTask:
+def toy_rows() -> RowsTask:
     """Which column is brightest in the first row: 4 rows of 3."""
 
     def load() -> dict[str, Any]:
@@ -35,9 +35,9 @@ def toy_rows(config: TaskConfig) -> RowsTask:
 
 
 @register("task", "toy_turned")
-def toy_turned(config: TaskConfig) -> RowsTask:
+def toy_turned() -> RowsTask:
     """``toy_rows`` with other answers: the next column."""
-    before = toy_rows(config)
+    before = toy_rows()
 
     def load() -> dict[str, Any]:
         return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before.read_splits().items()}
@@ -46,7 +46,7 @@ def toy_turned(config: TaskConfig) -> RowsTask:
 
 
 @register("task", "toy_wide")
-def toy_wide(config: TaskConfig) -> RowsTask:
+def toy_wide() -> RowsTask:
     """Whether the first row is bright on the left: 5 rows of 4."""
 
     def load() -> dict[str, Any]:
@@ -60,7 +60,7 @@ def toy_wide(config: TaskConfig) -> RowsTask:
 
 
 @register("task", "toy_text")
-def toy_text(config: TaskConfig) -> TextTask:
+def toy_text() -> TextTask:
     """A text of five letters with some order in it."""
 
     def load() -> dict[str, torch.Tensor]:

@@ -40,10 +40,17 @@ _MODULES = {
         "strategies.gem",
     ),
     "weighting": ("training.weighting",),
+    "loss": (),
     "metric": ("tasks.metrics",),
 }
 # By kind, the package of which every other file is imported as well: a new file is enough.
-_PACKAGES = {"reading": "models.readings", "task": "tasks", "strategy": "strategies"}
+_PACKAGES = {
+    "reading": "models.readings",
+    "task": "tasks",
+    "strategy": "strategies",
+    "loss": "tasks",
+    "metric": "tasks",
+}
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
 
 

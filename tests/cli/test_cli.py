@@ -93,7 +93,8 @@ def test_help_describes_every_field_that_a_user_can_set(capsys):
         prefix = f"--{section.name}." if kind is section.type else ""
         assert f"\n{section.name}: " in text
         for leaf in fields(kind):
-            named = f"  {prefix}{leaf.name}\n", f"  {prefix}{leaf.name} "
+            flag = f"{prefix}{'OPTION' if leaf.name == 'options' else leaf.name}"
+            named = f"  {flag}\n", f"  {flag} "
             assert any(name in text for name in named) or leaf.name == "modules", leaf.name
 
 

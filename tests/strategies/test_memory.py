@@ -7,7 +7,6 @@ import pytest
 import torch
 from toy_tasks import toy
 
-from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.rows import RowsTask
@@ -24,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 def numbered(name: str, count: int, classes: int = 2) -> None:
     """A task whose sequences hold their own number; class 0 is half of them, 1 a fourth, …"""
 
-    def make(config: TaskConfig) -> RowsTask:
+    def make() -> RowsTask:
         xs = torch.arange(float(count)).reshape(-1, 1, 1).expand(-1, 2, 3)
         ys = torch.tensor(
             [min((k & -k).bit_length() - 1, classes - 1) for k in range(1, count + 1)]
@@ -49,7 +48,7 @@ numbered("toy_rare", 320, classes=4)
 
 
 @register("task", "toy_places")
-def toy_places(config: TaskConfig) -> TextTask:
+def toy_places() -> TextTask:
     """A text whose tokens are their own places: 20 chunks of 7."""
     text = torch.arange(141)
     return TextTask("toy_places", lambda: dict.fromkeys(SPLITS, text), vocabulary=141)

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from toy_tasks import toy_rows, toy_text
 
-from thalnet_mtl.config.schema import NamedTaskConfig, TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import datasets as data
@@ -37,7 +36,7 @@ def counted_data(monkeypatch):
 
 @pytest.mark.parametrize("name", list(entries("task")))
 def test_every_task_keeps_its_contract(name):
-    task = lookup("task", name)(TaskConfig())
+    task = lookup("task", name)()
     assert task.name == name and task.spec.outputs > 1
     task.load("cpu")
     for split in ("train", "validation", "test"):
@@ -58,8 +57,8 @@ def test_every_task_keeps_its_contract(name):
 
 @pytest.mark.parametrize("name", ["permuted_mnist", "mnist_rows", "cifar10_rows", "digits_rows"])
 def test_parts_are_disjoint_and_fixed(name):
-    task = lookup("task", name)(TaskConfig()).load("cpu")
-    again = lookup("task", name)(TaskConfig()).load("cpu")
+    task = lookup("task", name)().load("cpu")
+    again = lookup("task", name)().load("cpu")
     images = {}
     for split in ("train", "validation", "test"):
         rows = task.split(split)
@@ -78,7 +77,7 @@ def test_parts_are_disjoint_and_fixed(name):
 
 def test_the_digits_are_those_of_scikit_learn():
     digits = load_digits()
-    splits = lookup("task", "digits_rows")(TaskConfig()).read_splits()
+    splits = lookup("task", "digits_rows")().read_splits()
     xs, ys = (np.concatenate(parts) for parts in zip(*splits.values(), strict=True))
     order = np.random.RandomState(0).permutation(len(ys))
     np.testing.assert_array_equal(xs, digits.images[order])
@@ -86,9 +85,9 @@ def test_the_digits_are_those_of_scikit_learn():
 
 
 def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
-    plain = lookup("task", "mnist_rows")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
-    first = lookup("task", "permuted_mnist")(TaskConfig()).load("cpu").split("test").xs.flatten(1)
-    second = lookup("task", "permuted_mnist")(TaskConfig(permutation=1)).load("cpu").split("test")
+    plain = lookup("task", "mnist_rows")().load("cpu").split("test").xs.flatten(1)
+    first = lookup("task", "permuted_mnist")().load("cpu").split("test").xs.flatten(1)
+    second = lookup("task", "permuted_mnist")(permutation=1).load("cpu").split("test")
     order = np.random.RandomState(0).permutation(784)
     assert torch.equal(first, plain[:, order])
     assert not torch.equal(first, second.xs.flatten(1))
@@ -96,14 +95,14 @@ def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
 
 
 def test_cifar_rows_are_the_pixels_of_a_row_with_their_colors_together():
-    task = lookup("task", "cifar10_rows")(TaskConfig()).load("cpu")
+    task = lookup("task", "cifar10_rows")().load("cpu")
     image = data.load_images("cifar10")[2][300]
     row = task.split("test").xs[300][0]
     assert row[:3].tolist() == image[0, 0].tolist() and row[3:6].tolist() == image[0, 1].tolist()
 
 
 def test_an_epoch_shows_every_sequence_once_and_the_next_in_another_order():
-    task = toy_rows(TaskConfig()).load("cpu")
+    task = toy_rows().load("cpu")
     epochs = []
     for epoch in range(2):
         xs = torch.cat([task.training_batch(30 * epoch + k, 10, 1, seed=3).xs for k in range(30)])
@@ -138,7 +137,7 @@ def test_text_is_read_in_order_each_place_on_its_own(size, chunk):
 
 
 def test_text_is_cut_90_5_5_and_carries_the_label_of_its_data():
-    task = lookup("task", "text8")(TaskConfig()).load("cpu")
+    task = lookup("task", "text8")().load("cpu")
     lengths = [len(task.split(split)) for split in ("train", "validation", "test")]
     assert lengths == [90_000, 5_000, 5_000]
     whole = torch.cat([task.split(split) for split in ("train", "validation", "test")])
@@ -179,15 +178,15 @@ def test_text_of_a_user_is_checked():
 
 def test_an_unknown_split_names_the_closest():
     with pytest.raises(UserError, match=r"unknown split 'tests'.*Did you mean 'test'"):
-        list(toy_text(TaskConfig()).load("cpu").iterate("tests", 2, 2))
+        list(toy_text().load("cpu").iterate("tests", 2, 2))
 
 
 @pytest.mark.parametrize("kind", ["split_mnist", "split_cifar10"])
 def test_split_tasks_hold_two_classes_each_and_all_ten_together(kind):
     seen = []
     for part in range(5):
-        separate = lookup("task", f"{kind}_{part}")(TaskConfig())
-        shared = lookup("task", f"{kind}_{part}")(NamedTaskConfig(head="all"))
+        separate = lookup("task", f"{kind}_{part}")()
+        shared = lookup("task", f"{kind}_{part}")().named("part", "all")
         assert (separate.spec.outputs, shared.spec.outputs) == (2, 10)
         classes = shared.load("cpu").split("test").ys
         assert classes.unique().tolist() == list(shared.classes_seen)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from toy_tasks import toy, toy_rows, toy_text
 
-from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.network import Network
@@ -16,7 +15,7 @@ from thalnet_mtl.training.evaluate import evaluate, lesions
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_rows_score_the_same_whatever_the_batch(batch):
-    task = toy_rows(TaskConfig()).load("cpu")
+    task = toy_rows().load("cpu")
     network = build(toy().model, {task.name: task.spec})
     rows = task.split("test")
     logits, _ = network(task.name, rows.xs / 255)
@@ -28,7 +27,7 @@ def test_rows_score_the_same_whatever_the_batch(batch):
 
 
 def test_text_is_scored_as_one_stream_with_carried_state():
-    task = toy_text(TaskConfig()).load("cpu")
+    task = toy_text().load("cpu")
     network = build(toy().model, {task.name: task.spec})
     text = task.split("test")[None].long()
     logits, _ = network(task.name, text[:, :-1])
@@ -41,7 +40,7 @@ def test_text_is_scored_as_one_stream_with_carried_state():
 
 
 def test_at_most_so_many_batches_are_read_and_the_mode_is_given_back():
-    task = toy_rows(TaskConfig()).load("cpu")
+    task = toy_rows().load("cpu")
     network = build(toy().model, {task.name: task.spec})
     assert evaluate(network, task, "test", batch=7, batches=2)["count"] == 14
     assert network.training
@@ -73,7 +72,7 @@ def test_a_silent_module_is_one_that_does_not_run(design):
 
 
 def test_lesions_score_a_task_without_each_module_that_it_runs():
-    task = toy_rows(TaskConfig()).load("cpu")
+    task = toy_rows().load("cpu")
     modules = [
         ModuleSpec("eye", features=5, context=4, inputs=3, reads=("eye",)),
         ModuleSpec("idle", features=4, context=4, reads=("eye",)),
@@ -90,7 +89,7 @@ def test_lesions_score_a_task_without_each_module_that_it_runs():
 
 
 def test_a_baseline_has_no_modules_to_silence():
-    task = toy_rows(TaskConfig()).load("cpu")
+    task = toy_rows().load("cpu")
     network = build(toy(model={"body": "gru"}).model, {task.name: task.spec})
     with pytest.raises(UserError, match="only a ThalNet has modules, not"):
         lesions(network, task, "test")

@@ -6,6 +6,7 @@ from typing import Any
 from thalnet_mtl.cli.output import print_table
 from thalnet_mtl.cli.parser import Commands, add_command
 from thalnet_mtl.config.load import config_names
+from thalnet_mtl.config.options import describe_options
 from thalnet_mtl.errors import UserError, unknown
 
 # What the command line calls a kind, and what the registry does.
@@ -16,6 +17,8 @@ KINDS = {
     "readings": "reading",
     "strategies": "strategy",
     "weightings": "weighting",
+    "losses": "loss",
+    "metrics": "metric",
 }
 
 
@@ -64,7 +67,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 def list_names(options: argparse.Namespace) -> int:
-    """List the configs, tasks, bodies, modules, readings, strategies or weightings."""
+    """List the names of one kind, each with its options and a line on what it is."""
     from rich.table import Table
 
     if options.kind == "configs":
@@ -72,8 +75,8 @@ def list_names(options: argparse.Namespace) -> int:
     else:
         from thalnet_mtl.registry import entries
 
-        registered = entries(KINDS[options.kind])
-        rows = {name: _summary(entry) for name, entry in registered.items()}
+        kind = KINDS[options.kind]
+        rows = {name: _summary(kind, entry) for name, entry in entries(kind).items()}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(name, text)
@@ -81,6 +84,8 @@ def list_names(options: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(entry: Any) -> str:
-    """Return the first line of a docstring without its markup."""
-    return (entry.__doc__ or "").partition("\n")[0].replace("``", "")
+def _summary(kind: str, entry: Any) -> str:
+    """Return the first line of a docstring without its markup, and the options."""
+    text = (entry.__doc__ or "").partition("\n")[0].replace("``", "")
+    options = ", ".join(describe_options(kind, entry))
+    return f"{text} Options: {options}." if options else text

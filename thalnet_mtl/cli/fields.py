@@ -16,7 +16,9 @@ def describe_fields() -> str:
     for section in fields(Config):
         heading = f"{section.name}: {section.metadata['help']}"
         if is_dataclass(section.type):
-            leaves = [leaf for leaf in fields(section.type) if "choices" in leaf.metadata]
+            leaves = [
+                leaf for leaf in fields(section.type) if leaf.metadata.keys() & {"choices", "of"}
+            ]
             flags += ["", heading, *_describe(leaves, f"--{section.name}.")]
         else:
             kind: Any = next(kind for kind in get_args(section.type) if is_dataclass(kind))
@@ -37,7 +39,8 @@ def describe_fields() -> str:
 def _describe(leaves: Any, prefix: str) -> list[str]:
     lines = []
     for leaf in leaves:
-        name = f"  {prefix}{leaf.name}"
+        is_option = "of" in leaf.metadata
+        name = f"  {prefix}{'OPTION' if is_option else leaf.name}"
         first, *rest = wrap(_help(leaf), WIDTH - INDENT, break_on_hyphens=False)
         if len(name) >= INDENT:
             lines.append(name)
@@ -51,6 +54,8 @@ def _help(leaf: Field[Any]) -> str:
     if choices := leaf.metadata.get("choices"):
         text += f"; one of {', '.join(choices)}"
     default = leaf.default
+    if is_dataclass(default):
+        return text
     if isinstance(default, bool):
         return f"{text} (default: {str(default).lower()})"
     if default in (MISSING, "", ()):  # the text says what an empty one means

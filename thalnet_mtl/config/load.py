@@ -8,13 +8,14 @@ also hold ``runs``, a mapping from run names to overlays: it then describes seve
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
@@ -44,6 +45,7 @@ def load_config(*sources: Source, **sections: Any) -> Config:
             configs = {run: _with_values(config, source) for run, config in configs.items()}
         else:
             configs = _with_file(configs, os.fspath(source))
+    configs = _resolved(configs)
     if list(configs) != [""]:
         names = [source for source in sources if not isinstance(source, Mapping)]
         raise UserError(
@@ -75,9 +77,22 @@ def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -
     configs = {"": Config()}
     for name in names:
         configs = _with_file(configs, name)
-    for key, value in (flags or {}).items():
+    for key, value in names_first(flags or {}):
         configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
-    return configs
+    return _resolved(configs)
+
+
+def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return flags with those first that name something, since others may be its options."""
+    return sorted(flags.items(), key=lambda flag: not flag[0].endswith((".name", ".body")))
+
+
+def _resolved(configs: Mapping[str, Config]) -> dict[str, Config]:
+    """Check the options of every run."""
+    return {
+        run: resolve_options(config, f"run '{run}'" if run else "")
+        for run, config in configs.items()
+    }
 
 
 def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
@@ -94,7 +109,11 @@ def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
 
 def _with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """Lay a mapping over a configuration; its keys are sections, or flags with a dot."""
-    for key, value in values.items():
+    for key, value in names_first(values):
+        if is_dataclass(value) and isinstance(getattr(config, key, None), type(value)):
+            kind: Any = type(value)
+            default: Any = kind()  # so that no option of the old section is left
+            config = replace(config, **{key: default})
         config = with_value(config, key, as_plain(value), "config")
     return config
 
@@ -135,7 +154,7 @@ def load_run_config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
-    configs = load_configs([str(path)])
+    configs = _with_file({"": Config()}, str(path))
     if list(configs) != [""]:
         raise UserError(f"{path} describes several runs, not one.")
     return configs[""]
@@ -148,21 +167,26 @@ def declaration_order(config: Config) -> list[list[str]]:
 
 def dump_config(config: Config) -> str:
     """Return the complete configuration as YAML, which ``load_config`` reads back."""
-    return yaml.safe_dump(asdict(config), sort_keys=False)
+    return yaml.safe_dump(as_plain(config), sort_keys=False)
 
 
 def flatten(config: Config) -> dict[str, Any]:
     """Return all values by path: ``train.batch``, ``tasks.text8.weight``, ``changes.0.step``."""
+    return flatten_section(config)
+
+
+def flatten_section(section: Any, path: str = "") -> dict[str, Any]:
+    """Return all values of a section by path, which begins with that of the section."""
 
     def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
-        nested = isinstance(tree, tuple | list) and tree and isinstance(tree[0], dict)
+        nested = isinstance(tree, list) and tree and isinstance(tree[0], dict)
         if not (isinstance(tree, dict) or nested):
             yield path, tree
             return
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from leaves(value, f"{path}.{key}" if path else str(key))
 
-    return dict(leaves(asdict(config), ""))
+    return dict(leaves(as_plain(section), path))
 
 
 def flag_names() -> list[str]:
@@ -219,7 +243,28 @@ def _read(name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
         raise UserError(f"{name} holds no sections. Allowed: {sections}.")
+    for entry in (tree.get("task"), *_values(tree.get("tasks"))):
+        _drop_old_permutation(entry)
     return tree
+
+
+def _values(entries: Any) -> list[Any]:
+    return list(entries.values()) if isinstance(entries, dict) else []
+
+
+# The fields that a run directory of an earlier version holds for each task: all that there were.
+_OLD_TASK = {"name", "permutation", "batch"}
+_OLD_NAMED_TASK = _OLD_TASK | {"weight", "share", "reset", "head"}
+
+
+def _drop_old_permutation(entry: Any) -> None:
+    """Remove ``permutation: 0`` from a task of an old run that has no such option.
+
+    In those versions it was a field of every task.
+    """
+    is_old = isinstance(entry, dict) and set(entry) in (_OLD_TASK, _OLD_NAMED_TASK)
+    if is_old and entry["name"] != "permuted_mnist" and entry["permutation"] == 0:
+        del entry["permutation"]
 
 
 def _runs(runs: Any, name: str) -> dict[str, Any]:

@@ -6,11 +6,17 @@ experiment needs. A YAML file and a flag would then go through two different che
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
+
+from thalnet_mtl.config.values import check_type
 from thalnet_mtl.errors import UserError, unknown
+
+OPTIONS = "options"  # the field of a dataclass that takes further keys
 
 
 def option(
@@ -27,6 +33,14 @@ def option(
     )
 
 
+def options_field(of: str, help: str) -> Any:
+    """Declare the field ``options`` of a dataclass, which holds the keys that are no fields of it.
+
+    They are options of what the field ``of`` names, and are dropped if that name changes.
+    """
+    return field(default_factory=dict, metadata={"help": help, "of": of})
+
+
 def overlay(config: Any, values: Any, where: str) -> Any:
     """Return a copy of a dataclass with some of its values replaced, each of them checked.
 
@@ -35,18 +49,23 @@ def overlay(config: Any, values: Any, where: str) -> Any:
         values: a mapping from field names to values. A field that is a dataclass takes a mapping,
             overlaid in turn. A field that maps names to dataclasses takes a mapping by name; each
             entry is overlaid on the entry of that name, or on the defaults. A field that is a
-            tuple of dataclasses takes a list, which replaces all of them.
+            tuple of dataclasses takes a list, which replaces all of them. A dataclass with a field
+            from ``options_field`` keeps all further keys in that.
         where: the file or flag that the values come from, for error messages.
 
     Raises:
         UserError: a field does not exist, or a value is not allowed; says which, and where.
     """
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: expected a section of fields, got {values!r}.")
+    values = _as_section(config, values, where)
     declared = {f.name: f for f in fields(config)}
-    changes = {}
+    holder = declared.pop(OPTIONS, None)
+    changes: dict[str, Any] = {}
+    if holder:
+        changes[OPTIONS] = _overlay_options(config, values, holder.metadata["of"], where)
     for key, value in values.items():
         if key not in declared:
+            if holder:
+                continue
             raise UserError(f"{where}: {unknown('field', key, declared)}")
         current, kind = getattr(config, key), declared[key].type
         inner = where if where.startswith("--") else f"{where}: {key}"
@@ -62,12 +81,58 @@ def overlay(config: Any, values: Any, where: str) -> Any:
 
 
 def as_plain(value: Any) -> Any:
-    """Convert dataclasses to mappings and tuples to lists, at every level, as in YAML."""
+    """Convert dataclasses to mappings and tuples to lists, at every level, as in YAML.
+
+    Options stand beside the fields; an entry that has only a name is that name.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+        plain = {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+        plain |= plain.pop(OPTIONS, {})
+        return plain["name"] if list(plain) == ["name"] else plain
     if isinstance(value, Mapping):
         return {str(key): as_plain(entry) for key, entry in value.items()}
-    return [as_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+    if isinstance(value, tuple | list):
+        return [as_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_section(config: Any, values: Any, where: str) -> dict[str, Any]:
+    """Return values as a mapping; an entry with no field but its name may be that name alone."""
+    only_name = _has_only_name(config)
+    if only_name:
+        values = _from_flag(values, where)
+    if only_name and isinstance(values, str):
+        return {"name": values}
+    if not isinstance(values, dict):
+        expected = "a name, or a name with options" if only_name else "a section of fields"
+        raise UserError(f"{where}: expected {expected}, got {values!r}.")
+    return values
+
+
+def _has_only_name(config: Any) -> bool:
+    """Return whether a dataclass, or its type, has no field but a name, and options."""
+    return [f.name for f in fields(config) if f.name != OPTIONS] == ["name"]
+
+
+def _overlay_options(config: Any, values: dict[str, Any], of: str, where: str) -> dict[str, Any]:
+    """Return the options of a dataclass with those among ``values`` laid over them."""
+    declared = {f.name for f in fields(config)} - {OPTIONS}
+    renamed = of in values and values[of] != getattr(config, of)
+    options = {} if renamed else dict(config.options)
+    for key, value in values.items():
+        if key not in declared:
+            options[str(key)] = as_plain(_from_flag(value, where))
+    return options
+
+
+def _from_flag(value: Any, where: str) -> Any:
+    """Parse the text of a flag as YAML; values from elsewhere are there already."""
+    if not (isinstance(value, str) and where.startswith("--")):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: {value!r} is not valid YAML.") from error
 
 
 def _overlay_entries(current: dict[str, Any], values: Any, kind: Any, where: str) -> dict[str, Any]:
@@ -82,6 +147,9 @@ def _overlay_entries(current: dict[str, Any], values: Any, kind: Any, where: str
 
 
 def _read_list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:
+    if _has_only_name(kind):
+        values = _from_flag(values, where)
+        values = values.split(",") if isinstance(values, str) else values
     if not isinstance(values, list):
         raise UserError(f"{where}: expected a list, got {values!r}.")
     return tuple(overlay(kind(), entry, where).checked(where) for entry in values)
@@ -92,10 +160,7 @@ def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
     kind: Any = declared.type
     limits = declared.metadata
     name = where if where.startswith("--") else f"{where}: {declared.name}"
-    try:
-        checked = _CASTS[kind](value)
-    except (TypeError, ValueError, OverflowError, KeyError):
-        raise UserError(f"{name}: expected {_DESCRIPTIONS[kind]}, got {value!r}.") from None
+    checked = check_type(value, kind, name)
     if limits["choices"] and checked not in limits["choices"]:
         raise UserError(f"{name}: {unknown('value', checked, limits['choices'])}")
     if kind in (int, float) and not limits["low"] <= checked <= limits["high"]:
@@ -103,43 +168,3 @@ def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
         span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
         raise UserError(f"{name}: must be {span}, got {checked}.")
     return checked
-
-
-def _number(kind: type) -> Callable[[Any], Any]:
-    def cast(value: Any) -> Any:
-        checked = kind(value)
-        if isinstance(value, bool) or not math.isfinite(checked) or checked != float(value):
-            raise ValueError
-        return checked
-
-    return cast
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _boolean(value: Any) -> bool:
-    return value if isinstance(value, bool) else {"true": True, "false": False}[_string(value)]
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(map(_string, value.split(",") if isinstance(value, str) else value))
-
-
-_CASTS: dict[Any, Callable[[Any], Any]] = {
-    int: _number(int),
-    float: _number(float),
-    str: _string,
-    bool: _boolean,
-    tuple[str, ...]: _strings,
-}
-_DESCRIPTIONS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    bool: "true or false",
-    tuple[str, ...]: "a list of names",
-}

@@ -5,7 +5,8 @@ Sections with a fixed set of fields (``model``, ``task``, ``train``, …) are se
 ``changes``, ``stream``) are set in YAML or from Python.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from thalnet_mtl.config.overlay import option
 from thalnet_mtl.errors import UserError
@@ -18,9 +19,11 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The body between encoders and heads."""
+    """The body between encoders and heads. Further keys are options of a body of your own."""
 
-    body: str = option("thalnet", "thalnet, or a baseline: gru, lstm, mlp")
+    body: str = option(
+        "thalnet", "thalnet, or a baseline: gru, lstm, mlp; see 'thalnet list bodies'"
+    )
     modules: int = option(4, "thalnet: number of modules around the center", low=1)
     module: str = option("ff_gru", "thalnet: design of the modules; see 'thalnet list modules'")
     reading: str = option("weight_norm", "thalnet: reading; see 'thalnet list readings'")
@@ -35,15 +38,45 @@ class ModelConfig:
     budget: int = option(
         50_000, "maximum number of parameters, encoders and heads included; 0: no limit", low=0
     )
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "option of a body of your own; see 'thalnet list bodies'", "of": "body"},
+    )
+
+
+@dataclass(frozen=True)
+class EntryConfig:
+    """A name of the registry with options: ``huber``, or ``{name: huber, delta: 0.5}``."""
+
+    name: str = option("", "name")
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "option of what it names", "of": "name"}
+    )
+
+    def checked(self, where: str) -> "EntryConfig":
+        """Return the entry, or raise if it has no name."""
+        if not self.name:
+            raise UserError(f"{where}: every entry needs a name.")
+        return self
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The task, where there is only one."""
+    """The task, where there is only one. Further keys are options of the task."""
 
     name: str = option("permuted_mnist", "task to train; see 'thalnet list tasks'")
-    permutation: int = option(0, "permuted_mnist: seed of the permutation", low=0, high=2**32 - 1)
     batch: int = option(0, "batch size of this task; 0: train.batch", low=0)
+    loss: EntryConfig = option(
+        EntryConfig(), "loss; see 'thalnet list losses'; default: that of the task"
+    )
+    metrics: tuple[EntryConfig, ...] = option(
+        (),
+        "metrics, the main one first; see 'thalnet list metrics'; default: those of the task",
+    )
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "option of the task; see 'thalnet list tasks'", "of": "name"},
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +96,10 @@ class NamedTaskConfig(TaskConfig):
         high=1.0,
     )
     head: str = option("", "tasks with the same value share encoders and head; default: none")
+    inputs_of: str = option(
+        "", "task whose sequences it shares: one pass of the body serves both; default: none"
+    )
+    only_scored: bool = option(False, "validated and tested, never trained")
 
 
 @dataclass(frozen=True)
@@ -167,7 +204,10 @@ class GrowthConfig:
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """Options of the continual-learning strategy ``train.strategy``; each reads some of them."""
+    """Options of the continual-learning strategy ``train.strategy``; each reads some of them.
+
+    Further keys are options of a strategy of your own.
+    """
 
     strength: float = option(
         1.0, "ewc, online_ewc, si, lwf: factor of the regularization term", low=0.0
@@ -181,6 +221,13 @@ class StrategyConfig:
     decay: float = option(
         0.9, "online_ewc: decay of the Fisher information of earlier tasks", low=0.0, high=1.0
     )
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "option of a strategy of your own; see 'thalnet list strategies'",
+            "of": "",
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +238,13 @@ class TrainConfig:
         10, "epochs; with several tasks, passes over the smallest training set", low=1
     )
     steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
+    epoch_of: str = option(
+        "shortest", "task whose passes are the epochs: shortest, longest, or a name"
+    )
     batch: int = option(50, "sequences per batch", low=1)
+    accumulate: int = option(
+        1, "passes in which the batch of a step is computed; more need less memory", low=1
+    )
     chunk: int = option(200, "text: bytes per chunk of truncated back-propagation", low=1)
     optimizer: str = option("rmsprop", "optimizer: rmsprop, adam, adamw, sgd")
     learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
@@ -291,4 +344,4 @@ class Config:
     @property
     def named_tasks(self) -> dict[str, NamedTaskConfig]:
         """Tasks of the run by name, whether it has one or several."""
-        return self.tasks or {self.task.name: NamedTaskConfig(**asdict(self.task))}
+        return self.tasks or {self.task.name: NamedTaskConfig(**vars(self.task))}

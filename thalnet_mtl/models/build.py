@@ -1,11 +1,13 @@
 """Networks built from a configuration, within a budget of parameters."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config, ModelConfig, ModuleConfig, TrainConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.baselines import MLP
@@ -15,6 +17,8 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
+# Fields of ``model`` that a body gets if its constructor has an argument of that name.
+FIELDS = ("modules", "module", "reading", "context", "hidden", "layers")
 MOST_PARAMETERS = 10**10  # more is a typing error, and would fail in the allocator
 
 Tasks = Mapping[str, TaskSpec]
@@ -32,23 +36,22 @@ def build(
     """
     check(model, tasks, modules or {})
     make_body = lookup("body", model.body)
+    own_options = check_options("body", model.body, model.options, "model", field_names(model))
 
     def make(features: int) -> Network:
         options: dict[str, Any] = {
             "features": features,
             "inputs": shared_input_width(list(tasks.values()), features),
         }
-        if make_body is not ThalNet:
-            options["layers"] = model.layers
-            if make_body is MLP:
-                options["window"] = max(task.steps for task in tasks.values())
-        elif modules:
+        if modules:
             specs = [module(n, fields, model, tasks, features) for n, fields in modules.items()]
             options = {"modules": specs}
         else:
-            names = ("modules", "context", "hidden", "module", "reading")
-            options |= {name: getattr(model, name) for name in names}
-        network = Network(make_body(**options))
+            accepted = inspect.signature(make_body).parameters
+            options |= {name: vars(model)[name] for name in FIELDS if name in accepted}
+            if make_body is MLP:
+                options["window"] = max(task.steps for task in tasks.values())
+        network = Network(make_body(**options, **own_options))
         for name, task in tasks.items():
             network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
         return network

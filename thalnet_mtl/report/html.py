@@ -6,12 +6,10 @@ nothing.
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
@@ -136,7 +134,7 @@ def _details(run: RunRecord) -> dict[str, Any]:
         "name": run.name,
         "folder": str(run.folder),
         "command": f"thalnet train {shlex.quote(str(run.folder / 'config.yaml'))}",
-        "config": yaml.safe_dump(asdict(run.config), sort_keys=False),
+        "config": dump_config(run.config),
         "environment": _environment_rows(run.environment),
         "modules": module_rows(topology) if topology else [],
         "tasks": task_rows(topology) if topology else [],

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
 
+from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
 from thalnet_mtl.report.figures.curves import ChangeMark, ResultPoint, SeedGroup, curves, results
@@ -57,7 +57,7 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def seedless_config(run: RunRecord, *without: str) -> str:
     """Return the configuration as text, without the seed and without some sections."""
-    config = {name: value for name, value in asdict(run.config).items() if name not in without}
+    config = {name: value for name, value in as_plain(run.config).items() if name not in without}
     config["train"] = config["train"] | {"seed": None}
     return json.dumps(config, sort_keys=True)
 
@@ -110,9 +110,9 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
         if len(records) == 1:
             labels.append(run.name)
             continue
-        body, config = run.config.model.body, asdict(run.config)
+        body, config = run.config.model.body, as_plain(run.config)
         same_body = [r[0].run for r in seed_groups if r[0].run.config.model.body == body]
-        rivals = [asdict(rival.config) for rival in same_body]
+        rivals = [as_plain(rival.config) for rival in same_body]
         differences = [run.mode] if any(rival.mode != run.mode for rival in same_body) else []
         differences += [
             f"{len(config[name])} {name}"
@@ -123,7 +123,7 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
             f"{name} {value}"
             for section in ("model", "train", "growth", "strategy", "evaluate")
             for name, value in config[section].items()
-            if name != "seed" and any(rival[section][name] != value for rival in rivals)
+            if name != "seed" and any(rival[section].get(name) != value for rival in rivals)
         ]
         ellipsis = ["…"] * (len(differences) > 2)
         labels.append(", ".join([body, *differences[:2], *ellipsis]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.load import declaration_order, dump_config, flatten, load_run_config
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, read_json, write_text
@@ -100,7 +101,8 @@ def check_same(folder: Path, config: Config) -> None:
     if not (folder / "config.yaml").exists():
         return
     recorded_config = load_run_config(folder)
-    recorded, current = flatten(recorded_config), flatten(config)
+    recorded = flatten(recorded_config)
+    current = flatten(resolve_options(config, complete=True))
     differences = [
         f"{key} {current.get(key, 'absent')}, there {recorded.get(key, 'absent')}"
         for key in current | recorded

@@ -230,7 +230,7 @@ def with_unique_names(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def group_by_data(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
-    """Group records by kind of task, permutation, number of classes and checksums of the data.
+    """Group records by kind of task, its options, number of classes and checksums of the data.
 
     Only a finished run says which of its files a task reads, and how many classes its head has.
     An unfinished run is taken to be like the finished ones of its kind; if there are none, to read
@@ -243,7 +243,7 @@ def group_by_data(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
         result = record.result or results.get(kind)
         classes = result.classes if result else None
         checksums = files.get(result.source) if result else files
-        key = json.dumps([kind, record.config.permutation, classes, checksums], sort_keys=True)
+        key = json.dumps([kind, record.config.options, classes, checksums], sort_keys=True)
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 

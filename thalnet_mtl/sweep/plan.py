@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, with_value
+from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 
@@ -80,7 +80,7 @@ def plan(
 
 def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
     """Return a configuration with values of the grid and a seed, all of them checked."""
-    for key, value in values.items():
+    for key, value in names_first(values):
         base = with_value(base, key, value, f"--grid {key}")
     return with_value(base, "train.seed", seed, "--seeds")
 
@@ -103,7 +103,7 @@ def format_value(value: Any) -> str:
 def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
     """Return values of the grid, converted to the type of their field."""
     values = [flatten(configure(base, {key: text}, 0))[key] for text in texts]
-    if isinstance(values[0], tuple):
+    if isinstance(values[0], list):
         raise UserError(
             f"--grid {key}: a list cannot be told from several values by its commas; describe "
             f"such runs under 'runs' in a YAML file."

@@ -6,11 +6,12 @@ The last 5,000 training images of MNIST and CIFAR-10 are the validation split.
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import distribution
+from typing import Self, cast
 
 import numpy as np
 from einops import rearrange
 
-from thalnet_mtl.config.schema import TaskConfig
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.rows import RowsTask
@@ -21,10 +22,12 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of each s
 
 
 @register("task", "permuted_mnist")
-def permuted_mnist(config: TaskConfig) -> RowsTask:
-    """MNIST under a fixed permutation of its pixels (seed: task.permutation), 28 rows of 28."""
+def permuted_mnist(permutation: int = 0) -> RowsTask:
+    """MNIST under a fixed permutation of its pixels (its seed: permutation), 28 rows of 28."""
+    if not 0 <= permutation < 2**32:
+        raise UserError(f"permutation must be between 0 and {2**32 - 1}, got {permutation}.")
     # NumPy's compatibility policy freezes RandomState: the order of a seed never changes.
-    order = np.random.RandomState(config.permutation).permutation(28 * 28)
+    order = np.random.RandomState(permutation).permutation(28 * 28)
 
     def permute(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, order].reshape(images.shape)
@@ -34,14 +37,14 @@ def permuted_mnist(config: TaskConfig) -> RowsTask:
 
 
 @register("task", "mnist_rows")
-def mnist_rows(config: TaskConfig) -> RowsTask:
+def mnist_rows() -> RowsTask:
     """MNIST from top to bottom, 28 rows of 28 pixels."""
     read_splits = partial(_read_splits, "mnist", lambda images: images)
     return RowsTask("mnist_rows", (28, 28), 10, read_splits, source="mnist")
 
 
 @register("task", "cifar10_rows")
-def cifar10_rows(config: TaskConfig) -> RowsTask:
+def cifar10_rows() -> RowsTask:
     """CIFAR-10 from top to bottom, 32 rows of 32 pixels in 3 colors."""
 
     def to_rows(images: np.ndarray) -> np.ndarray:
@@ -52,13 +55,13 @@ def cifar10_rows(config: TaskConfig) -> RowsTask:
 
 
 @register("task", "digits_rows")
-def digits_rows(config: TaskConfig) -> RowsTask:
+def digits_rows() -> RowsTask:
     """The 1,797 digits that come with scikit-learn, 8 rows of 8 pixels; no download."""
     return RowsTask("digits_rows", (8, 8), 10, _read_digits, scale=16.0)
 
 
 @register("task", "digits_parity")
-def digits_parity(config: TaskConfig) -> RowsTask:
+def digits_parity() -> RowsTask:
     """Odd or even? The 1,797 digits of digits_rows two rows at a time, 4 rows of 16."""
 
     def read_splits() -> Splits:
@@ -70,33 +73,38 @@ def digits_parity(config: TaskConfig) -> RowsTask:
     return RowsTask("digits_parity", (4, 16), 2, read_splits, scale=16.0)
 
 
-def split_task(name: str, whole: str, part: int) -> Callable[[TaskConfig], RowsTask]:
-    """Return the function that makes a task of two of the ten classes of another task.
+class ClassPair(RowsTask):
+    """A task of two of the classes of another task.
 
-    With a head of its own the task has the classes 0 and 1; with a head that it shares (``head``
-    of its configuration) the two classes keep their numbers among the ten.
+    With a head of its own it has the classes 0 and 1; with a head that it shares, the two classes
+    keep their numbers among all classes of the other task.
+
+    Args:
+        name: name of the task.
+        whole: task with all classes, before its data is loaded.
+        classes: the two classes.
     """
+
+    def __init__(self, name: str, whole: RowsTask, classes: tuple[int, int]):
+        spec = whole.spec
+        read_splits = partial(_read_pair, whole, classes, first=classes[0])
+        super().__init__(name, (spec.steps, spec.inputs), 2, read_splits, source=whole.source)
+        self._whole, self._pair = whole, classes
+
+    def named(self, name: str, head: str = "") -> Self:
+        task = super().named(name, head)
+        if head:
+            task.spec, task.classes_seen = self._whole.spec, self._pair
+            task.read_splits = partial(_read_pair, self._whole, self._pair)
+        return task
+
+
+def split_task(name: str, whole: str, part: int) -> Callable[[], ClassPair]:
+    """Return the function that makes a task of two of the ten classes of another task."""
     classes = (2 * part, 2 * part + 1)
 
-    def make_task(config: TaskConfig) -> RowsTask:
-        shared = bool(getattr(config, "head", ""))
-        task = lookup("task", whole)(config)
-
-        def read_splits() -> Splits:
-            splits = {}
-            for split, (xs, ys) in task.read_splits().items():
-                chosen = np.isin(ys, classes)
-                splits[split] = xs[chosen], ys[chosen] - (0 if shared else classes[0])
-            return splits
-
-        return RowsTask(
-            name,
-            (task.spec.steps, task.spec.inputs),
-            10 if shared else 2,
-            read_splits,
-            source=task.source,
-            classes_seen=classes if shared else (),
-        )
+    def make_task() -> ClassPair:
+        return ClassPair(name, lookup("task", whole)(), classes)
 
     make_task.__doc__ = (
         f"Classes {classes[0]} and {classes[1]} of {whole}; with a shared head, of ten."
@@ -119,6 +127,16 @@ def _read_splits(source: str, transform: Callable[[np.ndarray], np.ndarray]) -> 
         "validation": (images[-VALIDATION:], labels[-VALIDATION:]),
         "test": (test_images, test_labels),
     }
+
+
+def _read_pair(whole: RowsTask, classes: tuple[int, int], first: int = 0) -> Splits:
+    """Return the sequences of two classes, which are counted from ``first``."""
+    splits: Splits = {}
+    for split, data in whole.read_splits().items():
+        xs, ys = cast(tuple[np.ndarray, np.ndarray], data)
+        chosen = np.isin(ys, classes)
+        splits[split] = xs[chosen], ys[chosen] - first
+    return splits
 
 
 def _read_digits() -> Splits:

@@ -8,7 +8,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from thalnet_mtl.config.schema import TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import BITS_PER_CHARACTER
 from thalnet_mtl.registry import register
@@ -112,13 +111,13 @@ class WikipediaTask(TextTask):
 
 
 @register("task", "text8")
-def text8(config: TaskConfig) -> TextTask:
+def text8() -> TextTask:
     """Wikipedia in 27 characters (a to z and space): predict the next at every step."""
     return WikipediaTask("text8")
 
 
 @register("task", "enwik8")
-def enwik8(config: TaskConfig) -> TextTask:
+def enwik8() -> TextTask:
     """Wikipedia with its markup, 100 MB: predict the next byte at every step."""
     return WikipediaTask("enwik8")
 

@@ -1,10 +1,10 @@
 """A run before its first step: built and checked as its configuration says."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 
 import torch
 
+from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError, unknown
@@ -14,6 +14,7 @@ from thalnet_mtl.models.build import configure_network, selected_backend
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
+from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.stream import Experience
@@ -22,6 +23,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
+from thalnet_mtl.training.support import check_implemented
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
 # Below so many parameters more CPU threads than one do not pay: on a busy machine they wait for
@@ -40,6 +42,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     Raises:
         UserError: something cannot be built or trained.
     """
+    check_implemented(config)
     device = choose_device(config.train.device)
     check_precision(config.train.precision, device)
     tasks = make_tasks(config)
@@ -62,7 +65,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
         batches_seen=dict.fromkeys(tasks, 0),
     )
     run = RunContext(config, device, tasks, state)
-    state.strategy = lookup("strategy", config.train.strategy)(run)
+    state.strategy = make_strategy(run)
     check_stream(config, run.stream)
     if config.growth.when != "never":
         shapes = {task.head_name: task.spec for task in tasks.values()}
@@ -83,6 +86,7 @@ def fetch_with(console: Console) -> Callable[[str], None]:
 
 def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
+    check_implemented(config)
     make_network(config, make_tasks(config))
     weighting_for(config)
     optimizer_entry(config.train.optimizer)
@@ -113,13 +117,27 @@ def choose_device(name: str) -> torch.device:
 
 def make_tasks(config: Config) -> dict[str, Task]:
     """Return the tasks of a run by their names in it; their data is not loaded."""
-    if config.tasks and asdict(config.task) != asdict(Config().task):
+    if config.tasks and config.task != Config().task:
         raise UserError("both 'task' and 'tasks' are given; where there are several, use 'tasks'.")
     tasks: dict[str, Task] = {}
-    for name, options in config.named_tasks.items():
+    for name, task in config.named_tasks.items():
         check_name("task", name)
-        tasks[name] = lookup("task", options.name)(options).named(name, options.head)
+        where = f"tasks.{name}" if config.tasks else "task"
+        options = check_options("task", task.name, task.options, where, field_names(task))
+        try:
+            made = lookup("task", task.name)(**options)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        tasks[name] = made.named(name, task.head)
     return tasks
+
+
+def make_strategy(run: RunContext) -> Strategy:
+    """Return the configured strategy of a run."""
+    name, section = run.config.train.strategy, run.config.strategy
+    options = check_options("strategy", name, section.options, "strategy", field_names(section))
+    strategy: Strategy = lookup("strategy", name)(run, **options)
+    return strategy
 
 
 def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError, UserError
@@ -54,6 +55,7 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
         RunError: some of the runs failed; the others are finished.
         Interrupted: on Ctrl+C or SIGTERM, after saving all runs.
     """
+    configs = {folder: resolve_options(c, complete=True) for folder, c in configs.items()}
     check(next(iter(configs.values())))
     unfinished = {}
     for folder, config in configs.items():

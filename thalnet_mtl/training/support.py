@@ -7,8 +7,10 @@ field is then refused by all three, until somebody has made it work there and ad
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from thalnet_mtl.config.load import flatten
+from thalnet_mtl.config.load import flatten, flatten_section
+from thalnet_mtl.config.options import without_options
 from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
+from thalnet_mtl.errors import UserError
 
 # By field the supported values; None: all. A ``*`` stands for the name of an entry.
 Supported = Mapping[str, Collection[Any] | None]
@@ -23,8 +25,8 @@ MODULE = "input output tasks reads features context hidden module reading frozen
 
 # Fields that only choose data, network, schedule or evaluation, so that every loop supports them.
 BASIC: Supported = {
-    **fields("task", "name permutation"),
-    **fields("tasks.*", "name permutation head"),
+    **fields("task", "name"),
+    **fields("tasks.*", "name head"),
     **fields("modules.*", MODULE),
     **fields("model", "modules module reading features context hidden layers"),
     **fields("model", "sub_steps extra_steps budget"),
@@ -49,14 +51,15 @@ def unsupported(config: Config, supported: Supported) -> str:
     """Return a field that is neither at its default nor supported, with its value.
 
     It is the first one; a section of entries of which none is supported comes last, and is
-    returned by its name, as ``changes``. Returns '' if everything is supported.
+    returned by its name, as ``changes``. Returns '' if everything is supported. Options of tasks,
+    bodies and strategies are always supported, since what reads them is.
     """
     defaults = flatten(Config())
     for section, entry in (("tasks.*", NamedTaskConfig()), ("modules.*", ModuleConfig())):
         for prefix in (section, f"growth.{section}"):
-            defaults |= {f"{prefix}.{name}": value for name, value in vars(entry).items()}
+            defaults |= flatten_section(entry, prefix)
     sections = []
-    for path, value in flatten(config).items():
+    for path, value in flatten(without_options(config)).items():
         field = pattern(path)
         if field in supported:
             values = supported[field]
@@ -68,6 +71,26 @@ def unsupported(config: Config, supported: Supported) -> str:
                 return f"{path} {value}"
             sections.append(section)
     return sections[0] if sections else ""
+
+
+# Fields that are declared and not implemented, with the only value that they may have.
+NOT_IMPLEMENTED: Mapping[str, Any] = {
+    "task.loss": "",
+    "task.metrics": [],
+    "tasks.*.loss": "",
+    "tasks.*.metrics": [],
+    "tasks.*.inputs_of": "",
+    "tasks.*.only_scored": False,
+    "train.accumulate": 1,
+    "train.epoch_of": "shortest",
+}
+
+
+def check_implemented(config: Config) -> None:
+    """Raise if a field is set that no way of training implements."""
+    for path, value in flatten(without_options(config)).items():
+        if value != NOT_IMPLEMENTED.get(pattern(path), value):
+            raise UserError(f"{path} {value}: not implemented; leave it at its default.")
 
 
 def pattern(path: str) -> str:

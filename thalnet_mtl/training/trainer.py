@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from thalnet_mtl.config.load import check_config
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
@@ -57,7 +58,7 @@ def train(config: Config, folder: Path | str, console: Console | None = None) ->
         Interrupted: on Ctrl+C or SIGTERM, after saving.
     """
     folder, console, start = Path(folder), console or Console(), time.monotonic()
-    config = check_config(config)
+    config = resolve_options(check_config(config), complete=True)
     if (folder / "result.json").exists():
         check_same(folder, config)
         return RunResult.load(folder)

@@ -1,0 +1,215 @@
+"""Options of tasks, bodies, strategies, losses and metrics of a user's own, flat in their entry."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from toy_tasks import toy_rows
+
+from thalnet_mtl import cli, registry
+from thalnet_mtl.config.load import (
+    check_config,
+    dump_config,
+    flatten,
+    load_config,
+    load_configs,
+    load_run_config,
+)
+from thalnet_mtl.config.options import check_options, resolve_options
+from thalnet_mtl.config.schema import Config, EntryConfig, NamedTaskConfig, TaskConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import register
+from thalnet_mtl.runs.directory import check_same
+from thalnet_mtl.sweep.plan import plan
+from thalnet_mtl.training.setup import make_tasks
+from thalnet_mtl.training.support import BASIC, unsupported
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch):
+    """Register a task, a loss and a metric with options."""
+    for kind in ("task", "loss", "metric", "strategy"):
+        monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
+
+    @register("task", "measured")
+    def measured(
+        path: Path,
+        columns: list[str] = ["x"],  # noqa: B006
+        rate: float = 1.0,
+        shift: int | None = None,
+        split: Literal["time", "group"] = "time",
+        shuffle: bool = True,
+        anything: Any = "",
+    ):
+        """Read columns of a table."""
+        assert isinstance(path, Path) and isinstance(rate, float)
+        return toy_rows()
+
+    @register("loss", "tube")
+    def tube(outputs, targets, width: float = 0.1):
+        """Zero inside a tube."""
+
+    @register("metric", "top")
+    def top(outputs, targets, k: int = 5):
+        """Among the k best."""
+
+
+def task_of(**entry):
+    """Return the checked options of a task entry."""
+    return load_config(task={"name": "measured", "path": "a.csv", **entry}).task.options
+
+
+def test_options_stand_flat_beside_the_fields_and_are_written_flat_again(tmp_path):
+    text = "tasks: {a: {name: permuted_mnist, permutation: 3, weight: 2}, text8: {}}"
+    (tmp_path / "a.yaml").write_text(text)
+    config = load_config(tmp_path / "a.yaml")
+    assert config.tasks["a"] == NamedTaskConfig(
+        "permuted_mnist", options={"permutation": 3}, weight=2.0
+    )
+    assert yaml.safe_load(dump_config(config))["tasks"]["a"]["permutation"] == 3
+    assert flatten(config)["tasks.a.permutation"] == 3
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml") == load_run_config(tmp_path) == config
+    assert check_config(config) == config
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("columns", "[x, y]", ["x", "y"]),
+        ("columns", "x,y", ["x", "y"]),
+        ("rate", "1e-3", 0.001),
+        ("rate", "2", 2.0),
+        ("shift", "4", 4),
+        ("shift", "null", None),
+        ("split", "group", "group"),
+        ("shuffle", "false", False),
+        ("anything", "{a: [1, b]}", {"a": [1, "b"]}),
+    ],
+)
+def test_a_flag_is_yaml_in_the_type_of_the_argument(tmp_path, flag, text, value):
+    (tmp_path / "a.yaml").write_text("task: {name: measured, path: a.csv}")
+    by_flag = load_configs([str(tmp_path / "a.yaml")], {f"task.{flag}": text})[""]
+    assert by_flag.task.options[flag] == value
+    assert type(by_flag.task.options[flag]) is type(value)
+    assert by_flag == load_config(tmp_path / "a.yaml", task={flag: value})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"colums": "x"}, r"^task: unknown field 'colums'.*name, batch.*Did you mean 'columns'"),
+        ({"rate": "fast"}, r"^task\.rate: expected a number, got 'fast'"),
+        ({"shift": 0.5}, r"^task\.shift: expected a whole number, got 0.5"),
+        ({"split": "tme"}, r"^task\.split: unknown value 'tme'.*Did you mean 'time'"),
+        ({"shuffle": 3}, r"^task\.shuffle: expected true or false, got 3"),
+        ({"columns": [1]}, r"^task\.columns: expected a word, got 1"),
+        ({"path": 3}, r"^task\.path: expected a path, got 3"),
+        ({"loss": {"name": "tube", "widht": 1}}, r"^task\.loss: unknown field 'widht'.*'width'"),
+        ({"metrics": [{"name": "top", "k": "x"}]}, r"^task\.metrics\.k: expected a whole number"),
+        ({"metrics": [{"k": 3}]}, r"every entry needs a name"),
+        ({"loss": 3}, r"task: loss: expected a name, or a name with options, got 3"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_what_is_allowed(entry, message):
+    with pytest.raises(UserError, match=message) as error:
+        task_of(**entry)
+    assert "\n" not in str(error.value)
+
+
+def test_an_option_that_must_be_given_is_named_before_training():
+    with pytest.raises(UserError, match=r"^task: task 'measured' needs 'path'. Its options: path,"):
+        make_tasks(Config(task=TaskConfig("measured")))
+    assert make_tasks(
+        Config(task=TaskConfig("measured", options={"path": "a", "rate": 2}))
+    ).keys() == {"measured"}
+
+
+def test_an_argument_with_the_name_of_a_field_is_refused():
+    @register("task", "clash")
+    def clash(batch: int = 3): ...
+
+    with pytest.raises(UserError, match="task 'clash': its argument 'batch' is also a field"):
+        make_tasks(Config(task=TaskConfig("clash")))
+
+
+def test_options_are_those_of_the_last_name_whatever_the_order_of_flags(tmp_path):
+    (tmp_path / "a.yaml").write_text("task: {name: permuted_mnist, permutation: 3}")
+    path = str(tmp_path / "a.yaml")
+    assert load_configs([path], {"task.name": "digits_rows"})[""].task.options == {}
+    flags = {"task.rate": "3", "task.path": "a", "task.name": "measured"}
+    assert load_configs([path], flags)[""].task.options == {"rate": 3.0, "path": "a"}
+    kept = load_config(path, task={"batch": 3}).task
+    assert kept == TaskConfig("permuted_mnist", options={"permutation": 3}, batch=3)
+    assert load_config(path, task=TaskConfig("permuted_mnist")).task.options == {}
+
+
+def test_a_loss_is_a_name_or_a_name_with_options():
+    plain = load_config(task={"loss": "tube", "metrics": ["top", {"name": "top", "k": "3"}]}).task
+    assert plain.loss == EntryConfig("tube")
+    assert plain.metrics == (EntryConfig("top"), EntryConfig("top", {"k": 3}))
+    flags = {"task.loss": "{name: tube, width: 2}", "task.metrics": "top,top"}
+    config = load_configs([], flags)[""]
+    assert config.task.loss == EntryConfig("tube", {"width": 2.0})
+    assert config.task.metrics == (EntryConfig("top"), EntryConfig("top"))
+    assert load_configs([], {"task.loss": "tube"}) == {"": load_config(task={"loss": "tube"})}
+    again = load_configs([], flags | {"task.loss.width": "1e-3"})[""]
+    assert again.task.loss == EntryConfig("tube", {"width": 0.001})
+    assert yaml.safe_load(dump_config(config))["task"]["loss"] == {"name": "tube", "width": 2.0}
+
+
+def test_a_run_records_all_options_and_equals_one_that_gives_the_defaults(tmp_path):
+    config = resolve_options(Config(task=TaskConfig("permuted_mnist")), complete=True)
+    assert config.task.options == {"permutation": 0}
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist")))
+    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 0})))
+    with pytest.raises(UserError, match=r"task.permutation 1, there 0"):
+        check_same(tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 1})))
+
+
+def test_the_run_folder_of_an_earlier_version_is_read(tmp_path):
+    old = {"name": "digits_rows", "permutation": 0, "batch": 0}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": old}))
+    assert load_run_config(tmp_path).task == TaskConfig("digits_rows")
+    check_same(tmp_path, Config(task=TaskConfig("digits_rows")))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": old | {"permutation": 5}}))
+    with pytest.raises(UserError, match="unknown field 'permutation'"):
+        make_tasks(load_run_config(tmp_path))
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"task": old | {"name": "permuted_mnist"}})
+    )
+    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist")))
+
+
+def test_a_grid_varies_options():
+    base = {"": load_config(task={"name": "permuted_mnist"})}
+    runs = plan(base, {"task.permutation": ["1", "2"]}, [0], {})
+    assert [run.name for run in runs] == ["permutation=1-seed0", "permutation=2-seed0"]
+    assert [run.config.task.options["permutation"] for run in runs] == [1, 2]
+
+
+def test_every_way_of_training_takes_the_options_of_a_task():
+    config = load_config(task={"name": "permuted_mnist", "permutation": 3})
+    assert unsupported(config, BASIC) == ""
+
+
+def test_the_options_of_a_strategy_come_after_its_context():
+    @register("strategy", "pull")
+    class Pull:
+        def __init__(self, context, force: float = 1.0): ...
+
+    assert check_options("strategy", "pull", {"force": 2}, "strategy") == {"force": 2.0}
+    config = load_config(train={"strategy": "pull"}, strategy={"force": 3})
+    assert config.strategy.options == {"force": 3.0}
+    with pytest.raises(UserError, match=r"^strategy: unknown field 'forc'.*Did you mean 'force'"):
+        load_config(train={"strategy": "pull"}, strategy={"forc": 3})
+
+
+def test_the_list_of_tasks_shows_options_with_their_defaults(capsys):
+    assert cli.main(["list", "tasks"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Options: path, columns=['x'], rate=1.0, shift=None" in text
+    assert cli.main(["list", "losses"]) == 0
+    assert "width=0.1" in capsys.readouterr().out

@@ -1,0 +1,188 @@
+"""Options of what a configuration names: the keyword arguments of a registered function or class.
+
+A task, a body, a strategy, a loss or a metric declares its options by the arguments of its function
+or constructor, with types and defaults::
+
+    @register("task", "permuted_mnist")
+    def permuted_mnist(permutation: int = 0) -> SequenceTask: ...
+
+and a configuration gives them beside the name: ``task: {name: permuted_mnist, permutation: 3}``.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from thalnet_mtl.config.overlay import OPTIONS, as_plain
+from thalnet_mtl.config.schema import Config, EntryConfig, ModelConfig, TaskConfig
+from thalnet_mtl.config.values import check_type
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.registry import entries, lookup
+
+SomeTask = TypeVar("SomeTask", bound=TaskConfig)
+
+KINDS = ("task", "body", "strategy", "loss", "metric")  # of entries that may have options
+# Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
+SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
+
+
+def option_parameters(kind: str, entry: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a registered function or class that are options, by name.
+
+    These are all of them, but for the context that a strategy gets, the outputs and targets that
+    the function of a loss or metric gets, and the sizes and fields of ``model`` that a body gets.
+    """
+    parameters = list(inspect.signature(entry, eval_str=True).parameters.values())
+    if kind == "strategy":
+        parameters = parameters[1:]
+    elif kind in ("loss", "metric") and not inspect.isclass(entry):
+        parameters = parameters[2:]
+    elif kind == "body":
+        chosen = {*SIZES, *(leaf.name for leaf in fields(ModelConfig))}
+        parameters = [p for p in parameters if p.name not in chosen]
+    return {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
+
+
+def describe_options(kind: str, entry: Any) -> list[str]:
+    """Return the options of a registered function or class, each with its default: ``delta=1.0``.
+
+    The default is missing where the option must be given.
+    """
+    if kind not in KINDS:
+        return []
+    return [
+        name if parameter.default is parameter.empty else f"{name}={parameter.default}"
+        for name, parameter in option_parameters(kind, entry).items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+
+
+def check_options(
+    kind: str,
+    name: str,
+    options: Mapping[str, Any],
+    where: str,
+    allowed_fields: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return the options of an entry of the registry in the types of their parameters.
+
+    Args:
+        kind, name: of the entry.
+        options: as a file, a flag or Python gives them.
+        where: the section that they come from, for error messages.
+        allowed_fields: fields of that section, for error messages.
+
+    Raises:
+        UserError: there is no such entry; an option does not exist, has a wrong type or is missing.
+    """
+    parameters = option_parameters(kind, lookup(kind, name))
+    declared = {n: p for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    clash = [n for n in declared if n in allowed_fields]
+    if clash:
+        raise UserError(
+            f"{kind} '{name}': its argument '{clash[0]}' is also a field of {where}; rename it."
+        )
+    for option in options:
+        if option not in declared and declared == parameters:
+            raise UserError(f"{where}: {unknown('field', option, [*allowed_fields, *declared])}")
+    for option, parameter in declared.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise UserError(
+                f"{where}: {kind} '{name}' needs '{option}'. Its options: {', '.join(declared)}."
+            )
+    return {
+        option: _checked(value, declared[option], f"{where}.{option}")
+        if option in declared
+        else value
+        for option, value in options.items()
+    }
+
+
+def resolve_options(config: Config, where: str = "", complete: bool = False) -> Config:
+    """Return the configuration with all options checked, in the types of their parameters.
+
+    Args:
+        config: the configuration.
+        where: the run that it is of, for error messages.
+        complete: whether to add the defaults of the options that are not given. Otherwise what has
+            no options is left alone, and so is a name that is not registered, or not yet.
+    """
+    resolve = partial(_resolve, complete=complete)
+    start = f"{where}: " if where else ""
+    if config.tasks:
+        tasks = {n: _task(task, f"{start}tasks.{n}", complete) for n, task in config.tasks.items()}
+        config = replace(config, tasks=tasks)
+    else:
+        config = replace(config, task=_task(config.task, f"{start}task", complete))
+    model = resolve("body", config.model.body, config.model, f"{start}model")
+    strategy = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
+    return replace(config, model=model, strategy=strategy)
+
+
+def without_options(config: Config) -> Config:
+    """Return the configuration with the options of tasks, bodies and strategies left out."""
+
+    def bare(section: Any) -> Any:
+        return replace(section, options={})
+
+    def bare_task(task: SomeTask) -> SomeTask:
+        metrics = tuple(map(bare, task.metrics))
+        return replace(task, options={}, loss=bare(task.loss), metrics=metrics)
+
+    return replace(
+        config,
+        task=bare_task(config.task),
+        tasks={name: bare_task(task) for name, task in config.tasks.items()},
+        model=bare(config.model),
+        strategy=bare(config.strategy),
+    )
+
+
+def field_names(section: Any) -> list[str]:
+    """Return the names of the fields of a section that are not options."""
+    return [leaf.name for leaf in fields(section) if leaf.name != OPTIONS]
+
+
+def _task(task: SomeTask, where: str, complete: bool) -> SomeTask:
+    """Return a task with its options, and those of its loss and metrics, checked."""
+    resolve = partial(_resolve, complete=complete)
+    loss: EntryConfig = resolve("loss", task.loss.name, task.loss, f"{where}.loss")
+    metrics: Sequence[EntryConfig] = [
+        resolve("metric", metric.name, metric, f"{where}.metrics") for metric in task.metrics
+    ]
+    task = replace(task, loss=loss, metrics=tuple(metrics))
+    resolved: SomeTask = resolve("task", task.name, task, where)
+    return resolved
+
+
+def _resolve(kind: str, name: str, section: Any, where: str, complete: bool) -> Any:
+    """Return a section with the options of what it names checked; see ``resolve_options``."""
+    if not name:
+        if section.options:
+            raise UserError(f"{where}: options without a name: {', '.join(section.options)}.")
+        return section
+    if not complete and (not section.options or name not in entries(kind)):
+        return section
+    options = check_options(kind, name, section.options, where, field_names(section))
+    if complete:
+        options = _defaults(option_parameters(kind, lookup(kind, name))) | options
+    return replace(section, options=as_plain(options))
+
+
+def _defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Return the defaults that are plain data."""
+    plain = (bool, int, float, str, list, tuple, dict)
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, plain) or parameter.default is None
+    }
+
+
+def _checked(value: Any, parameter: inspect.Parameter, where: str) -> Any:
+    kind, default = parameter.annotation, parameter.default
+    if kind is parameter.empty or value is default:
+        return value
+    return check_type(value, kind, where)
