@@ -66,7 +66,7 @@ def read_ts(path: Path | str) -> TsCases:
 
 @dataclass
 class _Header:
-    """What the lines before ``@data`` say; 0 where they do not say it."""
+    """Values of the lines before ``@data``; 0 or empty where the file leaves one out."""
 
     channels: int = 0
     length: int = 0
