@@ -10,7 +10,7 @@ from thalnet_mtl.avalanche.model import Loss
 
 def tasks(**makers):
     """Toy tasks by name, loaded."""
-    return {name: make(None).named(name).load("cpu") for name, make in makers.items()}
+    return {name: make().named(name).load("cpu") for name, make in makers.items()}
 
 
 def network_for(known, **options):
