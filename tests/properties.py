@@ -115,6 +115,98 @@ def task_inputs(
     }
 
 
+def random_lengths(batch: int, time: int, least: int = 1, seed: int = 0) -> Tensor:
+    """Return the lengths of sequences in a padded batch."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(least, time + 1, (batch,), generator=generator)
+
+
+def spoiled(xs: Tensor, lengths: Tensor) -> Tensor:
+    """Return inputs with NaN past the end of every sequence, or -1 instead of tokens."""
+    past = torch.arange(xs.shape[1]) >= lengths[:, None]
+    filler = torch.nan if xs.is_floating_point() else -1
+    return xs.masked_fill(past.view(*past.shape, *[1] * (xs.ndim - 2)), filler)
+
+
+def parts(state: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors of a state."""
+    return [state] if isinstance(state, Tensor) else list(state)
+
+
+def padded_and_alone(
+    call: Callable[..., Any],
+    module: nn.Module,
+    xs: Mapping[str, Tensor],
+    start: Any,
+    lengths: Tensor,
+    split: int = 0,
+) -> list[dict[str, Tensor]]:
+    """Return what a padded batch gives, and what its sequences give one by one.
+
+    These are outputs, final state and all gradients of a weighted sum of both, by name. The padded
+    batch is spoiled past the ends, and may come in two chunks, the first of ``split`` steps.
+
+    Args:
+        call: from inputs by name, state and lengths to outputs and state. Outputs are (batch, time,
+            outputs), or (batch, outputs).
+        start: state before the first step, or None.
+    """
+    results = []
+    weights: dict[str, Tensor] = {}
+    for alone in (False, True):
+        leaves = {
+            name: (x if alone else spoiled(x, lengths)).detach().clone() for name, x in xs.items()
+        }
+        first = [] if start is None else [part.detach().clone() for part in parts(start)]
+        trainable = {
+            f"xs {n}": x.requires_grad_() for n, x in leaves.items() if x.is_floating_point()
+        }
+        trainable |= {f"start {k}": p.requires_grad_() for k, p in enumerate(first) if p.numel()}
+        trainable |= {n: p for n, p in module.named_parameters() if p.requires_grad}
+        begin = None if start is None else _rebuilt(start, first)
+        if alone:
+            rows = [
+                call(
+                    {name: x[r : r + 1, :n] for name, x in leaves.items()},
+                    None if begin is None else _rebuilt(begin, [p[r : r + 1] for p in first]),
+                    None,
+                )
+                for r, n in enumerate(lengths.tolist())
+            ]
+            time = weights["ys"].shape[1]
+            ys = torch.cat([_padded(ys, time) for ys, _ in rows])
+            last = [torch.cat(column) for column in zip(*(parts(s) for _, s in rows), strict=True)]
+        else:
+            head = []
+            if split:
+                chunk = {name: x[:, :split] for name, x in leaves.items()}
+                ys, begin = call(chunk, begin, None)
+                head = [ys] if ys.ndim == 3 else []
+            chunk = {name: x[:, split:] for name, x in leaves.items()}
+            ys, state = call(chunk, begin, lengths - split)
+            ys, last = torch.cat([*head, ys], 1), parts(state)
+        named = {"ys": ys} | {f"state {k}": part for k, part in enumerate(last)}
+        weights = weights or {
+            name: normal(*value.shape, seed=k, dtype=value.dtype)
+            for k, (name, value) in enumerate(named.items())
+        }
+        loss = torch.stack([(weights[name] * value).sum() for name, value in named.items()]).sum()
+        grads = {f"d {name}": grad for name, grad in gradients(loss, trainable).items()}
+        results.append({name: value.detach() for name, value in (named | grads).items()})
+    return results
+
+
+def assert_alone(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Assert the results of ``padded_and_alone`` equal, to rounding; zero is exactly zero."""
+    assert actual.keys() == expected.keys()
+    for name in (name for name in expected if not name.startswith("d ")):
+        assert_close(actual[name], expected[name])
+    for name in (name for name in expected if name == "ys" or name.startswith("d xs")):
+        assert not actual[name][expected[name] == 0].any(), name
+    grads = [{n: tree[n] for n in expected if n.startswith("d ")} for tree in (actual, expected)]
+    assert_same_gradients(*grads)
+
+
 def chain(hops: int, **options: Any) -> list[ModuleSpec]:
     """Return a chain of modules: each reads only the one before, the first gets the input."""
     names = [f"m{k}" for k in range(hops + 1)]
@@ -171,6 +263,15 @@ class _Calls(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
+
+
+def _rebuilt(state: Any, values: Sequence[Tensor]) -> Any:
+    return values[0] if isinstance(state, Tensor) else type(state)(*values)
+
+
+def _padded(ys: Tensor, time: int) -> Tensor:
+    """Return the outputs of one sequence with zeros at its end, unless it has a single one."""
+    return ys if ys.ndim < 3 else nn.functional.pad(ys, (0, 0, 0, time - ys.shape[1]))
 
 
 def _array(value: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from properties import (
     examples,
     gradients,
     normal,
+    parts,
 )
 
 from thalnet_mtl.config.schema import ModelConfig
@@ -67,10 +68,6 @@ PUBLISHED = {
 
 def body_of(kind, inputs=3, features=5):
     return drawn(lambda: entries("body")[kind](inputs=inputs, features=features))
-
-
-def parts(state):
-    return [state] if isinstance(state, torch.Tensor) else list(state)
 
 
 @every_body

@@ -9,7 +9,7 @@ from run_fixtures import lines
 from toy_tasks import toy
 
 from thalnet_mtl.console import Console
-from thalnet_mtl.models.body import map_state
+from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.training.monitor import Diverged
 from thalnet_mtl.training.sampling import reset_states
 from thalnet_mtl.training.setup import fetch_with, set_up

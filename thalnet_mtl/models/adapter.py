@@ -6,7 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalnet_mtl.models.body import WHOLE, Body, Inputs
+from thalnet_mtl.models.body import WHOLE, Body
+from thalnet_mtl.models.sequences import Inputs
+from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
 
 
@@ -40,9 +42,14 @@ class TaskAdapter(nn.Module):
         """The shape of the task."""
         return self.spec.task
 
-    def answer(self, ys: Tensor) -> Tensor:
-        """Return the logits for outputs of the body: at every step, or at the last one."""
-        return self.head(ys[:, -1] if not self.task.every_step else ys)
+    def answer(self, ys: Tensor, lengths: Lengths | None = None) -> Tensor:
+        """Return what the head says to outputs of the body: at every step, or at the last one.
+
+        With ``lengths``, the last step is that of each sequence, and steps past it get zeros.
+        """
+        if self.task.every_step:
+            return zero_past_end(self.head(ys), lengths)
+        return self.head(last_steps(ys, lengths))
 
     def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
         """Return the input of the body in the type of its weights, by active input module."""

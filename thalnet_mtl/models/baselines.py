@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from thalnet_mtl.models.body import Body, Inputs
+from thalnet_mtl.models.body import Body
+from thalnet_mtl.models.sequences import Inputs
+from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
 
 
@@ -31,8 +34,10 @@ class StackedGRU(Body):
     def initial(self, xs: Inputs) -> Tensor:
         return _zeros(xs, len(xs), self.layers, self.outputs)
 
-    def run(self, xs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        ys, state = self.rnn(xs, _layers_first(state))
+    def run(
+        self, xs: Tensor, state: Tensor, lengths: Lengths | None = None
+    ) -> tuple[Tensor, Tensor]:
+        ys, state = _run(self.rnn, xs, _layers_first(state), lengths)
         return ys.to(xs.dtype), _batch_first(state).to(xs.dtype)
 
 
@@ -41,6 +46,10 @@ class LSTMState(NamedTuple):
 
     hidden: Float[Tensor, "batch layers features"]
     cell: Float[Tensor, "batch layers features"]
+
+    def detach(self) -> "LSTMState":
+        """Return the state without its history, for truncated back-propagation."""
+        return LSTMState(self.hidden.detach(), self.cell.detach())
 
 
 @register("body", "lstm")
@@ -57,9 +66,11 @@ class StackedLSTM(Body):
         zeros = _zeros(xs, len(xs), self.layers, self.outputs)
         return LSTMState(zeros, zeros.clone())
 
-    def run(self, xs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+    def run(
+        self, xs: Tensor, state: LSTMState, lengths: Lengths | None = None
+    ) -> tuple[Tensor, LSTMState]:
         hidden, cell = (_layers_first(part) for part in state)
-        ys, (hidden, cell) = self.rnn(xs, (hidden, cell))
+        ys, (hidden, cell) = _run(self.rnn, xs, (hidden, cell), lengths)
         parts = (_batch_first(part).to(xs.dtype) for part in (hidden, cell))
         return ys.to(xs.dtype), LSTMState(*parts)
 
@@ -69,7 +80,8 @@ class MLP(Body):
     """An MLP of dense ReLU layers on the last ``window`` inputs, flattened.
 
     Its state is the window, zeros at first, so that it streams like a recurrent body. It returns
-    one output a call, after the last input; a step costs as much as a whole sequence.
+    one output a call, after the last input; a step costs as much as a whole sequence. The window of
+    a sequence that is shorter than its batch ends with its own last input.
     """
 
     recurrent = False
@@ -84,12 +96,29 @@ class MLP(Body):
     def initial(self, xs: Inputs) -> Float[Tensor, "batch window inputs"]:
         return _zeros(xs, len(xs), self.window, self.inputs)
 
-    def run(self, xs: Tensor, state: Tensor) -> tuple[Float[Tensor, "batch 1 outputs"], Tensor]:
-        state = torch.cat([state, xs], dim=1)[:, -self.window :]
+    def run(
+        self, xs: Tensor, state: Tensor, lengths: Lengths | None = None
+    ) -> tuple[Float[Tensor, "batch 1 outputs"], Tensor]:
+        rows = torch.cat([state, xs], dim=1)
+        if lengths is None:
+            state = rows[:, -self.window :]
+        else:
+            index = lengths[:, None] + torch.arange(self.window, device=xs.device)
+            state = rows.gather(1, index[..., None].expand(-1, -1, self.inputs))
         y = rearrange(state, "batch window inputs -> batch (window inputs)")
         for layer in self.dense:
             y = torch.relu(layer(y))
         return rearrange(y, "batch outputs -> batch 1 outputs").to(xs.dtype), state
+
+
+def _run(rnn: nn.RNNBase, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
+    """Run a module of PyTorch on a padded batch; with lengths on a packed one."""
+    if lengths is None:
+        return rnn(xs, state)
+    # PyTorch wants these lengths on the CPU.
+    packed = pack_padded_sequence(xs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    ys, state = rnn(packed, state)
+    return pad_packed_sequence(ys, batch_first=True, total_length=xs.shape[1])[0], state
 
 
 def _layers_first(state: Tensor) -> Tensor:

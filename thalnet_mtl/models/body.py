@@ -1,24 +1,25 @@
 """The recurrent contract that ThalNet and every baseline share.
 
-``ys, state = body(xs, state)`` on sequences, ``y, state = body.step(x, state)`` when streaming,
-``body.initial(xs)`` for the state before the first step. State goes in and comes out and never
-hides on the object, so that resuming, truncated back-propagation and export are the same code.
+``ys, state = body(xs, state, lengths)`` on sequences, ``y, state = body.step(x, state)`` when
+streaming, ``body.initial(xs)`` for the state before the first step. State goes in and comes out and
+never hides on the object, so that resuming, truncated back-propagation and export are the same
+code.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.sequences import Inputs, check_sequence, map_inputs, run_sequences
+from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
 
-Inputs = Tensor | Mapping[str, Tensor]
 StateLayout = Mapping[str, tuple[int, int]]  # by module: widths of its features and its memory
 
 WHOLE = "*"  # stands for the whole body where it has no modules; no module can be called that
@@ -42,46 +43,82 @@ class Body(nn.Module):
     outputs: int
     ops: str = "auto"
 
+    @property
+    def input_size(self) -> int:
+        """Width of an input, ``inputs``, by its name in ``nn.GRU``."""
+        return self.inputs
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of an output, ``outputs``, by its name in ``nn.GRU``."""
+        return self.outputs
+
     def initial(self, xs: Inputs) -> Any:
         """Return the state before the first step: zeros on the device and in the type of ``xs``."""
         raise NotImplementedError
 
-    def run(self, xs: Any, state: Any) -> tuple[Tensor, Any]:
-        """Compute a sequence, one step for each input."""
+    def run(self, xs: Any, state: Any, lengths: Lengths | None = None) -> tuple[Tensor, Any]:
+        """Compute a padded batch of sequences, one step for each input.
+
+        With ``lengths``, outputs past the end of a sequence are zero, the returned state is that
+        after its last step, and its padding has no effect on outputs, states and gradients.
+        """
         raise NotImplementedError
 
     def forward(
-        self, xs: Inputs, state: Any = None, *, sub_steps: int = 1, extra_steps: int = 0
-    ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
+        self,
+        xs: Inputs | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        *,
+        sub_steps: int = 1,
+        extra_steps: int = 0,
+    ) -> tuple[Any, Any]:
         """Return the output after every input, and the state after the last one.
 
         Args:
-            xs: (batch, time, inputs), or a mapping from input modules to such.
-            state: as returned by an earlier call; zeros by default.
+            xs: (batch, time, inputs), or a mapping from input modules to such. As in ``nn.GRU``, a
+                ``PackedSequence``, or (time, inputs) for a sequence without a batch axis.
+            state: as returned by an earlier call, zeros by default. A list or tuple of its parts
+                will do.
+            lengths: (batch,) number of steps of every sequence, int64 on the device of ``xs``; None
+                if all fill the batch. What ``xs`` holds past the end of a sequence has no effect.
             sub_steps: number of steps for which each input is shown; the output is that of the
                 last of them.
             extra_steps: steps without input at the end, in which the network can settle. Their
                 outputs follow those of the inputs. The state is the one before them, so that a
                 sequence in chunks gives the same as the whole sequence.
-        """
-        check_sub_steps(sub_steps, extra_steps, self.recurrent)
-        xs = self.check(xs)
-        if state is None:
-            state = self.initial(xs)
-        return run_with_sub_steps(self.run, xs, state, sub_steps, extra_steps)
 
-    def step(
-        self, x: Inputs, state: Any, **options: Any
-    ) -> tuple[Float[Tensor, "batch outputs"], Any]:
-        """Compute one step on an input (batch, inputs); options as in ``forward``."""
-        xs = map_inputs(x, lambda x: rearrange(x, "batch inputs -> batch 1 inputs"))
-        ys, state = self(xs, state, **options)
-        return ys[:, -1], state
+        Returns:
+            Outputs in the form of ``xs``: (batch, steps, outputs), zero past the end of a sequence;
+            a ``PackedSequence``; or (steps, outputs). Then the state after the last step of every
+            sequence, in the order of the batch.
+        """
+        return run_sequences(
+            self.check,
+            self.initial,
+            self.run,
+            xs,
+            state,
+            lengths,
+            sub_steps,
+            extra_steps,
+            self.recurrent,
+        )
+
+    def step(self, x: Inputs, state: Any, **options: Any) -> tuple[Float[Tensor, "*batch _"], Any]:
+        """Compute one step on an input (batch, inputs) or (inputs,); options as in ``forward``."""
+        ys, state = self(map_inputs(x, lambda x: x.unsqueeze(-2)), state, **options)
+        return ys[..., -1, :], state
 
     def check(self, xs: Inputs) -> Inputs:
         """Return the inputs if they are sequences of the width that this body was built for."""
-        assert isinstance(xs, Tensor)
-        check_sequence(xs, self.inputs)
+        if not isinstance(xs, Tensor):
+            raise UserError(
+                f"{type(self).__name__} takes one tensor, not {type(xs).__name__}: only the "
+                f"modules of a ThalNet have inputs of their own."
+            )
+        check_sequence(xs, self.inputs, batched=False)
         return xs
 
     # For saving
@@ -145,43 +182,6 @@ class Body(nn.Module):
         return ""
 
 
-def run_with_sub_steps(
-    run: Callable[[Any, Any], tuple[Tensor, Any]],
-    xs: Inputs,
-    state: Any,
-    sub_steps: int,
-    extra_steps: int,
-) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
-    """Call ``run`` on inputs that are repeated and followed by zeros, see ``Body.forward``."""
-    if sub_steps > 1:
-        xs = map_inputs(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
-    ys, state = run(xs, state)
-    ys = ys[:, sub_steps - 1 :: sub_steps]
-    if extra_steps:
-        zeros = map_inputs(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
-        ys = torch.cat([ys, run(zeros, state)[0]], dim=1)
-    return ys, state
-
-
-def check_sequence(xs: Tensor, inputs: int, label: str = "input") -> None:
-    """Raise unless ``xs`` is (batch, time ≥ 1, inputs)."""
-    if xs.ndim != 3 or xs.shape[1] < 1 or xs.shape[2] != inputs:
-        raise UserError(
-            f"{label} has shape {tuple(xs.shape)}; expected (batch, time, {inputs}), time ≥ 1."
-        )
-
-
-def check_sub_steps(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:
-    """Raise unless every input is shown at least once, and exactly once to a body without steps."""
-    if not recurrent and (sub_steps, extra_steps) != (1, 0):
-        raise UserError("a body without steps takes sub_steps 1 and extra_steps 0 only.")
-    if sub_steps < 1 or extra_steps < 0:
-        raise UserError(
-            f"sub_steps must be at least 1 and extra_steps at least 0, got {sub_steps} and "
-            f"{extra_steps}."
-        )
-
-
 def check_name(kind: str, name: str) -> None:
     """Raise unless ``name`` is an identifier and no attribute of ``nn.Module`` containers."""
     reserved = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
@@ -190,17 +190,3 @@ def check_name(kind: str, name: str) -> None:
             f"invalid {kind} name '{name}': use an identifier that is not an attribute of "
             f"nn.Module."
         )
-
-
-def map_inputs(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
-    """Apply a function to a tensor or to every tensor of a mapping."""
-    if isinstance(xs, Mapping):
-        return {name: function(x) for name, x in xs.items()}
-    return function(xs)
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """Apply a function to a state that is a tensor or a NamedTuple of tensors."""
-    if isinstance(state, Tensor):
-        return function(state)
-    return type(state)(*(function(part) for part in state))

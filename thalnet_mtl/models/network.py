@@ -1,9 +1,9 @@
 """A network joins tasks to a body, and its topology can change while it is trained.
 
-``logits, state = network(task, xs, state)``. Tasks may differ in width, kind and length; the body
-between their encoders and heads is ThalNet or a baseline, and does not know them. The modules of a
-ThalNet can be changed at any moment between optimizer steps. Each method that does so returns a
-``TopologyChange``, which updates an optimizer::
+``outputs, state = network(task, xs, state, lengths)``. Tasks may differ in width, kind and length;
+the body between their encoders and heads is ThalNet or a baseline, and does not know them. The
+modules of a ThalNet can be changed at any moment between optimizer steps. Each method that does so
+returns a ``TopologyChange``, which updates an optimizer::
 
     change = network.attach(ModuleSpec("side3", features=32, context=32), read_by=["output"])
     change.update_optimizer(optimizer)
@@ -16,15 +16,18 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import TaskAdapter
-from thalnet_mtl.models.body import Body, check_sequence
+from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.editing import EditableNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
+from thalnet_mtl.models.sequences import check_lengths, check_sequence, repack, unpack
 from thalnet_mtl.models.summary import network_summary
+from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain
 
@@ -45,22 +48,38 @@ class Network(EditableNetwork):
         super().__init__(body)
         self.dropout = 0.0  # of input rows and of the features that heads read, in training
 
-    def forward(self, task: str, xs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return logits and the state after the last step.
+    def forward(
+        self,
+        task: str,
+        xs: Tensor | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """Return outputs of the head and the state after the last step.
 
         Args:
             task: name of the task.
-            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens.
+            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens; or a
+                ``PackedSequence`` of such.
             state: of an earlier chunk of the same sequences.
+            lengths: (batch,) number of steps of every sequence, int64 on the device of ``xs``; None
+                if all fill the batch. What ``xs`` holds past the end of a sequence has no effect.
 
         Returns:
-            Logits (batch, classes), or (batch, time, classes) for a target at every step.
+            (batch, outputs), after the last step of every sequence; or for a target at every step
+            (batch, time, outputs), zero past the end, in a ``PackedSequence`` if ``xs`` is one.
         """
         adapter = self.adapter(task)
-        ys, state = self._outputs(task, adapter, xs, state)
-        return adapter.answer(ys), state
+        if isinstance(xs, PackedSequence):
+            padded, lengths = unpack(xs, lengths)
+            ys, state = self.forward(task, padded, state, lengths)
+            return repack(ys, xs) if adapter.task.every_step else ys, state
+        ys, state = self._outputs(task, adapter, xs, state, lengths)
+        return self._answer(adapter, ys, lengths), state
 
-    def logits_by_task(self, tasks: Sequence[str], xs: Tensor) -> dict[str, Tensor]:
+    def logits_by_task(
+        self, tasks: Sequence[str], xs: Tensor, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the logits of several tasks for one input; what they share is computed once."""
         logits, outputs = dict[str, Tensor](), dict[Any, Tensor]()
         for task in tasks:
@@ -68,12 +87,12 @@ class Network(EditableNetwork):
             shared = replace(adapter.spec, frozen=False), self.active_modules(task)
             key = task if any(True for _ in adapter.encoders.parameters()) else shared
             if key not in outputs:
-                outputs[key], _ = self._outputs(task, adapter, xs, None)
-            logits[task] = adapter.answer(outputs[key])
+                outputs[key], _ = self._outputs(task, adapter, xs, None, lengths)
+            logits[task] = self._answer(adapter, outputs[key], lengths)
         return logits
 
     def _outputs(
-        self, task: str, adapter: TaskAdapter, xs: Tensor, state: Any
+        self, task: str, adapter: TaskAdapter, xs: Tensor, state: Any, lengths: Tensor | None
     ) -> tuple[Tensor, Any]:
         """Return the outputs of the body for a task at every step, and its state."""
         spec = adapter.spec
@@ -81,13 +100,22 @@ class Network(EditableNetwork):
             raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
         if not spec.task.tokens:
             check_sequence(xs, spec.task.inputs, f"input of task '{task}'")
+        if lengths is not None:
+            check_lengths(lengths, xs)
+            xs = zero_past_end(xs, lengths)  # no encoder sees what is there
+        if not spec.task.tokens:
             xs = F.dropout(xs, self.dropout, self.training)
         active = self.body.active_modules(task, spec)
         options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
         if active:
             options |= {"outputs": spec.output_modules, "active": active}
-        ys, state = self.body(adapter.encode(xs, active), state, **options)
+        ys, state = self.body(adapter.encode(xs, active), state, lengths, **options)
         return F.dropout(ys, self.dropout, self.training), state
+
+    def _answer(self, adapter: TaskAdapter, ys: Tensor, lengths: Lengths | None) -> Tensor:
+        """Return what the head says; extra steps follow the last step of every sequence."""
+        ends_together = adapter.spec.extra_steps or not self.body.recurrent
+        return adapter.answer(ys, None if ends_together else lengths)
 
     def initial(self, task: str, batch: int) -> Any:
         """Return the state of a task before its first step."""

@@ -12,17 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.body import (
-    Inputs,
-    check_sequence,
-    check_sub_steps,
-    run_with_sub_steps,
-)
 from thalnet_mtl.models.cells import reading_matrices
 from thalnet_mtl.models.modular import ModularBody
+from thalnet_mtl.models.sequences import Inputs, check_sequence, run_sequences
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
+from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import ModuleSpec, equal_modules, from_plain
@@ -33,6 +30,10 @@ class State(NamedTuple):
 
     center: Float[Tensor, "batch center"]
     memory: Float[Tensor, "batch memory"]
+
+    def detach(self) -> "State":
+        """Return the state without its history, for truncated back-propagation."""
+        return State(self.center.detach(), self.memory.detach())
 
 
 @register("body", "thalnet")
@@ -97,14 +98,15 @@ class ThalNet(ModularBody):
 
     def forward(
         self,
-        xs: Inputs,
-        state: State | None = None,
+        xs: Inputs | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
         *,
         sub_steps: int = 1,
         extra_steps: int = 0,
         outputs: Sequence[str] | None = None,
         active: Sequence[str] | None = None,
-    ) -> tuple[Float[Tensor, "batch steps outputs"], State]:
+    ) -> tuple[Any, State]:
         """Return features after every input, and the state after the last; see ``Body.forward``.
 
         Args:
@@ -112,17 +114,22 @@ class ThalNet(ModularBody):
             active: names of the modules that run, all by default. The rest cost nothing, are not
                 part of the state, and their slots are read as zero.
         """
-        check_sub_steps(sub_steps, extra_steps)
-        xs = self.check(xs, active=active)
-        if state is None:
-            state = self.initial(xs, active=active)
-        run = partial(self.run, outputs=outputs, active=active)
-        return run_with_sub_steps(run, xs, state, sub_steps, extra_steps)
+        return run_sequences(
+            partial(self.check, active=active),
+            partial(self.initial, active=active),
+            partial(self.run, outputs=outputs, active=active),
+            xs,
+            state,
+            lengths,
+            sub_steps,
+            extra_steps,
+        )
 
     def run(
         self,
         xs: Mapping[str, Tensor],
         state: State,
+        lengths: Lengths | None = None,
         *,
         outputs: Sequence[str] | None = None,
         active: Sequence[str] | None = None,
@@ -130,19 +137,11 @@ class ThalNet(ModularBody):
         """Return the features of some modules after every step."""
         names = self.output_modules if outputs is None else outputs
         self.feature_width(names)  # raises if there is none of that name
-        x, placement = next(iter(xs.values())), self.placement(active)
-        widths = placement.center_width, placement.memory_width
-        for part, width in zip(state, widths, strict=True):
-            if part.shape[0] != x.shape[0] or part.shape[1] != width:
-                raise UserError(
-                    f"a state of shape {tuple(part.shape)} does not fit; expected "
-                    f"({x.shape[0]}, {width}) for this network and batch."
-                )
-            if part.dtype != x.dtype:
-                raise UserError(f"a state of type {part.dtype} does not fit inputs of {x.dtype}.")
+        placement = self.placement(active)
         backend = BACKENDS[select_backend(self.ops, placement, state.center)]
         places = {cell.name: cell.slot for cell in placement.cells}
-        ys, *last = backend.sequence(placement, xs, *state, [places[name] for name in names])
+        slots = [places[name] for name in names]
+        ys, *last = backend.sequence(placement, xs, *state, slots, lengths)
         return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
@@ -161,17 +160,18 @@ class ThalNet(ModularBody):
         for name, x in xs.items():
             if name not in modules:
                 raise unknown("input module", name, modules)
-            check_sequence(x, self.graph[name].inputs, f"input of module '{name}'")
+            label = f"input of module '{name}'"
+            check_sequence(x, self.graph[name].inputs, label, batched=False)
         if not xs:
             raise UserError(f"no input given. Input modules: {', '.join(modules)}.")
         first = next(iter(xs.values()))
-        if any(x.shape[:2] != first.shape[:2] for x in xs.values()):
+        if any(x.shape[:-1] != first.shape[:-1] for x in xs.values()):
             raise UserError("the inputs of all modules must have the same batch and time.")
-        batch, time = first.shape[:2]
-        return {
-            name: xs[name] if name in xs else first.new_zeros(batch, time, self.graph[name].inputs)
-            for name in modules
-        }
+
+        def zeros(name: str) -> Tensor:
+            return first.new_zeros(*first.shape[:-1], self.graph[name].inputs)
+
+        return {name: xs[name] if name in xs else zeros(name) for name in modules}
 
     @torch.no_grad()
     def reading_weights(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.ops.layout import is_plain_stack
-from thalnet_mtl.ops.reference import Outcome, advance, matrix, select_slots, unsupported
+from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
+from thalnet_mtl.ops.reference import Outcome, advance, keep, matrix, select_slots, unsupported
 
 __all__ = ["sequence", "unsupported"]
 
@@ -71,33 +72,38 @@ def sequence(
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
+    lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
     cells = placement.cells
+    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
     groups = [BatchedCells(equal, xs, center.shape[1]) for equal in group_equal(cells)]
     single = [cell for cell in cells if not batchable_layers(cell)]
     static = {cell.name: None if cell.reading.dynamic else matrix(cell) for cell in single}
     time = next(iter(xs.values())).shape[1]
+    past = None if lengths is None else past_end(lengths, time)
     stacked = [torch.stack([memory[:, cell.memory] for cell in group.cells]) for group in groups]
     memories = {cell.name: memory[:, cell.memory] for cell in single}
     centers = []
     for t in range(time):
         features: dict[str, Tensor] = {}
         for k, group in enumerate(groups):
-            phi, stacked[k] = group.step(t, center, stacked[k])
+            phi, states = group.step(t, center, stacked[k])
+            stacked[k] = keep(past, t, stacked[k], states)
             features |= zip((cell.name for cell in group.cells), phi.unbind(0), strict=True)
         for cell in single:
             x = xs[cell.name][:, t] if cell.inputs else None
-            features[cell.name], memories[cell.name] = advance(
-                cell, static[cell.name], x, center, memories[cell.name]
-            )
-        center = torch.cat([features[cell.name] for cell in cells], dim=-1).to(center.dtype)
+            state = memories[cell.name]
+            features[cell.name], after = advance(cell, static[cell.name], x, center, state)
+            memories[cell.name] = keep(past, t, state, after)
+        phi = torch.cat([features[cell.name] for cell in cells], dim=-1).to(center.dtype)
+        center = keep(past, t, center, phi)
         centers.append(center)
     for group, states in zip(groups, stacked, strict=True):
         memories |= zip((cell.name for cell in group.cells), states.unbind(0), strict=True)
     last = torch.cat([memories[cell.name] for cell in cells], dim=-1).to(memory.dtype)
     ys = torch.stack([select_slots(center, outputs) for center in centers], dim=1)
-    return ys, center, last
+    return zero_past_end(ys, lengths), center, last
 
 
 def batchable_layers(cell: PlacedCell) -> list[nn.Module]:

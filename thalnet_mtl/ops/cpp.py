@@ -16,6 +16,7 @@ from thalnet_mtl.ops.buffers import empty
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.cpp_library import kernel, unavailable
 from thalnet_mtl.ops.layout import cell_plans, memoized, unsupported_design
+from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.ops.reference import Outcome, matrix
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -57,8 +58,10 @@ def sequence(
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
+    lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
+    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
     layout = memoized(placement, KernelLayout)
     call = Call(
         layout,
@@ -74,7 +77,7 @@ def sequence(
                 f"{tensor.dtype} on {tensor.device} and the center {center.dtype} on "
                 f"{center.device}."
             )
-    ys, center, memory, *_ = CppSequence.apply(call, *operands)
+    ys, center, memory, *_ = CppSequence.apply(call, lengths, *operands)
     return ys, center, memory
 
 
@@ -110,7 +113,7 @@ class KernelLayout:
                     names = "weight", "", "bias", ""
                 self.sources += [_source(layer, name) for name in names]
         # Called without tensors the kernel only returns the width of a row of activations.
-        absent: list[Tensor | None] = [None] * (2 + len(self.sources) + RESULT_TENSORS)
+        absent: list[Tensor | None] = [None] * (3 + len(self.sources) + RESULT_TENSORS)
         query = Call(self, (), time=1, save_activations=False)
         self.columns: int = kernel().forward_float(query.header(1, 1).data_ptr(), _pointers(absent))
 
@@ -170,8 +173,11 @@ class CppSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, *operands: Tensor | None) -> tuple[Tensor, ...]:
-        """Return outputs, last center and last memory; all centers and activations to save."""
-        center, memory, *_ = operands
+        """Return outputs, last center and last memory; all centers and activations to save.
+
+        Operands are the lengths or None, center and memory, then those of the layout.
+        """
+        lengths, center, memory, *_ = operands
         assert center is not None and memory is not None
         lead, batch, time = center.shape[:-2], center.shape[-2], call.time
         saved = time if call.save_activations else min(time, 2)
@@ -184,7 +190,12 @@ class CppSequence(torch.autograd.Function):
         run(header.data_ptr(), _pointers(tensors))
         slots = [centers.narrow(-1, *slot) for slot in call.outputs]
         ys = torch.cat([slot.transpose(-3, -2) for slot in slots], -1)
-        return ys, centers.select(-3, time - 1).clone(), last, centers, activations
+        if lengths is None:
+            end = centers.select(-3, time - 1).clone()
+        else:
+            index = (lengths - 1)[..., None, :, None].expand(*lead, 1, batch, centers.shape[-1])
+            end = centers.gather(-3, index).squeeze(-3)
+        return ys, end, last, centers, activations
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

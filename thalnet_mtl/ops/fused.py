@@ -2,7 +2,8 @@
 
 Autograd does not see the loop over time. The forward pass saves activations. The backward pass runs
 through the steps once, for the gradients w.r.t. pre-activations, and then computes all gradients
-w.r.t. weights as large products over time and batch.
+w.r.t. weights as large products over time and batch. Steps past the end of a sequence are computed
+as well: nothing reads them, so that all their gradients are zero.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.group_loop import GroupLoop
 from thalnet_mtl.ops.layout import memoized, unsupported_design
+from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.ops.packed_weights import (
     CellGroup,
     group_cells,
@@ -40,8 +42,10 @@ def sequence(
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
+    lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
+    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
     groups, device = memoized(placement, group_cells), center.device.type
     dtype = center.dtype
     if torch.is_autocast_enabled(device):
@@ -51,11 +55,11 @@ def sequence(
         read, weights = pack_weights(placement)
         projections = input_projections(placement, xs)
         centers, last = FusedSequence.apply(
-            groups, time, dtype, center, memory, read, *projections, *weights
+            groups, time, dtype, lengths, center, memory, read, *projections, *weights
         )
     ys = torch.cat([centers[..., slot] for slot in outputs], dim=-1)
     # A copy: a caller may reset the center in place, and the backward pass needs ``centers``.
-    return ys, centers[:, -1].clone(), last
+    return zero_past_end(ys, lengths), last_steps(centers, lengths).clone(), last
 
 
 class FusedSequence(torch.autograd.Function):
@@ -67,6 +71,7 @@ class FusedSequence(torch.autograd.Function):
         groups: Sequence[CellGroup],
         time: int,
         dtype: torch.dtype,
+        lengths: Lengths | None,
         center: Tensor,
         memory: Tensor,
         read: Tensor,
@@ -87,8 +92,8 @@ class FusedSequence(torch.autograd.Function):
             previous = centers[t]
         last = torch.empty_like(memory)
         for loop in loops:
-            loop.store_states(last)
-        ctx.loops, ctx.columns = loops, columns
+            loop.store_states(last, lengths)
+        ctx.loops, ctx.columns, ctx.lengths = loops, columns, lengths
         ctx.save_for_backward(center, memory, read, centers)
         ctx.set_materialize_grads(False)
         return centers.transpose(0, 1), last
@@ -102,8 +107,9 @@ class FusedSequence(torch.autograd.Function):
         time = len(centers)
         grad_columns = torch.empty_like(ctx.columns)
         grad_memory = torch.zeros_like(memory) if grad_last is None else grad_last.clone()
+        lengths = None if grad_last is None else ctx.lengths
         for loop in ctx.loops:
-            loop.start_backward(grad_columns, grad_memory)
+            loop.start_backward(grad_columns, grad_memory, lengths)
         grad_center = torch.zeros_like(center)
         for t in reversed(range(time)):
             if grad_centers is not None:
@@ -117,7 +123,7 @@ class FusedSequence(torch.autograd.Function):
             loop.store_state_gradients(grad_memory)
         projections = [tensor for loop in ctx.loops for tensor in loop.projection_gradients()]
         weights = [tensor for loop in ctx.loops for tensor in loop.weight_gradients()]
-        return None, None, None, grad_center, grad_memory, grad_read, *projections, *weights
+        return None, None, None, None, grad_center, grad_memory, grad_read, *projections, *weights
 
 
 def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.ops.layout import gather, scatter, split_slots
+from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.ops.packed_weights import FLAT, CellGroup, weight_gradient
 
 
@@ -93,15 +94,27 @@ class GroupLoop:
             activations.append((x, state, new, reset, update, inner))
         scatter(x, center, self.slots, self.group.span)
 
-    def store_states(self, memory: Float[Tensor, "batch memory"]) -> None:
-        """Write the states after the last step to a memory."""
-        for states, slots in zip(self.states, self.state_slots, strict=True):
-            scatter(states, memory, slots)
+    def store_states(self, memory: Float[Tensor, "batch memory"], lengths: Lengths | None) -> None:
+        """Write the states after the last step of every sequence to a memory."""
+        states = self.states
+        if lengths is not None:
+            rows = torch.arange(len(lengths), device=lengths.device)
+            layers = zip(self.products, self.activations, strict=True)
+            outputs = (torch.stack([step[0] for step in a]) for w, a in layers if len(w) == 2)
+            states = [y[lengths - 1, :, rows].transpose(0, 1) for y in outputs]
+        for values, slots in zip(states, self.state_slots, strict=True):
+            scatter(values, memory, slots)
 
     def start_backward(
-        self, grad_columns: Tensor, grad_memory: Float[Tensor, "batch memory"]
+        self,
+        grad_columns: Tensor,
+        grad_memory: Float[Tensor, "batch memory"],
+        lengths: Lengths | None,
     ) -> None:
-        """Allocate gradients w.r.t. pre-activations; read those w.r.t. the last states."""
+        """Allocate gradients w.r.t. pre-activations; read those w.r.t. the last states.
+
+        ``lengths`` is None if all sequences end together, or if no gradient comes from their ends.
+        """
         modules, (time, batch, _) = len(self.group.plans), grad_columns.shape
         self.grad_columns = grad_columns[..., self.group.read]
         self.grad_sums = [
@@ -111,11 +124,19 @@ class GroupLoop:
             for layer, weights in zip(self.group.layers, self.products, strict=True)
         ]
         self.grad_states = [gather(grad_memory, slots) for slots in self.state_slots]
+        self.grad_ends, self.ends = self.grad_states, None
+        if lengths is not None:
+            self.grad_states = [torch.zeros_like(grad) for grad in self.grad_ends]
+            steps = torch.arange(time, device=lengths.device)
+            self.ends = (steps[:, None] == lengths - 1)[..., None]
 
     def backward_step(self, t: int, grad_center: Float[Tensor, "batch center"]) -> None:
         """Compute the gradients w.r.t. what was read at step ``t``, from those w.r.t. features."""
         grad = gather(grad_center, self.slots, self.group.span)
         count = len(self.grad_states)
+        if self.ends is not None:  # the gradient of a sequence that has ended is zero so far
+            pairs = zip(self.grad_ends, self.grad_states, strict=True)
+            self.grad_states = [torch.where(self.ends[t], end, grad) for end, grad in pairs]
         for weights, activations, grad_sums in reversed(
             list(zip(self.products, self.activations, self.grad_sums, strict=True))
         ):

@@ -8,16 +8,18 @@ For every module i and step t (Hafner et al., NIPS 2017)::
 
 All modules of a step read the center of the previous step, so information needs one step from a
 module to the next. Every faster backend has the signature of ``sequence`` and is tested against it.
+A sequence that has ended keeps its Φ and its memories, see ``lengths``.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from thalnet_mtl.ops.cell import PlacedCell, Placement
+from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
 
 Outcome = tuple[
     Float[Tensor, "batch time outputs"],
@@ -37,6 +39,7 @@ def sequence(
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
+    lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps.
 
@@ -45,13 +48,18 @@ def sequence(
         xs: task inputs by name of the module.
         center, memory: the state before the first step, Φ_0 and the recurrent states.
         outputs: slots of the center to return.
+        lengths: number of steps of every sequence, from 1 to T; None if all have T. What ``xs``
+            holds past the end of a sequence has no effect.
 
     Returns:
-        The slots ``outputs`` of Φ_1 … Φ_T, then the center Φ_T and the memory after the last step.
+        The slots ``outputs`` of Φ_1 … Φ_T, zero past the end of a sequence; then the center and
+        the memory after the last step of every sequence.
     """
     cells = placement.cells
     static = [None if cell.reading.dynamic else matrix(cell) for cell in cells]
     time = next(iter(xs.values())).shape[1]
+    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
+    past = None if lengths is None else past_end(lengths, time)
     centers = []
     for t in range(time):
         features, memories = [], []
@@ -61,11 +69,18 @@ def sequence(
             features.append(phi)
             memories.append(state)
         # Under autocast products have low precision; the state keeps its own.
-        center = torch.cat(features, dim=-1).to(center.dtype)
-        memory = torch.cat(memories, dim=-1).to(memory.dtype)
+        center = keep(past, t, center, torch.cat(features, dim=-1).to(center.dtype))
+        memory = keep(past, t, memory, torch.cat(memories, dim=-1).to(memory.dtype))
         centers.append(center)
     ys = torch.stack([select_slots(center, outputs) for center in centers], dim=1)
-    return ys, center, memory
+    return zero_past_end(ys, lengths), center, memory
+
+
+def keep(
+    past: Bool[Tensor, "batch time"] | None, t: int, before: Tensor, after: Tensor
+) -> Float[Tensor, "*modules batch _"]:
+    """Return a state after step ``t``: unchanged where that step is past the end."""
+    return after if past is None else torch.where(past[:, t, None], before, after)
 
 
 def select_slots(center: Float[Tensor, "batch center"], slots: Sequence[slice]) -> Tensor:

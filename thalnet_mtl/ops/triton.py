@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.layout import memoized, unsupported_design
+from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.ops.packed_weights import (
     group_cells,
     input_projections,
@@ -58,8 +59,13 @@ def sequence(
     center: Float[Tensor, "batch center"],
     memory: Float[Tensor, "batch memory"],
     outputs: Sequence[slice],
+    lengths: Lengths | None = None,
 ) -> Outcome:
-    """Run the modules over all steps; see ``reference.sequence``."""
+    """Run the modules over all steps; see ``reference.sequence``.
+
+    The kernels compute the steps past the end of a sequence as well, and nothing reads them.
+    """
+    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
     device = center.device.type
     bf16 = torch.is_autocast_enabled(device)
     precision = "bf16" if bf16 else "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
@@ -76,6 +82,10 @@ def sequence(
         centers, last = padded_sequence(*operands, precision)
     ys = select_slots(centers.flatten(0, 1), outputs)
     ys = rearrange(ys, "(time batch) f -> batch time f", time=time)
+    if lengths is not None:
+        # The memory of a module is the state of its only GRU, and these are its features.
+        end = last_steps(centers.transpose(0, 1), lengths)
+        return zero_past_end(ys, lengths), end, end.clone()
     return ys, centers[-1].clone(), rearrange(last, "module batch f -> batch (module f)")
 
 

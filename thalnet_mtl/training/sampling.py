@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from thalnet_mtl.models.body import map_state
+from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.training.context import RunContext

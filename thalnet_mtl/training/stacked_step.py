@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from thalnet_mtl.models.body import map_state
 from thalnet_mtl.models.build import selected_backend
+from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.models.body import map_state
+from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs

@@ -5,22 +5,26 @@
 
 template <class T>
 void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
-    const int rows = to - from, steps = std::clamp(GRADIENT_ROWS / std::max(1, rows), 1, time);
+    const int rows = to - from, total = longest(from, to);
+    const int steps = std::clamp(GRADIENT_ROWS / std::max(1, rows), 1, total);
     Buffer<T> g((long)steps * rows * columns), dc((long)rows * center);
     Buffer<T> dm((long)rows * memory);
     int widest = 1;
     for (auto& module : modules)
         for (auto& layer : module.layers) widest = std::max({widest, layer.in, layer.out});
     Buffer<T> d((long)rows * widest), up((long)rows * widest), dc_dynamic;
-    if (grad_center)
-        std::copy_n(grad_center + (long)from * center, (long)rows * center, dc.data());
-    for (int r = 0; r < rows; r++)
-        if (dlast) std::copy_n(dlast + (long)(from + r) * memory, memory, &dm[(long)r * memory]);
-    for (int end = time; end > 0;) {
+    for (int end = total; end > 0;) {
         const int begin = std::max(0, end - steps);
         for (int t = end - 1; t >= begin; t--) {
             T* gt = g.data() + (long)(t - begin) * rows * columns;
-            for (int r = 0; r < rows && grad_outputs; r++) {
+            for (int r = 0; r < rows; r++) {
+                const int after = length(from + r) - t;  // steps after t, and this one
+                const long row = from + r;
+                if (after == 1 && grad_center)
+                    std::copy_n(grad_center + row * center, center, &dc[(long)r * center]);
+                if (after == 1 && dlast)
+                    std::copy_n(dlast + row * memory, memory, &dm[(long)r * memory]);
+                if (after < 1 || !grad_outputs) continue;
                 const T* grad = grad_outputs + t * grad_step + (from + r) * grad_row;
                 for (const int64_t* slot = outputs; slot < outputs_end; slot += 2) {
                     T* sum = &dc[(long)r * center + slot[0]];

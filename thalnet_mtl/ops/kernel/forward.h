@@ -5,7 +5,8 @@
 
 template <class T>
 void Net<T>::forward(int from, int to) {
-    for (int t = 0; t < time; t++) {
+    const int steps = longest(from, to);
+    for (int t = 0; t < steps; t++) {
         T* a = act(t, from);
         product<T>(to - from, read, center, {before(t, from), center, 1}, reading.right(), a,
                    columns, BIAS, read_bias.data());
@@ -15,15 +16,23 @@ void Net<T>::forward(int from, int to) {
                 if (module.layers[l].gru) gru(module, l, t, from, to);
                 else dense(module, l, t, from, to);
         }
+        if (lengths || t == time - 1) end_rows(t, from, to);
     }
-    for (auto& module : modules)
-        for (auto& layer : module.layers)
-            if (layer.gru) {
-                const Rows h = output_of(module, layer, time - 1, from);
-                for (int r = from; r < to; r++)
-                    std::copy_n(h.data + (r - from) * h.row, layer.out,
+    for (int t = steps; t < time; t++) end_rows(t, from, to);
+}
+
+// Store the memory of rows that end with step t; the center of rows that have ended is zero.
+template <class T>
+void Net<T>::end_rows(int t, int from, int to) {
+    for (int r = from; r < to; r++) {
+        if (t >= length(r)) std::fill_n(centers + ((long)t * batch + r) * center, center, T(0));
+        if (t != length(r) - 1) continue;
+        for (auto& module : modules)
+            for (auto& layer : module.layers)
+                if (layer.gru)
+                    std::copy_n(output_of(module, layer, t, r).data, layer.out,
                                 last + (long)r * memory + layer.memory_column);
-            }
+    }
 }
 
 template <class T>

@@ -40,7 +40,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
     const int replicas = cursor.number(), threads = cursor.number();
     std::vector<Net<T>> nets(replicas);
     for (int k = 0; k < replicas; k++) nets[k].describe(cursor, k);
-    if (!backward && !pointers[0]) return nets[0].columns;  // a query for the width of activations
+    if (!backward && !pointers[1]) return nets[0].columns;  // a query for the width of activations
     const int batch = nets[0].batch, modules = nets[0].modules.size();
     for (auto& net : nets) net.begin();
     parallel(replicas * modules, threads, [&](int k) {

@@ -70,6 +70,7 @@ struct Net {
     long grad_row, grad_step;   // strides of grad_outputs
     long sum_count = 0;         // size of the buffer in which a thread sums weight gradients
     bool needs_weight_grads = false, dynamic = false;
+    const int64_t* lengths;  // steps of every row of the batch; null if all have all steps
     const T *center0, *memory0;
     T *centers, *last, *acts;
     const int64_t *outputs, *outputs_end;  // start and width of every returned slot
@@ -100,6 +101,9 @@ struct Net {
         outputs_end = c.numbers;
         const int module_count = c.number();
         T* unused;
+        lengths = static_cast<const int64_t*>(*c.pointers++);
+        if (lengths) lengths += (long)replica * batch;
+        if (c.gradients) c.gradients++;
         center0 = next(c, (long)batch * center, &dcenter0);
         memory0 = next(c, (long)batch * memory, &dmemory0);
         needs_weight_grads = false;
@@ -191,6 +195,14 @@ struct Net {
         sum_count += columns;  // sums of gradients w.r.t. pre-activations: those of the biases
     }
 
+    // A row of the batch that has ended is computed like the others, with a center of zero and
+    // without gradients. It neither writes nor reads anything that is returned.
+    int length(int r) const { return lengths ? (int)lengths[r] : time; }
+    int longest(int from, int to) const {
+        if (!lengths || from == to) return time;
+        return (int)*std::max_element(lengths + from, lengths + to);
+    }
+
     // Row r at step t: activations, and below the state, output and input of a layer.
     const T* act(int t, int r) const { return acts + ((long)(t % saved) * batch + r) * columns; }
     T* act(int t, int r) { return acts + ((long)(t % saved) * batch + r) * columns; }
@@ -228,6 +240,7 @@ struct Net {
     void pack_dynamic(Module<T>& module);
     void pack(Layer<T>& layer, bool backward);
     void forward(int from, int to);
+    void end_rows(int t, int from, int to);
     void gather_visible(const Module<T>& module, const T* row, T* to) const;
     T exponentiate(const Module<T>& module, T* row) const;
     void softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,
