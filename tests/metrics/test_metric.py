@@ -35,13 +35,13 @@ def test_each_metric_knows_its_direction_and_how_people_read_it():
 
 
 def test_skill_is_0_untrained_1_at_the_baseline_and_knows_no_direction():
-    assert skill(0.82, baseline=0.9, untrained=0.1) == pytest.approx(0.9)  # 0.72 / 0.8
-    assert skill(2.6, baseline=2.0, untrained=8.0) == pytest.approx(0.9)  # 5.4 / 6
-    assert skill(0.1, baseline=0.9, untrained=0.1) == 0
-    assert skill(0.9, baseline=0.9, untrained=0.1) == 1
-    assert skill(1.4, baseline=2.0, untrained=8.0) == pytest.approx(1.1)
-    with pytest.raises(UserError, match=r"the baseline scores 0\.1, as the untrained"):
-        skill(0.5, baseline=0.1, untrained=0.1)
+    assert skill(0.82, baseline=0.9, guess=0.1) == pytest.approx(0.9)  # 0.72 / 0.8
+    assert skill(2.6, baseline=2.0, guess=8.0) == pytest.approx(0.9)  # 5.4 / 6
+    assert skill(0.1, baseline=0.9, guess=0.1) == 0
+    assert skill(0.9, baseline=0.9, guess=0.1) == 1
+    assert skill(1.4, baseline=2.0, guess=8.0) == pytest.approx(1.1)
+    with pytest.raises(UserError, match=r"the baseline scores 0\.1, as guessing does"):
+        skill(0.5, baseline=0.1, guess=0.1)
 
 
 def test_a_gain_is_positive_past_the_baseline_in_either_direction():

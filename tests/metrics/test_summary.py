@@ -97,7 +97,7 @@ def test_compare_shows_measures_below_the_runs(streams, capsys):
 
 def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, tmp_path):
     page = report.write([streams / "frozen", streams / "never"], tmp_path / "r.html").read_text()
-    assert page.count("Accuracy matrix of ") == 2
+    assert page.count("Matrix of scores of ") == 2
     assert "forward transfer: b: no score after stage 1" in page
     assert "experience 2: b" in page and "a (toy_rows)" in page
     alone = tmp_path / "alone"

@@ -12,7 +12,7 @@ from thalnet_mtl.runs.records import read_runs
 MNIST = {"mnist_rows": {"source": "mnist", "test": 0.9}}
 TEXT = {
     "text8": {
-        "metric": "bits_per_character", "source": "text8", "test": 2.0, "untrained": 8.0,
+        "metric": "bits_per_character", "source": "text8", "test": 2.0, "classes": 256,
     }
 }  # fmt: skip
 
@@ -39,12 +39,14 @@ def compare(runs, baselines):
 
 def test_scores_are_set_against_the_mean_of_the_baselines_of_their_task(joint, alone):
     assert table_rows(compare([joint], alone)) == [
-        {"run": "joint", "task": "mnist_rows", "test": "81.00 %", "untrained": "10.00 %",
-         "single-task": "80.00 %", "n": "2", "skill": "1.014", "gain": "+1.250 %"},
-        {"run": "joint", "task": "text8", "test": "2.3000 bits", "untrained": "8.0000 bits",
-         "single-task": "2.0000 bits", "n": "1", "skill": "0.9500", "gain": "-15.00 %"},
-        {"run": "joint", "task": "Δm of 2 tasks", "test": "", "untrained": "", "single-task": "",
-         "n": "", "skill": "", "gain": "-6.875 %"},
+        {"run": "joint", "task": "mnist_rows", "metric": "accuracy ↑", "test": "81.00 %",
+         "guessing": "10.00 %", "single-task": "80.00 %", "n": "2", "skill": "1.014",
+         "gain": "+1.250 %"},
+        {"run": "joint", "task": "text8", "metric": "bits per character ↓", "test": "2.3000 bits",
+         "guessing": "8.0000 bits", "single-task": "2.0000 bits", "n": "1", "skill": "0.9500",
+         "gain": "-15.00 %"},
+        {"run": "joint", "task": "Δm of 2 tasks", "metric": "", "test": "", "guessing": "",
+         "single-task": "", "n": "", "skill": "", "gain": "-6.875 %"},
     ]  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def test_a_baseline_that_has_learned_nothing_is_one_line(joint, alone):
     content["tasks"]["text8"]["test"]["bits_per_character"] = 8.0
     path.write_text(json.dumps(content))
     with pytest.raises(
-        UserError, match="run joint on text8: no skill: the baseline scores 8, as the"
+        UserError, match="run joint on text8: no skill: the baseline scores 8, as guessing"
     ):
         compare([joint], alone)
 

@@ -54,7 +54,7 @@ def test_values_are_those_of_result_json(tmp_path):
     [row] = table([read_run(run)])
     assert row == {
         "run": "a", "body": "thalnet", "task": "digits_rows", "parameters": "12,345", "seed": "7",
-        "steps": "30", "best_step": "20", "metric": "accuracy", "train": "91.23 %",
+        "steps": "30", "best_step": "20", "metric": "accuracy ↑", "train": "91.23 %",
         "validation": "87.65 %", "test": "85.43 %", "train_seconds": "3.0", "note": "",
         "mode": "single", "own_best": "", "own_step": "",
     }  # fmt: skip

@@ -22,8 +22,8 @@ def steps_to_reach(
     """Compute the step of the first evaluation that reaches a part of S[j], and the mean over j.
 
     A part p is reached at a relative gain of p − 1: an accuracy of at least p · S, or at most
-    (2 − p) · S bits. Nothing is interpolated, so that the step is late by up to the distance
-    between two evaluations.
+    (2 − p) · S bits. S must be above 0. Nothing is interpolated, so that the step is late by up to
+    the distance between two evaluations.
 
     Args:
         metrics: By task.
@@ -34,8 +34,8 @@ def steps_to_reach(
 
     def value(task: str) -> float:
         metric, baseline = metrics[task], score_of(single, task, "single-task")
-        if baseline == 0:
-            raise Undefined("the single-task run scores 0")
+        if not baseline > 0:
+            raise Undefined(f"the single-task run scores {metric.format(baseline)}, not above 0")
         target = (part if metric.higher_is_better else 2 - part) * baseline
         curve = curves.get(task, ())
         steps = [n for n, score in curve if score == target or metric.better(score, target)]

@@ -4,7 +4,7 @@ How they are computed stands in ``tasks/metrics.py``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Metric:
         higher_is_better: direction.
         perfect: value of perfect predictions.
         unit: shown behind a value, such as '%'; '' for none.
-        factor: of the value that is shown; by default 100 for the unit '%', otherwise 1.
+        factor: of the value that is shown; 0 for 100 with the unit '%', otherwise 1.
         decimals: of the value that is shown; by default 2 for the unit '%'; otherwise None, which
             shows four significant digits.
         label: shown at axes, with the unit; by default the name and the unit.
@@ -36,7 +36,7 @@ class Metric:
     higher_is_better: bool
     perfect: float
     unit: str = ""
-    factor: float | None = None
+    factor: float = 0.0
     decimals: int | None = None
     label: str = ""
 
@@ -44,7 +44,7 @@ class Metric:
         percent = self.unit == "%"
         unit = f" ({self.unit})" if self.unit else ""
         values = {
-            "factor": (100.0 if percent else 1.0) if self.factor is None else self.factor,
+            "factor": self.factor or (100.0 if percent else 1.0),
             "decimals": 2 if percent and self.decimals is None else self.decimals,
             "label": self.label or self.name.replace("_", " ") + unit,
         }
@@ -62,9 +62,9 @@ class Metric:
         return f"{'higher' if self.higher_is_better else 'lower'} is better"
 
     @property
-    def arrow(self) -> str:
-        """Name and direction in a table: 'accuracy ↑'."""
-        return f"{self.name} {'↑' if self.higher_is_better else '↓'}"
+    def title(self) -> str:
+        """Name and direction in a table: 'bits per character ↓'."""
+        return f"{self.name.replace('_', ' ')} {'↑' if self.higher_is_better else '↓'}"
 
     def better(self, a: float, b: float) -> bool:
         """Return whether a is better than b."""
@@ -96,7 +96,6 @@ class Metric:
 
     def scale(self, value: float) -> float:
         """Return a value in the unit in which it is shown."""
-        assert self.factor is not None
         return self.factor * value
 
     def number(self, value: float) -> str:
@@ -126,6 +125,11 @@ class Metric:
         if not all(isinstance(number, int | float) for number in numbers):
             raise UserError(f"{where} is damaged: {numbers} are not numbers.")
         return metric
+
+
+def format_scores(metrics: Iterable[Metric], values: Mapping[str, float]) -> str:
+    """Return scores by metric as words: 'accuracy 94.32 %, f1 0.9311'."""
+    return ", ".join(f"{metric.name} {metric.format(values[metric.name])}" for metric in metrics)
 
 
 ACCURACY = Metric("accuracy", True, 1.0, "%")
@@ -159,5 +163,5 @@ def guess_among_equal_classes(metric: str, classes: int) -> float:
     It replaces the recorded score of guessing for runs of versions that did not record it, which
     had two metrics: accuracy, 1 / n, and bits per character, log2(n).
     """
-    classes = max(2, classes)
-    return 1 / classes if metric == ACCURACY.name else math.log2(classes)
+    scores = {ACCURACY.name: lambda n: 1 / n, BITS_PER_CHARACTER.name: math.log2}
+    return scores[metric](max(2, classes))

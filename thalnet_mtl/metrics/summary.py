@@ -1,4 +1,4 @@
-"""The summary of a run over several experiences: accuracy matrix, measures, costs by stage."""
+"""The summary of a run over several experiences: matrix of scores, measures, costs by stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ FORMULAS = (
     "last experience minus the last score; Avalanche's: score when first learned minus the last. "
     "BWT: last score minus the score when learned. FWT: score before the task was learned minus "
     "the untrained score. Differences are signed so that positive means more forgetting or more "
-    "transfer, also in bits, where lower scores are better. min-ACC: mean over the old tasks of "
+    "transfer, also where lower scores are better. min-ACC: mean over the old tasks of "
     "the worst validation score since they were learned."
 )
 

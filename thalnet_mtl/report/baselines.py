@@ -14,8 +14,8 @@ from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 
 FORMULAS = (
     "skill = (R − b) / (S − b); gain = ±(R − S) / S, with minus where lower is better. R: test "
-    "score of the run; S: mean test score of n single-task runs; b: test score before training. "
-    "Δm: mean gain over the tasks of a run."
+    "score of the run; S: mean test score of n single-task runs; b: test score of guessing, the "
+    "best constant answer. Δm: mean gain over the tasks of a run."
 )
 
 
@@ -27,7 +27,8 @@ class BaselineComparison:
     baselines: list[TaskRecord]
     baseline: float  # S, the mean test score of the baselines
     skill: float
-    gain: float
+    gain: float | None
+    why: str = ""  # there is no gain
 
 
 def compare_with_baselines(
@@ -67,33 +68,35 @@ def compare_with_baselines(
 def table_rows(comparisons: Mapping[str, list[BaselineComparison]]) -> list[dict[str, str]]:
     """Return a row for every run and task, followed by a row with the Δm of the run.
 
-    Keys: run, task, test, untrained, single-task, n, skill, gain; a missing value is '–'.
+    Keys: run, task, metric, test, guessing, single-task, n, skill, gain; a missing value is '–'.
     """
     rows = []
     for name, run_comparisons in comparisons.items():
         for comparison in run_comparisons:
             record, metric = comparison.record, comparison.record.metric
-            assert metric is not None
+            assert metric is not None and record.result is not None
             rows.append({
                 "run": name,
                 "task": record.title,
+                "metric": metric.title,
                 "test": metric.format(record.score("test")),
-                "untrained": metric.format(record.score("untrained")),
+                "guessing": metric.format(record.result.guess_score("test")),
                 "single-task": metric.format(comparison.baseline),
                 "n": str(len(comparison.baselines)),
                 "skill": _digits(comparison.skill),
-                "gain": _percent(comparison.gain),
+                "gain": "–" if comparison.gain is None else _percent(comparison.gain),
             })  # fmt: skip
-        gains = [comparison.gain for comparison in run_comparisons]
-        total = dict.fromkeys(("test", "untrained", "single-task", "n", "skill"), "")
-        total["gain"] = _percent(delta_m(gains)) if gains else "–"
-        label = f"Δm of {len(gains)} task{'s' * (len(gains) > 1)}" if gains else "unfinished"
+        gains = [c.gain for c in run_comparisons if c.gain is not None]
+        count = len(run_comparisons)
+        total = dict.fromkeys(("metric", "test", "guessing", "single-task", "n", "skill"), "")
+        total["gain"] = _percent(delta_m(gains)) if gains and len(gains) == count else "–"
+        label = f"Δm of {count} task{'s' * (count > 1)}" if count else "unfinished"
         rows.append({"run": name, "task": label} | total)
     return rows
 
 
 def caveats(comparisons: Mapping[str, list[BaselineComparison]]) -> list[str]:
-    """Return warnings: few baselines, baselines with different bodies, partial evaluations."""
+    """Return warnings: few baselines, different bodies, partial evaluations, no gain."""
     flat = [
         comparison for run_comparisons in comparisons.values() for comparison in run_comparisons
     ]
@@ -106,6 +109,7 @@ def caveats(comparisons: Mapping[str, list[BaselineComparison]]) -> list[str]:
         )
     mixed = {c.record.label: bodies for c in flat if len(bodies := _bodies(c)) > 1}
     notes += [f"{task}: the baselines are {', '.join(bodies)}." for task, bodies in mixed.items()]
+    notes += [f"{c.record.run.name} on {c.record.title}: {c.why}" for c in flat if c.why]
     limits = {r.run.name: r.run.evaluation_limit for c in flat for r in (c.record, *c.baselines)}
     for limit in dict.fromkeys(filter(None, limits.values())):
         names = [name for name, run_limit in limits.items() if run_limit == limit]
@@ -131,14 +135,30 @@ def _compare(record: TaskRecord, baselines: Sequence[TaskRecord]) -> BaselineCom
         )
     scores = [baseline_record.score("test") for baseline_record in same_data]
     baseline = sum(scores) / len(scores)
-    score, untrained = record.score("test"), record.score("untrained")
-    assert record.metric is not None
+    score, metric = record.score("test"), record.metric
+    assert record.result is not None and metric is not None
+    _check_same_metric(record, same_data)
     try:
-        run_skill = skill(score, baseline, untrained)
-        gain = relative_gain(score, baseline, record.metric)
+        run_skill = skill(score, baseline, record.result.guess_score("test"))
     except UserError as error:
         raise UserError(f"run {record.run.name} on {record.title}: {error}") from None
-    return BaselineComparison(record, same_data, baseline, run_skill, gain)
+    try:
+        gain, why = relative_gain(score, baseline, metric), ""
+    except UserError as error:
+        gain, why = None, str(error)
+    return BaselineComparison(record, same_data, baseline, run_skill, gain, why)
+
+
+def _check_same_metric(record: TaskRecord, baselines: Sequence[TaskRecord]) -> None:
+    """Raise ``UserError`` if a baseline has another main metric than a run."""
+    for baseline in baselines:
+        assert record.result is not None and baseline.result is not None
+        if baseline.result.metric != record.result.metric:
+            raise UserError(
+                f"run {record.run.name} on {record.title}: its main metric is "
+                f"{record.result.metric}, that of baseline {baseline.run.name} is "
+                f"{baseline.result.metric}."
+            )
 
 
 def _bodies(comparison: BaselineComparison) -> list[str]:

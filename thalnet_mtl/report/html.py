@@ -74,13 +74,16 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
     """Return the measures, the costs and the figure of a run over several experiences."""
     metrics = {record.task: record.metric for record in run.records if record.metric}
     curves = {name: run.curve(name, "validation", m.name) for name, m in metrics.items()}
+    guesses = {r.task: r.result.guess_score("test") for r in run.records if r.result}
     worst = summary.minimum_accuracy(metrics, curves).mean
     return {
         "name": run.name,
         "row": summary.row() | {"min-ACC": format_score(worst)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
-        "picture": stream_figure(metrics, summary.trained, summary.scores, curves, summary.ends),
+        "picture": stream_figure(
+            metrics, summary.trained, summary.scores, curves, summary.ends, guesses
+        ),
     }
 
 

@@ -2,23 +2,30 @@
 
 from collections.abc import Sequence
 
+from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, with_unique_names
 from thalnet_mtl.runs.results import SPLITS
 
 
 def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
-    """Return a row for every run and task; a missing score is '–'.
+    """Return a row for every run, task and metric; a missing score is '–'.
+
+    Rows of further metrics are empty but for the metric and its scores.
 
     Keys: run, body, task, mode ('joint with 2 others'), parameters, seed, steps, best_step,
     metric, train, validation, test, own_best and own_step (the best validation score of this task
     alone, if it was reached at another step), train_seconds, and note ('on the first 2 batches
     only', 'unfinished at step 400').
     """
-    return [row_of(record) for run in with_unique_names(runs) for record in run.records]
+    rows = []
+    for record in (record for run in with_unique_names(runs) for record in run.records):
+        row = row_of(record)
+        rows += [row, *(dict.fromkeys(row, "") | further for further in further_rows(record))]
+    return rows
 
 
 def row_of(record: TaskRecord) -> dict[str, str]:
-    """Return the row of a run on one of its tasks; the run keeps the name it has."""
+    """Return the row of a run on one of its tasks, in the main metric; the run keeps its name."""
     run, metric = record.run, record.metric
     row = {
         "run": run.name,
@@ -26,7 +33,7 @@ def row_of(record: TaskRecord) -> dict[str, str]:
         "task": record.label,
         "mode": record.mode,
         "seed": str(run.seed),
-        "metric": metric.name if metric else "–",
+        "metric": metric.title if metric else "–",
         "own_best": "",
         "own_step": "",
     }
@@ -36,14 +43,27 @@ def row_of(record: TaskRecord) -> dict[str, str]:
         if best.step != run.result.best_step:
             row |= {"own_best": metric.format(best.value), "own_step": f"{best.step:,}"}
         row |= {"steps": f"{run.result.steps:,}", "best_step": f"{run.result.best_step:,}"}
-        row |= {split: metric.format(record.score(split)) for split in SPLITS}
+        row |= _scores(record, metric)
         row["parameters"] = f"{run.result.parameters.total:,}"
         row["train_seconds"] = f"{run.result.train_seconds:,.1f}"
         return row | {"note": run.evaluation_limit}
     step = max((line["step"] for line in run.lines), default=0)
     seconds = max((line.get("seconds", 0.0) for line in run.lines), default=0.0)
     row |= dict.fromkeys(("parameters", "steps", "best_step", *SPLITS), "–")
-    if metric and len(curve := record.curve("validation", metric.name)):
-        row["validation"] = metric.format(curve[-1, 2])
+    row |= _scores(record, metric) if metric else {}
     notes = [f"unfinished at step {step:,}", run.evaluation_limit]
     return row | {"train_seconds": f"{seconds:,.1f}", "note": ", ".join(filter(None, notes))}
+
+
+def further_rows(record: TaskRecord) -> list[dict[str, str]]:
+    """Return a row with metric, train, validation and test for each metric but the main one."""
+    return [{"metric": metric.title} | _scores(record, metric) for metric in record.metrics[1:]]
+
+
+def _scores(record: TaskRecord, metric: Metric) -> dict[str, str]:
+    """Return the scores by split; of an unfinished run, only the last one on validation."""
+    if record.result:
+        return {split: metric.format(record.score(split, metric.name)) for split in SPLITS}
+    curve = record.curve("validation", metric.name)
+    last = metric.format(curve[-1, 2]) if len(curve) else "–"
+    return dict.fromkeys(SPLITS, "–") | {"validation": last}

@@ -11,7 +11,7 @@ from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
 from thalnet_mtl.report.figures.curves import ChangeMark, ResultPoint, SeedGroup, curves, results
-from thalnet_mtl.report.rows import row_of
+from thalnet_mtl.report.rows import further_rows, row_of
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 from thalnet_mtl.runs.results import SPLITS
 
@@ -43,6 +43,7 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "metric": metric,
             "groups": [
                 {"group": group, "runs": records, "rows": [row_of(record) for record in records],
+                 "further": [further_rows(record) for record in records],
                  "mean": _mean(records, metric)}
                 for group, records in zip(groups, seed_groups, strict=True)
             ],

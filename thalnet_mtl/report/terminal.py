@@ -24,7 +24,7 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     rows = table(runs)
     mode = ["mode"] * any(row["mode"] != "single" for row in rows)
     note = ["note"] * any(row["note"] for row in rows)
-    columns = ("run", "task", *mode, "parameters", "train", "validation", "test", *note)
+    columns = ("run", "task", *mode, "parameters", "metric", "train", "validation", "test", *note)
     parts: list[RenderableType] = [text_table(rows, columns)]
     streams = [{"run": run.name} | run.continual.row() for run in runs if run.continual]
     if streams:
@@ -71,7 +71,7 @@ def text_table(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> Table:
 def _baseline_table(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord]) -> Group:
     """Return skill and gain of every task, Δm of every run, and their formulas."""
     comparisons = baselines.compare_with_baselines(runs, baseline_runs)
-    columns = ("run", "task", "test", "single-task", "n", "skill", "gain")
+    columns = ("run", "task", "metric", "test", "single-task", "n", "skill", "gain")
     notes = [baselines.FORMULAS, *baselines.caveats(comparisons)]
     grid = text_table(baselines.table_rows(comparisons), columns)
     return Group(grid, "", *map(Text, notes))

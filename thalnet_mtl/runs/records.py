@@ -40,6 +40,7 @@ class RunRecord:
     result: RunResult | None
     environment: dict[str, Any]
     lines: list[dict[str, Any]]  # of metrics.jsonl
+    metrics: Mapping[str, Sequence[Metric]]  # by task; empty for runs of earlier versions
     topology: TopologySnapshot | None  # None for a body without modules
     reading_weights: dict[str, ReadingWeights]  # by module; empty until the run has finished
     slot_widths: dict[str, int]  # by module, in the order of the columns of the reading weights
@@ -96,7 +97,7 @@ class RunRecord:
         Args:
             task: Name of the task in this run.
             split: 'train', 'validation' or 'test'.
-            metric: 'loss' (nats), 'learning_rate', or the task's metric.
+            metric: 'loss', 'learning_rate', or the name of a metric of the task.
         """
         rows = [
             (line["step"], line.get("seconds", 0.0), line["value"])
@@ -107,11 +108,11 @@ class RunRecord:
 
     @cached_property
     def accuracy_matrix(self) -> ScoreMatrix:
-        """Accuracy matrix R of shape (stages + 1, tasks), from ``accuracy_matrix.csv``.
+        """Matrix R of scores, of shape (stages + 1, tasks), from ``accuracy_matrix.csv``.
 
-        Row 0 holds the test scores before training, row i those after experience i (after
-        training, for a run without a stream); columns are in the order of ``tasks``. NaN marks a
-        task without a head at that stage.
+        Scores are in the main metric of each task. Row 0 holds those on the test split before
+        training, row i those after experience i (after training, for a run without a stream);
+        columns are in the order of ``tasks``. NaN marks a task without a head at that stage.
 
         Raises:
             UserError: the run has not finished, or the file is damaged.
@@ -163,20 +164,28 @@ class TaskRecord:
         return renamed + self.run.mode
 
     @property
-    def metric(self) -> Metric | None:
-        """Metric of the task; None for a run that was killed before it logged one."""
-        names = [line["metric"] for line in self.run.lines if line["task"] == self.task]
+    def metrics(self) -> Sequence[Metric]:
+        """Metrics of the task, the main one first; () for a run killed before it logged any."""
         if self.result:
-            names = [self.result.metric]
-        return next((METRICS[name] for name in names if name in METRICS), None)
+            return self.result.metrics
+        if self.task in self.run.metrics:
+            return self.run.metrics[self.task]
+        names = {line["metric"] for line in self.run.lines if line["task"] == self.task}
+        return [metric for name, metric in METRICS.items() if name in names]
 
-    def score(self, split: str) -> float:
-        """Return the metric of a finished run on a split.
+    @property
+    def metric(self) -> Metric | None:
+        """Main metric of the task; None for a run that was killed before it logged one."""
+        return next(iter(self.metrics), None)
+
+    def score(self, split: str, metric: str | None = None) -> float:
+        """Return the score of a finished run on a split, by default in the main metric.
 
         The split 'untrained' stands for the test split before training.
         """
         assert self.result is not None
-        return self.result.scores[split].value
+        scores = self.result.scores[split]
+        return scores.value if metric is None else scores.values[metric]
 
     def curve(self, split: str, metric: str) -> Curve:
         """Return what was logged of the task, as ``RunRecord.curve`` does."""
@@ -208,6 +217,7 @@ def read_run(folder: Path | str) -> RunRecord:
         result=_read_result(folder / "result.json", config.named_tasks),
         environment=read_fields(environment) if environment.exists() else {},
         lines=_read_lines(folder / "metrics.jsonl"),
+        metrics=_read_metrics(folder / "metrics.json"),
         topology=read_topology(folder) if (folder / "topology.json").exists() else None,
         reading_weights=weights,
         slot_widths=widths,
@@ -256,6 +266,16 @@ def _read_result(path: Path, tasks: Iterable[str]) -> RunResult | None:
     require(content, ("tasks",), str(path))
     require(content["tasks"], tasks, f"{path}: tasks")
     return RunResult.from_json(content, str(path))
+
+
+def _read_metrics(path: Path) -> dict[str, list[Metric]]:
+    """Read the metrics of each task, which a run writes when it starts."""
+    if not path.exists():
+        return {}
+    return {
+        task: [Metric.from_json(entry, f"{path}: {task}") for entry in entries]
+        for task, entries in read_fields(path).items()
+    }
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """The result of a finished run, as Python objects and as ``result.json``."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.files import from_fields, read_fields, require
-from thalnet_mtl.metrics.metric import METRICS
+from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
 from thalnet_mtl.metrics.summary import ContinualSummary
 
 SPLITS = ("train", "validation", "test")
@@ -18,9 +18,14 @@ SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
 class SplitScores:
     """Scores of one task on one split of its data."""
 
-    value: float  # the task's metric
-    loss: float  # mean over the targets, in nats
+    values: Mapping[str, float]  # by metric, the main one first
+    loss: float  # mean over the targets
     count: int  # targets
+
+    @property
+    def value(self) -> float:
+        """Score in the main metric of the task."""
+        return next(iter(self.values.values()))
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,34 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Results of a run on one of its tasks; ``test`` and the like are values of its metric."""
+    """Results of a run on one of its tasks; ``test`` and the like are in its main metric."""
 
     label: str  # the kind of task and the version of its data
     kind: str  # the registered name of the task
     source: str  # the name of the data set; '' for data that is not stored
-    classes: int | None  # None in files of versions that did not record it
-    metric: str  # 'accuracy' or 'bits_per_character'
+    classes: int | None  # width of the head; None in files of versions that did not record it
+    metrics: Sequence[Metric]  # the main one first
     scores: Mapping[str, SplitScores]  # 'train', 'validation', 'test', 'untrained' (on test)
     best_validation: BestScore  # of this task alone; the kept weights are best for all together
+    # What guessing scores, by split and metric; empty in files of versions that did not record it.
+    guess: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """Name of the main metric."""
+        return self.metrics[0].name
+
+    def guess_score(self, split: str) -> float:
+        """Return what guessing scores on 'validation' or 'test', in the main metric.
+
+        For runs that did not record it, it is that of guessing among equally frequent classes, or
+        the untrained score if the number of classes is unknown as well.
+        """
+        if split in self.guess:
+            return self.guess[split][self.metric]
+        if self.classes is None:
+            return self.untrained
+        return guess_among_equal_classes(self.metric, self.classes)
 
     @property
     def train(self) -> float:
@@ -76,33 +100,39 @@ class TaskResult:
         """Return the entry of the task in ``result.json``."""
         classes = {} if self.classes is None else {"classes": self.classes}
         entry = {"label": self.label, "kind": self.kind, "source": self.source, **classes}
-        entry["metric"] = self.metric
+        entry |= {"metric": self.metric, "metrics": [metric.to_json() for metric in self.metrics]}
         for split, scores in self.scores.items():
-            entry[split] = {"loss": scores.loss, self.metric: scores.value, "count": scores.count}
-        return entry | {"own_best": asdict(self.best_validation)}
+            entry[split] = {"loss": scores.loss, **scores.values, "count": scores.count}
+        guess = {split: dict(values) for split, values in self.guess.items()}
+        return entry | {"own_best": asdict(self.best_validation), "guess": guess}
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "TaskResult":
         """Read the entry of a task in ``result.json``; ``where`` names it in errors."""
         require(content, ("label", "kind", "source", "metric", *SCORED, "own_best"), where)
-        metric = content["metric"]
-        if metric not in METRICS:
-            raise UserError(f"{where}: {unknown('metric', metric, METRICS)}")
+        metrics = read_metrics(content, where)
+        names = [metric.name for metric in metrics]
         scores = {}
         for split in SCORED:
             values = content[split]
-            for key in (metric, "loss", "count"):
+            for key in (*names, "loss", "count"):
                 if not isinstance(values, dict) or not is_number(values.get(key)):
                     raise UserError(f"{where} is damaged: it has no {key} of the {split} split.")
-            scores[split] = SplitScores(values[metric], values["loss"], values["count"])
+            by_metric = {name: values[name] for name in names}
+            scores[split] = SplitScores(by_metric, values["loss"], values["count"])
+        guess = content.get("guess", {})
+        for split, values in guess.items():
+            if not isinstance(values, dict) or not is_number(values.get(names[0])):
+                raise UserError(f"{where} is damaged: it has no guess of the {split} split.")
         return cls(
             label=content["label"],
             kind=content["kind"],
             source=content["source"],
             classes=content.get("classes"),
-            metric=metric,
+            metrics=metrics,
             scores=scores,
             best_validation=from_fields(BestScore, content["own_best"], f"{where}: own_best"),
+            guess=guess,
         )
 
 
@@ -167,6 +197,21 @@ class RunResult:
         """
         path = Path(folder) / "result.json"
         return cls.from_json(read_fields(path), str(path))
+
+
+def read_metrics(content: Mapping[str, Any], where: str) -> list[Metric]:
+    """Return the metrics of the entry of a task, the main one first.
+
+    Versions that did not record them had two, which are known by name.
+    """
+    if "metrics" in content:
+        metrics = [Metric.from_json(entry, f"{where}: metrics") for entry in content["metrics"]]
+        if not metrics or metrics[0].name != content["metric"]:
+            raise UserError(f"{where} is damaged: '{content['metric']}' is not its first metric.")
+        return metrics
+    if content["metric"] not in METRICS:
+        raise UserError(f"{where}: {unknown('metric', content['metric'], METRICS)}")
+    return [METRICS[content["metric"]]]
 
 
 def is_number(value: Any) -> bool:

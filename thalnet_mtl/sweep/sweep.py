@@ -18,7 +18,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.files import FolderLock, read_fields, require, write_text
-from thalnet_mtl.metrics.metric import METRICS
+from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.directory import check_same
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequest, stop_signals
@@ -203,8 +203,9 @@ class Sweep:
         tasks = RunResult.load(self.out / name).tasks
         scores = []
         for task, result in tasks.items():
-            metric, prefix = METRICS[result.metric], f"{task} " if len(tasks) > 1 else ""
-            scores.append(f"{prefix}validation {metric.name} {metric.format(result.validation)}")
+            prefix = f"{task} " if len(tasks) > 1 else ""
+            values = result.scores["validation"].values
+            scores.append(f"{prefix}validation {format_scores(result.metrics, values)}")
         return f"{name}  done in {duration(entry.seconds)}, {', '.join(scores)}"
 
 

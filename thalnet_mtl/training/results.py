@@ -82,9 +82,9 @@ def task_result(run: RunContext, name: str) -> TaskResult:
         kind=run.config.named_tasks[name].name,
         source=task.source,
         classes=task.spec.outputs,
-        metric=metric,
+        metrics=[task.metric],
         scores={
-            split: SplitScores(scores[metric], scores["loss"], int(scores["count"]))
+            split: SplitScores({metric: scores[metric]}, scores["loss"], int(scores["count"]))
             for split, scores in values.items()
         },
         best_validation=BestScore(int(best["step"]), best["value"]),

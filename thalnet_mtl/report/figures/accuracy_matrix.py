@@ -1,4 +1,4 @@
-"""A figure of a run over several experiences: its accuracy matrix and its validation scores."""
+"""A figure of a run over several experiences: its matrix of scores, and its validation scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.report.figures.style import COLORS, DASHES, WIDTH, axis_label, figure
+from thalnet_mtl.report.figures.style import COLORS, DASHES, WIDTH, figure
 from thalnet_mtl.runs.records import Curve
-
-BYTE = 8.0  # bits per character of a uniform prediction over bytes, the white end of the scale
 
 
 def stream_figure(
@@ -18,13 +16,25 @@ def stream_figure(
     scores: Sequence[Sequence[float | None]],
     curves: Mapping[str, Curve],
     ends: Sequence[int],
+    guesses: Mapping[str, float],
 ) -> str:
-    """Draw R (trained tasks framed) on the left, validation over the whole stream on the right."""
+    """Draw R (trained tasks framed) on the left, validation over the whole stream on the right.
+
+    The color of a score runs from white, the score of guessing, to blue, the perfect one.
+
+    Args:
+        metrics: by task, in the order of the columns of R.
+        trained: tasks of each experience.
+        scores: R.
+        curves: validation scores, by task.
+        ends: last steps of the experiences.
+        guesses: test scores of guessing, by task.
+    """
     kinds = list(dict.fromkeys(metrics.values()))
     rows = max(0.22 * len(scores) + 0.9, 1.9 * len(kinds))
     with figure(WIDTH, min(max(2.9, rows), 8)) as (page, image):
         left, right = page.subfigures(1, 2, width_ratios=(1, 1))
-        _matrix(left.subplots(), metrics, trained, scores)
+        _matrix(left.subplots(), metrics, trained, scores, guesses)
         for axes, metric in zip(
             right.subplots(len(kinds), 1, squeeze=False).flat, kinds, strict=True
         ):
@@ -38,19 +48,20 @@ def _matrix(
     metrics: Mapping[str, Metric],
     trained: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float | None]],
+    guesses: Mapping[str, float],
 ) -> None:
     tasks = list(metrics)
     values = np.array([[np.nan if s is None else s for s in row] for row in scores], dtype=float)
-    shown = values.copy()
-    for column, metric in enumerate(metrics.values()):
-        if not metric.higher_is_better:
-            shown[:, column] = 1 - values[:, column] / BYTE
+    shown = np.zeros_like(values)
+    for column, (task, metric) in enumerate(metrics.items()):
+        if guesses[task] != metric.perfect:
+            scores_of_task = [metric.normalized_score(x, guesses[task]) for x in values[:, column]]
+            shown[:, column] = scores_of_task
     axes.imshow(shown, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
     size = 7 if len(tasks) > 6 else 8
     for stage, row in enumerate(values):
         for column, value in enumerate(row):
-            accuracy = metrics[tasks[column]].name == "accuracy"
-            text = "" if np.isnan(value) else f"{100 * value:.1f}" if accuracy else f"{value:.2f}"
+            text = "" if np.isnan(value) else f"{metrics[tasks[column]].scale(value):.3g}"
             color = "white" if shown[stage, column] > 0.7 else "0.2"
             axes.text(column, stage, text, ha="center", va="center", fontsize=size, color=color)
             if stage and tasks[column] in trained[stage - 1]:
@@ -62,7 +73,7 @@ def _matrix(
     axes.set_yticks(range(len(scores)), ["untrained", *map(str, range(1, len(scores)))], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Test score of each task (%, bits)", ylabel="after experience")
+    axes.set(title="Test score of each task", ylabel="after experience")
 
 
 def _rectangle(corner: tuple[float, float], frame: dict[str, Any]) -> Any:
@@ -78,11 +89,10 @@ def _validation(
     tasks: Sequence[str],
     ends: Sequence[int],
 ) -> None:
-    scale = 100 if metric.name == "accuracy" else 1
     for task, curve in curves.items():
         style = tasks.index(task)
         axes.plot(
-            curve[:, 0], curve[:, 2] * scale, label=task, color=COLORS[style % len(COLORS)],
+            curve[:, 0], metric.factor * curve[:, 2], label=task, color=COLORS[style % len(COLORS)],
             dashes=DASHES[style // len(COLORS) % len(DASHES)] or (None, None), linewidth=1.2,
         )  # fmt: skip
     for end in ends[:-1]:
@@ -91,5 +101,5 @@ def _validation(
     axes.set_xlim(0, ends[-1])
     axes.locator_params(axis="x", nbins=5)
     axes.set(title="Validation over the stream", xlabel="optimizer steps")
-    axes.set_ylabel(axis_label(metric).partition(",")[0])
+    axes.set_ylabel(metric.label)
     axes.legend(fontsize=6, ncols=1 + len(curves) // 6, frameon=False, loc="best")

@@ -66,9 +66,9 @@ def curves(groups: Sequence[SeedGroup], metric: Metric, marks: Sequence[ChangeMa
         loss, score, time = page.subplots(1, 3)
         for group in groups:
             _lines(loss, group, group.losses, 0, np.ones(3))
-            _lines(score, group, group.scores, 0, np.array([1, 1, _scale(metric)]))
-            _lines(time, group, group.scores, 1, np.array([1, 1 / seconds, _scale(metric)]))
-        loss.set(xlabel="optimizer steps", ylabel="loss (nats)")
+            _lines(score, group, group.scores, 0, np.array([1, 1, metric.factor]))
+            _lines(time, group, group.scores, 1, np.array([1, 1 / seconds, metric.factor]))
+        loss.set(xlabel="optimizer steps", ylabel="loss")
         score.set(xlabel="optimizer steps", ylabel=axis_label(metric))
         time.set(xlabel=f"training time ({unit})", ylabel=axis_label(metric))
         steps = [mark.step for mark in marks]
@@ -104,7 +104,7 @@ def _against_parameters(axes: Any, groups: Sequence[SeedGroup], metric: Metric) 
         if not points:
             continue
         xs = np.array([point.parameters / 1000 for point in points])
-        ys = np.array([point.test * _scale(metric) for point in points])
+        ys = np.array([point.test * metric.factor for point in points])
         axes.plot(xs, ys, "o", color=group.color, markersize=5, alpha=0.8)
         if len(ys) > 1:
             axes.plot(xs.mean(), ys.mean(), "_", color=group.color, markersize=12)
@@ -135,7 +135,7 @@ def _splits(axes: Any, groups: Sequence[SeedGroup], metric: Metric) -> None:
     names: list[str] = []
     for group in groups:
         for point in group.points:
-            values = {split: getattr(point, split) * _scale(metric) for split in MARKERS}
+            values = {split: getattr(point, split) * metric.factor for split in MARKERS}
             axes.plot(list(values.values()), [len(names)] * 3, color="0.8", linewidth=1, zorder=1)
             for split, value in values.items():
                 face = {"train": "white", "validation": "0.75", "test": group.color}[split]
@@ -195,8 +195,3 @@ def _short(text: str, length: int = 28) -> str:
     """Shorten a name in its middle: runs differ at the end, labels of groups at the beginning."""
     half = length // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half + 1 :]}"
-
-
-def _scale(metric: Metric) -> float:
-    """Return the factor between a metric and its unit in figures: accuracy is shown in percent."""
-    return 100.0 if metric.name == "accuracy" else 1.0

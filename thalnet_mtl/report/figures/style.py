@@ -34,8 +34,7 @@ STYLE: Any = {
 
 def axis_label(metric: Metric) -> str:
     """Return the label of an axis: name, unit and direction of a metric."""
-    name = "accuracy (%)" if metric.name == "accuracy" else "bits per character"
-    return f"{name}, {'higher' if metric.higher_is_better else 'lower'} is better"
+    return f"{metric.label}, {metric.direction}"
 
 
 def numbered(places: Sequence[float], digit: float = 0.022) -> list[tuple[float, str]]:
