@@ -85,7 +85,9 @@ def list_names(options: argparse.Namespace) -> int:
 
 
 def _summary(kind: str, entry: Any) -> str:
-    """Return the first line of a docstring without its markup, and the options."""
+    """Return the first line of a docstring without its markup, kinds of target, and options."""
     text = (entry.__doc__ or "").partition("\n")[0].replace("``", "")
+    if targets := getattr(entry, "targets", ()):
+        text += f" Targets: {', '.join([targets] if isinstance(targets, str) else targets)}."
     options = ", ".join(describe_options(kind, entry))
     return f"{text} Options: {options}." if options else text

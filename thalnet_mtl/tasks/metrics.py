@@ -35,7 +35,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @register("metric", **asdict(plain.TOP_K_ACCURACY), targets=("class",))
 def top_k_accuracy(outputs: Tensor, targets: Tensor, k: int = 5) -> Tensor:
-    """Part of targets among the k classes with the largest outputs; option k (5)."""
+    """Part of targets among the k classes with the largest outputs."""
     if not 1 <= k < outputs.shape[-1]:
         raise UserError(
             f"top_k_accuracy: k = {k} must lie in 1 … {outputs.shape[-1] - 1}, below the number of "
@@ -46,7 +46,7 @@ def top_k_accuracy(outputs: Tensor, targets: Tensor, k: int = 5) -> Tensor:
 
 @register("metric", **asdict(plain.F1), targets=("class", "labels"))
 class F1Score:
-    """F1 score 2PR / (P + R), mean over classes or labels; option average (macro, micro, weighted).
+    """F1 score 2PR / (P + R), mean over classes or labels (average: macro, micro, weighted).
 
     As in scikit-learn, a class that neither occurs nor is predicted is left out of the mean.
     """
@@ -137,7 +137,7 @@ class AveragePrecision(_Curve):
 class CalibrationError:
     """Expected calibration error, Σ over bins of |accuracy − confidence| · part of the targets.
 
-    Option bins (15), of equal width (Guo et al., ICML 2017). Of labels, it compares the
+    The bins are of equal width (Guo et al., ICML 2017). Of labels, it compares the
     probability of yes with how often yes is right.
     """
 
