@@ -17,7 +17,7 @@ from thalnet_mtl import (
     ModuleSpec,
     Network,
     Reading,
-    RowsTask,
+    SequenceTask,
     Strategy,
     TaskSpec,
     ThalNet,
@@ -35,7 +35,7 @@ from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 
 PUBLIC = [
     *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body"),
-    *("RowsTask", "TextTask", "Task"),
+    *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
     *("Config", "load_config", "train", "load_run"),
     *("load_model", "save_model", "UserError"),
@@ -163,7 +163,7 @@ def test_parts_of_a_users_own_are_named_in_a_config(tmp_path, monkeypatch):
     def my_task():
         xs, ys = torch.randint(256, (40, 4, 3), dtype=torch.uint8), torch.arange(40) % 2
         splits = dict.fromkeys(("train", "validation", "test"), (xs, ys))
-        return RowsTask("my_task", (4, 3), 2, lambda: splits)
+        return SequenceTask("my_task", lambda: splits, TaskSpec(3, 2, steps=4), scale=255)
 
     @register("reading", "my_reading")
     class MyReading(Reading):

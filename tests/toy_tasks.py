@@ -7,8 +7,9 @@ import torch
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
+from thalnet_mtl.topology.spec import TaskSpec
 
 # What the command line is given to train the first of them.
 TOY = [
@@ -21,7 +22,7 @@ TOY = [
 
 
 @register("task", "toy_rows")
-def toy_rows() -> RowsTask:
+def toy_rows() -> SequenceTask:
     """Which column is brightest in the first row: 4 rows of 3."""
 
     def load() -> dict[str, Any]:
@@ -31,22 +32,22 @@ def toy_rows() -> RowsTask:
         parts = {"train": slice(0, 300), "validation": slice(300, 360), "test": slice(360, 460)}
         return {name: (xs[part], ys[part]) for name, part in parts.items()}
 
-    return RowsTask("toy_rows", (4, 3), 3, load)
+    return SequenceTask("toy_rows", load, TaskSpec(3, 3, steps=4), scale=255)
 
 
 @register("task", "toy_turned")
-def toy_turned() -> RowsTask:
+def toy_turned() -> SequenceTask:
     """``toy_rows`` with other answers: the next column."""
     before = toy_rows()
 
     def load() -> dict[str, Any]:
         return {name: (xs, (ys + 1) % 3) for name, (xs, ys) in before.read_splits().items()}
 
-    return RowsTask("toy_turned", (4, 3), 3, load)
+    return SequenceTask("toy_turned", load, TaskSpec(3, 3, steps=4), scale=255)
 
 
 @register("task", "toy_wide")
-def toy_wide() -> RowsTask:
+def toy_wide() -> SequenceTask:
     """Whether the first row is bright on the left: 5 rows of 4."""
 
     def load() -> dict[str, Any]:
@@ -56,7 +57,7 @@ def toy_wide() -> RowsTask:
         parts = {"train": slice(0, 200), "validation": slice(200, 240), "test": slice(240, 300)}
         return {name: (xs[part], ys[part]) for name, part in parts.items()}
 
-    return RowsTask("toy_wide", (5, 4), 2, load)
+    return SequenceTask("toy_wide", load, TaskSpec(4, 2, steps=5), scale=255)
 
 
 @register("task", "toy_text")

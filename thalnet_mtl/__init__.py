@@ -1,7 +1,7 @@
 """ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
 
 To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``
-To define tasks:        ``RowsTask``, ``TextTask``, ``Task``
+To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To save networks:       ``save_model``, ``load_model``
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.registry import register as register
     from thalnet_mtl.strategies.base import Strategy as Strategy
     from thalnet_mtl.tasks.base import Task as Task
-    from thalnet_mtl.tasks.rows import RowsTask as RowsTask
+    from thalnet_mtl.tasks.sequences import SequenceTask as SequenceTask
     from thalnet_mtl.tasks.text import TextTask as TextTask
     from thalnet_mtl.topology.spec import ModuleSpec as ModuleSpec
     from thalnet_mtl.topology.spec import TaskSpec as TaskSpec
@@ -51,7 +51,7 @@ _HOMES = {
     "ModuleSpec": "topology.spec",
     "TaskSpec": "topology.spec",
     "Body": "models.body",
-    "RowsTask": "tasks.rows",
+    "SequenceTask": "tasks.sequences",
     "TextTask": "tasks.text",
     "Task": "tasks.base",
     "Reading": "models.readings.base",

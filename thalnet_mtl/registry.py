@@ -40,7 +40,7 @@ _MODULES = {
         "strategies.gem",
     ),
     "weighting": ("training.weighting",),
-    "loss": (),
+    "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),
 }
 # By kind, the package of which every other file is imported as well: a new file is enough.

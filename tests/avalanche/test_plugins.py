@@ -158,7 +158,7 @@ def test_bits_are_measured_in_bits():
     )
     strategy.train(stream.train_stream[0])
     measures = strategy.eval(stream.test_stream)
-    xs, ys = loaded["b"].sequences("test", 7)
+    xs, ys, _ = loaded["b"].sequences("test", 7)
     with torch.no_grad():
         nats = F.cross_entropy(network("b", xs.long())[0].flatten(0, 1), ys.flatten().long())
     assert measures["ACC/eval_phase"] == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)

@@ -165,7 +165,9 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
         *getattr(resumed_strategy, "path", {}).values(),
     ]
     tensors += [
-        part for parts in getattr(resumed_strategy, "stored", {}).values() for part in parts[:2]
+        part
+        for parts in getattr(resumed_strategy, "stored", {}).values()
+        for part in parts.data[:2]
     ]
     if teacher := getattr(resumed_strategy, "teacher", None):
         tensors += teacher.parameters()

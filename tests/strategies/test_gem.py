@@ -37,7 +37,7 @@ def memory_gradient(run: RunContext, *tasks: str) -> dict[str, torch.Tensor]:
     older = {t: parts for t, parts in older.items() if not tasks or t in tasks}
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in older.items()
+        for task, ((xs, ys, *_), _) in older.items()
         for x, y in zip(xs, ys, strict=True)
     ]
     named = trainable_parameters(run.network)
@@ -99,7 +99,7 @@ def test_one_older_task_trains_as_a_plain_loop_that_projects(monkeypatch, strate
     momentum = {
         n: buffers[p]["momentum_buffer"] for n, p in network.named_parameters() if p in buffers
     }
-    xs, ys, _ = run.state.strategy.stored["a"]
+    (xs, ys, *_), _ = run.state.strategy.stored["a"]
     step_until(run, 24)
     projected = 0
     named = dict(network.named_parameters())

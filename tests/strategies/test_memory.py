@@ -9,8 +9,9 @@ from toy_tasks import toy
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
+from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.setup import set_up
 
@@ -23,13 +24,16 @@ SPLITS = ("train", "validation", "test")
 def numbered(name: str, count: int, classes: int = 2) -> None:
     """A task whose sequences hold their own number; class 0 is half of them, 1 a fourth, …"""
 
-    def make() -> RowsTask:
+    def make() -> SequenceTask:
         xs = torch.arange(float(count)).reshape(-1, 1, 1).expand(-1, 2, 3)
         ys = torch.tensor(
             [min((k & -k).bit_length() - 1, classes - 1) for k in range(1, count + 1)]
         )
-        return RowsTask(
-            name, (2, 3), classes, lambda: dict.fromkeys(SPLITS, (xs, ys)), scale=float(count)
+        return SequenceTask(
+            name,
+            lambda: dict.fromkeys(SPLITS, (xs, ys)),
+            TaskSpec(3, classes, steps=2),
+            scale=float(count),
         )
 
     register("task", name)(make)
@@ -68,7 +72,7 @@ def fill(run: RunContext, seed: int = 0) -> dict[str, list[int]]:
         run.state.step = experience.stop
         run.state.strategy.after_experience(experience)
     numbers = {}
-    for task, (xs, ys, keys) in run.state.strategy.stored.items():
+    for task, ((xs, ys, *_), keys) in run.state.strategy.stored.items():
         assert len(xs) == len(ys) == len(keys)
         first = xs.flatten(1)[:, 0] * (run.tasks[task].scale if xs.ndim == 3 else 1 / 7)
         numbers[task] = first.round().long().tolist()
@@ -145,7 +149,7 @@ def test_an_earlier_member_of_a_reservoir_never_comes_back():
         run.state.strategy.after_experience(experience)
         now = {
             (task, x)
-            for task, (xs, *_) in run.state.strategy.stored.items()
+            for task, ((xs, *_), _) in run.state.strategy.stored.items()
             for x in xs.flatten(1)[:, 0].tolist()
         }
         new = set(experience.tasks)
@@ -161,10 +165,10 @@ def test_a_memory_is_the_same_for_the_same_seed_only():
 def test_the_answers_that_are_kept_are_those_of_their_sequences():
     run = memory_run(["toy_rare", "toy_places"], [["toy_rare"], ["toy_places"]], memory=50)
     numbers = fill(run)
-    _, ys, _ = run.state.strategy.stored["toy_rare"]
+    (_, ys, *_), _ = run.state.strategy.stored["toy_rare"]
     right = run.tasks["toy_rare"].split("train").ys[torch.tensor(numbers["toy_rare"])]
     assert torch.equal(ys, right)
-    xs, ys, _ = run.state.strategy.stored["toy_places"]
+    (xs, ys, *_), _ = run.state.strategy.stored["toy_places"]
     assert torch.equal(xs + 1, ys) and xs.shape[1] == 7
 
 
@@ -177,7 +181,7 @@ def test_per_class_keeps_as_many_of_each_class_of_each_task(memory):
         numbers = fill(run, seed)
         assert sum(map(len, numbers.values())) == 7 * quota <= memory
         for task, classes in (("toy_rare", 4), ("toy_40", 2)):
-            ys = run.state.strategy.stored[task][1].tolist()
+            ys = run.state.strategy.stored[task].data.ys.tolist()
             assert Counter(ys) == dict.fromkeys(range(classes), quota), task
         assert len(numbers["toy_places"]) == quota
 

@@ -27,7 +27,7 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     run.config = replace(run.config, train=replace(run.config.train, batch=1000))
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.state.strategy.stored.items()
+        for task, ((xs, ys, *_), _) in run.state.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
     ]
     assert len(losses) == 9
@@ -38,11 +38,11 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     run.stream = [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)]
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
-        for task, (xs, ys, _) in run.state.strategy.stored.items()
+        for task, ((xs, ys, *_), _) in run.state.strategy.stored.items()
         for x, y in zip(xs, ys, strict=True)
         if task != "toy_rows"  # which is learned now, from all of its own
     ]
-    assert {len(run.state.strategy.stored[task][2]) for task in ("toy_wide", "toy_text")} != {0}
+    assert {len(run.state.strategy.stored[task].keys) for task in ("toy_wide", "toy_text")} != {0}
     expected = torch.stack(losses).mean().item()
     assert run.state.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
 
@@ -50,7 +50,7 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
 def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
     run = make_run("replay", TWO, knobs={"memory": 25})
     step_until(run, 12)
-    xs = run.state.strategy.stored["a"][0]
+    xs = run.state.strategy.stored["a"].data.xs
     counts, total = torch.zeros(25), 300
     seen = []
     forward = run.network.forward
@@ -73,7 +73,7 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
     step_until(run, 12)
     network = deepcopy(run.network)
     optimizer = follow_optimizer(run, network)
-    xs, ys, _ = run.state.strategy.stored["a"]
+    (xs, ys, *_), _ = run.state.strategy.stored["a"]
 
     def again(network, _):
         return cross_entropy(network, "a", xs, ys)

@@ -10,8 +10,9 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.tasks.images import VALIDATION
-from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
+from thalnet_mtl.topology.spec import TaskSpec
 
 SIZES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 
@@ -153,9 +154,9 @@ def test_text_is_cut_90_5_5_and_carries_the_label_of_its_data():
             torch.zeros(5),
             r"sequences have shape \(5, 4, 2\); expected \(5, 4, 3\)",
         ),
-        (torch.zeros(6, 4, 3), torch.zeros(5), r"expected \(5, 4, 3\) for 5 classes"),
+        (torch.zeros(6, 4, 3), torch.zeros(5), "6 sequences but 5 targets"),
         (torch.zeros(5, 4, 3), torch.full((5,), 2), r"classes must lie in 0 … 1"),
-        (torch.full((5, 4, 3), torch.inf), torch.zeros(5), "NaN or infinite"),
+        (torch.full((5, 4, 3), torch.inf), torch.zeros(5), "row 0 holds NaN or an infinite"),
     ],
 )
 def test_rows_of_a_user_are_checked(xs, ys, message):
@@ -163,14 +164,14 @@ def test_rows_of_a_user_are_checked(xs, ys, message):
         return dict.fromkeys(("train", "validation", "test"), (xs, ys))
 
     with pytest.raises(UserError, match=message):
-        RowsTask("mine", (4, 3), 2, load).load("cpu")
+        SequenceTask("mine", load, TaskSpec(3, 2, steps=4), scale=255).load("cpu")
 
 
 def test_text_of_a_user_is_checked():
     def load():
         return dict.fromkeys(("train", "validation", "test"), torch.tensor([1, 9]))
 
-    with pytest.raises(UserError, match="expected one row of tokens below 5"):
+    with pytest.raises(UserError, match="token 9 at place 1 is not below 5"):
         TextTask("mine", load, 5).load("cpu")
     with pytest.raises(UserError, match="has no split 'validation'"):
         TextTask("mine", lambda: {"train": torch.tensor([1, 2])}, 5).load("cpu")

@@ -8,7 +8,8 @@ from toy_tasks import toy
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training import setup as prepare_module
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
@@ -86,4 +87,4 @@ def test_nan_in_the_input_is_refused():
     xs[2, 1, 1] = torch.nan
     data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
     with pytest.raises(UserError, match="task 'mine', train: the inputs hold NaN"):
-        RowsTask("mine", (4, 3), 2, lambda: data).load("cpu")
+        SequenceTask("mine", lambda: data, TaskSpec(3, 2, steps=4), scale=255).load("cpu")

@@ -38,7 +38,8 @@ def benchmark(
     def task_data(name: str, split: str) -> AvalancheDataset[Any]:
         data = SequenceDataset(tasks[name], split, chunk, limit if split == "train" else 0)
         # Text has a target at each step; where classes are balanced it counts as one class.
-        classes = data.ys.tolist() if data.ys.ndim == 1 else [0] * len(data)
+        ys = data.data.ys
+        classes = ys.tolist() if ys.ndim == 1 else [0] * len(data)
         return _make_taskaware_classification_dataset(
             data, task_labels=order.index(name), targets=classes, collate_fn=collate
         )

@@ -67,13 +67,13 @@ class SequenceDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, task: Task, split: str, chunk: int, limit: int = 0):
         self.task = task
-        self.xs, self.ys = task.sequences(split, chunk)
-        if 0 < limit < len(self.xs):
-            drawn = torch.randperm(len(self.xs))[:limit]
-            self.xs, self.ys = self.xs[drawn], self.ys[drawn]
+        self.data = task.sequences(split, chunk)
+        if 0 < limit < len(self.data):
+            self.data = self.data.select(torch.randperm(len(self.data))[:limit])
 
     def __len__(self) -> int:
-        return len(self.xs)
+        return len(self.data)
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
-        return self.task.to_inputs(self.xs[k]), self.ys[k].long()
+        batch = self.task.to_batch(self.data.slice(k, k + 1))
+        return batch.xs[0], batch.ys[0]

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty
+from thalnet_mtl.tasks.base import Batch
 from thalnet_mtl.tasks.stream import Experience
 
 SAMPLES = 200  # sequences from which the Fisher information is estimated
@@ -53,17 +52,21 @@ class OnlineEWC(EWC):
 
 
 def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
-    """Return the mean over sequences of (d log p(y | x) / dθ)², with y sampled from p(y | x)."""
-    network, head = deepcopy(context.network), context.tasks[task].head_name
+    """Return the mean over sequences of (d L(y, x) / dθ)², with y sampled from p(y | x).
+
+    L is the loss of the sequence, summed over its targets: −log p(y | x) for the default losses.
+    """
+    source, network = context.tasks[task], deepcopy(context.network)
+    head = source.head_name
     network.dropout = 0.0
     parameters = {n: p for n, p in network.task_parameters(head).items() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(context.seed)
     count = 0
-    for xs in training_sequences(context, task):
-        logits = network(head, xs)[0].flatten(0, -2).float()
-        labels = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)
-        loss = F.cross_entropy(logits, labels.flatten().to(logits.device), reduction="sum")
+    for batch in training_sequences(context, task):
+        outputs, _ = network(head, batch.xs, None, batch.lengths)
+        sampled = source.sample(outputs, batch, generator)
+        loss = source.loss(outputs, sampled) * source.count(sampled)
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
@@ -72,14 +75,14 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
     return {name: value / count for name, value in total.items()}
 
 
-def training_sequences(context: TrainingContext, task: str) -> Iterator[Tensor]:
-    """Yield ``SAMPLES`` training inputs, one sequence at a time; always the same ones."""
+def training_sequences(context: TrainingContext, task: str) -> Iterator[Batch]:
+    """Yield ``SAMPLES`` training batches of a single sequence; always the same ones."""
     remaining, step = SAMPLES, 0
     while remaining:
         batch = context.tasks[task].training_batch(
             step, context.batch_size(task), context.chunk, context.seed
         )
-        for xs in batch.xs[:remaining].split(1):
-            yield xs
+        for place in range(min(remaining, len(batch.ys))):
+            yield batch.slice(place, place + 1)
             remaining -= 1
         step += 1

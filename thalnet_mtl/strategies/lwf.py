@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
@@ -47,16 +46,19 @@ class LearningWithoutForgetting(Strategy):
         old_heads = dict.fromkeys(
             tasks[name].head_name for name in self.old_tasks if name in self.context.trainable_tasks
         )
+        task_of = {tasks[name].head_name: tasks[name] for name in self.old_tasks}
         terms = []
         for name, batch in batches.items():
             spec = tasks[name].spec
             heads = [head for head in old_heads if same_inputs(network.adapter(head).task, spec)]
             with torch.no_grad():
-                targets = self.teacher.logits_by_task(heads, batch.xs)
-            logits = network.logits_by_task(heads, batch.xs)
-            terms += [distillation_loss(logits[head], targets[head]) for head in heads]
-        factor = self.context.options.strength * TEMPERATURE**2
-        return factor * torch.stack(terms).sum() if terms else None
+                targets = self.teacher.logits_by_task(heads, batch.xs, batch.lengths)
+            outputs = network.logits_by_task(heads, batch.xs, batch.lengths)
+            terms += [
+                task_of[head].distillation(outputs[head], targets[head], batch, TEMPERATURE)
+                for head in heads
+            ]
+        return self.context.options.strength * torch.stack(terms).sum() if terms else None
 
     def after_experience(self, experience: Experience) -> None:
         self.teacher = deepcopy(self.context.network).eval().requires_grad_(False)
@@ -76,14 +78,6 @@ class LearningWithoutForgetting(Strategy):
             teacher.load_state_dict(state["teacher"]["network"])
             self.teacher = teacher.to(self.context.device).eval().requires_grad_(False)
             self.context.configure_network(teacher)
-
-
-def distillation_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return KL(p_target ‖ p) at the temperature, as a mean over all predictions."""
-    logits, targets = (part.flatten(0, -2).float() / TEMPERATURE for part in (logits, targets))
-    return F.kl_div(
-        logits.log_softmax(-1), targets.log_softmax(-1), reduction="batchmean", log_target=True
-    )
 
 
 def same_inputs(first: TaskSpec, second: TaskSpec) -> bool:

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.tasks.stream import Experience
 
@@ -19,9 +18,12 @@ UNREACHABLE_EPOCH = 1_000_000  # no run reads the batches of this epoch for trai
 class StoredSequences(NamedTuple):
     """The stored sequences of a task, with the random keys by which they were chosen."""
 
-    xs: Tensor
-    ys: Tensor
+    data: Batch
     keys: Tensor  # ascending, uniform in [0, 1), on the CPU
+
+    def select(self, places: Tensor) -> "StoredSequences":
+        """Return the sequences at some places, (n,) indices in ascending order."""
+        return StoredSequences(self.data.select(places), self.keys[places])
 
 
 class ReplayMemory(Strategy):
@@ -29,14 +31,17 @@ class ReplayMemory(Strategy):
 
     ``reservoir``: each sequence of all training sets so far is equally likely to be stored
     (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task.
-    Text counts as one class. It is stored in chunks, which start from an empty state.
+    A task with other targets than one class per sequence counts as one class. Text is stored in
+    chunks, which start from an empty state.
     """
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
         self.stored: dict[str, StoredSequences] = {}
-        options, specs = context.options, [task.spec for task in context.tasks.values()]
-        classes = sum(1 if spec.every_step else spec.outputs for spec in specs)
+        options = context.options
+        classes = sum(
+            task.spec.outputs if has_one_class(task) else 1 for task in context.tasks.values()
+        )
         if options.choice == "per_class" and options.memory < classes:
             raise UserError(
                 f"strategy.memory {options.memory} holds no sequence of each class of each task; "
@@ -83,19 +88,28 @@ class ReplayMemory(Strategy):
             places = chosen - sum(sizes[:k])
             places = places[(places >= 0) & (places < sizes[k])]
             if len(places):
-                xs, ys = (part[places.to(part.device)] for part in self.stored[task][:2])
-                logits, _ = context.network(context.tasks[task].head_name, xs)
-                loss = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten())
+                batch, source = self.stored[task].data.select(places), context.tasks[task]
+                outputs, _ = context.network(source.head_name, batch.xs, None, batch.lengths)
+                loss = source.loss(outputs, batch)
                 terms.append(loss * (len(places) / count))
         return torch.stack(terms).sum()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stored": {task: list(sequences) for task, sequences in self.stored.items()}}
+        return {
+            "stored": {
+                task: [*sequences.data, sequences.keys] for task, sequences in self.stored.items()
+            }
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = self.context.device
-        for task, (xs, ys, keys) in state["stored"].items():
-            self.stored[task] = StoredSequences(xs.to(device), ys.to(device), keys.cpu())
+        for task, (*data, keys) in state["stored"].items():
+            self.stored[task] = StoredSequences(Batch(*data).to(device), keys.cpu())
+
+
+def has_one_class(task: Task) -> bool:
+    """Return whether each sequence of a task has one class as its target."""
+    return task.target.name == "class" and not task.spec.every_step
 
 
 def draw_candidates(
@@ -112,21 +126,22 @@ def draw_candidates(
         source.training_batch(UNREACHABLE_EPOCH * total + place, 1, chunk, context.seed)
         for place in places.tolist()
     ]
-    by_key = order.argsort()
-    xs, ys = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
-    return StoredSequences(xs[by_key.to(xs.device)], ys[by_key.to(ys.device)], keys)
+    return StoredSequences(source.concatenate(batches).select(order.argsort()), keys)
 
 
 def reservoir(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
     """Return the ``capacity`` sequences with the smallest keys of all tasks."""
     keys = torch.cat([sequences.keys for sequences in stored.values()]).sort().values[:capacity]
-    return {task: select(part, part.keys <= keys[-1]) for task, part in stored.items()}
+    return {
+        task: part.select((part.keys <= keys[-1]).nonzero().flatten())
+        for task, part in stored.items()
+    }
 
 
 def per_class(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
     """Return the sequences with the smallest keys of each class of each task, equally many."""
     labels = {
-        task: part.ys if part.ys.ndim == 1 else torch.zeros(len(part.ys), dtype=torch.long)
+        task: ys if (ys := part.data.ys).ndim == 1 else torch.zeros(len(ys), dtype=torch.long)
         for task, part in stored.items()
     }
     quota = capacity // sum(len(ys.unique()) for ys in labels.values())
@@ -134,13 +149,8 @@ def per_class(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str,
     for task, part in stored.items():
         places = [(labels[task] == c).nonzero().flatten() for c in labels[task].unique()]
         chosen = torch.cat([place[:quota] for place in places]).sort().values
-        selected[task] = select(part, chosen)
+        selected[task] = part.select(chosen)
     return selected
-
-
-def select(stored: StoredSequences, index: Tensor) -> StoredSequences:
-    """Return the stored sequences at some places: a mask or indices, in ascending order."""
-    return StoredSequences(*(part[index.to(part.device)] for part in stored))
 
 
 CHOICES = {"reservoir": reservoir, "per_class": per_class}

@@ -1,38 +1,72 @@
-"""The contract of a task: its shapes, its metric, its splits and its batches.
+"""The contract of a task: its shapes, its kind of target, its loss, its metrics and its batches.
 
 A batch is a pure function of the step, so that a run resumes at any step without a state of its
 data loader.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple, Self, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.metrics.metric import METRICS, Metric
+from thalnet_mtl.tasks.losses import Loss, make_loss
+from thalnet_mtl.tasks.splits import Sequences, fill, first_input
+from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.spec import TaskSpec
 
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(SplitName)
 
 
 class Batch(NamedTuple):
     """Inputs and targets of one step, on the device of their task.
 
-    ``xs`` is (batch, time, inputs), or (batch, time) for tokens; ``ys`` is (batch,) for one class
-    per sequence, or (batch, time) for one at every step. If ``starts_sequence`` is False, the
-    batch continues the sequences of the batch before it, whose final state is carried on.
+    ``xs`` is (batch, time, inputs), (batch, time) for tokens, or a mapping of such by the name of
+    the input. ``ys`` is (batch,) for one class per sequence and (batch, time) for one at every
+    step; labels and numbers have a further axis, (…, outputs). Missing targets are −100 for a
+    class and NaN otherwise. If ``starts_sequence`` is False, the batch continues the sequences of
+    the batch before it, whose final state is carried on. ``lengths`` (batch,) are the steps of
+    each sequence, None if all fill the batch.
     """
 
-    xs: Tensor
+    xs: Any
     ys: Tensor
     starts_sequence: bool
+    lengths: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """Apply a function to all tensors."""
+        xs, ys, lengths = Sequences(self.xs, self.ys, self.lengths).map(function)
+        return Batch(xs, ys, self.starts_sequence, lengths)
+
+    def slice(self, start: int, stop: int) -> "Batch":
+        """Return the sequences from ``start`` up to, not including, ``stop``."""
+        return self.map(lambda part: part[start:stop])
+
+    def select(self, places: Tensor) -> "Batch":
+        """Return the sequences at some places, (n,) indices."""
+        return self.map(lambda part: part[places.to(part.device)])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return self.map(lambda part: part.to(device))
+
+    def after_end(self) -> Bool[Tensor, "batch time"] | None:
+        """Return the steps after the end of their sequence; None if there are none."""
+        if self.lengths is None:
+            return None
+        steps = torch.arange(first_input(self.xs).shape[1], device=self.lengths.device)
+        return steps >= self.lengths[:, None]
 
 
 class Task:
-    """A data set in three splits, with the shapes and the metric of what is learned from it.
+    """A data set in three splits, with the loss and the metrics of what is learned from it.
 
     Data stays on the device as it is stored (uint8 for every built-in task) and is indexed there.
 
@@ -40,32 +74,55 @@ class Task:
         name: name of the task in a run.
         spec: shapes of its inputs and targets.
         read_splits: returns the data of each ``SplitName``; called when the task is loaded.
+        target: kind of target: ``class``, ``labels`` or ``numbers``.
+        loss: name of a registered loss, a function, or a ``Loss``; by default that of the target.
+        metrics: names of registered metrics, the main one first; by default those of the target.
         source: data set of ``thalnet data ls`` that ``read_splits`` reads, if any.
-        classes_seen: classes in the data, if they are only some of those of the head.
+
+    Attributes:
+        carries_state: whether a batch may continue the sequences of the one before it.
+        classes_seen: classes that occur in the data, once it is loaded; () for other targets.
     """
 
-    metric: Metric
+    carries_state: ClassVar[bool] = False
 
     def __init__(
         self,
         name: str,
         spec: TaskSpec,
-        read_splits: Callable[[], Mapping[str, object]],
+        read_splits: Callable[[], Mapping[str, Any]],
+        *,
+        target: str = "class",
+        loss: str | Loss | Callable[..., Tensor] = "",
+        metrics: tuple[str, ...] = (),
         source: str = "",
-        classes_seen: tuple[int, ...] = (),
     ):
         self.name = self.head_name = self._label = name
         self.spec = spec
         self.read_splits = read_splits
+        self.target = target_of(target)
+        self.loss_function = make_loss(loss or self.target.loss)
+        if self.loss_function.targets and target not in self.loss_function.targets:
+            kinds = ", ".join(self.loss_function.targets)
+            raise UserError(
+                f"task '{name}': the loss '{loss}' is for targets of kind {kinds}, not '{target}'."
+            )
+        self.metric_names = tuple(metrics) or self.target.metrics
         self.source = source
-        self.classes_seen = classes_seen
+        self.classes_seen: tuple[int, ...] = ()
         self.device = torch.device("cpu")
-        self.splits: dict[str, object] = {}
+        self.splits: dict[str, Any] = {}
+        self._complete = True  # no sequence lacks all its targets
 
     @property
     def label(self) -> str:
         """Name of the task in tables of results, whatever its name in the run."""
         return self._label
+
+    @property
+    def metric(self) -> Metric:
+        """The main metric, by which runs and weights are compared."""
+        return METRICS[self.metric_names[0]]
 
     def named(self, name: str, head: str = "") -> Self:
         """Return a copy under another name, before its data is loaded.
@@ -86,11 +143,86 @@ class Task:
         """
         self.device = torch.device(device)
         splits = dict(self.read_splits())
-        for name in get_args(SplitName):
+        for name in SPLITS:
             if name not in splits:
                 raise UserError(f"task '{self.name}' has no split '{name}'.")
         self.splits = {name: self._validate(name, split) for name, split in splits.items()}
+        self._prepare()
         return self
+
+    # Loss
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch, a scalar.
+
+        It is the mean over targets that are there; 0, with a gradient of 0, if all are missing.
+
+        Args:
+            outputs: (batch, outputs), or (batch, time, outputs) for a target at every step.
+            batch: with the targets.
+        """
+        function = self.loss_function
+        mean = function.complete_mean if self._complete else function.mean
+        return mean(self.target, self.floats(outputs), batch.ys)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return what a batch weighs in the mean over several: the number of its targets.
+
+        Where a loss weighs classes, it is the sum of their weights.
+        """
+        return self.loss_function.total_weight(self.target, batch.ys)
+
+    def sample(self, outputs: Tensor, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch with targets drawn from the distribution that the outputs describe."""
+        ys = self.target.sample(self.floats(outputs), generator)
+        over = batch.after_end() if self.spec.every_step else None
+        return batch._replace(ys=ys if over is None else fill(ys, over, self.target.missing))
+
+    def distillation(
+        self, outputs: Tensor, teacher: Tensor, batch: Batch, temperature: float
+    ) -> Tensor:
+        """Return how far the answers to a batch are from those of a teacher, a mean over answers.
+
+        For classes it is T² KL(p_teacher ‖ p) at a temperature T, for labels the same of each, for
+        numbers the squared difference.
+        """
+        outputs, teacher = self.floats(outputs), self.floats(teacher)
+        terms = self.target.distillation(outputs, teacher, temperature)
+        over = batch.after_end() if self.spec.every_step else None
+        answers: Any = terms[..., 0].numel()
+        if over is not None:
+            terms, answers = fill(terms, over, 0), (~over).sum()
+        return terms.sum() / (answers if self.target.name == "class" else answers * terms.shape[-1])
+
+    def concatenate(self, batches: Sequence[Batch]) -> Batch:
+        """Return several batches as one, padded to the longest sequence of them."""
+        time = max(first_input(batch.xs).shape[1] for batch in batches)
+        missing = self.target.missing
+
+        def longer(part: Tensor, value: float = 0) -> Tensor:
+            axes = [0] * (2 * (part.ndim - 2))
+            return F.pad(part, [*axes, 0, time - part.shape[1]], value=value)
+
+        def cat(parts: Iterable[Tensor], value: float = 0) -> Tensor:
+            return torch.cat([longer(part, value) for part in parts])
+
+        first, *_ = batches
+        xs: Any
+        if isinstance(first.xs, Mapping):
+            xs = {name: cat(batch.xs[name] for batch in batches) for name in first.xs}
+        else:
+            xs = cat(batch.xs for batch in batches)
+        targets = [batch.ys for batch in batches]
+        ys = cat(targets, missing) if self.spec.every_step else torch.cat(targets)
+        lengths = [batch.lengths for batch in batches if batch.lengths is not None]
+        return Batch(xs, ys, first.starts_sequence, torch.cat(lengths) if lengths else None)
+
+    @staticmethod
+    def floats(outputs: Tensor) -> Tensor:
+        """Return outputs in at least the precision of float32."""
+        return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+    # Batches
 
     def check_batch_sizes(self, size: int, evaluation_size: int, chunk: int) -> None:
         """Check that every split has at least one batch; ``size`` is that of a training batch.
@@ -129,20 +261,23 @@ class Task:
         """Yield a split once, in order. The last batch may be smaller or shorter."""
         raise NotImplementedError
 
-    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
-        """Return the N sequences of a split and their targets as stored: (N, …) each."""
+    def sequences(self, split: str, chunk: int) -> Sequences:
+        """Return the sequences of a split as stored; a text is cut into pieces of ``chunk``."""
         raise NotImplementedError
 
-    def to_inputs(self, xs: Tensor) -> Tensor:
-        """Convert stored sequences to what a network reads: floats, or tokens as int64."""
+    def to_batch(self, data: Sequences) -> Batch:
+        """Return stored sequences as a batch: floats, or tokens as int64."""
         raise NotImplementedError
 
-    def split(self, name: str) -> object:
+    def split(self, name: str) -> Any:
         """Return the loaded data of a split; a UserError names the closest split."""
         if name not in self.splits:
-            raise unknown("split", name, get_args(SplitName))
+            raise unknown("split", name, SPLITS)
         return self.splits[name]
 
-    def _validate(self, name: str, split: object) -> object:
+    def _validate(self, name: str, split: Any) -> Any:
         """Return a split as tensors on ``self.device``; a UserError says what does not fit."""
         raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Set what follows from the data of all splits; called at the end of ``load``."""

@@ -4,6 +4,7 @@ The last 5,000 training images of MNIST and CIFAR-10 are the validation split.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import distribution
 from typing import Self, cast
@@ -14,7 +15,8 @@ from einops import rearrange
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.tasks import datasets
-from thalnet_mtl.tasks.rows import RowsTask
+from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.topology.spec import TaskSpec
 
 VALIDATION = 5_000
 
@@ -22,7 +24,7 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of each s
 
 
 @register("task", "permuted_mnist")
-def permuted_mnist(permutation: int = 0) -> RowsTask:
+def permuted_mnist(permutation: int = 0) -> SequenceTask:
     """MNIST under a fixed permutation of its pixels (its seed: permutation), 28 rows of 28."""
     if not 0 <= permutation < 2**32:
         raise UserError(f"permutation must be between 0 and {2**32 - 1}, got {permutation}.")
@@ -33,35 +35,41 @@ def permuted_mnist(permutation: int = 0) -> RowsTask:
         return images.reshape(len(images), -1)[:, order].reshape(images.shape)
 
     read_splits = partial(_read_splits, "mnist", permute)
-    return RowsTask("permuted_mnist", (28, 28), 10, read_splits, source="mnist")
+    return SequenceTask(
+        "permuted_mnist", read_splits, TaskSpec(28, 10, steps=28), scale=255, source="mnist"
+    )
 
 
 @register("task", "mnist_rows")
-def mnist_rows() -> RowsTask:
+def mnist_rows() -> SequenceTask:
     """MNIST from top to bottom, 28 rows of 28 pixels."""
     read_splits = partial(_read_splits, "mnist", lambda images: images)
-    return RowsTask("mnist_rows", (28, 28), 10, read_splits, source="mnist")
+    return SequenceTask(
+        "mnist_rows", read_splits, TaskSpec(28, 10, steps=28), scale=255, source="mnist"
+    )
 
 
 @register("task", "cifar10_rows")
-def cifar10_rows() -> RowsTask:
+def cifar10_rows() -> SequenceTask:
     """CIFAR-10 from top to bottom, 32 rows of 32 pixels in 3 colors."""
 
     def to_rows(images: np.ndarray) -> np.ndarray:
         return rearrange(images, "batch row column color -> batch row (column color)")
 
     read_splits = partial(_read_splits, "cifar10", to_rows)
-    return RowsTask("cifar10_rows", (32, 96), 10, read_splits, source="cifar10")
+    return SequenceTask(
+        "cifar10_rows", read_splits, TaskSpec(96, 10, steps=32), scale=255, source="cifar10"
+    )
 
 
 @register("task", "digits_rows")
-def digits_rows() -> RowsTask:
+def digits_rows() -> SequenceTask:
     """The 1,797 digits that come with scikit-learn, 8 rows of 8 pixels; no download."""
-    return RowsTask("digits_rows", (8, 8), 10, _read_digits, scale=16.0)
+    return SequenceTask("digits_rows", _read_digits, TaskSpec(8, 10, steps=8), scale=16.0)
 
 
 @register("task", "digits_parity")
-def digits_parity() -> RowsTask:
+def digits_parity() -> SequenceTask:
     """Odd or even? The 1,797 digits of digits_rows two rows at a time, 4 rows of 16."""
 
     def read_splits() -> Splits:
@@ -70,10 +78,10 @@ def digits_parity() -> RowsTask:
             name: (rearrange(xs, pairs, two=2), ys % 2) for name, (xs, ys) in _read_digits().items()
         }
 
-    return RowsTask("digits_parity", (4, 16), 2, read_splits, scale=16.0)
+    return SequenceTask("digits_parity", read_splits, TaskSpec(16, 2, steps=4), scale=16.0)
 
 
-class ClassPair(RowsTask):
+class ClassPair(SequenceTask):
     """A task of two of the classes of another task.
 
     With a head of its own it has the classes 0 and 1; with a head that it shares, the two classes
@@ -85,16 +93,16 @@ class ClassPair(RowsTask):
         classes: the two classes.
     """
 
-    def __init__(self, name: str, whole: RowsTask, classes: tuple[int, int]):
-        spec = whole.spec
+    def __init__(self, name: str, whole: SequenceTask, classes: tuple[int, int]):
+        spec = replace(whole.spec, outputs=2)
         read_splits = partial(_read_pair, whole, classes, first=classes[0])
-        super().__init__(name, (spec.steps, spec.inputs), 2, read_splits, source=whole.source)
+        super().__init__(name, read_splits, spec, scale=whole.scale, source=whole.source)
         self._whole, self._pair = whole, classes
 
     def named(self, name: str, head: str = "") -> Self:
         task = super().named(name, head)
         if head:
-            task.spec, task.classes_seen = self._whole.spec, self._pair
+            task.spec = self._whole.spec
             task.read_splits = partial(_read_pair, self._whole, self._pair)
         return task
 
@@ -118,6 +126,13 @@ for _part in range(5):
         register("task", _name)(split_task(_name, _whole, _part))
 
 
+def _images(
+    name: str, read_splits: Callable[[], Splits], spec: TaskSpec, source: str
+) -> SequenceTask:
+    """Return a task on images of bytes, which it reads in [0, 1]."""
+    return SequenceTask(name, read_splits, spec, scale=255, source=source)
+
+
 def _read_splits(source: str, transform: Callable[[np.ndarray], np.ndarray]) -> Splits:
     """Return the splits of an image data set, with every image transformed."""
     images, labels, test_images, test_labels = datasets.load_images(source)
@@ -129,7 +144,7 @@ def _read_splits(source: str, transform: Callable[[np.ndarray], np.ndarray]) -> 
     }
 
 
-def _read_pair(whole: RowsTask, classes: tuple[int, int], first: int = 0) -> Splits:
+def _read_pair(whole: SequenceTask, classes: tuple[int, int], first: int = 0) -> Splits:
     """Return the sequences of two classes, which are counted from ``first``."""
     splits: Splits = {}
     for split, data in whole.read_splits().items():

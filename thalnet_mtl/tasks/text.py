@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.metrics.metric import BITS_PER_CHARACTER
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.splits import Sequences, as_tensor
+from thalnet_mtl.tasks.targets import out_of_range
 from thalnet_mtl.topology.spec import TaskSpec
 
 
@@ -30,17 +31,17 @@ class TextTask(Task):
         source: data set of ``thalnet data ls`` that ``read_splits`` reads, if any.
     """
 
-    metric = BITS_PER_CHARACTER
+    carries_state = True
 
     def __init__(
         self,
         name: str,
-        read_splits: Callable[[], Mapping[str, object]],
+        read_splits: Callable[[], Mapping[str, Any]],
         vocabulary: int = 256,
         source: str = "",
     ):
         spec = TaskSpec(vocabulary, vocabulary, tokens=True, every_step=True)
-        super().__init__(name, spec, read_splits, source)
+        super().__init__(name, spec, read_splits, metrics=("bits_per_character",), source=source)
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         tokens = self._tokens(split)
@@ -60,17 +61,17 @@ class TextTask(Task):
         for number in range(self.batches_per_epoch(split, size, chunk)):
             yield self._chunk(split, number, size, chunk)
 
-    def sequences(self, split: str, chunk: int) -> tuple[Tensor, Tensor]:
+    def sequences(self, split: str, chunk: int) -> Sequences:
         """Return the text cut into N pieces of ``chunk`` tokens and the token after each of them.
 
         Both are (N, chunk). An incomplete last piece is left out.
         """
         tokens = self._tokens(split)
         end = (len(tokens) - 1) // chunk * chunk
-        return tokens[:end].view(-1, chunk), tokens[1 : end + 1].view(-1, chunk)
+        return Sequences(tokens[:end].view(-1, chunk), tokens[1 : end + 1].view(-1, chunk))
 
-    def to_inputs(self, xs: Tensor) -> Tensor:
-        return xs.long()
+    def to_batch(self, data: Sequences) -> Batch:
+        return Batch(data.xs.long(), data.ys.long(), True)
 
     def _chunk(self, split: str, number: int, size: int, chunk: int) -> Batch:
         """Return the chunk of that number at each of ``size`` places, (size, chunk) at most."""
@@ -88,12 +89,18 @@ class TextTask(Task):
         assert isinstance(split, Tensor)
         return split
 
-    def _validate(self, name: str, split: object) -> Tensor:
-        tokens = torch.as_tensor(split)
-        valid = tokens.ndim == 1 and len(tokens) > 1 and int(tokens.min()) >= 0
-        if not valid or int(tokens.max()) >= self.spec.inputs:
+    def _validate(self, name: str, split: Any) -> Tensor:
+        where = f"task '{self.name}', {name}"
+        tokens = as_tensor(split, where)
+        if tokens.is_floating_point() or tokens.ndim != 1 or len(tokens) < 2:
             raise UserError(
-                f"task '{self.name}', {name}: expected one row of tokens below {self.spec.inputs}."
+                f"{where}: expected one row of whole numbers, got {tuple(tokens.shape)} of type "
+                f"{tokens.dtype}."
+            )
+        if place := out_of_range(tokens, self.spec.inputs):
+            raise UserError(
+                f"{where}: token {place.value(tokens)} at place {place} is not below "
+                f"{self.spec.inputs}."
             )
         return tokens.to(self.device)
 

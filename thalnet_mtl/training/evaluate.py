@@ -3,7 +3,6 @@
 from itertools import islice
 
 import torch
-from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
@@ -32,18 +31,23 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    nats = torch.zeros((), dtype=torch.float64, device=task.device)
-    correct = torch.zeros((), dtype=torch.int64, device=task.device)
-    count, state = 0, None
-    for xs, ys, starts_sequence in islice(task.iterate(split, batch, chunk), batches or None):
-        logits, state = network(task.head_name, xs, None if starts_sequence else state)
-        logits, ys = logits.flatten(0, -2).float(), ys.flatten()
-        nats += F.cross_entropy(logits, ys, reduction="sum")
-        correct += (logits.argmax(-1) == ys).sum()
-        count += len(ys)
+    total = torch.zeros((), dtype=torch.float64, device=task.device)
+    weight, correct, count = torch.zeros_like(total), torch.zeros_like(total), 0
+    state = None
+    for part in islice(task.iterate(split, batch, chunk), batches or None):
+        state = None if part.starts_sequence else state
+        outputs, state = network(task.head_name, part.xs, state, part.lengths)
+        share = task.count(part)
+        total += task.loss(outputs, part) * share
+        weight += share
+        present = task.target.present(part.ys)
+        if task.target.name == "class":
+            correct += (outputs.argmax(-1) == part.ys)[present].sum()
+        count += int(present.sum())
     network.train(training)
-    value = task.metric.value(nats.item(), int(correct), count)
-    return {"loss": nats.item() / count, task.metric.name: value, "count": count}
+    loss = float(total / weight)
+    value = task.metric.value(loss * count, int(correct), count)
+    return {"loss": loss, task.metric.name: value, "count": count}
 
 
 def lesions(

@@ -177,7 +177,7 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
     """Raise if options do not fit the data of a task: its kind, or too few for a batch."""
     for name, task in tasks.items():
         options = config.named_tasks[name]
-        if options.reset and not task.spec.every_step:
+        if options.reset and not task.carries_state:
             raise UserError(f"tasks.{name}.reset: only a text carries a state to reset.")
         batch = options.batch or config.train.batch
         task.check_batch_sizes(batch, config.evaluate.batch, config.train.chunk)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.build import selected_backend
@@ -98,7 +97,6 @@ class StackedStep:
         """Return the loss of every run on its batch, and carry the states of text on."""
         run, count, head = self.runs[0], len(batches), self.runs[0].tasks[task].head_name
         xs = torch.stack([batch.xs for batch in batches])
-        ys = torch.stack([batch.ys for batch in batches])
         state = None if batches[0].starts_sequence else self.states.get(task)
         if state is None:
             initial = self.network.initial(head, xs.shape[1])
@@ -109,14 +107,16 @@ class StackedStep:
 
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits, state = torch.vmap(forward)(self.tensors, xs, state)
-        if run.tasks[task].spec.every_step:
+            outputs, state = torch.vmap(forward)(self.tensors, xs, state)
+        if run.tasks[task].carries_state:
             self.states[task] = map_state(Tensor.detach, state)
             for k, stacked_run in enumerate(self.runs):
                 select = partial(torch.select, dim=0, index=k)
                 stacked_run.state.carried_states[task] = map_state(select, self.states[task])
-        losses = F.cross_entropy(logits.flatten(0, -2).float(), ys.flatten(), reduction="none")
-        return losses.unflatten(0, (count, -1)).mean(1)
+        loss = run.tasks[task].loss
+        return torch.stack(
+            [loss(part, batch) for part, batch in zip(outputs, batches, strict=True)]
+        )
 
 
 def stack_module(stacked: nn.Module, modules: Sequence[nn.Module]) -> None:

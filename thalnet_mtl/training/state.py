@@ -15,7 +15,7 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 from thalnet_mtl.training.weighting import LossWeighting
 
-NOT_TRAINED = -1.0  # in the loss log, for a task that was not part of a step
+NOT_TRAINED = -math.inf  # in the loss log, for a task that was not part of a step
 
 
 @dataclass

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.sequences import map_state
@@ -58,9 +57,9 @@ class TrainStep:
         run, network, batches = self.run, self.run.state.network, inputs.batches
         carried = run.state.carried_states
         states = {
-            name: network.initial(run.tasks[name].head_name, len(batch.xs))
+            name: network.initial(run.tasks[name].head_name, len(batch.ys))
             if batch.starts_sequence
-            else reset_states(run, name, carried[name], len(batch.xs))
+            else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
         }
         self.flat_optimizer().set_rate(inputs.learning_rate)
@@ -68,7 +67,7 @@ class TrainStep:
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
-        carried |= {n: state for n, state in states.items() if run.tasks[n].spec.every_step}
+        carried |= {n: state for n, state in states.items() if run.tasks[n].carries_state}
         if len(losses) == len(run.tasks):
             return losses
         rows = dict(zip(batches, losses, strict=True))
@@ -88,11 +87,13 @@ class TrainStep:
         run, state, options = self.run, self.run.state, self.run.config.train
         losses, final_states = {}, {}
         for name, batch in batches.items():
-            bf16 = options.precision == "bf16"
+            task, bf16 = run.tasks[name], options.precision == "bf16"
             with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-                logits, final = state.network(run.tasks[name].head_name, batch.xs, states[name])
+                outputs, final = state.network(
+                    task.head_name, batch.xs, states[name], batch.lengths
+                )
             final_states[name] = map_state(Tensor.detach, final)
-            losses[name] = F.cross_entropy(logits.flatten(0, -2).float(), batch.ys.flatten())
+            losses[name] = task.loss(outputs, batch)
         optimizer, strategy = self.flat_optimizer(), state.strategy
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
         state.weighting.backward(losses, run.task_parameters)
