@@ -86,5 +86,5 @@ def test_nan_in_the_input_is_refused():
     xs = torch.zeros(5, 4, 3)
     xs[2, 1, 1] = torch.nan
     data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
-    with pytest.raises(UserError, match="task 'mine', train: the inputs hold NaN"):
+    with pytest.raises(UserError, match="task 'mine', train: the input of row 2 holds NaN"):
         SequenceTask("mine", lambda: data, TaskSpec(3, 2, steps=4), scale=255).load("cpu")
