@@ -34,8 +34,8 @@ from thalnet_cases import (
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.baselines import StackedGRU
+from thalnet_mtl.models.checks import check_lengths
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.sequences import check_lengths
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.registry import entries

@@ -1,13 +1,13 @@
 """The adapter of a task: encoders in front of a body and a head behind it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.models.body import WHOLE, Body
-from thalnet_mtl.models.sequences import Inputs
+from thalnet_mtl.models.sequences import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
 
@@ -34,7 +34,7 @@ class TaskAdapter(nn.Module):
         self.spec = spec
         self.encoders = nn.ModuleDict()
         for name, width in body.input_widths(spec.input_modules).items():
-            self.encoders[name] = encoder(spec.task, width)
+            self.encoders[name] = encoder(spec.task, width, name)
         self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.outputs)
 
     @property
@@ -51,20 +51,21 @@ class TaskAdapter(nn.Module):
             return zero_past_end(self.head(ys), lengths)
         return self.head(last_steps(ys, lengths))
 
-    def encode(self, xs: Tensor, active: Collection[str] = ()) -> Inputs:
+    def encode(self, xs: Inputs, active: Collection[str] = ()) -> Inputs:
         """Return the input of the body in the type of its weights, by active input module."""
         dtype = self.head.weight.dtype
-        xs = xs.long() if self.task.tokens else xs.to(dtype)
+        xs = map_inputs(xs, Tensor.long if self.task.tokens else lambda x: x.to(dtype))
         rows = {
-            name: encode(xs).to(dtype)
+            name: encode(xs[name] if isinstance(xs, Mapping) else xs).to(dtype)
             for name, encode in self.encoders.items()
             if name in (WHOLE, *active)
         }
         return rows.get(WHOLE, rows)
 
 
-def encoder(task: TaskSpec, width: int) -> nn.Module:
-    """Return the encoder from inputs of a task to rows of a width; identity if equal."""
+def encoder(task: TaskSpec, width: int, module: str = "") -> nn.Module:
+    """Return the encoder from the input of a module to rows of a width; identity if equal."""
+    inputs = task.input_width(module)
     if task.tokens:
-        return OneHot(width) if task.inputs == width else nn.Embedding(task.inputs, width)
-    return nn.Identity() if task.inputs == width else nn.Linear(task.inputs, width)
+        return OneHot(width) if inputs == width else nn.Embedding(inputs, width)
+    return nn.Identity() if inputs == width else nn.Linear(inputs, width)

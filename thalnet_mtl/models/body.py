@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.sequences import Inputs, check_sequence, map_inputs, run_sequences
+from thalnet_mtl.models.checks import check_sequence
+from thalnet_mtl.models.sequences import Inputs, map_inputs, run_sequences
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
@@ -151,6 +152,11 @@ class Body(nn.Module):
         """Return the input and output modules of a new task, checked; () without modules."""
         if inputs or outputs is not None:
             raise UserError("only the modules of a ThalNet can be named as inputs or outputs.")
+        if spec.input_names:
+            raise UserError(
+                f"task '{task}' has the inputs {', '.join(spec.input_names)}: only a ThalNet has "
+                f"an input module for each, not {type(self).__name__}."
+            )
         return (), ()
 
     def input_widths(self, modules: Sequence[str]) -> dict[str, int]:

@@ -36,6 +36,8 @@ def build(
     """
     check(model, tasks, modules or {})
     make_body = lookup("body", model.body)
+    if make_body is ThalNet:
+        modules = modules or modules_for_named_inputs(model, tasks)
     own_options = check_options("body", model.body, model.options, "model", field_names(model))
 
     def make(features: int) -> Network:
@@ -106,7 +108,7 @@ def module(
         name,
         features=width,
         context=fields.context or model.context or width,
-        inputs=shared_input_width(serves, width) if fields.input else 0,
+        inputs=shared_input_width(serves, width, name) if fields.input else 0,
         output=fields.output,
         hidden=fields.hidden or model.hidden,
         module=fields.module or model.module,
@@ -117,9 +119,29 @@ def module(
     )
 
 
-def shared_input_width(tasks: Sequence[TaskSpec], features: int) -> int:
-    """Return the input width of the tasks if they agree, else the width of the features."""
-    widths = {task.inputs for task in tasks}
+def modules_for_named_inputs(model: ModelConfig, tasks: Tasks) -> dict[str, ModuleConfig]:
+    """Return ``model.modules`` modules, with an input module for every named input of a task.
+
+    They replace the first module, or stand beside it if a task has a single input. Without named
+    inputs there are none.
+    """
+    inputs = list(dict.fromkeys(name for task in tasks.values() for name in task.input_names))
+    if not inputs:
+        return {}
+    if not all(task.input_names for task in tasks.values()):
+        inputs.append("input")
+    others = [*(f"side{k}" for k in range(1, model.modules - 1)), "output"]
+    for name in inputs:
+        if name in others:
+            raise UserError(f"an input cannot be called '{name}', as another module is.")
+    modules = {name: ModuleConfig(input=True) for name in inputs}
+    return modules | {name: ModuleConfig(output=name == "output") for name in others}
+
+
+def shared_input_width(tasks: Sequence[TaskSpec], features: int, name: str = "") -> int:
+    """Return the width of an input if the tasks that have it agree, else that of the features."""
+    having = [task for task in tasks if not task.input_names or name in task.input_names]
+    widths = {task.input_width(name) for task in having}
     return widths.pop() if len(widths) == 1 else features
 
 

@@ -10,9 +10,9 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.adapter import TaskAdapter
 from thalnet_mtl.models.body import Body, StateLayout, check_name
 from thalnet_mtl.models.change import TopologyChange, record_change
+from thalnet_mtl.models.checks import check_sub_steps
 from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.models.readings.base import IndexMap
-from thalnet_mtl.models.sequences import check_sub_steps
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.sequences import Inputs, map_inputs
 
 TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
 
@@ -24,25 +26,35 @@ class Step(nn.Module):
         self.network, self.task = network, task
         self.kind = type(network.initial(task, 1))
 
-    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Return logits and the next state. ``x`` is (batch, inputs), or (batch,) tokens."""
+    def forward(self, x: Inputs, *state: Tensor) -> tuple[Tensor, ...]:
+        """Return logits and the next state.
+
+        ``x`` is (batch, inputs), or (batch,) tokens; or a mapping of such for named inputs.
+        """
         carried = state[0] if self.kind is Tensor else self.kind(*state)
-        logits, carried = self.network(self.task, x.unsqueeze(1), carried)
+        xs = map_inputs(x, lambda x: x.unsqueeze(1))
+        logits, carried = self.network(self.task, xs, carried)
         logits = logits.flatten(0, -2)
         return (logits, carried) if self.kind is Tensor else (logits, *carried)
 
-    def example(self, batch: int) -> tuple[Tensor, ...]:
+    def example(self, batch: int) -> tuple[Any, ...]:
         """Return a random input and a random state."""
         task = self.network.adapter(self.task).task
         generator = torch.Generator().manual_seed(0)
-        if task.tokens:
-            x = torch.randint(task.inputs, (batch,), generator=generator)
-        else:
-            x = torch.rand(batch, task.inputs, generator=generator)
         zeros = self.network.initial(self.task, batch)
         parts = [zeros] if self.kind is Tensor else list(zeros)
+
+        def draw(name: str = "") -> Tensor:
+            width = task.input_width(name)
+            if task.tokens:
+                x = torch.randint(width, (batch,), generator=generator)
+            else:
+                x = torch.rand(batch, width, generator=generator)
+            return x.to(parts[0].device)
+
+        x = {name: draw(name) for name in task.input_names} if task.input_names else draw()
         state = [(torch.rand(part.shape, generator=generator) - 0.5).to(part) for part in parts]
-        return x.to(parts[0].device), *state
+        return x, *state
 
 
 def to_safetensors(network: Network, path: Path, task: str) -> None:
@@ -59,7 +71,10 @@ def to_torch(network: Network, path: Path, task: str) -> None:
 
 
 def to_onnx(network: Network, path: Path, task: str) -> None:
-    """Write the same step in ONNX: inputs x, state0, …; outputs logits, state0_next, …"""
+    """Write the same step in ONNX: inputs x, state0, …; outputs logits, state0_next, …
+
+    Named inputs have their names instead of x.
+    """
     packages = "onnx", "onnxscript", "onnxruntime"
     missing = [name for name in packages if not importlib.util.find_spec(name)]
     if missing:
@@ -68,8 +83,9 @@ def to_onnx(network: Network, path: Path, task: str) -> None:
 
     step = Step(network, task)
     inputs = step.example(CHECKED)
-    names = ["x", *(f"state{k}" for k in range(len(inputs) - 1))]
-    outputs = ["logits", *(f"{name}_next" for name in names[1:])]
+    rows = list(inputs[0]) if isinstance(inputs[0], dict) else ["x"]
+    states = [f"state{k}" for k in range(len(inputs) - 1)]
+    names, outputs = [*rows, *states], ["logits", *(f"{name}_next" for name in states)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about torch and onnxscript
         program = torch.onnx.export(
@@ -78,7 +94,7 @@ def to_onnx(network: Network, path: Path, task: str) -> None:
     assert program is not None
     program.save(path)
     session = onnxruntime.InferenceSession(path)
-    feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    feed = {name: x.numpy() for name, x in zip(names, tree_leaves(inputs), strict=True)}
     _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
 
 
@@ -169,7 +185,10 @@ def _remove(path: Path) -> None:
 def _program(step: Step) -> Any:
     inputs = step.example(TRACED)
     batch = torch.export.Dim("batch", min=1)
-    shapes = {"x": {0: batch}, "state": tuple({0: batch} for _ in inputs[1:])}
+    shapes = {
+        "x": tree_map(lambda _: {0: batch}, inputs[0]),
+        "state": tuple({0: batch} for _ in inputs[1:]),
+    }
     with warnings.catch_warnings():
         # nn.GRU and nn.LSTM keep a list of their weights as well.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)

@@ -118,8 +118,18 @@ class ModularBody(Body):
     def endpoints(
         self, task: str, spec: TaskSpec, inputs: Sequence[str], outputs: Sequence[str] | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        ends = self.graph.default_endpoints(task, inputs, outputs)
-        self.graph.check_head_sees_input(task, AdapterSpec(spec, *ends))
+        names = spec.input_names
+        if names and inputs and set(inputs) != set(names):
+            raise UserError(
+                f"task '{task}' has the inputs {', '.join(names)}, each for the module of its name;"
+                f" leave out input_modules."
+            )
+        ends = self.graph.default_endpoints(task, names or inputs, outputs)
+        adapter = AdapterSpec(spec, *ends)
+        self.graph.check_head_sees_input(task, adapter)
+        for name in names:
+            if name not in self.graph.active_modules(task, adapter):
+                raise UserError(f"task '{task}': its head cannot depend on its input '{name}'.")
         return ends
 
     def input_widths(self, modules: Sequence[str]) -> dict[str, int]:

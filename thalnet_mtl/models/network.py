@@ -10,7 +10,7 @@ returns a ``TopologyChange``, which updates an optimizer::
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,20 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import TaskAdapter
 from thalnet_mtl.models.body import Body
+from thalnet_mtl.models.checks import check_inputs, check_lengths
 from thalnet_mtl.models.editing import EditableNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
-from thalnet_mtl.models.sequences import check_lengths, check_sequence, repack, unpack
+from thalnet_mtl.models.sequences import (
+    Inputs,
+    map_inputs,
+    repack,
+    unpack,
+)
 from thalnet_mtl.models.summary import network_summary
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.registry import entries, lookup
-from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain
+from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain, to_plain
 
 
 class Network(EditableNetwork):
@@ -51,7 +57,7 @@ class Network(EditableNetwork):
     def forward(
         self,
         task: str,
-        xs: Tensor | PackedSequence,
+        xs: Inputs | PackedSequence,
         state: Any = None,
         lengths: Tensor | None = None,
     ) -> tuple[Any, Any]:
@@ -59,8 +65,8 @@ class Network(EditableNetwork):
 
         Args:
             task: name of the task.
-            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens; or a
-                ``PackedSequence`` of such.
+            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens; a mapping of such by
+                name for a task with several inputs; or a ``PackedSequence``.
             state: of an earlier chunk of the same sequences.
             lengths: (batch,) number of steps of every sequence, int64 on the device of ``xs``; None
                 if all fill the batch. What ``xs`` holds past the end of a sequence has no effect.
@@ -78,7 +84,7 @@ class Network(EditableNetwork):
         return self._answer(adapter, ys, lengths), state
 
     def logits_by_task(
-        self, tasks: Sequence[str], xs: Tensor, lengths: Tensor | None = None
+        self, tasks: Sequence[str], xs: Inputs, lengths: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the logits of several tasks for one input; what they share is computed once."""
         logits, outputs = dict[str, Tensor](), dict[Any, Tensor]()
@@ -92,19 +98,17 @@ class Network(EditableNetwork):
         return logits
 
     def _outputs(
-        self, task: str, adapter: TaskAdapter, xs: Tensor, state: Any, lengths: Tensor | None
+        self, task: str, adapter: TaskAdapter, xs: Inputs, state: Any, lengths: Tensor | None
     ) -> tuple[Tensor, Any]:
         """Return the outputs of the body for a task at every step, and its state."""
         spec = adapter.spec
-        if spec.task.tokens and xs.ndim != 2:
-            raise UserError(f"task '{task}': expected tokens (batch, time), got {tuple(xs.shape)}.")
-        if not spec.task.tokens:
-            check_sequence(xs, spec.task.inputs, f"input of task '{task}'")
+        check_inputs(task, spec.task, xs)
         if lengths is not None:
-            check_lengths(lengths, xs)
-            xs = zero_past_end(xs, lengths)  # no encoder sees what is there
+            check_lengths(lengths, next(iter(xs.values())) if isinstance(xs, Mapping) else xs)
+            # No encoder sees what is past the end.
+            xs = map_inputs(xs, lambda x: zero_past_end(x, lengths))
         if not spec.task.tokens:
-            xs = F.dropout(xs, self.dropout, self.training)
+            xs = map_inputs(xs, lambda x: F.dropout(x, self.dropout, self.training))
         active = self.body.active_modules(task, spec)
         options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
         if active:
@@ -171,7 +175,7 @@ class Network(EditableNetwork):
             "body": names[kind],
             "arguments": self.body.arguments(),
             "frozen": not any(parameter.requires_grad for parameter in self.body.parameters()),
-            "tasks": {name: asdict(self.adapter(name).spec) for name in self.adapters},
+            "tasks": {name: to_plain(self.adapter(name).spec) for name in self.adapters},
         }
 
     @classmethod

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.checks import check_lengths, check_sub_steps, kind_of
 from thalnet_mtl.ops.lengths import Lengths
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -50,11 +51,13 @@ def run_sequences(
         xs = map_inputs(xs, lambda x: x[None])
     elif lengths is not None:
         check_lengths(lengths, _first(xs))
-    start = initial(xs)
-    if state is not None:
+    if state is None:
+        state = initial(xs)
+    else:
         state = map_state(lambda part: part[None], state) if alone else state
-        start = fit_state(state, start, _first(xs))
-    ys, state = _run_with_sub_steps(run, xs, start, lengths, sub_steps, extra_steps)
+        if not torch.compiler.is_compiling():  # a body may call ``len``, which fixes the batch
+            state = fit_state(state, initial(xs), _first(xs))
+    ys, state = _run_with_sub_steps(run, xs, state, lengths, sub_steps, extra_steps)
     if packed is not None and recurrent:
         return repack(ys, packed), state
     return (ys[0], map_state(lambda part: part[0], state)) if alone else (ys, state)
@@ -102,52 +105,7 @@ def repack(ys: Shaped[Tensor, "batch time _"], packed: PackedSequence) -> Packed
     )
 
 
-# Checks
-
-
-def check_sequence(xs: Tensor, inputs: int, label: str = "input", *, batched: bool = True) -> None:
-    """Raise unless ``xs`` is (batch, time ≥ 1, inputs), or (time, inputs) if not ``batched``."""
-    dims = (3,) if batched else (2, 3)
-    if xs.ndim not in dims or xs.shape[-2] < 1 or xs.shape[-1] != inputs:
-        raise UserError(
-            f"{label} has shape {tuple(xs.shape)}; expected (batch, time, {inputs}), time ≥ 1."
-        )
-
-
-def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> None:
-    """Raise unless ``lengths`` are whole numbers from 1 to the number of steps, one a sequence.
-
-    The numbers themselves are checked on a CPU alone: reading them would make a GPU wait.
-    """
-    batch, time = xs.shape[:2]
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64:
-        kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise UserError(f"lengths must be a tensor of int64, not {kind}.")
-    if lengths.shape != (batch,):
-        raise UserError(
-            f"lengths has shape {tuple(lengths.shape)}; expected ({batch},), one a sequence."
-        )
-    if lengths.device != xs.device:
-        raise UserError(f"lengths is on device {lengths.device} and its inputs on {xs.device}.")
-    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
-    if batch and lengths.device.type == "cpu" and not hidden:
-        least, most = (int(value) for value in lengths.aminmax())
-        if least < 1 or most > time:
-            value = least if least < 1 else most
-            raise UserError(
-                f"lengths has a {value}; a sequence of this batch has 1 to {time} steps."
-            )
-
-
-def check_sub_steps(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:
-    """Raise unless every input is shown at least once, and exactly once to a body without steps."""
-    if not recurrent and (sub_steps, extra_steps) != (1, 0):
-        raise UserError("a body without steps takes sub_steps 1 and extra_steps 0 only.")
-    if sub_steps < 1 or extra_steps < 0:
-        raise UserError(
-            f"sub_steps must be at least 1 and extra_steps at least 0, got {sub_steps} and "
-            f"{extra_steps}."
-        )
+# States and nested containers
 
 
 def fit_state(state: Any, start: Any, xs: Tensor) -> Any:
@@ -155,7 +113,7 @@ def fit_state(state: Any, start: Any, xs: Tensor) -> Any:
     if isinstance(start, Tensor):
         if not isinstance(state, Tensor):
             raise UserError(
-                f"a state of {type(state).__name__} does not fit; expected a tensor of shape "
+                f"a state of {kind_of(state)} does not fit; expected a tensor of shape "
                 f"{tuple(start.shape)}."
             )
         if state.shape != start.shape:
@@ -172,14 +130,11 @@ def fit_state(state: Any, start: Any, xs: Tensor) -> Any:
         if not isinstance(state, tuple | list) or len(state) != len(start):
             raise UserError(
                 f"a state of {len(start)} parts is expected, as the network returns it, not "
-                f"{type(state).__name__}"
+                f"{kind_of(state)}"
                 + (f" of {len(state)}." if isinstance(state, tuple | list) else ".")
             )
         return _like(start, [fit_state(*pair, xs) for pair in zip(state, start, strict=True)])
     return state
-
-
-# Nested containers
 
 
 def map_inputs(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

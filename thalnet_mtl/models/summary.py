@@ -58,7 +58,9 @@ def _adapter(spec: AdapterSpec) -> str:
 
 
 def _task(task: TaskSpec) -> str:
-    inputs = f"tokens of {task.inputs}" if task.tokens else f"rows of {task.inputs}"
+    names = task.input_names
+    widths = [f"{name} {task.input_width(name)}" for name in names] or [f"{task.input_width()}"]
+    inputs = f"{'tokens' if task.tokens else 'rows'} of {', '.join(widths)}"
     return (
         f"{inputs} -> {task.outputs} outputs at {'every' if task.every_step else 'the last'} step"
     )

@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.cells import reading_matrices
+from thalnet_mtl.models.checks import check_sequence
 from thalnet_mtl.models.modular import ModularBody
-from thalnet_mtl.models.sequences import Inputs, check_sequence, run_sequences
+from thalnet_mtl.models.sequences import Inputs, run_sequences
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
@@ -94,7 +95,7 @@ class ThalNet(ModularBody):
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
         placement = self.placement(active)
         widths = placement.center_width, placement.memory_width
-        return State(*(x.new_zeros(len(x), width) for width in widths))
+        return State(*(x.new_zeros(x.shape[0], width) for width in widths))
 
     def forward(
         self,

@@ -3,8 +3,8 @@
 A network can be built from them alone; ``config.yaml`` and every checkpoint hold them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError
@@ -12,12 +12,40 @@ from thalnet_mtl.errors import UserError
 Spec = TypeVar("Spec")
 
 
+class Widths(Mapping[str, int]):
+    """The widths of several inputs by name: a mapping that can be hashed and never changes."""
+
+    def __init__(self, widths: Mapping[str, int]):
+        self._widths = dict(widths)
+
+    def __getitem__(self, name: str) -> int:
+        return self._widths[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._widths)
+
+    def __len__(self) -> int:
+        return len(self._widths)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._widths.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._widths)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """The shape of a task, which is all that a network knows of it.
 
+    >>> TaskSpec(inputs=28, outputs=10, steps=28).input_names
+    ()
+    >>> TaskSpec(inputs={"image": 28, "sound": 12}, outputs=10).input_names
+    ('image', 'sound')
+
     Args:
-        inputs: width of a row, or size of the vocabulary where inputs are tokens.
+        inputs: width of a row, or size of the vocabulary where inputs are tokens. A mapping of such
+            widths by name for a task with several inputs, each for the input module of that name.
         outputs: width of the output of its head: the number of classes, labels or values.
         tokens: whether inputs are (batch, time) integers below ``inputs`` instead of
             (batch, time, inputs) rows.
@@ -26,18 +54,30 @@ class TaskSpec:
         steps: length of a sequence; 0 for an endless stream.
     """
 
-    inputs: int
+    inputs: int | Mapping[str, int]
     outputs: int
     tokens: bool = False
     every_step: bool = False
     steps: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.inputs, self.outputs, 1 + self.steps) < 1:
+        if isinstance(self.inputs, Mapping):
+            object.__setattr__(self, "inputs", Widths(self.inputs))
+        widths = tuple(self.inputs.values()) if isinstance(self.inputs, Mapping) else (self.inputs,)
+        if not widths or min(*widths, self.outputs, 1 + self.steps) < 1:
             raise UserError(
                 f"inputs and outputs must be at least 1 and steps at least 0, got {self.inputs}, "
                 f"{self.outputs} and {self.steps}."
             )
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of its inputs, of the modules that receive them; () for a single input."""
+        return tuple(self.inputs) if isinstance(self.inputs, Mapping) else ()
+
+    def input_width(self, name: str = "") -> int:
+        """Return the width of the input that a module receives."""
+        return self.inputs[name] if isinstance(self.inputs, Mapping) else self.inputs
 
 
 @dataclass(frozen=True)
@@ -125,6 +165,15 @@ class AdapterSpec:
     sub_steps: int = 1
     extra_steps: int = 0
     frozen: bool = False
+
+
+def to_plain(spec: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass for a file; ``from_plain`` is the inverse."""
+    return asdict(spec, dict_factory=lambda fields: {k: _plain(value) for k, value in fields})
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Widths) else value
 
 
 def from_plain(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
