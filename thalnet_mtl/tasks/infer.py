@@ -26,7 +26,7 @@ def infer_spec(splits: Mapping[str, Any], target: Target, where: str) -> TaskSpe
         raise UserError(f"{where}: there is no split.")
     first = shapes[0]
     return TaskSpec(
-        max(spec.inputs for spec in shapes) if first.tokens else first.inputs,
+        max(spec.input_width() for spec in shapes) if first.tokens else first.inputs,
         max(spec.outputs for spec in shapes),
         tokens=first.tokens,
         every_step=first.every_step,

@@ -97,7 +97,7 @@ class TextTask(Task):
                 f"{where}: expected one row of whole numbers, got {tuple(tokens.shape)} of type "
                 f"{tokens.dtype}."
             )
-        if place := out_of_range(tokens, self.spec.inputs):
+        if place := out_of_range(tokens, self.spec.input_width()):
             raise UserError(
                 f"{where}: token {place.value(tokens)} at place {place} is not below "
                 f"{self.spec.inputs}."
