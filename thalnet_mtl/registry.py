@@ -30,7 +30,7 @@ _MODULES = {
     ),
     "module": ("models.designs",),
     "body": ("models.thalnet", "models.baselines"),
-    "task": ("tasks.images", "tasks.text"),
+    "task": ("tasks.images", "tasks.digits", "tasks.text", "tasks.timeseries"),
     "strategy": (
         "strategies.base",
         "strategies.replay",

@@ -1,4 +1,4 @@
-"""The built-in image tasks: MNIST, CIFAR-10 and scikit-learn's digits, read row by row.
+"""The built-in image tasks: MNIST and CIFAR-10, read row by row.
 
 The last 5,000 training images of MNIST and CIFAR-10 are the validation split.
 """
@@ -6,7 +6,6 @@ The last 5,000 training images of MNIST and CIFAR-10 are the validation split.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import distribution
 from typing import Self, cast
 
 import numpy as np
@@ -60,25 +59,6 @@ def cifar10_rows() -> SequenceTask:
     return SequenceTask(
         "cifar10_rows", read_splits, TaskSpec(96, 10, steps=32), scale=255, source="cifar10"
     )
-
-
-@register("task", "digits_rows")
-def digits_rows() -> SequenceTask:
-    """The 1,797 digits that come with scikit-learn, 8 rows of 8 pixels; no download."""
-    return SequenceTask("digits_rows", _read_digits, TaskSpec(8, 10, steps=8), scale=16.0)
-
-
-@register("task", "digits_parity")
-def digits_parity() -> SequenceTask:
-    """Odd or even? The 1,797 digits of digits_rows two rows at a time, 4 rows of 16."""
-
-    def read_splits() -> Splits:
-        pairs = "digit (row two) column -> digit row (two column)"
-        return {
-            name: (rearrange(xs, pairs, two=2), ys % 2) for name, (xs, ys) in _read_digits().items()
-        }
-
-    return SequenceTask("digits_parity", read_splits, TaskSpec(16, 2, steps=4), scale=16.0)
 
 
 class ClassPair(SequenceTask):
@@ -152,19 +132,3 @@ def _read_pair(whole: SequenceTask, classes: tuple[int, int], first: int = 0) ->
         chosen = np.isin(ys, classes)
         splits[split] = xs[chosen], ys[chosen] - first
     return splits
-
-
-def _read_digits() -> Splits:
-    """Return scikit-learn's digits, shuffled: 1,297 train, 250 validate and 250 test.
-
-    The file is read without scikit-learn, whose import takes longer than training on its digits.
-    """
-    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(path), np.uint8, delimiter=",")
-    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
-    order = np.random.RandomState(0).permutation(len(labels))
-    parts = np.split(order, [1297, 1547])
-    return {
-        name: (images[part], labels[part])
-        for name, part in zip(("train", "validation", "test"), parts, strict=True)
-    }
