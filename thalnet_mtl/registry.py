@@ -29,7 +29,7 @@ _MODULES = {
         "models.readings.fast_gaussian",
     ),
     "module": ("models.designs",),
-    "body": ("models.thalnet", "models.baselines"),
+    "body": ("models.thalnet", "models.baselines", "models.recurrent"),
     "task": ("tasks.images", "tasks.digits", "tasks.text", "tasks.timeseries"),
     "strategy": (
         "strategies.base",

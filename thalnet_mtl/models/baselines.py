@@ -37,7 +37,7 @@ class StackedGRU(Body):
     def run(
         self, xs: Tensor, state: Tensor, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor]:
-        ys, state = _run(self.rnn, xs, _layers_first(state), lengths)
+        ys, state = run_rnn(self.rnn, xs, _layers_first(state), lengths)
         return ys.to(xs.dtype), _batch_first(state).to(xs.dtype)
 
 
@@ -70,7 +70,7 @@ class StackedLSTM(Body):
         self, xs: Tensor, state: LSTMState, lengths: Lengths | None = None
     ) -> tuple[Tensor, LSTMState]:
         hidden, cell = (_layers_first(part) for part in state)
-        ys, (hidden, cell) = _run(self.rnn, xs, (hidden, cell), lengths)
+        ys, (hidden, cell) = run_rnn(self.rnn, xs, (hidden, cell), lengths)
         parts = (_batch_first(part).to(xs.dtype) for part in (hidden, cell))
         return ys.to(xs.dtype), LSTMState(*parts)
 
@@ -111,7 +111,7 @@ class MLP(Body):
         return rearrange(y, "batch outputs -> batch 1 outputs").to(xs.dtype), state
 
 
-def _run(rnn: nn.RNNBase, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
+def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     """Run a module of PyTorch on a padded batch; with lengths on a packed one."""
     if lengths is None:
         return rnn(xs, state)

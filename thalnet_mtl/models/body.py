@@ -124,20 +124,17 @@ class Body(nn.Module):
 
     # For saving
 
+    @property
+    def entry(self) -> type[nn.Module]:
+        """The registered class by whose name, with ``arguments``, this body is saved."""
+        return type(self)
+
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain data.
 
         By default each is the attribute of the same name.
         """
-        names = list(inspect.signature(type(self)).parameters)
-        for name in names:
-            if not isinstance(getattr(self, name, None), bool | int | float | str):
-                kind = type(self).__name__
-                raise UserError(
-                    f"{kind} cannot be saved: keep its argument '{name}' as an attribute, or "
-                    f"override {kind}.arguments."
-                )
-        return {name: getattr(self, name) for name in names}
+        return constructor_arguments(self)
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "Body":
@@ -186,6 +183,33 @@ class Body(nn.Module):
     def backend(self, *, active: Sequence[str] | None = None) -> str:
         """Return the name of the backend that runs; '' for a body with a single one."""
         return ""
+
+
+def constructor_arguments(module: nn.Module) -> dict[str, Any]:
+    """Return the arguments of the constructor of a module: the attributes of the same names.
+
+    Raises:
+        UserError: an argument is no attribute, or not plain data.
+    """
+    kind = type(module).__name__
+    arguments = {}
+    for name in inspect.signature(type(module)).parameters:
+        arguments[name] = getattr(module, name, inspect.Parameter.empty)
+        if not _is_plain(arguments[name]):
+            override = f", or override {kind}.arguments" if isinstance(module, Body) else ""
+            raise UserError(
+                f"{kind} cannot be saved: keep its argument '{name}' as an attribute{override}."
+            )
+    return arguments
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is plain data, which JSON keeps as it is."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def check_name(kind: str, name: str) -> None:

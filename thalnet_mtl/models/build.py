@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,9 @@ from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config, ModelConfig, ModuleConfig, TrainConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.baselines import MLP
+from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.recurrent import sized_body
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
@@ -41,19 +42,17 @@ def build(
     own_options = check_options("body", model.body, model.options, "model", field_names(model))
 
     def make(features: int) -> Network:
-        options: dict[str, Any] = {
-            "features": features,
-            "inputs": shared_input_width(list(tasks.values()), features),
-        }
+        inputs = shared_input_width(list(tasks.values()), features)
         if modules:
             specs = [module(n, fields, model, tasks, features) for n, fields in modules.items()]
-            options = {"modules": specs}
+            body: Body = ThalNet(modules=specs)
         else:
             accepted = inspect.signature(make_body).parameters
-            options |= {name: vars(model)[name] for name in FIELDS if name in accepted}
+            options = {name: vars(model)[name] for name in FIELDS if name in accepted}
             if make_body is MLP:
                 options["window"] = max(task.steps for task in tasks.values())
-        network = Network(make_body(**options, **own_options))
+            body = sized_body(model.body, make_body, inputs, features, options | own_options)
+        network = Network(body)
         for name, task in tasks.items():
             network.add_task(name, task, sub_steps=model.sub_steps, extra_steps=model.extra_steps)
         return network
@@ -82,7 +81,9 @@ def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig])
     if not tasks:
         raise UserError("a network needs at least one task.")
     make_body = lookup("body", model.body)
-    if not make_body.recurrent and any(task.every_step for task in tasks.values()):
+    if not getattr(make_body, "recurrent", True) and any(
+        task.every_step for task in tasks.values()
+    ):
         raise UserError(
             f"model.body {model.body} has one output a sequence; the task needs one at every step."
         )

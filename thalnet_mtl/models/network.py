@@ -26,6 +26,7 @@ from thalnet_mtl.models.checks import check_inputs, check_lengths
 from thalnet_mtl.models.editing import EditableNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
+from thalnet_mtl.models.recurrent import body_from
 from thalnet_mtl.models.sequences import (
     Inputs,
     map_inputs,
@@ -166,7 +167,7 @@ class Network(EditableNetwork):
     def describe(self) -> dict[str, Any]:
         """Return the topology as plain data; ``from_description`` is the inverse."""
         names = {entry: name for name, entry in entries("body").items()}
-        kind = type(self.body)
+        kind = self.body.entry
         if kind not in names:
             raise UserError(
                 f"{kind.__name__} cannot be saved: register it with @register('body', NAME)."
@@ -181,7 +182,7 @@ class Network(EditableNetwork):
     @classmethod
     def from_description(cls, topology: Mapping[str, Any]) -> "Network":
         """Return a network of the topology that ``describe`` returned, with new weights."""
-        body = lookup("body", topology["body"]).from_arguments(topology["arguments"])
+        body = body_from(lookup("body", topology["body"]), topology["arguments"])
         if topology["frozen"]:
             body.requires_grad_(False)
         network = cls(body)

@@ -121,7 +121,7 @@ def fit_state(state: Any, start: Any, xs: Tensor) -> Any:
                 f"a state of shape {tuple(state.shape)} does not fit; expected "
                 f"{tuple(start.shape)} for this network and batch."
             )
-        if state.dtype != xs.dtype:
+        if state.dtype != start.dtype:
             raise UserError(f"a state of type {state.dtype} does not fit inputs of {xs.dtype}.")
         if state.device != xs.device:
             raise UserError(f"a state on device {state.device} does not fit inputs on {xs.device}.")
