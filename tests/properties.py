@@ -9,13 +9,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import own_bodies  # noqa: F401
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from thalnet_mtl.models.body import Body
+from thalnet_mtl.models.recurrent import sized_body
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.registry import entries
+from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import ModuleSpec
 
 READINGS = list(entries("reading"))
@@ -23,7 +26,7 @@ LEARNED_READINGS = [
     name for name, kind in entries("reading").items() if list(kind(1, 1, 1).parameters())
 ]
 DESIGNS = list(entries("module"))
-BODIES = list(entries("body"))
+BODIES = list(entries("body"))  # with those of ``own_bodies``
 
 # Readings and designs of the paper, which are implemented in NumPy as well.
 KNOWN_READINGS = ["linear", "weight_norm", "weight_norm_rows", "fast_softmax", "fast_gaussian"]
@@ -36,6 +39,11 @@ examples = partial(settings, deadline=None, derandomize=True, database=None)
 
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 2**16)
+
+
+def new_body(kind: str, inputs: int = 3, features: int = 5) -> Body:
+    """Return a registered body; one that is no ``Body`` is wrapped as in a configuration."""
+    return sized_body(kind, lookup("body", kind), inputs, features, {})
 
 
 def assert_close(actual: Any, expected: Any) -> None:

@@ -11,6 +11,7 @@ from properties import (
     drawn,
     examples,
     gradients,
+    new_body,
     normal,
     parts,
 )
@@ -20,7 +21,6 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.size import count_parameters
-from thalnet_mtl.registry import entries
 from thalnet_mtl.topology.spec import TaskSpec
 
 every_body = pytest.mark.parametrize("kind", BODIES)
@@ -67,7 +67,7 @@ PUBLISHED = {
 
 
 def body_of(kind, inputs=3, features=5):
-    return drawn(lambda: entries("body")[kind](inputs=inputs, features=features))
+    return drawn(lambda: new_body(kind, inputs, features))
 
 
 @every_body

@@ -11,6 +11,7 @@ from properties import (
     drawn,
     examples,
     graphs,
+    new_body,
     normal,
     padded_and_alone,
     parts,
@@ -38,14 +39,13 @@ from thalnet_mtl.models.checks import check_lengths
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
-from thalnet_mtl.registry import entries
 from thalnet_mtl.topology.spec import TaskSpec
 
 every_body = pytest.mark.parametrize("kind", BODIES)
 
 
 def body_of(kind, seed=0):
-    return drawn(lambda: entries("body")[kind](inputs=3, features=5), seed)
+    return drawn(lambda: new_body(kind), seed)
 
 
 def assert_sequences_alone(net, lengths, time, split=0, seed=0):

@@ -25,9 +25,9 @@ class RecurrentBody(Body):
     ``ys, state = module(xs, state)``, with ``xs`` (batch, time, inputs) and ``ys`` (batch, time,
     outputs); without a state it starts from zeros. The widths are its attributes ``input_size`` or
     ``inputs``, and ``hidden_size``, ``outputs`` or ``features``. A state is a tensor, or tensors in
-    tuples, lists or dicts. Each has a batch axis, at any position: it is the one axis whose size is
-    that of the batch, for two batches of different size. The state of the body has the same tensors
-    with the batch first: a tensor, or a NamedTuple of all.
+    tuples or lists, nested or not. Each tensor has a batch axis at any position: the axis whose
+    size changes with that of the batch. The state of the body has the same tensors with the batch
+    first: a tensor, or a NamedTuple of all.
 
     The module is called on a few random numbers to check all this, and that a sequence in chunks
     gives the same as the whole sequence. A sequence that is shorter than its batch stops being
@@ -82,7 +82,7 @@ class RecurrentBody(Body):
 
     def initial(self, xs: Any) -> Any:
         return self.layout.state(
-            xs.new_zeros(len(xs), *shape, dtype=xs.dtype if dtype.is_floating_point else dtype)
+            xs.new_zeros(xs.shape[0], *shape, dtype=xs.dtype if dtype.is_floating_point else dtype)
             for shape, dtype in zip(self.layout.shapes, self.layout.dtypes, strict=True)
         )
 

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.sequences import map_state
 
 
 class RecurrentLayout(NamedTuple):
-    """The tensors of a state: their tree in the module, and their axes, shapes and types.
+    """The tensors of a state: how the module nests them, and their axes, shapes and types.
 
     ``shapes`` are those for a sequence, without the batch axis, which is at ``axes`` in the module.
     """
 
-    tree: TreeSpec
+    nested: Any  # a state of the module, with empty tensors
     axes: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[torch.dtype, ...]
@@ -39,11 +39,11 @@ class RecurrentLayout(NamedTuple):
             part.movedim(0, axis).contiguous()
             for part, axis in zip(self.parts(state), self.axes, strict=True)
         ]
-        return tree_unflatten(parts, self.tree)
+        return nest(parts, self.nested)
 
     def from_module(self, state: Any, dtype: torch.dtype) -> Any:
         """Return a state of the module with the batch first and its numbers in a type."""
-        leaves, _ = tree_flatten(state)
+        leaves = tensors(state)
         return self.state(
             (leaf.to(dtype) if leaf.is_floating_point() else leaf).movedim(axis, 0)
             for leaf, axis in zip(leaves, self.axes, strict=True)
@@ -57,6 +57,21 @@ def state_type(parts: int) -> Any:
     kind = make("RecurrentState", [f"part{k}" for k in range(parts)])
     kind.detach = lambda self: kind(*(part.detach() for part in self))
     return kind
+
+
+def tensors(state: Any) -> list[Tensor]:
+    """Return the tensors of a state in nested tuples and lists; raise if there is anything else."""
+    if isinstance(state, Tensor):
+        return [state]
+    if not isinstance(state, tuple | list) or not state:
+        raise UserError("a state must be a tensor, or tensors in tuples or lists.")
+    return [part for parts in state for part in tensors(parts)]
+
+
+def nest(parts: Iterable[Tensor], example: Any) -> Any:
+    """Return tensors nested as in an example; ``tensors`` is the inverse."""
+    remaining = iter(parts)
+    return map_state(lambda _: next(remaining), example)
 
 
 @torch.no_grad()
@@ -89,12 +104,10 @@ def find_layout(module: nn.Module, inputs: int, outputs: int) -> RecurrentLayout
                 f"{name}: outputs have shape {tuple(ys.shape)} for inputs {tuple(xs.shape)}; "
                 f"expected (batch, time, {outputs})."
             )
-        leaves, tree = tree_flatten(state)
-        axes = tuple(
-            _batch_axis(name, a, b) for a, b in zip(tree_flatten(fewer)[0], leaves, strict=True)
-        )
+        leaves = tensors(state)
+        axes = tuple(_batch_axis(name, a, b) for a, b in zip(tensors(fewer), leaves, strict=True))
         layout = RecurrentLayout(
-            tree,
+            map_state(lambda part: part.new_empty(0), state),
             axes,
             tuple(
                 (*leaf.shape[:axis], *leaf.shape[axis + 1 :])
@@ -102,10 +115,10 @@ def find_layout(module: nn.Module, inputs: int, outputs: int) -> RecurrentLayout
             ),
             tuple(leaf.dtype for leaf in leaves),
         )
-        zeros = tree_unflatten([torch.zeros_like(leaf) for leaf in leaves], tree)
+        zeros = map_state(torch.zeros_like, state)
         if not _close(_call(module, xs, zeros)[0], ys):
             raise UserError(f"{name}: without a state it must start from one of zeros.")
-        ends = zip(tree_flatten(end)[0], leaves, strict=True)
+        ends = zip(tensors(end), leaves, strict=True)
         if not _close(torch.cat([first, last], 1), ys) or not all(_close(*pair) for pair in ends):
             raise UserError(
                 f"{name}: a sequence in chunks must give the same as the whole sequence."
@@ -118,9 +131,7 @@ def _call(module: nn.Module, xs: Tensor, *state: Any) -> tuple[Tensor, Any]:
     result = module(xs, *state)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)):
         raise UserError("module(xs, state) must return the pair (ys, state).")
-    leaves = tree_flatten(result[1])[0]
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise UserError("a state must be a tensor, or tensors in tuples, lists or dicts.")
+    tensors(result[1])
     return result
 
 

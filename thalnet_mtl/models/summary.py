@@ -22,7 +22,7 @@ def network_summary(network: nn.Module, body: Body, adapters: Mapping[str, Adapt
 
 def body_summary(body: Body) -> str:
     """Return a body with a line for each module, or with the arguments that made it."""
-    name = type(body).__name__
+    name = body.entry.__name__
     if body.graph is not None:
         lines = [f"center: {body.graph.center} features of {_count(len(body.graph), 'module')}"]
         lines += [f"{m.name}: {_module(m, body.graph)}" for m in body.graph.modules]

@@ -1,6 +1,7 @@
 """A run before its first step: built and checked as its configuration says."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -90,7 +91,7 @@ def check_buildable(config: Config) -> None:
     make_network(config, make_tasks(config))
     weighting_for(config)
     optimizer_entry(config.train.optimizer)
-    lookup("strategy", config.train.strategy)
+    check_strategy(config)
 
 
 def configure_process(config: Config, network: Network, device: torch.device) -> None:
@@ -134,10 +135,15 @@ def make_tasks(config: Config) -> dict[str, Task]:
 
 def make_strategy(run: RunContext) -> Strategy:
     """Return the configured strategy of a run."""
-    name, section = run.config.train.strategy, run.config.strategy
-    options = check_options("strategy", name, section.options, "strategy", field_names(section))
-    strategy: Strategy = lookup("strategy", name)(run, **options)
+    options = check_strategy(run.config)
+    strategy: Strategy = lookup("strategy", run.config.train.strategy)(run, **options)
     return strategy
+
+
+def check_strategy(config: Config) -> dict[str, Any]:
+    """Return the options of the configured strategy; raise if it or an option does not exist."""
+    name, section = config.train.strategy, config.strategy
+    return check_options("strategy", name, section.options, "strategy", field_names(section))
 
 
 def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:

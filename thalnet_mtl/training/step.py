@@ -138,7 +138,7 @@ CAPTURABLE: Supported = {
     **CHANGES,
     **GROWTH_OPTIONS,
     **STRATEGY_OPTIONS,
-    **fields("model", "body"),
+    "model.body": ("thalnet", "gru", "lstm", "mlp", "rnn"),  # one of your own may wait for a GPU
     **fields("task", "batch"),
     **fields("tasks.*", "batch weight share reset"),
     **fields("train", "dropout draw patience precision"),
