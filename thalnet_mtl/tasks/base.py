@@ -82,6 +82,8 @@ class Task:
     Attributes:
         carries_state: whether a batch may continue the sequences of the one before it.
         classes_seen: classes that occur in the data, once it is loaded; () for other targets.
+        notices: what a user may want to know of the loaded data, a sentence each: a class that
+            only the test split has, for example.
     """
 
     carries_state: ClassVar[bool] = False
@@ -110,6 +112,7 @@ class Task:
         self.metric_names = tuple(metrics) or self.target.metrics
         self.source = source
         self.classes_seen: tuple[int, ...] = ()
+        self.notices: tuple[str, ...] = ()
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
         self._complete = True  # no sequence lacks all its targets

@@ -150,6 +150,9 @@ class Trainer:
         self.directory.rewind(0, anew=not resumable)
         self.directory.write_json("environment.json", self.environment())
         write_topology(run, self.directory, 0)
+        for name, task in run.tasks.items():
+            for notice in task.notices:
+                self.console.print(f"note: task '{name}': {notice}")
         self.console.print("scoring the untrained network …")
         self.monitor.start_accuracy_matrix()
         if resumable:
@@ -269,4 +272,5 @@ class Trainer:
         """Return what ``environment.json`` holds."""
         sources = sorted({task.source for task in self.run.tasks.values() if task.source})
         checksums = {source: datasets.checksums(source) for source in sources}
-        return environment(self.run.device, checksums)
+        notices = {name: list(task.notices) for name, task in self.run.tasks.items()}
+        return environment(self.run.device, checksums) | {"notices": notices}
