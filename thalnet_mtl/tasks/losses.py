@@ -1,9 +1,16 @@
 """Losses: how wrong the outputs of a head are, averaged over the targets that are there.
 
 A loss is a function ``(outputs, targets) -> loss of every target``, without a mean, registered as
-``loss``; its options are further keyword arguments. The outputs are (…, outputs); the result has
-the shape of the targets. Where a target is missing the function gets 0, and its result there does
-not count. A subclass of ``Loss`` can do more: weigh targets, or use the training part.
+``loss``; its options are further keyword arguments::
+
+    @register("loss", "relative")
+    def relative(outputs, targets, least=1e-3):
+        return (outputs - targets).abs() / targets.abs().clamp(min=least)
+
+Outputs are (N, outputs), where N counts sequences, or all their steps. Targets are (N,) classes, or
+(N, outputs) labels or numbers; the result has their shape. Where a target is missing the function
+gets class 0 or the number 1, and its result there does not count. A subclass of ``Loss`` can do
+more: weigh targets, or use the training part.
 """
 
 import copy
@@ -28,11 +35,16 @@ class Loss:
     targets: ClassVar[tuple[str, ...]] = ()  # the kinds of target that it is for; () for all
 
     def each(self, outputs: Tensor, ys: Tensor) -> Tensor:
-        """Return the loss l of every target, in the shape of ``ys``, whose entries are valid."""
+        """Return the loss l of every target times its weight, in the shape of ``ys``.
+
+        Args:
+            outputs: (N, outputs), for N sequences or steps.
+            ys: (N,) classes, or (N, outputs) labels or numbers; all are valid.
+        """
         raise NotImplementedError
 
     def weights(self, ys: Tensor) -> Tensor:
-        """Return what every target counts, w, in the shape of ``ys`` or as a scalar."""
+        """Return what every target counts, w ≥ 0, in the shape of ``ys`` or as a scalar."""
         return ys.new_ones((), dtype=torch.get_default_dtype())
 
     def prepare(self, ys: Tensor, outputs: int) -> None:
@@ -40,25 +52,56 @@ class Loss:
 
     def mean(self, target: Target, outputs: Tensor, ys: Tensor) -> Tensor:
         """Return the mean, a scalar; 0 with a gradient of 0 if all targets are missing."""
-        present = target.present(ys)
-        filled = torch.where(present, ys, 0)
+        outputs, ys = outputs.flatten(0, -2), flat_targets(target, ys)
+        present, filled = fill_missing(target, ys)
         each = self.each(outputs, filled)
-        if each.shape != ys.shape:
+        if not isinstance(each, Tensor) or each.shape != ys.shape:
+            shape = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
             raise UserError(
-                f"a loss has shape {tuple(each.shape)}; expected that of the targets, "
-                f"{tuple(ys.shape)}, without a mean."
+                f"a loss must return the loss of every target, of shape {tuple(ys.shape)}, without "
+                f"a mean; it has returned {shape}."
             )
         total = (self.weights(filled) * present).sum()
-        return (each * present).sum() / torch.where(total > 0, total, 1)
+        return torch.where(present, each, 0).sum() / torch.where(total > 0, total, 1)
 
     def total_weight(self, target: Target, ys: Tensor) -> Tensor:
         """Return Σ w, a scalar: the number of targets that are there, if all count equally."""
-        present = target.present(ys)
-        return (self.weights(torch.where(present, ys, 0)) * present).sum()
+        present, filled = fill_missing(target, flat_targets(target, ys))
+        return (self.weights(filled) * present).sum()
+
+    def check(self, target: Target, ys: Tensor, outputs: int, where: str) -> None:
+        """Compute the loss of some training targets, for outputs of 0.
+
+        Raises:
+            UserError: the loss fails, or has no gradient; the message begins with ``where``.
+        """
+        zeros = torch.zeros(*ys.shape[: ys.ndim - (target.name != "class")], outputs)
+        zeros = zeros.to(ys.device).requires_grad_()
+        try:
+            loss = self.mean(target, zeros, ys)
+        except Exception as error:  # of a function that is not ours
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{where}: the loss fails: {reason}") from error
+        if not loss.requires_grad:
+            raise UserError(f"{where}: the loss has no gradient with respect to the outputs.")
 
     def complete_mean(self, target: Target, outputs: Tensor, ys: Tensor) -> Tensor:
         """Return ``mean`` where at least one target is there; may be faster."""
         return self.mean(target, outputs, ys)
+
+
+def flat_targets(target: Target, ys: Tensor) -> Tensor:
+    """Return the targets of all sequences and steps in one axis: (N,) or (N, outputs)."""
+    return ys.flatten() if target.name == "class" else ys.flatten(0, -2)
+
+
+def fill_missing(target: Target, ys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which targets are there, and all targets with valid ones in place of missing ones.
+
+    A missing number becomes 1, because logarithms and quotients, and their gradients, exist there.
+    """
+    present = target.present(ys)
+    return present, torch.where(present, ys, 0 if target.name == "class" else 1)
 
 
 class FunctionLoss(Loss):
@@ -109,19 +152,21 @@ class CrossEntropy(Loss):
         self._weights = weights.to(ys.device, torch.get_default_dtype())
 
     def each(self, outputs: Tensor, ys: Tensor) -> Tensor:
-        return self._cross_entropy(outputs, ys, "none").view(ys.shape)
+        return self._cross_entropy(outputs, ys, "none")
 
     def weights(self, ys: Tensor) -> Tensor:
         return super().weights(ys) if self._weights is None else self._weights[ys.long()]
 
     def complete_mean(self, target: Target, outputs: Tensor, ys: Tensor) -> Tensor:
-        return self._cross_entropy(outputs, ys, "mean")
+        if self._weights is not None:  # the weights of a batch may add up to 0
+            return self.mean(target, outputs, ys)
+        return self._cross_entropy(outputs.flatten(0, -2), ys.flatten(), "mean")
 
     def _cross_entropy(self, outputs: Tensor, ys: Tensor, reduction: str) -> Tensor:
         return F.cross_entropy(
-            outputs.flatten(0, -2),
-            ys.flatten().long(),
-            weight=self._weights,
+            outputs,
+            ys.long(),
+            weight=None if self._weights is None else self._weights.to(outputs),
             reduction=reduction,
             label_smoothing=self.label_smoothing,
         )
@@ -163,7 +208,10 @@ class BinaryCrossEntropy(Loss):
 
     def each(self, outputs: Tensor, ys: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            outputs, ys, pos_weight=self._weights, reduction="none"
+            outputs,
+            ys.to(outputs),
+            pos_weight=None if self._weights is None else self._weights.to(outputs),
+            reduction="none",
         )
 
 

@@ -152,3 +152,5 @@ class SequenceTask(Task):
             found = [ys[present[name]].unique().tolist() for name, ys in parts.items()]
             self.classes_seen = tuple(sorted({int(label) for part in found for label in part}))
         self.loss_function.prepare(training, self.spec.outputs)
+        where = f"task '{self.name}'"
+        self.loss_function.check(target, training[:2], self.spec.outputs, where)
