@@ -1,3 +1,4 @@
+import gc
 import inspect
 
 import numpy as np
@@ -11,6 +12,7 @@ from toy_tasks import toy_rows, toy_text
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.tasks import images
 from thalnet_mtl.tasks.images import VALIDATION
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
@@ -107,14 +109,33 @@ def test_the_digits_are_those_of_scikit_learn():
     np.testing.assert_array_equal(ys, digits.target[order])
 
 
+def read_test_images(name, **options):
+    """Return the inputs of all test images as a network reads them: (N, pixels)."""
+    task = lookup("task", name)(**options).load("cpu")
+    return torch.cat([batch.xs.flatten(1) for batch in task.iterate("test", 999, 1)])
+
+
 def test_a_permutation_moves_whole_pixels_the_same_way_in_every_image():
-    plain = lookup("task", "mnist_rows")().load("cpu").split("test").xs.flatten(1)
-    first = lookup("task", "permuted_mnist")().load("cpu").split("test").xs.flatten(1)
-    second = lookup("task", "permuted_mnist")(permutation=1).load("cpu").split("test")
+    plain, first = read_test_images("mnist_rows"), read_test_images("permuted_mnist")
+    second = read_test_images("permuted_mnist", permutation=1)
     order = np.random.RandomState(0).permutation(784)
     assert torch.equal(first, plain[:, order])
-    assert not torch.equal(first, second.xs.flatten(1))
+    assert not torch.equal(first, second)
     assert sorted(order) == list(range(784)) and list(order[:4]) == [693, 85, 647, 392]
+
+
+def test_all_permutations_share_the_images_until_no_task_needs_them(monkeypatch):
+    read, loaded = data.load_images, []
+    monkeypatch.setattr(data, "load_images", lambda name: loaded.append(name) or read(name))
+    images._loaded.clear()  # of earlier tests
+    tasks = [lookup("task", "permuted_mnist")(permutation=k).load("cpu") for k in range(5)]
+    tasks.append(lookup("task", "mnist_rows")().named("rows").load("cpu"))
+    for split in ("train", "validation", "test"):
+        assert len({task.split(split).xs.data_ptr() for task in tasks}) == 1
+    assert loaded == ["mnist"] and len(images._loaded) == 1
+    del tasks
+    gc.collect()
+    assert not images._loaded
 
 
 def test_cifar_rows_are_the_pixels_of_a_row_with_their_colors_together():

@@ -1,15 +1,20 @@
 """The built-in image tasks: MNIST and CIFAR-10, read row by row.
 
-The last 5,000 training images of MNIST and CIFAR-10 are the validation split.
+The last 5,000 training images of MNIST and CIFAR-10 are the validation split. All tasks of a
+process read the same copy of a data set, whatever the order of their pixels.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Self, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
+import torch
 from einops import rearrange
+from torch import Tensor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
@@ -19,46 +24,49 @@ from thalnet_mtl.topology.spec import TaskSpec
 
 VALIDATION = 5_000
 
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of each split
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images by rows, and labels, of each split
+
+
+class ImageTask(SequenceTask):
+    """A classification of the images of a data set, which are bytes, read row by row.
+
+    Args:
+        name: name of the task.
+        source: data set of ``thalnet data ls``.
+        spec: shapes of its rows and classes.
+        order: order of the pixels, if it is another; see ``SequenceTask``.
+    """
+
+    def __init__(self, name: str, source: str, spec: TaskSpec, order: Tensor | None = None):
+        read_splits = partial(_read_splits, source)
+        super().__init__(name, read_splits, spec, scale=255, order=order, source=source)
+
+    def load(self, device: torch.device | str) -> Self:
+        images = _images_on(torch.device(device), self.source)
+        self.read_splits = lambda: images  # keeps them in memory for as long as the task
+        return super().load(device)
 
 
 @register("task", "permuted_mnist")
-def permuted_mnist(permutation: int = 0) -> SequenceTask:
+def permuted_mnist(permutation: int = 0) -> ImageTask:
     """MNIST under a fixed permutation of its pixels (its seed: permutation), 28 rows of 28."""
     if not 0 <= permutation < 2**32:
         raise UserError(f"permutation must be between 0 and {2**32 - 1}, got {permutation}.")
     # NumPy's compatibility policy freezes RandomState: the order of a seed never changes.
-    order = np.random.RandomState(permutation).permutation(28 * 28)
-
-    def permute(images: np.ndarray) -> np.ndarray:
-        return images.reshape(len(images), -1)[:, order].reshape(images.shape)
-
-    read_splits = partial(_read_splits, "mnist", permute)
-    return SequenceTask(
-        "permuted_mnist", read_splits, TaskSpec(28, 10, steps=28), scale=255, source="mnist"
-    )
+    order = torch.from_numpy(np.random.RandomState(permutation).permutation(28 * 28))
+    return ImageTask("permuted_mnist", "mnist", TaskSpec(28, 10, steps=28), order)
 
 
 @register("task", "mnist_rows")
-def mnist_rows() -> SequenceTask:
+def mnist_rows() -> ImageTask:
     """MNIST from top to bottom, 28 rows of 28 pixels."""
-    read_splits = partial(_read_splits, "mnist", lambda images: images)
-    return SequenceTask(
-        "mnist_rows", read_splits, TaskSpec(28, 10, steps=28), scale=255, source="mnist"
-    )
+    return ImageTask("mnist_rows", "mnist", TaskSpec(28, 10, steps=28))
 
 
 @register("task", "cifar10_rows")
-def cifar10_rows() -> SequenceTask:
+def cifar10_rows() -> ImageTask:
     """CIFAR-10 from top to bottom, 32 rows of 32 pixels in 3 colors."""
-
-    def to_rows(images: np.ndarray) -> np.ndarray:
-        return rearrange(images, "batch row column color -> batch row (column color)")
-
-    read_splits = partial(_read_splits, "cifar10", to_rows)
-    return SequenceTask(
-        "cifar10_rows", read_splits, TaskSpec(96, 10, steps=32), scale=255, source="cifar10"
-    )
+    return ImageTask("cifar10_rows", "cifar10", TaskSpec(96, 10, steps=32))
 
 
 class ClassPair(SequenceTask):
@@ -106,17 +114,32 @@ for _part in range(5):
         register("task", _name)(split_task(_name, _whole, _part))
 
 
-def _images(
-    name: str, read_splits: Callable[[], Splits], spec: TaskSpec, source: str
-) -> SequenceTask:
-    """Return a task on images of bytes, which it reads in [0, 1]."""
-    return SequenceTask(name, read_splits, spec, scale=255, source=source)
+class _Images(dict[str, tuple[Tensor, Tensor]]):
+    """Images and labels of each split; unlike a plain dict it can be referred to weakly."""
 
 
-def _read_splits(source: str, transform: Callable[[np.ndarray], np.ndarray]) -> Splits:
-    """Return the splits of an image data set, with every image transformed."""
+# Loaded images by store, device and data set, until no task needs them any longer.
+_loaded: WeakValueDictionary[tuple[Path, torch.device, str], _Images] = WeakValueDictionary()
+
+
+def _images_on(device: torch.device, source: str) -> _Images:
+    """Return the images of a data set on a device, where they are loaded once."""
+    key = datasets.root(), device, source
+    if (images := _loaded.get(key)) is None:
+        images = _Images()
+        for split, arrays in _read_splits(source).items():
+            xs, ys = (torch.from_numpy(array).to(device) for array in arrays)
+            images[split] = xs, ys
+        _loaded[key] = images
+    return images
+
+
+def _read_splits(source: str) -> Splits:
+    """Return the splits of an image data set, (N, rows, row) bytes and (N,) labels."""
     images, labels, test_images, test_labels = datasets.load_images(source)
-    images, test_images = transform(images), transform(test_images)
+    if images.ndim == 4:
+        rows = "batch row column color -> batch row (column color)"
+        images, test_images = (rearrange(part, rows) for part in (images, test_images))
     return {
         "train": (images[:-VALIDATION], labels[:-VALIDATION]),
         "validation": (images[-VALIDATION:], labels[-VALIDATION:]),

@@ -99,8 +99,8 @@ class SequenceTask(Task):
         """Return stored sequences as a batch, cut after the end of the longest."""
         xs, ys, lengths = data
         if self.order is not None:
-            order = self.order.to(self.device)
-            xs = map_inputs(lambda part: part.flatten(1)[:, order].view_as(part), xs)
+            order = self.order.expand(len(data), -1)
+            xs = map_inputs(lambda part: part.flatten(1).gather(1, order).view_as(part), xs)
         if lengths is not None:
             time = int(lengths.max())
             xs = map_inputs(lambda part: part[:, :time], xs)
@@ -127,8 +127,10 @@ class SequenceTask(Task):
     def _validate(self, name: str, split: Any) -> Sequences:
         where = f"task '{self.name}', {name}"
         data = read_sequences(split, self.spec, self.target, where)
-        if self.order is not None and len(self.order) != first_input(data.xs)[0].numel():
-            raise UserError(f"{where}: order has {len(self.order)} places.")
+        if self.order is not None:
+            if len(self.order) != first_input(data.xs)[0].numel():
+                raise UserError(f"{where}: order has {len(self.order)} places.")
+            self.order = self.order.to(self.device)
         return data.to(self.device)
 
     def _prepare(self) -> None:
