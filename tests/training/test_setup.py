@@ -1,6 +1,7 @@
 """What cannot be built or trained is refused before a run directory is made."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training import setup as prepare_module
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import train
 
 
@@ -88,3 +90,32 @@ def test_nan_in_the_input_is_refused():
     data = {name: (xs, torch.zeros(5)) for name in ("train", "validation", "test")}
     with pytest.raises(UserError, match="task 'mine', train: the input of row 2 holds NaN"):
         SequenceTask("mine", lambda: data, TaskSpec(3, 2, steps=4), scale=255).load("cpu")
+
+
+def test_a_configured_loss_replaces_that_of_the_task(tmp_path):
+    loss = {"name": "cross_entropy", "label_smoothing": 0.1}
+    for name, values in (("plain", {}), ("smooth", {"loss": loss})):
+        train(toy(task={"name": "toy_rows", **values}, train={"steps": 4}), tmp_path / name)
+    losses = [
+        json.loads((tmp_path / name / "result.json").read_text())["tasks"]["toy_rows"]
+        for name in ("plain", "smooth")
+    ]
+    assert losses[0] != losses[1]
+    assert load_run(tmp_path / "smooth").task().loss_function.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            "mse",
+            r"^task: task 'toy_rows': the loss 'mse' is for targets of kind numbers, not 'class'",
+        ),
+        ("msee", r"^unknown loss 'msee'.*Did you mean 'mse'"),
+        ({"name": "cross_entropy", "smoothing": 1}, "unknown field 'smoothing'.*'label_smoothing'"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_one_line(tmp_path, loss, message):
+    with pytest.raises(UserError, match=message):
+        train(toy(task={"name": "toy_rows", "loss": loss}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -103,12 +103,7 @@ class Task:
         self.spec = spec
         self.read_splits = read_splits
         self.target = target_of(target)
-        self.loss_function = make_loss(loss or self.target.loss)
-        if self.loss_function.targets and target not in self.loss_function.targets:
-            kinds = ", ".join(self.loss_function.targets)
-            raise UserError(
-                f"task '{name}': the loss '{loss}' is for targets of kind {kinds}, not '{target}'."
-            )
+        self.loss_function = self._make_loss(loss or self.target.loss)
         self.metric_names = tuple(metrics) or self.target.metrics
         self.source = source
         self.classes_seen: tuple[int, ...] = ()
@@ -136,6 +131,16 @@ class Task:
         """
         task = copy.copy(self)
         task.name, task.head_name = name, head or name
+        return task
+
+    def with_loss(self, loss: str, **options: Any) -> Self:
+        """Return a copy with another loss, a registered name with its options.
+
+        Raises:
+            UserError: the loss is for another kind of target.
+        """
+        task = copy.copy(self)
+        task.loss_function = self._make_loss(loss, **options)
         return task
 
     def load(self, device: torch.device | str) -> Self:
@@ -277,6 +282,16 @@ class Task:
         if name not in self.splits:
             raise unknown("split", name, SPLITS)
         return self.splits[name]
+
+    def _make_loss(self, loss: str | Loss | Callable[..., Tensor], **options: Any) -> Loss:
+        made = make_loss(loss, **options)
+        if made.targets and self.target.name not in made.targets:
+            kinds = ", ".join(made.targets)
+            raise UserError(
+                f"task '{self.name}': the loss '{loss}' is for targets of kind {kinds}, not "
+                f"'{self.target.name}'."
+            )
+        return made
 
     def _validate(self, name: str, split: Any) -> Any:
         """Return a split as tensors on ``self.device``; a UserError says what does not fit."""

@@ -15,7 +15,7 @@ more: weigh targets, or use the training part.
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Loss:
     A loss of your own implements ``each``, and ``weights`` if targets do not count equally.
     """
 
-    targets: ClassVar[tuple[str, ...]] = ()  # the kinds of target that it is for; () for all
+    targets: tuple[str, ...] = ()  # the kinds of target that it is for; () for all
 
     def each(self, outputs: Tensor, ys: Tensor) -> Tensor:
         """Return the loss l of every target times its weight, in the shape of ``ys``.
@@ -109,6 +109,7 @@ class FunctionLoss(Loss):
 
     def __init__(self, function: Callable[..., Tensor], options: Mapping[str, Any]):
         self.function, self.options = function, dict(options)
+        self.targets = getattr(function, "targets", ())
 
     def each(self, outputs: Tensor, ys: Tensor) -> Tensor:
         return self.function(outputs, ys, **self.options)
@@ -215,19 +216,19 @@ class BinaryCrossEntropy(Loss):
         )
 
 
-@register("loss", "mse")
+@register("loss", "mse", targets=("numbers",))
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """Squared error, (y − ŷ)²."""
     return (outputs - targets).square()
 
 
-@register("loss", "mae")
+@register("loss", "mae", targets=("numbers",))
 def mae(outputs: Tensor, targets: Tensor) -> Tensor:
     """Absolute error, |y − ŷ|."""
     return (outputs - targets).abs()
 
 
-@register("loss", "huber")
+@register("loss", "huber", targets=("numbers",))
 def huber(outputs: Tensor, targets: Tensor, delta: float = 1.0) -> Tensor:
     """Huber's loss: half the squared error up to ``delta``, linear beyond."""
     if not delta > 0:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from thalnet_mtl.config.options import check_options, field_names
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.schema import Config, EntryConfig
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
@@ -126,11 +126,19 @@ def make_tasks(config: Config) -> dict[str, Task]:
         where = f"tasks.{name}" if config.tasks else "task"
         options = check_options("task", task.name, task.options, where, field_names(task))
         try:
-            made = lookup("task", task.name)(**options)
+            made: Task = lookup("task", task.name)(**options)
+            tasks[name] = _with_loss(made.named(name, task.head), task.loss)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        tasks[name] = made.named(name, task.head)
     return tasks
+
+
+def _with_loss(task: Task, loss: EntryConfig) -> Task:
+    """Return a task with the configured loss, or as it is if none is given."""
+    if not loss.name:
+        return task
+    options = check_options("loss", loss.name, loss.options, "loss", field_names(loss))
+    return task.with_loss(loss.name, **options)
 
 
 def make_strategy(run: RunContext) -> Strategy:

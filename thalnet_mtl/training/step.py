@@ -131,6 +131,8 @@ class TrainStep:
         return self._flat
 
 
+# A loss of your own may wait for the GPU.
+CAPTURABLE_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
 # TorchJD's aggregators do some of their work on the CPU, and strategies decide there.
 CAPTURABLE: Supported = {
     **BASIC,
@@ -141,6 +143,8 @@ CAPTURABLE: Supported = {
     "model.body": ("thalnet", "gru", "lstm", "mlp", "rnn"),  # one of your own may wait for a GPU
     **fields("task", "batch"),
     **fields("tasks.*", "batch weight share reset"),
+    "task.loss": CAPTURABLE_LOSSES,
+    "tasks.*.loss": CAPTURABLE_LOSSES,
     **fields("train", "dropout draw patience precision"),
     **fields("growth", "when"),
     "train.combine": ("fixed", "uncertainty"),

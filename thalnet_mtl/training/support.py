@@ -75,9 +75,7 @@ def unsupported(config: Config, supported: Supported) -> str:
 
 # Fields that are declared and not implemented, with the only value that they may have.
 NOT_IMPLEMENTED: Mapping[str, Any] = {
-    "task.loss": "",
     "task.metrics": [],
-    "tasks.*.loss": "",
     "tasks.*.metrics": [],
     "tasks.*.inputs_of": "",
     "tasks.*.only_scored": False,
