@@ -1,5 +1,7 @@
 """Losses of several tasks: weighted, by uncertainty, and by TorchJD's aggregators."""
 
+import math
+
 import pytest
 import torch
 from properties import assert_close
@@ -8,11 +10,17 @@ from torchjd.autojac import backward as jacobian_descent
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries
-from thalnet_mtl.training.weighting import AGGREGATORS, make_weighting
+from thalnet_mtl.training import weighting
+from thalnet_mtl.training.weighting import AGGREGATORS
 
 TASKS = ("a", "b", "c")
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": 2.0}
+KINDS = {"a": "class", "b": "numbers", "c": "labels"}
 STATEFUL = ["nash_mtl"]
+
+
+def make_weighting(name, weights):
+    return weighting.make_weighting(name, weights, KINDS)
 
 
 class Tasks(nn.Module):
@@ -69,22 +77,70 @@ def test_uncertainty_weights_by_learned_variances(tasks):
     found = tasks.gradients()
     for k, task in enumerate(TASKS):
         s = torch.tensor(0.3 * k - 0.2, dtype=torch.float64)
-        expected = WEIGHTS[task] * (0.5 - (-s).exp() * losses[task])
+        factor = 0.5 if KINDS[task] == "numbers" else 1.0
+        expected = WEIGHTS[task] * (0.5 - factor * (-s).exp() * losses[task])
         assert_close(made.log_variance[task].grad, expected)
     fixed = {t: WEIGHTS[t] * (-made.log_variance[t]).exp().item() for t in TASKS}
+    fixed["b"] /= 2
     make_weighting("fixed", fixed).backward(tasks.losses(), tasks.used)
     for name, gradient in tasks.gradients().items():
         assert_close(found[name], gradient)
 
 
-def test_uncertainty_settles_where_the_variance_is_twice_the_loss():
-    made = make_weighting("uncertainty", {"a": 1.0})
+@pytest.mark.parametrize(("task", "variance"), [("a", 2 * 0.7), ("b", 0.7), ("c", 2 * 0.7)])
+def test_uncertainty_settles_at_the_mean_squared_error_of_numbers_and_twice_other_losses(
+    task, variance
+):
+    made = make_weighting("uncertainty", {task: 1.0})
     optimizer = torch.optim.SGD(made.parameters(), lr=0.5)
     for _ in range(300):
         optimizer.zero_grad()
-        made.backward({"a": torch.tensor(0.7)}, lambda task: {})
+        made.backward({task: torch.tensor(0.7)}, lambda task: {})
         optimizer.step()
-    assert made.log_variance["a"].exp().item() == pytest.approx(2 * 0.7, rel=1e-4)
+    assert made.log_variance[task].exp().item() == pytest.approx(variance, rel=1e-4)
+
+
+def test_the_uncertainty_of_numbers_is_the_likelihood_of_a_normal_distribution():
+    made = make_weighting("uncertainty", {"b": 1.0}).double()
+    errors = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)
+    totals, likelihoods = [], []
+    for s in (-0.5, 0.0, 1.3):
+        made.log_variance["b"].data.fill_(s)
+        totals.append(made.total({"b": errors.square().mean()}).item())
+        normal = torch.distributions.Normal(0, torch.tensor(s, dtype=torch.float64).exp().sqrt())
+        likelihoods.append(-normal.log_prob(errors).mean().item())
+    differences = [
+        total - likelihood for total, likelihood in zip(totals, likelihoods, strict=True)
+    ]
+    assert differences == pytest.approx([-0.5 * math.log(2 * math.pi)] * 3, abs=1e-12)
+
+
+def test_a_step_without_targets_leaves_an_uncertainty_as_it_is():
+    made = make_weighting("uncertainty", {"a": 1.0, "b": 1.0})
+    x = torch.ones((), requires_grad=True)
+    made.backward({"a": x * 0, "b": x * 2}, lambda task: {})
+    assert made.log_variance["a"].grad == 0 and made.log_variance["b"].grad == 0.5 - 1
+
+
+@pytest.mark.parametrize("name", list(entries("weighting")))
+@pytest.mark.parametrize("absent", ["a", "c", "ab", "abc"])
+def test_tasks_without_targets_neither_stop_nor_spoil_the_others(tasks, name, absent):
+    """Their gradients are exactly zero: the step is that of the other tasks."""
+    torch.manual_seed(1)
+    losses = {task: loss * (task not in absent) for task, loss in tasks.losses().items()}
+    make_weighting(name, WEIGHTS).double().backward(losses, tasks.used)
+    found = tasks.gradients()
+    torch.manual_seed(1)
+    left = {task: loss for task, loss in tasks.losses().items() if task not in absent}
+    if left:
+        make_weighting(name, WEIGHTS).double().backward(left, tasks.used)
+    for key, parameter in tasks.named_parameters():
+        expected = parameter.grad
+        if expected is None or (key.startswith("bridge.") and absent == "a"):
+            continue  # without task a the bridge belongs to b alone
+        assert_close(found[key], expected)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert any(gradient.any() for gradient in found.values()) == (absent != "abc")
 
 
 @pytest.mark.parametrize("name", sorted({*AGGREGATORS} - {*STATEFUL}))

@@ -50,7 +50,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
     configure_network(network, config.train)
-    weighting = weighting_for(config).to(device)
+    weighting = weighting_for(config, tasks).to(device)
     configure_process(config, network, device)
     for task in tasks.values():
         if task.source:
@@ -88,8 +88,9 @@ def fetch_with(console: Console) -> Callable[[str], None]:
 def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
     check_implemented(config)
-    make_network(config, make_tasks(config))
-    weighting_for(config)
+    tasks = make_tasks(config)
+    make_network(config, tasks)
+    weighting_for(config, tasks)
     optimizer_entry(config.train.optimizer)
     check_strategy(config)
 
@@ -175,10 +176,11 @@ def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
     return build.build(config.model, shapes, config.modules)
 
 
-def weighting_for(config: Config) -> LossWeighting:
+def weighting_for(config: Config, tasks: Mapping[str, Task]) -> LossWeighting:
     """Return the configured combination of losses."""
     weights = {name: task.weight for name, task in config.named_tasks.items()}
-    return make_weighting(config.train.combine, weights)
+    targets = {name: task.target.name for name, task in tasks.items()}
+    return make_weighting(config.train.combine, weights, targets)
 
 
 def check_precision(precision: str, device: torch.device) -> None:

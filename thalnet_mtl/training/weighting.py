@@ -2,7 +2,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -35,11 +35,12 @@ class LossWeighting(nn.Module):
 
     Args:
         weights: w_i of each task.
+        targets: kind of target of each task: ``class``, ``labels`` or ``numbers``.
     """
 
-    def __init__(self, weights: Mapping[str, float]):
+    def __init__(self, weights: Mapping[str, float], targets: Mapping[str, str]):
         super().__init__()
-        self.weights = dict(weights)
+        self.weights, self.targets = dict(weights), dict(targets)
 
     def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
         """Fill the gradients of all parameters from the losses of the tasks of a step."""
@@ -59,39 +60,48 @@ class LossWeighting(nn.Module):
 
 @register("weighting", "uncertainty")
 class UncertaintyWeighting(LossWeighting):
-    """Σ w_i (exp(-s_i) L_i + s_i / 2), with a learned s_i = log σ_i² for each task.
+    """Σ w_i (c_i exp(-s_i) L_i + s_i / 2), with a learned s_i = log σ_i² for each task.
 
-    Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, in
-    the form for classification. s starts at 0.
+    Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018. For
+    numbers c = 1/2: with the squared error as L this is −log N(y; ŷ, σ²), up to a constant
+    (equation 5). For classes and labels c = 1: −log p(y) of logits that are divided by σ², as the
+    paper approximates it (equation 10). s starts at 0, and stays as it is in a step in which L is
+    exactly 0 because no target of the task is there.
     """
 
-    def __init__(self, weights: Mapping[str, float]):
-        super().__init__(weights)
+    def __init__(self, weights: Mapping[str, float], targets: Mapping[str, str]):
+        super().__init__(weights, targets)
         self.log_variance = nn.ParameterDict(
             {task: nn.Parameter(torch.zeros(())) for task in weights}
         )
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        s = self.log_variance
-        return super().total({t: (-s[t]).exp() * loss + s[t] / 2 for t, loss in losses.items()})
+        return super().total({task: self.term(task, loss) for task, loss in losses.items()})
+
+    def term(self, task: str, loss: Tensor) -> Tensor:
+        """Return c exp(-s) L + s / 2 of a task."""
+        s, factor = self.log_variance[task], 0.5 if self.targets[task] == "numbers" else 1.0
+        return factor * (-s).exp() * loss + s / 2 * (loss.detach() != 0)
 
 
 class GradientAggregation(LossWeighting):
     """An aggregator of TorchJD, applied to the parameters that several tasks use.
 
     Row i of its matrix is the gradient of w_i L_i w.r.t. all of them. Parameters that one task
-    uses alone get the plain gradient.
+    uses alone get the plain gradient. A task whose gradient is exactly zero, as without any target
+    in its batch, takes no part: MGDA and CAGrad would let it stop all others.
 
     Args:
         weights: w_i of each task.
+        targets: kind of target of each task.
         name: a key of ``AGGREGATORS``.
 
     Raises:
         UserError: TorchJD, or a solver that this aggregator needs, is not installed.
     """
 
-    def __init__(self, weights: Mapping[str, float], name: str):
-        super().__init__(weights)
+    def __init__(self, weights: Mapping[str, float], targets: Mapping[str, str], name: str):
+        super().__init__(weights, targets)
         hint = f"train.combine {name} needs TorchJD: pip install 'thalnet-mtl[mtl]'."
         if importlib.util.find_spec("torchjd") is None:
             raise UserError(hint)
@@ -115,7 +125,6 @@ class GradientAggregation(LossWeighting):
 
     def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
         """Fill the gradients of all parameters: aggregated ones where tasks share a parameter."""
-        self.prepare(len(losses))
         rows: dict[str, dict[str, Tensor]] = {}
         parameters: dict[str, nn.Parameter] = {}
         for task, loss in losses.items():
@@ -125,10 +134,14 @@ class GradientAggregation(LossWeighting):
                 self.weights[task] * loss, list(used.values()), materialize_grads=True
             )
             rows[task] = dict(zip(used, row, strict=True))
+        gradients = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        nonzero = dict(zip(rows, has_nonzero(rows.values()), strict=True))
+        rows = {task: row for task, row in rows.items() if nonzero[task]}
         shared = [name for name in parameters if sum(name in row for row in rows.values()) > 1]
-        gradients = {n: g for row in rows.values() for n, g in row.items() if n not in shared}
+        zeros = {name: gradients[name] for name in shared}
+        gradients |= {n: g for row in rows.values() for n, g in row.items() if n not in shared}
         if shared:
-            zeros = {name: torch.zeros_like(parameters[name]) for name in shared}
+            self.prepare(len(rows))
             matrix = torch.stack(
                 [torch.cat([(zeros | row)[n].flatten() for n in shared]) for row in rows.values()]
             )
@@ -152,9 +165,15 @@ class GradientAggregation(LossWeighting):
             self.aggregator.weighting.prvs_alpha = state["alpha"].numpy()
 
 
+def has_nonzero(rows: Iterable[Mapping[str, Tensor]]) -> list[bool]:
+    """Return for each group of tensors whether it holds a number other than 0."""
+    flags = [torch.stack([part.any() for part in row.values()]).any() for row in rows]
+    return torch.stack(flags).tolist()
+
+
 def _register_aggregator(name: str) -> None:
-    def build(weights: Mapping[str, float]) -> LossWeighting:
-        return GradientAggregation(weights, name)
+    def build(weights: Mapping[str, float], targets: Mapping[str, str]) -> LossWeighting:
+        return GradientAggregation(weights, targets, name)
 
     build.__doc__ = f"Gradients aggregated by {AGGREGATORS[name][0]} of TorchJD."
     register("weighting", name)(build)
@@ -164,8 +183,10 @@ for _name in AGGREGATORS:
     _register_aggregator(_name)
 
 
-def make_weighting(name: str, weights: Mapping[str, float]) -> LossWeighting:
-    """Return the weighting with a name, for the weights of the tasks.
+def make_weighting(
+    name: str, weights: Mapping[str, float], targets: Mapping[str, str]
+) -> LossWeighting:
+    """Return the weighting with a name, for the weights and the kinds of target of the tasks.
 
     Raises:
         UserError: there is none, or it needs a package that is not installed.
@@ -174,4 +195,4 @@ def make_weighting(name: str, weights: Mapping[str, float]) -> LossWeighting:
         build = lookup("weighting", name)
     except UserError as error:
         raise UserError(f"train.combine: {error}") from None
-    return build(weights)
+    return build(weights, targets)
