@@ -3,14 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich import console as rich_console
 from rich import progress as rich_progress
 
-from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.metrics.metric import Metric, format_scores
 
 ReportBytes = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
 
@@ -103,9 +103,11 @@ class Console:
         if self._progress:
             self._progress.log_losses(step, losses)
 
-    def log_score(self, step: int, prefix: str, metric: Metric, value: float) -> None:
-        """Print a validation score; ``prefix`` names the task if there are several."""
-        self.print(f"  step {step:,}  {prefix}validation {metric.name} {metric.format(value)}")
+    def log_scores(
+        self, step: int, prefix: str, metrics: Sequence[Metric], values: Mapping[str, float]
+    ) -> None:
+        """Print validation scores; ``prefix`` names the task if there are several."""
+        self.print(f"  step {step:,}  {prefix}validation {format_scores(metrics, values)}")
 
     @contextmanager
     def downloads(self) -> Iterator[ReportBytes]:

@@ -17,6 +17,7 @@ from thalnet_mtl.metrics.metric import METRICS
 from thalnet_mtl.registry import entries
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.scoring import Scorer, find_metrics
+from thalnet_mtl.tasks.targets import target_of
 
 TOLERANCE = 1e-6
 CLASSES, LABELS, NUMBERS, COUNT = 4, 3, 2, 240
@@ -24,7 +25,7 @@ CLASSES, LABELS, NUMBERS, COUNT = 4, 3, 2, 240
 
 def score(metric, kind, outputs, ys, sizes=(7, 100, 400)) -> float:
     """The score in batches of unequal sizes."""
-    scorer = Scorer(find_metrics([metric], kind, "task 'a'"))
+    scorer = Scorer(find_metrics([metric], target_of(kind), "task 'a'"), target_of(kind))
     start = 0
     for size in sizes:
         if len(ys[start : start + size]):

@@ -11,8 +11,9 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.scoring import Scorer, find_metrics
+from thalnet_mtl.tasks.targets import target_of
 
-NAN = torch.nan
+NAN, NUMBER = torch.nan, target_of("numbers")
 OUTPUTS = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 4.0]])
 NUMBERS = torch.tensor([[0.5, NAN], [5.0, 0.5], [NAN, 4.0]])
 
@@ -63,7 +64,7 @@ def nameless(outputs, targets):
 
 
 def scores(metrics, outputs=OUTPUTS, ys=NUMBERS, kind="numbers"):
-    scorer = Scorer(find_metrics(metrics, kind, "task 'a'"))
+    scorer = Scorer(find_metrics(metrics, target_of(kind), "task 'a'"), target_of(kind))
     for row, target in zip(outputs, ys, strict=True):
         scorer.update(row[None], target[None])
     return scorer.compute()
@@ -91,11 +92,11 @@ def test_a_metric_of_torchmetrics_needs_no_other_code():
     assert found["log_error"] == pytest.approx(expected, abs=1e-6)
     with_one = torch.cat([outputs, ys], 1).T
     assert found["correlation"] == pytest.approx(torch.corrcoef(with_one)[0, 1].item(), abs=1e-5)
-    assert find_metrics(["log_error"], "numbers", "")[0].metric == Metric("log_error", False, 0.0)
+    assert find_metrics(["log_error"], NUMBER, "")[0].metric == Metric("log_error", False, 0.0)
 
 
 def test_several_metrics_are_in_their_order_and_start_anew_after_a_reset():
-    scorer = Scorer(find_metrics(["rmse", "mae", "within"], "numbers", "task 'a'"))
+    scorer = Scorer(find_metrics(["rmse", "mae", "within"], NUMBER, "task 'a'"), NUMBER)
     for _ in range(2):
         scorer.update(OUTPUTS, NUMBERS)
         assert list(scorer.compute().items()) == [
@@ -109,16 +110,16 @@ def test_several_metrics_are_in_their_order_and_start_anew_after_a_reset():
 def test_targets_at_every_step_are_scored_like_as_many_rows():
     outputs, ys = torch.rand(3, 5, 2), torch.rand(3, 5, 2)
     for metric in ("mae", "r2"):
-        scorer = Scorer(find_metrics([metric], "numbers", ""))
+        scorer = Scorer(find_metrics([metric], NUMBER, ""), NUMBER)
         scorer.update(outputs, ys)
         expected = scores([metric], outputs.flatten(0, 1), ys.flatten(0, 1))
         assert scorer.compute() == pytest.approx(expected)
 
 
 def test_an_own_metric_is_described_by_what_it_is_registered_with():
-    [scored] = find_metrics([{"name": "within", "width": 2}], "numbers", "")
+    [scored] = find_metrics([{"name": "within", "width": 2}], NUMBER, "")
     assert scored.metric == Metric("within(width=2)", True, 1, "%", 100.0, 2)
-    assert find_metrics(["correlation"], "numbers", "")[0].guess == 0.0
+    assert find_metrics(["correlation"], NUMBER, "")[0].guess == 0.0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_an_own_metric_is_described_by_what_it_is_registered_with():
 )
 def test_a_metric_that_cannot_be_used_is_one_line(metrics, kind, message):
     with pytest.raises(UserError, match=message) as error:
-        find_metrics(metrics, kind, "task 'a'")
+        find_metrics(metrics, target_of(kind), "task 'a'")
     assert "\n" not in str(error.value)
 
 

@@ -13,7 +13,6 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger
-from torch.nn import functional as F
 
 from thalnet_mtl.config.schema import Config, GrowthConfig, ModelConfig
 from thalnet_mtl.console import Console
@@ -21,6 +20,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.scoring import Scorer
 from thalnet_mtl.training.growth import add_new_tasks
 
 
@@ -72,7 +72,7 @@ def sync_parameters(strategy: Any) -> None:
 class StreamMetrics(PluginMetric[dict[str, float]]):
     """ACC, AIA, forgetting (two definitions), BWT and FWT of this package after each evaluation.
 
-    The scores are in each task's own metric. Only the measures that are defined are emitted: FWT
+    The scores are in each task's main metric. Only the measures that are defined are emitted: FWT
     needs an evaluation of all tasks before the first experience and after each experience.
     """
 
@@ -84,8 +84,8 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
         self.reset()
 
     def reset(self) -> None:
-        """Start the sums of a new evaluation."""
-        self.sums: dict[str, list[float]] = {}
+        """Start a new evaluation."""
+        self.scorers: dict[str, Scorer] = {}
 
     def result(self) -> dict[str, float]:
         """Return the measures that are defined, by their short names."""
@@ -108,16 +108,15 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
 
     def after_eval_iteration(self, strategy: Any) -> None:
         labels = strategy.mb_task_id.tolist()
-        for label, logits, ys in zip(labels, strategy.mb_output, strategy.mb_y, strict=True):
-            logits, ys = logits.view(-1, logits.shape[-1]).float(), ys.flatten()
-            sums = self.sums.setdefault(self.names[label], [0.0, 0, 0])
-            sums[0] += float(F.cross_entropy(logits, ys, reduction="sum"))
-            sums[1] += int((logits.argmax(-1) == ys).sum())
-            sums[2] += len(ys)
+        for label, outputs, ys in zip(labels, strategy.mb_output, strategy.mb_y, strict=True):
+            task = self.tasks[self.names[label]]
+            scorer = self.scorers.setdefault(self.names[label], task.scorer())
+            # A batch of several tasks has been padded to the widest of them.
+            scorer.update(outputs[None, ..., : task.spec.outputs], ys[None])
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        for name, (nats, correct, count) in self.sums.items():
-            self.rows[-1][name] = self.tasks[name].metric.value(nats, int(correct), int(count))
+        for name, scorer in self.scorers.items():
+            self.rows[-1][name] = scorer.compute()[self.tasks[name].metric.name]
         step = strategy.clock.train_iterations
         return [MetricValue(self, f"{k}/eval_phase", v, step) for k, v in self.result().items()]
 

@@ -30,6 +30,7 @@ def add_evaluate_command(commands: Commands) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one split of its data."""
     from thalnet_mtl.console import Console
+    from thalnet_mtl.metrics.metric import format_scores
     from thalnet_mtl.training.evaluate import evaluate as score
     from thalnet_mtl.training.evaluate import lesions
     from thalnet_mtl.training.setup import choose_device, fetch_with, set_matmul_precision
@@ -52,11 +53,11 @@ def evaluate(options: argparse.Namespace) -> int:
             fetch_with(console)(task.source)
         data = task.load(device), options.split, settings.batch, chunk, batches
         values = score(run.network, *data)
-        metric, prefix = task.metric, f"{name}: " if len(run.tasks) > 1 else ""
+        prefix = f"{name}: " if len(run.tasks) > 1 else ""
         console.print(
-            f"{prefix}{options.split} {metric.name} {metric.format(values[metric.name])}, loss "
-            f"{values['loss']:.4f} nats, {values['count']:,} targets{limit}"
+            f"{prefix}{options.split} {format_scores(task.metrics, values)}, loss "
+            f"{values['loss']:.4f}, {values['count']:,} targets{limit}"
         )
         for module, scores in (lesions(run.network, *data) if options.lesions else {}).items():
-            console.print(f"  without {module}: {metric.format(scores[metric.name])}")
+            console.print(f"  without {module}: {format_scores(task.metrics, scores)}")
     return 0

@@ -74,10 +74,6 @@ class Metric:
         """Return by how much a value is better than a reference; negative if it is worse."""
         return value - reference if self.higher_is_better else reference - value
 
-    def value(self, nats: float, correct: int, count: int) -> float:
-        """Return accuracy or bits per character, given sums of an evaluation."""
-        return correct / count if self.name == "accuracy" else nats / count / math.log(2)
-
     def normalized_score(self, value: float, guess: float) -> float:
         """Return (value − guess) / (perfect − guess): 0 for guessing, 1 for perfect predictions.
 

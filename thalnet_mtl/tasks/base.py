@@ -6,6 +6,7 @@ data loader.
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.metrics.metric import METRICS, Metric
+from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.tasks.losses import Loss, make_loss
+from thalnet_mtl.tasks.scoring import ScoredMetric, Scorer, find_metrics
 from thalnet_mtl.tasks.splits import Sequences, fill, first_input
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.spec import TaskSpec
@@ -76,7 +78,8 @@ class Task:
         read_splits: returns the data of each ``SplitName``; called when the task is loaded.
         target: kind of target: ``class``, ``labels`` or ``numbers``.
         loss: name of a registered loss, a function, or a ``Loss``; by default that of the target.
-        metrics: names of registered metrics, the main one first; by default those of the target.
+        metrics: registered metrics, the main one first, each a name or a mapping of a ``name`` and
+            options; by default those of the target.
         source: data set of ``thalnet data ls`` that ``read_splits`` reads, if any.
 
     Attributes:
@@ -96,7 +99,7 @@ class Task:
         *,
         target: str = "class",
         loss: str | Loss | Callable[..., Tensor] = "",
-        metrics: tuple[str, ...] = (),
+        metrics: Sequence[str | Mapping[str, Any]] = (),
         source: str = "",
     ):
         self.name = self.head_name = self._label = name
@@ -104,12 +107,13 @@ class Task:
         self.read_splits = read_splits
         self.target = target_of(target)
         self.loss_function = self._make_loss(loss or self.target.loss)
-        self.metric_names = tuple(metrics) or self.target.metrics
+        self._scored = self._find_metrics(metrics or self.target.metrics)
         self.source = source
         self.classes_seen: tuple[int, ...] = ()
         self.notices: tuple[str, ...] = ()
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
+        self._guesses: dict[tuple[str, int, int, int], dict[str, float]] = {}
         self._complete = True  # no sequence lacks all its targets
 
     @property
@@ -118,9 +122,14 @@ class Task:
         return self._label
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics, the main one first."""
+        return tuple(scored.metric for scored in self._scored)
+
+    @property
     def metric(self) -> Metric:
         """The main metric, by which runs and weights are compared."""
-        return METRICS[self.metric_names[0]]
+        return self._scored[0].metric
 
     def named(self, name: str, head: str = "") -> Self:
         """Return a copy under another name, before its data is loaded.
@@ -143,6 +152,16 @@ class Task:
         task.loss_function = self._make_loss(loss, **options)
         return task
 
+    def with_metrics(self, metrics: Sequence[str | Mapping[str, Any]]) -> Self:
+        """Return a copy with other metrics; see the argument ``metrics`` of the constructor.
+
+        Raises:
+            UserError: a metric is unknown, or for another kind of target.
+        """
+        task = copy.copy(self)
+        task._scored, task._guesses = self._find_metrics(metrics), {}
+        return task
+
     def load(self, device: torch.device | str) -> Self:
         """Load all splits onto a device and return the task. Missing data is downloaded.
 
@@ -155,6 +174,7 @@ class Task:
             if name not in splits:
                 raise UserError(f"task '{self.name}' has no split '{name}'.")
         self.splits = {name: self._validate(name, split) for name, split in splits.items()}
+        self._guesses = {}
         self._prepare()
         return self
 
@@ -225,6 +245,39 @@ class Task:
         lengths = [batch.lengths for batch in batches if batch.lengths is not None]
         return Batch(xs, ys, first.starts_sequence, torch.cat(lengths) if lengths else None)
 
+    # Scores
+
+    def scorer(self) -> Scorer:
+        """Return a scorer of the metrics, for one evaluation."""
+        return Scorer(self._scored, self.target)
+
+    @torch.no_grad()
+    def guess(
+        self, split: str, size: int = 500, chunk: int = 200, batches: int = 0
+    ) -> dict[str, float]:
+        """Return the loss and the scores of guessing on a split: of the best constant answer.
+
+        These are the class frequencies, the label frequencies or the means of the training part.
+
+        Args:
+            split: a ``SplitName``.
+            size, chunk, batches: those of an evaluation with which it is compared.
+
+        Raises:
+            UndefinedScore: a metric has no value for the targets of the split.
+        """
+        key = split, size, chunk, batches
+        if key not in self._guesses:
+            constant = self.target.constant(self.sequences("train", chunk).ys, self.spec.outputs)
+            evaluation = Evaluation(self)
+            for batch in islice(self.iterate(split, size, chunk), batches or None):
+                answers = batch.ys.shape if self.target.name == "class" else batch.ys.shape[:-1]
+                evaluation.update(constant.expand(*answers, -1), batch)
+            fixed = {part.metric.name: part.guess for part in self._scored}
+            scores = evaluation.compute(fixed)
+            self._guesses[key] = {name: scores[name] for name in ("loss", *fixed)}
+        return self._guesses[key]
+
     @staticmethod
     def floats(outputs: Tensor) -> Tensor:
         """Return outputs in at least the precision of float32."""
@@ -283,6 +336,11 @@ class Task:
             raise unknown("split", name, SPLITS)
         return self.splits[name]
 
+    def _find_metrics(
+        self, metrics: Sequence[str | Mapping[str, Any]]
+    ) -> tuple[ScoredMetric, ...]:
+        return find_metrics(metrics, self.target, f"task '{self.name}'")
+
     def _make_loss(self, loss: str | Loss | Callable[..., Tensor], **options: Any) -> Loss:
         made = make_loss(loss, **options)
         if made.targets and self.target.name not in made.targets:
@@ -299,3 +357,33 @@ class Task:
 
     def _prepare(self) -> None:
         """Set what follows from the data of all splits; called at the end of ``load``."""
+
+
+class Evaluation:
+    """The loss and the scores of outputs over the batches of a split."""
+
+    def __init__(self, task: Task):
+        self.task, self.scorer = task, task.scorer()
+        self.total = torch.zeros((), dtype=torch.float64, device=task.device)
+        self.weight, self.count = torch.zeros_like(self.total), torch.zeros_like(self.total)
+
+    def update(self, outputs: Tensor, batch: Batch) -> None:
+        """Add the outputs of a head for a batch."""
+        weight = self.task.count(batch)
+        self.total += self.task.loss(outputs, batch) * weight
+        self.weight += weight
+        self.count += self.task.target.present(batch.ys).sum()
+        self.scorer.update(outputs, batch.ys)
+
+    def compute(self, fixed: Mapping[str, float | None] | None = None) -> dict[str, float]:
+        """Return ``loss``, the score of every metric, and ``count``, the number of targets.
+
+        Args:
+            fixed: scores that are given, by metric; None for those to compute.
+
+        Raises:
+            UndefinedScore: a metric has no value for these targets.
+        """
+        scores = self.scorer.compute(fixed or {})
+        loss = float(self.total / self.weight)
+        return {"loss": loss, **scores, "count": int(self.count)}

@@ -13,8 +13,8 @@ attributes, which a class may also have itself: those of ``Metric``; ``targets``
 target that it fits (default: all); ``guess``, the score of guessing, where constant answers have
 none (default: it is computed). Outputs are those of the head, (N, outputs); targets are (N,)
 classes, or (N, outputs) labels or numbers. Targets that are missing do not count: a function is
-called with any value in their place, and its values there are dropped; a class is called without
-the rows that lack one, or, if it has ``keeps_missing``, with NaN.
+called with 0 in their place, and its values there are dropped; a class is called without the rows
+that lack one, or, if it has ``keeps_missing``, with NaN.
 """
 
 import inspect
@@ -30,8 +30,8 @@ from thalnet_mtl.errors import UserError, suggest
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks.metrics import UndefinedScore
+from thalnet_mtl.tasks.targets import Target
 
-MISSING_CLASS = -100  # as in ``torch.nn.functional.cross_entropy``
 FINISH: Mapping[str, Callable[[float], float]] = {
     "": lambda mean: mean,
     "sqrt": math.sqrt,
@@ -50,14 +50,14 @@ class ScoredMetric:
 
 
 def find_metrics(
-    choices: Iterable[str | Mapping[str, Any]], kind: str, where: str
+    choices: Iterable[str | Mapping[str, Any]], target: Target, where: str
 ) -> tuple[ScoredMetric, ...]:
     """Return metrics by name, the main one first.
 
     Args:
         choices: names, or mappings of a ``name`` and options: ``{"name": "top_k_accuracy",
             "k": 3}``.
-        kind: of the targets: 'class', 'labels' or 'numbers'.
+        target: the kind of target.
         where: names the task in errors.
 
     Raises:
@@ -69,7 +69,7 @@ def find_metrics(
         options = {"name": choice} if isinstance(choice, str) else dict(choice)
         if "name" not in options:
             raise UserError(f"{where}: a metric needs a name: {choice}.")
-        scored = _find(str(options.pop("name")), options, kind, where)
+        scored = _find(str(options.pop("name")), options, target, where)
         if scored.metric.name in metrics:
             raise UserError(f"{where}: metric '{scored.metric.name}' is listed twice.")
         metrics[scored.metric.name] = scored
@@ -81,14 +81,16 @@ def find_metrics(
 class Scorer:
     """The metrics of a task over the batches of an evaluation.
 
-    >>> scorer = Scorer(find_metrics(["accuracy"], "class", "task 'a'"))
+    >>> from thalnet_mtl.tasks.targets import target_of
+    >>> target = target_of("class")
+    >>> scorer = Scorer(find_metrics(["accuracy"], target, "task 'a'"), target)
     >>> scorer.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
     >>> scorer.compute()
     {'accuracy': 0.5}
     """
 
-    def __init__(self, metrics: Sequence[ScoredMetric]):
-        self.metrics = metrics
+    def __init__(self, metrics: Sequence[ScoredMetric], target: Target):
+        self.metrics, self.target = metrics, target
         self.reset()
 
     def reset(self) -> None:
@@ -103,17 +105,25 @@ class Scorer:
             ys: targets, of shape (…) for classes and (…, outputs) for labels and numbers.
         """
         outputs = outputs.detach().flatten(0, -2).float()
-        targets = ys.flatten(0, -2).float() if ys.is_floating_point() else ys.flatten()
+        targets = ys.flatten() if self.target.name == "class" else ys.flatten(0, -2).float()
+        there = self.target.present(targets)
         for part in self._parts.values():
-            part.update(outputs, targets)
+            part.update(outputs, targets, there)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, fixed: Mapping[str, float | None] | None = None) -> dict[str, float]:
         """Return the scores by the names of the metrics, the main one first.
+
+        Args:
+            fixed: scores that are given, by metric; None for those to compute.
 
         Raises:
             UndefinedScore: a metric has no value for these targets.
         """
-        return {name: part.compute() for name, part in self._parts.items()}
+        scores = {}
+        for name, part in self._parts.items():
+            value = (fixed or {}).get(name)
+            scores[name] = part.compute() if value is None else value
+        return scores
 
 
 class MeanOfValues:
@@ -124,12 +134,9 @@ class MeanOfValues:
         self.total: Tensor | float = 0.0
         self.count: Tensor | int = 0
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Add the values of a batch."""
-        there = is_there(targets)
-        # A class that is missing is replaced by one that exists: -100 is no index.
-        valid = targets if targets.is_floating_point() else torch.where(there, targets, 0)
-        values = self.values(outputs, valid)
+    def update(self, outputs: Tensor, targets: Tensor, there: Tensor) -> None:
+        """Add the values of a batch; ``there`` says which targets are not missing."""
+        values = self.values(outputs, torch.where(there, targets, 0))
         if values.shape == there.shape[:1] != there.shape:
             there = there.all(-1)
         if values.shape != there.shape:
@@ -156,9 +163,8 @@ class Collected:
         self.count: Tensor | int = 0
         self.finite: Tensor | bool = True
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Hand on a batch, without what is missing."""
-        there = is_there(targets)
+    def update(self, outputs: Tensor, targets: Tensor, there: Tensor) -> None:
+        """Hand on a batch, without what is missing; ``there`` says what is not."""
         self.count = self.count + there.sum()
         self.finite = self.finite & outputs.isfinite().all()
         keeps = getattr(self.metric, "keeps_missing", False) and targets.is_floating_point()
@@ -180,11 +186,6 @@ class Collected:
                 f"metric '{self.name}' must compute one number, not {tuple(value.shape)}."
             )
         return float(value)
-
-
-def is_there(targets: Tensor) -> Tensor:
-    """Return which targets are not missing: a missing class is -100, other targets are NaN."""
-    return ~targets.isnan() if targets.is_floating_point() else targets != MISSING_CLASS
 
 
 def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: str) -> Metric:
@@ -211,16 +212,17 @@ def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: st
     return Metric(name, label=label, **facts)
 
 
-def _find(name: str, options: dict[str, Any], kind: str, where: str) -> ScoredMetric:
+def _find(name: str, options: dict[str, Any], target: Target, where: str) -> ScoredMetric:
     """Return a metric by its registered name."""
     try:
         entry = lookup("metric", name)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     kinds = _kinds(entry)
-    if kinds and kind not in kinds:
+    if kinds and target.name not in kinds:
         raise UserError(
-            f"{where}: metric '{name}' is for targets of kind {' or '.join(kinds)}, not {kind}."
+            f"{where}: metric '{name}' is for targets of kind {' or '.join(kinds)}, not "
+            f"{target.name}."
         )
     metric = describe_metric(name, entry, options, where)
     _check_options(name, entry, options, where)

@@ -10,6 +10,7 @@ from thalnet_mtl.config.schema import Config, StrategyConfig
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.optimizers import learning_rate
@@ -130,11 +131,29 @@ class RunContext:
         configure_network(network, self.config.train)
 
     def score(self, task: str, split: str, batches: int | None = None) -> dict[str, float]:
-        """Return loss, metric and count on a split, by default as far as ``evaluate.batches``."""
+        """Return loss, metrics and count on a split.
+
+        Args:
+            task: its name.
+            split: train, validation or test.
+            batches: to score; by default ``evaluate.batches``. Where a metric is not defined on so
+                few, the whole split is scored.
+        """
+        options, chunk = self.config.evaluate, self.config.train.chunk
+        scored = self.network, self.tasks[task], split, options.batch, chunk
+        if batches is None:
+            return evaluate(*scored, options.batches)
+        try:
+            return evaluate(*scored, batches)
+        except UndefinedScore:
+            return evaluate(*scored)
+
+    def guess(self, task: str, split: str) -> dict[str, float]:
+        """Return loss and metrics of guessing on a split, as far as ``evaluate.batches``."""
         options = self.config.evaluate
-        batches = options.batches if batches is None else batches
-        chunk = self.config.train.chunk
-        return evaluate(self.network, self.tasks[task], split, options.batch, chunk, batches)
+        return self.tasks[task].guess(
+            split, options.batch, self.config.train.chunk, options.batches
+        )
 
     def test_batches(self, task: str) -> int:
         """Return how many batches an evaluation of the test split takes."""

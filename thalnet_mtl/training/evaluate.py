@@ -7,7 +7,7 @@ import torch
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.base import Evaluation, Task
 
 
 @torch.no_grad()
@@ -26,28 +26,21 @@ def evaluate(
         batches: the maximum number of batches; 0 for all.
 
     Returns:
-        ``loss``, the mean over targets in nats; the task's metric by its name; and ``count``, the
-        number of targets.
+        ``loss``, the mean over targets; the score in each metric of the task by its name, the main
+        one first; and ``count``, the number of targets.
+
+    Raises:
+        UndefinedScore: a metric has no value for the targets.
     """
     training = network.training
     network.eval()
-    total = torch.zeros((), dtype=torch.float64, device=task.device)
-    weight, correct, count = torch.zeros_like(total), torch.zeros_like(total), 0
-    state = None
+    evaluation, state = Evaluation(task), None
     for part in islice(task.iterate(split, batch, chunk), batches or None):
         state = None if part.starts_sequence else state
         outputs, state = network(task.head_name, part.xs, state, part.lengths)
-        share = task.count(part)
-        total += task.loss(outputs, part) * share
-        weight += share
-        present = task.target.present(part.ys)
-        if task.target.name == "class":
-            correct += (outputs.argmax(-1) == part.ys)[present].sum()
-        count += int(present.sum())
+        evaluation.update(outputs, part)
     network.train(training)
-    loss = float(total / weight)
-    value = task.metric.value(loss * count, int(correct), count)
-    return {"loss": loss, task.metric.name: value, "count": count}
+    return evaluation.compute()
 
 
 def lesions(

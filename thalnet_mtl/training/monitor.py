@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
-from thalnet_mtl.metrics.metric import guess_among_equal_classes
+from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
@@ -14,7 +14,7 @@ from thalnet_mtl.training.results import measure_cost
 from thalnet_mtl.training.state import NOT_TRAINED
 
 UNTRAINED_BATCHES = 10  # of the test split: enough to see the score of guessing
-DIVERGENCE_FACTOR = 100.0  # times the loss of guessing
+DIVERGENCE_FACTOR = 100.0  # times the loss of guessing, or of the untrained network
 
 
 class Diverged(RunError):
@@ -74,33 +74,36 @@ class Monitor:
         run, scores, normalized = self.run, self.run.state.scores, []
         active = run.active_tasks
         for name in run.attached_tasks:
-            metric, values = run.tasks[name].metric, run.score(name, "validation")
-            value, seconds = values[metric.name], run.state.timers.train_seconds
+            task, values = run.tasks[name], run.score(name, "validation")
+            metric, seconds = task.metric, run.state.timers.train_seconds
+            value = values[metric.name]
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
             prefix = f"{name} " if len(run.tasks) > 1 else ""
-            self.console.log_score(run.step, prefix, metric, value)
-            guess = guess_among_equal_classes(metric.name, run.tasks[name].spec.outputs)
-            normalized.append(metric.normalized_score(value, guess))
+            self.console.log_scores(run.step, prefix, task.metrics, values)
+            if not run.continual:
+                guess = run.guess(name, "validation")[metric.name]
+                normalized.append(metric.normalized_score(value, guess))
             batches = run.state.batches_seen[name]
             scores.record_validation(name, metric, value, run.step, batches, name in active)
-        mean = sum(normalized) / len(normalized)
+        mean = sum(normalized) / max(1, len(normalized))
         if mean > scores.best or not scores.best_step or run.continual:
             scores.best, scores.best_step = mean, run.step
             save_best(self.directory.folder / "checkpoint" / "best.pt", run)
 
     def end_experience(self, experience: Experience) -> None:
         """Score all tasks after an experience: a row of the accuracy matrix."""
-        run, scores, row = self.run, self.run.state.scores, dict[str, float]()
+        run, scores = self.run, self.run.state.scores
+        row, shown = dict[str, float](), list[str]()
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
         for name in run.attached_tasks:
-            metric, values = run.tasks[name].metric, run.score(name, "test")
-            row[name] = values[metric.name]
+            metrics, values = run.tasks[name].metrics, run.score(name, "test")
+            row[name] = values[metrics[0].name]
+            shown.append(f"{name} {format_scores(metrics, values)}")
             self.directory.log(run.step, name, "test", values, experience=experience.number)
         scores.accuracy_matrix.append(row)
         scores.costs.append(measure_cost(run))
-        shown = ", ".join(f"{name} {run.tasks[name].metric.format(v)}" for name, v in row.items())
         self.console.print(
-            f"  step {run.step:,}  test after experience {experience.number}: {shown}"
+            f"  step {run.step:,}  test after experience {experience.number}: {', '.join(shown)}"
         )
 
 
@@ -112,10 +115,10 @@ def mean_losses(run: RunContext) -> dict[str, float]:
     """
     log = run.state.loss_log
     count = (run.step - 1) % len(log) + 1
-    rows = log[:count].tolist()
+    rows, limits = log[:count].tolist(), {name: loss_limit(run, name) for name in run.tasks}
     for k, row in enumerate(rows):
-        for (name, task), loss in zip(run.tasks.items(), row, strict=True):
-            if not loss <= DIVERGENCE_FACTOR * math.log(max(2, task.spec.outputs)):
+        for name, loss in zip(run.tasks, row, strict=True):
+            if math.isnan(loss) or loss == math.inf or loss > limits[name]:
                 raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
     if not all(bool(weight.isfinite().all()) for weight in run.network.parameters()):
         reason = f"a weight that is not finite after step {run.step:,}"
@@ -125,6 +128,21 @@ def mean_losses(run: RunContext) -> dict[str, float]:
         trained = [loss for loss in column if loss != NOT_TRAINED]
         means |= {name: sum(trained) / len(trained)} if trained else {}
     return means
+
+
+def loss_limit(run: RunContext, task: str) -> float:
+    """Return the loss above which the training of a task has diverged.
+
+    It is g + 100 · max(|g|, |u|), with the loss g of guessing and the loss u of the untrained
+    network. A loss near 0 or below, such as that of targets of small variance, has u for its
+    scale. Without any scale only a loss that is not finite counts.
+    """
+    guess = run.guess(task, "validation")["loss"]
+    untrained = run.state.scores.untrained.get(task, {}).get("loss", 0.0)
+    scales = [abs(loss) for loss in (guess, untrained) if math.isfinite(loss)]
+    if not any(scales):
+        return math.inf
+    return (guess if math.isfinite(guess) else 0.0) + DIVERGENCE_FACTOR * max(scales)
 
 
 def diverged(reason: str, tasks: str) -> Diverged:

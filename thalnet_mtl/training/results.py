@@ -76,17 +76,22 @@ def task_result(run: RunContext, name: str) -> TaskResult:
         "test": run.score(name, "test"),
         "untrained": state.untrained[name],
     }
-    metric, best = task.metric.name, state.best_by_task[name]
+    best = state.best_by_task[name]
     return TaskResult(
         label=task.label,
         kind=run.config.named_tasks[name].name,
         source=task.source,
         classes=task.spec.outputs,
-        metrics=[task.metric],
+        metrics=task.metrics,
         scores={
-            split: SplitScores({metric: scores[metric]}, scores["loss"], int(scores["count"]))
+            split: SplitScores(
+                {metric.name: scores[metric.name] for metric in task.metrics},
+                scores["loss"],
+                int(scores["count"]),
+            )
             for split, scores in values.items()
         },
+        guess={split: run.guess(name, split) for split in ("validation", "test")},
         best_validation=BestScore(int(best["step"]), best["value"]),
     )
 

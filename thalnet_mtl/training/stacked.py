@@ -226,5 +226,9 @@ class PrefixedConsole(Console):
     def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
         self.shared.losses.setdefault(step, []).append(losses)
 
-    def log_score(self, step: int, prefix: str, metric: Metric, value: float) -> None:
-        self.shared.scores.setdefault((step, prefix, metric), []).append(value)
+    def log_scores(
+        self, step: int, prefix: str, metrics: Sequence[Metric], values: Mapping[str, float]
+    ) -> None:
+        for metric in metrics:
+            scores = self.shared.scores.setdefault((step, prefix, metric), [])
+            scores.append(values[metric.name])

@@ -149,6 +149,8 @@ class Trainer:
             return
         self.directory.rewind(0, anew=not resumable)
         self.directory.write_json("environment.json", self.environment())
+        metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
+        self.directory.write_json("metrics.json", metrics)
         write_topology(run, self.directory, 0)
         for name, task in run.tasks.items():
             for notice in task.notices:
