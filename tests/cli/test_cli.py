@@ -218,7 +218,7 @@ def test_evaluate_repeats_the_score_of_the_run(capsys, run):
     status, out, _ = call(capsys, "evaluate", str(run))
     assert status == 0
     assert out.startswith(f"scoring the weights of step {result['best_step']} …\n")
-    assert f"test accuracy {accuracy:.2f} %, loss " in out and "nats, 100 targets\n" in out
+    assert f"test accuracy {accuracy:.2f} %, loss " in out and ", 100 targets\n" in out
     _, out, _ = call(capsys, "evaluate", str(run), "--split", "validation", "--batches", "2")
     assert "\nvalidation accuracy" in out and "48 targets in 2 batches" in out
     lines = call(capsys, "evaluate", str(run), "--lesions")[1].splitlines()
@@ -235,6 +235,7 @@ def test_compare_puts_runs_side_by_side(capsys, run):
         "run",
         "task",
         "parameters",
+        "metric",
         "train",
         "validation",
         "test",

@@ -199,19 +199,20 @@ class RunResult:
         return cls.from_json(read_fields(path), str(path))
 
 
-def read_metrics(content: Mapping[str, Any], where: str) -> list[Metric]:
+def read_metrics(content: Mapping[str, Any], where: str) -> tuple[Metric, ...]:
     """Return the metrics of the entry of a task, the main one first.
 
     Versions that did not record them had two, which are known by name.
     """
     if "metrics" in content:
-        metrics = [Metric.from_json(entry, f"{where}: metrics") for entry in content["metrics"]]
+        entries = content["metrics"]
+        metrics = tuple(Metric.from_json(entry, f"{where}: metrics") for entry in entries)
         if not metrics or metrics[0].name != content["metric"]:
             raise UserError(f"{where} is damaged: '{content['metric']}' is not its first metric.")
         return metrics
     if content["metric"] not in METRICS:
         raise UserError(f"{where}: {unknown('metric', content['metric'], METRICS)}")
-    return [METRICS[content["metric"]]]
+    return (METRICS[content["metric"]],)
 
 
 def is_number(value: Any) -> bool:
