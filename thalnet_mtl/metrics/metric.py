@@ -64,7 +64,9 @@ class Metric:
     @property
     def title(self) -> str:
         """Name and direction in a table: 'bits per character ↓'."""
-        return f"{self.name.replace('_', ' ')} {'↑' if self.higher_is_better else '↓'}"
+        name, _, options = self.name.partition("(")
+        words = name.replace("_", " ") + (f" ({options}" if options else "")
+        return f"{words} {'↑' if self.higher_is_better else '↓'}"
 
     def better(self, a: float, b: float) -> bool:
         """Return whether a is better than b."""

@@ -22,7 +22,7 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     """Return runs side by side, a row for each task, and their gains over single-task baselines."""
     runs = read_runs(folders)
     rows = table(runs)
-    mode = ["mode"] * any(row["mode"] != "single" for row in rows)
+    mode = ["mode"] * any(row["mode"] not in ("single", "") for row in rows)
     note = ["note"] * any(row["note"] for row in rows)
     columns = ("run", "task", *mode, "parameters", "metric", "train", "validation", "test", *note)
     parts: list[RenderableType] = [text_table(rows, columns)]

@@ -336,9 +336,7 @@ class Task:
             raise unknown("split", name, SPLITS)
         return self.splits[name]
 
-    def _find_metrics(
-        self, metrics: Sequence[str | Mapping[str, Any]]
-    ) -> tuple[ScoredMetric, ...]:
+    def _find_metrics(self, metrics: Sequence[str | Mapping[str, Any]]) -> tuple[ScoredMetric, ...]:
         return find_metrics(metrics, self.target, f"task '{self.name}'")
 
     def _make_loss(self, loss: str | Loss | Callable[..., Tensor], **options: Any) -> Loss:

@@ -128,7 +128,8 @@ def make_tasks(config: Config) -> dict[str, Task]:
         options = check_options("task", task.name, task.options, where, field_names(task))
         try:
             made: Task = lookup("task", task.name)(**options)
-            tasks[name] = _with_loss(made.named(name, task.head), task.loss)
+            made = _with_loss(made.named(name, task.head), task.loss)
+            tasks[name] = _with_metrics(made, task.metrics)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     return tasks
@@ -140,6 +141,19 @@ def _with_loss(task: Task, loss: EntryConfig) -> Task:
         return task
     options = check_options("loss", loss.name, loss.options, "loss", field_names(loss))
     return task.with_loss(loss.name, **options)
+
+
+def _with_metrics(task: Task, metrics: Sequence[EntryConfig]) -> Task:
+    """Return a task with the configured metrics, or as it is if none are given."""
+    if not metrics:
+        return task
+    return task.with_metrics(
+        [
+            check_options("metric", metric.name, metric.options, "metrics", field_names(metric))
+            | {"name": metric.name}
+            for metric in metrics
+        ]
+    )
 
 
 def make_strategy(run: RunContext) -> Strategy:

@@ -25,8 +25,8 @@ MODULE = "input output tasks reads features context hidden module reading frozen
 
 # Fields that only choose data, network, schedule or evaluation, so that every loop supports them.
 BASIC: Supported = {
-    **fields("task", "name"),
-    **fields("tasks.*", "name head"),
+    **fields("task", "name metrics"),
+    **fields("tasks.*", "name head metrics"),
     **fields("modules.*", MODULE),
     **fields("model", "modules module reading features context hidden layers"),
     **fields("model", "sub_steps extra_steps budget"),
@@ -75,8 +75,6 @@ def unsupported(config: Config, supported: Supported) -> str:
 
 # Fields that are declared and not implemented, with the only value that they may have.
 NOT_IMPLEMENTED: Mapping[str, Any] = {
-    "task.metrics": [],
-    "tasks.*.metrics": [],
     "tasks.*.inputs_of": "",
     "tasks.*.only_scored": False,
     "train.accumulate": 1,
