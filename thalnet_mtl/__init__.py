@@ -1,6 +1,6 @@
 """ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
 
-To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``
+To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``, ``RecurrentBody``
 To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.models.designs import Design as Design
     from thalnet_mtl.models.network import Network as Network
     from thalnet_mtl.models.readings.base import Reading as Reading
+    from thalnet_mtl.models.recurrent import RecurrentBody as RecurrentBody
     from thalnet_mtl.models.saving import load_model as load_model
     from thalnet_mtl.models.saving import save_model as save_model
     from thalnet_mtl.models.thalnet import ThalNet as ThalNet
@@ -51,6 +52,7 @@ _HOMES = {
     "ModuleSpec": "topology.spec",
     "TaskSpec": "topology.spec",
     "Body": "models.body",
+    "RecurrentBody": "models.recurrent",
     "SequenceTask": "tasks.sequences",
     "TextTask": "tasks.text",
     "Task": "tasks.base",

@@ -210,6 +210,6 @@ def test_the_options_of_a_strategy_come_after_its_context():
 def test_the_list_of_tasks_shows_options_with_their_defaults(capsys):
     assert cli.main(["list", "tasks"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Options: path, columns=['x'], rate=1.0, shift=None" in text
+    assert "Options: path, columns=[x], rate=1.0, shift=null" in text
     assert cli.main(["list", "losses"]) == 0
     assert "width=0.1" in capsys.readouterr().out

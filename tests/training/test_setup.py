@@ -109,7 +109,7 @@ def test_a_configured_loss_replaces_that_of_the_task(tmp_path):
     [
         (
             "mse",
-            r"^task: task 'toy_rows': the loss 'mse' is for targets of kind numbers, not 'class'",
+            r"^task 'toy_rows': the loss 'mse' is for targets of kind numbers, not 'class'",
         ),
         ("msee", r"^unknown loss 'msee'.*Did you mean 'mse'"),
         ({"name": "cross_entropy", "smoothing": 1}, "unknown field 'smoothing'.*'label_smoothing'"),

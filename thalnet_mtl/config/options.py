@@ -15,6 +15,8 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import yaml
+
 from thalnet_mtl.config.overlay import OPTIONS, as_plain
 from thalnet_mtl.config.schema import Config, EntryConfig, ModelConfig, TaskConfig
 from thalnet_mtl.config.values import check_type
@@ -53,7 +55,7 @@ def describe_options(kind: str, entry: Any) -> list[str]:
     if kind not in KINDS:
         return []
     return [
-        name if parameter.default is parameter.empty else f"{name}={parameter.default}"
+        name if parameter.default is parameter.empty else f"{name}={_as_yaml(parameter.default)}"
         for name, parameter in option_parameters(kind, entry).items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
@@ -143,6 +145,12 @@ def without_options(config: Config) -> Config:
 def field_names(section: Any) -> list[str]:
     """Return the names of the fields of a section that are not options."""
     return [leaf.name for leaf in fields(section) if leaf.name != OPTIONS]
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a default as it is written in YAML: ``true``, ``null``, ``[x, y]``."""
+    text = yaml.safe_dump(as_plain(value), default_flow_style=True, width=1000)
+    return text.partition("\n")[0]
 
 
 def _task(task: SomeTask, where: str, complete: bool) -> SomeTask:

@@ -173,7 +173,10 @@ def sized_body(
                 f"body '{name}': its constructor needs an argument {' or '.join(names)}."
             )
         sizes[argument] = width
-    body = kind(**sizes, **options)
+    try:
+        body = kind(**sizes, **options)
+    except ValueError as error:
+        raise UserError(f"body '{name}': {error}") from error
     return body if isinstance(body, Body) else RecurrentBody(body)
 
 

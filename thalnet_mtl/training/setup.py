@@ -125,31 +125,32 @@ def make_tasks(config: Config) -> dict[str, Task]:
     for name, task in config.named_tasks.items():
         check_name("task", name)
         where = f"tasks.{name}" if config.tasks else "task"
-        options = check_options("task", task.name, task.options, where, field_names(task))
+        allowed = field_names(task if config.tasks else config.task)
+        options = check_options("task", task.name, task.options, where, allowed)
         try:
             made: Task = lookup("task", task.name)(**options)
-            made = _with_loss(made.named(name, task.head), task.loss)
-            tasks[name] = _with_metrics(made, task.metrics)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+        made = _with_loss(made.named(name, task.head), task.loss, f"{where}.loss")
+        tasks[name] = _with_metrics(made, task.metrics, f"{where}.metrics")
     return tasks
 
 
-def _with_loss(task: Task, loss: EntryConfig) -> Task:
+def _with_loss(task: Task, loss: EntryConfig, where: str) -> Task:
     """Return a task with the configured loss, or as it is if none is given."""
     if not loss.name:
         return task
-    options = check_options("loss", loss.name, loss.options, "loss", field_names(loss))
+    options = check_options("loss", loss.name, loss.options, where, field_names(loss))
     return task.with_loss(loss.name, **options)
 
 
-def _with_metrics(task: Task, metrics: Sequence[EntryConfig]) -> Task:
+def _with_metrics(task: Task, metrics: Sequence[EntryConfig], where: str) -> Task:
     """Return a task with the configured metrics, or as it is if none are given."""
     if not metrics:
         return task
     return task.with_metrics(
         [
-            check_options("metric", metric.name, metric.options, "metrics", field_names(metric))
+            check_options("metric", metric.name, metric.options, where, field_names(metric))
             | {"name": metric.name}
             for metric in metrics
         ]
