@@ -34,7 +34,7 @@ from thalnet_mtl.config.schema import EvaluateConfig, ModelConfig, TaskConfig, T
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 
 PUBLIC = [
-    *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body"),
+    *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody"),
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
     *("Config", "load_config", "train", "load_run"),

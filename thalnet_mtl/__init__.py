@@ -1,8 +1,9 @@
 """ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
 
-To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``, ``Body``, ``RecurrentBody``
+To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``
 To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
-To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``register``
+To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``Body``,
+                        ``RecurrentBody``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To save networks:       ``save_model``, ``load_model``
 Mistakes raise:         ``UserError``

@@ -69,6 +69,7 @@ def data(options: argparse.Namespace) -> int:
 def list_names(options: argparse.Namespace) -> int:
     """List the names of one kind, each with its options and a line on what it is."""
     from rich.table import Table
+    from rich.text import Text
 
     if options.kind == "configs":
         rows = config_names()
@@ -79,7 +80,7 @@ def list_names(options: argparse.Namespace) -> int:
         rows = {name: _summary(kind, entry) for name, entry in entries(kind).items()}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, Text(text))  # a bracket of an option is no markup
     print_table(table)
     return 0
 
