@@ -133,7 +133,7 @@ class AveragePrecision(_Curve):
     name, torchmetric, least = "average_precision", "AveragePrecision", 1
 
 
-@register("metric", **asdict(plain.CALIBRATION_ERROR), targets=("class", "labels"))
+@register("metric", **asdict(plain.CALIBRATION_ERROR), targets=("class", "labels"), main=False)
 class CalibrationError:
     """Expected calibration error, Σ over bins of |accuracy − confidence| · part of the targets.
 

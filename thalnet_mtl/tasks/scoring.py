@@ -11,10 +11,12 @@ score, or as a class with ``update(outputs, targets)`` and ``compute()``::
 Its keyword arguments are its options. What ``register`` is given beside the name is set as
 attributes, which a class may also have itself: those of ``Metric``; ``targets``, the kinds of
 target that it fits (default: all); ``guess``, the score of guessing, where constant answers have
-none (default: it is computed). Outputs are those of the head, (N, outputs); targets are (N,)
-classes, or (N, outputs) labels or numbers. Targets that are missing do not count: a function is
-called with 0 in their place, and its values there are dropped; a class is called without the rows
-that lack one, or, if it has ``keeps_missing``, with NaN.
+none (default: it is computed); ``main=False``, if it cannot be the main metric.
+
+Outputs are those of the head, (N, outputs); targets are (N,) classes, or (N, outputs) labels or
+numbers. Targets that are missing do not count: a function is called with 0 in their place, and its
+values there are dropped; a class is called without the rows that lack one, or, if it has
+``keeps_missing``, with NaN.
 """
 
 import inspect
@@ -47,6 +49,7 @@ class ScoredMetric:
     metric: Metric
     start: "Callable[[], MeanOfValues | Collected]"  # of a new evaluation
     guess: float | None = None  # score of guessing, if it is not computed from constant answers
+    main: bool = True  # whether it can be the main metric
 
 
 def find_metrics(
@@ -75,6 +78,12 @@ def find_metrics(
         metrics[scored.metric.name] = scored
     if not metrics:
         raise UserError(f"{where} has no metric.")
+    main = next(iter(metrics.values()))
+    if not main.main:
+        raise UserError(
+            f"{where}: '{main.metric.name}' cannot be the main metric, because guessing the "
+            f"frequencies is already perfect in it. List another metric first."
+        )
     return tuple(metrics.values())
 
 
@@ -239,7 +248,7 @@ def _find(name: str, options: dict[str, Any], target: Target, where: str) -> Sco
                 metric.name, lambda outputs, ys: entry(outputs, ys, **options), finish
             )
 
-    return ScoredMetric(metric, start, getattr(entry, "guess", None))
+    return ScoredMetric(metric, start, getattr(entry, "guess", None), getattr(entry, "main", True))
 
 
 def _check_built(name: str, entry: Any, options: Mapping[str, Any], where: str) -> None:

@@ -149,11 +149,14 @@ class RunContext:
             return evaluate(*scored)
 
     def guess(self, task: str, split: str) -> dict[str, float]:
-        """Return loss and metrics of guessing on a split, as far as ``evaluate.batches``."""
-        options = self.config.evaluate
-        return self.tasks[task].guess(
-            split, options.batch, self.config.train.chunk, options.batches
-        )
+        """Return loss and metrics of guessing on a split, as far as it is scored."""
+        options, chunk = self.config.evaluate, self.config.train.chunk
+        if split != "train":
+            return self.tasks[task].guess(split, options.batch, chunk, options.batches)
+        try:
+            return self.tasks[task].guess(split, options.batch, chunk, self.test_batches(task))
+        except UndefinedScore:
+            return self.tasks[task].guess(split, options.batch, chunk)
 
     def test_batches(self, task: str) -> int:
         """Return how many batches an evaluation of the test split takes."""

@@ -1,5 +1,6 @@
 """A run before its first step: built and checked as its configuration says."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks import datasets
-from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.base import SPLITS, Task
+from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.context import RunContext
@@ -66,6 +68,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
         batches_seen=dict.fromkeys(tasks, 0),
     )
     run = RunContext(config, device, tasks, state)
+    check_metrics(run)
     state.strategy = make_strategy(run)
     check_stream(config, run.stream)
     if config.growth.when != "never":
@@ -212,6 +215,30 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
             raise UserError(f"tasks.{name}.reset: only a text carries a state to reset.")
         batch = options.batch or config.train.batch
         task.check_batch_sizes(batch, config.evaluate.batch, config.train.chunk)
+
+
+def check_metrics(run: RunContext) -> None:
+    """Raise if a metric has no value on a split, or guessing has the perfect score already."""
+    for name, task in run.tasks.items():
+        shared = run.continual and task.head_name != name  # an experience may have a single class
+        for split in SPLITS:
+            try:
+                guess = run.guess(name, split)
+            except UndefinedScore as error:
+                raise UserError(f"task '{name}', {split}: {error}. Use another metric.") from None
+            for metric in task.metrics:
+                if not math.isfinite(guess[metric.name]):
+                    raise UserError(
+                        f"task '{name}', {split}: metric '{metric.name}' is {guess[metric.name]} "
+                        f"for constant answers. Give the score of guessing where the metric is "
+                        f"registered: guess=…."
+                    )
+            if guess[task.metric.name] == task.metric.perfect and split != "train" and not shared:
+                raise UserError(
+                    f"task '{name}', {split}: the best constant answer already has the perfect "
+                    f"{task.metric.name}, {task.metric.format(task.metric.perfect)}. Use another "
+                    f"main metric, or other data."
+                )
 
 
 def check_backends(config: Config, network: Network) -> None:
