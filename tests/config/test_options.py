@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from toy_tasks import toy_rows
+from toy_tasks import toy, toy_rows
 
 from thalnet_mtl import cli, registry
 from thalnet_mtl.config.load import (
@@ -21,9 +21,11 @@ from thalnet_mtl.config.schema import Config, EntryConfig, NamedTaskConfig, Task
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.runs.directory import check_same
+from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.sweep.plan import plan
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.support import BASIC, unsupported
+from thalnet_mtl.training.trainer import train
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +190,13 @@ def test_a_grid_varies_options():
     runs = plan(base, {"task.permutation": ["1", "2"]}, [0], {})
     assert [run.name for run in runs] == ["permutation=1-seed0", "permutation=2-seed0"]
     assert [run.config.task.options["permutation"] for run in runs] == [1, 2]
+    base = {"": load_config(task={"name": "measured", "path": "a.csv"})}
+    with pytest.raises(UserError, match=r"each value must be given once, got 0.001,1e-3"):
+        plan(base, {"task.rate": ["0.001", "1e-3"]}, [0], {})
+    with pytest.raises(UserError, match=r"unknown field 'rat'.*Did you mean 'rate'"):
+        plan(base, {"task.rat": ["1", "2"]}, [0], {})
+    with pytest.raises(UserError, match=r"task.rate: expected a number, got 'fast'"):
+        plan(base, {"task.rate": ["fast"]}, [0], {})
 
 
 def test_every_way_of_training_takes_the_options_of_a_task():
@@ -205,6 +214,25 @@ def test_the_options_of_a_strategy_come_after_its_context():
     assert config.strategy.options == {"force": 3.0}
     with pytest.raises(UserError, match=r"^strategy: unknown field 'forc'.*Did you mean 'force'"):
         load_config(train={"strategy": "pull"}, strategy={"forc": 3})
+
+
+def test_a_strategy_is_built_with_its_options(tmp_path):
+    built = []
+
+    @register("strategy", "pull")
+    class Pull(Strategy):
+        def __init__(self, context, force: float = 1.0, places: list[str] = ["head"]):  # noqa: B006
+            super().__init__(context)
+            built.append((force, places))
+
+    config = toy(train={"steps": 2, "strategy": "pull"}, strategy={"force": "3", "strength": 2})
+    train(config, tmp_path / "run")
+    assert built == [(3.0, ["head"])]
+    recorded = load_run_config(tmp_path / "run").strategy
+    assert recorded.options == {"force": 3.0, "places": ["head"]} and recorded.strength == 2.0
+    assert train(config, tmp_path / "run").steps == 2
+    with pytest.raises(UserError, match=r"strategy.force 4.0, there 3.0"):
+        train(toy(train={"steps": 2, "strategy": "pull"}, strategy={"force": 4}), tmp_path / "run")
 
 
 def test_the_list_of_tasks_shows_options_with_their_defaults(capsys):

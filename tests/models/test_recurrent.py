@@ -20,6 +20,7 @@ from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.baselines import StackedGRU, StackedLSTM
 from thalnet_mtl.models.build import build
+from thalnet_mtl.models.export import export as network_export
 from thalnet_mtl.models.recurrent import RecurrentBody
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.spec import TaskSpec
@@ -247,6 +248,21 @@ def test_a_class_that_is_not_registered_is_refused_when_it_is_saved(tmp_path, ow
     register("body", "own")(Own)
     network.save(tmp_path / "net")
     assert Network.load(tmp_path / "net").describe() == network.describe()
+
+
+def test_a_module_that_cannot_be_traced_is_refused_when_it_is_exported(tmp_path, own):
+    @register("body", "hasty")
+    class Hasty(Leaky):
+        def forward(self, xs, state=None):
+            if xs.sum() > 100:
+                return xs, state
+            return super().forward(xs, state)
+
+    network = Network(RecurrentBody(Hasty(3, 4)))
+    network.add_task("t", ROWS)
+    with pytest.raises(UserError, match=r"^Hasty cannot be exported as a program: ") as error:
+        network_export(network, "torch", tmp_path / "step.pt2")
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 # As plug-ins

@@ -192,7 +192,13 @@ def _program(step: Step) -> Any:
     with warnings.catch_warnings():
         # nn.GRU and nn.LSTM keep a list of their weights as well.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
-        return torch.export.export(step, inputs, dynamic_shapes=shapes)
+        try:
+            return torch.export.export(step, inputs, dynamic_shapes=shapes)
+        except Exception as error:  # a body of a user may do what cannot be traced
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{step.network.body.entry.__name__} cannot be exported as a program: {reason}"
+            ) from error
 
 
 @torch.no_grad()

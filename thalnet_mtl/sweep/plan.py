@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 
@@ -82,7 +83,7 @@ def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
     """Return a configuration with values of the grid and a seed, all of them checked."""
     for key, value in names_first(values):
         base = with_value(base, key, value, f"--grid {key}")
-    return with_value(base, "train.seed", seed, "--seeds")
+    return resolve_options(with_value(base, "train.seed", seed, "--seeds"))
 
 
 def column_names(keys: Sequence[str]) -> dict[str, str]:
