@@ -41,7 +41,7 @@ class Scale(Body):
     def initial(self, xs):
         return xs.new_zeros(len(xs), 1)
 
-    def run(self, xs, state):
+    def run(self, xs, state, lengths=None):
         return xs * self.scale, state
 
 

@@ -229,3 +229,28 @@ def test_a_strategy_is_built_from_a_complete_run(monkeypatch):
     assert seen["network"] is run.network and list(seen["tasks"]) == ["a", "b"]
     assert seen["trainable_tasks"] == {"a", "b"} and seen["experience"].tasks == ("a",)
     assert sizes == [9, 9] and (seen["step"], seen["seed"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("after_experiense", "after_experience"),
+        ("before_updates", "before_update"),
+        ("penality", "penalty"),
+        ("load_state_dicts", "load_state_dict"),
+        ("rehearsed_task", "rehearsed_tasks"),
+    ],
+)
+def test_a_misspelt_hook_is_refused_with_the_closest_one_when_a_strategy_is_built(name, hook):
+    misspelt = type("Own", (Strategy,), {name: lambda self, *args: None})
+    with pytest.raises(UserError, match=f"Own: no hook is called '{name}'.*mean '{hook}'"):
+        misspelt(None)
+    inherited = type("Child", (misspelt,), {"__init__": lambda self, context: None})
+    with pytest.raises(UserError, match=f"Child: no hook is called '{name}'"):
+        inherited(None)
+
+
+def test_helpers_of_a_strategy_may_have_any_other_name():
+    names = ("anchor", "update_memory", "old_tasks", "experiences", "_penalty_of", "loss", "states")
+    helpers = {name: lambda self: None for name in names}
+    type("Own", (Strategy,), helpers)(None)

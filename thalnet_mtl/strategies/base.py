@@ -1,18 +1,22 @@
 """The contract of a continual-learning strategy, and the strategy that does nothing."""
 
+import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import StrategyConfig
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.cost import stored_bytes
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.tasks.stream import Experience
+
+LIKE_A_HOOK = 0.8  # the similarity of names from which a method is taken for a misspelt hook
 
 
 class TrainingContext(Protocol):
@@ -106,9 +110,24 @@ class Strategy:
 
     ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
     resume from is saved, and an interrupted run starts again.
+
+    Raises:
+        UserError: a subclass has a public method that would never be called, because its name is
+            nearly that of a hook.
     """
 
     resumable: ClassVar[bool] = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        hooks = [name for name in vars(Strategy) if not name.startswith("_")]
+        public = (name for name in dir(cls) if not name.startswith("_") and name not in hooks)
+        for name in public:
+            if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
+                raise UserError(
+                    f"strategy {cls.__name__}: no hook is called '{name}', so it would never run. "
+                    f"Did you mean '{closest[0]}'?"
+                )
+        return super().__new__(cls)
 
     def __init__(self, context: TrainingContext):
         self.context = context

@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import torch
 
+from thalnet_mtl.errors import RunError
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty
@@ -20,7 +21,8 @@ class EWC(QuadraticPenalty):
 
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017. Ω is the
     diagonal of the Fisher information at the end of an experience, from single sequences, with
-    labels sampled from the network's own distribution.
+    targets sampled from the network's own distribution: a class or token from the softmax, each
+    label from its sigmoid, a number from N(ŷ, 1/2), whose −log p is the squared error.
     """
 
     def after_experience(self, experience: Experience) -> None:
@@ -54,12 +56,19 @@ class OnlineEWC(EWC):
 def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
     """Return the mean over sequences of (d L(y, x) / dθ)², with y sampled from p(y | x).
 
-    L is the loss of the sequence, summed over its targets: −log p(y | x) for the default losses.
+    L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses. Steps
+    whose target is missing count, because the network has an answer there; those after the end of
+    a sequence do not.
+
+    Raises:
+        RunError: L is not differentiable at a sampled target, as a loss of positive numbers may be.
     """
     source, network = context.tasks[task], deepcopy(context.network)
     head = source.head_name
     network.dropout = 0.0
     parameters = {n: p for n, p in network.task_parameters(head).items() if p.requires_grad}
+    if not parameters:  # all were frozen during the experience
+        return {}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(context.seed)
     count = 0
@@ -72,6 +81,11 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
             if gradient is not None:
                 total[name] += gradient.square()
         count += 1
+    if not all(value.isfinite().all() for value in total.values()):
+        raise RunError(
+            f"ewc: the loss of task '{task}' has no finite gradient at targets that are sampled "
+            f"from the network's answers. Use a strategy without Fisher information: si, replay."
+        )
     return {name: value / count for name, value in total.items()}
 
 

@@ -22,7 +22,9 @@ class LearningWithoutForgetting(Strategy):
     """Learning without forgetting: old heads keep their predictions for the new inputs.
 
     Li, Hoiem, "Learning without Forgetting", ECCV 2016: strength · T² KL(p_old ‖ p_new) at a
-    temperature T = 2, for each older task whose inputs have the shape of the new ones.
+    temperature T = 2, for each older task whose inputs have the shape of the new ones. Of labels it
+    is the mean over labels of the same; of numbers it is the mean squared difference of the old and
+    the new answer.
     """
 
     def __init__(self, context: TrainingContext):

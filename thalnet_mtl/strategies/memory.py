@@ -30,9 +30,10 @@ class ReplayMemory(Strategy):
     """A memory of at most ``strategy.memory`` sequences of earlier tasks, of any shape.
 
     ``reservoir``: each sequence of all training sets so far is equally likely to be stored
-    (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task.
-    A task with other targets than one class per sequence counts as one class. Text is stored in
-    chunks, which start from an empty state.
+    (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task. A task
+    with other targets than one class a sequence counts as one class: labels, numbers, targets at
+    every step. Sequences without any target are not stored. Text is stored in chunks, which start
+    from an empty state.
     """
 
     def __init__(self, context: TrainingContext):
@@ -115,10 +116,14 @@ def has_one_class(task: Task) -> bool:
 def draw_candidates(
     context: TrainingContext, task: str, count: int, generator: torch.Generator
 ) -> StoredSequences:
-    """Give each training sequence a random key; return the ``count`` with the smallest keys."""
+    """Give each training sequence a random key; return the ``count`` with the smallest keys.
+
+    Sequences without any target are left out.
+    """
     chunk, source = context.chunk, context.tasks[task]
     total = source.batches_per_epoch("train", 1, chunk)
-    keys = torch.rand(total, generator=generator, dtype=torch.float64).sort().values[:count]
+    keys = torch.rand(total, generator=generator, dtype=torch.float64).sort().values
+    keys = keys[: count if source.complete else total]
     # Read with batch size 1: in larger batches the sequences of a text begin at fixed places, and
     # some of them are in no batch.
     places, order = torch.randperm(total, generator=generator)[: len(keys)].sort()
@@ -126,7 +131,10 @@ def draw_candidates(
         source.training_batch(UNREACHABLE_EPOCH * total + place, 1, chunk, context.seed)
         for place in places.tolist()
     ]
-    return StoredSequences(source.concatenate(batches).select(order.argsort()), keys)
+    candidates = StoredSequences(source.concatenate(batches).select(order.argsort()), keys)
+    present = source.target.present(candidates.data.ys)
+    with_target = present.reshape(len(keys), -1).any(1).nonzero().flatten()
+    return candidates.select(with_target.cpu()[:count])
 
 
 def reservoir(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:

@@ -84,6 +84,7 @@ class Task:
 
     Attributes:
         carries_state: whether a batch may continue the sequences of the one before it.
+        complete: whether every sequence has at least one target, once the data is loaded.
         classes_seen: classes that occur in the data, once it is loaded; () for other targets.
         notices: what a user may want to know of the loaded data, a sentence each: a class that
             only the test split has, for example.
@@ -114,7 +115,7 @@ class Task:
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
         self._guesses: dict[tuple[str, int, int, int], dict[str, float]] = {}
-        self._complete = True  # no sequence lacks all its targets
+        self.complete = True
 
     @property
     def label(self) -> str:
@@ -190,7 +191,7 @@ class Task:
             batch: with the targets.
         """
         function = self.loss_function
-        mean = function.complete_mean if self._complete else function.mean
+        mean = function.complete_mean if self.complete else function.mean
         return mean(self.target, self.floats(outputs), batch.ys)
 
     def count(self, batch: Batch) -> Tensor:

@@ -140,7 +140,7 @@ class SequenceTask(Task):
         for name in SPLITS:
             if not present[name].any():
                 raise UserError(f"task '{self.name}', {name}: all targets are missing.")
-        self._complete = all(
+        self.complete = all(
             bool(part.reshape(len(part), -1).any(1).all()) for part in present.values()
         )
         values = training[present["train"]]
