@@ -164,6 +164,12 @@ def test_stacked_networks_may_have_sequences_of_other_lengths(ops, shared):
             torch.testing.assert_close(leaves[name].grad[k], parameter.grad)
 
 
+def test_stacked_networks_refuse_a_length_over_the_number_of_steps():
+    net, lengths = ThalNet(3, 3, 5), torch.tensor([[2, 3], [4, 1]])
+    with pytest.raises(UserError, match="lengths has a 4"):
+        torch.vmap(lambda x, n: net(x, None, n)[0])(torch.zeros(2, 2, 3, 3), lengths)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_task_of_a_random_network_sees_each_sequence_alone(seed):
     case = Case(seed, FAVORED[seed % len(FAVORED)], dtype=torch.float64)

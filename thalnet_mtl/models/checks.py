@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.ops.lengths import check_range
 from thalnet_mtl.topology.spec import TaskSpec
 
 
@@ -72,13 +73,8 @@ def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> None:
     if lengths.device != xs.device:
         raise UserError(f"lengths is on device {lengths.device} and its inputs on {xs.device}.")
     hidden = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
-    if batch and lengths.device.type == "cpu" and not hidden:
-        least, most = (int(value) for value in lengths.aminmax())
-        if least < 1 or most > time:
-            value = least if least < 1 else most
-            raise UserError(
-                f"lengths has a {value}; a sequence of this batch has 1 to {time} steps."
-            )
+    if lengths.device.type == "cpu" and not hidden:
+        check_range(lengths, time)
 
 
 def check_sub_steps(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:

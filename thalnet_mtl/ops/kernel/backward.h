@@ -5,26 +5,28 @@
 
 template <class T>
 void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
-    const int rows = to - from, total = longest(from, to);
-    const int steps = std::clamp(GRADIENT_ROWS / std::max(1, rows), 1, total);
-    Buffer<T> g((long)steps * rows * columns), dc((long)rows * center);
+    const int rows = to - from, steps = std::clamp(GRADIENT_ROWS / std::max(1, rows), 1, time);
+    const long jump = (long)rows * columns;  // from step to step in the gradients
+    Buffer<T> g(steps * jump), dc((long)rows * center);
     Buffer<T> dm((long)rows * memory);
     int widest = 1;
     for (auto& module : modules)
         for (auto& layer : module.layers) widest = std::max({widest, layer.in, layer.out});
     Buffer<T> d((long)rows * widest), up((long)rows * widest), dc_dynamic;
-    for (int end = total; end > 0;) {
+    auto running_rows = [&](int t) { return running(t, from, to) - from; };
+    for (int end = rows ? length(from) : time; end > 0;) {
         const int begin = std::max(0, end - steps);
         for (int t = end - 1; t >= begin; t--) {
-            T* gt = g.data() + (long)(t - begin) * rows * columns;
-            for (int r = 0; r < rows; r++) {
-                const int after = length(from + r) - t;  // steps after t, and this one
+            T* gt = g.data() + (t - begin) * jump;
+            const int n = running_rows(t);
+            for (int r = 0; r < n; r++) {
                 const long row = from + r;
-                if (after == 1 && grad_center)
+                const bool ends = length(from + r) == t + 1;
+                if (ends && grad_center)
                     std::copy_n(grad_center + row * center, center, &dc[(long)r * center]);
-                if (after == 1 && dlast)
+                if (ends && dlast)
                     std::copy_n(dlast + row * memory, memory, &dm[(long)r * memory]);
-                if (after < 1 || !grad_outputs) continue;
+                if (!grad_outputs) continue;
                 const T* grad = grad_outputs + t * grad_step + (from + r) * grad_row;
                 for (const int64_t* slot = outputs; slot < outputs_end; slot += 2) {
                     T* sum = &dc[(long)r * center + slot[0]];
@@ -34,21 +36,22 @@ void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
                     grad += slot[1];
                 }
             }
-            if (dynamic) dc_dynamic.assign((long)rows * center, T(0));
+            if (dynamic) dc_dynamic.assign((long)n * center, T(0));
             for (auto& module : modules) {
-                backward_module(module, t, from, rows, gt, dc, dm, d, up);
-                if (module.dynamic()) backward_dynamic(module, t, from, rows, gt, dc_dynamic, sums);
+                backward_module(module, t, from, n, gt, dc, dm, d, up);
+                if (module.dynamic()) backward_dynamic(module, t, from, n, gt, dc_dynamic, sums);
             }
-            product<T>(rows, center, read, {gt, columns, 1}, reading_t.right(), dc.data(),
+            product<T>(n, center, read, {gt, columns, 1}, reading_t.right(), dc.data(),
                        center);
             for (long i = 0; i < (long)dc_dynamic.size(); i++) dc[i] += dc_dynamic[i];
         }
-        if (needs_weight_grads) {
-            if (begin == 0 && end > 1) {  // step 0 reads the initial center, stored elsewhere
-                const T* later = g.data() + (long)rows * columns;
-                add_weight_gradients(1, end, from, rows, later, sums.data());
-                add_weight_gradients(0, 1, from, rows, g.data(), sums.data());
-            } else add_weight_gradients(begin, end, from, rows, g.data(), sums.data());
+        // Steps of the same rows together, but step 0 reads the initial center, stored elsewhere.
+        for (int stop = end; needs_weight_grads && stop > begin;) {
+            const int n = running_rows(stop - 1);
+            int t = stop - 1;
+            while (t > std::max(1, begin) && running_rows(t - 1) == n) t--;
+            add_weight_gradients(t, stop, from, n, &g[(t - begin) * jump], jump, sums.data());
+            stop = t;
         }
         end = begin;
     }
@@ -121,11 +124,10 @@ void Net<T>::backward_gru(const Module<T>& module, const Layer<T>& layer, int t,
 // Add the gradients w.r.t. weights of steps begin .. end: sums over rows and steps of the gradient
 // w.r.t. a pre-activation times the input of that layer.
 template <class T>
-void Net<T>::add_weight_gradients(int begin, int end, int from, int rows, const T* g,
+void Net<T>::add_weight_gradients(int begin, int end, int from, int rows, const T* g, long jump,
                                   T* sums) const {
     const int steps = end - begin;
     auto add = [&](int out, int in, int column, Rows x, T* to, long ld) {
-        const long jump = (long)rows * columns;
         product<T>(out, in, rows, {g + column, 1, columns, steps, jump},
                    {x.data, x.row, false, x.step}, to, ld, ADD);
     };
@@ -158,8 +160,10 @@ void Net<T>::add_weight_gradients(int begin, int end, int from, int rows, const 
         }
     }
     T* total = sums + sum_count - columns;
-    for (long r = 0; r < (long)steps * rows; r++)
-        each<T>(columns, [&](int i, int n) {
-            put(total + i, get(total + i, n) + get(g + r * columns + i, n), n);
-        });
+    for (int t = 0; t < steps; t++)
+        for (int r = 0; r < rows; r++)
+            each<T>(columns, [&](int i, int n) {
+                const T* row = g + t * jump + (long)r * columns;
+                put(total + i, get(total + i, n) + get(row + i, n), n);
+            });
 }

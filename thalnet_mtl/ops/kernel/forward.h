@@ -5,33 +5,34 @@
 
 template <class T>
 void Net<T>::forward(int from, int to) {
-    const int steps = longest(from, to);
-    for (int t = 0; t < steps; t++) {
+    for (int t = 0; t < time; t++) {
+        const int end = running(t, from, to);
         T* a = act(t, from);
-        product<T>(to - from, read, center, {before(t, from), center, 1}, reading.right(), a,
+        product<T>(end - from, read, center, {before(t, from), center, 1}, reading.right(), a,
                    columns, BIAS, read_bias.data());
         for (auto& module : modules) {
-            if (module.dynamic()) read_dynamically(module, t, from, to - from);
+            if (module.dynamic()) read_dynamically(module, t, from, end - from);
             for (int l = 0; l < (int)module.layers.size(); l++)
-                if (module.layers[l].gru) gru(module, l, t, from, to);
-                else dense(module, l, t, from, to);
+                if (module.layers[l].gru) gru(module, l, t, from, end);
+                else dense(module, l, t, from, end);
         }
         if (lengths || t == time - 1) end_rows(t, from, to);
     }
-    for (int t = steps; t < time; t++) end_rows(t, from, to);
 }
 
-// Store the memory of rows that end with step t; the center of rows that have ended is zero.
+// Store the state of rows that end with step t; the center of rows that have ended is zero.
 template <class T>
 void Net<T>::end_rows(int t, int from, int to) {
     for (int r = from; r < to; r++) {
-        if (t >= length(r)) std::fill_n(centers + ((long)t * batch + r) * center, center, T(0));
+        T* now = centers + ((long)t * batch + r) * center;
+        if (t >= length(r)) std::fill_n(now, center, T(0));
         if (t != length(r) - 1) continue;
+        std::copy_n(now, center, center_end + (long)r * center);
         for (auto& module : modules)
             for (auto& layer : module.layers)
                 if (layer.gru)
                     std::copy_n(output_of(module, layer, t, r).data, layer.out,
-                                last + (long)r * memory + layer.memory_column);
+                                memory_end + (long)r * memory + layer.memory_column);
     }
 }
 

@@ -13,6 +13,9 @@
 // the same layout. They are collected for a few steps, then multiplied with the inputs of their
 // layers.
 //
+// Rows of the batch may have unequal lengths. They are sorted, so that the rows that a step computes
+// are the first ones; nothing past the end of a row is read.
+//
 // The order of every sum depends only on the sizes of the network. A row of the batch therefore has
 // a bit-identical forward result in every batch and with any number of threads.
 
@@ -54,7 +57,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
     parallel(replicas * slices, threads, [&](int job) {
         Net<T>& net = nets[job / slices];
         const int slice = job % slices;
-        const int from = batch * slice / slices, to = batch * (slice + 1) / slices;
+        const int from = net.first_row(slice, slices), to = net.first_row(slice + 1, slices);
         if (backward) sums[job].assign(net.needs_weight_grads ? net.sum_count : 0, T(0));
         const int parts = std::max(1, (to - from + BLOCK_ROWS / 2) / BLOCK_ROWS);
         for (int k = 0; k < parts; k++) {

@@ -1,6 +1,8 @@
 // A network in memory: sizes and tensors from the caller, and the layout of all buffers.
 #pragma once
 
+#include <numeric>
+
 #include "products.h"
 
 constexpr int GRADIENT_ROWS = 128;  // rows of gradients that are collected before a product
@@ -70,9 +72,9 @@ struct Net {
     long grad_row, grad_step;   // strides of grad_outputs
     long sum_count = 0;         // size of the buffer in which a thread sums weight gradients
     bool needs_weight_grads = false, dynamic = false;
-    const int64_t* lengths;  // steps of every row of the batch; null if all have all steps
+    const int64_t* lengths;  // steps of every row of the batch, longest first; null: all steps
     const T *center0, *memory0;
-    T *centers, *last, *acts;
+    T *centers, *center_end, *memory_end, *acts;
     const int64_t *outputs, *outputs_end;  // start and width of every returned slot
     const T *grad_outputs, *grad_center, *dlast;
     T *dcenter0, *dmemory0;
@@ -152,7 +154,8 @@ struct Net {
             c.numbers += module.visible;
         }
         centers = const_cast<T*>(next(c, (long)time * batch * center, &unused));
-        last = const_cast<T*>(next(c, (long)batch * memory, &unused));
+        center_end = const_cast<T*>(next(c, (long)batch * center, &unused));
+        memory_end = const_cast<T*>(next(c, (long)batch * memory, &unused));
         lay_out();
         acts = const_cast<T*>(next(c, (long)saved * batch * columns, &unused));
         grad_outputs = next(c, batch * grad_row, &unused);
@@ -195,12 +198,21 @@ struct Net {
         sum_count += columns;  // sums of gradients w.r.t. pre-activations: those of the biases
     }
 
-    // A row of the batch that has ended is computed like the others, with a center of zero and
-    // without gradients. It neither writes nor reads anything that is returned.
     int length(int r) const { return lengths ? (int)lengths[r] : time; }
-    int longest(int from, int to) const {
-        if (!lengths || from == to) return time;
-        return (int)*std::max_element(lengths + from, lengths + to);
+    // The end of the rows that have not ended before step t: as the longest come first, all steps
+    // are computed for the first rows of a range.
+    int running(int t, int from, int to) const {
+        while (to > from && length(to - 1) <= t) to--;
+        return to;
+    }
+    // The first row of a slice of the batch, when all slices have the same number of steps.
+    int first_row(int slice, int slices) const {
+        if (!lengths) return batch * slice / slices;
+        const int64_t total = std::accumulate(lengths, lengths + batch, int64_t(0));
+        int row = 0;
+        for (int64_t steps = 0; row < batch && steps < total * slice / slices; row++)
+            steps += lengths[row];
+        return row;
     }
 
     // Row r at step t: activations, and below the state, output and input of a layer.
@@ -255,7 +267,7 @@ struct Net {
                           Buffer<T>& dc_dynamic, Buffer<T>& sums) const;
     void backward_gru(const Module<T>& module, const Layer<T>& layer, int t, int from, int rows,
                       T* g, const T* dy, long dy_row, Buffer<T>& dm) const;
-    void add_weight_gradients(int begin, int end, int from, int rows, const T* g,
+    void add_weight_gradients(int begin, int end, int from, int rows, const T* g, long jump,
                               T* sums) const;
     void finish(Module<T>& module, T* sums);
     void finish_reading(Module<T>& module, const T* sums);
