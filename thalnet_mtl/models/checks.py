@@ -57,11 +57,13 @@ def _check_input(subject: str, label: str, task: TaskSpec, xs: Tensor, width: in
         raise UserError(f"{subject}: expected tokens (batch, time), got {tuple(xs.shape)}.")
 
 
-def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> None:
-    """Raise unless ``lengths`` are whole numbers from 1 to the number of steps, one a sequence.
+def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> Tensor | None:
+    """Return lengths from 1 to the number of steps, one a sequence; None if all have all steps.
 
-    The numbers themselves are checked on a CPU alone: reading them would make a GPU wait.
+    The numbers themselves are read on a CPU alone: that would make a GPU wait.
     """
+    if lengths is None:
+        return None
     batch, time = xs.shape[:2]
     if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64:
         kind = lengths.dtype if isinstance(lengths, Tensor) else kind_of(lengths)
@@ -73,8 +75,9 @@ def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> None:
     if lengths.device != xs.device:
         raise UserError(f"lengths is on device {lengths.device} and its inputs on {xs.device}.")
     hidden = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
-    if lengths.device.type == "cpu" and not hidden:
-        check_range(lengths, time)
+    if lengths.device.type == "cpu" and not hidden and check_range(lengths, time) == time:
+        return None
+    return lengths
 
 
 def check_sub_steps(sub_steps: int, extra_steps: int, recurrent: bool = True) -> None:

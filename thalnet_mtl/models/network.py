@@ -29,6 +29,7 @@ from thalnet_mtl.models.model_folder import read_model, write_model
 from thalnet_mtl.models.recurrent import body_from
 from thalnet_mtl.models.sequences import (
     Inputs,
+    first_input,
     map_inputs,
     repack,
     unpack,
@@ -104,9 +105,8 @@ class Network(EditableNetwork):
         """Return the outputs of the body for a task at every step, and its state."""
         spec = adapter.spec
         check_inputs(task, spec.task, xs)
-        if lengths is not None:
-            check_lengths(lengths, next(iter(xs.values())) if isinstance(xs, Mapping) else xs)
-            # No encoder sees what is past the end.
+        lengths = check_lengths(lengths, first_input(xs))
+        if lengths is not None:  # no encoder sees what is past the end
             xs = map_inputs(xs, lambda x: zero_past_end(x, lengths))
         if not spec.task.tokens:
             xs = map_inputs(xs, lambda x: F.dropout(x, self.dropout, self.training))

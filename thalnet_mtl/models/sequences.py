@@ -44,19 +44,19 @@ def run_sequences(
         xs, lengths = unpack(packed, lengths)
     assert not isinstance(xs, PackedSequence)
     xs = check(xs)
-    alone = _first(xs).ndim == 2
+    alone = first_input(xs).ndim == 2
     if alone:
         if lengths is not None:
             raise UserError("lengths: a sequence without a batch axis has its own length.")
         xs = map_inputs(xs, lambda x: x[None])
-    elif lengths is not None:
-        check_lengths(lengths, _first(xs))
+    else:
+        lengths = check_lengths(lengths, first_input(xs))
     if state is None:
         state = initial(xs)
     else:
         state = map_state(lambda part: part[None], state) if alone else state
         if not torch.compiler.is_compiling():  # a body may call ``len``, which fixes the batch
-            state = fit_state(state, initial(xs), _first(xs))
+            state = fit_state(state, initial(xs), first_input(xs))
     ys, state = _run_with_sub_steps(run, xs, state, lengths, sub_steps, extra_steps)
     if packed is not None and recurrent:
         return repack(ys, packed), state
@@ -156,5 +156,6 @@ def _like(container: Any, parts: list[Any]) -> Any:
     return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 
 
-def _first(xs: Inputs) -> Tensor:
+def first_input(xs: Inputs) -> Tensor:
+    """Return a tensor, or the first of a mapping."""
     return next(iter(xs.values())) if isinstance(xs, Mapping) else xs

@@ -115,12 +115,14 @@ class CppSequence(torch.autograd.Function):
             step = grad_outputs.shape[-1]
             row = step * ctx.call.time
         operands, grad_state = _contiguous(operands), _contiguous(grad_state)
-        # The kernel writes no gradients past the end of a sequence.
-        make = torch.empty_like if operands[0] is None else torch.zeros_like
         grad_operands = [
-            make(tensor) if tensor is not None and needed else None
+            torch.empty_like(tensor) if tensor is not None and needed else None
             for tensor, needed in zip(operands, ctx.needs_input_grad[1:], strict=True)
         ]
+        if operands[0] is not None:  # the kernel writes no gradient past the end of a sequence
+            for k in ctx.call.layout.inputs:
+                if (grad := grad_operands[k]) is not None:
+                    grad.zero_()
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
         header = ctx.call.header(centers.shape[-2], ctx.call.time, row, step)
         run(

@@ -13,14 +13,15 @@ from thalnet_mtl.errors import UserError
 Lengths = Int[Tensor, " batch"]
 
 
-def check_range(lengths: Int[Tensor, "*_"], time: int) -> None:
-    """Raise unless every sequence has 1 to ``time`` steps; the numbers are read."""
+def check_range(lengths: Int[Tensor, "*_"], time: int) -> int:
+    """Return the smallest length; raise unless every sequence has 1 to ``time`` steps."""
     if not lengths.numel():
-        return
+        return time
     least, most = (int(value) for value in lengths.aminmax())
     if least < 1 or most > time:
         value = least if least < 1 else most
         raise UserError(f"lengths has a {value}; a sequence of this batch has 1 to {time} steps.")
+    return least
 
 
 def past_end(lengths: Lengths, time: int) -> Bool[Tensor, "batch {time}"]:
