@@ -133,16 +133,14 @@ def mean_losses(run: RunContext) -> dict[str, float]:
 def loss_limit(run: RunContext, task: str) -> float:
     """Return the loss above which the training of a task has diverged.
 
-    It is g + 100 · max(|g|, |u|), with the loss g of guessing and the loss u of the untrained
-    network. A loss near 0 or below, such as that of targets of small variance, has u for its
-    scale. Without any scale only a loss that is not finite counts.
+    It is g + 100 · max(|g|, |u|, 1), with the loss g of guessing and the loss u of the untrained
+    network. The 1 is for losses near 0, such as those of small numbers: outputs of order 1, which
+    are far too large for these, are soon corrected.
     """
     guess = run.guess(task, "validation")["loss"]
     untrained = run.state.scores.untrained.get(task, {}).get("loss", 0.0)
     scales = [abs(loss) for loss in (guess, untrained) if math.isfinite(loss)]
-    if not any(scales):
-        return math.inf
-    return (guess if math.isfinite(guess) else 0.0) + DIVERGENCE_FACTOR * max(scales)
+    return (guess if math.isfinite(guess) else 0.0) + DIVERGENCE_FACTOR * max(*scales, 1.0)
 
 
 def diverged(reason: str, tasks: str) -> Diverged:
