@@ -24,7 +24,7 @@ from thalnet_mtl.models.export import export as network_export
 from thalnet_mtl.models.recurrent import RecurrentBody
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.trainer import train
+from thalnet_mtl.training.trainer import Trainer, train
 
 ROWS = TaskSpec(inputs=3, outputs=2, steps=4)
 TEXT = TaskSpec(inputs=5, outputs=5, tokens=True, every_step=True)
@@ -67,11 +67,23 @@ def test_a_wrapped_module_of_pytorch_is_the_built_in_body(builtin, kind, layers)
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_a_wrapped_module_of_pytorch_has_the_training_curve_of_the_built_in_body(tmp_path, kind):
-    layers = {"layers": 2, "features": 6}
-    text = {"task": {"name": "toy_text"}}
-    train(toy(model={"body": kind, **layers}, **text), tmp_path / "builtin")
-    train(toy(model={"body": "rnn", "kind": kind, **layers}, **text), tmp_path / "wrapped")
+def test_a_wrapped_module_of_pytorch_has_the_training_curve_of_the_built_in_body_also_resumed(
+    tmp_path, monkeypatch, kind
+):
+    sizes, text = {"layers": 2, "features": 6}, {"task": {"name": "toy_text"}}
+    train(toy(model={"body": kind, **sizes}, **text), tmp_path / "builtin")
+    wrapped = toy(model={"body": "rnn", "kind": kind, **sizes}, **text)
+    after_step = Trainer.after_step
+
+    def fail_at_27(self, losses):
+        after_step(self, losses)
+        if self.run.step == 27:
+            raise RuntimeError("the power is off")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power"):
+        patch.setattr(Trainer, "after_step", fail_at_27)
+        train(wrapped, tmp_path / "wrapped")
+    assert train(wrapped, tmp_path / "wrapped").steps == 60
     curves = []
     for run in ("builtin", "wrapped"):
         lines = map(json.loads, (tmp_path / run / "metrics.jsonl").read_text().splitlines())
