@@ -56,9 +56,9 @@ class OnlineEWC(EWC):
 def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
     """Return the mean over sequences of (d L(y, x) / dθ)², with y sampled from p(y | x).
 
-    L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses. Steps
-    whose target is missing count, because the network has an answer there; those after the end of
-    a sequence do not.
+    L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses.
+    Steps whose target is missing count, because the network has an answer there; those after the
+    end of a sequence do not.
 
     Raises:
         RunError: L is not differentiable at a sampled target, as a loss of positive numbers may be.
