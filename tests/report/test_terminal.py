@@ -22,8 +22,9 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
 def test_a_row_says_whether_its_run_was_joint_where_one_is(capsys, tmp_path):
     runs = [make_run(tmp_path / "joint", TWO), make_run(tmp_path / "alone")]
     _, out, _ = call(capsys, "compare", *runs)
-    head, *lines = out.splitlines()
+    head, *lines, blank, metric = out.splitlines()
     assert head.split()[:3] == ["run", "task", "mode"]
+    assert (blank, metric) == ("", "accuracy (%): higher is better")
     assert [line.split()[:3] for line in lines] == [
         ["joint", "mnist_rows", "joint"],
         ["joint", "digits_rows", "joint"],
@@ -37,8 +38,9 @@ def test_compare_prints_gains_below_the_scores(capsys, tmp_path):
     for kind in TWO:
         make_run(tmp_path / "alone" / kind, {kind: {}}, test=0.5)
     status, out, _ = call(capsys, "compare", joint, "--baseline", tmp_path / "alone")
-    assert status == 0 and "better" not in out.replace("lower is better", "")
-    scores, gains, notes = out.split("\n\n")
+    assert "better" not in out.replace("lower is better", "").replace("higher is better", "")
+    assert status == 0
+    scores, _, gains, notes = out.split("\n\n")
     assert "75.00 %" in scores and "gain" not in scores
     assert gains.splitlines()[-1].split() == ["joint", "Δm", "of", "2", "tasks", "+50.00", "%"]
     assert "(R − b) / (S − b)" in notes and "fewer than 6 paired seeds" in notes

@@ -87,9 +87,8 @@ class Metric:
             UserError: guessing is perfect, so that nothing can be learned.
         """
         if guess == self.perfect:
-            raise UserError(
-                f"{self.name}: guessing already scores the perfect {self.format(guess)}."
-            )
+            score = self.format(guess)
+            raise UserError(f"{self.name}: guessing already has the perfect score, {score}.")
         return (value - guess) / (self.perfect - guess)
 
     def scale(self, value: float) -> float:

@@ -24,8 +24,12 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     rows = table(runs)
     mode = ["mode"] * any(row["mode"] not in ("single", "") for row in rows)
     note = ["note"] * any(row["note"] for row in rows)
-    columns = ("run", "task", *mode, "parameters", "metric", "train", "validation", "test", *note)
+    kinds = dict.fromkeys(m for run in runs for record in run.records for m in record.metrics)
+    metric = ["metric"] * (len(kinds) > 1)
+    columns = ("run", "task", *mode, "parameters", *metric, "train", "validation", "test", *note)
     parts: list[RenderableType] = [text_table(rows, columns)]
+    if len(kinds) == 1:
+        parts += ["", *(Text(f"{kind.label}: {kind.direction}") for kind in kinds)]
     streams = [{"run": run.name} | run.continual.row() for run in runs if run.continual]
     if streams:
         parts += ["", text_table(streams, list(streams[0])), "", Text(FORMULAS)]
