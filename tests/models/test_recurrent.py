@@ -219,7 +219,7 @@ def test_a_module_of_another_kind_is_refused_with_what_is_wrong(fault, message):
     [
         (lambda: nn.GRU(3, 4), "GRU: make it with batch_first=True"),
         (lambda: nn.GRU(3, 4, batch_first=True, bidirectional=True), "reads the end of a sequence"),
-        (lambda: nn.Linear(3, 4), "Linear cannot be a body: keep the width.*input_size or inputs"),
+        (lambda: nn.Linear(3, 4), "Linear cannot be a body: keep its width.*input_size, inputs"),
     ],
 )
 def test_what_cannot_be_a_body_is_refused(module, message):

@@ -16,7 +16,7 @@ from thalnet_mtl.registry import register
 
 # Names of the attributes that hold the width of an input and of an output, the first one counts.
 INPUT_WIDTH = ("input_size", "inputs")
-OUTPUT_WIDTH = ("proj_size", "hidden_size", "outputs", "features")
+OUTPUT_WIDTH = ("outputs", "proj_size", "hidden_size", "features")
 
 
 class RecurrentBody(Body):
@@ -37,6 +37,10 @@ class RecurrentBody(Body):
     >>> ys, state = body(torch.zeros(2, 7, 3))
     >>> ys.shape, state.part0.shape
     (torch.Size([2, 7, 5]), torch.Size([2, 1, 5]))
+
+    A registered module can be named in a configuration: its constructor gets ``input_size`` or
+    ``inputs``, the width that the budget allows as ``hidden_size`` or ``features``, and fields of
+    ``model`` under their own names, such as ``layers``. Its other arguments are options.
 
     A network with it can be saved if the class of the module is registered as a ``body``, and keeps
     the arguments of its constructor as attributes; an ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` always
@@ -204,8 +208,7 @@ def _width(module: nn.Module, names: Sequence[str]) -> int:
         width = getattr(module, name, None)
         if isinstance(width, int) and width > 0:
             return width
-    *others, last = names[-2:] if len(names) == 2 else names[1:]
     raise UserError(
-        f"{type(module).__name__} cannot be a body: keep the width as an attribute "
-        f"{', '.join(others)} or {last}."
+        f"{type(module).__name__} cannot be a body: keep its width as one of the attributes "
+        f"{', '.join(names)}."
     )
