@@ -7,6 +7,7 @@ import torch
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.registry import register
+from thalnet_mtl.tasks.losses import CrossEntropy
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
 from thalnet_mtl.topology.spec import TaskSpec
@@ -70,6 +71,51 @@ def toy_text() -> TextTask:
         return {"train": text[:2000], "validation": text[2000:2500], "test": text[2500:]}
 
     return TextTask("toy_text", load, vocabulary=5)
+
+
+@register("task", "toy_kinds")
+def toy_kinds(
+    answer: str = "class",
+    lengths: bool = False,
+    missing: float = 0.0,
+    rows: int = 200,
+    seed: int = 2,
+) -> SequenceTask:
+    """A target of some kind about the same sequences: 6 steps of 3 numbers.
+
+    ``answer`` is class, each (a class at every step), labels or numbers; ``missing`` is the share
+    of targets that are not there, in a random pattern of each answer.
+    """
+
+    def load() -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        xs = torch.rand(rows, 6, 3, generator=generator)
+        steps = torch.randint(1, 7, (rows,), generator=generator)
+        steps[0] = 6
+        ys = {
+            "class": xs.sum(1).argmax(1),
+            "each": xs.argmax(2),
+            "labels": (xs.mean(1)[:, :2] > 0.5).float(),
+            "numbers": xs.mean(1)[:, :1],
+        }[answer]
+        gone = torch.rand(ys.shape, generator=torch.Generator().manual_seed(len(answer))) < missing
+        ys = ys.masked_fill(gone, float("nan") if ys.is_floating_point() else -100)
+        data = (xs, ys, steps) if lengths else (xs, ys)
+        cuts = {"train": slice(0, rows - 60), "validation": slice(rows - 60, rows - 30)}
+        cuts["test"] = slice(rows - 30, rows)
+        return {name: tuple(part[cut] for part in data) for name, cut in cuts.items()}
+
+    widths = {"class": 3, "each": 3, "labels": 2, "numbers": 1}
+    spec = TaskSpec(3, widths[answer], every_step=answer == "each", steps=6)
+    target = "class" if answer == "each" else answer
+    return SequenceTask("toy_kinds", load, spec, target=target)
+
+
+@register("task", "toy_weighted")
+def toy_weighted() -> SequenceTask:
+    """``toy_kinds`` with classes of unequal weight, one of them 0."""
+    kinds, loss = toy_kinds(), CrossEntropy(class_weights=[0.0, 1.0, 5.0])
+    return SequenceTask("toy_weighted", kinds.read_splits, kinds.spec, loss=loss)
 
 
 JOINT: dict[str, Any] = {

@@ -183,7 +183,9 @@ def test_every_task_of_a_random_network_sees_each_sequence_alone(seed):
 
         assert_alone(*padded_and_alone(call, network, {"x": xs}, None, lengths))
         outputs, _ = network(task, spoiled(xs, lengths), None, lengths)
-        for name, again in network.logits_by_task([task], spoiled(xs, lengths), lengths).items():
+        for name, again in network.outputs_by_task([task], spoiled(xs, lengths), lengths=lengths)[
+            0
+        ].items():
             assert name == task and torch.equal(again, outputs)
 
 
@@ -214,7 +216,7 @@ def test_lengths_that_do_not_fit_are_refused_in_one_line(body, lengths, message)
         lambda: network.body(torch.zeros(2, 4, 3), None, lengths),
         lambda: network("rows", torch.zeros(2, 4, 3), None, lengths),
         lambda: network("tokens", tokens, lengths=lengths),
-        lambda: network.logits_by_task(["rows"], torch.zeros(2, 4, 3), lengths),
+        lambda: network.outputs_by_task(["rows"], torch.zeros(2, 4, 3), lengths=lengths),
     ):
         with pytest.raises(UserError, match=message) as error:
             call()

@@ -50,7 +50,7 @@ def test_each_input_goes_to_the_module_of_its_name():
     expected = ys[:, -1] @ adapter.head.weight.T + adapter.head.bias
     assert_close(network("clip", xs)[0], expected)
     assert_close(network("clip", dict(reversed(xs.items())))[0], expected)
-    assert torch.equal(network.logits_by_task(["clip"], xs)["clip"], network("clip", xs)[0])
+    assert torch.equal(network.outputs_by_task(["clip"], xs)[0]["clip"], network("clip", xs)[0])
     assert "task clip: rows of image 4, sound 5 -> 3 outputs" in repr(network)
 
 

@@ -324,21 +324,24 @@ def test_reserved_names_are_refused_in_one_line(name):
     one_line(error)
 
 
-def test_logits_by_task_equal_single_calls_and_share_computation(monkeypatch):
+def test_outputs_by_task_equal_single_calls_and_share_computation(monkeypatch):
     torch.manual_seed(0)
     network = Network(ThalNet(inputs=3, modules=3, features=5))
-    for name in "ab":
-        network.add_task(name, TaskSpec(3, 2))
+    network.add_task("a", TaskSpec(3, 2))
+    network.add_task("b", TaskSpec(3, 4, steps=4))
+    network.add_task("each", TaskSpec(3, 2, every_step=True))
     network.add_task("slow", TaskSpec(3, 2), sub_steps=2)
     network.add_task("wide", TaskSpec(4, 2))
     network.attach(ModuleSpec("own", features=4, context=4, inputs=3, output=True, tasks=("new",)))
     network.add_task("new", TaskSpec(3, 2))
     xs, wide = torch.rand(6, 4, 3), torch.rand(6, 4, 4)
-    alone = {name: network(name, xs)[0] for name in ("a", "b", "slow", "new")}
+    alone = {name: network(name, xs) for name in ("a", "b", "each", "slow", "new")}
     runs = []
     real = network._outputs
     monkeypatch.setattr(network, "_outputs", lambda *args: runs.append(args[0]) or real(*args))
-    found = network.logits_by_task([*alone], xs)
-    assert all(torch.equal(found[name], logits) for name, logits in alone.items())
+    found, states = network.outputs_by_task([*alone], xs)
+    for name, (outputs, state) in alone.items():
+        assert torch.equal(found[name], outputs)
+        assert all(map(torch.equal, states[name], state))
     assert runs == ["a", "slow", "new"]
-    assert torch.equal(network.logits_by_task(["wide"], wide)["wide"], network("wide", wide)[0])
+    assert torch.equal(network.outputs_by_task(["wide"], wide)[0]["wide"], network("wide", wide)[0])

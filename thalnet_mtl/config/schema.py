@@ -170,7 +170,7 @@ class ExperienceConfig:
 
     tasks: tuple[str, ...] = option((), "tasks to train, jointly if there are several")
     steps: int = option(
-        0, "training steps; 0: train.steps, or train.epochs over the smallest of its tasks", low=0
+        0, "training steps; 0: train.steps, or as many as train.epochs takes", low=0
     )
 
     def checked(self, where: str) -> "ExperienceConfig":
@@ -235,11 +235,13 @@ class TrainConfig:
     """Optimization and hardware."""
 
     epochs: int = option(
-        10, "epochs; with several tasks, passes over the smallest training set", low=1
+        10, "epochs; with several tasks, passes over the training set of train.epoch_of", low=1
     )
     steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
     epoch_of: str = option(
-        "shortest", "task whose passes are the epochs: shortest, longest, or a name"
+        "shortest",
+        "task whose passes are the epochs: that of the fewest batches (shortest), of the most "
+        "(longest), or a name; shorter tasks begin again, in a new order",
     )
     batch: int = option(50, "sequences per batch", low=1)
     accumulate: int = option(
@@ -345,3 +347,8 @@ class Config:
     def named_tasks(self) -> dict[str, NamedTaskConfig]:
         """Tasks of the run by name, whether it has one or several."""
         return self.tasks or {self.task.name: NamedTaskConfig(**vars(self.task))}
+
+    @property
+    def trained_tasks(self) -> list[str]:
+        """Names of the tasks that are trained: all but those that are only scored."""
+        return [name for name, task in self.named_tasks.items() if not task.only_scored]

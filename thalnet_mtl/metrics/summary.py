@@ -128,7 +128,7 @@ class ContinualSummary:
             metrics: By task, in the order of the columns of ``scores``.
             curves: By task, rows of step, seconds and validation score.
         """
-        matrix = AccuracyMatrix(metrics, self.trained, self.scores)
+        matrix = trained_matrix(metrics, self.trained, self.scores)
         points = {
             task: [(int(step), float(score)) for step, _, score in curve]
             for task, curve in curves.items()
@@ -157,7 +157,7 @@ def summarize(
         scenario, strategy, growth, ends, stages: See ``ContinualSummary``.
     """
     rows = [[row.get(task) for task in metrics] for row in scores]
-    matrix = AccuracyMatrix(metrics, trained, rows)
+    matrix = trained_matrix(metrics, trained, rows)
     measures = {name: function(matrix) for name, (_, function) in MEASURES.items()}
     return ContinualSummary(
         scenario=scenario,
@@ -171,6 +171,21 @@ def summarize(
             name: MeasureSummary(measure.mean, measure.values, measure.why)
             for name, measure in measures.items()
         },
+    )
+
+
+def trained_matrix(
+    metrics: Mapping[str, Metric],
+    trained: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float | None]],
+) -> AccuracyMatrix:
+    """Return the accuracy matrix without the columns of tasks that are only scored."""
+    names = {task for stage in trained for task in stage}
+    columns = [j for j, task in enumerate(metrics) if task in names]
+    return AccuracyMatrix(
+        {task: metric for task, metric in metrics.items() if task in names},
+        trained,
+        [[row[j] for j in columns] for row in scores],
     )
 
 

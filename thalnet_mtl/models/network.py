@@ -10,7 +10,6 @@ returns a ``TopologyChange``, which updates an optimizer::
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +84,43 @@ class Network(EditableNetwork):
         ys, state = self._outputs(task, adapter, xs, state, lengths)
         return self._answer(adapter, ys, lengths), state
 
-    def logits_by_task(
-        self, tasks: Sequence[str], xs: Inputs, lengths: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return the logits of several tasks for one input; what they share is computed once."""
-        logits, outputs = dict[str, Tensor](), dict[Any, Tensor]()
+    def outputs_by_task(
+        self,
+        tasks: Sequence[str],
+        xs: Inputs,
+        states: Mapping[str, Any] | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return outputs and final states of several tasks for the same sequences, by task.
+
+        The body runs once for all tasks that give it the same rows and read the same outputs of
+        it: they have no trainable encoder, and equal input, output and active modules.
+
+        Args:
+            tasks: names of the tasks.
+            xs: as in ``forward``.
+            states: by task, as in ``forward``; equal for tasks that share a pass of the body.
+            lengths: as in ``forward``.
+        """
+        outputs, finals = dict[str, Tensor](), dict[str, Any]()
+        passes: dict[Any, tuple[Tensor, Any]] = {}
         for task in tasks:
             adapter = self.adapter(task)
-            shared = replace(adapter.spec, frozen=False), self.active_modules(task)
-            key = task if any(True for _ in adapter.encoders.parameters()) else shared
-            if key not in outputs:
-                outputs[key], _ = self._outputs(task, adapter, xs, None, lengths)
-            logits[task] = self._answer(adapter, outputs[key], lengths)
-        return logits
+            key = self._pass_key(task, adapter)
+            if key not in passes:
+                state = states[task] if states else None
+                passes[key] = self._outputs(task, adapter, xs, state, lengths)
+            ys, finals[task] = passes[key]
+            outputs[task] = self._answer(adapter, ys, lengths)
+        return outputs, finals
+
+    def _pass_key(self, task: str, adapter: TaskAdapter) -> Any:
+        """Return what a pass of the body depends on, equal for tasks that can share it."""
+        if any(True for _ in adapter.encoders.parameters()):
+            return task
+        spec, shape = adapter.spec, adapter.task
+        modules = spec.input_modules, spec.output_modules, self.active_modules(task)
+        return shape.inputs, shape.tokens, spec.sub_steps, spec.extra_steps, modules
 
     def _outputs(
         self, task: str, adapter: TaskAdapter, xs: Inputs, state: Any, lengths: Tensor | None

@@ -51,11 +51,11 @@ class LearningWithoutForgetting(Strategy):
         task_of = {tasks[name].head_name: tasks[name] for name in self.old_tasks}
         terms = []
         for name, batch in batches.items():
-            spec = tasks[name].spec
+            spec, lengths = tasks[name].spec, batch.lengths
             heads = [head for head in old_heads if same_inputs(network.adapter(head).task, spec)]
             with torch.no_grad():
-                targets = self.teacher.logits_by_task(heads, batch.xs, batch.lengths)
-            outputs = network.logits_by_task(heads, batch.xs, batch.lengths)
+                targets, _ = self.teacher.outputs_by_task(heads, batch.xs, lengths=lengths)
+            outputs, _ = network.outputs_by_task(heads, batch.xs, lengths=lengths)
             terms += [
                 task_of[head].distillation(outputs[head], targets[head], batch, TEMPERATURE)
                 for head in heads

@@ -11,7 +11,7 @@ from thalnet_mtl.tasks.base import SPLITS, Batch, Task
 from thalnet_mtl.tasks.infer import infer_spec
 from thalnet_mtl.tasks.losses import Loss
 from thalnet_mtl.tasks.splits import Sequences, first_input, map_inputs, read_sequences
-from thalnet_mtl.tasks.targets import target_of
+from thalnet_mtl.tasks.targets import first_row, target_of
 from thalnet_mtl.topology.spec import TaskSpec
 
 BLOCK_SIZE = 4096  # sequences that are gathered at once
@@ -86,6 +86,39 @@ class SequenceTask(Task):
             self._block = (seed, epoch, size, number), block
         return self.to_batch(self._block[1].slice(place * size, (place + 1) * size))
 
+    def with_targets(self, batch: Batch, step: int, size: int, seed: int) -> Batch:
+        """Return the training batch of a task with the same sequences, with the targets of this.
+
+        Args:
+            batch: of the other task.
+            step, size, seed: the arguments with which it was drawn.
+        """
+        ys = self.sequences("train", 0).ys
+        epoch, position = divmod(step, len(ys) // size)
+        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size]
+        ys = ys.index_select(0, chosen.to(ys.device))
+        ys = ys[:, : first_input(batch.xs).shape[1]] if self.spec.every_step else ys
+        return batch._replace(ys=ys.long() if self.target.name == "class" else ys)
+
+    def share_inputs(self, other: "SequenceTask") -> None:
+        """Read the inputs of another task, and drop an equal copy of them.
+
+        Raises:
+            UserError: the training sequences differ; the message names the first row that does.
+        """
+        where = f"task '{self.name}' cannot take the inputs of '{other.name}'"
+        if self.scale != other.scale:
+            raise UserError(f"{where}: their scales, {self.scale:g} and {other.scale:g}, differ.")
+        if not same_order(self.order, other.order):
+            raise UserError(f"{where}: the order in which they read a sequence differs.")
+        for name in SPLITS:
+            own, shared = self.sequences(name, 0), other.sequences(name, 0)
+            difference = first_difference(own, shared)
+            if difference and name == "train":
+                raise UserError(f"{where}: {difference}.")
+            if not difference:
+                self.splits[name] = Sequences(shared.xs, own.ys, shared.lengths)
+
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         for part in self.sequences(split, chunk).split(size):
             yield self.to_batch(part)
@@ -156,3 +189,38 @@ class SequenceTask(Task):
         self.loss_function.prepare(training, self.spec.outputs)
         where = f"task '{self.name}'"
         self.loss_function.check(target, training[:2], self.spec.outputs, where)
+
+
+def same_order(first: Tensor | None, second: Tensor | None) -> bool:
+    """Return whether two tasks read the places of a sequence in the same order."""
+    if first is None or second is None:
+        return first is second
+    return torch.equal(first.cpu(), second.cpu())
+
+
+def first_difference(first: Sequences, second: Sequences) -> str:
+    """Return in what two sets of sequences differ, with the first such row; '' if in nothing."""
+    if len(first) != len(second):
+        return f"they have {len(first):,} and {len(second):,} training sequences"
+    if (first.lengths is None) != (second.lengths is None):
+        return "only one of them has sequences of unequal length"
+    steps = [part.lengths for part in (first, second) if part.lengths is not None]
+    if steps and (row := first_row(steps[0] != steps[1])):
+        return f"sequence {row} has {row.value(steps[0])} and {row.value(steps[1])} steps"
+    pairs = named_inputs(first.xs), named_inputs(second.xs)
+    if pairs[0].keys() != pairs[1].keys():
+        return f"their inputs are {', '.join(pairs[0])} and {', '.join(pairs[1])}"
+    for name, xs in pairs[0].items():
+        ys = pairs[1][name]
+        if xs.shape[1:] != ys.shape[1:]:
+            return f"a sequence has shape {tuple(xs.shape[1:])} and {tuple(ys.shape[1:])}"
+        for start in range(0, len(xs), BLOCK_SIZE):
+            span = slice(start, start + BLOCK_SIZE)
+            if row := first_row(xs[span] != ys[span]):
+                return f"the inputs of sequence {start + row} differ"
+    return ""
+
+
+def named_inputs(xs: Any) -> Mapping[str, Tensor]:
+    """Return inputs by name; a single one has no name."""
+    return xs if isinstance(xs, Mapping) else {"": xs}

@@ -30,11 +30,11 @@ def make_stream(
         steps_per_epoch: returns the steps of one epoch over some tasks.
 
     Raises:
-        UserError: a task is unknown, in no experience, or twice in one.
+        UserError: a task is unknown, only scored, in no experience, or twice in one.
     """
     options = config.train
     if not config.stream:
-        names = tuple(config.named_tasks)
+        names = tuple(config.trained_tasks)
         steps = options.steps or options.epochs * steps_per_epoch(names)
         return [Experience(1, names, 0, steps)]
     stream: list[Experience] = []
@@ -43,7 +43,7 @@ def make_stream(
         steps = entry.steps or options.steps or options.epochs * steps_per_epoch(entry.tasks)
         start = stream[-1].stop if stream else 0
         stream.append(Experience(len(stream) + 1, entry.tasks, start, start + steps))
-    missing = set(config.named_tasks) - {task for entry in config.stream for task in entry.tasks}
+    missing = set(config.trained_tasks) - {task for entry in config.stream for task in entry.tasks}
     if missing:
         raise UserError(f"stream: no experience has task '{min(missing)}'.")
     return stream
@@ -54,5 +54,7 @@ def _check_tasks(tasks: Sequence[str], config: Config) -> None:
     for task in tasks:
         if task not in config.named_tasks:
             raise UserError(f"stream: {unknown('task', task, config.named_tasks)}")
+        if config.named_tasks[task].only_scored:
+            raise UserError(f"stream: task '{task}' is only scored, so no experience trains it.")
         if tasks.count(task) > 1:
             raise UserError(f"stream: an experience names task '{task}' twice.")

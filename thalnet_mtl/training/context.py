@@ -1,6 +1,6 @@
 """The context of a training run: its configuration, data and state, and what follows from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -33,7 +33,7 @@ class RunContext:
         self, config: Config, device: torch.device, tasks: Mapping[str, Task], state: TrainState
     ):
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
-        self.stream = make_stream(config, lambda names: min(map(self.batches_per_epoch, names)))
+        self.stream = make_stream(config, self.steps_per_epoch)
         self.trainable_tasks: set[str] = set()
         self.update_trainable_tasks()
 
@@ -100,8 +100,8 @@ class RunContext:
 
     @property
     def epoch(self) -> int:
-        """The steps in an epoch of this experience: that of its smallest training set."""
-        return min(map(self.batches_per_epoch, self.experience.tasks))
+        """The steps in an epoch of this experience."""
+        return self.steps_per_epoch(self.experience.tasks)
 
     @property
     def total_steps(self) -> int:
@@ -111,7 +111,10 @@ class RunContext:
     def batch_size(self, task: str | None = None) -> int:
         """Return the sequences in a training batch of a task; without one, ``train.batch``."""
         default = self.config.train.batch
-        return default if task is None else self.config.named_tasks[task].batch or default
+        if task is None:
+            return default
+        named = self.config.named_tasks
+        return named[named[task].inputs_of or task].batch or default
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -121,6 +124,14 @@ class RunContext:
         """Return the training batches in an epoch of a task."""
         size = self.batch_size(task)
         return self.tasks[task].batches_per_epoch("train", size, self.config.train.chunk)
+
+    def steps_per_epoch(self, tasks: Sequence[str]) -> int:
+        """Return the steps of an epoch over some tasks, a pass over that of ``train.epoch_of``."""
+        batches = {name: self.batches_per_epoch(name) for name in tasks}
+        choice = self.config.train.epoch_of
+        if choice in batches:
+            return batches[choice]
+        return max(batches.values()) if choice == "longest" else min(batches.values())
 
     def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
         """Return the parameters that the logits of a task can depend on, by name."""

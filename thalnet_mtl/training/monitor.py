@@ -67,12 +67,12 @@ class Monitor:
     def validate(self) -> None:
         """Score the validation splits, and keep the weights that are best for all tasks together.
 
-        Weights are compared by the mean over tasks of the normalized score: 0 for guessing, 1 for
-        perfection. With several experiences the last weights are kept, good or bad: their scores
-        are the last row of the accuracy matrix.
+        Weights are compared by the mean over trained tasks of the normalized score: 0 for
+        guessing, 1 for perfection. With several experiences the last weights are kept, good or
+        bad: their scores are the last row of the accuracy matrix.
         """
         run, scores, normalized = self.run, self.run.state.scores, []
-        active = run.active_tasks
+        active, trained = run.active_tasks, run.config.trained_tasks
         for name in run.attached_tasks:
             task, values = run.tasks[name], run.score(name, "validation")
             metric, seconds = task.metric, run.state.timers.train_seconds
@@ -80,7 +80,7 @@ class Monitor:
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
             prefix = f"{name} " if len(run.tasks) > 1 else ""
             self.console.log_scores(run.step, prefix, task.metrics, values)
-            if not run.continual:
+            if name in trained and not run.continual:
                 guess = run.guess(name, "validation")[metric.name]
                 normalized.append(metric.normalized_score(value, guess))
             batches = run.state.batches_seen[name]

@@ -117,7 +117,7 @@ def scenario(run: RunContext) -> str:
     Tasks with heads of their own are task-incremental. Tasks of one head are class-incremental if
     their classes differ, and domain-incremental if not.
     """
-    tasks = list(run.tasks.values())
+    tasks = [run.tasks[name] for name in run.config.trained_tasks]
     heads = {task.head_name for task in tasks}
     if len(heads) == len(tasks):
         return "task-incremental"

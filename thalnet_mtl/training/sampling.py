@@ -1,12 +1,16 @@
 """Inputs of the next training step: its tasks, their batches, and resets of carried states."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.tasks.random_streams import step_generator
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.context import RunContext
 
 
@@ -27,14 +31,51 @@ def sample_tasks(run: RunContext) -> list[str]:
 
 
 def next_batches(run: RunContext) -> dict[str, Batch]:
-    """Return a batch of each task of the next step, and count it as seen."""
-    batches, options, seen = {}, run.config.train, run.state.batches_seen
-    for name in sample_tasks(run):
-        batches[name] = run.tasks[name].training_batch(
-            seen[name], run.batch_size(name), options.chunk, options.seed
-        )
+    """Return a batch of each task of the next step, and count it as seen.
+
+    Tasks that share their inputs get the sequences of the first of them.
+    """
+    batches, options, seen = dict[str, Batch](), run.config.train, run.state.batches_seen
+    names = sample_tasks(run)
+    for first, *others in group_by_inputs(run.config, names):
+        step, size = seen[first], run.batch_size(first)
+        batches[first] = run.tasks[first].training_batch(step, size, options.chunk, options.seed)
+        for name in others:
+            task = whole_sequences(run.tasks[name])
+            batches[name] = task.with_targets(batches[first], step, size, options.seed)
+    for name in names:
         seen[name] += 1
-    return batches
+    return {name: batches[name] for name in names}
+
+
+def group_by_inputs(config: Config, names: Iterable[str]) -> list[list[str]]:
+    """Return tasks in groups that share their inputs (``tasks.*.inputs_of``)."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        entry = config.tasks.get(name)
+        groups.setdefault(entry.inputs_of or name if entry else name, []).append(name)
+    return list(groups.values())
+
+
+def share_inputs(config: Config, tasks: Mapping[str, Task]) -> None:
+    """Let tasks read the inputs of others as configured, and drop their copies.
+
+    Raises:
+        UserError: the sequences of two tasks differ, or are not read whole.
+    """
+    for name, entry in config.tasks.items():
+        if entry.inputs_of:
+            whole_sequences(tasks[name]).share_inputs(whole_sequences(tasks[entry.inputs_of]))
+
+
+def whole_sequences(task: Task) -> SequenceTask:
+    """Return a task whose sequences are read whole; raise for any other."""
+    if not isinstance(task, SequenceTask):
+        raise UserError(
+            f"task '{task.name}' cannot share its inputs: only tasks whose sequences are read "
+            f"whole can, not a {type(task).__name__}."
+        )
+    return task
 
 
 def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:

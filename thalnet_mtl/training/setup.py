@@ -22,11 +22,12 @@ from thalnet_mtl.tasks.base import SPLITS, Task
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
+from thalnet_mtl.training.checks import check_joint_options
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
+from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
-from thalnet_mtl.training.support import check_implemented
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
 # Below so many parameters more CPU threads than one do not pay: on a busy machine they wait for
@@ -45,7 +46,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     Raises:
         UserError: something cannot be built or trained.
     """
-    check_implemented(config)
+    check_joint_options(config)
     device = choose_device(config.train.device)
     check_precision(config.train.precision, device)
     tasks = make_tasks(config)
@@ -58,6 +59,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
         if task.source:
             fetch(task.source)
         task.load(device)
+    share_inputs(config, tasks)
     check_tasks(config, tasks)
     check_backends(config, network)
     state = TrainState(
@@ -90,7 +92,7 @@ def fetch_with(console: Console) -> Callable[[str], None]:
 
 def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
-    check_implemented(config)
+    check_joint_options(config)
     tasks = make_tasks(config)
     make_network(config, tasks)
     weighting_for(config, tasks)
@@ -179,7 +181,7 @@ def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
     If it grows, it has only the tasks of the first experience.
     """
     grows = config.stream and config.growth.when != "never"
-    first = config.stream[0].tasks if grows else list(tasks)
+    first = config.stream[0].tasks if grows else config.trained_tasks
     for name in first:
         if name not in tasks:
             raise UserError(f"stream: {unknown('task', name, tasks)}")
@@ -196,8 +198,8 @@ def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
 
 def weighting_for(config: Config, tasks: Mapping[str, Task]) -> LossWeighting:
     """Return the configured combination of losses."""
-    weights = {name: task.weight for name, task in config.named_tasks.items()}
-    targets = {name: task.target.name for name, task in tasks.items()}
+    weights = {name: config.named_tasks[name].weight for name in config.trained_tasks}
+    targets = {name: tasks[name].target.name for name in weights}
     return make_weighting(config.train.combine, weights, targets)
 
 
@@ -213,7 +215,15 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
         options = config.named_tasks[name]
         if options.reset and not task.carries_state:
             raise UserError(f"tasks.{name}.reset: only a text carries a state to reset.")
-        batch = options.batch or config.train.batch
+        if options.only_scored:
+            task.check_batch_sizes(1, config.evaluate.batch, config.train.chunk)
+            continue
+        batch, passes = options.batch or config.train.batch, config.train.accumulate
+        if passes > batch:
+            raise UserError(
+                f"train.accumulate {passes}: a batch of task '{name}' has only {batch} sequences; "
+                f"use at most so many passes."
+            )
         task.check_batch_sizes(batch, config.evaluate.batch, config.train.chunk)
 
 

@@ -1,6 +1,7 @@
 """The training step: forward, backward, the hooks of the strategy and the optimizer."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.training.accumulation import accumulate
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import OPTIMIZERS
-from thalnet_mtl.training.sampling import reset_states
+from thalnet_mtl.training.sampling import group_by_inputs, reset_states
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
@@ -85,15 +87,7 @@ class TrainStep:
         """
         batches, states = inputs
         run, state, options = self.run, self.run.state, self.run.config.train
-        losses, final_states = {}, {}
-        for name, batch in batches.items():
-            task, bf16 = run.tasks[name], options.precision == "bf16"
-            with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-                outputs, final = state.network(
-                    task.head_name, batch.xs, states[name], batch.lengths
-                )
-            final_states[name] = map_state(Tensor.detach, final)
-            losses[name] = task.loss(outputs, batch)
+        losses, final_states = self.losses(batches, states)
         optimizer, strategy = self.flat_optimizer(), state.strategy
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
         state.weighting.backward(losses, run.task_parameters)
@@ -107,6 +101,46 @@ class TrainStep:
         optimizer.step()
         strategy.after_update(batches)
         return torch.stack([loss.detach() for loss in losses.values()]), final_states
+
+    def losses(
+        self, batches: Mapping[str, Batch], states: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the loss and the state at the end of every task, in the order of the batches."""
+        run, passes = self.run, self.run.config.train.accumulate
+        groups = group_by_inputs(run.config, batches)
+        if passes > 1:
+            trained = {
+                name: [p for p in run.task_parameters(name).values() if p.requires_grad]
+                for name in batches
+            }
+            losses, finals = accumulate(
+                self.forward, groups, run.tasks, trained, batches, states, passes
+            )
+        else:
+            losses, finals = {}, {}
+            for group in groups:
+                more = self.forward(group, batches, states)
+                losses, finals = losses | more[0], finals | more[1]
+        return {name: losses[name] for name in batches}, finals
+
+    def forward(
+        self, names: Sequence[str], batches: Mapping[str, Batch], states: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the losses and final states of tasks on the same sequences."""
+        run, first = self.run, batches[names[0]]
+        heads = {name: run.tasks[name].head_name for name in names}
+        bf16 = run.config.train.precision == "bf16"
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
+            outputs, finals = run.network.outputs_by_task(
+                list(heads.values()),
+                first.xs,
+                {head: states[name] for name, head in heads.items()},
+                first.lengths,
+            )
+        return (
+            {n: run.tasks[n].loss(outputs[head], batches[n]) for n, head in heads.items()},
+            {n: map_state(Tensor.detach, finals[head]) for n, head in heads.items()},
+        )
 
     def flat_optimizer(self) -> FlatOptimizer:
         """Return the optimizer on few tensors, built when it is first needed."""

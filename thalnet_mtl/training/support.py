@@ -10,7 +10,6 @@ from typing import Any
 from thalnet_mtl.config.load import flatten, flatten_section
 from thalnet_mtl.config.options import without_options
 from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
-from thalnet_mtl.errors import UserError
 
 # By field the supported values; None: all. A ``*`` stands for the name of an entry.
 Supported = Mapping[str, Collection[Any] | None]
@@ -30,7 +29,7 @@ BASIC: Supported = {
     **fields("modules.*", MODULE),
     **fields("model", "modules module reading features context hidden layers"),
     **fields("model", "sub_steps extra_steps budget"),
-    **fields("train", "epochs steps batch chunk seed device threads"),
+    **fields("train", "epochs epoch_of steps batch chunk seed device threads"),
     **fields("train", "learning_rate weight_decay schedule warmup clip"),
     **fields("evaluate", "every batch batches log_every checkpoint_every"),
 }
@@ -54,10 +53,7 @@ def unsupported(config: Config, supported: Supported) -> str:
     returned by its name, as ``changes``. Returns '' if everything is supported. Options of tasks,
     bodies and strategies are always supported, since what reads them is.
     """
-    defaults = flatten(Config())
-    for section, entry in (("tasks.*", NamedTaskConfig()), ("modules.*", ModuleConfig())):
-        for prefix in (section, f"growth.{section}"):
-            defaults |= flatten_section(entry, prefix)
+    defaults = defaults_by_field()
     sections = []
     for path, value in flatten(without_options(config)).items():
         field = pattern(path)
@@ -73,20 +69,13 @@ def unsupported(config: Config, supported: Supported) -> str:
     return sections[0] if sections else ""
 
 
-# Fields that are declared and not implemented, with the only value that they may have.
-NOT_IMPLEMENTED: Mapping[str, Any] = {
-    "tasks.*.inputs_of": "",
-    "tasks.*.only_scored": False,
-    "train.accumulate": 1,
-    "train.epoch_of": "shortest",
-}
-
-
-def check_implemented(config: Config) -> None:
-    """Raise if a field is set that no way of training implements."""
-    for path, value in flatten(without_options(config)).items():
-        if value != NOT_IMPLEMENTED.get(pattern(path), value):
-            raise UserError(f"{path} {value}: not implemented; leave it at its default.")
+def defaults_by_field() -> dict[str, Any]:
+    """Return the default of every field, also of those of tasks and modules."""
+    defaults = flatten(Config())
+    for section, entry in (("tasks.*", NamedTaskConfig()), ("modules.*", ModuleConfig())):
+        for prefix in (section, f"growth.{section}"):
+            defaults |= flatten_section(entry, prefix)
+    return defaults
 
 
 def pattern(path: str) -> str:

@@ -20,6 +20,7 @@ from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.tasks import datasets
 from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.growth import grow_if_due
@@ -75,6 +76,8 @@ def session(trainers: Sequence["Trainer"], console: Console, title: str) -> Iter
         console.print("stopping after this step and saving; press Ctrl+C again to abort")
 
     first = min(trainer.run.step for trainer in trainers)
+    for line in without_effect(trainers[0].run.config):
+        console.print(f"note: {line}")
     with (
         console.progress(title, first, trainers[0].run.total_steps),
         stop_signals(announce) as stop,

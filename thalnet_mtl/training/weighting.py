@@ -127,11 +127,15 @@ class GradientAggregation(LossWeighting):
         """Fill the gradients of all parameters: aggregated ones where tasks share a parameter."""
         rows: dict[str, dict[str, Tensor]] = {}
         parameters: dict[str, nn.Parameter] = {}
+        *_, last = losses
         for task, loss in losses.items():
             used = {name: p for name, p in task_parameters(task).items() if p.requires_grad}
             parameters |= used
             row = torch.autograd.grad(
-                self.weights[task] * loss, list(used.values()), materialize_grads=True
+                self.weights[task] * loss,
+                list(used.values()),
+                retain_graph=task != last,  # tasks with the same inputs share a pass of the body
+                materialize_grads=True,
             )
             rows[task] = dict(zip(used, row, strict=True))
         gradients = {n: torch.zeros_like(p) for n, p in parameters.items()}

@@ -1,0 +1,132 @@
+"""Checks of a configuration before anything is built, and notices of options without effect."""
+
+from collections.abc import Iterator
+
+from thalnet_mtl.config.load import flatten
+from thalnet_mtl.config.options import without_options
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.training.support import defaults_by_field, pattern
+
+# The strategies of this package that read an option; others may read any.
+READ_BY = {
+    "strength": ("ewc", "online_ewc", "si", "lwf"),
+    "memory": ("replay", "gem", "agem"),
+    "choice": ("replay", "gem", "agem"),
+    "decay": ("online_ewc",),
+}
+BASELINES = ("gru", "lstm", "mlp")
+
+
+def check_joint_options(config: Config) -> None:
+    """Raise if options of several tasks contradict each other, or name a task that is not there.
+
+    Raises:
+        UserError: with the option, and the closest name where one is unknown.
+    """
+    check_only_scored(config)
+    check_inputs_of(config)
+    check_epoch_of(config)
+
+
+def check_only_scored(config: Config) -> None:
+    """Raise if every task is only scored, or one has a head that no other task trains."""
+    named, trained = config.named_tasks, config.trained_tasks
+    if not trained:
+        raise UserError("every task is only scored, so there is none to train.")
+    heads = [named[name].head or name for name in trained]
+    for name, entry in named.items():
+        head = entry.head or name
+        if entry.only_scored and head not in heads:
+            raise UserError(
+                f"tasks.{name}.only_scored: nothing trains its head '{head}'. Give it the head of "
+                f"a trained task with 'head': {', '.join(dict.fromkeys(heads))}."
+            )
+
+
+def check_inputs_of(config: Config) -> None:
+    """Raise if a task cannot take its inputs from the task that it names."""
+    for name, entry in config.tasks.items():
+        if not entry.inputs_of:
+            continue
+        where, others = f"tasks.{name}.inputs_of", [task for task in config.tasks if task != name]
+        if entry.inputs_of not in others:
+            raise UserError(f"{where}: {unknown('task', entry.inputs_of, others)}")
+        source = config.tasks[entry.inputs_of]
+        if source.inputs_of:
+            raise UserError(
+                f"{where} {entry.inputs_of}: that task has its inputs from '{source.inputs_of}'; "
+                f"name '{source.inputs_of}'."
+            )
+        size = source.batch or config.train.batch
+        if entry.batch not in (0, size):
+            raise UserError(
+                f"tasks.{name}.batch {entry.batch}: the task takes the batches of "
+                f"'{entry.inputs_of}', of {size} sequences; leave it at its default."
+            )
+        if config.train.draw:
+            raise UserError(
+                f"{where}: with train.draw a step trains one task, so that no pass serves two; "
+                f"leave one of the two options at its default."
+            )
+
+
+def check_epoch_of(config: Config) -> None:
+    """Raise if ``train.epoch_of`` names a task that an experience does not train."""
+    choice = config.train.epoch_of
+    if choice in ("shortest", "longest"):
+        return
+    if choice not in config.trained_tasks:
+        allowed = ["shortest", "longest", *config.trained_tasks]
+        raise UserError(f"train.epoch_of: {unknown('task', choice, allowed)}")
+    for number, experience in enumerate(config.stream, 1):
+        if choice not in experience.tasks:
+            raise UserError(
+                f"train.epoch_of {choice}: experience {number} does not train that task. Allowed: "
+                f"shortest, longest, or a task of every experience."
+            )
+
+
+def without_effect(config: Config) -> list[str]:
+    """Return a line for every option that is not at its default and has no effect, and why."""
+    defaults, lines = defaults_by_field(), dict[str, str]()
+    changed = [
+        path
+        for path, value in flatten(without_options(config)).items()
+        if value != defaults.get(pattern(path))
+    ]
+    for option, reason in _reasons(config):
+        if any(path == option or path.startswith(f"{option}.") for path in changed):
+            lines.setdefault(option, f"{option} has no effect: {reason}")
+    return list(lines.values())
+
+
+def _reasons(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield options that have no effect whatever their value, and the reason."""
+    train, growth, body = config.train, config.growth, config.model.body
+    joint = len(config.trained_tasks) > 1
+    for name, entry in config.tasks.items():
+        if entry.only_scored:
+            for field in ("weight", "share", "reset", "batch"):
+                yield f"tasks.{name}.{field}", "the task is only scored"
+        yield from [] if joint else [(f"tasks.{name}.share", "only one task is trained")]
+        yield from [] if train.draw else [(f"tasks.{name}.share", "train.draw is 0")]
+    for option in () if joint else ("combine", "draw", "epoch_of"):
+        yield f"train.{option}", "only one task is trained"
+    known = {name for names in READ_BY.values() for name in names}
+    alone = train.strategy in known and len(config.stream) < 2
+    for option, strategies in READ_BY.items():
+        if train.strategy in {"naive", *known} - set(strategies):
+            yield f"strategy.{option}", f"train.strategy is {train.strategy}"
+    for option in ("train.strategy", *(f"strategy.{name}" for name in READ_BY)) if alone else ():
+        yield option, "there is only one experience"
+    for option in ("policy", "modules", "patience") if growth.when == "never" else ():
+        yield f"growth.{option}", "growth.when is never"
+    if growth.when == "per_task":
+        yield "growth.patience", "growth.when is per_task"
+    if body == "thalnet":
+        yield "model.layers", "model.body is thalnet"
+    if body in BASELINES:
+        for option in ("modules", "module", "reading", "context", "hidden"):
+            yield f"model.{option}", f"model.body is {body}"
+        yield "train.ops", f"model.body is {body}"
