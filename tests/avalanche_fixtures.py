@@ -25,7 +25,7 @@ def strategy_of(kind, model, **options):
     """Of Avalanche's own classes, as its users make them."""
     options = {"train_mb_size": 25, "eval_mb_size": 50, "evaluator": silent()} | options
     optimizer = options.pop("optimizer", None) or torch.optim.SGD(model.parameters(), lr=0.1)
-    return kind(model=model, optimizer=optimizer, criterion=Loss(), **options)
+    return kind(model=model, optimizer=optimizer, criterion=Loss(model), **options)
 
 
 def silent(*metrics):

@@ -36,21 +36,23 @@ def test_answers_at_every_step_and_at_the_last_one_may_meet():
     loaded = tasks(a=toy_rows, b=toy_text)
     network = network_for(loaded)
     xs, text = torch.rand(2, 4, 3), torch.randint(5, (1, 7))
-    out = as_avalanche(network, loaded)(
-        RaggedBatch([xs[0], text[0], xs[1]]), torch.tensor([0, 1, 0])
-    )
+    model = as_avalanche(network, loaded)
+    out = model(RaggedBatch([xs[0], text[0], xs[1]]), torch.tensor([0, 1, 0]))
     ys = RaggedBatch([torch.tensor(2), torch.randint(5, (7,)), torch.tensor(0)])
     losses = [F.cross_entropy(network("a", xs[k][None])[0][0], ys[2 * k]) for k in range(2)]
     losses.append(F.cross_entropy(network("b", text)[0][0], ys[1]))
-    torch.testing.assert_close(Loss()(out, ys), torch.stack(losses).mean())
+    torch.testing.assert_close(Loss(model)(out, ys), torch.stack(losses).mean())
 
 
-def test_the_loss_is_cross_entropy():
-    logits, ys = torch.randn(6, 5), torch.randint(5, (6,))
-    assert torch.equal(Loss()(logits, ys), F.cross_entropy(logits, ys))
-    torch.testing.assert_close(
-        Loss()(logits.view(2, 3, 5), ys.view(2, 3)), F.cross_entropy(logits, ys)
-    )
+def test_the_loss_of_one_task_is_its_own():
+    loaded = tasks(a=toy_rows, b=toy_text)
+    model = as_avalanche(network_for(loaded), loaded)
+    ys, text = torch.randint(3, (6,)), torch.randint(5, (2, 7))
+    logits = model(torch.rand(6, 4, 3), torch.zeros(6).long())
+    assert torch.equal(Loss(model)(logits, ys), F.cross_entropy(logits, ys))
+    logits = model(text, torch.ones(2).long())
+    expected = F.cross_entropy(logits.flatten(0, 1), text.flatten())
+    torch.testing.assert_close(Loss(model)(logits, text), expected)
 
 
 def test_without_labels_all_seen_tasks_of_the_shape_answer():

@@ -20,9 +20,10 @@ avalanche itself; see ``compat.py``.
 >>> network = Network(ThalNet(inputs=8, modules=2, features=8))
 >>> growth = GrowthConfig("per_task", "frozen", {"own": ModuleConfig(features=8, output=True)})
 >>> evaluator = EvaluationPlugin(StreamMetrics(tasks), loggers=[RichLogger()])
+>>> model = as_avalanche(network, tasks)
 >>> strategy = Replay(
-...     model=as_avalanche(network, tasks), optimizer=Adam(network.parameters(), 0.01),
-...     criterion=Loss(), mem_size=100, train_mb_size=32, eval_mb_size=100,
+...     model=model, optimizer=Adam(network.parameters(), 0.01),
+...     criterion=Loss(model), mem_size=100, train_mb_size=32, eval_mb_size=100,
 ...     plugins=[Growth(growth)], evaluator=evaluator,
 ... )
 >>> for experience in stream.train_stream:

@@ -32,12 +32,15 @@ def benchmark(
         stream: names of the tasks of each experience; by default one task after another.
         chunk: for text, tokens in a sequence.
         limit: maximum number of training sequences of a task, drawn at random; 0 for all.
+
+    Raises:
+        UserError: a task has several inputs.
     """
     order = list(tasks)
 
     def task_data(name: str, split: str) -> AvalancheDataset[Any]:
         data = SequenceDataset(tasks[name], split, chunk, limit if split == "train" else 0)
-        # Text has a target at each step; where classes are balanced it counts as one class.
+        # Where classes are balanced, a task without one class a sequence counts as one class.
         ys = data.data.ys
         classes = ys.tolist() if ys.ndim == 1 else [0] * len(data)
         return _make_taskaware_classification_dataset(

@@ -14,13 +14,13 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger
 
+from thalnet_mtl.avalanche.model import rows_by_task
 from thalnet_mtl.config.schema import Config, GrowthConfig, ModelConfig
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
-from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.tasks.scoring import Scorer
+from thalnet_mtl.tasks.base import Evaluation, Task
 from thalnet_mtl.training.growth import add_new_tasks
 
 
@@ -85,7 +85,7 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
 
     def reset(self) -> None:
         """Start a new evaluation."""
-        self.scorers: dict[str, Scorer] = {}
+        self.evaluations: dict[str, Evaluation] = {}
 
     def result(self) -> dict[str, float]:
         """Return the measures that are defined, by their short names."""
@@ -107,16 +107,15 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
         self.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        labels = strategy.mb_task_id.tolist()
-        for label, outputs, ys in zip(labels, strategy.mb_output, strategy.mb_y, strict=True):
-            task = self.tasks[self.names[label]]
-            scorer = self.scorers.setdefault(self.names[label], task.scorer())
-            # A batch of several tasks has been padded to the widest of them.
-            scorer.update(outputs[None, ..., : task.spec.outputs], ys[None])
+        tasks, labels = list(self.tasks.values()), strategy.mb_task_id.tolist()
+        rows = rows_by_task(tasks, labels, strategy.mb_output, strategy.mb_y)
+        for (task, outputs, batch), label in zip(rows, dict.fromkeys(labels), strict=True):
+            name = self.names[label]
+            self.evaluations.setdefault(name, Evaluation(task)).update(outputs, batch)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        for name, scorer in self.scorers.items():
-            self.rows[-1][name] = scorer.compute()[self.tasks[name].metric.name]
+        for name, evaluation in self.evaluations.items():
+            self.rows[-1][name] = evaluation.compute()[self.tasks[name].metric.name]
         step = strategy.clock.train_iterations
         return [MetricValue(self, f"{k}/eval_phase", v, step) for k, v in self.result().items()]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.base import Task
 
 
@@ -49,6 +50,14 @@ def stack(parts: Sequence[Tensor]) -> Tensor | RaggedBatch:
     return torch.stack(list(parts)) if len(kinds) == 1 else RaggedBatch(parts)
 
 
+def padded(parts: Tensor | RaggedBatch) -> tuple[Tensor, Tensor | None]:
+    """Return sequences as one tensor padded with zeros, and their lengths if they differ."""
+    if isinstance(parts, Tensor):
+        return parts, None
+    lengths = torch.tensor([len(part) for part in parts], device=parts.device)
+    return torch.nn.utils.rnn.pad_sequence(parts.parts, batch_first=True), lengths
+
+
 def collate(samples: Iterable[Sequence[Any]]) -> list[Tensor | RaggedBatch]:
     """Return the inputs, targets and task labels of samples, each as a batch."""
     columns = zip(*samples, strict=True)
@@ -62,12 +71,24 @@ class SequenceDataset(Dataset[tuple[Tensor, Tensor]]):
         task: with its data loaded.
         split: train, validation or test.
         chunk: for text, tokens in a sequence.
-        limit: maximum number of sequences, drawn at random; 0 for all.
+        limit: maximum number of sequences, drawn at random; 0 for all. Sequences without any
+            target are left out.
+
+    Raises:
+        UserError: the task has several inputs.
     """
 
     def __init__(self, task: Task, split: str, chunk: int, limit: int = 0):
+        if task.spec.input_names:
+            raise UserError(
+                f"task '{task.name}' has several inputs, but a data set of Avalanche holds a "
+                f"single tensor for each sequence."
+            )
         self.task = task
         self.data = task.sequences(split, chunk)
+        if not task.complete:
+            present = task.target.present(self.data.ys).reshape(len(self.data), -1)
+            self.data = self.data.select(present.any(1).nonzero().flatten())
         if 0 < limit < len(self.data):
             self.data = self.data.select(torch.randperm(len(self.data))[:limit])
 

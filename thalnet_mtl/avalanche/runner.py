@@ -24,12 +24,11 @@ from thalnet_mtl.avalanche.benchmark import benchmark
 from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.plugins import sync_parameters
 from thalnet_mtl.avalanche.strategies import make_strategy
-from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy
+from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_entry
-from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
@@ -51,6 +50,20 @@ FAILS_WITH_GROWTH = {
 FAILS_WITH_FROZEN = {
     "agem": "it needs gradients of frozen tasks. Use 'agem' instead",
     "gem": "it needs gradients of frozen tasks. Use 'gem' instead",
+}
+
+OURS = {  # the nearest of our own strategies
+    "naive": "naive",
+    "cumulative": "replay",
+    "replay": "replay",
+    "gdumb": "replay",
+    "ewc": "ewc",
+    "online_ewc": "online_ewc",
+    "mas": "si",
+    "rwalk": "si",
+    "lwf": "lwf",
+    "agem": "agem",
+    "gem": "gem",
 }
 
 SUPPORTED: Supported = {
@@ -75,7 +88,7 @@ class AvalancheStrategy(Strategy):
     resumable: ClassVar[bool] = False
 
     def __init__(self, context: RunContext):
-        check(context.config)
+        check(context)
         super().__init__(context)
 
     def stored_bytes(self) -> None:
@@ -101,7 +114,7 @@ class AvalancheStrategy(Strategy):
             TrainerPlugin(trainer),
             model=model,
             optimizer=run.state.optimizer,
-            criterion=Loss(),
+            criterion=Loss(model),
             train_mb_size=options.batch,
             train_epochs=run.total_steps,  # an upper bound: TrainerPlugin stops each experience
             device=run.device,
@@ -115,8 +128,9 @@ class AvalancheStrategy(Strategy):
                 strategy.train(experience, eval_streams=[])
 
 
-def check(config: Config) -> None:
-    """Raise ``UserError`` if a configuration asks for something that Avalanche's loop cannot do."""
+def check(context: RunContext) -> None:
+    """Raise ``UserError`` if a run asks for something that Avalanche's loop cannot do."""
+    config = context.config
     growth, strategy = config.growth, config.train.strategy
     if field := unsupported(config, SUPPORTED):
         raise UserError(f"{strategy} does not support {field}; leave it at its default.")
@@ -131,16 +145,33 @@ def check(config: Config) -> None:
             f"strategy.memory {config.strategy.memory}: must be at least {len(config.stream)} for "
             f"{strategy}, a sequence for each experience."
         )
-    specs = {name: task.spec for name, task in make_tasks(config).items()}
-    texts = [task for task, spec in specs.items() if spec.every_step]
-    if name == "lwf" and texts:
-        raise UserError(
-            f"{strategy} needs one prediction for each sequence, but task '{texts[0]}' has one for "
-            f"each step. Use 'lwf' instead."
-        )
-    several = any(len({specs.get(task) for task in part.tasks}) > 1 for part in config.stream)
-    if name in ("gem", "lwf") and several:
-        raise UserError(f"{strategy} needs tasks of one shape in each experience.")
+    for task in context.tasks.values():
+        if reason := unsuitable(name, task, context.chunk):
+            raise UserError(
+                f"{strategy} does not support task '{task.name}': {reason}. Use '{OURS[name]}' "
+                f"instead."
+            )
+    for experience in context.stream:
+        specs = {context.tasks[task].spec for task in experience.tasks}
+        if name in ("gem", "lwf") and len(specs) > 1:
+            raise UserError(f"{strategy} needs tasks of one shape in each experience.")
+        shapes = {(spec.every_step, spec.every_step and spec.steps) for spec in specs}
+        if name == "mas" and len(shapes) > 1:
+            raise UserError(
+                f"{strategy} needs outputs of one shape in each experience: all after the last "
+                f"step, or at every step. Use 'si' instead."
+            )
+
+
+def unsuitable(name: str, task: Task, chunk: int) -> str:
+    """Return why a strategy cannot learn from the data of a task, or ''."""
+    if task.spec.input_names:
+        return "it has several inputs, and a data set of Avalanche holds one tensor a sequence"
+    if name == "lwf" and (task.spec.every_step or task.target.name != "class"):
+        return "it distills one class for each sequence"
+    if name in ("gem", "lwf") and task.sequences("train", chunk).lengths is not None:
+        return "its sequences have unequal lengths, and it needs a batch in one tensor"
+    return ""
 
 
 class _SilentLogger:
