@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +147,29 @@ def test_measures_equal_those_of_avalanche():
     assert measures["BWT/eval_phase"] == pytest.approx(value("StreamBWT"), abs=1e-12)
     assert measures["FWT/eval_phase"] == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
     assert measures["BWT/eval_phase"] != 0
+
+
+def test_scores_of_a_batch_of_several_tasks_are_those_of_each_alone():
+    loaded = tasks(a=toy_rows, b=toy_wide)
+    network = network_for(loaded)
+    metrics = StreamMetrics(loaded)
+    batches = {name: next(task.iterate("test", 40, 7)) for name, task in loaded.items()}
+    widest = max(task.spec.outputs for task in loaded.values())
+    outputs, labels, ys = [], [], []
+    for k, (name, batch) in enumerate(batches.items()):
+        logits = network(name, batch.xs)[0]
+        outputs += [F.pad(row, (0, widest - len(row)), value=-1000.0) for row in logits]
+        labels += [k] * len(batch.ys)
+        ys += list(batch.ys)
+    seen = SimpleNamespace(
+        mb_task_id=torch.tensor(labels), mb_output=outputs, mb_y=ys,
+        clock=SimpleNamespace(train_iterations=0),
+    )  # fmt: skip
+    metrics.after_eval_iteration(seen)
+    metrics.after_eval(seen)
+    for name, batch in batches.items():
+        correct = network(name, batch.xs)[0].argmax(-1) == batch.ys
+        assert metrics.rows[-1][name] == correct.double().mean().item()
 
 
 def test_bits_are_measured_in_bits():

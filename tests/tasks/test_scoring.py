@@ -107,6 +107,13 @@ def test_several_metrics_are_in_their_order_and_start_anew_after_a_reset():
         scorer.compute()
 
 
+def test_only_a_metric_that_is_no_mean_may_be_undefined():
+    def may_be_undefined(*metrics):
+        return Scorer(find_metrics(metrics, NUMBER, ""), NUMBER).may_be_undefined
+
+    assert may_be_undefined("mae", "r2") and not may_be_undefined("mae", "rmse", "within")
+
+
 def test_targets_at_every_step_are_scored_like_as_many_rows():
     outputs, ys = torch.rand(3, 5, 2), torch.rand(3, 5, 2)
     for metric in ("mae", "r2"):

@@ -9,6 +9,7 @@ from thalnet_mtl.models.build import build
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import entries
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.evaluate import evaluate, lesions
 
@@ -93,3 +94,30 @@ def test_a_baseline_has_no_modules_to_silence():
     network = build(toy(model={"body": "gru"}).model, {task.name: task.spec})
     with pytest.raises(UserError, match="only a ThalNet has modules, not"):
         lesions(network, task, "test")
+
+
+def test_missing_targets_count_in_no_score_and_in_no_loss():
+    ys = torch.tensor([0, 1, 2, -100, 1, -100, 0])
+    xs = torch.rand(7, 4, 3)
+    task = SequenceTask("t", dict.fromkeys(("train", "validation", "test"), (xs, ys))).load("cpu")
+    network = build(toy().model, {task.name: task.spec})
+    there = ys != -100
+    outputs = network(task.name, xs)[0][there]
+    for batch in (1, 2, 7):
+        values = evaluate(network, task, "test", batch)
+        assert values["count"] == 5
+        assert values["accuracy"] == (outputs.argmax(-1) == ys[there]).double().mean().item()
+        expected = torch.nn.functional.cross_entropy(outputs, ys[there]).item()
+        assert values["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_weighted_loss_is_weighted_over_the_whole_split_not_within_batches():
+    weights = [1.0, 5.0, 0.5]
+    xs, ys = torch.rand(9, 4, 3), torch.tensor([0, 1, 2, 1, 1, 0, 2, 2, 0])
+    task = SequenceTask("t", dict.fromkeys(("train", "validation", "test"), (xs, ys)))
+    task = task.with_loss("cross_entropy", class_weights=weights).load("cpu")
+    network = build(toy().model, {task.name: task.spec})
+    outputs = network(task.name, xs)[0]
+    expected = torch.nn.functional.cross_entropy(outputs, ys, torch.tensor(weights)).item()
+    for batch in (2, 4, 9):
+        assert evaluate(network, task, "test", batch)["loss"] == pytest.approx(expected, rel=1e-6)

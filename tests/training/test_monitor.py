@@ -8,14 +8,17 @@ import pytest
 import torch
 from toy_tasks import toy
 
+from thalnet_mtl.config.load import with_value
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
+from thalnet_mtl.report.html import write
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.monitor import Monitor, loss_limit
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.stacked import train_stacked
 from thalnet_mtl.training.trainer import train
 
 
@@ -167,3 +170,36 @@ def test_the_limit_of_the_loss_follows_guessing_and_the_untrained_network():
 def test_small_targets_do_not_look_like_divergence(tmp_path):
     result = train(config(task="toy_numbers", scale=1e-4), tmp_path)
     assert result.steps == 20
+
+
+def test_replicas_show_the_mean_and_the_range_of_every_metric(tmp_path, capsys):
+    settings = config(task="toy_numbers")
+    configs = {
+        tmp_path / str(seed): with_value(settings, "train.seed", seed, "test") for seed in (0, 1)
+    }
+    train_stacked(configs, Console())
+    out = capsys.readouterr().out
+    runs = [read_run(folder) for folder in configs]
+    for metric in runs[0].records[0].metrics:
+        values = [run.curve("toy_numbers", "validation", metric.name)[0, 2] for run in runs]
+        mean, least, most = map(metric.format, (sum(values) / 2, min(values), max(values)))
+        line = f"validation {metric.name} {mean} ({least} to {most} of 2 seeds)"
+        assert f"step 10  {line}" in out
+    alone = train(settings, tmp_path / "alone")
+    found = runs[0].result.tasks["toy_numbers"].scores["test"].values
+    assert found == pytest.approx(alone.tasks["toy_numbers"].scores["test"].values, rel=1e-4)
+
+
+def test_a_stream_of_two_metrics_is_trained_and_drawn(tmp_path):
+    tasks = {
+        "a": {"name": "toy_classes", "metrics": ["f1", "accuracy"]},
+        "b": {"name": "toy_numbers"},
+    }
+    stream = [{"tasks": ["a"], "steps": 10}, {"tasks": ["b"], "steps": 10}]
+    result = train(toy(tasks=tasks, stream=stream, evaluate={"every": 5}), tmp_path)
+    last = result.continual.scores[-1]
+    assert last == [result.tasks["a"].scores["test"].values["f1"], result.tasks["b"].test]
+    assert result.continual.measures["average_accuracy"].mean is None
+    page = write([tmp_path], tmp_path / "r.html").read_text()
+    assert "the tasks are measured in f1 and mae, of which there is no mean" in page
+    assert "F1 score, higher is better." in page and "Matrix of scores of" in page

@@ -102,6 +102,11 @@ class Scorer:
         self.metrics, self.target = metrics, target
         self.reset()
 
+    @property
+    def may_be_undefined(self) -> bool:
+        """Whether a metric may have no value although targets are there; a mean always has one."""
+        return any(isinstance(part, Collected) for part in self._parts.values())
+
     def reset(self) -> None:
         """Start a new evaluation."""
         self._parts = {scored.metric.name: scored.start() for scored in self.metrics}
