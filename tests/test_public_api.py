@@ -30,7 +30,8 @@ from thalnet_mtl import (
     save_model,
     train,
 )
-from thalnet_mtl.config.schema import EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
+from thalnet_mtl.config.schema import ModelConfig, TaskConfig
+from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 
 PUBLIC = [

@@ -24,8 +24,8 @@ from thalnet_mtl.config.schema import (
     ModuleConfig,
     NamedTaskConfig,
     TaskConfig,
-    TrainConfig,
 )
+from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.errors import UserError
 
 SECTIONS = [section.name for section in fields(Config) if is_dataclass(section.type)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from thalnet_mtl.config.schema import TrainConfig
+from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.optimizers import OPTIMIZERS, OptimizerEntry
 

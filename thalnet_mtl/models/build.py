@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from thalnet_mtl.config.options import check_options, field_names
-from thalnet_mtl.config.schema import Config, ModelConfig, ModuleConfig, TrainConfig
+from thalnet_mtl.config.schema import Config, ModelConfig, ModuleConfig
+from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.body import Body

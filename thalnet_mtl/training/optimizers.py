@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from thalnet_mtl.config.schema import Config, TrainConfig
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.stream import Experience

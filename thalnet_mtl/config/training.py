@@ -1,0 +1,73 @@
+"""The fields of a configuration on optimization, hardware and evaluation."""
+
+from dataclasses import dataclass
+
+from thalnet_mtl.config.overlay import option
+
+OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimization and hardware."""
+
+    epochs: int = option(
+        10, "epochs; with several tasks, passes over the training set of train.epoch_of", low=1
+    )
+    steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
+    epoch_of: str = option(
+        "shortest",
+        "task whose passes are the epochs: that of the fewest batches (shortest), of the most "
+        "(longest), or a name; shorter tasks begin again, in a new order",
+    )
+    batch: int = option(50, "sequences per batch", low=1)
+    accumulate: int = option(
+        1, "passes in which the batch of a step is computed; more need less memory", low=1
+    )
+    chunk: int = option(200, "text: bytes per chunk of truncated back-propagation", low=1)
+    optimizer: str = option("rmsprop", "optimizer: rmsprop, adam, adamw, sgd")
+    learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
+    weight_decay: float = option(0.0, "weight decay", low=0.0)
+    schedule: str = option(
+        "constant", "learning rate after warm-up", choices=("constant", "cosine")
+    )
+    warmup: int = option(0, "steps of linear warm-up, in every experience", low=0)
+    dropout: float = option(
+        0.0,
+        "dropout rate for input rows and for the features that heads read (training only)",
+        low=0,
+        high=0.9,
+    )
+    clip: float = option(0.0, "maximum gradient norm; 0: no clipping", low=0.0)
+    combine: str = option("fixed", "loss weighting of tasks; see 'thalnet list weightings'")
+    draw: float = option(
+        0.0,
+        "0: every task in each step; T > 0: one task per step, sampled with probability "
+        "∝ size^(1/T)",
+        low=0.0,
+    )
+    strategy: str = option("naive", "continual-learning strategy; see 'thalnet list strategies'")
+    patience: int = option(
+        0,
+        "early stopping: validations without improvement before a task stops training; 0: off",
+        low=0,
+    )
+    precision: str = option("fp32", "precision of products; tf32: GPU only", choices=PRECISIONS)
+    ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)
+    device: str = option("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = option(
+        0, "CPU threads; 0: one for small networks, otherwise PyTorch's default", low=0
+    )
+    seed: int = option(0, "seed of initial weights and of the order of batches", low=0, high=2**31)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Times at which to log, validate and save, and the amount of data to score."""
+
+    every: int = option(0, "steps between validations; 0: once per epoch", low=0)
+    batch: int = option(500, "sequences per batch of an evaluation", low=1)
+    batches: int = option(0, "maximum number of batches per split; 0: all", low=0)
+    log_every: int = option(50, "steps between log entries of the training loss", low=1, high=10**6)
+    checkpoint_every: int = option(0, "steps between checkpoints; 0: at every validation", low=0)
