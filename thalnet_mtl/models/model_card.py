@@ -41,9 +41,11 @@ logits, state = network({task}, xs)
 
 def _training(config: Config, result: Mapping[str, Any]) -> str:
     rows = [
-        f"| {scores['label']} | {scores['metric']} | "
-        f"{scores['validation'][scores['metric']]:.4f} | {scores['test'][scores['metric']]:.4f} |"
+        f"| {scores['label']} | {metric} | {scores['validation'][metric]:.4f} | "
+        f"{scores['test'][metric]:.4f} |"
         for scores in result["tasks"].values()
+        for metric in scores["test"]
+        if metric not in ("loss", "count")
     ]
     return f"""
 Trained {result["steps"]:,} steps with seed {config.train.seed}; these are the weights of step \

@@ -17,7 +17,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields, require
 from thalnet_mtl.metrics.metric import METRICS, Metric
 from thalnet_mtl.metrics.summary import ContinualSummary
-from thalnet_mtl.runs.results import RunResult, TaskResult, is_number
+from thalnet_mtl.runs.results import RunResult, TaskResult, is_number, read_logged_metrics
 from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot, read_topology
 
 Curve = Float[np.ndarray, "points 3"]  # columns: step, seconds of training, value
@@ -217,7 +217,7 @@ def read_run(folder: Path | str) -> RunRecord:
         result=_read_result(folder / "result.json", config.named_tasks),
         environment=read_fields(environment) if environment.exists() else {},
         lines=_read_lines(folder / "metrics.jsonl"),
-        metrics=_read_metrics(folder / "metrics.json"),
+        metrics=read_logged_metrics(folder / "metrics.json"),
         topology=read_topology(folder) if (folder / "topology.json").exists() else None,
         reading_weights=weights,
         slot_widths=widths,
@@ -266,16 +266,6 @@ def _read_result(path: Path, tasks: Iterable[str]) -> RunResult | None:
     require(content, ("tasks",), str(path))
     require(content["tasks"], tasks, f"{path}: tasks")
     return RunResult.from_json(content, str(path))
-
-
-def _read_metrics(path: Path) -> dict[str, list[Metric]]:
-    """Read the metrics of each task, which a run writes when it starts."""
-    if not path.exists():
-        return {}
-    return {
-        task: [Metric.from_json(entry, f"{path}: {task}") for entry in entries]
-        for task, entries in read_fields(path).items()
-    }
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

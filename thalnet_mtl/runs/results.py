@@ -215,6 +215,18 @@ def read_metrics(content: Mapping[str, Any], where: str) -> tuple[Metric, ...]:
     return (METRICS[content["metric"]],)
 
 
+def read_logged_metrics(path: Path) -> dict[str, list[Metric]]:
+    """Read ``metrics.json``, which a run writes when it starts: the metrics of each task.
+
+    Runs of versions that did not write it have none.
+    """
+    content = read_fields(path) if path.exists() else {}
+    return {
+        task: [Metric.from_json(entry, f"{path}: {task}") for entry in entries]
+        for task, entries in content.items()
+    }
+
+
 def is_number(value: Any) -> bool:
     """Return whether a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -215,12 +215,12 @@ class R2Score:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add the sums of a batch."""
-        there = ~targets.isnan()
-        ys = torch.where(there, targets, 0).double()
-        errors = torch.where(there, outputs.double() - ys, 0).square().sum(0)
-        count = there.sum(0).double()
+        present = ~targets.isnan()
+        ys = torch.where(present, targets, 0).double()
+        errors = torch.where(present, outputs.double() - ys, 0).square().sum(0)
+        count = present.sum(0).double()
         mean = ys.sum(0) / count.clamp(min=1)
-        spread = torch.where(there, ys - mean, 0).square().sum(0)
+        spread = torch.where(present, ys - mean, 0).square().sum(0)
         if not self.sums.ndim:
             self.sums = torch.stack([count, mean, spread, errors])
             return

@@ -104,7 +104,7 @@ class Scorer:
 
     @property
     def may_be_undefined(self) -> bool:
-        """Whether a metric may have no value although targets are there; a mean always has one."""
+        """True if a metric is not a mean, and may have no value for some targets."""
         return any(isinstance(part, Collected) for part in self._parts.values())
 
     def reset(self) -> None:
@@ -120,9 +120,9 @@ class Scorer:
         """
         outputs = outputs.detach().flatten(0, -2).float()
         targets = ys.flatten() if self.target.name == "class" else ys.flatten(0, -2).float()
-        there = self.target.present(targets)
+        present = self.target.present(targets)
         for part in self._parts.values():
-            part.update(outputs, targets, there)
+            part.update(outputs, targets, present)
 
     def compute(self, fixed: Mapping[str, float | None] | None = None) -> dict[str, float]:
         """Return the scores by the names of the metrics, the main one first.
@@ -141,26 +141,26 @@ class Scorer:
 
 
 class MeanOfValues:
-    """A score that is the mean of a function over all targets that are there."""
+    """A score that is the mean of a function over all targets that are present."""
 
     def __init__(self, name: str, values: Callable[[Tensor, Tensor], Tensor], finish: str):
         self.name, self.values, self.finish = name, values, FINISH[finish]
         self.total: Tensor | float = 0.0
         self.count: Tensor | int = 0
 
-    def update(self, outputs: Tensor, targets: Tensor, there: Tensor) -> None:
-        """Add the values of a batch; ``there`` says which targets are not missing."""
-        values = self.values(outputs, torch.where(there, targets, 0))
-        if values.shape == there.shape[:1] != there.shape:
-            there = there.all(-1)
-        if values.shape != there.shape:
+    def update(self, outputs: Tensor, targets: Tensor, present: Tensor) -> None:
+        """Add the values of a batch; ``present`` says which targets are not missing."""
+        values = self.values(outputs, torch.where(present, targets, 0))
+        if values.shape == present.shape[:1] != present.shape:
+            present = present.all(-1)
+        if values.shape != present.shape:
             raise UserError(
                 f"metric '{self.name}' must return a value of every target, of shape "
-                f"{tuple(there.shape)} or ({len(targets)},); it has returned "
+                f"{tuple(present.shape)} or ({len(targets)},); it has returned "
                 f"{tuple(values.shape)}."
             )
-        self.total = self.total + torch.where(there, values, 0).sum(dtype=torch.float64)
-        self.count = self.count + there.sum()
+        self.total = self.total + torch.where(present, values, 0).sum(dtype=torch.float64)
+        self.count = self.count + present.sum()
 
     def compute(self) -> float:
         """Return the score."""
@@ -177,12 +177,12 @@ class Collected:
         self.count: Tensor | int = 0
         self.finite: Tensor | bool = True
 
-    def update(self, outputs: Tensor, targets: Tensor, there: Tensor) -> None:
-        """Hand on a batch, without what is missing; ``there`` says what is not."""
-        self.count = self.count + there.sum()
+    def update(self, outputs: Tensor, targets: Tensor, present: Tensor) -> None:
+        """Hand on a batch, without what is missing; ``present`` says what is not."""
+        self.count = self.count + present.sum()
         self.finite = self.finite & outputs.isfinite().all()
         keeps = getattr(self.metric, "keeps_missing", False) and targets.is_floating_point()
-        rows = there.any(-1) if keeps else there if there.ndim == 1 else there.all(-1)
+        rows = present.any(-1) if keeps else present if present.ndim == 1 else present.all(-1)
         if isinstance(self.metric, nn.Module):
             self.metric.to(outputs.device)
         if bool(rows.any()) and bool(self.finite):
@@ -216,13 +216,13 @@ def describe_metric(name: str, entry: Any, options: Mapping[str, Any], where: st
                 f'registered, as in @register("metric", "{name}", {needed}={example}, …).'
             )
     label, parameters = str(facts.pop("label", "")), inspect.signature(entry).parameters
-    given = ", ".join(
+    changed = ", ".join(
         f"{key}={value}"
         for key, value in options.items()
         if key not in parameters or value != parameters[key].default
     )
-    if given:
-        name, label = f"{name}({given})", label and f"{label}, {given}"
+    if changed:
+        name, label = f"{name}({changed})", label and f"{label}, {changed}"
     return Metric(name, label=label, **facts)
 
 
