@@ -1,4 +1,4 @@
-"""Windows over a series, for forecasting its next values at every step; splits follow time.
+"""Windows over a series, for targets of the same time or for forecasts; splits follow time.
 
 No network is scored on values that it was trained on. A window of validation or test begins early
 enough for the network to have read part of the series before its first forecast counts.
@@ -7,7 +7,6 @@ enough for the network to have read part of the series before its first forecast
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from thalnet_mtl.errors import UserError
 
@@ -36,8 +35,7 @@ def forecasting_splits(
     """
     if steps < 2 or horizon < 1:
         raise UserError(f"steps {steps}, horizon {horizon}: expected at least 2 and 1.")
-    future = np.full((len(values), horizon), np.nan)
-    future[:-horizon] = sliding_window_view(values, horizon)[1:]
+    future = next_values(values[:, None], horizon)
     splits: dict[str, Windows] = {}
     start = 0
     for name, length in parts.items():
@@ -47,24 +45,74 @@ def forecasting_splits(
                 f"the {name} part has {length} steps; windows of {steps} steps with horizon "
                 f"{horizon} need {needed}."
             )
-        stop = start + length - horizon
-        if not splits:
-            spans = [(first, first + steps) for first in range(stop - steps + 1)]
-        else:
-            half = steps // 2
-            spans = [(i, min(i + half, stop)) for i in range(start - 1, stop, half)]
-        windows = [_window(inputs, future, span, steps) for span in spans]
-        xs, ys = zip(*windows, strict=True)
-        splits[name] = np.stack(xs), np.stack(ys)
+        span = start, start + length
+        times, counts = windows(span, steps, horizon, once=bool(splits))
+        splits[name] = inputs[times], np.where(counts[..., None], future[times], np.nan)
         start += length
     return splits
 
 
-def _window(
-    inputs: np.ndarray, future: np.ndarray, span: tuple[int, int], steps: int
+def next_values(values: np.ndarray, horizon: int) -> np.ndarray:
+    """Return the values that follow each time, NaN after the end: (time, horizon · outputs).
+
+    Args:
+        values: (time, outputs).
+        horizon: number of steps, in their order; 0 returns the values themselves.
+    """
+    if not horizon:
+        return values
+    padded = np.concatenate([values, np.full((horizon, values.shape[1]), np.nan)])
+    return np.hstack([padded[k : k + len(values)] for k in range(1, horizon + 1)])
+
+
+def windows(
+    span: tuple[int, int], steps: int, horizon: int, *, stride: int = 1, once: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the window that ends with a span, of which only the span has targets."""
-    first, stop = span
-    ys = future[stop - steps : stop].copy()
-    ys[: steps - (stop - first)] = np.nan
-    return inputs[stop - steps : stop], ys
+    """Return the windows whose targets lie in a span of a series.
+
+    Args:
+        span: first time of the span, and the first time after it.
+        steps: length of a window.
+        horizon: number of steps that the targets of a time reach ahead of it.
+        stride: steps from the begin of a window to that of the next.
+        once: whether to cover every target once, for validation and test: the targets of a window
+            are in its last half, and its first half may lie before the span. Where nothing lies
+            before the span, the first window has targets in both halves.
+
+    Returns:
+        times (N, steps) of the series; and whether the targets of a time count, (N, steps). N is 0
+        if the span is too short.
+    """
+    start, stop = span
+    stop -= horizon
+    if not once:
+        begins = np.arange(start, stop - steps + 1, stride)
+        times = begins[:, None] + np.arange(steps)
+        return times, np.ones(times.shape, bool)
+    first = max(start - 1, 0) if horizon else start
+    ends, firsts = [], []
+    while first < stop:
+        end = max(min(first + steps // 2, stop), steps)
+        if end > stop:
+            break
+        firsts.append(first)
+        ends.append(end)
+        first = end
+    times = np.array(ends, int).reshape(-1, 1) + np.arange(-steps, 0)
+    return times, times >= np.array(firsts, int).reshape(-1, 1)
+
+
+def last_windows(
+    span: tuple[int, int], steps: int, horizon: int, *, stride: int = 1, once: bool = False
+) -> np.ndarray:
+    """Return the windows of ``windows`` if only the targets of their last step count.
+
+    With ``once``, a window may begin before the span, and there is one for every target.
+
+    Returns:
+        times (N, steps) of the series.
+    """
+    start, stop = span
+    first = start - bool(horizon) if once else start + steps - 1
+    ends = np.arange(max(first, steps - 1), stop - horizon, stride)
+    return ends[:, None] + np.arange(1 - steps, 1)
