@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from thalnet_mtl.cli.check import check_data
 from thalnet_mtl.cli.output import print_table
 from thalnet_mtl.cli.parser import Commands, add_command
 from thalnet_mtl.config.load import config_names
@@ -25,10 +26,21 @@ KINDS = {
 def add_data_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(
-        commands, data, epilog="Data sets are stored in $THALNET_DATA (~/.cache/thalnet)."
+        commands,
+        data,
+        epilog="Data sets are stored in $THALNET_DATA (~/.cache/thalnet).\n"
+        "\nYour own data, in YAML: 'thalnet data check my.yaml' shows it before training.\n"
+        "  task: {name: csv, path: a.csv, inputs: [x], outputs: [y], window: 24}\n"
+        "'thalnet list tasks csv' explains the options of that task.",
     )
-    parser.add_argument("action", choices=("fetch", "ls"), help="download, or list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, or 'all'")
+    parser.add_argument(
+        "action",
+        choices=("fetch", "ls", "check"),
+        help="download data sets; list them; or describe the data of a configuration",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="data sets, or 'all'; check: a CONFIG or several"
+    )
 
 
 def add_list_command(commands: Commands) -> None:
@@ -39,7 +51,11 @@ def add_list_command(commands: Commands) -> None:
 
 
 def data(options: argparse.Namespace) -> int:
-    """Download data sets, or list them with size and license."""
+    """Download data sets, list them, or check the data of a configuration."""
+    if options.action == "check":
+        return check_data(options)
+    if options.flags:
+        raise UserError(f"--{next(iter(options.flags))} is a flag of 'data check', not of 'data'.")
     from rich.table import Table
 
     from thalnet_mtl.console import Console

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import thalnet_mtl
-from thalnet_mtl.cli.data import add_data_command, add_list_command
+from thalnet_mtl.cli.data import add_data_command, add_list_command, data
 from thalnet_mtl.cli.evaluate import add_evaluate_command
 from thalnet_mtl.cli.inspect import (
     add_compare_command,
@@ -41,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"thalnet {thalnet_mtl.__version__}")
             return 0
         options = parser.parse_args(rest)
-        if flags and options.run not in (train, sweep):
-            raise UserError(f"--{next(iter(flags))} is a flag of 'thalnet train' and 'sweep' only.")
+        if flags and options.run not in (train, sweep, data):
+            raise UserError(
+                f"--{next(iter(flags))} is a flag of 'thalnet train', 'sweep' and 'data check' "
+                f"only."
+            )
         options.flags, options.command = flags, words
         status: int = options.run(options)
         return status

@@ -279,6 +279,13 @@ class Task:
             self._guesses[key] = {name: scores[name] for name in ("loss", *fixed)}
         return self._guesses[key]
 
+    def in_units(self, values: Tensor) -> Tensor:
+        """Return outputs of the head, or targets (…, outputs), in the units of the scores.
+
+        They are the same unless a task scales its targets.
+        """
+        return values
+
     @staticmethod
     def floats(outputs: Tensor) -> Tensor:
         """Return outputs in at least the precision of float32."""
@@ -372,7 +379,8 @@ class Evaluation:
         self.total += self.task.loss(outputs, batch) * weight
         self.weight += weight
         self.count += self.task.target.present(batch.ys).sum()
-        self.scorer.update(outputs, batch.ys)
+        outputs, ys = self.task.floats(outputs), batch.ys
+        self.scorer.update(self.task.in_units(outputs), self.task.in_units(ys))
 
     def compute(self, fixed: Mapping[str, float | None] | None = None) -> dict[str, float]:
         """Return ``loss``, the score of every metric, and ``count``, the number of targets.

@@ -1,6 +1,6 @@
 """Tasks on sequences that are read whole: one target after the last step, or at every step."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.base import SPLITS, Batch, Task
 from thalnet_mtl.tasks.infer import infer_spec
 from thalnet_mtl.tasks.losses import Loss
+from thalnet_mtl.tasks.notices import data_notices
 from thalnet_mtl.tasks.splits import Sequences, first_input, map_inputs, read_sequences
 from thalnet_mtl.tasks.targets import first_row, target_of
 from thalnet_mtl.topology.spec import TaskSpec
@@ -37,6 +38,8 @@ class SequenceTask(Task):
         loss: name of a registered loss, a function, or a ``Loss``; by default that of the target.
         metrics: names of registered metrics, the main one first; by default those of the target.
         scale: divisor of the inputs; 255 brings bytes into [0, 1].
+        class_names: names of the classes, in their order; for people.
+        notices: what a user may want to know of the data, a sentence each.
         order: (time · inputs,) places; number k of every flattened sequence is read from
             ``order[k]``.
         source: data set of ``thalnet data ls`` that ``splits`` reads, if any.
@@ -52,6 +55,8 @@ class SequenceTask(Task):
         loss: str | Loss | Callable[..., Tensor] = "",
         metrics: tuple[str, ...] = (),
         scale: float = 1.0,
+        class_names: Sequence[str] = (),
+        notices: Sequence[str] = (),
         order: Tensor | None = None,
         source: str = "",
     ):
@@ -64,6 +69,7 @@ class SequenceTask(Task):
             name, spec, read_splits, target=target, loss=loss, metrics=metrics, source=source
         )
         self.scale, self.order = scale, order
+        self.class_names, self._own_notices = tuple(class_names), tuple(notices)
         # Caches of the batches that come next, with the arguments that they depend on.
         self._order: tuple[tuple[int, int], Tensor] | None = None
         self._block: tuple[tuple[int, ...], Sequences] | None = None
@@ -186,6 +192,8 @@ class SequenceTask(Task):
         if target.name == "class":
             found = [ys[present[name]].unique().tolist() for name, ys in parts.items()]
             self.classes_seen = tuple(sorted({int(label) for part in found for label in part}))
+        notices = () if shared else data_notices(target, parts, self.class_names)
+        self.notices = (*self._own_notices, *notices)
         self.loss_function.prepare(training, self.spec.outputs)
         where = f"task '{self.name}'"
         self.loss_function.check(target, training[:2], self.spec.outputs, where)
