@@ -1,6 +1,8 @@
 """``thalnet data`` and ``thalnet list``: data sets, and the names that a configuration may use."""
 
 import argparse
+import inspect
+from textwrap import fill
 from typing import Any
 
 from thalnet_mtl.cli.check import check_data
@@ -48,6 +50,9 @@ def add_list_command(commands: Commands) -> None:
     parser = add_command(commands, list_names, "list")
     kinds = ("configs", *KINDS)
     parser.add_argument("kind", metavar="kind", choices=kinds, help="one of %(choices)s")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="explain the options of one of them"
+    )
 
 
 def data(options: argparse.Namespace) -> int:
@@ -88,16 +93,28 @@ def list_names(options: argparse.Namespace) -> int:
     from rich.text import Text
 
     if options.kind == "configs":
+        if options.name:
+            raise UserError("list configs takes no name; 'thalnet data check CONFIG' shows data.")
         rows = config_names()
     else:
-        from thalnet_mtl.registry import entries
+        from thalnet_mtl.registry import entries, lookup
 
         kind = KINDS[options.kind]
+        if options.name:
+            return _explain(kind, lookup(kind, options.name))
         rows = {name: _summary(kind, entry) for name, entry in entries(kind).items()}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(name, Text(text))  # a bracket of an option is no markup
     print_table(table)
+    return 0
+
+
+def _explain(kind: str, entry: Any) -> int:
+    """Print the whole docstring of an entry, and its options."""
+    print(inspect.cleandoc(entry.__doc__ or "").replace("``", ""))
+    if described := describe_options(kind, entry):
+        print(fill(f"Options: {', '.join(described)}.", 80, break_on_hyphens=False))
     return 0
 
 
