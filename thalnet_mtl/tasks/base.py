@@ -375,6 +375,7 @@ class Evaluation:
 
     def update(self, outputs: Tensor, batch: Batch) -> None:
         """Add the outputs of a head for a batch."""
+        outputs = outputs.detach()
         weight = self.task.count(batch)
         self.total += self.task.loss(outputs, batch) * weight
         self.weight += weight
