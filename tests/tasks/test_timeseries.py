@@ -60,6 +60,15 @@ def test_forecasts_have_windows_of_one_length(name):
     assert load(name, steps=10, horizon=3).split("train").ys.shape[1:] == (10, 3)
 
 
+def test_windows_that_do_not_fit_are_refused_before_anything_is_read():
+    with pytest.raises(UserError, match="the train part has 95 steps; windows of 200 steps with h"):
+        lookup("task", "airline")(steps=200)
+    with pytest.raises(UserError, match="the validation part has 19 steps; windows of 20 steps wi"):
+        lookup("task", "lynx")(horizon=25)
+    with pytest.raises(UserError, match="horizon 0: expected at least 2 and 1"):
+        lookup("task", "solar")(horizon=0)
+
+
 def test_the_first_and_the_last_values_of_the_series_are_those_of_the_books():
     def ends(name):
         task = load(name)
@@ -125,3 +134,9 @@ def test_files_that_do_not_belong_together_are_refused(write):
     for test in (channels, numbers):
         with pytest.raises(UserError, match="differ in their channels or classes"):
             ts(train, test)
+
+
+def test_a_series_that_lacks_a_value_is_named_by_its_case(write):
+    train = write("train.ts", [("1,3", "a"), ("1,2,?", "b")])
+    with pytest.raises(UserError, match=r"train.ts: case 2 lacks a value at step 3"):
+        ts(train, train)

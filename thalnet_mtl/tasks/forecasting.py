@@ -33,23 +33,29 @@ def forecasting_splits(
     Raises:
         UserError: a part is too short for a window.
     """
-    if steps < 2 or horizon < 1:
-        raise UserError(f"steps {steps}, horizon {horizon}: expected at least 2 and 1.")
+    check_parts(parts, steps, horizon)
     future = next_values(values[:, None], horizon)
     splits: dict[str, Windows] = {}
     start = 0
     for name, length in parts.items():
-        needed = horizon if splits else steps + horizon
-        if length < needed:
-            raise UserError(
-                f"the {name} part has {length} steps; windows of {steps} steps with horizon "
-                f"{horizon} need {needed}."
-            )
         span = start, start + length
         times, counts = windows(span, steps, horizon, once=bool(splits))
         splits[name] = inputs[times], np.where(counts[..., None], future[times], np.nan)
         start += length
     return splits
+
+
+def check_parts(parts: Mapping[str, int], steps: int, horizon: int) -> None:
+    """Raise ``UserError`` if a part of a series is too short for a window."""
+    if steps < 2 or horizon < 1:
+        raise UserError(f"steps {steps}, horizon {horizon}: expected at least 2 and 1.")
+    for number, (name, length) in enumerate(parts.items()):
+        needed = horizon if number else steps + horizon
+        if length < needed:
+            raise UserError(
+                f"the {name} part has {length} steps; windows of {steps} steps with horizon "
+                f"{horizon} need {needed}."
+            )
 
 
 def next_values(values: np.ndarray, horizon: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks import datasets
-from thalnet_mtl.tasks.forecasting import Windows, forecasting_splits
+from thalnet_mtl.tasks.forecasting import Windows, check_parts, forecasting_splits
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.ts_format import TsCases, read_ts
 from thalnet_mtl.topology.spec import TaskSpec
@@ -159,15 +159,28 @@ def ts(train: str, test: str) -> SequenceTask:
         test: path of the file with the test cases.
 
     Raises:
-        UserError: a file cannot be read, or the two do not have the same channels and classes.
+        UserError: a file cannot be read or lacks values of a series, or the two files do not have
+            the same channels and classes.
     """
-    files = read_ts(train), read_ts(test)
+    files = _without_gaps(train), _without_gaps(test)
     channels, test_channels = (file.series[0].shape[1] for file in files)
     if channels != test_channels or files[0].classes != files[1].classes:
         raise UserError(f"{train} and {test} differ in their channels or classes.")
     spec = TaskSpec(channels, len(files[0].classes) or 1)
     target = "class" if files[0].classes else "numbers"
     return SequenceTask("ts", partial(_archive_splits, *files), spec, target=target)
+
+
+def _without_gaps(path: str) -> TsCases:
+    """Read a file and return its cases; a UserError names the first that lacks a value."""
+    cases = read_ts(path)
+    for number, series in enumerate(cases.series, 1):
+        if (step := np.isnan(series).any(1)).any():
+            raise UserError(
+                f"{path}: case {number} lacks a value at step {step.argmax() + 1}; fill it in, as "
+                f"missing values are allowed for targets only."
+            )
+    return cases
 
 
 def _archive_task(
@@ -232,6 +245,7 @@ def _forecast_task(
         xs, values = read(parts["train"])
         return forecasting_splits(xs.astype(np.float32), values, parts, steps, horizon)
 
+    check_parts(parts, steps, horizon)
     spec = TaskSpec(inputs, horizon, every_step=True, steps=steps)
     return SequenceTask(name, read_splits, spec, target="numbers", source=name)
 
