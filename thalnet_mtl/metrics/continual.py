@@ -1,4 +1,4 @@
-"""Measures of continual learning, computed from the accuracy matrix R of a run.
+"""Measures of continual learning, computed from the matrix of scores R of a run.
 
 R[i, j] is the score on task j after stage i; row 0 holds the scores before training. A stage
 trains one task or several. ``first(j)`` and ``last(j)`` are the first and the last stage that

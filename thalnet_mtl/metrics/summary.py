@@ -27,13 +27,13 @@ MEASURES = {
     "forward_transfer": ("FWT", forward_transfer),
 }
 FORMULAS = (
-    "R[i, j] is the test score on task j after experience i. ACC: mean of the last row of R. AIA: "
-    "mean over the rows of the mean over the tasks seen so far. Forgetting: best score before the "
-    "last experience minus the last score; Avalanche's: score when first learned minus the last. "
-    "BWT: last score minus the score when learned. FWT: score before the task was learned minus "
-    "the untrained score. Differences are signed so that positive means more forgetting or more "
-    "transfer, also where lower scores are better. min-ACC: mean over the old tasks of "
-    "the worst validation score since they were learned."
+    "R[i, j] is the test score on task j after experience i, in its main metric. ACC: mean of the "
+    "last row of R. AIA: mean over the rows of the mean over the tasks seen so far. Forgetting: "
+    "best score before the last experience minus the last score; Avalanche's: score when first "
+    "learned minus the last. BWT: last score minus the score when learned. FWT: score before the "
+    "task was learned minus the untrained score. Differences are signed so that positive means "
+    "more forgetting or more transfer, also where lower scores are better. min-ACC: mean over the "
+    "old tasks of the worst validation score since they were learned."
 )
 
 
@@ -150,7 +150,7 @@ def summarize(
     """Compute all measures of a run over several experiences.
 
     Args:
-        metrics: By task, in the order of the columns of the accuracy matrix.
+        metrics: By task, in the order of the columns of the matrix of scores.
         trained: The tasks of each experience.
         scores: Test scores by task, before training and after each experience; a task without a
             head yet has none.
@@ -179,7 +179,7 @@ def trained_matrix(
     trained: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float | None]],
 ) -> AccuracyMatrix:
-    """Return the accuracy matrix without the columns of tasks that are only scored."""
+    """Return the matrix of scores without the columns of tasks that are only scored."""
     names = {task for stage in trained for task in stage}
     columns = [j for j, task in enumerate(metrics) if task in names]
     return AccuracyMatrix(

@@ -36,7 +36,7 @@ class Monitor:
     def score_untrained(self, task: str) -> None:
         """Score a task on the test split before its training.
 
-        With several experiences the score is part of the accuracy matrix, so that it covers as
+        With several experiences the score is part of the matrix of scores, so that it covers as
         much of the split as later ones do.
         """
         run, batches = self.run, self.run.test_batches(task)
@@ -46,7 +46,7 @@ class Monitor:
         self.directory.log(run.step, task, "test", values)
 
     def start_accuracy_matrix(self) -> None:
-        """Score the untrained network: the first row of the accuracy matrix."""
+        """Score the untrained network: the first row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
         for name in run.attached_tasks:
             self.score_untrained(name)
@@ -69,7 +69,7 @@ class Monitor:
 
         Weights are compared by the mean over trained tasks of the normalized score: 0 for
         guessing, 1 for perfection. With several experiences the last weights are kept, good or
-        bad: their scores are the last row of the accuracy matrix.
+        bad: their scores are the last row of the matrix of scores.
         """
         run, scores, normalized = self.run, self.run.state.scores, []
         active, trained = run.active_tasks, run.config.trained_tasks
@@ -91,7 +91,7 @@ class Monitor:
             save_best(self.directory.folder / "checkpoint" / "best.pt", run)
 
     def end_experience(self, experience: Experience) -> None:
-        """Score all tasks after an experience: a row of the accuracy matrix."""
+        """Score all tasks after an experience: a row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
         row, shown = dict[str, float](), list[str]()
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet

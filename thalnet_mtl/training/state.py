@@ -34,7 +34,7 @@ class PlainPart:
 
 @dataclass
 class Scores(PlainPart):
-    """Scores so far: the best ones on validation, before training, and the accuracy matrix.
+    """Scores so far: the best ones on validation, before training, and the matrix of scores.
 
     ``best`` is the mean over tasks of the normalized score of the best weights. An entry of
     ``best_by_task`` has the ``step`` and ``value`` of the best score of a task, the number of
