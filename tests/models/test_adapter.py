@@ -43,6 +43,13 @@ def test_one_hot_rows_have_the_type_of_the_body(dtype):
     assert network.to(dtype)("words", data_of(WORDS))[0].dtype == dtype
 
 
+def test_one_hot_rows_of_a_double_network_are_exact_in_double_precision():
+    network = Network(ThalNet(inputs=11, modules=2, features=3)).double()
+    network.add_task("words", WORDS)
+    (rows,) = network.adapters["words"].encode(data_of(WORDS), ("input",)).values()
+    assert rows.dtype == torch.float64 and float(rows.max()) == 11**0.5
+
+
 def test_other_inputs_get_a_learned_encoder():
     assert isinstance(encoder(COLORS, 28), nn.Linear)
     assert count_parameters(encoder(COLORS, 28)) == 97 * 28

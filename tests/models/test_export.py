@@ -3,14 +3,19 @@ from typing import Any
 
 import pytest
 import torch
+from properties import spoiled
 from toy_tasks import STREAM, toy
 
 from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import export
+from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 from thalnet_mtl.models.export import Step
 from thalnet_mtl.models.model_folder import FORMAT
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import cpp
+from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import train
 
@@ -42,7 +47,7 @@ def traced_once():
     trace, programs = export._program, {}
 
     def program(step):
-        key = step.network, step.task
+        key = type(step), step.network, step.task
         if key not in programs:
             programs[key] = trace(step)
         return programs[key]
@@ -99,6 +104,63 @@ def test_an_onnx_model_streams_the_logits_of_a_whole_sequence(run):
 
     assert names == ["x", *(f"state{k}" for k in range(len(names) - 1))]
     torch.testing.assert_close(*stream(run, step), rtol=1e-4, atol=1e-5)
+
+
+PADDED = {
+    "thalnet": (lambda: ThalNet(3, 2, 4, reading="linear"), {}),
+    "settling": (lambda: ThalNet(3, 2, 4), {"sub_steps": 2, "extra_steps": 1}),
+    "gru": (lambda: StackedGRU(3, 4, 2), {}),
+    "lstm": (lambda: StackedLSTM(3, 4, 1), {}),
+    "mlp": (lambda: MLP(3, 4, 1, window=3), {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        ("settling", "torch"),
+        ("lstm", "torch"),
+        ("mlp", "torch"),
+        ("thalnet", "onnx"),
+        ("gru", "onnx"),
+    ],
+)
+def test_a_program_of_padded_sequences_equals_the_network(body, form, tmp_path):
+    make, options = PADDED[body]
+    every = body == "thalnet"
+    network = Network(make())
+    network.add_task("a", TaskSpec(3, 2, steps=3, every_step=every), **options)
+    path = export.export(network, form, tmp_path / "program", lengths=True)
+    xs, lengths = torch.rand(4, 3, 3), torch.tensor([1, 3, 2, 3])
+    spoilt = spoiled(xs, lengths)
+    if form == "torch":
+        (outputs,) = torch.export.load(path).module()(spoilt, lengths)
+    else:
+        import onnxruntime
+
+        feed = {"x": spoilt.numpy(), "lengths": lengths.numpy()}
+        outputs = torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
+    for row, x, length in zip(outputs, xs, lengths, strict=True):
+        alone, _ = network("a", x[None, :length])
+        row = row[:length] if every else row
+        torch.testing.assert_close(row, alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_is_exported_for_padded_sequences_if_they_have_a_longest(tmp_path):
+    train(toy(model={"body": "mlp"}), tmp_path / "rows")
+    path = load_run(tmp_path / "rows").export("torch", lengths=True)
+    assert path == tmp_path / "rows" / "export" / "sequences.pt2" and path.is_file()
+    network = Network(ThalNet(3, 2, 4))
+    network.add_task("endless", TaskSpec(3, 2))
+    with pytest.raises(UserError, match="'endless' has no longest sequence; export its step"):
+        export.export(network, "torch", tmp_path / "program", lengths=True)
+
+
+def test_a_saved_network_takes_lengths_without_being_told(tmp_path):
+    network = Network(ThalNet(3, 2, 4))
+    network.add_task("a", TaskSpec(3, 2, steps=5))
+    with pytest.raises(UserError, match="lengths: safetensors holds the whole network"):
+        export.export(network, "safetensors", tmp_path / "model", lengths=True)
 
 
 def test_an_unfinished_run_can_be_evaluated_but_has_no_model_yet(tmp_path):

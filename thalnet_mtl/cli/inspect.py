@@ -38,6 +38,11 @@ def add_export_command(commands: Commands) -> None:
         help="safetensors: weights; torch, onnx: a program for one step",
     )
     parser.add_argument(
+        "--lengths",
+        action="store_true",
+        help="torch, onnx: a program for padded sequences with their lengths, not for one step",
+    )
+    parser.add_argument(
         "--task", metavar="NAME", help="torch, onnx: the task to export, if there are several"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: in RUN/export")
@@ -68,7 +73,8 @@ def export(options: argparse.Namespace) -> int:
     """Write the network of a run in a format that other programs read."""
     from thalnet_mtl.training.trained_run import load_run
 
-    print(load_run(options.folder).export(options.to, options.out, options.task))
+    run = load_run(options.folder)
+    print(run.export(options.to, options.out, options.task, lengths=options.lengths))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,8 +23,11 @@ class OneHot(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
 
-    def forward(self, xs: Tensor) -> Float[Tensor, "*batch vocabulary"]:
-        return F.one_hot(xs, self.vocabulary) * self.vocabulary**0.5
+    def forward(
+        self, xs: Tensor, dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "*batch vocabulary"]:
+        size = torch.full((), self.vocabulary**0.5, dtype=dtype, device=xs.device)
+        return F.one_hot(xs, self.vocabulary) * size
 
 
 class TaskAdapter(nn.Module):
@@ -55,11 +59,13 @@ class TaskAdapter(nn.Module):
         """Return the input of the body in the type of its weights, by active input module."""
         dtype = self.head.weight.dtype
         xs = map_inputs(xs, Tensor.long if self.task.tokens else lambda x: x.to(dtype))
-        rows = {
-            name: encode(xs[name] if isinstance(xs, Mapping) else xs).to(dtype)
-            for name, encode in self.encoders.items()
-            if name in (WHOLE, *active)
-        }
+
+        def encode(name: str, encoder: nn.Module) -> Tensor:
+            x = xs[name] if isinstance(xs, Mapping) else xs
+            return encoder(x, dtype) if isinstance(encoder, OneHot) else encoder(x).to(dtype)
+
+        encoders = self.encoders.items()
+        rows = {name: encode(name, e) for name, e in encoders if name in (WHOLE, *active)}
         return rows.get(WHOLE, rows)
 
 

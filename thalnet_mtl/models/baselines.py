@@ -12,13 +12,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.sequences import Inputs
-from thalnet_mtl.ops.lengths import Lengths
+from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
+from thalnet_mtl.ops.reference import keep
 from thalnet_mtl.registry import register
 
 
 def _zeros(xs: Inputs, *shape: int) -> Tensor:
+    """Return zeros of a shape for every sequence of a batch."""
     assert not isinstance(xs, Mapping)
-    return xs.new_zeros(*shape)
+    return xs.new_zeros(xs.shape[0], *shape)
 
 
 @register("body", "gru")
@@ -32,7 +34,7 @@ class StackedGRU(Body):
         self.rnn = nn.GRU(inputs, features, layers, batch_first=True)
 
     def initial(self, xs: Inputs) -> Tensor:
-        return _zeros(xs, len(xs), self.layers, self.outputs)
+        return _zeros(xs, self.layers, self.outputs)
 
     def run(
         self, xs: Tensor, state: Tensor, lengths: Lengths | None = None
@@ -63,7 +65,7 @@ class StackedLSTM(Body):
         self.rnn = nn.LSTM(inputs, features, layers, batch_first=True)
 
     def initial(self, xs: Inputs) -> LSTMState:
-        zeros = _zeros(xs, len(xs), self.layers, self.outputs)
+        zeros = _zeros(xs, self.layers, self.outputs)
         return LSTMState(zeros, zeros.clone())
 
     def run(
@@ -94,7 +96,7 @@ class MLP(Body):
         self.dense = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
 
     def initial(self, xs: Inputs) -> Float[Tensor, "batch window inputs"]:
-        return _zeros(xs, len(xs), self.window, self.inputs)
+        return _zeros(xs, self.window, self.inputs)
 
     def run(
         self, xs: Tensor, state: Tensor, lengths: Lengths | None = None
@@ -112,13 +114,31 @@ class MLP(Body):
 
 
 def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
-    """Run a module of PyTorch on a padded batch; with lengths on a packed one."""
+    """Run a module of PyTorch on a padded batch; with lengths on a packed one.
+
+    In a traced program no shape may depend on the lengths: it goes step by step.
+    """
     if lengths is None:
         return rnn(xs, state)
+    if torch.compiler.is_compiling():
+        return _run_stepwise(rnn, xs, state, lengths)
     # PyTorch wants these lengths on the CPU.
     packed = pack_padded_sequence(xs, lengths.cpu(), batch_first=True, enforce_sorted=False)
     ys, state = rnn(packed, state)
     return pad_packed_sequence(ys, batch_first=True, total_length=xs.shape[1])[0], state
+
+
+def _run_stepwise(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths) -> tuple[Tensor, Any]:
+    past, ys = past_end(lengths, xs.shape[1]), []
+    for t, x in enumerate(zero_past_end(xs, lengths).split(1, dim=1)):
+        y, after = rnn(x, state)
+        ys.append(y)
+        if isinstance(state, Tensor):
+            state = keep(past, t, state, after)
+        else:
+            pairs = zip(state, after, strict=True)
+            state = tuple(keep(past, t, *pair) for pair in pairs)
+    return zero_past_end(torch.cat(ys, dim=1), lengths), state
 
 
 def _layers_first(state: Tensor) -> Tensor:

@@ -13,17 +13,46 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.sequences import Inputs, map_inputs
+from thalnet_mtl.models.sequences import Inputs, first_input, map_inputs
 
 TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
 
 
-class Step(nn.Module):
-    """A step of a network for one task, with the state as plain tensors in and out."""
+class Program(nn.Module):
+    """What is exported of a network for one task: a function from tensors to tensors."""
 
     def __init__(self, network: Network, task: str):
         super().__init__()
         self.network, self.task = network, task
+        self.generator = torch.Generator()
+
+    def example(self, batch: int) -> tuple[Any, ...]:
+        """Return random arguments of ``forward``, always the same for a batch size."""
+        raise NotImplementedError
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Return the names of the inputs behind those of the task, and of the outputs."""
+        raise NotImplementedError
+
+    def draw(self, *shape: int) -> Any:
+        """Return random inputs of the task: (…, inputs), or (…) tokens; by name if it has names."""
+        task = self.network.adapter(self.task).task
+        device = next(self.network.parameters()).device
+
+        def draw(name: str = "") -> Tensor:
+            width = task.input_width(name)
+            if task.tokens:
+                return torch.randint(width, shape, generator=self.generator).to(device)
+            return torch.rand(*shape, width, generator=self.generator).to(device)
+
+        return {name: draw(name) for name in task.input_names} if task.input_names else draw()
+
+
+class Step(Program):
+    """A step of a network for one task, with the state as plain tensors in and out."""
+
+    def __init__(self, network: Network, task: str):
+        super().__init__(network, task)
         self.kind = type(network.initial(task, 1))
 
     def forward(self, x: Inputs, *state: Tensor) -> tuple[Tensor, ...]:
@@ -38,42 +67,58 @@ class Step(nn.Module):
         return (logits, carried) if self.kind is Tensor else (logits, *carried)
 
     def example(self, batch: int) -> tuple[Any, ...]:
-        """Return a random input and a random state."""
-        task = self.network.adapter(self.task).task
-        generator = torch.Generator().manual_seed(0)
+        self.generator.manual_seed(0)
         zeros = self.network.initial(self.task, batch)
         parts = [zeros] if self.kind is Tensor else list(zeros)
+        x = self.draw(batch)
+        return x, *(
+            (torch.rand(part.shape, generator=self.generator) - 0.5).to(part) for part in parts
+        )
 
-        def draw(name: str = "") -> Tensor:
-            width = task.input_width(name)
-            if task.tokens:
-                x = torch.randint(width, (batch,), generator=generator)
-            else:
-                x = torch.rand(batch, width, generator=generator)
-            return x.to(parts[0].device)
-
-        x = {name: draw(name) for name in task.input_names} if task.input_names else draw()
-        state = [(torch.rand(part.shape, generator=generator) - 0.5).to(part) for part in parts]
-        return x, *state
+    def names(self) -> tuple[list[str], list[str]]:
+        states = [f"state{k}" for k in range(len(self.example(1)) - 1)]
+        return states, ["logits", *(f"{name}_next" for name in states)]
 
 
-def to_safetensors(network: Network, path: Path, task: str) -> None:
-    """Write a folder that ``Network.load`` reads; ``task`` is ignored."""
-    network.save(path)
+class Sequences(Program):
+    """A network for one task on padded sequences of unequal lengths, from their first step."""
+
+    def __init__(self, network: Network, task: str):
+        super().__init__(network, task)
+        self.steps = network.adapter(task).task.steps
+        if not self.steps:
+            raise UserError(f"lengths: task '{task}' has no longest sequence; export its step.")
+
+    def forward(self, x: Inputs, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Return logits (batch, outputs), or at every step (batch, steps, outputs).
+
+        ``x`` is (batch, steps, inputs), or (batch, steps) tokens; or a mapping of such for named
+        inputs. ``lengths`` (batch,) are int64 from 1 to the steps of the task.
+        """
+        return (self.network(self.task, x, None, lengths)[0],)
+
+    def example(self, batch: int) -> tuple[Any, ...]:
+        self.generator.manual_seed(0)
+        x = self.draw(batch, self.steps)
+        lengths = torch.randint(1, self.steps + 1, (batch,), generator=self.generator)
+        return x, lengths.to(first_input(x).device)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        return ["lengths"], ["logits"]
 
 
-def to_torch(network: Network, path: Path, task: str) -> None:
-    """Write a ``torch.export`` program of one streaming step of a task, for any batch."""
-    step = Step(network, task)
-    inputs = step.example(CHECKED)
-    torch.export.save(_program(step), path)
-    _check(step(*inputs), torch.export.load(path).module()(*inputs), "torch")
+def to_torch(program: Program, path: Path) -> None:
+    """Write a ``torch.export`` program for any batch."""
+    inputs = program.example(CHECKED)
+    torch.export.save(_program(program), path)
+    _check(program(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
-def to_onnx(network: Network, path: Path, task: str) -> None:
-    """Write the same step in ONNX: inputs x, state0, …; outputs logits, state0_next, …
+def to_onnx(program: Program, path: Path) -> None:
+    """Write the same in ONNX.
 
-    Named inputs have their names instead of x.
+    The inputs of a step are x, state0, …, and its outputs logits, state0_next, …; the inputs of
+    sequences are x and lengths. Named inputs have their names instead of x.
     """
     packages = "onnx", "onnxscript", "onnxruntime"
     missing = [name for name in packages if not importlib.util.find_spec(name)]
@@ -81,29 +126,35 @@ def to_onnx(network: Network, path: Path, task: str) -> None:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
 
-    step = Step(network, task)
-    inputs = step.example(CHECKED)
-    rows = list(inputs[0]) if isinstance(inputs[0], dict) else ["x"]
-    states = [f"state{k}" for k in range(len(inputs) - 1)]
-    names, outputs = [*rows, *states], ["logits", *(f"{name}_next" for name in states)]
+    inputs = program.example(CHECKED)
+    names, outputs = program.names()
+    names = [*(inputs[0] if isinstance(inputs[0], dict) else ["x"]), *names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about torch and onnxscript
-        program = torch.onnx.export(
-            _program(step), input_names=names, output_names=outputs, verbose=False
+        exported = torch.onnx.export(
+            _program(program), input_names=names, output_names=outputs, verbose=False
         )
-    assert program is not None
-    program.save(path)
+    assert exported is not None
+    exported.save(path)
     session = onnxruntime.InferenceSession(path)
     feed = {name: x.numpy() for name, x in zip(names, tree_leaves(inputs), strict=True)}
-    _check(step(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
+    _check(program(*inputs), tuple(torch.from_numpy(y) for y in session.run(None, feed)), "onnx")
 
 
-# By format: the function that writes it, and the usual name of what it writes.
-FORMATS: dict[str, tuple[Callable[[Network, Path, str], None], str]] = {
-    "safetensors": (to_safetensors, "model"),
-    "torch": (to_torch, "step.pt2"),
-    "onnx": (to_onnx, "step.onnx"),
+# By format: the function that writes a program, None for the whole network.
+FORMATS: dict[str, Callable[[Program, Path], None] | None] = {
+    "safetensors": None,
+    "torch": to_torch,
+    "onnx": to_onnx,
 }
+SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
+
+
+def default_name(form: str, lengths: bool = False) -> str:
+    """Return the usual name of an exported file or folder."""
+    if form not in SUFFIXES:
+        return "model"
+    return ("sequences" if lengths else "step") + SUFFIXES[form]
 
 
 def export(
@@ -112,6 +163,7 @@ def export(
     path: Path | str,
     task: str | None = None,
     *,
+    lengths: bool = False,
     saved: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -120,9 +172,11 @@ def export(
     Args:
         network: on the CPU for ``onnx``.
         form: ``safetensors``, a folder with the whole network; ``torch`` or ``onnx``, a program of
-            one streaming step of one task.
+            one task.
         path: the file or folder to write.
-        task: name of the task whose step is written; may be left out if there is only one.
+        task: name of the task of a program; may be left out if there is only one.
+        lengths: whether the program computes padded sequences with their lengths, see
+            ``Sequences``, instead of one streaming step.
         saved: for ``safetensors``, a folder of the same saved network to copy with its model card.
         overwrite: whether ``path`` may exist.
 
@@ -134,20 +188,25 @@ def export(
         raise unknown("format", form, FORMATS)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists already; choose another path.")
-    if task is not None or form != "safetensors":
+    write = FORMATS[form]
+    if write is None and lengths:
+        raise UserError(f"lengths: {form} holds the whole network, which takes them already.")
+    if task is not None or write is not None:
         task = _task(network, task)
-    write, _ = FORMATS[form]
     part = path.with_name(f"part-{path.name}")
     training = network.training
     try:
         network.eval()
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
-        if saved is not None and form == "safetensors":
-            shutil.copytree(saved, part)
+        if write is not None:
+            assert task is not None
+            write((Sequences if lengths else Step)(network, task), part)
         else:
-            write(network, part, task or "")
-        if form == "safetensors":
+            if saved is not None:
+                shutil.copytree(saved, part)
+            else:
+                network.save(part)
             _check_folder(network, part)
         _remove(path)
         part.rename(path)
@@ -182,22 +241,22 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _program(step: Step) -> Any:
-    inputs = step.example(TRACED)
+def _program(program: Program) -> Any:
+    inputs = program.example(TRACED)
     batch = torch.export.Dim("batch", min=1)
-    shapes = {
-        "x": tree_map(lambda _: {0: batch}, inputs[0]),
-        "state": tuple({0: batch} for _ in inputs[1:]),
-    }
+    first, *rest = tree_map(lambda _: {0: batch}, inputs)
+    shapes = {"x": first} | (
+        {"state": tuple(rest)} if isinstance(program, Step) else {"lengths": rest[0]}
+    )
     with warnings.catch_warnings():
         # nn.GRU and nn.LSTM keep a list of their weights as well.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
         try:
-            return torch.export.export(step, inputs, dynamic_shapes=shapes)
+            return torch.export.export(program, inputs, dynamic_shapes=shapes)
         except Exception as error:  # a body of a user may do what cannot be traced
             reason = str(error).partition("\n")[0]
             raise UserError(
-                f"{step.network.body.entry.__name__} cannot be exported as a program: {reason}"
+                f"{program.network.body.entry.__name__} cannot be exported as a program: {reason}"
             ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.export import FORMATS, export
+from thalnet_mtl.models.export import default_name, export
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
@@ -54,10 +54,18 @@ class TrainedRun:
             raise unknown("task", name, self.tasks)
         return self.tasks[name]
 
-    def export(self, form: str, out: Path | None = None, task: str | None = None) -> Path:
+    def export(
+        self,
+        form: str,
+        out: Path | None = None,
+        task: str | None = None,
+        *,
+        lengths: bool = False,
+    ) -> Path:
         """Write the network in a format of ``models.export``, by default into the run.
 
-        A program of one step is that of one task, which has to be named if the run has several.
+        A program is that of one task, which has to be named if the run has several. It computes one
+        step, or with ``lengths`` padded sequences.
         """
         saved = self.folder / "model"
         if form == "safetensors" and not saved.is_dir():
@@ -65,8 +73,10 @@ class TrainedRun:
         head = None
         if task or form != "safetensors":
             head = self.task(task).head_name
-        path = out or self.folder / "export" / FORMATS[form][1]
-        return export(self.network, form, path, head, saved=saved, overwrite=out is None)
+        path = out or self.folder / "export" / default_name(form, lengths)
+        return export(
+            self.network, form, path, head, lengths=lengths, saved=saved, overwrite=out is None
+        )
 
 
 def load_run(folder: Path | str) -> TrainedRun:
