@@ -32,6 +32,8 @@ def test_no_score_is_better_than_the_perfect_one(metric):
     worse = metric.perfect - 0.1 if metric.higher_is_better else metric.perfect + 0.1
     assert metric.better(metric.perfect, worse) and not metric.better(worse, metric.perfect)
     assert metric.better(worse, metric.worst)
+    assert metric.better(worse, math.nan) and not metric.better(math.nan, worse)
+    assert not metric.better(math.nan, math.nan)
     assert metric.improvement(metric.perfect, worse) == pytest.approx(0.1)
     assert Metric.from_json(json.loads(json.dumps(metric.to_json())), "") == metric
 

@@ -93,6 +93,16 @@ def test_the_best_weights_have_the_best_mean_of_scores_relative_to_guessing(moni
     assert (by_task["b"]["step"], by_task["b"]["value"]) == (4, 0.8)  # lower is better
 
 
+def test_a_score_that_is_not_a_number_is_replaced_by_the_first_that_is(monitor):
+    run = monitor.run
+    for step, mae in enumerate([math.nan, 3.0, math.nan, 2.5], 1):
+        run.state.step = step
+        monitor.given |= {"a": {"accuracy": 0.7}, "b": {"mae": mae, "r2": 0.0, "rmse": mae}}
+        monitor.validate()
+    assert run.state.scores.best_step == 4
+    assert run.state.scores.best_by_task["b"]["value"] == 2.5
+
+
 def test_patience_counts_validations_without_a_lower_error(monitor):
     run, since = monitor.run, []
     for step, mae in enumerate([1.0, 1.5, 0.5, 0.6, 0.7], 1):

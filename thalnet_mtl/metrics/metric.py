@@ -69,7 +69,9 @@ class Metric:
         return f"{words} {'↑' if self.higher_is_better else '↓'}"
 
     def better(self, a: float, b: float) -> bool:
-        """Return whether a is better than b."""
+        """Return whether a is better than b; every number is better than NaN."""
+        if math.isnan(b):
+            return not math.isnan(a)
         return a > b if self.higher_is_better else a < b
 
     def improvement(self, value: float, reference: float) -> float:

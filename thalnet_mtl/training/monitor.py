@@ -86,7 +86,7 @@ class Monitor:
             batches = run.state.batches_seen[name]
             scores.record_validation(name, metric, value, run.step, batches, name in active)
         mean = sum(normalized) / max(1, len(normalized))
-        if mean > scores.best or not scores.best_step or run.continual:
+        if mean > scores.best or math.isnan(scores.best) or not scores.best_step or run.continual:
             scores.best, scores.best_step = mean, run.step
             save_best(self.directory.folder / "checkpoint" / "best.pt", run)
 
