@@ -101,6 +101,9 @@ def _best_rows(rows: Sequence[Row]) -> list[Row]:
         if len(complete) > 1:
             metric = complete[0].records[0].metric
             assert metric is not None
-            sign = 1 if metric.higher_is_better else -1
-            best.append(max(complete, key=lambda row: sign * row.mean("validation")))
+            best_row = complete[0]
+            for row in complete[1:]:
+                if metric.better(row.mean("validation"), best_row.mean("validation")):
+                    best_row = row
+            best.append(best_row)
     return best
