@@ -13,7 +13,7 @@ from thalnet_mtl.tasks.base import Evaluation
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.table_columns import Table
 from thalnet_mtl.tasks.table_series import read_long, read_targets, read_wide, set_parts
-from thalnet_mtl.tasks.table_splits import PARTS, Cut, Form, Observations
+from thalnet_mtl.tasks.table_splits import PARTS, Cut, Form, Observations, check_fractions
 from thalnet_mtl.tasks.targets import MISSING_CLASS
 from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
@@ -233,11 +233,7 @@ def _check_split(
         raise UserError("split, split_column and files by split: give one of them.")
     if split == "time" and not window:
         raise UserError("split: time is for windows: give window, or split: group.")
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"fractions {list(fractions)}: expected three numbers above 0 that add up to 1, for "
-            f"train, validation and test."
-        )
+    check_fractions(fractions)
 
 
 def _arrays(data: Observations, cuts: list[Cut], form: Form, target: str) -> tuple[Any, Any]:

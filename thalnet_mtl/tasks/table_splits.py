@@ -226,3 +226,12 @@ class Observations:
                         f"every row set every_step: true; to forecast set horizon."
                     )
         return result
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise unless they are the sizes of three splits that add up to 1."""
+    if len(fractions) != len(PARTS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(
+            f"fractions {list(fractions)}: expected three numbers above 0 that add up to 1, for "
+            f"train, validation and test."
+        )
