@@ -16,7 +16,7 @@ from backend_checks import (
     run_backend,
     with_threads,
 )
-from properties import DESIGNS, READINGS, drawn, normal, task_inputs
+from properties import DESIGNS, READINGS, drawn, normal, random_lengths, task_inputs
 from random_networks import FAVORED, Case
 from torch.utils.checkpoint import checkpoint
 
@@ -79,6 +79,7 @@ def random_call(seed, backend, monkeypatch):
         "summed": draw.sample(RESULTS, draw.randint(1, 3)),
         "constant": [name for name in (*xs, "center 0", "memory 0") if draw.random() < 0.4],
         "sub_steps": draw.choice([1, 1, 2]),
+        "lengths": draw.choice([None, random_lengths(batch, time, seed=seed)]),
     }
     return net, {"batch": batch, "time": time, "xs": xs, **call}
 
@@ -109,14 +110,15 @@ def test_nan_stays_in_its_row_of_the_batch(reading, backend):
     assert torch.equal(after, before)
 
 
+@pytest.mark.parametrize("lengths", [None, random_lengths(40, 6)], ids=["equal", "unequal"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @every_backend
 @every_reading
-def test_repetition_is_bit_identical_with_any_number_of_threads(reading, backend, threads):
+def test_repetition_is_bit_identical_with_any_number_of_threads(reading, backend, threads, lengths):
     net = drawn(lambda: ThalNet(6, 4, 9, reading=reading), dtype=torch.float32)
 
     def run():
-        return run_backend(net, backend, 40, 6, torch.float32)
+        return run_backend(net, backend, 40, 6, torch.float32, lengths=lengths)
 
     first, second = (with_threads(threads, run) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from backend_checks import assert_agrees, every_reading, with_threads
-from properties import drawn, normal
+from properties import drawn, normal, random_lengths
 
 from thalnet_mtl.models.thalnet import State, ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec
@@ -38,8 +38,14 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch_or_the_number_of_threads
         for rows in (slice(0, 1), slice(13, 20), slice(206, 256), slice(None, None, 5)):
             assert torch.equal(net(xs[rows])[0], expected[rows])
         assert torch.equal(net(xs.flip(0))[0].flip(0), expected)
+        lengths = random_lengths(256, 5)
+        padded, _ = net(xs, None, lengths)
+        for steps in range(1, 6):
+            rows = lengths == steps
+            assert torch.equal(padded[rows, :steps], expected[rows, :steps])
         for threads in (2, 3):
             assert torch.equal(with_threads(threads, lambda: net(xs)[0]), expected)
+            assert torch.equal(with_threads(threads, lambda: net(xs, None, lengths)[0]), padded)
 
 
 @pytest.mark.parametrize(

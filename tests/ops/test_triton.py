@@ -21,6 +21,7 @@ installed = pytest.mark.skipif(
 INTERPRETED = """
     import torch
     from backend_checks import largest_error, run_backend
+    from properties import random_lengths
     from thalnet_mtl.models.thalnet import ThalNet
 
     def poisoned(make):
@@ -44,9 +45,11 @@ INTERPRETED = """
         torch.manual_seed(0)
         net = ThalNet(3, modules, features, context, hidden, reading=reading)
         assert net.explain()["triton"] is None, net.explain()
-        expected = run_backend(net, "reference", batch, time, torch.float32)
+        lengths = random_lengths(batch, time) if batch % 2 else None
+        call = batch, time, torch.float32
+        expected = run_backend(net, "reference", *call, lengths=lengths)
         first, second = (
-            run_backend(net, "triton", batch, time, torch.float32) for _ in range(2)
+            run_backend(net, "triton", *call, lengths=lengths) for _ in range(2)
         )
         assert first.keys() == expected.keys()
         error = largest_error(first, expected)
