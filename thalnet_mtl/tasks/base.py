@@ -18,7 +18,7 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.scoring import ScoredMetric, Scorer, find_metrics
-from thalnet_mtl.tasks.splits import Sequences, fill, first_input
+from thalnet_mtl.tasks.splits import Sequences, Split, fill, first_input
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.spec import TaskSpec
 
@@ -86,6 +86,7 @@ class Task:
         carries_state: whether a batch may continue the sequences of the one before it.
         complete: whether every sequence has at least one target, once the data is loaded.
         classes_seen: classes that occur in the data, once it is loaded; () for other targets.
+        shares_head: whether other tasks have its head, and may have other classes.
         notices: what a user may want to know of the loaded data, a sentence each: a class that
             only the test split has, for example.
     """
@@ -112,6 +113,7 @@ class Task:
         self.source = source
         self.classes_seen: tuple[int, ...] = ()
         self.notices: tuple[str, ...] = ()
+        self.shares_head = False
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
         self._guesses: dict[tuple[str, int, int, int], dict[str, float]] = {}
@@ -140,7 +142,8 @@ class Task:
             head: name under which the network has its encoders and head; ``name`` by default.
         """
         task = copy.copy(self)
-        task.name, task.head_name = name, head or name
+        task.name, task.head_name, task.shares_head = name, head or name, bool(head)
+        task.loss_function = copy.copy(self.loss_function)  # ``load`` prepares it for the data
         return task
 
     def with_loss(self, loss: str, **options: Any) -> Self:
@@ -170,10 +173,16 @@ class Task:
             UserError: a split is missing or does not fit ``spec``, or the data cannot be had.
         """
         self.device = torch.device(device)
-        splits = dict(self.read_splits())
+        splits = self.read_splits()
+        if not isinstance(splits, Mapping):
+            raise UserError(
+                f"task '{self.name}': expected a mapping from {', '.join(SPLITS)} to data, got "
+                f"{type(splits).__name__}."
+            )
         for name in SPLITS:
             if name not in splits:
-                raise UserError(f"task '{self.name}' has no split '{name}'.")
+                others = ", ".join(map(str, splits)) or "none"
+                raise UserError(f"task '{self.name}' has no split '{name}'; it has {others}.")
         self.splits = {name: self._validate(name, split) for name, split in splits.items()}
         self._guesses = {}
         self._prepare()
@@ -330,7 +339,7 @@ class Task:
         """Yield a split once, in order. The last batch may be smaller or shorter."""
         raise NotImplementedError
 
-    def sequences(self, split: str, chunk: int) -> Sequences:
+    def sequences(self, split: str, chunk: int) -> Split:
         """Return the sequences of a split as stored; a text is cut into pieces of ``chunk``."""
         raise NotImplementedError
 
@@ -340,6 +349,8 @@ class Task:
 
     def split(self, name: str) -> Any:
         """Return the loaded data of a split; a UserError names the closest split."""
+        if not self.splits:
+            raise UserError(f"task '{self.name}' has no data yet: call load(device) first.")
         if name not in self.splits:
             raise unknown("split", name, SPLITS)
         return self.splits[name]

@@ -8,16 +8,22 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.base import SPLITS, Batch, Task
+from thalnet_mtl.tasks.checks import check_inputs, check_targets, summarize
+from thalnet_mtl.tasks.columns import read_split
 from thalnet_mtl.tasks.infer import infer_spec
+from thalnet_mtl.tasks.items import Columns
 from thalnet_mtl.tasks.losses import Loss
 from thalnet_mtl.tasks.notices import data_notices
-from thalnet_mtl.tasks.splits import Sequences, first_input, map_inputs, read_sequences
-from thalnet_mtl.tasks.targets import first_row, target_of
+from thalnet_mtl.tasks.random_streams import step_generator
+from thalnet_mtl.tasks.reader import ShuffledReader
+from thalnet_mtl.tasks.review import check_varied, classes_of, every_sequence_has_targets
+from thalnet_mtl.tasks.sharing import first_difference, same_order
+from thalnet_mtl.tasks.splits import Sequences, Split, first_input, map_inputs
+from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.spec import TaskSpec
 
-BLOCK_SIZE = 4096  # sequences that are gathered at once
-
-Splits = Mapping[str, Any]  # by ``SplitName``: (xs, ys) or (xs, ys, lengths)
+Splits = Mapping[str, Any]  # by ``SplitName``: see ``columns.read_split``
+Transform = Callable[[Batch, torch.Generator], Batch]
 
 
 class SequenceTask(Task):
@@ -28,20 +34,31 @@ class SequenceTask(Task):
     >>> task.spec
     TaskSpec(inputs=3, outputs=2, tokens=False, every_step=False, steps=10)
 
+    A split is ``(xs, ys)``, ``(xs, ys, lengths)``, or a data set of PyTorch or Hugging Face whose
+    items are such pairs, or mappings with named columns; see ``columns.read_split``. Arrays that
+    are mapped from a file, and data sets above 1 GiB, are read block by block during training;
+    their targets are kept in memory.
+
     Args:
         name: name of the task.
-        splits: the data by split, ``(xs, ys)`` or ``(xs, ys, lengths)``; see
-            ``splits.read_sequences``. Or a function that returns it, called when the task is
-            loaded.
+        splits: the data by split. Or a function that returns it, called when the task is loaded.
         spec: shapes of inputs and targets; read from the data if it is not given.
         target: kind of target: ``class``, ``labels`` or ``numbers``.
         loss: name of a registered loss, a function, or a ``Loss``; by default that of the target.
-        metrics: names of registered metrics, the main one first; by default those of the target.
+        metrics: registered metrics, the main one first, each a name or a mapping of a ``name`` and
+            options; by default those of the target.
         scale: divisor of the inputs; 255 brings bytes into [0, 1].
         class_names: names of the classes, in their order; for people.
         notices: what a user may want to know of the data, a sentence each.
         order: (time · inputs,) places; number k of every flattened sequence is read from
             ``order[k]``.
+        transform: a function ``(batch, generator) -> batch`` that changes training batches, such
+            as noise on their inputs. Its random numbers must come from the generator, which is on
+            the CPU and depends on the seed and the step alone: so a run resumes exactly.
+        inputs: name of the column of inputs, where data is a mapping or a data set of mappings; or
+            several names, for a task with several inputs.
+        targets: name of the column of targets.
+        lengths: name of the column of lengths, if there is one.
         source: data set of ``thalnet data ls`` that ``splits`` reads, if any.
     """
 
@@ -53,44 +70,71 @@ class SequenceTask(Task):
         *,
         target: str = "class",
         loss: str | Loss | Callable[..., Tensor] = "",
-        metrics: tuple[str, ...] = (),
+        metrics: Sequence[str | Mapping[str, Any]] = (),
         scale: float = 1.0,
         class_names: Sequence[str] = (),
         notices: Sequence[str] = (),
         order: Tensor | None = None,
+        transform: Transform | None = None,
+        inputs: str | Sequence[str] = "x",
+        targets: str = "y",
+        lengths: str = "",
         source: str = "",
     ):
-        if spec is None:
-            if callable(splits):
-                raise UserError(f"task '{name}': give a spec, or the data instead of a function.")
-            spec = infer_spec(splits, target_of(target), f"task '{name}'")
-        read_splits = splits if callable(splits) else lambda: splits
-        super().__init__(
-            name, spec, read_splits, target=target, loss=loss, metrics=metrics, source=source
-        )
-        self.scale, self.order = scale, order
+        self.scale, self.order, self.transform = scale, order, transform
         self.class_names, self._own_notices = tuple(class_names), tuple(notices)
-        # Caches of the batches that come next, with the arguments that they depend on.
-        self._order: tuple[tuple[int, int], Tensor] | None = None
-        self._block: tuple[tuple[int, ...], Sequences] | None = None
+        self.columns, self._inferred = Columns(inputs, targets, lengths), spec is None
+        self._reader: ShuffledReader | None = None
+        if isinstance(splits, Mapping):
+            read = self._read_all(name, splits, target)
+            spec = spec or infer_spec(read, target_of(target), f"task '{name}'")
+            splits = lambda: read  # noqa: E731
+        elif not callable(splits):
+            raise UserError(
+                f"task '{name}': expected a mapping from train, validation and test to data, got "
+                f"{type(splits).__name__}. torch.utils.data.random_split cuts a data set."
+            )
+        elif spec is None:
+            raise UserError(f"task '{name}': give a spec, or the data instead of a function.")
+        super().__init__(
+            name, spec, splits, target=target, loss=loss, metrics=metrics, source=source
+        )
+
+    def _read_all(self, name: str, splits: Splits, target: str) -> dict[str, Split]:
+        return {
+            str(split): read_split(data, target_of(target), self.columns, f"task '{name}', {split}")
+            for split, data in splits.items()
+        }
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
-        count = len(self.sequences(split, chunk))
+        count = len(self._data(split))
         if split == "train" and size > count:
             raise UserError(f"batch {size} is larger than the {count} sequences of {self.name}.")
         return count // size if split == "train" else -(-count // size)
 
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
-        epoch, position = divmod(step, self.batches_per_epoch("train", size, chunk))
-        # Gathering scattered rows batch by batch is slow once a step has evicted them from caches.
-        batches = max(1, BLOCK_SIZE // size)
-        number, place = divmod(position, batches)
-        if self._block is None or self._block[0] != (seed, epoch, size, number):
-            span = slice(number * batches * size, (number + 1) * batches * size)
-            chosen = self._epoch_order(seed, epoch)[span]
-            block = self.sequences("train", chunk).select(chosen)
-            self._block = (seed, epoch, size, number), block
-        return self.to_batch(self._block[1].slice(place * size, (place + 1) * size))
+        self.batches_per_epoch("train", size, chunk)  # which says what is too small
+        assert self._reader is not None
+        batch = self.to_batch(self._reader.batch(step, size, seed))
+        if self.transform is None:
+            return batch
+        return self.transform(batch, step_generator(f"transform {self.name}", seed, step))
+
+    def check_batch_sizes(self, size: int, evaluation_size: int, chunk: int) -> None:
+        super().check_batch_sizes(size, evaluation_size, chunk)
+        if self.transform is None or self._reader is None:
+            return
+        before = self.to_batch(self._reader.batch(0, size, 0))
+        after = self.training_batch(0, size, chunk, 0)
+        where = f"task '{self.name}': transform"
+        if not isinstance(after, Batch):
+            raise UserError(f"{where} must return a Batch, not {type(after).__name__}.")
+        for what in ("xs", "ys"):
+            pair = [first_input(getattr(batch, what)) for batch in (before, after)]
+            shapes = [(tuple(part.shape), part.dtype) for part in pair]
+            same_time = what == "ys" or not self.spec.steps
+            if shapes[0][1] != shapes[1][1] or (same_time and shapes[0][0] != shapes[1][0]):
+                raise UserError(f"{where} changes {what} from {shapes[0]} to {shapes[1]}.")
 
     def with_targets(self, batch: Batch, step: int, size: int, seed: int) -> Batch:
         """Return the training batch of a task with the same sequences, with the targets of this.
@@ -99,9 +143,11 @@ class SequenceTask(Task):
             batch: of the other task.
             step, size, seed: the arguments with which it was drawn.
         """
-        ys = self.sequences("train", 0).ys
+        assert self._reader is not None
+        ys = self._data("train").ys
         epoch, position = divmod(step, len(ys) // size)
-        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size]
+        order = self._reader.epoch_order(seed, epoch)
+        chosen = order[position * size : (position + 1) * size]
         ys = ys.index_select(0, chosen.to(ys.device))
         ys = ys[:, : first_input(batch.xs).shape[1]] if self.spec.every_step else ys
         return batch._replace(ys=ys.long() if self.target.name == "class" else ys)
@@ -118,21 +164,20 @@ class SequenceTask(Task):
         if not same_order(self.order, other.order):
             raise UserError(f"{where}: the order in which they read a sequence differs.")
         for name in SPLITS:
-            own, shared = self.sequences(name, 0), other.sequences(name, 0)
+            own, shared = self._data(name), other._data(name)
             difference = first_difference(own, shared)
             if difference and name == "train":
                 raise UserError(f"{where}: {difference}.")
             if not difference:
-                self.splits[name] = Sequences(shared.xs, own.ys, shared.lengths)
+                self.splits[name] = shared.with_targets(own.ys, shared.lengths)
+        self._reader = ShuffledReader(self._data("train"))
 
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
-        for part in self.sequences(split, chunk).split(size):
+        for part in self._data(split).split(size):
             yield self.to_batch(part)
 
-    def sequences(self, split: str, chunk: int) -> Sequences:
-        data = self.split(split)
-        assert isinstance(data, Sequences)
-        return data
+    def sequences(self, split: str, chunk: int) -> Split:
+        return self._data(split)
 
     def to_batch(self, data: Sequences) -> Batch:
         """Return stored sequences as a batch, cut after the end of the longest."""
@@ -155,80 +200,45 @@ class SequenceTask(Task):
         wide = xs if xs.is_floating_point() else xs.to(torch.get_default_dtype())
         return wide if self.scale == 1 else wide / self.scale
 
-    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
-        """Return the order of the training sequences in an epoch: (N,) indices."""
-        if self._order is None or self._order[0] != (seed, epoch):
-            generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-            order = torch.randperm(len(self.sequences("train", 0)), generator=generator)
-            self._order = (seed, epoch), order.to(self.device)
-        return self._order[1]
+    def _data(self, split: str) -> Split:
+        data: Split = self.split(split)
+        return data
 
-    def _validate(self, name: str, split: Any) -> Sequences:
-        where = f"task '{self.name}', {name}"
-        data = read_sequences(split, self.spec, self.target, where)
+    def _validate(self, name: str, split: Any) -> Split:
+        where, spec, target = f"task '{self.name}', {name}", self.spec, self.target
+        data = read_split(split, target, self.columns, where)
+        found = summarize(data, where)
+        widths = {spec.input_width(name) for name in spec.input_names or ("",)}
+        flat = all(len(part.shape) == 1 for part in found.values())
+        if flat and widths == {1} and not spec.tokens:
+            data = data.map_xs(lambda part: part[..., None])  # one number a step
+            found = {n: part._replace(shape=(*part.shape, 1)) for n, part in found.items()}
+        check_inputs(found, len(data), spec, where)
+        time = max(part.shape[0] for part in found.values())
+        lengths = data.lengths
+        if lengths is None and time < spec.steps:
+            if not self._inferred:
+                raise UserError(f"{where}: sequences have {time} steps; expected {spec.steps}.")
+            lengths = torch.full((len(data),), time)
+        ys = check_targets(data.ys, lengths, time, spec, target, where)
         if self.order is not None:
-            if len(self.order) != first_input(data.xs)[0].numel():
+            if len(self.order) != time * spec.input_width():
                 raise UserError(f"{where}: order has {len(self.order)} places.")
             self.order = self.order.to(self.device)
-        return data.to(self.device)
+        return data.with_targets(ys, lengths).to(self.device)
 
     def _prepare(self) -> None:
-        parts = {name: self.sequences(name, 0).ys for name in self.splits}
-        training, target = parts["train"], self.target
-        present = {name: target.present(ys) for name, ys in parts.items()}
-        for name in SPLITS:
-            if not present[name].any():
-                raise UserError(f"task '{self.name}', {name}: all targets are missing.")
-        self.complete = all(
-            bool(part.reshape(len(part), -1).any(1).all()) for part in present.values()
-        )
-        values = training[present["train"]]
-        shared = self.head_name != self.name  # with other tasks, which may have other classes
-        if bool((values == values[0]).all()) and not shared:
-            raise UserError(
-                f"task '{self.name}': all training targets are {values[0].item():g}, so there is "
-                f"nothing to learn."
-            )
+        target, outputs, where = self.target, self.spec.outputs, f"task '{self.name}'"
+        targets = {name: data.ys for name, data in self.splits.items()}
+        training = self._data("train")
+        self.complete = every_sequence_has_targets(target, targets, where)
+        if not self.shares_head:
+            check_varied(target, training.ys, outputs, where)
         if target.name == "class":
-            found = [ys[present[name]].unique().tolist() for name, ys in parts.items()]
-            self.classes_seen = tuple(sorted({int(label) for part in found for label in part}))
-        notices = () if shared else data_notices(target, parts, self.class_names)
+            found = [classes_of(target, ys) for ys in targets.values()]
+            self.classes_seen = tuple(sorted(set[int]().union(*found)))
+        notices = () if self.shares_head else data_notices(target, targets, self.class_names)
         self.notices = (*self._own_notices, *notices)
-        self.loss_function.prepare(training, self.spec.outputs)
-        where = f"task '{self.name}'"
-        self.loss_function.check(target, training[:2], self.spec.outputs, where)
-
-
-def same_order(first: Tensor | None, second: Tensor | None) -> bool:
-    """Return whether two tasks read the places of a sequence in the same order."""
-    if first is None or second is None:
-        return first is second
-    return torch.equal(first.cpu(), second.cpu())
-
-
-def first_difference(first: Sequences, second: Sequences) -> str:
-    """Return in what two sets of sequences differ, with the first such row; '' if in nothing."""
-    if len(first) != len(second):
-        return f"they have {len(first):,} and {len(second):,} training sequences"
-    if (first.lengths is None) != (second.lengths is None):
-        return "only one of them has sequences of unequal length"
-    steps = [part.lengths for part in (first, second) if part.lengths is not None]
-    if steps and (row := first_row(steps[0] != steps[1])):
-        return f"sequence {row} has {row.value(steps[0])} and {row.value(steps[1])} steps"
-    pairs = named_inputs(first.xs), named_inputs(second.xs)
-    if pairs[0].keys() != pairs[1].keys():
-        return f"their inputs are {', '.join(pairs[0])} and {', '.join(pairs[1])}"
-    for name, xs in pairs[0].items():
-        ys = pairs[1][name]
-        if xs.shape[1:] != ys.shape[1:]:
-            return f"a sequence has shape {tuple(xs.shape[1:])} and {tuple(ys.shape[1:])}"
-        for start in range(0, len(xs), BLOCK_SIZE):
-            span = slice(start, start + BLOCK_SIZE)
-            if row := first_row(xs[span] != ys[span]):
-                return f"the inputs of sequence {start + row} differ"
-    return ""
-
-
-def named_inputs(xs: Any) -> Mapping[str, Tensor]:
-    """Return inputs by name; a single one has no name."""
-    return xs if isinstance(xs, Mapping) else {"": xs}
+        self.loss_function.prepare(training.ys, outputs)
+        self.loss_function.check(target, training.ys[:2], outputs, where)
+        self._reader = ShuffledReader(training)

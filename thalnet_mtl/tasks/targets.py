@@ -31,11 +31,18 @@ class Target:
         """Return which targets are there; the others are missing, or after the end."""
         raise NotImplementedError
 
+    def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
+        """Return the targets of N sequences with a last axis of ``outputs``, which is 1 if missing.
+
+        Classes have no such axis.
+        """
+        raise NotImplementedError
+
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
-        """Return the targets of N sequences as they are stored.
+        """Return targets as they are stored.
 
         Args:
-            ys: numbers of any type, (N,), (N, time), (N, outputs) or (N, time, outputs).
+            ys: numbers of any type: classes (N,) or (N, time), others (…, outputs).
             outputs: width of the head.
             where: task and split, for errors.
 
@@ -68,6 +75,9 @@ class ClassTarget(Target):
     def present(self, ys: Tensor) -> Tensor:
         return ys != MISSING_CLASS
 
+    def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
+        return ys[..., 0] if ys.ndim == 2 + every_step and ys.shape[-1] == 1 else ys
+
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
         if ys.is_floating_point():
             if row := first_row(~((ys == ys.round()) & ys.isfinite())):
@@ -82,7 +92,7 @@ class ClassTarget(Target):
                 f"{where}: class {row.value(ys)} of row {row} is not allowed; classes must lie in "
                 f"0 … {outputs - 1}."
             )
-        return ys.to(torch.uint8) if ys.dtype == torch.bool else ys
+        return ys
 
     def constant(self, ys: Tensor, outputs: int) -> Tensor:
         counts = torch.bincount(ys[self.present(ys)].flatten().long(), minlength=outputs)
@@ -110,13 +120,10 @@ class LabelsTarget(Target):
     def present(self, ys: Tensor) -> Tensor:
         return ~ys.isnan()
 
+    def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
+        return with_outputs(floats(ys), outputs, every_step, f"{where}: labels", "labels")
+
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
-        ys = floats(ys)
-        if ys.ndim < 2 or ys.shape[-1] != outputs:
-            raise UserError(
-                f"{where}: labels have shape {tuple(ys.shape)}; the last axis must hold "
-                f"{outputs} labels."
-            )
         if row := first_row(~((ys == 0) | (ys == 1) | ys.isnan())):
             raise UserError(
                 f"{where}: label {row.value(ys)} of row {row} is not allowed; a label is 0 or 1, a "
@@ -156,15 +163,10 @@ class NumbersTarget(Target):
     def present(self, ys: Tensor) -> Tensor:
         return ~ys.isnan()
 
+    def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
+        return with_outputs(floats(ys), outputs, every_step, f"{where}: targets", "numbers")
+
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
-        ys = floats(ys)
-        if ys.shape[-1] != outputs or ys.ndim == 1:
-            if outputs != 1:
-                raise UserError(
-                    f"{where}: targets have shape {tuple(ys.shape)}; the last axis must hold "
-                    f"{outputs} numbers."
-                )
-            ys = ys[..., None]
         if row := first_row(ys.isinf()):
             raise UserError(f"{where}: the target of row {row} is infinite; a missing one is NaN.")
         return ys
@@ -224,6 +226,17 @@ def out_of_range(ys: Tensor, count: int, missing: int = 0) -> Row | None:
     return first_row(((wide < 0) | (wide >= count)) & (wide != missing))
 
 
+def with_outputs(ys: Tensor, outputs: int, every_step: bool, subject: str, what: str) -> Tensor:
+    """Return targets with a last axis of ``outputs``, which may be missing where it is 1."""
+    if outputs == 1 and ys.ndim == 1 + every_step:
+        return ys[..., None]
+    if ys.ndim < 2 or ys.shape[-1] != outputs:
+        raise UserError(
+            f"{subject} have shape {tuple(ys.shape)}; the last axis must hold {outputs} {what}."
+        )
+    return ys
+
+
 def floats(ys: Tensor) -> Tensor:
-    """Return numbers in the default type, if they are not floating-point numbers of 32 bits."""
-    return ys if ys.dtype == torch.float32 else ys.to(torch.get_default_dtype())
+    """Return numbers in the default floating-point type."""
+    return ys.to(torch.get_default_dtype())

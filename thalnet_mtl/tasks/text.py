@@ -11,8 +11,9 @@ from torch import Tensor
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks import datasets
+from thalnet_mtl.tasks.arrays import as_tensor
 from thalnet_mtl.tasks.base import Batch, Task
-from thalnet_mtl.tasks.splits import Sequences, as_tensor
+from thalnet_mtl.tasks.splits import Sequences
 from thalnet_mtl.tasks.targets import out_of_range
 from thalnet_mtl.topology.spec import TaskSpec
 

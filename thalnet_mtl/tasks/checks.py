@@ -1,0 +1,144 @@
+"""Checks of the values and shapes of a split against the shape of its task."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.tasks.splits import Split, after_end, fill, inputs_by_name
+from thalnet_mtl.tasks.targets import Target
+from thalnet_mtl.topology.spec import TaskSpec
+
+BLOCK_BYTES = 64 * 2**20  # of inputs that are checked at once
+
+
+class InputSummary(NamedTuple):
+    """What the inputs of a split are: the shape of a sequence, and their range with its rows.
+
+    The lowest or the highest is NaN if some input is.
+    """
+
+    shape: tuple[int, ...]
+    floating: bool
+    low: float
+    low_row: int
+    high: float
+    high_row: int
+
+
+def summarize(data: Split, where: str) -> dict[str, InputSummary]:
+    """Return summaries of the inputs by name, after reading the data once, in blocks."""
+    rows = max(1, BLOCK_BYTES // max(1, data.bytes_per_sequence()))
+    found: dict[str, InputSummary] = {}
+    for number, block in enumerate(data.split(rows)):
+        for name, part in inputs_by_name(block.xs).items():
+            place = f"{where}, input '{name}'" if name else where
+            later = _summary(part, number * rows, place)
+            found[name] = _merged(found[name], later) if name in found else later
+    return found
+
+
+def check_inputs(found: Mapping[str, InputSummary], count: int, spec: TaskSpec, where: str) -> None:
+    """Raise unless inputs have the shape of a task, finite values, and tokens within range.
+
+    Args:
+        found: summaries by name of the input.
+        count: number of sequences.
+        spec: shape of the task.
+        where: task and split, for errors.
+    """
+    widths: Mapping[str, int] = spec.inputs if isinstance(spec.inputs, Mapping) else {}
+    widths = widths or {"": spec.input_width()}
+    if set(found) != set(widths):
+        names = [", ".join(filter(None, some)) or "a single one" for some in (found, widths)]
+        raise UserError(f"{where}: the inputs are {names[0]}; expected {names[1]}.")
+    times = {part.shape[0] for part in found.values()}
+    if len(times) > 1:
+        raise UserError(f"{where}: the inputs of a sequence have {_listed(times)} steps.")
+    for name, part in found.items():
+        place, width = f"{where}, input '{name}'" if name else where, widths[name]
+        shape = (spec.steps or part.shape[0], *([] if spec.tokens else [width]))
+        rank = len(part.shape) == len(shape)
+        if not rank or part.shape[0] > shape[0] or part.shape[1:] != shape[1:]:
+            raise UserError(
+                f"{place}: sequences have shape {(count, *part.shape)}; expected {(count, *shape)}."
+            )
+        for value, row in ((part.low, part.low_row), (part.high, part.high_row)):
+            if not math.isfinite(value):
+                raise UserError(f"{place}: the input of row {row} holds NaN or an infinite number.")
+        if spec.tokens and part.floating:
+            raise UserError(f"{place}: tokens must be whole numbers, not floating-point.")
+        if spec.tokens and not 0 <= part.low <= part.high < width:
+            value, row = (part.low, part.low_row) if part.low < 0 else (part.high, part.high_row)
+            raise UserError(
+                f"{place}: token {value} of row {row} is not allowed; tokens must lie in 0 … "
+                f"{width - 1}."
+            )
+
+
+def check_targets(
+    ys: Tensor, lengths: Tensor | None, time: int, spec: TaskSpec, target: Target, where: str
+) -> Tensor:
+    """Return targets as they are stored, those after the end of a sequence as missing ones.
+
+    Args:
+        ys: numbers, (N,), (N, time), (N, outputs) or (N, time, outputs).
+        lengths: (N,), or None.
+        time: steps of the longest sequence.
+        spec: shape of the task.
+        target: kind of target.
+        where: task and split, for errors.
+
+    Raises:
+        UserError: a shape or a value does not fit; the message names the row.
+    """
+    ys = target.shaped(ys, spec.outputs, spec.every_step, where)
+    axes = 1 + spec.every_step + (target.name != "class")
+    if ys.ndim != axes or (spec.every_step and ys.shape[1] != time):
+        expected = [len(ys), *([time] if spec.every_step else [])]
+        expected += [] if target.name == "class" else [spec.outputs]
+        each = "a target at every step" if spec.every_step else "one target a sequence"
+        raise UserError(
+            f"{where}: targets have shape {tuple(ys.shape)}; expected {tuple(expected)} for {each}."
+        )
+    if spec.every_step and lengths is not None:
+        ys = missing_after_end(ys, lengths, target)
+    return target.checked(ys, spec.outputs, where)
+
+
+def missing_after_end(ys: Tensor, lengths: Tensor, target: Target) -> Tensor:
+    """Return targets (N, time, …), those after the end of a sequence as missing ones."""
+    if target.name == "class" and not ys.is_floating_point():
+        ys = ys.long()
+    return fill(ys, after_end(lengths.to(ys.device), ys.shape[1]), target.missing)
+
+
+def _summary(part: Tensor, start: int, where: str) -> InputSummary:
+    if part.ndim < 2 or not part[0].numel():
+        raise UserError(
+            f"{where}: sequences have shape {tuple(part.shape)}; expected (N, time, inputs), or "
+            f"(N, time) for tokens."
+        )
+    low, high = part.flatten(1).aminmax(dim=1)
+    first, last = int(low.argmin()), int(high.argmax())
+    floating = part.is_floating_point()
+    return InputSummary(
+        tuple(part.shape[1:]), floating, low[first].item(), start + first, high[last].item(),
+        start + last,
+    )  # fmt: skip
+
+
+def _merged(one: InputSummary, other: InputSummary) -> InputSummary:
+    low = min(one, other, key=lambda part: -math.inf if math.isnan(part.low) else part.low)
+    high = max(one, other, key=lambda part: math.inf if math.isnan(part.high) else part.high)
+    return one._replace(
+        shape=(max(one.shape[0], other.shape[0]), *one.shape[1:]),
+        floating=one.floating or other.floating,
+        low=low.low, low_row=low.low_row, high=high.high, high_row=high.high_row,
+    )  # fmt: skip
+
+
+def _listed(values: Any) -> str:
+    return " and ".join(map(str, sorted(values)))

@@ -1,0 +1,69 @@
+"""A review of the targets of all splits: which are missing, which classes occur, what is constant.
+
+Targets are reviewed in pieces, since they may be mapped from a file larger than memory.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.tasks.targets import Target
+
+BLOCK = 2**22  # entries that are reviewed at once
+SHOWN = 5  # outputs that an error lists
+
+
+def every_sequence_has_targets(target: Target, ys: Mapping[str, Tensor], where: str) -> bool:
+    """Return whether no sequence lacks all its targets.
+
+    Args:
+        target: kind of target.
+        ys: checked targets by split.
+        where: the task, for errors.
+
+    Raises:
+        UserError: a split has no target at all.
+    """
+    complete = True
+    for split, part in ys.items():
+        there = [target.present(rows).reshape(len(rows), -1).any(1) for rows in pieces(part)]
+        if not any(bool(rows.any()) for rows in there):
+            raise UserError(f"{where}, {split}: all targets are missing.")
+        complete &= all(bool(rows.all()) for rows in there)
+    return complete
+
+
+def classes_of(target: Target, ys: Tensor) -> set[int]:
+    """Return the classes that occur."""
+    found: set[int] = set()
+    for rows in pieces(ys):
+        found |= {int(label) for label in rows[target.present(rows)].unique().tolist()}
+    return found
+
+
+def check_varied(target: Target, ys: Tensor, outputs: int, where: str) -> None:
+    """Raise if the training targets are constant: one class, or every label or number the same."""
+    if target.name == "class":
+        classes = classes_of(target, ys)
+        if len(classes) == 1:
+            raise UserError(
+                f"{where}: all training targets are {min(classes)}, so there is nothing to learn."
+            )
+        return
+    low = torch.full((outputs,), torch.inf, device=ys.device)
+    high = -low
+    for rows in pieces(ys):
+        values = rows.reshape(-1, outputs).to(low.dtype)
+        low = torch.minimum(low, torch.where(values.isnan(), torch.inf, values).amin(0))
+        high = torch.maximum(high, torch.where(values.isnan(), -torch.inf, values).amax(0))
+    if bool((low >= high).all()):
+        shown = [f"{value:g}" for value in low[low.isfinite()].tolist()]
+        text = ", ".join(shown[:SHOWN]) + (", …" if len(shown) > SHOWN else "")
+        raise UserError(f"{where}: all training targets are {text}, so there is nothing to learn.")
+
+
+def pieces(ys: Tensor) -> Iterator[Tensor]:
+    """Yield targets in pieces."""
+    yield from ys.split(max(1, BLOCK // max(1, ys[0].numel())))
