@@ -94,6 +94,7 @@ def _validation(
         axes.plot(
             curve[:, 0], metric.factor * curve[:, 2], label=task, color=COLORS[style % len(COLORS)],
             dashes=DASHES[style // len(COLORS) % len(DASHES)] or (None, None), linewidth=1.2,
+            marker="o" if len(curve) == 1 else "", markersize=3,
         )  # fmt: skip
     for end in ends[:-1]:
         axes.axvline(end, color="0.55", linewidth=0.6, zorder=0)
