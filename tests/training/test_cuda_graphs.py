@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_tasks import GROWTH, JOINT, toy
 
+from benchmarks.continual.strategy_table import configuration
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import step
@@ -51,6 +52,23 @@ def test_repeated_steps_train_as_others_do(tmp_path, monkeypatch, sections, grap
     for name, state in plain["carried_states"].items():
         for mine, other in zip(repeated["carried_states"][name], state, strict=True):
             assert torch.equal(mine, other), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "captures"),
+    [("labels", 1), ("numbers at every step", 1), ("named inputs", 1), ("unequal lengths", 0)],
+)
+def test_kinds_of_target_are_captured_unless_lengths_differ(tmp_path, monkeypatch, kind, captures):
+    config = configuration("naive", kind)
+    training.train(config, tmp_path / "plain")
+    captured = []
+    monkeypatch.setattr(step, "can_capture", lambda config, device: True)
+    monkeypatch.setattr(graphs, "cuda_recorder", lambda: recorder(captured))
+    training.train(config, tmp_path / "repeated")
+    assert len(captured) == 2 * captures  # of two tasks, one after the other
+    plain, repeated = weights(tmp_path / "plain"), weights(tmp_path / "repeated")
+    for name, weight in plain["network"].items():
+        assert torch.equal(repeated["network"][name], weight), name
 
 
 def test_what_cannot_be_captured_is_said_in_one_line(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_tasks import JOINT, toy
 
+from benchmarks.continual.strategy_table import KINDS
 from thalnet_mtl import cli
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
@@ -133,6 +134,20 @@ def test_seeds_that_stop_improving_end_at_a_step_of_their_own(tmp_path):
 
 def test_without_the_kernel_they_are_stacked_in_pytorch(tmp_path):
     both(tmp_path, train={"steps": 10, "ops": "batched"})
+
+
+@pytest.mark.parametrize("ops", ["cpp", "batched"])
+def test_every_kind_of_target_is_stacked_with_unequal_lengths(tmp_path, ops):
+    """Batches of the seeds differ in their longest sequence."""
+    kinds = ["one class", "labels", "numbers at every step", "unequal lengths"]
+    tasks = {KINDS[kind]: {} for kind in kinds}
+    both(
+        tmp_path, tasks=tasks, train={"steps": 10, "batch": 2, "ops": ops, "combine": "uncertainty"}
+    )
+
+
+def test_named_inputs_are_stacked(tmp_path):
+    both(tmp_path, task={"name": KINDS["named inputs"]}, train={"steps": 10})
 
 
 def test_a_stacked_run_that_was_stopped_goes_on_stacked_or_alone(tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 The kernels of a small network run for a shorter time than it takes to launch them one by one. A
 graph replays the kernels of a step on the memory that they used when it was captured. There is a
-graph for every set of tasks and shapes of their batches, captured after some warm-up steps.
+graph for every set of tasks and shapes of their batches, captured after some warm-up steps. A step
+with sequences of unequal lengths is not captured, because its shapes change from batch to batch.
 """
 
 from collections.abc import Callable, Hashable
@@ -43,7 +44,13 @@ class StepGraphs:
         Raises:
             RunError: the step cannot be captured.
         """
-        key = tuple((name, batch.xs.shape) for name, batch in inputs[0].items())
+        batches = inputs[0]
+        if any(batch.lengths is not None for batch in batches.values()):
+            return self.step(inputs)
+        key = tuple(
+            (name, *(part.shape for part in tree_leaves(batch.xs)))
+            for name, batch in batches.items()
+        )
         count = self.step_counts[key] = self.step_counts.get(key, 0) + 1
         if count <= WARM:
             return self.step(inputs)

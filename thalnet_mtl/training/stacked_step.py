@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state
 from thalnet_mtl.training.optimizers import optimizer_for
@@ -95,28 +95,40 @@ class StackedStep:
 
     def _losses(self, task: str, batches: Sequence[Batch]) -> Tensor:
         """Return the loss of every run on its batch, and carry the states of text on."""
-        run, count, head = self.runs[0], len(batches), self.runs[0].tasks[task].head_name
-        xs = torch.stack([batch.xs for batch in batches])
+        run, count, task_data = self.runs[0], len(batches), self.runs[0].tasks[task]
+        head, stacked = task_data.head_name, stack_batches(task_data, batches)
         state = None if batches[0].starts_sequence else self.states.get(task)
         if state is None:
-            initial = self.network.initial(head, xs.shape[1])
+            initial = self.network.initial(head, len(batches[0].ys))
             state = map_state(lambda part: part.expand(count, *part.shape), initial)
 
-        def forward(tensors: dict[str, Tensor], xs: Tensor, state: Any) -> tuple[Tensor, Any]:
-            return torch.func.functional_call(self.network, tensors, (head, xs, state))
+        def forward(
+            tensors: dict[str, Tensor], xs: Any, state: Any, *lengths: Tensor
+        ) -> tuple[Tensor, Any]:
+            inputs = head, xs, state, *lengths
+            return torch.func.functional_call(self.network, tensors, inputs)
 
+        lengths = () if stacked.lengths is None else (stacked.lengths,)
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
-            outputs, state = torch.vmap(forward)(self.tensors, xs, state)
-        if run.tasks[task].carries_state:
+            outputs, state = torch.vmap(forward)(self.tensors, stacked.xs, state, *lengths)
+        if task_data.carries_state:
             self.states[task] = map_state(Tensor.detach, state)
             for k, stacked_run in enumerate(self.runs):
                 select = partial(torch.select, dim=0, index=k)
                 stacked_run.state.carried_states[task] = map_state(select, self.states[task])
-        loss = run.tasks[task].loss
+        parts = [stacked.map(partial(torch.select, dim=0, index=k)) for k in range(count)]
         return torch.stack(
-            [loss(part, batch) for part, batch in zip(outputs, batches, strict=True)]
+            [task_data.loss(part, batch) for part, batch in zip(outputs, parts, strict=True)]
         )
+
+
+def stack_batches(task: Task, batches: Sequence[Batch]) -> Batch:
+    """Return the batches of several runs with a leading axis for the run.
+
+    Sequences of unequal lengths are padded to the longest of all runs.
+    """
+    return task.concatenate(batches).map(lambda part: part.unflatten(0, (len(batches), -1)))
 
 
 def stack_module(stacked: nn.Module, modules: Sequence[nn.Module]) -> None:
