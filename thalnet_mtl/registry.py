@@ -10,7 +10,8 @@ its modules. That module is imported before the first look-up, and its decorator
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -78,6 +79,24 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[Entry], Entry]:
         return entry
 
     return decorate
+
+
+@contextmanager
+def registered(kind: str, named: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Register entries by name for the duration of a ``with`` block.
+
+    Raises:
+        UserError: a name is registered already.
+    """
+    for name in named:
+        if name in entries(kind):
+            raise UserError(f"{kind} '{name}' is registered already; use another name.")
+    _entries[kind] |= named
+    try:
+        yield
+    finally:
+        for name in named:
+            del _entries[kind][name]
 
 
 def lookup(kind: str, name: str) -> Any:

@@ -138,6 +138,9 @@ def make_tasks(config: Config) -> dict[str, Task]:
             raise UserError(f"{where}: {error}") from error
         made = _with_loss(made.named(name, task.head), task.loss, f"{where}.loss")
         tasks[name] = _with_metrics(made, task.metrics, f"{where}.metrics")
+    heads = [task.head_name for task in tasks.values()]
+    for made in tasks.values():
+        made.shares_head = heads.count(made.head_name) > 1
     return tasks
 
 
@@ -230,7 +233,7 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
 def check_metrics(run: RunContext) -> None:
     """Raise if a metric has no value on a split, or guessing has the perfect score already."""
     for name, task in run.tasks.items():
-        shared = run.continual and task.head_name != name  # an experience may have a single class
+        shared = run.continual and task.shares_head  # an experience may have a single class
         for split in SPLITS if task.scorer().may_be_undefined else ("validation", "test"):
             try:
                 guess = run.guess(name, split)

@@ -13,6 +13,7 @@ from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
+from thalnet_mtl.training.own_tasks import OwnTasks, check_registered, own_tasks
 from thalnet_mtl.training.setup import make_tasks
 
 
@@ -79,15 +80,22 @@ class TrainedRun:
         )
 
 
-def load_run(folder: Path | str) -> TrainedRun:
+def load_run(folder: Path | str, tasks: OwnTasks = ()) -> TrainedRun:
     """Read a run from its directory, finished or not; its data is not loaded.
 
+    Args:
+        folder: the run directory.
+        tasks: tasks that are not registered, as ``train`` got them.
+
     Raises:
-        UserError: there is no run, or a file of it is damaged.
+        UserError: there is no run, a file of it is damaged, or it needs a task that is not given.
     """
     folder = Path(folder)
     config = load_run_config(folder)
     path = folder / "checkpoint" / "best.pt"
     best = load_matching(path, config)
     network = load_network(best, path)
-    return TrainedRun(folder, config, make_tasks(config), network.eval(), best["step"])
+    with own_tasks(tasks, config):
+        check_registered(config, str(folder))
+        made = make_tasks(config)
+    return TrainedRun(folder, config, made, network.eval(), best["step"])

@@ -26,6 +26,7 @@ from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.growth import grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
+from thalnet_mtl.training.own_tasks import OwnTasks, own_tasks
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up
@@ -42,13 +43,20 @@ class Interrupted(RunError):
         self.saved = saved
 
 
-def train(config: Config, folder: Path | str, console: Console | None = None) -> RunResult:
+def train(
+    config: Config,
+    folder: Path | str,
+    console: Console | None = None,
+    tasks: OwnTasks = (),
+) -> RunResult:
     """Train as configured, in a run directory; the same call again resumes where it stopped.
 
     Args:
         config: of a single run.
         folder: the run directory.
         console: for progress; by default standard output.
+        tasks: tasks that are not registered, which the configuration names as if they were; a
+            mapping to give them other names.
 
     Returns:
         the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
@@ -59,13 +67,15 @@ def train(config: Config, folder: Path | str, console: Console | None = None) ->
         Interrupted: on Ctrl+C or SIGTERM, after saving.
     """
     folder, console, start = Path(folder), console or Console(), time.monotonic()
-    config = resolve_options(check_config(config), complete=True)
-    if (folder / "result.json").exists():
-        check_same(folder, config)
-        return RunResult.load(folder)
-    run = set_up(config, fetch_with(console))
-    with closing(RunDirectory(folder, config)) as directory:
-        return Trainer(run, directory, console, start).fit()
+    config = check_config(config)
+    with own_tasks(tasks, config):
+        config = resolve_options(config, complete=True)
+        if (folder / "result.json").exists():
+            check_same(folder, config)
+            return RunResult.load(folder)
+        run = set_up(config, fetch_with(console))
+        with closing(RunDirectory(folder, config)) as directory:
+            return Trainer(run, directory, console, start).fit()
 
 
 @contextmanager
