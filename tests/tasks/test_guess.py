@@ -65,10 +65,16 @@ def test_a_guess_at_every_step_leaves_out_what_is_past_the_end():
     assert found["accuracy"] == 1 / 4
 
 
+def test_guessing_reads_no_inputs(monkeypatch):
+    read = task([torch.tensor([0, 1, 1, 0, 1])] * 3)
+    monkeypatch.setattr(read, "to_batch", None)
+    assert read.guess("test")["accuracy"] == 3 / 5
+
+
 def test_a_guess_covers_as_many_batches_as_an_evaluation_and_is_computed_once(monkeypatch):
     ys = [torch.tensor(part) for part in ([0, 1, 1], [1, 1, 0, 0], [0, 1])]
     counted = task(ys)
     assert counted.guess("validation", size=2, batches=1)["accuracy"] == 1
     assert counted.guess("validation", size=2)["accuracy"] == 0.5
-    monkeypatch.setattr(counted, "iterate", None)
+    monkeypatch.setattr(counted, "iterate_targets", None)
     assert counted.guess("validation", size=2)["accuracy"] == 0.5

@@ -280,7 +280,7 @@ class Task:
         if key not in self._guesses:
             constant = self.target.constant(self.sequences("train", chunk).ys, self.spec.outputs)
             evaluation = Evaluation(self)
-            for batch in islice(self.iterate(split, size, chunk), batches or None):
+            for batch in islice(self.iterate_targets(split, size, chunk), batches or None):
                 answers = batch.ys.shape if self.target.name == "class" else batch.ys.shape[:-1]
                 evaluation.update(constant.expand(*answers, -1), batch)
             fixed = {part.metric.name: part.guess for part in self._scored}
@@ -338,6 +338,10 @@ class Task:
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         """Yield a split once, in order. The last batch may be smaller or shorter."""
         raise NotImplementedError
+
+    def iterate_targets(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        """Yield the batches of ``iterate``, whose inputs may be left out."""
+        return self.iterate(split, size, chunk)
 
     def sequences(self, split: str, chunk: int) -> Split:
         """Return the sequences of a split as stored; a text is cut into pieces of ``chunk``."""

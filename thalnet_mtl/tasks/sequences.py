@@ -176,6 +176,10 @@ class SequenceTask(Task):
         for part in self._data(split).split(size):
             yield self.to_batch(part)
 
+    def iterate_targets(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
+        for ys in self.sequences(split, chunk).ys.split(size):
+            yield Batch(None, ys.long() if self.target.name == "class" else ys, True)
+
     def sequences(self, split: str, chunk: int) -> Split:
         return self._data(split)
 
