@@ -15,6 +15,13 @@ from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.cuda_graphs import WARM
 from thalnet_mtl.training.step import can_capture
 
+# Two tasks on the same sequences, and one that is only scored.
+SHARED = {
+    "a": {"name": "toy_kinds"},
+    "b": {"name": "toy_kinds", "answer": "labels", "missing": 0.9, "inputs_of": "a"},
+    "c": {"name": "toy_kinds", "head": "a", "only_scored": True},
+}
+
 
 def recorder(captured):
     """What CUDA does: take in now, do later, on the same memory."""
@@ -36,6 +43,7 @@ def weights(folder):
         ({"train": {"steps": 12}}, 1),
         (JOINT | {"train": {"steps": 40, "optimizer": "adam", "clip": 0.5}}, 1),
         (JOINT | {"train": {"steps": 40, "combine": "uncertainty", "draw": 1.0}}, 2),
+        ({"tasks": SHARED, "train": {"steps": 12}}, 1),
         (JOINT | {"changes": GROWTH}, 1 + len({change["step"] for change in GROWTH})),
     ],
 )

@@ -10,6 +10,7 @@ from toy_tasks import toy
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.trainer import train
 
@@ -110,6 +111,18 @@ def test_growth_with_shared_inputs_trains_every_task(tmp_path):
     growth = {"when": "per_task", "modules": {"in": {"input": True}, "out": {"output": True}}}
     config = toy(tasks=tasks(shared=True), stream=stream, growth=growth)
     assert list(train(config, tmp_path).tasks) == list(KINDS)
+
+
+def test_a_batch_without_targets_of_a_task_is_no_loss_of_zero():
+    entries = tasks(shared=True) | {"b": tasks(shared=True)["b"] | {"missing": 0.97}}
+    run = set_up(toy(tasks=entries, train={"batch": 3}), fetch=print)
+    step, empty = TrainStep(run), []
+    for _ in range(25):
+        inputs = StepInputs(next_batches(run), 0.01)
+        loss = dict(zip(run.tasks, step(inputs).tolist(), strict=True))["b"]
+        empty.append(bool(inputs.batches["b"].ys.isnan().all()))
+        assert (loss == NOT_TRAINED) == empty[-1] and loss != 0
+    assert {*empty} == {True, False}
 
 
 @pytest.mark.parametrize(

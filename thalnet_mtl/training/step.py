@@ -54,7 +54,7 @@ class TrainStep:
     def __call__(self, inputs: StepInputs) -> Tensor:
         """Take one optimizer step. Returns the loss of every task, still on the device.
 
-        The loss of a task that is not part of the step is ``NOT_TRAINED``.
+        The loss of a task is ``NOT_TRAINED`` if it is not part of the step, or has no target in it.
         """
         run, network, batches = self.run, self.run.state.network, inputs.batches
         carried = run.state.carried_states
@@ -100,7 +100,13 @@ class TrainStep:
             torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
         optimizer.step()
         strategy.after_update(batches)
-        return torch.stack([loss.detach() for loss in losses.values()]), final_states
+        shown = [self.shown_loss(name, batches[name], loss) for name, loss in losses.items()]
+        return torch.stack(shown), final_states
+
+    def shown_loss(self, name: str, batch: Batch, loss: Tensor) -> Tensor:
+        """Return the loss of a task for the log; without any target, it is no loss of 0."""
+        task, loss = self.run.tasks[name], loss.detach()
+        return loss if task.complete else loss.where(task.count(batch) > 0, NOT_TRAINED)
 
     def losses(
         self, batches: Mapping[str, Batch], states: Mapping[str, Any]
@@ -176,7 +182,7 @@ CAPTURABLE: Supported = {
     **STRATEGY_OPTIONS,
     "model.body": ("thalnet", "gru", "lstm", "mlp", "rnn"),  # one of your own may wait for a GPU
     **fields("task", "batch"),
-    **fields("tasks.*", "batch weight share reset"),
+    **fields("tasks.*", "batch weight share reset inputs_of only_scored"),
     "task.loss": CAPTURABLE_LOSSES,
     "tasks.*.loss": CAPTURABLE_LOSSES,
     **fields("train", "dropout draw patience precision"),
