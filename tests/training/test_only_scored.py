@@ -10,6 +10,7 @@ from toy_tasks import toy
 
 from thalnet_mtl import cli
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
@@ -31,6 +32,8 @@ def test_a_task_that_is_only_scored_changes_nothing_of_the_others(tmp_path):
         assert result.tasks[name].test == task.test
     assert (result.steps, result.best_step) == (expected.steps, expected.best_step)
     assert result.parameters == expected.parameters
+    record = read_run(tmp_path / "all").records[1]
+    assert (record.task, record.mode) == ("turned", "as 'turned', only scored")
     scored = [x for x in lines(tmp_path / "all") if x["task"] == "turned"]
     assert {x["split"] for x in scored} == {"validation", "test"}
     saved = torch.load(tmp_path / "all" / "checkpoint" / "last.pt", weights_only=True)

@@ -34,7 +34,7 @@ class BaselineComparison:
 def compare_with_baselines(
     runs: Sequence[RunRecord], baselines: Sequence[RunRecord]
 ) -> dict[str, list[BaselineComparison]]:
-    """Compare every task of every run with the baselines on the same data.
+    """Compare every trained task of every run with the baselines on the same data.
 
     Returns:
         Comparisons by the name of the run: an empty list for an unfinished run, no entry for a
@@ -60,7 +60,11 @@ def compare_with_baselines(
         raise UserError("every run is a baseline. Name a run to compare with them.")
     records = [record for run in baselines for record in run.records]
     return {
-        run.name: [_compare(record, records) for record in run.records] if run.result else []
+        run.name: [
+            _compare(record, records) for record in run.records if not record.config.only_scored
+        ]
+        if run.result
+        else []
         for run in compared
     }
 

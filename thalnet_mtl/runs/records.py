@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from thalnet_mtl.config.load import load_run_config
-from thalnet_mtl.config.schema import Config, TaskConfig
+from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields, require
 from thalnet_mtl.metrics.metric import METRICS, Metric
@@ -47,7 +47,7 @@ class RunRecord:
     dynamic_readings: list[str]  # modules whose weights are means over some inputs
 
     @property
-    def tasks(self) -> Mapping[str, TaskConfig]:
+    def tasks(self) -> Mapping[str, NamedTaskConfig]:
         """Configurations of the tasks, by their names in this run."""
         return self.config.named_tasks
 
@@ -64,7 +64,7 @@ class RunRecord:
     @property
     def mode(self) -> str:
         """Mode of training: 'single', 'joint with 2 others' or 'one of 3 in a stream'."""
-        count = len(self.tasks)
+        count = len(self.config.trained_tasks)
         if self.config.stream:
             return f"one of {count} in a stream"
         return f"joint with {count - 1} other{'s' * (count > 2)}" if count > 1 else "single"
@@ -137,7 +137,7 @@ class TaskRecord:
     task: str  # its name in the run
 
     @property
-    def config(self) -> TaskConfig:
+    def config(self) -> NamedTaskConfig:
         """Configuration of the task."""
         return self.run.tasks[self.task]
 
@@ -161,7 +161,7 @@ class TaskRecord:
     def mode(self) -> str:
         """Mode of training, after the name of the task in the run where that is not its kind."""
         renamed = f"as '{self.task}', " if self.task != self.config.name else ""
-        return renamed + self.run.mode
+        return renamed + ("only scored" if self.config.only_scored else self.run.mode)
 
     @property
     def metrics(self) -> Sequence[Metric]:
