@@ -157,3 +157,10 @@ def test_the_first_sequence_with_other_inputs_is_named():
         UserError, match=r"'b' cannot take .* 'a': the inputs of sequence 17 differ"
     ):
         second.share_inputs(first)
+
+
+def test_tasks_with_a_transform_do_not_share():
+    run = set_up(toy(tasks=tasks(shared=False)), fetch=print)
+    run.tasks["a"].transform = lambda batch, generator: batch
+    with pytest.raises(UserError, match="a transform of batches may change inputs and targets"):
+        run.tasks["b"].share_inputs(run.tasks["a"])

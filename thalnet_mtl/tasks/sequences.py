@@ -163,6 +163,8 @@ class SequenceTask(Task):
             raise UserError(f"{where}: their scales, {self.scale:g} and {other.scale:g}, differ.")
         if not same_order(self.order, other.order):
             raise UserError(f"{where}: the order in which they read a sequence differs.")
+        if self.transform or other.transform:
+            raise UserError(f"{where}: a transform of batches may change inputs and targets.")
         for name in SPLITS:
             own, shared = self._data(name), other._data(name)
             difference = first_difference(own, shared)

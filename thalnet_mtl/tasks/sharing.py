@@ -33,7 +33,7 @@ def first_difference(first: Split, second: Split) -> str:
         for name, part in xs.items():
             other = others[name]
             if part.shape[1:] != other.shape[1:]:
-                return f"a sequence has shape {tuple(part.shape[1:])} and {tuple(other.shape[1:])}"
+                return f"sequences have shape {tuple(part.shape[1:])} and {tuple(other.shape[1:])}"
             if row := first_row(part != other):
                 return f"the inputs of sequence {start + row} differ"
     return ""
