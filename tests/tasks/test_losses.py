@@ -1,5 +1,6 @@
 """Losses against PyTorch and scikit-learn in float64: weights, smoothing, and missing targets."""
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from properties import examples, seeds
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, register
 from thalnet_mtl.tasks.base import Batch
@@ -18,6 +20,7 @@ from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.targets import MISSING_CLASS, TARGETS
 from thalnet_mtl.topology.spec import TaskSpec
+from thalnet_mtl.training.trainer import train
 
 SPLITS = ("train", "validation", "test")
 NUMBERS = {
@@ -332,3 +335,44 @@ def test_a_loss_of_another_kind_of_target_is_refused():
     data = dict.fromkeys(SPLITS, (torch.zeros(6, 5, 3), numbers(0, 6, 2)))
     with pytest.raises(UserError, match="'cross_entropy' is for targets of kind class, not 'numb"):
         SequenceTask("a", data, target="numbers", loss="cross_entropy")
+
+
+@register("loss", "toy_gaussian")
+def gaussian(outputs, targets, deviation=1.0):
+    """−log N(y; ŷ, deviation²) without its constant: negative for a small deviation."""
+    variance = torch.full_like(outputs, deviation**2)
+    return F.gaussian_nll_loss(outputs, targets, variance, reduction="none")
+
+
+@register("task", "toy_levels")
+def levels():
+    """The mean of a sequence; every third is missing."""
+    xs = torch.rand(90, 4, 3, generator=torch.Generator().manual_seed(0))
+    ys = xs.mean((1, 2))[:, None].clone()
+    ys[::3] = math.nan
+    return SequenceTask("toy_levels", dict.fromkeys(SPLITS, (xs, ys)), target="numbers")
+
+
+@pytest.mark.parametrize("strategy", ["naive", "ewc", "avalanche:ewc"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche")
+def test_an_own_loss_with_options_is_trained_from_yaml_though_it_is_negative(tmp_path, strategy):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"""
+tasks:
+  a: {{name: toy_levels, loss: {{name: toy_gaussian, deviation: 0.15}}}}
+  b: {{name: toy_levels, loss: {{name: toy_gaussian, deviation: 0.15}}}}
+stream: [{{tasks: [a], steps: 12}}, {{tasks: [b], steps: 12}}]
+model: {{modules: 2, features: 4}}
+train: {{batch: 30, optimizer: adam, learning_rate: 0.01, strategy: '{strategy}'}}
+evaluate: {{every: 12, log_every: 4}}
+""")
+    train(load_configs([str(path)])[""], tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [m["value"] for m in lines if (m["split"], m["metric"]) == ("train", "loss")]
+    assert len(losses) == 6 and min(losses) < 0 < max(losses)
+    score = next(m["value"] for m in lines[::-1] if (m["task"], m["split"]) == ("b", "test")
+                 and m["metric"] == "loss")  # fmt: skip
+    error = next(m["value"] for m in lines[::-1] if (m["task"], m["split"]) == ("b", "test")
+                 and m["metric"] == "rmse")  # fmt: skip
+    # The loss is −log N up to its constant, of the mean squared error.
+    assert score == pytest.approx(error**2 / (2 * 0.15**2) + math.log(0.15), rel=1e-4)

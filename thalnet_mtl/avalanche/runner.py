@@ -72,7 +72,8 @@ SUPPORTED: Supported = {
     **GROWTH_OPTIONS,
     **STRATEGY_OPTIONS,
     **fields("model", "body"),
-    **fields("tasks.*", "share"),
+    **fields("task", "loss"),
+    **fields("tasks.*", "share loss"),
     **fields("train", "optimizer dropout ops strategy"),
     **fields("growth", "when"),
 }
