@@ -47,7 +47,7 @@ class TaskAdapter(nn.Module):
         return self.spec.task
 
     def answer(self, ys: Tensor, lengths: Lengths | None = None) -> Tensor:
-        """Return what the head says to outputs of the body: at every step, or at the last one.
+        """Return the outputs of the head for those of the body: at every step, or at the last.
 
         With ``lengths``, the last step is that of each sequence, and steps past it get zeros.
         """

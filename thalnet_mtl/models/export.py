@@ -19,7 +19,7 @@ TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a secon
 
 
 class Program(nn.Module):
-    """What is exported of a network for one task: a function from tensors to tensors."""
+    """A function of a network for one task, from tensors to tensors, that can be exported."""
 
     def __init__(self, network: Network, task: str):
         super().__init__()

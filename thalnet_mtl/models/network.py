@@ -141,7 +141,7 @@ class Network(EditableNetwork):
         return F.dropout(ys, self.dropout, self.training), state
 
     def _answer(self, adapter: TaskAdapter, ys: Tensor, lengths: Lengths | None) -> Tensor:
-        """Return what the head says; extra steps follow the last step of every sequence."""
+        """Return the outputs of the head; extra steps follow the last step of every sequence."""
         ends_together = adapter.spec.extra_steps or not self.body.recurrent
         return adapter.answer(ys, None if ends_together else lengths)
 
