@@ -1,5 +1,7 @@
 """Whatever a user hands to a task is accepted correctly or refused in one line, never half."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -225,24 +227,56 @@ def any_array(draw, count):
 
 @examples(max_examples=150)
 @given(data=st.data(), count=st.integers(1, 4), target=st.sampled_from(KINDS))
-def test_any_array_is_read_whole_or_refused(data, count, target):
+def test_any_array_is_accepted_or_refused(data, count, target):
     xs, ys = data.draw(any_array(count)), data.draw(any_array(count))
-    lengths = data.draw(st.none() | st.none() | any_array(count))
-    more = () if lengths is None else (lengths,)
-    try:
-        task = task_of(xs, ys, *more, target=target)
-    except UserError:
-        return
+    lengths = data.draw(st.none() | any_array(count))
+    with contextlib.suppress(UserError):
+        task_of(xs, ys, *(() if lengths is None else (lengths,)), target=target)
+
+
+numbers = st.one_of(
+    arrays.floating_dtypes(endianness="?"), arrays.integer_dtypes(endianness="?"),
+    arrays.unsigned_integer_dtypes(endianness="?"), arrays.boolean_dtypes(), st.just("object"),
+)  # fmt: skip
+
+
+@st.composite
+def valid_data(draw):
+    """Draw inputs of any numeric type, and the kind and the array of their targets."""
+    target, count, time = draw(st.sampled_from(KINDS)), draw(st.integers(2, 5)), 3
+    xs = draw(arrays.arrays("i8", (count, time, 2), elements=st.integers(0, 120)))
+    shape = {"class": (count,), "labels": (count, 2), "numbers": (count, 2)}[target]
+    if draw(st.booleans()):
+        shape = (count, time, *shape[1:])
+    ys = draw(arrays.arrays("i8", shape, elements=st.integers(0, 1)))
+    ys[0], ys[1] = 0, 1  # not constant
+    xs_type, ys_type = draw(numbers), draw(numbers)
+    return target, xs.astype(xs_type), ys.astype(ys_type)
+
+
+@examples(max_examples=80)
+@given(drawn=valid_data())
+def test_numbers_of_any_type_are_read_whole(drawn):
+    target, xs, ys = drawn
+    task = task_of(xs, ys, target=target)
     batch = next(task.iterate("test", 9, 1))
-    assert len(batch.xs) == len(batch.ys) == len(xs) == len(ys)
-    if lengths is None:
-        expected = xs.reshape(len(xs), -1).astype("float64")
-        kept = batch.xs.reshape(len(xs), -1).double().numpy()
-        np.testing.assert_array_equal(kept, expected.astype("float32").astype("float64"))
-        found = batch.ys.reshape(len(ys), -1).double().numpy()
-        wanted = ys.reshape(len(ys), -1).astype("float64")
-        exact = wanted if target == "class" else wanted.astype("float32").astype("float64")
-        np.testing.assert_array_equal(found, exact)
+    np.testing.assert_array_equal(batch.xs.numpy(), xs.astype("float32"))
+    np.testing.assert_array_equal(batch.ys.numpy(), ys.astype("int64"))
+
+
+@examples(max_examples=80)
+@given(drawn=valid_data(), place=st.tuples(*[st.integers(0, 1)] * 3), data=st.data())
+def test_a_number_that_is_none_is_found(drawn, place, data):
+    target, xs, ys = drawn
+    bad = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    if data.draw(st.booleans()):
+        xs = with_entry(xs, place, bad, "float64")
+    else:
+        ys = with_entry(ys, place[: ys.ndim], bad, "float64")
+        if np.isnan(bad) and target != "class":
+            return
+    with pytest.raises(UserError, match=f"row {place[0]} "):
+        task_of(xs, ys, target=target)
 
 
 anything = st.recursive(

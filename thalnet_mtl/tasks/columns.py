@@ -78,8 +78,8 @@ def _from_arrays(split: Sequence[Any], target: Target, where: str) -> Split:
         raise UserError(
             f"{where}: the lengths of inputs differ from each other, or from those given."
         )
-    for name, part in columns.items():
-        if part.ndim == 0:
+    for name in columns:
+        if columns[name].ndim == 0:
             raise UserError(f"{places[name]}: expected sequences, got {describe(named[name])}.")
     sizes = {name: len(part) for name, part in columns.items()}
     size = next(iter(sizes.values()))

@@ -95,6 +95,8 @@ def _width(part: InputSummary, tokens: bool) -> int:
 
 def _outputs(ys: Tensor, lengths: Tensor | None, target: Target, where: str) -> int:
     """Return the number of classes, labels or numbers."""
+    if not ys.numel():
+        raise UserError(f"{where}: targets have shape {tuple(ys.shape)}.")
     if target.name != "class":
         return ys.shape[-1] if ys.ndim > 1 else 1
     if lengths is not None:
@@ -104,8 +106,6 @@ def _outputs(ys: Tensor, lengths: Tensor | None, target: Target, where: str) -> 
             f"{where}: target {row.value(ys)} of row {row} is no class. A missing one is "
             f"{target.missing}; for regression set the target to 'numbers'."
         )
-    if not ys.numel():
-        raise UserError(f"{where}: targets have shape {tuple(ys.shape)}.")
     highest = int(ys.max())
     if highest >= max(MOST_CLASSES, len(ys)):
         raise UserError(
