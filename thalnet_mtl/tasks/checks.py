@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.splits import Split, after_end, fill, inputs_by_name
+from thalnet_mtl.tasks.splits import Split, StoredSequences, after_end, fill, inputs_by_name
 from thalnet_mtl.tasks.targets import Target
 from thalnet_mtl.topology.spec import TaskSpec
 
@@ -29,15 +29,35 @@ class InputSummary(NamedTuple):
 
 
 def summarize(data: Split, where: str) -> dict[str, InputSummary]:
-    """Return summaries of the inputs by name, after reading the data once, in blocks."""
+    """Return summaries of the inputs by name; the data is read once, in blocks."""
+    if isinstance(data, StoredSequences) and data.summaries:
+        return data.summaries
     rows = max(1, BLOCK_BYTES // max(1, data.bytes_per_sequence()))
     found: dict[str, InputSummary] = {}
     for number, block in enumerate(data.split(rows)):
-        for name, part in inputs_by_name(block.xs).items():
-            place = f"{where}, input '{name}'" if name else where
-            later = _summary(part, number * rows, place)
-            found[name] = _merged(found[name], later) if name in found else later
+        add_summaries(found, block.xs, number * rows, where)
+    if isinstance(data, StoredSequences):
+        data.summaries = found
     return found
+
+
+def add_summaries(found: dict[str, InputSummary], xs: Any, start: int, where: str) -> None:
+    """Add the summaries of a block of inputs, whose first row has the number ``start``.
+
+    Raises:
+        UserError: the block has other inputs, or sequences of another shape, than those before.
+    """
+    named = inputs_by_name(xs)
+    other_names = bool(found) and set(found) != set(named)
+    for name, part in named.items():
+        before = found[name].shape[1:] if name in found else part.shape[2:]
+        if other_names or part.shape[2:] != before:
+            raise UserError(
+                f"{where}: row {start} has inputs of another shape than those before; only time "
+                f"may differ."
+            )
+        later = _summary(part, start, f"{where}, input '{name}'" if name else where)
+        found[name] = _merged(found[name], later) if name in found else later
 
 
 def check_inputs(found: Mapping[str, InputSummary], count: int, spec: TaskSpec, where: str) -> None:

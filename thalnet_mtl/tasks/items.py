@@ -22,6 +22,7 @@ from torch.utils.data import (
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.tasks.arrays import as_tensor, describe, is_sequence, pad
+from thalnet_mtl.tasks.checks import InputSummary, add_summaries
 from thalnet_mtl.tasks.lengths import check_lengths, read_lengths, read_targets
 from thalnet_mtl.tasks.splits import (
     Sequences,
@@ -112,9 +113,11 @@ def read_dataset(dataset: Any, target: Target, columns: Columns, where: str) -> 
     blocks: list[Any] | None = []
     targets: list[Any] = []
     counts: list[Tensor] = []
+    found: dict[str, InputSummary] = {}
     total, most = 0, 0
     for places in torch.arange(count).split(ITEMS):
         xs, some, some_counts = _read_items(dataset, places.tolist(), columns, where)
+        add_summaries(found, xs, int(places[0]), where)
         targets += some
         counts.append(some_counts)
         parts = inputs_by_name(xs).values()
@@ -132,7 +135,7 @@ def read_dataset(dataset: Any, target: Target, columns: Columns, where: str) -> 
         parts = [_read_items(dataset, p.tolist(), columns, where)[0] for p in places.split(ITEMS)]
         return _joined(parts)
 
-    return StoredSequences(read, ys, unequal, most)
+    return StoredSequences(read, ys, unequal, most, found)
 
 
 def _length(dataset: Any, where: str) -> int:

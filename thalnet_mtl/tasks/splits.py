@@ -71,6 +71,7 @@ class StoredSequences:
         read: returns the padded inputs of sequences at some places, ascending (n,) indices.
         ys, lengths: as in ``Sequences``, on the CPU.
         sequence_bytes: size of the inputs of a sequence, the longest of them.
+        summaries: what ``checks.summarize`` returns, if it is known.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class StoredSequences:
         ys: Tensor,
         lengths: Tensor | None,
         sequence_bytes: int,
+        summaries: Mapping[str, Any] | None = None,
     ):
         self.read, self.ys, self.lengths = read, ys, lengths
-        self.sequence_bytes = sequence_bytes
+        self.sequence_bytes, self.summaries = sequence_bytes, dict(summaries or {})
         self.device = torch.device("cpu")
 
     def __len__(self) -> int:
@@ -91,6 +93,7 @@ class StoredSequences:
         """Apply a function to the inputs whenever they are read."""
         stored, read = copy.copy(self), self.read
         stored.read = lambda places: map_inputs(function, read(places))
+        stored.summaries = {}
         return stored
 
     def with_targets(self, ys: Tensor, lengths: Tensor | None) -> "StoredSequences":
