@@ -4,6 +4,7 @@ Losses are computed by hand, with functions of PyTorch on the targets that are t
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 
 import kill_and_resume
@@ -11,15 +12,22 @@ import pytest
 import torch
 from stream_fixtures import STRATEGIES, step_until
 from torch.nn import functional as F
+from toy_tasks import STREAM, toy
 
 from benchmarks.continual.strategy_table import FILE, KINDS, configuration, table
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import entries, register
 from thalnet_mtl.strategies import ewc, gem
 from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.strategies.ewc import fisher_information, training_sequences
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.losses import make_loss
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.checkpoint import resume_run, save_run
-from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.step import TrainStep
+from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.setup import make_strategy, set_up
+from thalnet_mtl.training.state import NOT_TRAINED
+from thalnet_mtl.training.step import StepInputs, TrainStep
 
 OURS = [name for name in STRATEGIES if not name.startswith("toy_")]
 STEPS = 4  # of an experience
@@ -233,3 +241,64 @@ def test_a_projected_gradient_does_not_raise_the_loss_of_what_is_stored(
     run.state.strategy.before_update()
     expected = {name: before[name] - along / square * reference[name] for name in before}
     assert_near({n: p.grad for n, p in trainable_parameters(run.network).items()}, expected)
+
+
+def logarithmic(outputs, targets):
+    """Poisson's loss of a rate exp(ŷ), for counts; here of the logarithm of a positive number."""
+    return (outputs - targets.log()).square()
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "online_ewc"])
+def test_a_loss_without_gradient_at_sampled_numbers_is_refused_before_training(
+    monkeypatch, strategy
+):
+    run = run_of("naive", "numbers")
+    for task in run.tasks.values():
+        task.loss_function = make_loss(logarithmic)
+    run.config = replace(run.config, train=replace(run.config.train, strategy=strategy))
+    with pytest.raises(UserError, match="task 'a': its loss has no gradient at some numbers"):
+        make_strategy(run)
+
+
+def test_distillation_that_cannot_happen_is_announced():
+    run = set_up(toy(**STREAM, train={"strategy": "lwf"}), fetch=print)
+    assert run.state.strategy.notice.startswith("lwf has no effect, because no two tasks")
+    assert not run_of("lwf", "labels").state.strategy.notice
+
+
+def test_sequences_without_any_target_are_never_stored():
+    for strategy in ("replay", "gem"):
+        run = run_of(strategy, "numbers", 2 * STEPS)
+        stored = run.state.strategy.stored
+        assert sum(len(part.keys) for part in stored.values()) == 12
+        assert all((~part.data.ys.isnan()).any(1).all() for part in stored.values())
+
+
+@pytest.mark.parametrize("name", list(entries("weighting")))
+def test_joint_steps_with_rows_that_lack_the_targets_of_a_task_train_with_every_weighting(name):
+    """Two of three batches of a single row have no target for the first task."""
+    sections = {"tasks": {"a": {"name": "toy_sparse"}, "b": {"name": "toy_full"}}, "stream": []}
+    options = {"combine": name, "batch": 1, "optimizer": "sgd", "steps": 12}
+    run = set_up(toy(**sections, train=options), fetch=print)
+    losses, step = [], TrainStep(run)
+    for run.state.step in range(12):
+        losses.append(step(StepInputs(next_batches(run), 0.01)))
+    rows = torch.stack(losses)
+    absent = rows[:, 0] == NOT_TRAINED
+    assert 4 <= absent.sum() < 12 and rows[:, 1].isfinite().all() and rows[~absent].isfinite().all()
+    assert all(p.isfinite().all() for p in run.state.named_parameters().values())
+
+
+def sparse(name, missing):
+    def make():
+        xs = torch.rand(60, 4, 3, generator=torch.Generator().manual_seed(0))
+        ys = xs[:, -1, :1].clone()
+        ys[torch.arange(60) % 3 < missing] = torch.nan
+        data = dict.fromkeys(("train", "validation", "test"), (xs, ys))
+        return SequenceTask(name, data, target="numbers")
+
+    register("task", name)(make)
+
+
+sparse("toy_sparse", 2)
+sparse("toy_full", 0)

@@ -83,6 +83,16 @@ def test_replay_adds_the_mean_loss_of_what_is_kept_to_that_of_a_plain_loop():
     assert_same_weights(run, network)
 
 
+def test_a_replayed_loss_has_the_weight_of_its_task():
+    weighted = {"tasks": TWO["tasks"] | {"a": {"name": "toy_rows", "weight": 0.25}}}
+    run, plain = make_run("replay", TWO | weighted), make_run("replay", TWO)
+    for each in (run, plain):
+        each.state.step = 12
+        each.state.strategy.after_experience(each.stream[0])
+    expected = 0.25 * plain.state.strategy.penalty({}).item()
+    assert run.state.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("strategy", ["replay", "agem", "gem"])
 def test_nothing_is_recalled_of_the_tasks_that_are_learned_now(strategy):
     sections = THREE | {"stream": [{"tasks": [t], "steps": 12} for t in ("a", "b", "a", "c")]}

@@ -75,6 +75,10 @@ class TrainingContext(Protocol):
         """Return the sequences in a training batch of a task; without one, ``train.batch``."""
         ...
 
+    def loss_weight(self, task: str) -> float:
+        """Return the factor of the loss of a task (``tasks.NAME.weight``)."""
+        ...
+
     def configure_network(self, network: Network) -> None:
         """Give a network the dropout rate and the backend of this run."""
         ...
@@ -117,6 +121,7 @@ class Strategy:
     """
 
     resumable: ClassVar[bool] = True
+    notice: str = ""  # a sentence for the user before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         hooks = [name for name in vars(Strategy) if not name.startswith("_")]

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import torch
 
-from thalnet_mtl.errors import RunError
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty
@@ -24,6 +24,11 @@ class EWC(QuadraticPenalty):
     targets sampled from the network's own distribution: a class or token from the softmax, each
     label from its sigmoid, a number from N(ŷ, 1/2), whose −log p is the squared error.
     """
+
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        for task in context.tasks:
+            check_sampled_targets(context, task)
 
     def after_experience(self, experience: Experience) -> None:
         importance: NamedTensors = {}
@@ -59,9 +64,6 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
     L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses.
     Steps whose target is missing count, because the network has an answer there; those after the
     end of a sequence do not.
-
-    Raises:
-        RunError: L is not differentiable at a sampled target, as a loss of positive numbers may be.
     """
     source, network = context.tasks[task], deepcopy(context.network)
     head = source.head_name
@@ -81,12 +83,30 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
             if gradient is not None:
                 total[name] += gradient.square()
         count += 1
-    if not all(value.isfinite().all() for value in total.values()):
-        raise RunError(
-            f"ewc: the loss of task '{task}' has no finite gradient at targets that are sampled "
-            f"from the network's answers. Use a strategy without Fisher information: si, replay."
-        )
     return {name: value / count for name, value in total.items()}
+
+
+def check_sampled_targets(context: TrainingContext, task: str) -> None:
+    """Raise unless the loss of a task has a gradient where targets are sampled.
+
+    They are sampled from the best constant answer to a training batch.
+
+    Raises:
+        UserError: it has none, as a loss of positive numbers that gets a negative one.
+    """
+    source = context.tasks[task]
+    batch = source.training_batch(0, context.batch_size(task), context.chunk, context.seed)
+    constant = source.target.constant(batch.ys, source.spec.outputs).nan_to_num(0.0).float()
+    outputs = constant.expand(*batch.ys.shape[: 1 + source.spec.every_step], -1).clone()
+    outputs.requires_grad_()
+    generator = torch.Generator().manual_seed(context.seed)
+    loss = source.loss(outputs, source.sample(outputs, batch, generator))
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    if not (loss.isfinite() and gradient.isfinite().all()):
+        raise UserError(
+            f"task '{task}': its loss has no gradient at some numbers around the network's answer, "
+            f"from which the Fisher information samples. Use another strategy: si, replay, lwf."
+        )
 
 
 def training_sequences(context: TrainingContext, task: str) -> Iterator[Batch]:

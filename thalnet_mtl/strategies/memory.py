@@ -77,7 +77,8 @@ class ReplayMemory(Strategy):
     def replay_loss(self, tasks: Sequence[str]) -> Tensor:
         """Return the mean loss of up to ``train.batch`` random stored sequences of some tasks.
 
-        The choice depends only on seed and step.
+        The loss of each task has the factor ``tasks.NAME.weight``, as in training. The choice
+        depends only on seed and step.
         """
         context = self.context
         sizes = [len(self.stored[task].keys) for task in tasks]
@@ -91,7 +92,7 @@ class ReplayMemory(Strategy):
             if len(places):
                 batch, source = self.stored[task].data.select(places), context.tasks[task]
                 outputs, _ = context.network(source.head_name, batch.xs, None, batch.lengths)
-                loss = source.loss(outputs, batch)
+                loss = context.loss_weight(task) * source.loss(outputs, batch)
                 terms.append(loss * (len(places) / count))
         return torch.stack(terms).sum()
 

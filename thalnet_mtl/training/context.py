@@ -116,6 +116,10 @@ class RunContext:
         named = self.config.named_tasks
         return named[named[task].inputs_of or task].batch or default
 
+    def loss_weight(self, task: str) -> float:
+        """Return the factor of the loss of a task."""
+        return self.config.named_tasks[task].weight
+
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
         return learning_rate(self.config.train, self.experience, self.state.step)

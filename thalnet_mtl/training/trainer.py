@@ -168,6 +168,8 @@ class Trainer:
         for name, task in run.tasks.items():
             for notice in task.notices:
                 self.console.print(f"note: task '{name}': {notice}")
+        if run.state.strategy.notice:
+            self.console.print(f"note: {run.state.strategy.notice}")
         self.console.print("scoring the untrained network …")
         self.monitor.start_accuracy_matrix()
         if resumable:
