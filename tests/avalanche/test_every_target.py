@@ -31,6 +31,14 @@ def trained(strategy, kind):
     knobs = {"strength": STRENGTH.get(strategy, 1e3), "memory": 20}
     config = configuration(f"avalanche:{strategy}", kind, strategy=knobs)
     run = set_up(config, fetch=print)
+    losses = torch.stack(fit(run))
+    assert run.step == run.total_steps == len(losses)
+    assert losses[:, 0].isfinite().sum() == run.total_steps // 2
+    return run
+
+
+def fit(run):
+    """Train a run in Avalanche's loop, and return the losses of every step."""
     losses = []
 
     def after_step(values):
@@ -44,9 +52,7 @@ def trained(strategy, kind):
             after_step=after_step,
         )
     )
-    assert run.step == run.total_steps == len(losses)
-    assert torch.stack(losses)[:, 0].isfinite().sum() == run.total_steps // 2
-    return run
+    return losses
 
 
 def weights(run):
@@ -144,3 +150,32 @@ def test_the_rows_of_a_batch_get_the_losses_of_their_tasks():
     torch.testing.assert_close(loss, expected)
     model.eval()
     assert {len(row) for row in xs} == {1, 2, 3, 4} and labels.unique().tolist() == [0, 1, 2, 3]
+
+
+MIXED = {
+    "tasks": {
+        "a": {"name": KINDS["one class"], "turned": False},
+        "b": {"name": KINDS["numbers at every step"], "turned": False},
+        "c": {"name": KINDS["labels"]},
+        "d": {"name": KINDS["unequal lengths"]},
+    },
+    "stream": [
+        {"tasks": ["a"], "steps": 11},
+        {"tasks": ["b"], "steps": 11},
+        {"tasks": ["c", "d"], "steps": 11},
+    ],
+}
+
+
+@pytest.mark.parametrize("strategy", [n for n in STRATEGIES if n not in ("lwf", "gem")])
+def test_a_stream_of_four_kinds_of_target_trains(strategy):
+    config = overlay(configuration(f"avalanche:{strategy}", "one class"), MIXED, "test")
+    run = set_up(config, fetch=print)
+    before = weights(run)
+    fit(run)
+    assert run.step == 33 and weights(run).isfinite().all()
+    heads = [run.network.adapter(task).head.weight for task in "abcd"]
+    start = set_up(config, fetch=print).network
+    for task, head in zip("abcd", heads, strict=True):
+        assert not torch.equal(head, start.adapter(task).head.weight)
+    assert not torch.equal(before, weights(run))

@@ -302,3 +302,40 @@ def sparse(name, missing):
 
 sparse("toy_sparse", 2)
 sparse("toy_full", 0)
+
+
+FOUR = ["one class", "labels", "numbers at every step", "unequal lengths"]
+OWN = {"own": {"input": True, "output": True, "features": 3, "context": 3}}
+
+
+@pytest.mark.parametrize("policy", ["never", "frozen", "shared"])
+@pytest.mark.parametrize("strategy", OURS)
+def test_a_stream_of_four_kinds_of_target_grows_and_resumes_to_the_same_bits(
+    tmp_path, monkeypatch, strategy, policy
+):
+    monkeypatch.setattr(ewc, "SAMPLES", 5)
+    names = [KINDS[kind] for kind in FOUR]
+    grows = {"when": "per_task", "policy": policy, "modules": OWN}
+    config = toy(
+        tasks={name: {} for name in names},
+        stream=[{"tasks": [name], "steps": 3} for name in names],
+        growth={} if policy == "never" else grows,
+        strategy={"memory": 12, "choice": "per_class"},
+        train={"strategy": strategy, "learning_rate": 0.003},
+    )
+    leaves = []
+    for cuts in ((), (5, 9)):
+        run = set_up(config, fetch=print)
+        for stop in (*cuts, 12):
+            step_until(run, stop)
+            save_run(tmp_path / "run", run, 0)
+            if stop in cuts:
+                run = set_up(config, fetch=print)
+                resume_run(tmp_path / "run", run)
+        leaves.append(kill_and_resume.flatten(torch.load(tmp_path / "run", weights_only=True)))
+    assert leaves[0].keys() == leaves[1].keys()
+    different = [k for k, v in leaves[0].items() if not kill_and_resume.equal(v, leaves[1][k])]
+    assert different == [] and all(p.isfinite().all() for p in run.network.parameters())
+    if hasattr(run.state.strategy, "stored"):  # 12 // (3 + 1 + 1 + 3) of each class
+        counts = [len(part.keys) for part in run.state.strategy.stored.values()]
+        assert counts == [3, 1, 1, 3]
