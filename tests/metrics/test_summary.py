@@ -9,8 +9,8 @@ from toy_tasks import toy
 from thalnet_mtl import cli
 from thalnet_mtl.console import Console
 from thalnet_mtl.metrics.continual import AccuracyMatrix, forgetting
-from thalnet_mtl.metrics.metric import ACCURACY
-from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary
+from thalnet_mtl.metrics.metric import ACCURACY, RMSE
+from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, summarize
 from thalnet_mtl.report import html as report
 from thalnet_mtl.report import terminal as tables
 from thalnet_mtl.runs.records import read_run
@@ -157,3 +157,38 @@ def test_classes_that_no_other_task_of_the_head_has_make_it_class_incremental():
     for number, task in enumerate(run.tasks.values()):
         task.classes_seen = (2 * number, 2 * number + 1)
     assert scenario(run) == "class-incremental"
+
+
+def test_the_mean_over_tasks_of_different_metrics_is_one_of_normalized_scores():
+    summary = summarize(
+        {"a": ACCURACY, "b": RMSE},
+        [["a"], ["b"]],
+        [{"a": 0.5, "b": 4.0}, {"a": 0.9, "b": 4.0}, {"a": 0.7, "b": 1.0}],
+        scenario="task-incremental",
+        strategy="naive",
+        growth="never",
+        ends=[10, 20],
+        stages=[],
+        guess={"a": 0.5, "b": 4.0},
+    )
+    acc = summary.measures["average_accuracy"]
+    assert acc.mean == pytest.approx((0.4 + 0.75) / 2) and acc.values == {"a": 0.7, "b": 1.0}
+    assert "0 for guessing, 1 for a perfect answer" in acc.why
+    # After stage 1 only a is seen: 0.8. After stage 2: 0.575.
+    incremental = summary.measures["average_incremental_accuracy"]
+    assert incremental.mean == pytest.approx((0.8 + 0.575) / 2)
+    assert incremental.values == pytest.approx({"stage 1": 0.8, "stage 2": 0.575})
+    # Only a was learned before the last stage: its forgetting stays in its own unit.
+    forgetting = summary.measures["forgetting"]
+    assert forgetting.mean == pytest.approx(0.2) and not forgetting.why
+
+
+def test_without_a_guess_tasks_of_different_metrics_have_no_mean():
+    sections = {"scenario": "", "strategy": "", "growth": "", "ends": [1], "stages": []}
+    scores = [{"a": 0.5, "b": 4.0}, {"a": 0.9, "b": 1.0}]
+    for guess in (None, {"a": 0.5}, {"a": 1.0, "b": 4.0}):
+        summary = summarize(
+            {"a": ACCURACY, "b": RMSE}, [["a", "b"]], scores, guess=guess, **sections
+        )
+        acc = summary.measures["average_accuracy"]
+        assert acc.mean is None and "of which there is no mean" in acc.why

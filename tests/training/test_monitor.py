@@ -209,7 +209,12 @@ def test_a_stream_of_two_metrics_is_trained_and_drawn(tmp_path):
     result = train(toy(tasks=tasks, stream=stream, evaluate={"every": 5}), tmp_path)
     last = result.continual.scores[-1]
     assert last == [result.tasks["a"].scores["test"].values["f1"], result.tasks["b"].test]
-    assert result.continual.measures["average_accuracy"].mean is None
+    normalized = [
+        task.metrics[0].normalized_score(score, task.guess_score("test"))
+        for score, task in zip(last, result.tasks.values(), strict=True)
+    ]
+    acc = result.continual.measures["average_accuracy"].mean
+    assert acc == pytest.approx(sum(normalized) / 2)
     page = write([tmp_path], tmp_path / "r.html").read_text()
-    assert "the tasks are measured in f1 and mae, of which there is no mean" in page
+    assert "the tasks differ in their metric, so this is a mean of normalized scores" in page
     assert "F1 score, higher is better." in page and "Matrix of scores of" in page

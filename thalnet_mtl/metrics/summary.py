@@ -1,6 +1,6 @@
 """The summary of a run over several experiences: matrix of scores, measures, costs by stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ MEASURES = {
     "backward_transfer": ("BWT", backward_transfer),
     "forward_transfer": ("FWT", forward_transfer),
 }
+NORMALIZED = Metric("normalized_score", higher_is_better=True, perfect=1.0)
+MEAN_OF_NORMALIZED = (
+    "the tasks differ in their metric, so this is a mean of normalized scores: 0 for guessing, 1 "
+    "for a perfect answer"
+)
 FORMULAS = (
     "R[i, j] is the test score on task j after experience i, in its main metric. ACC: mean of the "
     "last row of R. AIA: mean over the rows of the mean over the tasks seen so far. Forgetting: "
@@ -50,7 +55,10 @@ class StageCost:
 
 @dataclass(frozen=True)
 class MeasureSummary:
-    """The mean of a measure and its values by task; ``why`` says why a mean is missing."""
+    """The mean of a measure and its values by task.
+
+    ``why`` says why a mean is missing, or that it is one of normalized scores.
+    """
 
     mean: float | None
     values: Mapping[str, float]
@@ -146,8 +154,12 @@ def summarize(
     growth: str,
     ends: Sequence[int],
     stages: Sequence[StageCost],
+    guess: Mapping[str, float] | None = None,
 ) -> ContinualSummary:
     """Compute all measures of a run over several experiences.
+
+    Where tasks differ in their metric, means are those of normalized scores, on which guessing is
+    0 and a perfect answer 1.
 
     Args:
         metrics: By task, in the order of the columns of the matrix of scores.
@@ -155,10 +167,11 @@ def summarize(
         scores: Test scores by task, before training and after each experience; a task without a
             head yet has none.
         scenario, strategy, growth, ends, stages: See ``ContinualSummary``.
+        guess: The test score of guessing by task.
     """
     rows = [[row.get(task) for task in metrics] for row in scores]
     matrix = trained_matrix(metrics, trained, rows)
-    measures = {name: function(matrix) for name, (_, function) in MEASURES.items()}
+    normalized = normalized_matrix(matrix, guess or {})
     return ContinualSummary(
         scenario=scenario,
         strategy=strategy,
@@ -168,10 +181,44 @@ def summarize(
         trained=trained,
         scores=rows,
         measures={
-            name: MeasureSummary(measure.mean, measure.values, measure.why)
-            for name, measure in measures.items()
+            name: _measure(function, matrix, normalized) for name, (_, function) in MEASURES.items()
         },
     )
+
+
+def _measure(
+    function: Callable[[AccuracyMatrix], Measure],
+    matrix: AccuracyMatrix,
+    normalized: AccuracyMatrix | None,
+) -> MeasureSummary:
+    """Compute a measure; its mean over normalized scores if there is no other."""
+    measure = function(matrix)
+    if measure.mean is None and normalized:
+        other = function(normalized)
+        if other.mean is not None:
+            values = other.values if measure.missing else measure.values
+            return MeasureSummary(other.mean, values, MEAN_OF_NORMALIZED)
+    return MeasureSummary(measure.mean, measure.values, measure.why)
+
+
+def normalized_matrix(matrix: AccuracyMatrix, guess: Mapping[str, float]) -> AccuracyMatrix | None:
+    """Return the matrix with every score normalized: 0 for guessing, 1 for a perfect answer.
+
+    None if the tasks have the same metric, or if guessing is unknown or perfect for one of them.
+    """
+    metrics = matrix.metrics
+    if len({metric.name for metric in metrics.values()}) < 2:
+        return None
+    if any(guess.get(task, metric.perfect) == metric.perfect for task, metric in metrics.items()):
+        return None
+    rows = [
+        [
+            None if score is None else metric.normalized_score(score, guess[task])
+            for score, (task, metric) in zip(row, metrics.items(), strict=True)
+        ]
+        for row in matrix.scores
+    ]
+    return AccuracyMatrix(dict.fromkeys(metrics, NORMALIZED), matrix.trained, rows)
 
 
 def trained_matrix(

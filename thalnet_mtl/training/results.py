@@ -108,6 +108,7 @@ def continual_summary(run: RunContext) -> ContinualSummary:
         growth=growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}",
         ends=[experience.stop for experience in run.stream],
         stages=[StageCost(**cost) for cost in run.state.scores.costs],
+        guess={name: run.guess(name, "test")[task.metric.name] for name, task in run.tasks.items()},
     )
 
 
