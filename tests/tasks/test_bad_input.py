@@ -168,6 +168,19 @@ def test_a_regression_is_not_cut_to_classes(ys):
             task_of(XS, ys, spec=TaskSpec(3, 2, steps=4))
 
 
+def test_targets_that_could_be_at_every_step_are_noticed():
+    task = task_of(XS, XS[:, :, 0], target="numbers")
+    assert "read as 4 numbers after the last step" in task.notices[0]
+    assert not task_of(XS, XS[:, :3, 0], target="numbers").notices
+    assert task_of(XS, XS[:, :, :1], target="numbers").spec.every_step
+
+
+def test_a_class_that_only_a_later_split_has_is_noticed():
+    splits = dict.fromkeys(SPLITS, (XS, YS)) | {"test": (XS, YS + 1)}
+    (notice,) = SequenceTask("own", splits).load("cpu").notices
+    assert "class 2 of test is in no training row" in notice
+
+
 def test_masked_targets_are_missing():
     numbers = np.ma.masked_array(np.arange(12.0), np.arange(12) == 5)
     task = task_of(XS, numbers, target="numbers")

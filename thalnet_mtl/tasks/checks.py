@@ -33,51 +33,53 @@ def summarize(data: Split, where: str) -> dict[str, InputSummary]:
     if isinstance(data, StoredSequences) and data.summaries:
         return data.summaries
     rows = max(1, BLOCK_BYTES // max(1, data.bytes_per_sequence()))
-    found: dict[str, InputSummary] = {}
+    summaries: dict[str, InputSummary] = {}
     for number, block in enumerate(data.split(rows)):
-        add_summaries(found, block.xs, number * rows, where)
+        add_summaries(summaries, block.xs, number * rows, where)
     if isinstance(data, StoredSequences):
-        data.summaries = found
-    return found
+        data.summaries = summaries
+    return summaries
 
 
-def add_summaries(found: dict[str, InputSummary], xs: Any, start: int, where: str) -> None:
+def add_summaries(summaries: dict[str, InputSummary], xs: Any, start: int, where: str) -> None:
     """Add the summaries of a block of inputs, whose first row has the number ``start``.
 
     Raises:
         UserError: the block has other inputs, or sequences of another shape, than those before.
     """
     named = inputs_by_name(xs)
-    other_names = bool(found) and set(found) != set(named)
+    other_names = bool(summaries) and set(summaries) != set(named)
     for name, part in named.items():
-        before = found[name].shape[1:] if name in found else part.shape[2:]
+        before = summaries[name].shape[1:] if name in summaries else part.shape[2:]
         if other_names or part.shape[2:] != before:
             raise UserError(
                 f"{where}: row {start} has inputs of another shape than those before; only time "
                 f"may differ."
             )
         later = _summary(part, start, f"{where}, input '{name}'" if name else where)
-        found[name] = _merged(found[name], later) if name in found else later
+        summaries[name] = _merged(summaries[name], later) if name in summaries else later
 
 
-def check_inputs(found: Mapping[str, InputSummary], count: int, spec: TaskSpec, where: str) -> None:
+def check_inputs(
+    summaries: Mapping[str, InputSummary], count: int, spec: TaskSpec, where: str
+) -> None:
     """Raise unless inputs have the shape of a task, finite values, and tokens within range.
 
     Args:
-        found: summaries by name of the input.
+        summaries: summaries by name of the input.
         count: number of sequences.
         spec: shape of the task.
         where: task and split, for errors.
     """
     widths: Mapping[str, int] = spec.inputs if isinstance(spec.inputs, Mapping) else {}
     widths = widths or {"": spec.input_width()}
-    if set(found) != set(widths):
-        names = [", ".join(filter(None, some)) or "a single one" for some in (found, widths)]
+    if set(summaries) != set(widths):
+        names = [", ".join(filter(None, some)) or "a single one" for some in (summaries, widths)]
         raise UserError(f"{where}: the inputs are {names[0]}; expected {names[1]}.")
-    times = {part.shape[0] for part in found.values()}
+    times = {part.shape[0] for part in summaries.values()}
     if len(times) > 1:
         raise UserError(f"{where}: the inputs of a sequence have {_listed(times)} steps.")
-    for name, part in found.items():
+    for name, part in summaries.items():
         place, width = f"{where}, input '{name}'" if name else where, widths[name]
         shape = (spec.steps or part.shape[0], *([] if spec.tokens else [width]))
         rank = len(part.shape) == len(shape)
@@ -150,12 +152,12 @@ def _summary(part: Tensor, start: int, where: str) -> InputSummary:
     )  # fmt: skip
 
 
-def _merged(one: InputSummary, other: InputSummary) -> InputSummary:
-    low = min(one, other, key=lambda part: -math.inf if math.isnan(part.low) else part.low)
-    high = max(one, other, key=lambda part: math.inf if math.isnan(part.high) else part.high)
-    return one._replace(
-        shape=(max(one.shape[0], other.shape[0]), *one.shape[1:]),
-        floating=one.floating or other.floating,
+def _merged(first: InputSummary, second: InputSummary) -> InputSummary:
+    low = min(first, second, key=lambda part: -math.inf if math.isnan(part.low) else part.low)
+    high = max(first, second, key=lambda part: math.inf if math.isnan(part.high) else part.high)
+    return first._replace(
+        shape=(max(first.shape[0], second.shape[0]), *first.shape[1:]),
+        floating=first.floating or second.floating,
         low=low.low, low_row=low.low_row, high=high.high, high_row=high.high_row,
     )  # fmt: skip
 

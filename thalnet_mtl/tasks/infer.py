@@ -60,8 +60,8 @@ def describe_spec(spec: TaskSpec) -> str:
 
 
 def _split_spec(data: Split, target: Target, where: str) -> TaskSpec:
-    found = summarize(data, where)
-    for name, part in found.items():
+    summaries = summarize(data, where)
+    for name, part in summaries.items():
         if len(part.shape) > 2:
             place = f"{where}, input '{name}'" if name else where
             shape = ", ".join(map(str, part.shape))
@@ -69,15 +69,15 @@ def _split_spec(data: Split, target: Target, where: str) -> TaskSpec:
                 f"{place}: sequences have shape (N, {shape}); expected (N, time, inputs), or "
                 f"(N, time) for tokens. Flatten what a step consists of."
             )
-    tokens = {name: len(part.shape) == 1 and not part.floating for name, part in found.items()}
+    tokens = {name: len(part.shape) == 1 and not part.floating for name, part in summaries.items()}
     if len(set(tokens.values())) > 1:
         some = next(name for name, is_tokens in tokens.items() if is_tokens)
         raise UserError(
             f"{where}: input '{some}' holds tokens, others numbers; a task has one or the other. "
             f"Numbers have three axes, (N, time, inputs)."
         )
-    widths = {name: _width(part, tokens[name]) for name, part in found.items()}
-    time = max(part.shape[0] for part in found.values())
+    widths = {name: _width(part, tokens[name]) for name, part in summaries.items()}
+    time = max(part.shape[0] for part in summaries.values())
     ys = data.ys
     axes = 2 if target.name == "class" else 3
     every_step = ys.ndim == axes and (ys.shape[1] == time or ys.shape[-1] != 1)

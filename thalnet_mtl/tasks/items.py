@@ -113,11 +113,11 @@ def read_dataset(dataset: Any, target: Target, columns: Columns, where: str) -> 
     blocks: list[Any] | None = []
     targets: list[Any] = []
     counts: list[Tensor] = []
-    found: dict[str, InputSummary] = {}
+    summaries: dict[str, InputSummary] = {}
     total, most = 0, 0
     for places in torch.arange(count).split(ITEMS):
         xs, some, some_counts = _read_items(dataset, places.tolist(), columns, where)
-        add_summaries(found, xs, int(places[0]), where)
+        add_summaries(summaries, xs, int(places[0]), where)
         targets += some
         counts.append(some_counts)
         parts = inputs_by_name(xs).values()
@@ -135,7 +135,7 @@ def read_dataset(dataset: Any, target: Target, columns: Columns, where: str) -> 
         parts = [_read_items(dataset, p.tolist(), columns, where)[0] for p in places.split(ITEMS)]
         return _joined(parts)
 
-    return StoredSequences(read, ys, unequal, most, found)
+    return StoredSequences(read, ys, unequal, most, summaries)
 
 
 def _length(dataset: Any, where: str) -> int:

@@ -28,19 +28,19 @@ def every_sequence_has_targets(target: Target, ys: Mapping[str, Tensor], where: 
     """
     complete = True
     for split, part in ys.items():
-        there = [target.present(rows).reshape(len(rows), -1).any(1) for rows in pieces(part)]
-        if not any(bool(rows.any()) for rows in there):
+        present = [target.present(rows).reshape(len(rows), -1).any(1) for rows in pieces(part)]
+        if not any(bool(rows.any()) for rows in present):
             raise UserError(f"{where}, {split}: all targets are missing.")
-        complete &= all(bool(rows.all()) for rows in there)
+        complete &= all(bool(rows.all()) for rows in present)
     return complete
 
 
 def classes_of(target: Target, ys: Tensor) -> set[int]:
     """Return the classes that occur."""
-    found: set[int] = set()
+    classes: set[int] = set()
     for rows in pieces(ys):
-        found |= {int(label) for label in rows[target.present(rows)].unique().tolist()}
-    return found
+        classes |= {int(label) for label in rows[target.present(rows)].unique().tolist()}
+    return classes
 
 
 def check_varied(target: Target, ys: Tensor, outputs: int, where: str) -> None:

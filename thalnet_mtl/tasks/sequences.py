@@ -88,6 +88,12 @@ class SequenceTask(Task):
         if isinstance(splits, Mapping):
             read = self._read_all(name, splits, target)
             spec = spec or infer_spec(read, target_of(target), f"task '{name}'")
+            if self._inferred and is_ambiguous(spec, target):
+                self._own_notices += (
+                    f"a target has as many entries as a sequence has steps, {spec.steps}; they are "
+                    f"read as {spec.steps} {target} after the last step. Targets at every step "
+                    f"have a third axis.",
+                )
             splits = lambda: read  # noqa: E731
         elif not callable(splits):
             raise UserError(
@@ -213,14 +219,14 @@ class SequenceTask(Task):
     def _validate(self, name: str, split: Any) -> Split:
         where, spec, target = f"task '{self.name}', {name}", self.spec, self.target
         data = read_split(split, target, self.columns, where)
-        found = summarize(data, where)
+        summaries = summarize(data, where)
         widths = {spec.input_width(name) for name in spec.input_names or ("",)}
-        flat = all(len(part.shape) == 1 for part in found.values())
+        flat = all(len(part.shape) == 1 for part in summaries.values())
         if flat and widths == {1} and not spec.tokens:
             data = data.map_xs(lambda part: part[..., None])  # one number a step
-            found = {n: part._replace(shape=(*part.shape, 1)) for n, part in found.items()}
-        check_inputs(found, len(data), spec, where)
-        time = max(part.shape[0] for part in found.values())
+            summaries = {n: part._replace(shape=(*part.shape, 1)) for n, part in summaries.items()}
+        check_inputs(summaries, len(data), spec, where)
+        time = max(part.shape[0] for part in summaries.values())
         lengths = data.lengths
         if lengths is None and time < spec.steps:
             if not self._inferred:
@@ -241,10 +247,16 @@ class SequenceTask(Task):
         if not self.shares_head:
             check_varied(target, training.ys, outputs, where)
         if target.name == "class":
-            found = [classes_of(target, ys) for ys in targets.values()]
-            self.classes_seen = tuple(sorted(set[int]().union(*found)))
+            classes = [classes_of(target, ys) for ys in targets.values()]
+            self.classes_seen = tuple(sorted(set[int]().union(*classes)))
         notices = () if self.shares_head else data_notices(target, targets, self.class_names)
         self.notices = (*self._own_notices, *notices)
         self.loss_function.prepare(training.ys, outputs)
         self.loss_function.check(target, training.ys[:2], outputs, where)
         self._reader = ShuffledReader(training)
+
+
+def is_ambiguous(spec: TaskSpec, target: str) -> bool:
+    """Return whether targets (N, outputs) might be meant as targets (N, time) at every step."""
+    same = spec.outputs == spec.steps > 1
+    return target != "class" and same and not spec.every_step

@@ -33,9 +33,9 @@ def own_tasks(tasks: OwnTasks, config: Config) -> Iterator[None]:
 
 def check_registered(config: Config, where: str) -> None:
     """Raise if a run needs a task that nobody has registered, as those given from Python."""
-    known = entries("task")
+    registered_names = entries("task")
     for task in config.named_tasks.values():
-        if task.name not in known:
+        if task.name not in registered_names:
             raise UserError(
                 f"{where} has a task '{task.name}' that is not registered. If it was given from "
                 f"Python, give it again: load_run(folder, tasks=[task]). The command line knows "
