@@ -217,6 +217,19 @@ def test_a_text_of_anything_but_tokens_is_refused(bad):
         TextTask("own", lambda: dict.fromkeys(SPLITS, bad)).load("cpu")
 
 
+def test_a_text_of_one_token_is_refused_and_class_weights_are_those_of_its_tokens():
+    with pytest.raises(UserError, match="all training tokens are 3, so there is nothing to learn"):
+        TextTask("own", lambda: dict.fromkeys(SPLITS, np.full(50, 3))).load("cpu")
+    text = np.array([0, 0, 0, 1] * 10)
+    task = TextTask("own", lambda: dict.fromkeys(SPLITS, text), 2)
+    task = task.with_loss("cross_entropy", class_weights="balanced").load("cpu")
+    batch = next(task.iterate("train", 2, 8))
+    outputs = torch.randn(*batch.ys.shape, 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([40 / (2 * 30), 40 / (2 * 10)])
+    expected = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), batch.ys.flatten(), weights)
+    torch.testing.assert_close(task.loss(outputs, batch), expected)
+
+
 # Whatever the arrays: accepted and kept in every number, or a UserError.
 
 dtypes = st.one_of(

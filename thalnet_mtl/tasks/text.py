@@ -105,6 +105,16 @@ class TextTask(Task):
             )
         return tokens.to(self.device)
 
+    def _prepare(self) -> None:
+        tokens, outputs, where = self._tokens("train"), self.spec.outputs, f"task '{self.name}'"
+        if not self.shares_head and bool(tokens.min() == tokens.max()):
+            token = tokens[0].item()
+            raise UserError(
+                f"{where}: all training tokens are {token}, so there is nothing to learn."
+            )
+        self.loss_function.prepare(tokens, outputs)
+        self.loss_function.check(self.target, tokens[None, :2], outputs, where)
+
 
 class WikipediaTask(TextTask):
     """A text of the data store, read as bytes; 90 % train, 5 % validate and 5 % test."""
