@@ -62,21 +62,21 @@ def turn_class(ys: Tensor, turned: bool) -> Tensor:
 
 
 @register("task", "table_class")
-def one_class(turned: bool = False) -> Task:
+def one_class(turned: bool) -> Task:
     """Which number of the last step is the largest."""
     xs = sequences()
     return SequenceTask("table_class", split(xs, turn_class(xs[:, -1].argmax(-1), turned)))
 
 
 @register("task", "table_classes")
-def classes(turned: bool = False) -> Task:
+def classes(turned: bool) -> Task:
     """Which number of each step is the largest."""
     xs = sequences()
     return SequenceTask("table_classes", split(xs, turn_class(xs.argmax(-1), turned)))
 
 
 @register("task", "table_labels")
-def labels(turned: bool = False) -> Task:
+def labels(turned: bool) -> Task:
     """Which numbers of the last step are above a half; some labels are missing."""
     xs = sequences()
     ys = ((xs[:, -1] > 0.5) ^ turned).float()
@@ -85,7 +85,7 @@ def labels(turned: bool = False) -> Task:
 
 
 @register("task", "table_numbers")
-def numbers(turned: bool = False) -> Task:
+def numbers(turned: bool) -> Task:
     """Two numbers of the last step, in [-1, 1]; some are missing."""
     xs = sequences()
     ys = (2 * xs[:, -1, :2] - 1) * (-1) ** turned
@@ -94,7 +94,7 @@ def numbers(turned: bool = False) -> Task:
 
 
 @register("task", "table_numbers_every_step")
-def numbers_every_step(turned: bool = False) -> Task:
+def numbers_every_step(turned: bool) -> Task:
     """Two numbers of each step, in [-1, 1]; some are missing."""
     xs = sequences()
     ys = (2 * xs[..., :2] - 1) * (-1) ** turned
@@ -103,7 +103,7 @@ def numbers_every_step(turned: bool = False) -> Task:
 
 
 @register("task", "table_text")
-def text(turned: bool = False) -> Task:
+def text(turned: bool) -> Task:
     """The next of five letters: usually the next in the alphabet, or the one before."""
     noise = torch.randint(2, (600,), generator=torch.Generator().manual_seed(0))
     tokens = (torch.arange(600) % 3 + noise).to(torch.uint8)
@@ -113,7 +113,7 @@ def text(turned: bool = False) -> Task:
 
 
 @register("task", "table_lengths")
-def lengths(turned: bool = False) -> Task:
+def lengths(turned: bool) -> Task:
     """Which number of the last step is the largest, in sequences of one to four steps."""
     xs, counts = sequences(), torch.arange(100) % 4 + 1
     last = xs[torch.arange(100), counts - 1]
@@ -121,7 +121,7 @@ def lengths(turned: bool = False) -> Task:
 
 
 @register("task", "table_inputs")
-def inputs(turned: bool = False) -> Task:
+def inputs(turned: bool) -> Task:
     """Which number of the last step is the largest, in two inputs of one and two numbers."""
     xs = sequences()
     ys = turn_class(xs[:, -1].argmax(-1), turned)
@@ -150,7 +150,7 @@ def configuration(name: str, kind: str, steps: int = STEPS, **sections: dict[str
     """Return the configuration of a strategy and a kind of target; ``sections`` come last."""
     entry = {"name": KINDS[kind]}
     tree: dict[str, Any] = {
-        "tasks": {"a": entry, "b": entry | {"turned": True}},
+        "tasks": {"a": entry | {"turned": False}, "b": entry | {"turned": True}},
         "stream": [{"tasks": [task], "steps": steps} for task in "ab"],
         "model": {"modules": 3, "features": 4},
         "strategy": {"memory": 12},
