@@ -37,16 +37,5 @@ cpp.unavailable()  # is compiled now, where no test listens
 
 # What tests import is not a test, and doctests are looked for in the package only.
 collect_ignore = [
-    "avalanche_fixtures.py",
-    "random_networks.py",
-    "backend_agreement.py",
-    "backend_checks.py",
-    "golden.py",
-    "kill_and_resume.py",
-    "growth_laws.py",
-    "numpy_thalnet.py",
-    "properties.py",
-    "stream_fixtures.py",
-    "toy_tasks.py",
-    "run_fixtures.py",
+    str(path) for path in Path(__file__).parent.rglob("*.py") if not path.name.startswith("test_")
 ]

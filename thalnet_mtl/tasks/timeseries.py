@@ -252,9 +252,9 @@ def _forecast_task(
 
 def _read_column(name: str) -> np.ndarray:
     """Return the second column of a stored data set of one CSV file."""
+    folder = datasets.verified_folder(name)
     (file,) = datasets.checksums(name)
-    path = datasets.verified_folder(name) / file
-    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=1)
+    return np.loadtxt(folder / file, delimiter=",", skiprows=1, usecols=1)
 
 
 def _standardized(values: np.ndarray, training: int) -> np.ndarray:
