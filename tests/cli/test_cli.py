@@ -14,7 +14,7 @@ from toy_tasks import TOY, toy
 import thalnet_mtl
 from thalnet_mtl import cli
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.data import datasets as data
 from thalnet_mtl.training.trainer import train
 
 

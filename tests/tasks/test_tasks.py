@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from toy_tasks import toy_rows, toy_text
 
+from thalnet_mtl.data import datasets as data
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup
-from thalnet_mtl.tasks import datasets as data
 from thalnet_mtl.tasks import images
 from thalnet_mtl.tasks.images import VALIDATION
 from thalnet_mtl.tasks.sequences import SequenceTask

@@ -64,7 +64,7 @@ def data(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from thalnet_mtl.console import Console
-    from thalnet_mtl.tasks import datasets
+    from thalnet_mtl.data import datasets
 
     for name in options.names:
         if name not in ("all", *datasets.SOURCES):

@@ -16,9 +16,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
-from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec
 

@@ -8,9 +8,9 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
+from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.arrays import as_tensor
 from thalnet_mtl.tasks.base import Batch, Task
 from thalnet_mtl.tasks.splits import Sequences

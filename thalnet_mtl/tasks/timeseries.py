@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
+from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.forecasting import Windows, check_parts, forecasting_splits
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.ts_format import TsCases, read_ts

@@ -9,6 +9,7 @@ import torch
 from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config, EntryConfig
 from thalnet_mtl.console import Console
+from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
 from thalnet_mtl.models.body import check_name
@@ -17,7 +18,6 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
-from thalnet_mtl.tasks import datasets
 from thalnet_mtl.tasks.base import SPLITS, Task
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience

@@ -12,13 +12,13 @@ from thalnet_mtl.config.load import check_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
+from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import stop_signals
-from thalnet_mtl.tasks import datasets
 from thalnet_mtl.training.checkpoint import resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext

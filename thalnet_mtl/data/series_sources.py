@@ -9,8 +9,8 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-from thalnet_mtl.tasks.packages import Archive, ProgressCallback, fetch_archive, pip
-from thalnet_mtl.tasks.sources import DataSource, Files
+from thalnet_mtl.data.packages import Archive, ProgressCallback, fetch_archive, pip
+from thalnet_mtl.data.sources import DataSource, Files
 
 AEON_PACKAGE = Archive(
     *("aeon", "1.6.0", "aeon-1.6.0-py3-none-any.whl", 6_421_000),

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from thalnet_mtl.data import datasets as data
+from thalnet_mtl.data import series_sources, sources, wikitext
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks import datasets as data
-from thalnet_mtl.tasks import series_sources, sources, wikitext
 
 REPOSITORY = Path(__file__).parents[2]
 CONTENT = b"the bytes of a toy"
@@ -221,7 +221,7 @@ def test_the_built_in_data_sets_are_known():
 TOY = f"""
 import os, signal, sys, time
 from pathlib import Path
-from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.data import datasets as data
 
 def mirror(folder, report):
     with Path("mirrors.log").open("a") as log:
@@ -270,7 +270,7 @@ def test_a_kill_in_the_middle_leaves_nothing_visible_and_does_not_hinder(tmp_pat
 
 def test_importing_the_store_imports_no_torch(tmp_path):
     heavy = {"torch", "torchvision", "datasets", "huggingface_hub", "PIL"}
-    code = f"import sys, thalnet_mtl.tasks.datasets; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, thalnet_mtl.data.datasets; assert not {heavy} & set(sys.modules)"
     assert wait(start(code, tmp_path)) == (0, "")
 
 
@@ -632,7 +632,7 @@ import json
 from pathlib import Path
 import datasets
 from datasets.arrow_writer import ArrowWriter
-from thalnet_mtl.tasks import datasets as data
+from thalnet_mtl.data import datasets as data
 from functools import partial
 
 def cache(namespace, config, parts):

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.packages import (
+from thalnet_mtl.data.packages import (
     BLOCK,
     Archive,
     ProgressCallback,
@@ -28,6 +27,7 @@ from thalnet_mtl.tasks.packages import (
     pip,
     report_size,
 )
+from thalnet_mtl.errors import UserError
 
 Files = dict[str, tuple[int, str]]  # file name -> (bytes, "md5:…" or "sha1:…")
 Mirror = Callable[[Path, ProgressCallback], None]  # writes the files into a folder, or raises

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.tasks import wikitext
-from thalnet_mtl.tasks.packages import BLOCK, Archive, ProgressCallback, file_hash, root
-from thalnet_mtl.tasks.series_sources import SERIES
-from thalnet_mtl.tasks.sources import (
+from thalnet_mtl.data import wikitext
+from thalnet_mtl.data.packages import BLOCK, Archive, ProgressCallback, file_hash, root
+from thalnet_mtl.data.series_sources import SERIES
+from thalnet_mtl.data.sources import (
     CIFAR,
     CIFAR_PACKAGE,
     ENWIK8_PACKAGE,
@@ -39,6 +38,7 @@ from thalnet_mtl.tasks.sources import (
     read_cifar,
     read_idx,
 )
+from thalnet_mtl.errors import UserError, unknown
 
 
 @dataclass(frozen=True)

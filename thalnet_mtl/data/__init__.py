@@ -1,0 +1,1 @@
+"""Data sets: their files, where they come from, and the store that holds them."""
