@@ -196,6 +196,20 @@ def test_repeating_the_last_value_is_scored_as_by_hand():
     ] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
 
 
+def test_errors_of_a_change_are_those_of_the_value():
+    path = table(x=np.random.default_rng(0).normal(100, 10, 100).cumsum())
+    options = {"window": 6, "horizon": 2, "every_step": True}
+    value, change = (
+        csv(path, ["x"], ["x"], change=asked, **options).load("cpu") for asked in (False, True)
+    )
+    for split in PARTS:
+        scores = value.naive_scores(split), change.naive_scores(split)
+        assert scores[0]["rmse"] == pytest.approx(scores[1]["rmse"], rel=1e-4)
+        values, changes = (task.in_units(task.split(split).ys) for task in (value, change))
+        last = change.scalings[0].invert(change.split(split).xs)
+        torch.testing.assert_close(changes + last, values, rtol=1e-4, atol=0.1, equal_nan=True)
+
+
 def test_blank_targets_are_missing_and_a_sequence_without_targets_may_stay():
     path = table("g,x,y\n" + "".join(f"{g},{g},{'' if g == 4 else g % 2}\n" for g in range(12)))
     task = load(path, ["x"], ["y"], group="g", target="labels")
@@ -268,6 +282,7 @@ MISTAKES = [
     ({"path": {"train": "a.csv", "tset": "a.csv"}}, r"path: expected files for train, val"),
     ({"target": "class", "outputs": ["kind", "ten"]}, r"outputs: a class is one column"),
     ({"target": "class", "outputs": ["kind"], "horizon": 2}, r"horizon 2: a class is forecast one"),
+    ({"change": True, "horizon": 0}, r"change is that of numbers that are forecast: set horizon"),
     ({"target": "labels"}, r"a\.csv, line 3, column 'ten': label 10 is not allowed"),
     ({"separator": ";;"}, r"separator ';;': expected one character"),
     ({"separator": ";"}, r"a\.csv has a single column, 'n,ten,kind'\..* set separator"),

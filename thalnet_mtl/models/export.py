@@ -14,6 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.sequences import Inputs, first_input, map_inputs
+from thalnet_mtl.topology.scaling import Scaling
+
+Scalings = tuple[Scaling | None, Scaling | None]  # of inputs, and of targets
 
 TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
 
@@ -21,10 +24,32 @@ TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a secon
 class Program(nn.Module):
     """A function of a network for one task, from tensors to tensors, that can be exported."""
 
-    def __init__(self, network: Network, task: str):
+    input_mean: Tensor | None
+    input_deviation: Tensor | None
+    output_mean: Tensor | None
+    output_deviation: Tensor | None
+
+    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
         super().__init__()
         self.network, self.task = network, task
         self.generator = torch.Generator()
+        for name, scaling in zip(("input", "output"), scalings, strict=True):
+            for part in ("mean", "deviation"):
+                values = None if scaling is None else torch.tensor(getattr(scaling, part))
+                self.register_buffer(f"{name}_{part}", values)
+
+    def scale(self, x: Inputs) -> Inputs:
+        """Return inputs (…, inputs) as the network was trained on them."""
+        mean, deviation = self.input_mean, self.input_deviation
+        if mean is None or deviation is None:
+            return x
+        return map_inputs(x, lambda x: (x - mean) / deviation)
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Return outputs (…, outputs) of the network in the units of the targets."""
+        if self.output_mean is None or self.output_deviation is None:
+            return outputs
+        return outputs * self.output_deviation + self.output_mean
 
     def example(self, batch: int) -> tuple[Any, ...]:
         """Return random arguments of ``forward``, always the same for a batch size."""
@@ -51,8 +76,8 @@ class Program(nn.Module):
 class Step(Program):
     """A step of a network for one task, with the state as plain tensors in and out."""
 
-    def __init__(self, network: Network, task: str):
-        super().__init__(network, task)
+    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
+        super().__init__(network, task, scalings)
         self.kind = type(network.initial(task, 1))
 
     def forward(self, x: Inputs, *state: Tensor) -> tuple[Tensor, ...]:
@@ -61,9 +86,9 @@ class Step(Program):
         ``x`` is (batch, inputs), or (batch,) tokens; or a mapping of such for named inputs.
         """
         carried = state[0] if self.kind is Tensor else self.kind(*state)
-        xs = map_inputs(x, lambda x: x.unsqueeze(1))
+        xs = map_inputs(self.scale(x), lambda x: x.unsqueeze(1))
         logits, carried = self.network(self.task, xs, carried)
-        logits = logits.flatten(0, -2)
+        logits = self.in_units(logits.flatten(0, -2))
         return (logits, carried) if self.kind is Tensor else (logits, *carried)
 
     def example(self, batch: int) -> tuple[Any, ...]:
@@ -83,8 +108,8 @@ class Step(Program):
 class Sequences(Program):
     """A network for one task on padded sequences of unequal lengths, from their first step."""
 
-    def __init__(self, network: Network, task: str):
-        super().__init__(network, task)
+    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
+        super().__init__(network, task, scalings)
         self.steps = network.adapter(task).task.steps
         if not self.steps:
             raise UserError(f"lengths: task '{task}' has no longest sequence; export its step.")
@@ -95,7 +120,7 @@ class Sequences(Program):
         ``x`` is (batch, steps, inputs), or (batch, steps) tokens; or a mapping of such for named
         inputs. ``lengths`` (batch,) are int64 from 1 to the steps of the task.
         """
-        return (self.network(self.task, x, None, lengths)[0],)
+        return (self.in_units(self.network(self.task, self.scale(x), None, lengths)[0]),)
 
     def example(self, batch: int) -> tuple[Any, ...]:
         self.generator.manual_seed(0)
@@ -164,6 +189,7 @@ def export(
     task: str | None = None,
     *,
     lengths: bool = False,
+    scalings: Scalings = (None, None),
     saved: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -177,6 +203,8 @@ def export(
         task: name of the task of a program; may be left out if there is only one.
         lengths: whether the program computes padded sequences with their lengths, see
             ``Sequences``, instead of one streaming step.
+        scalings: of the inputs and of the targets on which it was trained, if they were scaled; a
+            program does both, so that its inputs and outputs are in units of the data.
         saved: for ``safetensors``, a folder of the same saved network to copy with its model card.
         overwrite: whether ``path`` may exist.
 
@@ -201,7 +229,7 @@ def export(
         _remove(part)
         if write is not None:
             assert task is not None
-            write((Sequences if lengths else Step)(network, task), part)
+            write((Sequences if lengths else Step)(network, task, scalings), part)
         else:
             if saved is not None:
                 shutil.copytree(saved, part)

@@ -20,6 +20,7 @@ from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.scoring import ScoredMetric, Scorer, find_metrics
 from thalnet_mtl.tasks.splits import Sequences, Split, fill, first_input
 from thalnet_mtl.tasks.targets import target_of
+from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
 
 SplitName = Literal["train", "validation", "test"]
@@ -288,12 +289,18 @@ class Task:
             self._guesses[key] = {name: scores[name] for name in ("loss", *fixed)}
         return self._guesses[key]
 
+    @property
+    def scalings(self) -> tuple[Scaling | None, Scaling | None]:
+        """What has scaled the inputs and the targets; None where they are as in their source."""
+        return None, None
+
     def in_units(self, values: Tensor) -> Tensor:
         """Return outputs of the head, or targets (…, outputs), in the units of the scores.
 
         They are the same unless a task scales its targets.
         """
-        return values
+        scaling = self.scalings[1]
+        return scaling.invert(values) if scaling else values
 
     @staticmethod
     def floats(outputs: Tensor) -> Tensor:

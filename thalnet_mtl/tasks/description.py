@@ -13,7 +13,7 @@ from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.table import TableTask
 
 WIDTH = 80
-EXAMPLES, MOST_ROWS, MOST_STEPS, BATCH = 3, 20, 5, 500
+EXAMPLES, MOST_ROWS, MOST_COLUMNS, MOST_STEPS, BATCH = 3, 20, 8, 5, 500
 
 
 @dataclass
@@ -70,7 +70,6 @@ def describe_task(task: Task, chunk: int) -> Iterator[str]:
     width = spec.inputs if not spec.input_names else dict(spec.inputs)  # type: ignore[arg-type]
     inputs = f"tokens of {width}" if spec.tokens else f"inputs: {width}"
     yield f"{task.name}: {inputs}; {spec.outputs} {outputs} {every}"
-    yield ""
     rows = [["split", "sequences", "targets", "without", "steps: least", "median", "most"]]
     for name, split in statistics.items():
         steps = torch.cat(split.steps)
@@ -135,14 +134,9 @@ def _outputs(task: Task, statistics: dict[str, SplitStatistics]) -> Iterator[str
         for k, name in enumerate(_class_names(task)):
             rows.append([name, *(f"{int(c[k]) if c is not None else 0:,}" for c in counts)])
     else:
-        short = {"train": "train", "validation": "valid.", "test": "test"}
-        words = ["least", "mean", "most"]
-        rows = [
-            ["output", *(f"{short[s]}: {words[0]}, {words[1]}, {words[2]}" for s in statistics)]
-        ]
+        rows = [["target", "split", "least", "mean", "most"]]
         for k, name in enumerate(_output_names(task)):
-            cells = (", ".join(split.outputs.cells(k)) for split in statistics.values())
-            rows.append([name, *cells])
+            rows += [[name, split, *part.outputs.cells(k)] for split, part in statistics.items()]
     yield from _table(rows)
 
 
@@ -170,9 +164,11 @@ def _examples(task: Task, chunk: int) -> Iterator[str]:
                 yield _clip(f"  {name} {_tokens(xs, task.spec.input_width(name))}".rstrip())
                 continue
             columns = _input_units(task, xs).T
-            for label, values in zip(_input_names(task, len(columns)), columns, strict=True):
-                if label != "…":
-                    yield _clip(f"  {name} {label}: {_numbers(values)}".replace("   ", "  "))
+            labels = _input_names(task, len(columns))
+            for label, values in list(zip(labels, columns, strict=True))[:MOST_COLUMNS]:
+                yield _clip(f"  {name} {label}: {_numbers(values)}".replace("   ", "  "))
+            if len(labels) > MOST_COLUMNS:
+                yield f"  … and {len(labels) - MOST_COLUMNS:,} more"
         yield from _targets_of(task, batch.ys[k], length)
 
 
@@ -189,14 +185,15 @@ def _targets_of(task: Task, ys: Tensor, length: int | None) -> Iterator[str]:
             yield _clip(f"  → {', '.join(labels[:MOST_STEPS])}{more}")
         return
     columns = task.in_units(ys).reshape(-1, task.spec.outputs).T
-    for label, values in zip(_output_names(task), columns, strict=False):
-        if label != "…":
-            yield _clip(f"  → {label}: {_numbers(values)}")
+    for label, values in list(zip(_output_names(task), columns, strict=True))[:MOST_COLUMNS]:
+        yield _clip(f"  → {label}: {_numbers(values)}")
+    if len(columns) > MOST_COLUMNS:
+        yield f"  → … and {len(columns) - MOST_COLUMNS:,} more"
 
 
 def _input_units(task: Task, rows: Tensor) -> Tensor:
     """Return inputs (…, inputs) in the units of their source."""
-    scaling = task.input_scaling if isinstance(task, TableTask) else None
+    scaling = task.scalings[0]
     return scaling.invert(rows) if scaling else rows
 
 

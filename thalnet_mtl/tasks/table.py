@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
@@ -44,11 +43,12 @@ class TableTask(SequenceTask):
     ):
         super().__init__(name, splits, spec, **options)
         self.input_columns, self.output_columns = columns
-        self.input_scaling, self.target_scaling = scalings
+        self._scalings = scalings
         self.naive = naive or {}
 
-    def in_units(self, values: Tensor) -> Tensor:
-        return self.target_scaling.invert(values) if self.target_scaling else values
+    @property
+    def scalings(self) -> tuple[Scaling | None, Scaling | None]:
+        return self._scalings
 
     def naive_scores(self, split: str, size: int = 500) -> dict[str, float]:
         """Return what the forecast scores that repeats the last value; {} if there is none."""
@@ -78,6 +78,7 @@ def csv(
     wide: bool = False,
     stride: int = 1,
     horizon: int = 0,
+    change: bool = False,
     split: Literal["", "time", "group"] = "",
     split_column: str = "",
     split_seed: int = 0,
@@ -104,6 +105,8 @@ def csv(
             cells at the end of a row make its sequence shorter.
         stride: rows from the begin of a training window to that of the next.
         horizon: number of next rows whose outputs are forecast; 0 for the outputs of the same row.
+        change: forecast how far the outputs will be from those of the last row that is read, for
+            series with a trend. The errors of a change are those of the value.
         split: ``time``, first rows for training and last rows for the test, the default of windows
             without a group; or ``group``, whole groups or wide rows, chosen by chance.
         split_column: column that says of every row: train, validation or test.
@@ -118,7 +121,7 @@ def csv(
     Raises:
         UserError: a file, a column or a cell does not fit; the message names it.
     """
-    form = Form(window, stride, horizon, every_step)
+    form = Form(window, stride, horizon, every_step, change)
     files = {"": path} if isinstance(path, str) else dict(path)
     _check_form(form, target, group, time, wide)
     _check_split(files, split, split_column, window, fractions)
@@ -161,7 +164,7 @@ def csv(
     of_inputs, of_targets = Scaling.fit(data.values[training]), None
     data.values = of_inputs.apply(data.values)
     if target == "numbers":
-        of_targets = Scaling.fit(data.targets[training])
+        of_targets = data.scaling_of_changes(spans) if change else Scaling.fit(targets[training])
         data.targets = of_targets.apply(data.targets)
     scalings = of_inputs, of_targets
     return _make_task(data, data.cut(spans, form), form, target, columns, classes, scalings)
@@ -188,11 +191,12 @@ def _make_task(
     naive = {}
     if form.horizon and target == "numbers":
         naive = {name: [y for cut in part for y in cut.naive] for name, part in cuts.items()}
+    names = [f"change of {name}" for name in columns[1]] if form.change else columns[1]
     return TableTask(
         "csv",
         {name: _arrays(data, part, form, target) for name, part in cuts.items()},
         spec,
-        columns,
+        (columns[0], names),
         (scalings[0], scalings[1] and scalings[1].repeat(max(1, form.horizon))),
         naive,
         target=target,
@@ -217,6 +221,8 @@ def _check_form(form: Form, target: str, group: str, time: str, wide: bool) -> N
         raise UserError(f"window {window}: expected at least 2 rows.")
     if form.stride < 1 or horizon < 0:
         raise UserError(f"stride {form.stride}, horizon {horizon}: expected at least 1 and 0.")
+    if form.change and not (horizon and target == "numbers"):
+        raise UserError("change is that of numbers that are forecast: set horizon, at least 1.")
     if form.stride > 1 and not window:
         raise UserError("stride is that of windows: give window as well.")
     if target == "class" and horizon > 1:

@@ -9,6 +9,7 @@ import numpy as np
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.forecasting import last_windows, next_values, windows
+from thalnet_mtl.topology.scaling import Scaling
 
 PARTS = ("train", "validation", "test")
 MOST_BYTES = 8e9  # of all windows together
@@ -23,12 +24,14 @@ class Form:
         stride: rows from the begin of a training window to that of the next.
         horizon: next rows that are forecast; 0 for targets of the same row.
         every_step: a target at every row, or one a sequence.
+        change: whether to forecast the change from the last row instead of the value.
     """
 
     window: int = 0
     stride: int = 1
     horizon: int = 0
     every_step: bool = False
+    change: bool = False
 
 
 class Span(NamedTuple):
@@ -117,6 +120,14 @@ class Observations:
         parts = [self.series[s.series][s.start : s.stop] for s in spans if s.split == "train"]
         return np.concatenate(parts)
 
+    def scaling_of_changes(self, spans: Sequence[Span]) -> Scaling:
+        """Return the scaling to the deviation of changes from row to row in the training part."""
+        parts = [self.series[s.series][s.start : s.stop] for s in spans if s.split == "train"]
+        scaling = Scaling.fit(
+            np.concatenate([np.diff(self.targets[rows], axis=0) for rows in parts])
+        )
+        return Scaling((0.0,) * len(scaling.mean), scaling.deviation)
+
     def fill(self, how: str, training: np.ndarray) -> None:
         """Fill missing values: ``forward`` from the row before, or by the training ``mean``.
 
@@ -190,6 +201,8 @@ class Observations:
         targets = self.targets[rows]
         ahead = next_values(targets, form.horizon)
         naive = np.tile(targets, max(1, form.horizon))
+        if form.change:
+            ahead, naive = ahead - naive, np.zeros_like(naive)
         once = span.split != "train"
         if form.window and form.every_step:
             times, counts = windows(

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from thalnet_mtl.tasks.base import Task
+
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
 
 
@@ -30,6 +32,14 @@ def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:
         "commit": _commit(),
         "data": data,
     }
+
+
+def scalings_as_json(task: Task) -> list[dict[str, list[float]] | None]:
+    """Return the scalings of the inputs and of the targets of a task."""
+    return [
+        None if scaling is None else {k: list(v) for k, v in vars(scaling).items()}
+        for scaling in task.scalings
+    ]
 
 
 def _version(package: str) -> str | None:

@@ -1,5 +1,6 @@
 """A run read from its directory: the configuration, the best network, the scores and curves."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.export import default_name, export
+from thalnet_mtl.models.export import Scalings, default_name, export
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
+from thalnet_mtl.training.environment import scalings_as_json
 from thalnet_mtl.training.own_tasks import OwnTasks, check_registered, own_tasks
 from thalnet_mtl.training.setup import make_tasks
 
@@ -53,7 +55,19 @@ class TrainedRun:
         name = name or next(iter(self.tasks))
         if name not in self.tasks:
             raise unknown("task", name, self.tasks)
+        self._check_scaling(name)
         return self.tasks[name]
+
+    def _check_scaling(self, name: str) -> None:
+        """Raise if the data of a task has another mean or deviation than that of its training."""
+        path = self.folder / "environment.json"
+        recorded = json.loads(path.read_text()) if path.is_file() else {}
+        scalings = recorded.get("scalings", {}).get(name)
+        if scalings and scalings != scalings_as_json(self.tasks[name]):
+            raise UserError(
+                f"task '{name}': its data is not that of the training of {self.folder}, as the "
+                f"mean or the deviation of a column differs. Restore the file."
+            )
 
     def export(
         self,
@@ -71,12 +85,20 @@ class TrainedRun:
         saved = self.folder / "model"
         if form == "safetensors" and not saved.is_dir():
             raise UserError(f"{self.folder} is not finished: it has no model/ yet.")
-        head = None
+        head: str | None = None
+        scalings: Scalings = (None, None)
         if task or form != "safetensors":
-            head = self.task(task).head_name
+            head, scalings = self.task(task).head_name, self.task(task).scalings
         path = out or self.folder / "export" / default_name(form, lengths)
         return export(
-            self.network, form, path, head, lengths=lengths, saved=saved, overwrite=out is None
+            self.network,
+            form,
+            path,
+            head,
+            lengths=lengths,
+            scalings=scalings,
+            saved=saved,
+            overwrite=out is None,
         )
 
 

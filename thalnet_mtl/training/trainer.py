@@ -22,7 +22,7 @@ from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.training.checkpoint import resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.environment import environment
+from thalnet_mtl.training.environment import environment, scalings_as_json
 from thalnet_mtl.training.growth import grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
@@ -290,4 +290,7 @@ class Trainer:
         sources = sorted({task.source for task in self.run.tasks.values() if task.source})
         checksums = {source: datasets.checksums(source) for source in sources}
         notices = {name: list(task.notices) for name, task in self.run.tasks.items()}
-        return environment(self.run.device, checksums) | {"notices": notices}
+        return environment(self.run.device, checksums) | {
+            "notices": notices,
+            "scalings": {name: scalings_as_json(task) for name, task in self.run.tasks.items()},
+        }

@@ -1,0 +1,119 @@
+"""A CSV file of one's own becomes a trained, scored and exported forecaster by one YAML file."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import toy_tasks  # noqa: F401
+
+from thalnet_mtl import cli, load_run
+from thalnet_mtl.registry import lookup
+
+# Passengers of airlines in thousands, 1949 to 1960 (Box and Jenkins, Time Series Analysis, 1976).
+AIRLINE = """
+112 118 132 129 121 135 148 148 136 119 104 118 115 126 141 135 125 149 170 170 158 133 114 140
+145 150 178 163 172 178 199 199 184 162 146 166 171 180 193 181 183 218 230 242 209 191 172 194
+196 196 236 235 229 243 264 272 237 211 180 201 204 188 235 227 234 264 302 293 259 229 203 229
+242 233 267 269 270 315 364 347 312 274 237 278 284 277 317 313 318 374 413 405 355 306 271 306
+315 301 356 348 355 422 465 467 404 347 305 336 340 318 362 348 363 435 491 505 404 359 310 337
+360 342 406 396 420 472 548 559 463 407 362 405 417 391 419 461 472 535 622 606 508 461 390 432
+"""
+YAML = """
+task:
+  name: csv
+  path: airline.csv
+  inputs: [passengers]
+  outputs: [passengers]
+  time: month
+  window: 24
+  horizon: 1
+  every_step: true
+  change: true
+model: {budget: 5000}
+train: {steps: 200, batch: 16, optimizer: adam, learning_rate: 0.01, schedule: cosine, clip: 1}
+evaluate: {every: 40}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a table and a configuration."""
+    monkeypatch.chdir(tmp_path)
+    values = AIRLINE.split()
+    rows = [f"{1949 + k // 12}-{k % 12 + 1:02d},{value}\n" for k, value in enumerate(values)]
+    (tmp_path / "airline.csv").write_text("month,passengers\n" + "".join(rows))
+    (tmp_path / "airline.yaml").write_text(YAML)
+    return tmp_path
+
+
+def call(capsys, command):
+    capsys.readouterr()
+    status = cli.main(command.split())
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
+    assert len(YAML.strip().splitlines()) < 15
+    status, out, _ = call(capsys, "data check airline.yaml")
+    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    passengers = np.array(AIRLINE.split(), float)
+    naive = np.abs(np.diff(passengers)[121:]).mean()
+    assert f"mae {naive:.4g}" in out.partition("repeating the last value, on test")[2]
+    assert call(capsys, "train airline.yaml")[0] == 0
+    status, out, _ = call(capsys, "evaluate runs/airline")
+    assert status == 0 and "22 targets" in out
+    result = json.loads((here / "runs/airline/result.json").read_text())
+    scores = result["tasks"]["csv"]
+    assert scores["validation"]["mae"] < 38.5  # repeating the last value
+    assert call(capsys, "export runs/airline --to onnx")[0] == 0
+
+    # The program reads and returns passengers, as the file has them.
+    session = onnxruntime.InferenceSession("runs/airline/export/step.onnx")
+    names = [entry.name for entry in session.get_inputs()]
+    state = {n.name: np.zeros([1, *n.shape[1:]], np.float32) for n in session.get_inputs()[1:]}
+    run = load_run("runs/airline")
+    task = run.task().load("cpu")
+    batch = next(task.iterate("test", 1, 0))
+    with torch.no_grad():
+        expected = task.in_units(run.network("csv", batch.xs)[0])[0, :, 0]
+    first = task.scalings[0].invert(batch.xs)[0, :, 0].round()
+    assert first[0] in passengers
+    for passenger, change in zip(first, expected, strict=True):
+        x = np.full((1, 1), float(passenger), np.float32)
+        answer, *parts = session.run(None, {"x": x} | state)
+        state = dict(zip(names[1:], parts, strict=True))
+        assert answer.item() == pytest.approx(change.item(), rel=1e-3, abs=0.01)
+
+
+def test_data_that_has_changed_since_training_is_refused(capsys, here):
+    assert call(capsys, "train airline.yaml --train.steps 2 --evaluate.every 2")[0] == 0
+    table = here / "airline.csv"
+    table.write_text(table.read_text().replace("1949-01,112", "1949-01,12"))
+    folder = next((here / "runs").iterdir()).name
+    for command in (f"evaluate runs/{folder}", f"export runs/{folder} --to torch"):
+        status, _, err = call(capsys, command)
+        assert status == 2 and "its data is not that of the training of" in err
+
+
+def test_a_mistake_in_the_data_is_one_line_and_status_2(capsys, here):
+    table = here / "airline.csv"
+    table.write_text(table.read_text().replace("1949-03,132", "1949-03,many"))
+    for command in ("data check airline.yaml", "train airline.yaml"):
+        status, _, err = call(capsys, command)
+        assert status == 2 and err.count("\n") == 1
+        assert "airline.csv, line 4, column 'passengers': 'many' is no finite number" in err
+
+
+@pytest.mark.parametrize("task", ["toy_rows", "toy_wide", "digits_rows"])
+def test_the_data_of_any_task_can_be_checked(capsys, monkeypatch, tmp_path, task):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(f"task: {{name: {task}}}")
+    status, out, _ = call(capsys, "data check a.yaml")
+    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    rows = out.partition("\nclass ")[2].partition("\n\n")[0].splitlines()[1:]
+    outputs = lookup("task", task)().spec.outputs
+    assert [row.split()[0] for row in rows] == [str(k) for k in range(outputs)]
+    assert "guessing scores on test: accuracy" in out and "example 3 of train:" in out
