@@ -10,6 +10,7 @@ import torch
 from toy_tasks import toy
 
 from thalnet_mtl import Network, TaskSpec, ThalNet, registry
+from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.load import config_names
 from thalnet_mtl.training.trainer import train
 
@@ -54,6 +55,25 @@ def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, mo
     options = {"steps": 300, "batch": 10, "learning_rate": 0.01, "strategy": "l2"}
     config = toy(task={"name": "coin"}, model=model, train=options)
     assert train(config, tmp_path).tasks["coin"].test > 0.9
+
+
+def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
+    (yaml_text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert max(len(yaml_text.splitlines()), len(program.splitlines())) < 15
+    months = [
+        f"{1949 + k // 12}-{k % 12 + 1:02d},{100 + k + 20 * (k % 12 == 6)}" for k in range(144)
+    ]
+    Path("airline.csv").write_text("\n".join(["month,passengers", *months]) + "\n")
+    Path("airline.yaml").write_text(yaml_text)
+    for command in re.findall(r"`thalnet ((?:data check|train|export) [^`]+)`", page):
+        assert main(command.split()) == 0, command
+    assert Path("runs/airline/result.json").exists() and any(Path("runs/airline/export").iterdir())
+    capsys.readouterr()
+    exec(program, {})
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0.75
 
 
 def test_every_command_of_the_readme_names_what_exists():
