@@ -81,7 +81,9 @@ def test_every_command_of_the_readme_names_what_exists():
         for config in name.split():
             assert config in config_names()
     for kind in ("task", "module", "reading", "strategy"):
-        for name in registry.entries(kind):
+        for name, entry in registry.entries(kind).items():
+            if not entry.__module__.startswith("thalnet_mtl."):
+                continue  # registered by another test
             name = re.sub(r"(split_\w+)_[1-4]$", r"\1_0", name)  # of a family one
             name = re.sub(r"^avalanche:.*", "avalanche:ewc", name)
-            assert f"`{name}`" in README or name.startswith(("toy_", "uniform", "coin"))
+            assert f"`{name}`" in README
