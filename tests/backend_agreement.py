@@ -27,7 +27,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up

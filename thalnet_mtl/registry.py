@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError, unknown
@@ -136,7 +136,8 @@ def _built_in_modules(kind: str) -> list[str]:
     modules = [f"thalnet_mtl.{module}" for module in _MODULES[kind]]
     if kind in _PACKAGES:
         package = importlib.import_module(f"thalnet_mtl.{_PACKAGES[kind]}")
-        files = sorted(info.name for info in iter_modules(package.__path__, f"{package.__name__}."))
+        contents = walk_packages(package.__path__, f"{package.__name__}.")
+        files = sorted(info.name for info in contents if not info.ispkg)
         modules += [file for file in files if file not in modules]
     return modules
 

@@ -14,7 +14,7 @@ from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.names import STRATEGIES
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.splits import first_input
+from thalnet_mtl.ops.inputs import first_input
 from thalnet_mtl.training import growth
 from thalnet_mtl.training.setup import set_up
 

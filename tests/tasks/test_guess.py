@@ -7,6 +7,7 @@ import sklearn.dummy
 import sklearn.metrics as sk
 import torch
 
+from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.sequences import SequenceTask
 
 NAN = torch.nan
@@ -37,7 +38,7 @@ def test_classes_are_guessed_by_their_frequency():
 def test_numbers_are_guessed_by_their_mean_as_scikit_learn_does():
     parts = [torch.randn(n, 2) * 3 + 5 for n in (40, 20, 30)]
     parts[0][3, 0] = parts[2][1, 1] = NAN
-    found = task(parts, target="numbers", metrics=("mse", "mae", "r2")).guess("validation")
+    found = guess_scores(task(parts, target="numbers", metrics=("mse", "mae", "r2")), "validation")
     means = parts[0].double().nanmean(0)
     dummy = sklearn.dummy.DummyRegressor(strategy="constant", constant=means.numpy())
     answers = dummy.fit(torch.zeros(40, 1), parts[0].nan_to_num()).predict(torch.zeros(20, 1))
@@ -50,7 +51,7 @@ def test_numbers_are_guessed_by_their_mean_as_scikit_learn_does():
 def test_labels_are_guessed_by_their_frequency():
     ys = torch.tensor([[1.0, 0], [1, 0], [1, 1], [NAN, 0], [0, 0]])
     parts = [ys, torch.tensor([[1.0, 1.0], [0.0, NAN]]), ys]
-    guess = task(parts, target="labels", metrics=("accuracy", "f1")).guess("validation")
+    guess = guess_scores(task(parts, target="labels", metrics=("accuracy", "f1")), "validation")
     assert guess["accuracy"] == 1 / 3  # the answer is yes, no
     assert guess["f1"] == pytest.approx((2 / 3 + 0) / 2)
 
@@ -61,20 +62,20 @@ def test_a_guess_at_every_step_leaves_out_what_is_past_the_end():
     other = [torch.tensor([0, 1, 0]), torch.tensor([0])]
     splits = {"train": (xs, ys), "validation": (xs, other), "test": (xs, other)}
     splits["train"] = (xs, [torch.tensor([1, 0, 1]), torch.tensor([1])])
-    found = SequenceTask("t", splits).load("cpu").guess("validation")
+    found = guess_scores(SequenceTask("t", splits).load("cpu"), "validation")
     assert found["accuracy"] == 1 / 4
 
 
 def test_guessing_reads_no_inputs(monkeypatch):
     read = task([torch.tensor([0, 1, 1, 0, 1])] * 3)
     monkeypatch.setattr(read, "to_batch", None)
-    assert read.guess("test")["accuracy"] == 3 / 5
+    assert guess_scores(read, "test")["accuracy"] == 3 / 5
 
 
 def test_a_guess_covers_as_many_batches_as_an_evaluation_and_is_computed_once(monkeypatch):
     ys = [torch.tensor(part) for part in ([0, 1, 1], [1, 1, 0, 0], [0, 1])]
     counted = task(ys)
-    assert counted.guess("validation", size=2, batches=1)["accuracy"] == 1
-    assert counted.guess("validation", size=2)["accuracy"] == 0.5
+    assert guess_scores(counted, "validation", size=2, batches=1)["accuracy"] == 1
+    assert guess_scores(counted, "validation", size=2)["accuracy"] == 0.5
     monkeypatch.setattr(counted, "iterate_targets", None)
-    assert counted.guess("validation", size=2)["accuracy"] == 0.5
+    assert guess_scores(counted, "validation", size=2)["accuracy"] == 0.5

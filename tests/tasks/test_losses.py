@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, register
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.targets import MISSING_CLASS, TARGETS

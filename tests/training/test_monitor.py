@@ -15,6 +15,7 @@ from thalnet_mtl.registry import register
 from thalnet_mtl.report.html import write
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.monitor import Monitor, loss_limit
 from thalnet_mtl.training.setup import set_up
@@ -123,7 +124,7 @@ def test_a_regression_is_trained_scored_and_read_again(tmp_path):
     assert set(content["test"]) == {"loss", "mae", "r2", "rmse", "count"}
     assert content["test"]["count"] == 36
     assert content["test"]["rmse"] == pytest.approx(math.sqrt(content["test"]["loss"]), rel=1e-6)
-    guess = numbers_task(metrics=("mae", "r2", "rmse")).load("cpu").guess("test")
+    guess = guess_scores(numbers_task(metrics=("mae", "r2", "rmse")).load("cpu"), "test")
     assert content["guess"]["test"] == pytest.approx(guess)
     run = read_run(tmp_path)
     assert run.result == result and run.curve("toy_numbers", "validation", "r2").shape == (2, 3)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from thalnet_mtl.avalanche.ragged import RaggedBatch, padded, stack
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 
 UNUSED_LOGIT = -1000.0  # for a class that a task does not have; the value of Avalanche's masks
 

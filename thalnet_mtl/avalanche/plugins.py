@@ -20,7 +20,8 @@ from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
-from thalnet_mtl.tasks.base import Evaluation, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.evaluation import Evaluation
 from thalnet_mtl.training.growth import add_new_tasks
 
 

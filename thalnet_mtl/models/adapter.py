@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.models.body import WHOLE, Body
-from thalnet_mtl.models.sequences import Inputs, map_inputs
+from thalnet_mtl.ops.inputs import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
 
@@ -58,7 +58,7 @@ class TaskAdapter(nn.Module):
     def encode(self, xs: Inputs, active: Collection[str] = ()) -> Inputs:
         """Return the input of the body in the type of its weights, by active input module."""
         dtype = self.head.weight.dtype
-        xs = map_inputs(xs, Tensor.long if self.task.tokens else lambda x: x.to(dtype))
+        xs = map_inputs(Tensor.long if self.task.tokens else lambda x: x.to(dtype), xs)
 
         def encode(name: str, encoder: nn.Module) -> Tensor:
             x = xs[name] if isinstance(xs, Mapping) else xs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from thalnet_mtl.models.body import Body
-from thalnet_mtl.models.sequences import Inputs
+from thalnet_mtl.ops.inputs import Inputs
 from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
 from thalnet_mtl.ops.reference import keep
 from thalnet_mtl.registry import register

@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.checks import check_sequence
-from thalnet_mtl.models.sequences import Inputs, map_inputs, run_sequences
+from thalnet_mtl.models.sequences import run_sequences
+from thalnet_mtl.ops.inputs import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
@@ -109,7 +110,7 @@ class Body(nn.Module):
 
     def step(self, x: Inputs, state: Any, **options: Any) -> tuple[Float[Tensor, "*batch _"], Any]:
         """Compute one step on an input (batch, inputs) or (inputs,); options as in ``forward``."""
-        ys, state = self(map_inputs(x, lambda x: x.unsqueeze(-2)), state, **options)
+        ys, state = self(map_inputs(lambda x: x.unsqueeze(-2), x), state, **options)
         return ys[..., -1, :], state
 
     def check(self, xs: Inputs) -> Inputs:

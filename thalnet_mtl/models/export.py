@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.sequences import Inputs, first_input, map_inputs
+from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.topology.scaling import Scaling
 
 Scalings = tuple[Scaling | None, Scaling | None]  # of inputs, and of targets
@@ -43,7 +43,7 @@ class Program(nn.Module):
         mean, deviation = self.input_mean, self.input_deviation
         if mean is None or deviation is None:
             return x
-        return map_inputs(x, lambda x: (x - mean) / deviation)
+        return map_inputs(lambda x: (x - mean) / deviation, x)
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return outputs (…, outputs) of the network in the units of the targets."""
@@ -86,7 +86,7 @@ class Step(Program):
         ``x`` is (batch, inputs), or (batch,) tokens; or a mapping of such for named inputs.
         """
         carried = state[0] if self.kind is Tensor else self.kind(*state)
-        xs = map_inputs(self.scale(x), lambda x: x.unsqueeze(1))
+        xs = map_inputs(lambda x: x.unsqueeze(1), self.scale(x))
         logits, carried = self.network(self.task, xs, carried)
         logits = self.in_units(logits.flatten(0, -2))
         return (logits, carried) if self.kind is Tensor else (logits, *carried)

@@ -26,14 +26,9 @@ from thalnet_mtl.models.editing import EditableNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
 from thalnet_mtl.models.recurrent import body_from
-from thalnet_mtl.models.sequences import (
-    Inputs,
-    first_input,
-    map_inputs,
-    repack,
-    unpack,
-)
+from thalnet_mtl.models.sequences import repack, unpack
 from thalnet_mtl.models.summary import network_summary
+from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain, to_plain
@@ -130,9 +125,9 @@ class Network(EditableNetwork):
         check_inputs(task, spec.task, xs)
         lengths = check_lengths(lengths, first_input(xs))
         if lengths is not None:  # no encoder sees what is past the end
-            xs = map_inputs(xs, lambda x: zero_past_end(x, lengths))
+            xs = map_inputs(lambda x: zero_past_end(x, lengths), xs)
         if not spec.task.tokens:
-            xs = map_inputs(xs, lambda x: F.dropout(x, self.dropout, self.training))
+            xs = map_inputs(lambda x: F.dropout(x, self.dropout, self.training), xs)
         active = self.body.active_modules(task, spec)
         options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
         if active:

@@ -4,7 +4,7 @@ Sequences come as a padded batch, with ``lengths`` if they differ, as a ``Packed
 without a batch axis. A state may be a list or a tuple of its parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,9 +15,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.checks import check_lengths, check_sub_steps, kind_of
+from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.ops.lengths import Lengths
-
-Inputs = Tensor | Mapping[str, Tensor]
 
 
 def run_sequences(
@@ -43,21 +42,21 @@ def run_sequences(
             raise UserError("extra_steps: give a padded batch with lengths, not a PackedSequence.")
         xs, lengths = unpack(packed, lengths)
     assert not isinstance(xs, PackedSequence)
-    xs = check(xs)
-    alone = first_input(xs).ndim == 2
+    rows = check(xs)
+    alone = first_input(rows).ndim == 2
     if alone:
         if lengths is not None:
             raise UserError("lengths: a sequence without a batch axis has its own length.")
-        xs = map_inputs(xs, lambda x: x[None])
+        rows = map_inputs(lambda x: x[None], rows)
     else:
-        lengths = check_lengths(lengths, first_input(xs))
+        lengths = check_lengths(lengths, first_input(rows))
     if state is None:
-        state = initial(xs)
+        state = initial(rows)
     else:
         state = map_state(lambda part: part[None], state) if alone else state
         if not torch.compiler.is_compiling():  # a body may call ``len``, which fixes the batch
-            state = fit_state(state, initial(xs), first_input(xs))
-    ys, state = _run_with_sub_steps(run, xs, state, lengths, sub_steps, extra_steps)
+            state = fit_state(state, initial(rows), first_input(rows))
+    ys, state = _run_with_sub_steps(run, rows, state, lengths, sub_steps, extra_steps)
     if packed is not None and recurrent:
         return repack(ys, packed), state
     return (ys[0], map_state(lambda part: part[0], state)) if alone else (ys, state)
@@ -73,12 +72,12 @@ def _run_with_sub_steps(
 ) -> tuple[Float[Tensor, "batch steps outputs"], Any]:
     """Call ``run`` on inputs that are repeated and followed by zeros, see ``Body.forward``."""
     if sub_steps > 1:
-        xs = map_inputs(xs, lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps))
+        xs = map_inputs(lambda x: repeat(x, "batch time x -> batch (time n) x", n=sub_steps), xs)
         lengths = None if lengths is None else lengths * sub_steps
     ys, state = run(xs, state, lengths)
     ys = ys[:, sub_steps - 1 :: sub_steps]
     if extra_steps:
-        zeros = map_inputs(xs, lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]))
+        zeros = map_inputs(lambda x: x.new_zeros(x.shape[0], extra_steps, x.shape[2]), xs)
         ys = torch.cat([ys, run(zeros, state, None)[0]], dim=1)
     return ys, state
 
@@ -137,13 +136,6 @@ def fit_state(state: Any, start: Any, xs: Tensor) -> Any:
     return state
 
 
-def map_inputs(xs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
-    """Apply a function to a tensor or to every tensor of a mapping."""
-    if isinstance(xs, Mapping):
-        return {name: function(x) for name, x in xs.items()}
-    return function(xs)
-
-
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     """Apply a function to a state that is a tensor, or a tuple or list of states."""
     if isinstance(state, Tensor):
@@ -154,8 +146,3 @@ def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
 def _like(container: Any, parts: list[Any]) -> Any:
     kind = type(container)
     return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
-
-
-def first_input(xs: Inputs) -> Tensor:
-    """Return a tensor, or the first of a mapping."""
-    return next(iter(xs.values())) if isinstance(xs, Mapping) else xs

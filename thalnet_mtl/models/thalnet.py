@@ -18,8 +18,9 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.cells import reading_matrices
 from thalnet_mtl.models.checks import check_sequence
 from thalnet_mtl.models.modular import ModularBody
-from thalnet_mtl.models.sequences import Inputs, run_sequences
+from thalnet_mtl.models.sequences import run_sequences
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
+from thalnet_mtl.ops.inputs import Inputs
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.graph import ModuleGraph

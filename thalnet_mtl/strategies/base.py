@@ -13,7 +13,8 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.cost import stored_bytes
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 
 LIKE_A_HOOK = 0.8  # the similarity of names from which a method is taken for a misspelt hook

@@ -9,7 +9,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 
 SAMPLES = 200  # sequences from which the Fisher information is estimated

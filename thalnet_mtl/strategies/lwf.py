@@ -10,7 +10,7 @@ from torch import Tensor
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 

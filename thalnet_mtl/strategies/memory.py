@@ -8,7 +8,8 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.tasks.stream import Experience
 

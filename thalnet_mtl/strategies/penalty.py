@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.strategies.base import Strategy, TrainingContext, trainable_parameters
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 
 NamedTensors = dict[str, Tensor]  # by the name of a parameter
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.memory import ReplayMemory
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 
 
 @register("strategy", "replay")

@@ -14,7 +14,7 @@ from thalnet_mtl.strategies.penalty import (
     remap_named,
     to_device,
 )
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 
 DAMPING = 0.1  # ξ, as in the paper

@@ -5,67 +5,21 @@ data loader.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
-from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.tasks.batch import Batch, concatenate
 from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.scoring import ScoredMetric, Scorer, find_metrics
-from thalnet_mtl.tasks.splits import Sequences, Split, fill, first_input
+from thalnet_mtl.tasks.splits.sequences import SPLITS, Sequences, Split, fill
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[str, ...] = get_args(SplitName)
-
-
-class Batch(NamedTuple):
-    """Inputs and targets of one step, on the device of their task.
-
-    ``xs`` is (batch, time, inputs), (batch, time) for tokens, or a mapping of such by the name of
-    the input. ``ys`` is (batch,) for one class per sequence and (batch, time) for one at every
-    step; labels and numbers have a further axis, (…, outputs). Missing targets are −100 for a
-    class and NaN otherwise. If ``starts_sequence`` is False, the batch continues the sequences of
-    the batch before it, whose final state is carried on. ``lengths`` (batch,) are the steps of
-    each sequence, None if all fill the batch.
-    """
-
-    xs: Any
-    ys: Tensor
-    starts_sequence: bool
-    lengths: Tensor | None = None
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """Apply a function to all tensors."""
-        xs, ys, lengths = Sequences(self.xs, self.ys, self.lengths).map(function)
-        return Batch(xs, ys, self.starts_sequence, lengths)
-
-    def slice(self, start: int, stop: int) -> "Batch":
-        """Return the sequences from ``start`` up to, not including, ``stop``."""
-        return self.map(lambda part: part[start:stop])
-
-    def select(self, places: Tensor) -> "Batch":
-        """Return the sequences at some places, (n,) indices."""
-        return self.map(lambda part: part[places.to(part.device)])
-
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device."""
-        return self.map(lambda part: part.to(device))
-
-    def after_end(self) -> Bool[Tensor, "batch time"] | None:
-        """Return the steps after the end of their sequence; None if there are none."""
-        if self.lengths is None:
-            return None
-        steps = torch.arange(first_input(self.xs).shape[1], device=self.lengths.device)
-        return steps >= self.lengths[:, None]
 
 
 class Task:
@@ -117,7 +71,6 @@ class Task:
         self.shares_head = False
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
-        self._guesses: dict[tuple[str, int, int, int], dict[str, float]] = {}
         self.complete = True
 
     @property
@@ -164,7 +117,7 @@ class Task:
             UserError: a metric is unknown, or for another kind of target.
         """
         task = copy.copy(self)
-        task._scored, task._guesses = self._find_metrics(metrics), {}
+        task._scored = self._find_metrics(metrics)
         return task
 
     def load(self, device: torch.device | str) -> Self:
@@ -182,10 +135,9 @@ class Task:
             )
         for name in SPLITS:
             if name not in splits:
-                others = ", ".join(map(str, splits)) or "none"
-                raise UserError(f"task '{self.name}' has no split '{name}'; it has {others}.")
+                names = ", ".join(map(str, splits)) or "none"
+                raise UserError(f"task '{self.name}' has no split '{name}'; it has {names}.")
         self.splits = {name: self._validate(name, split) for name, split in splits.items()}
-        self._guesses = {}
         self._prepare()
         return self
 
@@ -214,7 +166,7 @@ class Task:
     def sample(self, outputs: Tensor, batch: Batch, generator: torch.Generator) -> Batch:
         """Return the batch with targets drawn from the distribution that the outputs describe."""
         ys = self.target.sample(self.floats(outputs), generator)
-        over = batch.after_end() if self.spec.every_step else None
+        over = batch.past_end() if self.spec.every_step else None
         return batch._replace(ys=ys if over is None else fill(ys, over, self.target.missing))
 
     def distillation(
@@ -227,7 +179,7 @@ class Task:
         """
         outputs, teacher = self.floats(outputs), self.floats(teacher)
         terms = self.target.distillation(outputs, teacher, temperature)
-        over = batch.after_end() if self.spec.every_step else None
+        over = batch.past_end() if self.spec.every_step else None
         answers: Any = terms[..., 0].numel()
         if over is not None:
             terms, answers = fill(terms, over, 0), (~over).sum()
@@ -235,26 +187,7 @@ class Task:
 
     def concatenate(self, batches: Sequence[Batch]) -> Batch:
         """Return several batches as one, padded to the longest sequence of them."""
-        time = max(first_input(batch.xs).shape[1] for batch in batches)
-        missing = self.target.missing
-
-        def longer(part: Tensor, value: float = 0) -> Tensor:
-            axes = [0] * (2 * (part.ndim - 2))
-            return F.pad(part, [*axes, 0, time - part.shape[1]], value=value)
-
-        def cat(parts: Iterable[Tensor], value: float = 0) -> Tensor:
-            return torch.cat([longer(part, value) for part in parts])
-
-        first, *_ = batches
-        xs: Any
-        if isinstance(first.xs, Mapping):
-            xs = {name: cat(batch.xs[name] for batch in batches) for name in first.xs}
-        else:
-            xs = cat(batch.xs for batch in batches)
-        targets = [batch.ys for batch in batches]
-        ys = cat(targets, missing) if self.spec.every_step else torch.cat(targets)
-        lengths = [batch.lengths for batch in batches if batch.lengths is not None]
-        return Batch(xs, ys, first.starts_sequence, torch.cat(lengths) if lengths else None)
+        return concatenate(batches, self.target.missing if self.spec.every_step else None)
 
     # Scores
 
@@ -262,36 +195,14 @@ class Task:
         """Return a scorer of the metrics, for one evaluation."""
         return Scorer(self._scored, self.target)
 
-    @torch.no_grad()
-    def guess(
-        self, split: str, size: int = 500, chunk: int = 200, batches: int = 0
-    ) -> dict[str, float]:
-        """Return the loss and the scores of guessing on a split: of the best constant answer.
-
-        These are the class frequencies, the label frequencies or the means of the training part.
-
-        Args:
-            split: a ``SplitName``.
-            size, chunk, batches: those of an evaluation with which it is compared.
-
-        Raises:
-            UndefinedScore: a metric has no value for the targets of the split.
-        """
-        key = split, size, chunk, batches
-        if key not in self._guesses:
-            constant = self.target.constant(self.sequences("train", chunk).ys, self.spec.outputs)
-            evaluation = Evaluation(self)
-            for batch in islice(self.iterate_targets(split, size, chunk), batches or None):
-                answers = batch.ys.shape if self.target.name == "class" else batch.ys.shape[:-1]
-                evaluation.update(constant.expand(*answers, -1), batch)
-            fixed = {part.metric.name: part.guess for part in self._scored}
-            scores = evaluation.compute(fixed)
-            self._guesses[key] = {name: scores[name] for name in ("loss", *fixed)}
-        return self._guesses[key]
+    @property
+    def guesses(self) -> dict[str, float | None]:
+        """Scores of guessing by metric, None where they follow from the best constant answer."""
+        return {scored.metric.name: scored.guess for scored in self._scored}
 
     @property
     def scalings(self) -> tuple[Scaling | None, Scaling | None]:
-        """What has scaled the inputs and the targets; None where they are as in their source."""
+        """The scaling of the inputs and that of the targets; None for what is as in its source."""
         return None, None
 
     def in_units(self, values: Tensor) -> Tensor:
@@ -370,14 +281,14 @@ class Task:
         return find_metrics(metrics, self.target, f"task '{self.name}'")
 
     def _make_loss(self, loss: str | Loss | Callable[..., Tensor], **options: Any) -> Loss:
-        made = make_loss(loss, **options)
-        if made.targets and self.target.name not in made.targets:
-            kinds = ", ".join(made.targets)
+        function = make_loss(loss, **options)
+        if function.targets and self.target.name not in function.targets:
+            kinds = ", ".join(function.targets)
             raise UserError(
                 f"task '{self.name}': the loss '{loss}' is for targets of kind {kinds}, not "
                 f"'{self.target.name}'."
             )
-        return made
+        return function
 
     def _validate(self, name: str, split: Any) -> Any:
         """Return a split as tensors on ``self.device``; a UserError says what does not fit."""
@@ -385,35 +296,3 @@ class Task:
 
     def _prepare(self) -> None:
         """Set what follows from the data of all splits; called at the end of ``load``."""
-
-
-class Evaluation:
-    """The loss and the scores of outputs over the batches of a split."""
-
-    def __init__(self, task: Task):
-        self.task, self.scorer = task, task.scorer()
-        self.total = torch.zeros((), dtype=torch.float64, device=task.device)
-        self.weight, self.count = torch.zeros_like(self.total), torch.zeros_like(self.total)
-
-    def update(self, outputs: Tensor, batch: Batch) -> None:
-        """Add the outputs of a head for a batch."""
-        outputs = outputs.detach()
-        weight = self.task.count(batch)
-        self.total += self.task.loss(outputs, batch) * weight
-        self.weight += weight
-        self.count += self.task.target.present(batch.ys).sum()
-        outputs, ys = self.task.floats(outputs), batch.ys
-        self.scorer.update(self.task.in_units(outputs), self.task.in_units(ys))
-
-    def compute(self, fixed: Mapping[str, float | None] | None = None) -> dict[str, float]:
-        """Return ``loss``, the score of every metric, and ``count``, the number of targets.
-
-        Args:
-            fixed: scores that are given, by metric; None for those to compute.
-
-        Raises:
-            UndefinedScore: a metric has no value for these targets.
-        """
-        scores = self.scorer.compute(fixed or {})
-        loss = float(self.total / self.weight)
-        return {"loss": loss, **scores, "count": int(self.count)}

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.metrics.metric import format_scores
-from thalnet_mtl.tasks.base import SPLITS, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.evaluation import guess_scores
+from thalnet_mtl.tasks.files.table import TableTask
 from thalnet_mtl.tasks.metrics import UndefinedScore
-from thalnet_mtl.tasks.table import TableTask
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 WIDTH = 80
 EXAMPLES, MOST_ROWS, MOST_COLUMNS, MOST_STEPS, BATCH = 3, 20, 8, 5, 500
@@ -92,11 +94,11 @@ def _statistics(task: Task, split: str, chunk: int) -> SplitStatistics:
     """Return what is counted in all batches of a split."""
     result = SplitStatistics()
     for batch in task.iterate(split, BATCH, chunk):
-        after_end = batch.after_end()
+        past_end = batch.past_end()
         there = task.target.present(batch.ys)
         read = batch.ys.numel()
-        if after_end is not None and task.spec.every_step:
-            read -= int(after_end.sum()) * (batch.ys[0, 0].numel())
+        if past_end is not None and task.spec.every_step:
+            read -= int(past_end.sum()) * (batch.ys[0, 0].numel())
         result.sequences += len(batch.ys)
         result.targets += int(there.sum())
         result.missing += read - int(there.sum())
@@ -105,7 +107,7 @@ def _statistics(task: Task, split: str, chunk: int) -> SplitStatistics:
         result.steps.append(full if batch.lengths is None else batch.lengths.cpu())
         for name, xs in batch.xs.items() if isinstance(batch.xs, dict) else [("", batch.xs)]:
             rows = xs[..., None] if task.spec.tokens else xs
-            rows = rows.flatten(0, 1) if after_end is None else rows[~after_end]
+            rows = rows.flatten(0, 1) if past_end is None else rows[~past_end]
             result.inputs.setdefault(name, Range()).update(_input_units(task, rows))
         if task.target.name == "class":
             counts = torch.bincount(batch.ys[there], minlength=task.spec.outputs)
@@ -144,7 +146,7 @@ def _guesses(task: Task, chunk: int) -> Iterator[str]:
     """Yield what simple answers score."""
     for split in ("validation", "test"):
         try:
-            scores = format_scores(task.metrics, task.guess(split, BATCH, chunk))
+            scores = format_scores(task.metrics, guess_scores(task, split, BATCH, chunk))
         except UndefinedScore as error:
             scores = f"not defined ({error})"
         yield f"guessing scores on {split}: {scores}"

@@ -28,7 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.errors import UserError, suggest
+from thalnet_mtl.config.options import check_options
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.tasks.metrics import UndefinedScore
@@ -239,7 +240,7 @@ def _find(name: str, options: dict[str, Any], target: Target, where: str) -> Sco
             f"{target.name}."
         )
     metric = describe_metric(name, entry, options, where)
-    _check_options(name, entry, options, where)
+    options = check_options("metric", name, options, f"{where}: metrics")
     if inspect.isclass(entry):
         _check_built(name, entry, options, where)
 
@@ -271,18 +272,3 @@ def _kinds(entry: Any) -> tuple[str, ...]:
     """Return the kinds of target that a metric fits; () for all."""
     kinds = getattr(entry, "targets", ())
     return (kinds,) if isinstance(kinds, str) else tuple(kinds)
-
-
-def _check_options(name: str, entry: Any, options: Mapping[str, Any], where: str) -> None:
-    """Raise ``UserError`` for an option that a metric does not have."""
-    parameters = inspect.signature(entry).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    allowed = [parameter.name for parameter in parameters]
-    allowed = allowed if inspect.isclass(entry) else allowed[2:]
-    for option in options:
-        if option not in allowed:
-            raise UserError(
-                f"{where}: metric '{name}' has no option '{option}'. Allowed: "
-                f"{', '.join(allowed) or 'none'}.{suggest(option, allowed)}"
-            )

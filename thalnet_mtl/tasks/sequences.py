@@ -7,22 +7,24 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.base import SPLITS, Batch, Task
-from thalnet_mtl.tasks.checks import check_inputs, check_targets, summarize
-from thalnet_mtl.tasks.columns import read_split
-from thalnet_mtl.tasks.infer import infer_spec
-from thalnet_mtl.tasks.items import Columns
+from thalnet_mtl.ops.inputs import first_input, map_inputs
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.losses import Loss
-from thalnet_mtl.tasks.notices import data_notices
 from thalnet_mtl.tasks.random_streams import step_generator
-from thalnet_mtl.tasks.reader import ShuffledReader
-from thalnet_mtl.tasks.review import check_varied, classes_of, every_sequence_has_targets
-from thalnet_mtl.tasks.sharing import first_difference, same_order
-from thalnet_mtl.tasks.splits import Sequences, Split, first_input, map_inputs
+from thalnet_mtl.tasks.splits.checks import check_inputs, check_targets, summarize
+from thalnet_mtl.tasks.splits.infer import infer_spec
+from thalnet_mtl.tasks.splits.items import Columns
+from thalnet_mtl.tasks.splits.notices import data_notices
+from thalnet_mtl.tasks.splits.reader import ShuffledReader
+from thalnet_mtl.tasks.splits.reading import read_split
+from thalnet_mtl.tasks.splits.review import check_varied, classes_of, every_sequence_has_targets
+from thalnet_mtl.tasks.splits.sequences import SPLITS, Sequences, Split
+from thalnet_mtl.tasks.splits.sharing import first_difference, same_order
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.spec import TaskSpec
 
-Splits = Mapping[str, Any]  # by ``SplitName``: see ``columns.read_split``
+Splits = Mapping[str, Any]  # by ``SplitName``: see ``splits.reading.read_split``
 Transform = Callable[[Batch, torch.Generator], Batch]
 
 
@@ -35,8 +37,8 @@ class SequenceTask(Task):
     TaskSpec(inputs=3, outputs=2, tokens=False, every_step=False, steps=10)
 
     A split is ``(xs, ys)``, ``(xs, ys, lengths)``, or a data set of PyTorch or Hugging Face whose
-    items are such pairs, or mappings with named columns; see ``columns.read_split``. Arrays that
-    are mapped from a file, and data sets above 1 GiB, are read block by block during training;
+    items are such pairs, or mappings with named columns; see ``splits.reading.read_split``. Arrays
+    that are mapped from a file, and data sets above 1 GiB, are read block by block during training;
     their targets are kept in memory.
 
     Args:

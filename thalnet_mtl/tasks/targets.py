@@ -109,19 +109,32 @@ class ClassTarget(Target):
         return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True)
 
 
-class LabelsTarget(Target):
-    """Several labels at once, each 0 or 1; NaN is missing. Outputs are a logit for each label."""
+class FloatTarget(Target):
+    """Targets with a last axis of ``outputs``, one number each; NaN is missing."""
 
-    name = "labels"
-    loss = "binary_cross_entropy"
-    metrics = ("f1",)
     missing = float("nan")
 
     def present(self, ys: Tensor) -> Tensor:
         return ~ys.isnan()
 
     def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
-        return with_outputs(floats(ys), outputs, every_step, f"{where}: labels", "labels")
+        ys = floats(ys)
+        if outputs == 1 and ys.ndim == 1 + every_step:
+            return ys[..., None]
+        if ys.ndim < 2 or ys.shape[-1] != outputs:
+            raise UserError(
+                f"{where}: targets have shape {tuple(ys.shape)}; the last axis must hold {outputs} "
+                f"{self.name}."
+            )
+        return ys
+
+
+class LabelsTarget(FloatTarget):
+    """Several labels at once, each 0 or 1; NaN is missing. Outputs are a logit for each label."""
+
+    name = "labels"
+    loss = "binary_cross_entropy"
+    metrics = ("f1",)
 
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
         if row := first_row(~((ys == 0) | (ys == 1) | ys.isnan())):
@@ -149,7 +162,7 @@ class LabelsTarget(Target):
         return temperature**2 * (cross - entropy)
 
 
-class NumbersTarget(Target):
+class NumbersTarget(FloatTarget):
     """One real number or several; NaN is missing. Outputs are the numbers themselves.
 
     As a distribution, outputs ŷ stand for N(ŷ, 1/2), whose −log p is (y − ŷ)² and a constant.
@@ -158,13 +171,6 @@ class NumbersTarget(Target):
     name = "numbers"
     loss = "mse"
     metrics = ("rmse", "mae")
-    missing = float("nan")
-
-    def present(self, ys: Tensor) -> Tensor:
-        return ~ys.isnan()
-
-    def shaped(self, ys: Tensor, outputs: int, every_step: bool, where: str) -> Tensor:
-        return with_outputs(floats(ys), outputs, every_step, f"{where}: targets", "numbers")
 
     def checked(self, ys: Tensor, outputs: int, where: str) -> Tensor:
         if row := first_row(ys.isinf()):
@@ -224,17 +230,6 @@ def out_of_range(ys: Tensor, count: int, missing: int = 0) -> Row | None:
         return None
     wide = ys.long()  # a comparison in uint8 would wrap
     return first_row(((wide < 0) | (wide >= count)) & (wide != missing))
-
-
-def with_outputs(ys: Tensor, outputs: int, every_step: bool, subject: str, what: str) -> Tensor:
-    """Return targets with a last axis of ``outputs``, which may be missing where it is 1."""
-    if outputs == 1 and ys.ndim == 1 + every_step:
-        return ys[..., None]
-    if ys.ndim < 2 or ys.shape[-1] != outputs:
-        raise UserError(
-            f"{subject} have shape {tuple(ys.shape)}; the last axis must hold {outputs} {what}."
-        )
-    return ys
 
 
 def floats(ys: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.arrays import as_tensor
-from thalnet_mtl.tasks.base import Batch, Task
-from thalnet_mtl.tasks.splits import Sequences
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.splits.arrays import as_tensor
+from thalnet_mtl.tasks.splits.sequences import Sequences
 from thalnet_mtl.tasks.targets import out_of_range
 from thalnet_mtl.topology.spec import TaskSpec
 

@@ -16,9 +16,9 @@ import numpy as np
 from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
+from thalnet_mtl.tasks.files.ts_format import TsCases, read_ts
 from thalnet_mtl.tasks.forecasting import Windows, check_parts, forecasting_splits
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.tasks.ts_format import TsCases, read_ts
 from thalnet_mtl.topology.spec import TaskSpec
 
 Splits = dict[str, tuple[list[np.ndarray], np.ndarray]]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 
 Batches = Mapping[str, Batch]  # by task
 States = Mapping[str, Any]  # by task

@@ -10,6 +10,7 @@ from thalnet_mtl.config.schema import Config, StrategyConfig
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.evaluate import evaluate
@@ -35,6 +36,7 @@ class RunContext:
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self.stream = make_stream(config, self.steps_per_epoch)
         self.trainable_tasks: set[str] = set()
+        self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
         self.update_trainable_tasks()
 
     def update_trainable_tasks(self) -> None:
@@ -165,13 +167,18 @@ class RunContext:
 
     def guess(self, task: str, split: str) -> dict[str, float]:
         """Return loss and metrics of guessing on a split, as far as it is scored."""
-        options, chunk = self.config.evaluate, self.config.train.chunk
-        if split != "train":
-            return self.tasks[task].guess(split, options.batch, chunk, options.batches)
-        try:
-            return self.tasks[task].guess(split, options.batch, chunk, self.test_batches(task))
-        except UndefinedScore:
-            return self.tasks[task].guess(split, options.batch, chunk)
+        if (task, split) not in self._guesses:
+            options, chunk = self.config.evaluate, self.config.train.chunk
+            scored = self.tasks[task], split, options.batch, chunk
+            batches = options.batches if split != "train" else self.test_batches(task)
+            try:
+                scores = guess_scores(*scored, batches)
+            except UndefinedScore:
+                if split != "train":
+                    raise
+                scores = guess_scores(*scored)
+            self._guesses[task, split] = scores
+        return self._guesses[task, split]
 
     def test_batches(self, task: str) -> int:
         """Return how many batches an evaluation of the test split takes."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import RunError
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 
 WARM = 3  # warm-up steps before a capture, in which libraries allocate what they need
 

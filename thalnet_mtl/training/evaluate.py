@@ -7,7 +7,8 @@ import torch
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.tasks.base import Evaluation, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.evaluation import Evaluation
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ import torch
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.context import RunContext

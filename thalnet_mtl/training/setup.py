@@ -18,8 +18,9 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
-from thalnet_mtl.tasks.base import SPLITS, Task
+from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.metrics import UndefinedScore
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.checks import check_joint_options

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch, Task
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state
 from thalnet_mtl.training.optimizers import optimizer_for

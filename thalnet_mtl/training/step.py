@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.tasks.base import Batch
+from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.accumulation import accumulate
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs

@@ -15,8 +15,12 @@ from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
-from thalnet_mtl.training.own_tasks import OwnTasks, check_registered, own_tasks
 from thalnet_mtl.training.setup import make_tasks
+from thalnet_mtl.training.unregistered_tasks import (
+    UnregisteredTasks,
+    check_registered,
+    unregistered_tasks,
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class TrainedRun:
         )
 
 
-def load_run(folder: Path | str, tasks: OwnTasks = ()) -> TrainedRun:
+def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
     """Read a run from its directory, finished or not; its data is not loaded.
 
     Args:
@@ -117,7 +121,7 @@ def load_run(folder: Path | str, tasks: OwnTasks = ()) -> TrainedRun:
     path = folder / "checkpoint" / "best.pt"
     best = load_matching(path, config)
     network = load_network(best, path)
-    with own_tasks(tasks, config):
+    with unregistered_tasks(tasks, config):
         check_registered(config, str(folder))
         made = make_tasks(config)
     return TrainedRun(folder, config, made, network.eval(), best["step"])

@@ -26,12 +26,12 @@ from thalnet_mtl.training.environment import environment, scalings_as_json
 from thalnet_mtl.training.growth import grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
-from thalnet_mtl.training.own_tasks import OwnTasks, own_tasks
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
+from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
 
 
 class Interrupted(RunError):
@@ -47,7 +47,7 @@ def train(
     config: Config,
     folder: Path | str,
     console: Console | None = None,
-    tasks: OwnTasks = (),
+    tasks: UnregisteredTasks = (),
 ) -> RunResult:
     """Train as configured, in a run directory; the same call again resumes where it stopped.
 
@@ -68,7 +68,7 @@ def train(
     """
     folder, console, start = Path(folder), console or Console(), time.monotonic()
     config = check_config(config)
-    with own_tasks(tasks, config):
+    with unregistered_tasks(tasks, config):
         config = resolve_options(config, complete=True)
         if (folder / "result.json").exists():
             check_same(folder, config)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.ts_format import read_ts
+from thalnet_mtl.tasks.files.ts_format import read_ts
 
 CLASSES = """\
 # A comment with a : and a ?

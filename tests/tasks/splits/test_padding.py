@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from properties import assert_close, examples, normal, seeds
 
 from thalnet_mtl import SequenceTask, TaskSpec
-from thalnet_mtl.tasks.base import SPLITS
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 OUTPUTS = 3
 
@@ -81,7 +81,7 @@ def test_loss_and_gradient_of_a_batch_are_those_of_its_sequences_alone(drawn):
     assert count == counts.sum()
     assert_close(loss, (torch.stack(losses) * counts).sum() / counts.sum())
     if task.spec.every_step:
-        past = batch.after_end()
+        past = batch.past_end()
         assert past is None or not gradient[past].any()
 
 

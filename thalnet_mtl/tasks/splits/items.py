@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -21,18 +20,12 @@ from torch.utils.data import (
 )
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.tasks.arrays import as_tensor, describe, is_sequence, pad
-from thalnet_mtl.tasks.checks import InputSummary, add_summaries
-from thalnet_mtl.tasks.lengths import check_lengths, read_lengths, read_targets
-from thalnet_mtl.tasks.splits import (
-    Sequences,
-    Split,
-    StoredSequences,
-    first_input,
-    inputs_by_name,
-    map_inputs,
-    zero_after_end,
-)
+from thalnet_mtl.ops.inputs import first_input, inputs_by_name, map_inputs
+from thalnet_mtl.ops.lengths import zero_past_end
+from thalnet_mtl.tasks.splits.arrays import as_tensor, describe, is_sequence, pad
+from thalnet_mtl.tasks.splits.checks import InputSummary, add_summaries
+from thalnet_mtl.tasks.splits.lengths import check_lengths, read_lengths, read_targets
+from thalnet_mtl.tasks.splits.sequences import Sequences, Split, StoredSequences, concatenate_padded
 from thalnet_mtl.tasks.targets import Target
 
 KEPT_BYTES = 2**30  # a data set whose inputs are smaller is kept in memory
@@ -185,7 +178,7 @@ def _read_items(
         given = [row[2] if len(row) == 3 else own for row, own in zip(rows, lengths, strict=True)]
         lengths = read_lengths(given, where)
         check_lengths(lengths, len(rows), time, where)
-        xs = map_inputs(lambda part: zero_after_end(part, lengths), xs)
+        xs = map_inputs(lambda part: zero_past_end(part, lengths), xs)
     return xs, [row[1] for row in rows], lengths
 
 
@@ -218,13 +211,7 @@ def _joined(blocks: Sequence[Any]) -> Any:
     """Return padded blocks of inputs as one."""
     if isinstance(blocks[0], Mapping):
         return {name: _joined([block[name] for block in blocks]) for name in blocks[0]}
-    time = max(block.shape[1] for block in blocks)
-    return torch.cat(
-        [
-            F.pad(block, [*[0] * (2 * (block.ndim - 2)), 0, time - block.shape[1]])
-            for block in blocks
-        ]
-    )
+    return concatenate_padded(blocks, max(block.shape[1] for block in blocks))
 
 
 def _check_repeatable(dataset: Any, columns: Columns, where: str) -> None:

@@ -14,16 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.arrays import as_tensor, describe, is_sequence, on_disk, pad
-from thalnet_mtl.tasks.items import Columns, dataset_of, is_dataset, read_dataset
-from thalnet_mtl.tasks.lengths import check_lengths, read_lengths, read_targets
-from thalnet_mtl.tasks.splits import (
-    Sequences,
-    Split,
-    StoredSequences,
-    inputs_by_name,
-    zero_after_end,
-)
+from thalnet_mtl.ops.inputs import inputs_by_name
+from thalnet_mtl.ops.lengths import zero_past_end
+from thalnet_mtl.tasks.splits.arrays import as_tensor, describe, is_sequence, on_disk, pad
+from thalnet_mtl.tasks.splits.items import Columns, dataset_of, is_dataset, read_dataset
+from thalnet_mtl.tasks.splits.lengths import check_lengths, read_lengths, read_targets
+from thalnet_mtl.tasks.splits.sequences import Sequences, Split, StoredSequences
 from thalnet_mtl.tasks.targets import Target
 
 
@@ -112,4 +108,4 @@ def _from_arrays(split: Sequence[Any], target: Target, where: str) -> Split:
     data = Sequences(columns if several else columns[""], targets, known)
     if known is None:
         return data
-    return data.map_xs(partial(zero_after_end, lengths=known))
+    return data.map_xs(partial(zero_past_end, lengths=known))

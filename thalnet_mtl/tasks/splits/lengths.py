@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.arrays import as_list, as_tensor, describe, pad
+from thalnet_mtl.tasks.splits.arrays import as_list, as_tensor, describe, pad
 from thalnet_mtl.tasks.targets import Target, first_row
 
 

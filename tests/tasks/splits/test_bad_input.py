@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from properties import examples
 
 from thalnet_mtl import SequenceTask, TaskSpec, TextTask, UserError
-from thalnet_mtl.tasks.base import SPLITS
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 XS = np.random.RandomState(0).rand(12, 4, 3).astype("float32")
 YS = np.arange(12) % 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.hub import huggingface
+from thalnet_mtl.tasks.files.huggingface import huggingface
 
 PARTS = ("train", "validation", "test")
 TEXTS = ["good", "bad", "very good", "not bad at all", "gut ä"] * 8

@@ -3,19 +3,20 @@
 import numpy as np
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.table_columns import Rows
-from thalnet_mtl.tasks.table_splits import PARTS, Observations
+from thalnet_mtl.tasks.files.columns import Rows
+from thalnet_mtl.tasks.files.observations import Observations
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 
 def set_parts(rows: Rows, column: str) -> None:
     """Take the part of every row from a column."""
     rows.parts = rows.words(column)
-    wrong = ~np.isin(rows.parts, PARTS)
+    wrong = ~np.isin(rows.parts, SPLITS)
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
             f"{rows.place(row, column)}: '{rows.parts[row]}' is no split. Allowed: "
-            f"{', '.join(PARTS)}."
+            f"{', '.join(SPLITS)}."
         )
 
 

@@ -8,11 +8,11 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.registry import entries, registered
 from thalnet_mtl.tasks.base import Task
 
-OwnTasks = Mapping[str, Task] | Iterable[Task]  # by name, or under their own names
+UnregisteredTasks = Mapping[str, Task] | Iterable[Task]  # by name, or under their own names
 
 
 @contextmanager
-def own_tasks(tasks: OwnTasks, config: Config) -> Iterator[None]:
+def unregistered_tasks(tasks: UnregisteredTasks, config: Config) -> Iterator[None]:
     """Let a configuration name some tasks, within a ``with`` block, as if they were registered.
 
     Raises:
@@ -48,7 +48,7 @@ def _maker(task: Task) -> Callable[[], Task]:
     return lambda: task
 
 
-def _named(tasks: OwnTasks) -> Iterator[tuple[str, Task]]:
+def _named(tasks: UnregisteredTasks) -> Iterator[tuple[str, Task]]:
     if isinstance(tasks, Task):
         tasks = [tasks]
     seen = set[str]()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from thalnet_mtl.tasks.splits import Sequences, Split
+from thalnet_mtl.tasks.splits.sequences import Sequences, Split
 
 BLOCK_SIZE = 4096  # sequences that are gathered at once, at most
 BLOCK_BYTES = 64 * 2**20  # size of their inputs, at most

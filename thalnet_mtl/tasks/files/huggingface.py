@@ -9,8 +9,9 @@ import numpy as np
 from thalnet_mtl.errors import UserError, suggest, unknown
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.files.observations import check_fractions
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.tasks.table_splits import PARTS, check_fractions
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.targets import MISSING_CLASS
 from thalnet_mtl.tasks.text import TextTask
 from thalnet_mtl.topology.spec import TaskSpec
@@ -60,8 +61,8 @@ def huggingface(
     if target == "class" and len(outputs) > 1:
         raise UserError("outputs: a class is one column; for several set target: labels.")
     for part in splits:
-        if part not in PARTS:
-            raise UserError(f"splits: {unknown('split', part, PARTS)}")
+        if part not in SPLITS:
+            raise UserError(f"splits: {unknown('split', part, SPLITS)}")
     name = path if isinstance(path, str) else ", ".join(path.values())
     data = _with_all_splits(_load(path, config), splits, fractions, split_seed, name)
     columns = data["train"].column_names
@@ -70,33 +71,33 @@ def huggingface(
             if column not in columns:
                 raise UserError(f"{option}: {name}: {unknown('column', column, columns)}")
     kept = [inputs, *outputs]
-    rows = {part: data[part].select_columns(kept).with_format(None)[:] for part in PARTS}
-    values = {part: rows[part][inputs] for part in PARTS}
+    rows = {part: data[part].select_columns(kept).with_format(None)[:] for part in SPLITS}
+    values = {part: rows[part][inputs] for part in SPLITS}
     is_text = isinstance(values["train"][0], str)
     if not is_text and not outputs:
         raise UserError(f"{name}, column '{inputs}': the next token is that of texts; set outputs.")
-    for part in PARTS:
+    for part in SPLITS:
         _check_present(values[part], f"{name}, {part}, column '{inputs}'", is_text)
     if not is_text:
-        xs: Any = {part: [np.asarray(x, np.float32) for x in values[part]] for part in PARTS}
-        xs = {part: [x[:, None] if x.ndim == 1 else x for x in xs[part]] for part in PARTS}
+        xs: Any = {part: [np.asarray(x, np.float32) for x in values[part]] for part in SPLITS}
+        xs = {part: [x[:, None] if x.ndim == 1 else x for x in xs[part]] for part in SPLITS}
         ys, classes = _targets(rows, outputs, target, data["train"].features, name)
-        pairs = {part: (xs[part], ys[part]) for part in PARTS}
+        pairs = {part: (xs[part], ys[part]) for part in SPLITS}
         return SequenceTask("huggingface", pairs, target=target, class_names=classes)
     encode, vocabulary = _tokenizer(tokenizer, values["train"])
     if not outputs:
-        texts = {part: encode("\n".join(values[part])) for part in PARTS}
+        texts = {part: encode("\n".join(values[part])) for part in SPLITS}
         return TextTask("huggingface", lambda: texts, vocabulary)
-    tokens = {part: [encode(text[: longest or None]) for text in values[part]] for part in PARTS}
+    tokens = {part: [encode(text[: longest or None]) for text in values[part]] for part in SPLITS}
     if longest:
-        tokens = {part: [text[:longest] for text in tokens[part]] for part in PARTS}
-    for part in PARTS:
+        tokens = {part: [text[:longest] for text in tokens[part]] for part in SPLITS}
+    for part in SPLITS:
         _check_present(tokens[part], f"{name}, {part}, column '{inputs}'", is_text)
     ys, classes = _targets(rows, outputs, target, data["train"].features, name)
     width = max(1, len(classes)) if target == "class" else len(outputs)
-    lengths = {len(text) for part in PARTS for text in tokens[part]}
+    lengths = {len(text) for part in SPLITS for text in tokens[part]}
     spec = TaskSpec(vocabulary, width, tokens=True, steps=lengths.pop() if len(lengths) == 1 else 0)
-    pairs = {part: (tokens[part], ys[part]) for part in PARTS}
+    pairs = {part: (tokens[part], ys[part]) for part in SPLITS}
     return SequenceTask("huggingface", pairs, spec, target=target, class_names=classes)
 
 
@@ -141,18 +142,18 @@ def _with_all_splits(
 ) -> dict[str, Any]:
     """Return three splits; one that is missing is cut off the training part."""
     found = {}
-    for part in PARTS:
+    for part in SPLITS:
         name = names.get(part, part)
         if name in data:
             found[part] = data[name]
         elif part in names or part == "train":
             raise UserError(f"splits: {where}: {unknown('split', name, data)}")
-    missing = [part for part in PARTS if part not in found]
+    missing = [part for part in SPLITS if part not in found]
     if not missing:
         return found
     train = found["train"]
     order = np.random.RandomState(seed).permutation(len(train))  # NumPy freezes it
-    shares = {part: fractions[PARTS.index(part)] for part in ("train", *missing)}
+    shares = {part: fractions[SPLITS.index(part)] for part in ("train", *missing)}
     sizes = np.array(list(shares.values())) / sum(shares.values())
     ends = np.rint(np.cumsum(sizes) * len(train)).astype(int)[:-1]
     for part, places in zip(shares, np.split(order, ends), strict=True):
@@ -197,7 +198,7 @@ def _targets(
     """Return the targets by split, and the names of classes in the order of their codes."""
     if target != "class":
         numbers = {}
-        for part in PARTS:
+        for part in SPLITS:
             columns_of_part = [rows[part][column] for column in columns]
             try:
                 numbers[part] = np.array(columns_of_part, float).T
@@ -205,12 +206,12 @@ def _targets(
                 raise UserError(f"{where}, {part}: targets must be numbers ({error}).") from error
         return numbers, ()
     (column,) = columns
-    cells = {part: rows[part][column] for part in PARTS}
+    cells = {part: rows[part][column] for part in SPLITS}
     if names := getattr(features[column], "names", None):
         missing = {None: MISSING_CLASS, -1: MISSING_CLASS}
-        codes = {part: [missing.get(cell, cell) for cell in cells[part]] for part in PARTS}
-        return {part: np.array(codes[part], np.int64) for part in PARTS}, tuple(names)
-    values = {cell for part in PARTS for cell in cells[part] if cell is not None}
+        codes = {part: [missing.get(cell, cell) for cell in cells[part]] for part in SPLITS}
+        return {part: np.array(codes[part], np.int64) for part in SPLITS}, tuple(names)
+    values = {cell for part in SPLITS for cell in cells[part] if cell is not None}
     if odd := [value for value in values if not isinstance(value, str | int | bool)]:
         raise UserError(
             f"{where}, column '{column}': {odd[0]!r:.30} is no class; a class is a word or a whole "
@@ -219,6 +220,6 @@ def _targets(
     kinds = {isinstance(value, str) for value in values}
     order = sorted(values, key=str if len(kinds) > 1 else None)
     code = {value: k for k, value in enumerate(order)} | {None: MISSING_CLASS}
-    return {p: np.array([code[c] for c in cells[p]], np.int64) for p in PARTS}, tuple(
+    return {p: np.array([code[c] for c in cells[p]], np.int64) for p in SPLITS}, tuple(
         map(str, order)
     )

@@ -9,9 +9,9 @@ import numpy as np
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.forecasting import last_windows, next_values, windows
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.topology.scaling import Scaling
 
-PARTS = ("train", "validation", "test")
 MOST_BYTES = 8e9  # of all windows together
 
 
@@ -81,7 +81,7 @@ class Observations:
         spans = []
         for number, rows in enumerate(self.series):
             ends = np.rint(np.cumsum([0, *fractions]) * len(rows)).astype(int).tolist()
-            for split, start, stop in zip(PARTS, ends[:-1], ends[1:], strict=True):
+            for split, start, stop in zip(SPLITS, ends[:-1], ends[1:], strict=True):
                 spans.append(Span(split, number, start, stop))
         return spans
 
@@ -102,7 +102,7 @@ class Observations:
             UserError: there are fewer series than splits.
         """
         count = len(self.series)
-        if count < len(PARTS):
+        if count < len(SPLITS):
             raise UserError(f"{count} sequences or groups are too few for three splits.")
         # NumPy's compatibility policy freezes RandomState: the order of a seed never changes.
         order = np.random.RandomState(seed).permutation(count)
@@ -111,7 +111,7 @@ class Observations:
         ends[2] = min(max(ends[2], ends[1] + 1), count - 1)
         return [
             Span(split, number, 0, len(self.series[number]))
-            for split, start, stop in zip(PARTS, ends[:-1], ends[1:], strict=True)
+            for split, start, stop in zip(SPLITS, ends[:-1], ends[1:], strict=True)
             for number in sorted(order[start:stop].tolist())
         ]
 
@@ -162,7 +162,7 @@ class Observations:
         Raises:
             UserError: a split has no sequence, or all windows together are too large.
         """
-        splits: dict[str, list[Cut]] = {split: [] for split in PARTS}
+        splits: dict[str, list[Cut]] = {split: [] for split in SPLITS}
         short: list[Span] = []
         for span in spans:
             cut = self._cut(span, form)
@@ -243,7 +243,7 @@ class Observations:
 
 def check_fractions(fractions: Sequence[float]) -> None:
     """Raise unless they are the sizes of three splits that add up to 1."""
-    if len(fractions) != len(PARTS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(
             f"fractions {list(fractions)}: expected three numbers above 0 that add up to 1, for "
             f"train, validation and test."

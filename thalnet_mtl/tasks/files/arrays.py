@@ -9,8 +9,9 @@ import numpy as np
 
 from thalnet_mtl.errors import UserError, suggest
 from thalnet_mtl.registry import register
+from thalnet_mtl.tasks.files.observations import check_fractions
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.tasks.table_splits import PARTS, check_fractions
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 Kind = Literal["class", "labels", "numbers"]
 KINDS = ("xs", "ys", "lengths")
@@ -85,7 +86,7 @@ def _splits(
     seed: int = 0,
 ) -> dict[str, tuple[Any, ...]]:
     """Return the splits of arrays by name; one set of arrays is split by ``fractions``."""
-    allowed = [f"{part}_{kind}" for part in PARTS for kind in KINDS]
+    allowed = [f"{part}_{kind}" for part in SPLITS for kind in KINDS]
     if fractions and "xs" in arrays:
         allowed = list(KINDS)
     for name in arrays:
@@ -100,7 +101,7 @@ def _splits(
             names = ", ".join(arrays) or "none"
             raise UserError(f"{where} has no array '{name}'. Its arrays: {names}.")
     if not whole:
-        return {part: _sequences(arrays, f"{part}_") for part in PARTS}
+        return {part: _sequences(arrays, f"{part}_") for part in SPLITS}
     check_fractions(fractions)
     data = _sequences(arrays, "")
     count = len(data[0])
@@ -109,7 +110,7 @@ def _splits(
             raise UserError(f"{where}: {count} sequences in xs, but {len(array)} in {name}.")
     order = np.random.RandomState(seed).permutation(count)  # frozen by NumPy's compatibility policy
     ends = np.rint(np.cumsum(fractions) * count).astype(int)[:-1]
-    chosen = zip(PARTS, np.split(order, ends), strict=True)
+    chosen = zip(SPLITS, np.split(order, ends), strict=True)
     return {part: tuple(array[places] for array in data) for part, places in chosen}
 
 

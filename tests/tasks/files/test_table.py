@@ -7,8 +7,8 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.base import Evaluation
-from thalnet_mtl.tasks.table import csv
+from thalnet_mtl.tasks.evaluation import Evaluation, guess_scores
+from thalnet_mtl.tasks.files.table import csv
 
 PARTS = ("train", "validation", "test")
 
@@ -180,7 +180,9 @@ def test_scaling_is_that_of_the_training_part_and_scores_are_in_the_units_of_the
             scores.append(evaluation.compute())
         assert scores[0]["rmse"] == pytest.approx(7, rel=1e-4)
         assert scores[1]["rmse"] == pytest.approx(7, rel=1e-3)
-        assert plain.guess(name)["mae"] == pytest.approx(scaled.guess(name)["mae"], rel=1e-3)
+        assert guess_scores(plain, name)["mae"] == pytest.approx(
+            guess_scores(scaled, name)["mae"], rel=1e-3
+        )
 
 
 def test_repeating_the_last_value_is_scored_as_by_hand():

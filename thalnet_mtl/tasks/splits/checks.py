@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.splits import Split, StoredSequences, after_end, fill, inputs_by_name
+from thalnet_mtl.ops.inputs import inputs_by_name
+from thalnet_mtl.ops.lengths import past_end
+from thalnet_mtl.tasks.splits.sequences import Split, StoredSequences, fill
 from thalnet_mtl.tasks.targets import Target
 from thalnet_mtl.topology.spec import TaskSpec
 
@@ -126,15 +128,15 @@ def check_targets(
             f"{where}: targets have shape {tuple(ys.shape)}; expected {tuple(expected)} for {each}."
         )
     if spec.every_step and lengths is not None:
-        ys = missing_after_end(ys, lengths, target)
+        ys = missing_past_end(ys, lengths, target)
     return target.checked(ys, spec.outputs, where)
 
 
-def missing_after_end(ys: Tensor, lengths: Tensor, target: Target) -> Tensor:
+def missing_past_end(ys: Tensor, lengths: Tensor, target: Target) -> Tensor:
     """Return targets (N, time, …), those after the end of a sequence as missing ones."""
     if target.name == "class" and not ys.is_floating_point():
         ys = ys.long()
-    return fill(ys, after_end(lengths.to(ys.device), ys.shape[1]), target.missing)
+    return fill(ys, past_end(lengths.to(ys.device), ys.shape[1]), target.missing)
 
 
 def _summary(part: Tensor, start: int, where: str) -> InputSummary:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.array_files import folder, npz
+from thalnet_mtl.tasks.files.arrays import folder, npz
 
 PARTS = ("train", "validation", "test")
 

@@ -8,11 +8,12 @@ import torch
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.tasks.base import Evaluation
+from thalnet_mtl.tasks.evaluation import Evaluation
+from thalnet_mtl.tasks.files.columns import Table
+from thalnet_mtl.tasks.files.observations import Cut, Form, Observations, check_fractions
+from thalnet_mtl.tasks.files.series import read_long, read_targets, read_wide, set_parts
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.tasks.table_columns import Table
-from thalnet_mtl.tasks.table_series import read_long, read_targets, read_wide, set_parts
-from thalnet_mtl.tasks.table_splits import PARTS, Cut, Form, Observations, check_fractions
+from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.targets import MISSING_CLASS
 from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
@@ -233,8 +234,8 @@ def _check_split(
     files: Mapping[str, str], split: str, column: str, window: int, fractions: Sequence[float]
 ) -> None:
     """Raise unless options say once how to split."""
-    if "" not in files and set(files) != set(PARTS):
-        raise UserError(f"path: expected files for {', '.join(PARTS)}, got {', '.join(files)}.")
+    if "" not in files and set(files) != set(SPLITS):
+        raise UserError(f"path: expected files for {', '.join(SPLITS)}, got {', '.join(files)}.")
     if sum(map(bool, (split, column, len(files) > 1))) > 1:
         raise UserError("split, split_column and files by split: give one of them.")
     if split == "time" and not window:

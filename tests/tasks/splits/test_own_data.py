@@ -15,9 +15,8 @@ from torch.utils.data import (
 )
 
 from thalnet_mtl import SequenceTask, TextTask, UserError
-from thalnet_mtl.tasks import items, reader
-from thalnet_mtl.tasks.base import SPLITS
-from thalnet_mtl.tasks.splits import Sequences, StoredSequences
+from thalnet_mtl.tasks.splits import items, reader
+from thalnet_mtl.tasks.splits.sequences import SPLITS, Sequences, StoredSequences
 
 XS = torch.rand(70, 5, 3, generator=torch.Generator().manual_seed(0))
 YS = torch.arange(70) % 3
@@ -223,7 +222,7 @@ def test_memory_holds_a_block_of_an_array_on_disk(tmp_path, monkeypatch):
     ys[:] = np.arange(2_000) % 2
     xs, ys = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("xs", "ys"))
     monkeypatch.setattr(reader, "BLOCK_BYTES", 2**23)
-    monkeypatch.setattr("thalnet_mtl.tasks.checks.BLOCK_BYTES", 2**23)
+    monkeypatch.setattr("thalnet_mtl.tasks.splits.checks.BLOCK_BYTES", 2**23)
     before = most = private()
     task = task_of((xs, ys))
     seen = []

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.checks import InputSummary, missing_after_end, summarize
-from thalnet_mtl.tasks.splits import Split
+from thalnet_mtl.tasks.splits.checks import InputSummary, missing_past_end, summarize
+from thalnet_mtl.tasks.splits.sequences import Split
 from thalnet_mtl.tasks.targets import Target, first_row
 from thalnet_mtl.topology.spec import TaskSpec
 
@@ -100,7 +100,7 @@ def _outputs(ys: Tensor, lengths: Tensor | None, target: Target, where: str) -> 
     if target.name != "class":
         return ys.shape[-1] if ys.ndim > 1 else 1
     if lengths is not None:
-        ys = missing_after_end(ys, lengths, target)
+        ys = missing_past_end(ys, lengths, target)
     if ys.is_floating_point() and (row := first_row(~ys.isfinite())):
         raise UserError(
             f"{where}: target {row.value(ys)} of row {row} is no class. A missing one is "

@@ -1,14 +1,19 @@
 """The data of a split: sequences with their targets and lengths, in memory or on disk."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional as F
 
-Inputs = Tensor | dict[str, Tensor]  # by name, where a sample has several inputs
+from thalnet_mtl.ops.inputs import inputs_by_name, map_inputs
+from thalnet_mtl.ops.lengths import zero_past_end
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(SplitName)
 
 
 class Sequences(NamedTuple):
@@ -108,7 +113,7 @@ class StoredSequences:
         lengths = None if self.lengths is None else self.lengths[ascending]
         xs = self.read(ascending)
         if lengths is not None:
-            xs = map_inputs(lambda part: zero_after_end(part, lengths), xs)
+            xs = map_inputs(lambda part: zero_past_end(part, lengths), xs)
         data = Sequences(xs, self.ys[ascending.to(self.ys.device)], lengths)
         if not torch.equal(order, torch.arange(len(order))):
             data = data.select(order.argsort())
@@ -137,33 +142,16 @@ class StoredSequences:
 Split = Sequences | StoredSequences
 
 
-def map_inputs(function: Callable[[Tensor], Tensor], xs: Any) -> Any:
-    """Apply a function to the inputs of a batch: a tensor, or tensors by name."""
-    if isinstance(xs, Mapping):
-        return {name: function(part) for name, part in xs.items()}
-    return function(xs)
-
-
-def first_input(xs: Any) -> Tensor:
-    """Return the inputs of a batch, or one of several that go by name."""
-    return next(iter(xs.values())) if isinstance(xs, Mapping) else xs
-
-
-def inputs_by_name(xs: Any) -> Mapping[str, Tensor]:
-    """Return the inputs of a batch by name; the only input is called ''."""
-    return xs if isinstance(xs, Mapping) else {"": xs}
-
-
 def fill(part: Tensor, mask: Bool[Tensor, "N time"], value: float | int) -> Tensor:
     """Return a tensor (N, time, …) with a value where a mask is true."""
     return part.masked_fill(mask.view(*mask.shape, *[1] * (part.ndim - 2)), value)
 
 
-def after_end(lengths: Tensor, time: int) -> Bool[Tensor, "N {time}"]:
-    """Return which of ``time`` steps are after the end of their sequence."""
-    return torch.arange(time, device=lengths.device) >= lengths[:, None]
-
-
-def zero_after_end(part: Tensor, lengths: Tensor) -> Tensor:
-    """Return inputs (N, time, …) with zeros after the end of every sequence."""
-    return fill(part, after_end(lengths.to(part.device), part.shape[1]), 0)
+def concatenate_padded(parts: Sequence[Tensor], time: int, value: float = 0) -> Tensor:
+    """Return tensors (N, time, …) one after another, each padded at the end to ``time`` steps."""
+    return torch.cat(
+        [
+            F.pad(part, [*[0] * (2 * (part.ndim - 2)), 0, time - part.shape[1]], value=value)
+            for part in parts
+        ]
+    )

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from thalnet_mtl.tasks.splits import Split, inputs_by_name
+from thalnet_mtl.ops.inputs import inputs_by_name
+from thalnet_mtl.tasks.splits.sequences import Split
 from thalnet_mtl.tasks.targets import first_row
 
 BLOCK_SIZE = 4096  # sequences that are compared at once
