@@ -63,21 +63,21 @@ def turn_class(ys: Tensor, turned: bool) -> Tensor:
 
 @register("task", "table_class")
 def one_class(turned: bool) -> Task:
-    """Which number of the last step is the largest."""
+    """The largest number of the last step, by its place."""
     xs = sequences()
     return SequenceTask("table_class", split(xs, turn_class(xs[:, -1].argmax(-1), turned)))
 
 
 @register("task", "table_classes")
 def classes(turned: bool) -> Task:
-    """Which number of each step is the largest."""
+    """The largest number of each step, by its place."""
     xs = sequences()
     return SequenceTask("table_classes", split(xs, turn_class(xs.argmax(-1), turned)))
 
 
 @register("task", "table_labels")
 def labels(turned: bool) -> Task:
-    """Which numbers of the last step are above a half; some labels are missing."""
+    """The numbers of the last step that are above a half; some labels are missing."""
     xs = sequences()
     ys = ((xs[:, -1] > 0.5) ^ turned).float()
     ys[::7, 0] = ys[5::10] = torch.nan
@@ -114,7 +114,7 @@ def text(turned: bool) -> Task:
 
 @register("task", "table_lengths")
 def lengths(turned: bool) -> Task:
-    """Which number of the last step is the largest, in sequences of one to four steps."""
+    """The largest number of the last step, in sequences of one to four steps."""
     xs, counts = sequences(), torch.arange(100) % 4 + 1
     last = xs[torch.arange(100), counts - 1]
     return SequenceTask("table_lengths", split(xs, turn_class(last.argmax(-1), turned), counts))
@@ -122,7 +122,7 @@ def lengths(turned: bool) -> Task:
 
 @register("task", "table_inputs")
 def inputs(turned: bool) -> Task:
-    """Which number of the last step is the largest, in two inputs of one and two numbers."""
+    """The largest number of the last step, in two inputs of one and two numbers."""
     xs = sequences()
     ys = turn_class(xs[:, -1].argmax(-1), turned)
     return SequenceTask("table_inputs", split({"left": xs[..., :1], "right": xs[..., 1:]}, ys))

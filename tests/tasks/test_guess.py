@@ -1,14 +1,18 @@
 """Guessing is the best constant answer of the training part, scored like a network."""
 
 import math
+from functools import partial
 
 import pytest
 import sklearn.dummy
 import sklearn.metrics as sk
 import torch
+from toy_tasks import toy
 
+from thalnet_mtl.console import Console
 from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.training.setup import fetch_with, set_up
 
 NAN = torch.nan
 
@@ -24,7 +28,8 @@ def task(ys, **options):
 
 def test_classes_are_guessed_by_their_frequency():
     ys = [torch.tensor(part) for part in ([0, 2, 2, 2, 1], [2, 0, 0, 0], [2, 1, 2, 2, 0])]
-    guess = task(ys, metrics=("accuracy", "f1", "bits_per_character", "auroc")).guess
+    metrics = "accuracy", "f1", "bits_per_character", "auroc"
+    guess = partial(guess_scores, task(ys, metrics=metrics))
     assert guess("validation")["accuracy"] == 1 / 4  # the majority of the training part, class 2
     assert guess("test")["accuracy"] == 3 / 5
     assert guess("test")["f1"] == pytest.approx(0.75 / 3)  # class 2: 2 · 3/5 · 1 / (3/5 + 1)
@@ -72,10 +77,16 @@ def test_guessing_reads_no_inputs(monkeypatch):
     assert guess_scores(read, "test")["accuracy"] == 3 / 5
 
 
-def test_a_guess_covers_as_many_batches_as_an_evaluation_and_is_computed_once(monkeypatch):
+def test_a_guess_covers_as_many_batches_as_an_evaluation():
     ys = [torch.tensor(part) for part in ([0, 1, 1], [1, 1, 0, 0], [0, 1])]
     counted = task(ys)
     assert guess_scores(counted, "validation", size=2, batches=1)["accuracy"] == 1
     assert guess_scores(counted, "validation", size=2)["accuracy"] == 0.5
-    monkeypatch.setattr(counted, "iterate_targets", None)
-    assert guess_scores(counted, "validation", size=2)["accuracy"] == 0.5
+
+
+def test_a_run_computes_what_guessing_scores_once(monkeypatch):
+    run = set_up(toy(evaluate={"batch": 24, "batches": 1}), fetch_with(Console()))
+    first = run.guess("toy_rows", "validation")
+    assert first == guess_scores(run.tasks["toy_rows"], "validation", size=24, batches=1)
+    monkeypatch.setattr(run.tasks["toy_rows"], "iterate_targets", None)
+    assert run.guess("toy_rows", "validation") == first

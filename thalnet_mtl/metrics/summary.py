@@ -194,10 +194,10 @@ def _measure(
     """Compute a measure; its mean over normalized scores if there is no other."""
     measure = function(matrix)
     if measure.mean is None and normalized:
-        other = function(normalized)
-        if other.mean is not None:
-            values = other.values if measure.missing else measure.values
-            return MeasureSummary(other.mean, values, MEAN_OF_NORMALIZED)
+        normalized_measure = function(normalized)
+        if normalized_measure.mean is not None:
+            values = normalized_measure.values if measure.missing else measure.values
+            return MeasureSummary(normalized_measure.mean, values, MEAN_OF_NORMALIZED)
     return MeasureSummary(measure.mean, measure.values, measure.why)
 
 

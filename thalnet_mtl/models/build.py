@@ -132,12 +132,12 @@ def modules_for_named_inputs(model: ModelConfig, tasks: Tasks) -> dict[str, Modu
         return {}
     if not all(task.input_names for task in tasks.values()):
         inputs.append("input")
-    others = [*(f"side{k}" for k in range(1, model.modules - 1)), "output"]
+    without_input = [*(f"side{k}" for k in range(1, model.modules - 1)), "output"]
     for name in inputs:
-        if name in others:
+        if name in without_input:
             raise UserError(f"an input cannot be called '{name}', as another module is.")
     modules = {name: ModuleConfig(input=True) for name in inputs}
-    return modules | {name: ModuleConfig(output=name == "output") for name in others}
+    return modules | {name: ModuleConfig(output=name == "output") for name in without_input}
 
 
 def shared_input_width(tasks: Sequence[TaskSpec], features: int, name: str = "") -> int:

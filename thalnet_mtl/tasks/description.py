@@ -95,13 +95,13 @@ def _statistics(task: Task, split: str, chunk: int) -> SplitStatistics:
     result = SplitStatistics()
     for batch in task.iterate(split, BATCH, chunk):
         past_end = batch.past_end()
-        there = task.target.present(batch.ys)
+        present = task.target.present(batch.ys)
         read = batch.ys.numel()
         if past_end is not None and task.spec.every_step:
             read -= int(past_end.sum()) * (batch.ys[0, 0].numel())
         result.sequences += len(batch.ys)
-        result.targets += int(there.sum())
-        result.missing += read - int(there.sum())
+        result.targets += int(present.sum())
+        result.missing += read - int(present.sum())
         first = next(iter(batch.xs.values())) if isinstance(batch.xs, dict) else batch.xs
         full = torch.full((len(first),), first.shape[1])
         result.steps.append(full if batch.lengths is None else batch.lengths.cpu())
@@ -110,7 +110,7 @@ def _statistics(task: Task, split: str, chunk: int) -> SplitStatistics:
             rows = rows.flatten(0, 1) if past_end is None else rows[~past_end]
             result.inputs.setdefault(name, Range()).update(_input_units(task, rows))
         if task.target.name == "class":
-            counts = torch.bincount(batch.ys[there], minlength=task.spec.outputs)
+            counts = torch.bincount(batch.ys[present], minlength=task.spec.outputs)
             result.classes = counts if result.classes is None else result.classes + counts
         else:
             result.outputs.update(task.in_units(batch.ys).reshape(-1, task.spec.outputs))
@@ -180,11 +180,11 @@ def _targets_of(task: Task, ys: Tensor, length: int | None) -> Iterator[str]:
     if task.target.name == "class":
         names = _class_names(task)
         labels = [names[int(y)] if y >= 0 else "missing" for y in ys.flatten()[: MOST_STEPS + 1]]
-        more = ", …" if ys.numel() > MOST_STEPS else ""
+        ending = ", …" if ys.numel() > MOST_STEPS else ""
         if task.spec.tokens and task.spec.every_step:
             yield _clip(f"  → {_tokens(ys, task.spec.outputs)}")
         else:
-            yield _clip(f"  → {', '.join(labels[:MOST_STEPS])}{more}")
+            yield _clip(f"  → {', '.join(labels[:MOST_STEPS])}{ending}")
         return
     columns = task.in_units(ys).reshape(-1, task.spec.outputs).T
     for label, values in list(zip(_output_names(task), columns, strict=True))[:MOST_COLUMNS]:
@@ -241,8 +241,8 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield a blank line and a table: first column left, others right; long ones are shortened."""
     head, *body = (list(row) for row in rows)
     if len(body) > MOST_ROWS:
-        more = len(body) - MOST_ROWS
-        body = [*body[:MOST_ROWS], [f"… and {more:,} more", *[""] * (len(head) - 1)]]
+        ending = len(body) - MOST_ROWS
+        body = [*body[:MOST_ROWS], [f"… and {ending:,} more", *[""] * (len(head) - 1)]]
     table = [head, *body]
     widths = [max(len(row[k]) for row in table) for k in range(len(head))]
     widths[0] = min(widths[0], max(8, WIDTH - sum(width + 2 for width in widths[1:])))

@@ -137,12 +137,12 @@ class SequenceTask(Task):
         where = f"task '{self.name}': transform"
         if not isinstance(after, Batch):
             raise UserError(f"{where} must return a Batch, not {type(after).__name__}.")
-        for what in ("xs", "ys"):
-            pair = [first_input(getattr(batch, what)) for batch in (before, after)]
+        for part_name in ("xs", "ys"):
+            pair = [first_input(getattr(batch, part_name)) for batch in (before, after)]
             shapes = [(tuple(part.shape), part.dtype) for part in pair]
-            same_time = what == "ys" or not self.spec.steps
+            same_time = part_name == "ys" or not self.spec.steps
             if shapes[0][1] != shapes[1][1] or (same_time and shapes[0][0] != shapes[1][0]):
-                raise UserError(f"{where} changes {what} from {shapes[0]} to {shapes[1]}.")
+                raise UserError(f"{where} changes {part_name} from {shapes[0]} to {shapes[1]}.")
 
     def with_targets(self, batch: Batch, step: int, size: int, seed: int) -> Batch:
         """Return the training batch of a task with the same sequences, with the targets of this.
@@ -158,28 +158,28 @@ class SequenceTask(Task):
         chosen = order[position * size : (position + 1) * size]
         ys = ys.index_select(0, chosen.to(ys.device))
         ys = ys[:, : first_input(batch.xs).shape[1]] if self.spec.every_step else ys
-        return batch._replace(ys=ys.long() if self.target.name == "class" else ys)
+        return batch._replace(ys=self._targets(ys))
 
-    def share_inputs(self, other: "SequenceTask") -> None:
+    def share_inputs(self, source: "SequenceTask") -> None:
         """Read the inputs of another task, and drop an equal copy of them.
 
         Raises:
             UserError: the training sequences differ; the message names the first row that does.
         """
-        where = f"task '{self.name}' cannot take the inputs of '{other.name}'"
-        if self.scale != other.scale:
-            raise UserError(f"{where}: their scales, {self.scale:g} and {other.scale:g}, differ.")
-        if not same_order(self.order, other.order):
+        where = f"task '{self.name}' cannot take the inputs of '{source.name}'"
+        if self.scale != source.scale:
+            raise UserError(f"{where}: their scales, {self.scale:g} and {source.scale:g}, differ.")
+        if not same_order(self.order, source.order):
             raise UserError(f"{where}: the order in which they read a sequence differs.")
-        if self.transform or other.transform:
+        if self.transform or source.transform:
             raise UserError(f"{where}: a transform of batches may change inputs and targets.")
         for name in SPLITS:
-            own, shared = self._data(name), other._data(name)
-            difference = first_difference(own, shared)
+            mine, shared = self._data(name), source._data(name)
+            difference = first_difference(mine, shared)
             if difference and name == "train":
                 raise UserError(f"{where}: {difference}.")
             if not difference:
-                self.splits[name] = shared.with_targets(own.ys, shared.lengths)
+                self.splits[name] = shared.with_targets(mine.ys, shared.lengths)
         self._reader = ShuffledReader(self._data("train"))
 
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
@@ -188,7 +188,7 @@ class SequenceTask(Task):
 
     def iterate_targets(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         for ys in self.sequences(split, chunk).ys.split(size):
-            yield Batch(None, ys.long() if self.target.name == "class" else ys, True)
+            yield Batch(None, self._targets(ys), True)
 
     def sequences(self, split: str, chunk: int) -> Split:
         return self._data(split)
@@ -204,8 +204,7 @@ class SequenceTask(Task):
             xs = map_inputs(lambda part: part[:, :time], xs)
             ys = ys[:, :time] if self.spec.every_step else ys
             lengths = lengths.to(self.device)
-        ys = ys.long() if self.target.name == "class" else ys
-        return Batch(map_inputs(self.to_inputs, xs), ys, True, lengths)
+        return Batch(map_inputs(self.to_inputs, xs), self._targets(ys), True, lengths)
 
     def to_inputs(self, xs: Tensor) -> Tensor:
         """Convert to floats, then divide by ``scale``: two steps are much faster than one."""
@@ -213,6 +212,10 @@ class SequenceTask(Task):
             return xs.long()
         wide = xs if xs.is_floating_point() else xs.to(torch.get_default_dtype())
         return wide if self.scale == 1 else wide / self.scale
+
+    def _targets(self, ys: Tensor) -> Tensor:
+        """Return stored targets as a batch has them: classes as int64."""
+        return ys.long() if self.target.name == "class" else ys
 
     def _data(self, split: str) -> Split:
         data: Split = self.split(split)

@@ -65,7 +65,7 @@ class Target:
 
 
 class ClassTarget(Target):
-    """One of ``outputs`` classes, given as an integer; −100 is missing. Outputs are logits."""
+    """A class among ``outputs`` ones, given as an integer; −100 is missing. Outputs are logits."""
 
     name = "class"
     loss = "cross_entropy"
@@ -163,7 +163,7 @@ class LabelsTarget(FloatTarget):
 
 
 class NumbersTarget(FloatTarget):
-    """One real number or several; NaN is missing. Outputs are the numbers themselves.
+    """Real numbers, one or several; NaN is missing. Outputs are the numbers themselves.
 
     As a distribution, outputs ŷ stand for N(ŷ, 1/2), whose −log p is (y − ŷ)² and a constant.
     """

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Scaling:
-    """What maps numbers x of several columns to (x − mean) / deviation, and back.
+    """A map from numbers x of several columns to (x − mean) / deviation, and back.
 
     >>> Scaling((10.0,), (2.0,)).invert(1.0)
     array([12.])

@@ -51,7 +51,8 @@ class TaskSpec:
             (batch, time, inputs) rows.
         every_step: whether there is a target at every step instead of one a sequence, which is
             predicted after the last step.
-        steps: length of a sequence; 0 for an endless stream.
+        steps: length of a sequence, of the longest if they differ; 0 if it is not known, or for
+            an endless stream.
     """
 
     inputs: int | Mapping[str, int]

@@ -49,9 +49,9 @@ def check_inputs_of(config: Config) -> None:
     for name, entry in config.tasks.items():
         if not entry.inputs_of:
             continue
-        where, others = f"tasks.{name}.inputs_of", [task for task in config.tasks if task != name]
-        if entry.inputs_of not in others:
-            raise UserError(f"{where}: {unknown('task', entry.inputs_of, others)}")
+        where, names = f"tasks.{name}.inputs_of", [task for task in config.tasks if task != name]
+        if entry.inputs_of not in names:
+            raise UserError(f"{where}: {unknown('task', entry.inputs_of, names)}")
         source = config.tasks[entry.inputs_of]
         if source.inputs_of:
             raise UserError(
@@ -113,10 +113,10 @@ def _reasons(config: Config) -> Iterator[tuple[str, str]]:
         yield from [] if train.draw else [(f"tasks.{name}.share", "train.draw is 0")]
     for option in () if joint else ("combine", "draw", "epoch_of"):
         yield f"train.{option}", "only one task is trained"
-    known = {name for names in READ_BY.values() for name in names}
-    alone = train.strategy in known and len(config.stream) < 2
+    built_in = {name for names in READ_BY.values() for name in names}
+    alone = train.strategy in built_in and len(config.stream) < 2
     for option, strategies in READ_BY.items():
-        if train.strategy in {"naive", *known} - set(strategies):
+        if train.strategy in {"naive", *built_in} - set(strategies):
             yield f"strategy.{option}", f"train.strategy is {train.strategy}"
     for option in ("train.strategy", *(f"strategy.{name}" for name in READ_BY)) if alone else ():
         yield option, "there is only one experience"

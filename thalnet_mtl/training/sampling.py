@@ -38,10 +38,10 @@ def next_batches(run: RunContext) -> dict[str, Batch]:
     """
     batches, options, seen = dict[str, Batch](), run.config.train, run.state.batches_seen
     names = sample_tasks(run)
-    for first, *others in group_by_inputs(run.config, names):
+    for first, *rest in group_by_inputs(run.config, names):
         step, size = seen[first], run.batch_size(first)
         batches[first] = run.tasks[first].training_batch(step, size, options.chunk, options.seed)
-        for name in others:
+        for name in rest:
             task = whole_sequences(run.tasks[name])
             batches[name] = task.with_targets(batches[first], step, size, options.seed)
     for name in names:

@@ -134,14 +134,14 @@ def make_tasks(config: Config) -> dict[str, Task]:
         allowed = field_names(task if config.tasks else config.task)
         options = check_options("task", task.name, task.options, where, allowed)
         try:
-            made: Task = lookup("task", task.name)(**options)
+            built: Task = lookup("task", task.name)(**options)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        made = _with_loss(made.named(name, task.head), task.loss, f"{where}.loss")
-        tasks[name] = _with_metrics(made, task.metrics, f"{where}.metrics")
+        built = _with_loss(built.named(name, task.head), task.loss, f"{where}.loss")
+        tasks[name] = _with_metrics(built, task.metrics, f"{where}.metrics")
     heads = [task.head_name for task in tasks.values()]
-    for made in tasks.values():
-        made.shares_head = heads.count(made.head_name) > 1
+    for built in tasks.values():
+        built.shares_head = heads.count(built.head_name) > 1
     return tasks
 
 

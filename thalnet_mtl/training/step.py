@@ -125,8 +125,8 @@ class TrainStep:
         else:
             losses, finals = {}, {}
             for group in groups:
-                more = self.forward(group, batches, states)
-                losses, finals = losses | more[0], finals | more[1]
+                of_group = self.forward(group, batches, states)
+                losses, finals = losses | of_group[0], finals | of_group[1]
         return {name: losses[name] for name in batches}, finals
 
     def forward(

@@ -123,5 +123,5 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
     network = load_network(best, path)
     with unregistered_tasks(tasks, config):
         check_registered(config, str(folder))
-        made = make_tasks(config)
-    return TrainedRun(folder, config, made, network.eval(), best["step"])
+        run_tasks = make_tasks(config)
+    return TrainedRun(folder, config, run_tasks, network.eval(), best["step"])

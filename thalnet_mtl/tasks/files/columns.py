@@ -181,7 +181,7 @@ class Rows:
         from 0 without gaps are their own codes.
         """
         words = self.words(column)
-        names = sorted(set(words) - {""}, key=lambda word: word)
+        names = sorted(set(words) - {""})
         values = [_as_number(name) for name in names]
         if all(value is not None for value in values):
             names = [name for _, name in sorted(zip(values, names, strict=True))]

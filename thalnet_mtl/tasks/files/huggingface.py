@@ -70,8 +70,8 @@ def huggingface(
         for column in chosen:
             if column not in columns:
                 raise UserError(f"{option}: {name}: {unknown('column', column, columns)}")
-    kept = [inputs, *outputs]
-    rows = {part: data[part].select_columns(kept).with_format(None)[:] for part in SPLITS}
+    chosen = [inputs, *outputs]
+    rows = {part: data[part].select_columns(chosen).with_format(None)[:] for part in SPLITS}
     values = {part: rows[part][inputs] for part in SPLITS}
     is_text = isinstance(values["train"][0], str)
     if not is_text and not outputs:
@@ -141,17 +141,17 @@ def _with_all_splits(
     where: str,
 ) -> dict[str, Any]:
     """Return three splits; one that is missing is cut off the training part."""
-    found = {}
+    parts = {}
     for part in SPLITS:
         name = names.get(part, part)
         if name in data:
-            found[part] = data[name]
+            parts[part] = data[name]
         elif part in names or part == "train":
             raise UserError(f"splits: {where}: {unknown('split', name, data)}")
-    missing = [part for part in SPLITS if part not in found]
+    missing = [part for part in SPLITS if part not in parts]
     if not missing:
-        return found
-    train = found["train"]
+        return parts
+    train = parts["train"]
     order = np.random.RandomState(seed).permutation(len(train))  # NumPy freezes it
     shares = {part: fractions[SPLITS.index(part)] for part in ("train", *missing)}
     sizes = np.array(list(shares.values())) / sum(shares.values())
@@ -159,8 +159,8 @@ def _with_all_splits(
     for part, places in zip(shares, np.split(order, ends), strict=True):
         if not len(places):
             raise UserError(f"{where}: {len(train)} rows are too few to cut off {part}.")
-        found[part] = train.select(sorted(places.tolist()))
-    return found
+        parts[part] = train.select(sorted(places.tolist()))
+    return parts
 
 
 def _check_present(values: Sequence[Any], where: str, is_text: bool) -> None:
@@ -180,12 +180,12 @@ def _tokenizer(kind: str, texts: Sequence[str]) -> tuple[Any, int]:
     if len(characters) > MOST_CHARACTERS:
         raise UserError(f"{len(characters):,} different characters; set tokenizer: bytes.")
     token = {character: k for k, character in enumerate(characters)}
-    other = len(characters)
+    unknown_token = len(characters)
 
     def encode(text: str) -> np.ndarray:
-        return np.array([token.get(character, other) for character in text], np.int64)
+        return np.array([token.get(character, unknown_token) for character in text], np.int64)
 
-    return encode, other + 1
+    return encode, unknown_token + 1
 
 
 def _targets(

@@ -141,11 +141,11 @@ class Observations:
                 self.values[rows] = pd.DataFrame(self.values[rows]).ffill().to_numpy()
         missing = np.isnan(self.values)
         if how == "mean" and missing.any():
-            known = self.values[training]
-            empty = np.isnan(known).all(0)
+            filled = self.values[training]
+            empty = np.isnan(filled).all(0)
             if empty.any():
                 raise UserError("fill: an input has no value in the training part.")
-            self.values = np.where(missing, np.nanmean(known, 0), self.values)
+            self.values = np.where(missing, np.nanmean(filled, 0), self.values)
             missing = np.isnan(self.values)
         if missing.any():
             row, column = (int(k) for k in np.argwhere(missing)[0])
@@ -228,12 +228,12 @@ class Observations:
         targets = self.targets[rows]
         result = np.full(targets.shape[1], np.nan)
         for k, column in enumerate(targets.T):
-            known = np.flatnonzero(~np.isnan(column))
-            if len(known):
-                result[k] = column[known[0]]
-                odd = known[column[known] != result[k]]
+            filled = np.flatnonzero(~np.isnan(column))
+            if len(filled):
+                result[k] = column[filled[0]]
+                odd = filled[column[filled] != result[k]]
                 if len(odd):
-                    first, second = (self.place(int(rows[i]), -1) for i in (known[0], odd[0]))
+                    first, second = (self.place(int(rows[i]), -1) for i in (filled[0], odd[0]))
                     raise UserError(
                         f"{first} and {second}: different targets in {name}. For a target at "
                         f"every row set every_step: true; to forecast set horizon."

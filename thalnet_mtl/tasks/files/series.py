@@ -75,19 +75,19 @@ def read_long(
 def read_wide(rows: Rows, inputs: list[str], targets: np.ndarray) -> Observations:
     """Return the cells of each row as the steps of a series."""
     cells = rows.numbers(inputs)
-    known = ~np.isnan(cells)
-    lengths = np.where(known.any(1), cells.shape[1] - known[:, ::-1].argmax(1), 0)
+    filled = ~np.isnan(cells)
+    lengths = np.where(filled.any(1), cells.shape[1] - filled[:, ::-1].argmax(1), 0)
     if (lengths == 0).any():
         row = int((lengths == 0).argmax())
         raise UserError(f"{rows.place(row)}: all inputs are missing.")
-    there = np.arange(cells.shape[1]) < lengths[:, None]
-    row_of, column_of = np.nonzero(there)
+    within = np.arange(cells.shape[1]) < lengths[:, None]
+    row_of, column_of = np.nonzero(within)
     ends = np.cumsum(lengths)
     notices: list[str] = []
     if count := int((lengths < cells.shape[1]).sum()):
         notices.append(f"{count} rows end with blank cells and are read as shorter sequences.")
     return Observations(
-        cells[there][:, None],
+        cells[within][:, None],
         targets[row_of],
         np.split(np.arange(len(row_of)), ends[:-1]),
         [rows.place(row) for row in range(len(rows))],

@@ -214,8 +214,8 @@ def _check_form(form: Form, target: str, group: str, time: str, wide: bool) -> N
             "say what a sequence is: group: COLUMN (the rows with the same value in it), window: "
             "N (N rows in a row), or wide: true (every row, whose input columns are its steps)."
         )
-    others = {"group": group, "time": time, "window": window, "horizon": horizon}
-    for name, value in (others | {"every_step": form.every_step}).items():
+    options = {"group": group, "time": time, "window": window, "horizon": horizon}
+    for name, value in (options | {"every_step": form.every_step}).items():
         if wide and value:
             raise UserError(f"wide and {name}: a wide row is a sequence with one target.")
     if window < 0 or window == 1:
@@ -258,9 +258,9 @@ def _arrays(data: Observations, cuts: list[Cut], form: Form, target: str) -> tup
 def _note_few_numbers(data: Observations, columns: list[str], target: str) -> None:
     """Note outputs that are read as numbers and look like classes."""
     for column, values in zip(columns, data.targets.T, strict=True):
-        known = np.unique(values[~np.isnan(values)])
-        if target == "numbers" and len(known) <= FEW_NUMBERS and (known == known.round()).all():
+        seen = np.unique(values[~np.isnan(values)])
+        if target == "numbers" and len(seen) <= FEW_NUMBERS and (seen == seen.round()).all():
             data.notices.append(
-                f"output '{column}' has only {len(known)} different whole numbers and is read as "
+                f"output '{column}' has only {len(seen)} different whole numbers and is read as "
                 f"an amount; if they are classes, set target: class."
             )

@@ -17,7 +17,7 @@ BLOCK_BYTES = 64 * 2**20  # of inputs that are checked at once
 
 
 class InputSummary(NamedTuple):
-    """What the inputs of a split are: the shape of a sequence, and their range with its rows.
+    """The shape of a sequence, and the range of the inputs with its rows.
 
     The lowest or the highest is NaN if some input is.
     """

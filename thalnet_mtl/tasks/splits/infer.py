@@ -27,8 +27,8 @@ def infer_spec(splits: Mapping[str, Split], target: Target, where: str) -> TaskS
     if not splits:
         raise UserError(f"{where}: there is no split.")
     specs = {name: _split_spec(data, target, f"{where}, {name}") for name, data in splits.items()}
-    (first_name, first), *others = specs.items()
-    for name, spec in others:
+    (first_name, first), *later = specs.items()
+    for name, spec in later:
         same_outputs = target.name == "class" or spec.outputs == first.outputs
         same_inputs = first.tokens or spec.inputs == first.inputs
         names = spec.input_names, spec.tokens, spec.every_step

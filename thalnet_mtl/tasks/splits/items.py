@@ -77,18 +77,18 @@ def dataset_of(loader: DataLoader[Any], where: str) -> Any:
     sampler, batches, dataset = loader.sampler, loader.batch_sampler, loader.dataset
     if isinstance(dataset, IterableDataset):
         return dataset
-    own = ""
+    reason = ""
     if type(sampler) not in (SequentialSampler, RandomSampler):
-        own = f"a sampler of its own, {type(sampler).__name__}"
+        reason = f"a sampler of its own, {type(sampler).__name__}"
     elif isinstance(sampler, RandomSampler) and (
         sampler.replacement or sampler.num_samples != len(dataset)  # type: ignore[arg-type]
     ):
-        own = "a RandomSampler that does not visit every item once"
+        reason = "a RandomSampler that does not visit every item once"
     elif batches is not None and type(batches) is not BatchSampler:
-        own = f"a batch sampler of its own, {type(batches).__name__}"
-    if own:
+        reason = f"a batch sampler of its own, {type(batches).__name__}"
+    if reason:
         raise UserError(
-            f"{where}: the DataLoader has {own}. Pass its data set instead: for an exact resume "
+            f"{where}: the DataLoader has {reason}. Pass its data set instead: for an exact resume "
             f"the order of batches follows from train.seed. To weigh classes, use class_weights of "
             f"the loss."
         )
@@ -175,8 +175,9 @@ def _read_items(
     xs, lengths = (padded if named else padded[""]), counts[0]
     if any(len(row) == 3 for row in rows):
         time = first_input(xs).shape[1]
-        given = [row[2] if len(row) == 3 else own for row, own in zip(rows, lengths, strict=True)]
-        lengths = read_lengths(given, where)
+        pairs = zip(rows, lengths, strict=True)
+        stated = [row[2] if len(row) == 3 else steps for row, steps in pairs]
+        lengths = read_lengths(stated, where)
         check_lengths(lengths, len(rows), time, where)
         xs = map_inputs(lambda part: zero_past_end(part, lengths), xs)
     return xs, [row[1] for row in rows], lengths

@@ -43,9 +43,9 @@ def read_targets(ys: Any, lengths: Tensor | None, target: Target, where: str) ->
     targets, counts = pad(ys, target.missing, where)
     if counts is None:
         return targets
-    known = counts[:1].expand_as(counts) if lengths is None else lengths
-    if len(known) == len(counts) and (row := first_row(counts != known)):
-        steps = "the sequences are equally long" if lengths is None else f"{known[row]} steps"
+    expected = counts[:1].expand_as(counts) if lengths is None else lengths
+    if len(expected) == len(counts) and (row := first_row(counts != expected)):
+        steps = "the sequences are equally long" if lengths is None else f"{expected[row]} steps"
         raise UserError(
             f"{where}: row {row} has {counts[row]} entries, but {steps}; expected one for every "
             f"step."

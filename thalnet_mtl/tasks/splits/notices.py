@@ -1,4 +1,4 @@
-"""What a user may want to know of the data of a task before it is trained, a sentence each."""
+"""Notices on the data of a task, printed before it is trained: a sentence each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,11 +19,11 @@ def data_notices(
         targets: (N, …) by split, ``train`` first.
         class_names: names of the classes, if they have any.
     """
-    training, *others = targets
+    training, *later = targets
     notices = []
     if target.name == "class":
         present = {name: ys[target.present(ys)].unique().tolist() for name, ys in targets.items()}
-        for name in others:
+        for name in later:
             unseen = sorted(set(present[name]) - set(present[training]))
             if unseen:
                 names = [class_names[int(k)] if class_names else str(int(k)) for k in unseen]
@@ -44,5 +44,5 @@ def data_notices(
 
 def _listed(names: Sequence[str]) -> str:
     """Return names with commas, shortened if there are many."""
-    more = len(names) - MOST
-    return ", ".join(names[:MOST]) + (f" and {more} more" if more > 0 else "")
+    hidden = len(names) - MOST
+    return ", ".join(names[:MOST]) + (f" and {hidden} more" if hidden > 0 else "")

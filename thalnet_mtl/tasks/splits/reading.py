@@ -1,4 +1,4 @@
-"""What a user gives as a split: arrays, lists, a data set of PyTorch or Hugging Face, a loader.
+"""Splits as users give them: arrays, lists, a data set of PyTorch or Hugging Face, a loader.
 
 All become ``Sequences``, or ``StoredSequences`` where the data is larger than memory. Types and
 lengths are checked here, values and shapes in ``checks``.
@@ -69,7 +69,7 @@ def _from_arrays(split: Sequence[Any], target: Target, where: str) -> Split:
             continue
         columns[name], padded = pad(part, 0, places[name])
         counts += [] if padded is None else [padded]
-    known = counts[0] if counts else None
+    steps = counts[0] if counts else None
     if any(not torch.equal(count, counts[0]) for count in counts):
         raise UserError(
             f"{where}: the lengths of inputs differ from each other, or from those given."
@@ -82,15 +82,15 @@ def _from_arrays(split: Sequence[Any], target: Target, where: str) -> Split:
     for name in sizes:
         if sizes[name] != size:
             raise UserError(f"{places[name]}: {sizes[name]} sequences; another input has {size}.")
-    targets = read_targets(ys, known, target, f"{where}, targets")
+    targets = read_targets(ys, steps, target, f"{where}, targets")
     if len(targets) != size:
         raise UserError(f"{where}: {size} sequences but {len(targets)} targets.")
     if size == 0:
         raise UserError(f"{where}: there is no sequence.")
-    if known is not None:
+    if steps is not None:
         time = min(part.shape[1] if part.ndim > 1 else 1 for part in columns.values())
-        check_lengths(known, size, time, where)
-        known = None if bool((known == time).all()) else known
+        check_lengths(steps, size, time, where)
+        steps = None if bool((steps == time).all()) else steps
 
     def read(rows: Tensor) -> Any:
         parts = {
@@ -103,9 +103,9 @@ def _from_arrays(split: Sequence[Any], target: Target, where: str) -> Split:
 
     if any(isinstance(part, np.ndarray) for part in columns.values()):
         return StoredSequences(
-            read, targets, known, sum(part[:1].nbytes for part in columns.values())
+            read, targets, steps, sum(part[:1].nbytes for part in columns.values())
         )
-    data = Sequences(columns if several else columns[""], targets, known)
-    if known is None:
+    data = Sequences(columns if several else columns[""], targets, steps)
+    if steps is None:
         return data
-    return data.map_xs(partial(zero_past_end, lengths=known))
+    return data.map_xs(partial(zero_past_end, lengths=steps))

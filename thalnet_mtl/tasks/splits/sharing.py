@@ -1,4 +1,4 @@
-"""Whether two tasks have the same sequences, so that one pass of the body serves both."""
+"""A comparison of the sequences of two tasks: if equal, one pass of the body serves both."""
 
 import torch
 from torch import Tensor
@@ -28,13 +28,14 @@ def first_difference(first: Split, second: Split) -> str:
         return f"sequence {row} has {row.value(steps[0])} and {row.value(steps[1])} steps"
     for start in range(0, len(first), BLOCK_SIZE):
         pair = [part.slice(start, start + BLOCK_SIZE) for part in (first, second)]
-        xs, others = (inputs_by_name(block.xs) for block in pair)
-        if xs.keys() != others.keys():
-            return f"their inputs are {', '.join(xs)} and {', '.join(others)}"
+        xs, second_xs = (inputs_by_name(block.xs) for block in pair)
+        if xs.keys() != second_xs.keys():
+            return f"their inputs are {', '.join(xs)} and {', '.join(second_xs)}"
         for name, part in xs.items():
-            other = others[name]
-            if part.shape[1:] != other.shape[1:]:
-                return f"sequences have shape {tuple(part.shape[1:])} and {tuple(other.shape[1:])}"
-            if row := first_row(part != other):
+            second_part = second_xs[name]
+            first_shape, second_shape = tuple(part.shape[1:]), tuple(second_part.shape[1:])
+            if first_shape != second_shape:
+                return f"sequences have shape {first_shape} and {second_shape}"
+            if row := first_row(part != second_part):
                 return f"the inputs of sequence {start + row} differ"
     return ""
