@@ -181,6 +181,9 @@ def test_the_mean_over_tasks_of_different_metrics_is_one_of_normalized_scores():
     # Only a was learned before the last stage: its forgetting stays in its own unit.
     forgetting = summary.measures["forgetting"]
     assert forgetting.mean == pytest.approx(0.2) and not forgetting.why
+    # What people read says which means are normalized.
+    assert summary.line().startswith("ACC 0.5750 (normalized); AIA 0.6875 (normalized); forgetting")
+    assert "forgetting 0.2000;" in summary.line()
 
 
 def test_without_a_guess_tasks_of_different_metrics_have_no_mean():

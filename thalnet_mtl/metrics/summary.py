@@ -38,7 +38,8 @@ FORMULAS = (
     "learned minus the last. BWT: last score minus the score when learned. FWT: score before the "
     "task was learned minus the untrained score. Differences are signed so that positive means "
     "more forgetting or more transfer, also where lower scores are better. min-ACC: mean over the "
-    "old tasks of the worst validation score since they were learned."
+    "old tasks of the worst validation score since they were learned. Where tasks differ in their "
+    "metric, a mean is one of normalized scores (0 for guessing, 1 for a perfect answer)."
 )
 
 
@@ -63,6 +64,11 @@ class MeasureSummary:
     mean: float | None
     values: Mapping[str, float]
     why: str = ""
+
+    def format(self) -> str:
+        """Format the mean, and say if it is one of normalized scores."""
+        normalized = " (normalized)" if self.why == MEAN_OF_NORMALIZED else ""
+        return f"{format_score(self.mean)}{normalized}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the measure in ``result.json``."""
@@ -118,7 +124,7 @@ class ContinualSummary:
             measure = self.measures[name]
             values = [f"{task} {format_score(value)}" for task, value in measure.values.items()]
             by_task = ", ".join(values) if measure.mean is None else ""
-            parts.append(f"{label} {by_task or format_score(measure.mean)}")
+            parts.append(f"{label} {by_task or measure.format()}")
         return "; ".join(parts)
 
     def row(self) -> dict[str, str]:
@@ -126,8 +132,7 @@ class ContinualSummary:
         sizes = [f"{stage.total:,}" for stage in self.stages]
         cells = {"scenario": self.scenario, "strategy": self.strategy, "growth": self.growth}
         cells["parameters"] = " → ".join(dict.fromkeys((sizes[0], sizes[-1])))
-        means = {label: self.measures[name].mean for name, (label, _) in MEASURES.items()}
-        return cells | {label: format_score(mean) for label, mean in means.items()}
+        return cells | {label: self.measures[n].format() for n, (label, _) in MEASURES.items()}
 
     def minimum_accuracy(self, metrics: Mapping[str, Metric], curves: Mapping[str, Any]) -> Measure:
         """Compute min-ACC, which shows the stability gap between the ends of experiences.
