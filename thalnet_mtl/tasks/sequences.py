@@ -12,10 +12,15 @@ from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.losses import Loss
 from thalnet_mtl.tasks.random_streams import step_generator
-from thalnet_mtl.tasks.splits.checks import check_inputs, check_targets, summarize
+from thalnet_mtl.tasks.splits.checks import (
+    InputSummary,
+    check_inputs,
+    check_targets,
+    summarize,
+)
 from thalnet_mtl.tasks.splits.infer import infer_spec
 from thalnet_mtl.tasks.splits.items import Columns
-from thalnet_mtl.tasks.splits.notices import data_notices
+from thalnet_mtl.tasks.splits.notices import data_notices, input_notices
 from thalnet_mtl.tasks.splits.reader import ShuffledReader
 from thalnet_mtl.tasks.splits.reading import read_split
 from thalnet_mtl.tasks.splits.review import check_varied, classes_of, every_sequence_has_targets
@@ -87,6 +92,7 @@ class SequenceTask(Task):
         self.class_names, self._own_notices = tuple(class_names), tuple(notices)
         self.columns, self._inferred = Columns(inputs, targets, lengths), spec is None
         self._reader: ShuffledReader | None = None
+        self._training_inputs: Mapping[str, InputSummary] = {}
         if isinstance(splits, Mapping):
             read = self._read_all(name, splits, target)
             spec = spec or infer_spec(read, target_of(target), f"task '{name}'")
@@ -231,6 +237,8 @@ class SequenceTask(Task):
             data = data.map_xs(lambda part: part[..., None])  # one number a step
             summaries = {n: part._replace(shape=(*part.shape, 1)) for n, part in summaries.items()}
         check_inputs(summaries, len(data), spec, where)
+        if name == SPLITS[0]:
+            self._training_inputs = summaries
         time = max(part.shape[0] for part in summaries.values())
         lengths = data.lengths
         if lengths is None and time < spec.steps:
@@ -254,7 +262,8 @@ class SequenceTask(Task):
         if target.name == "class":
             classes = [classes_of(target, ys) for ys in targets.values()]
             self.classes_seen = tuple(sorted(set[int]().union(*classes)))
-        notices = () if self.shares_head else data_notices(target, targets, self.class_names)
+        notices = [] if self.shares_head else data_notices(target, targets, self.class_names)
+        notices += input_notices(self._training_inputs, self.scale, self.spec.tokens)
         self.notices = (*self._own_notices, *notices)
         self.loss_function.prepare(training.ys, outputs)
         self.loss_function.check(target, training.ys[:2], outputs, where)

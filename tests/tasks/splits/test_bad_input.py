@@ -181,6 +181,24 @@ def test_a_class_that_only_a_later_split_has_is_noticed():
     assert "class 2 of test is in no training row" in notice
 
 
+@pytest.mark.parametrize(
+    ("xs", "ys", "options", "said"),
+    [
+        (XS, 500 + 3 * XS[:, 0], {}, ["the targets have mean 501"]),
+        (XS, 90 * (XS[:, 0] - 0.5), {}, ["standard deviation 2"]),
+        (255 * XS, XS[:, 0], {}, ["the inputs reach 2"]),
+        (255 * XS, XS[:, 0], {"scale": 255.0}, []),
+        ((255 * XS).astype("uint8"), YS, {"target": "class"}, ["the inputs reach 2"]),
+        ((255 * XS[:, :, 0]).astype("uint8"), YS, {"target": "class"}, []),
+        (XS, XS[:, 0], {}, []),
+    ],
+)
+def test_numbers_that_slow_training_down_are_noticed(xs, ys, options, said):
+    notices = task_of(xs, ys, **{"target": "numbers"} | options).notices
+    assert len(notices) == len(said)
+    assert all(part in notice for part, notice in zip(said, notices, strict=True))
+
+
 def test_masked_targets_are_missing():
     numbers = np.ma.masked_array(np.arange(12.0), np.arange(12) == 5)
     task = task_of(XS, numbers, target="numbers")
