@@ -62,8 +62,13 @@ class Table:
             raise UserError(f"{option}: column '{twice[0]}' is named twice.")
         return names
 
-    def read(self, numbers: Sequence[str], words: Sequence[str]) -> "Rows":
-        """Read columns: some whose cells must be numbers, others whose cells may be any words."""
+    def read(
+        self, numbers: Sequence[str], words: Sequence[str], hints: Mapping[str, str]
+    ) -> "Rows":
+        """Read columns: some whose cells must be numbers, others whose cells may be any words.
+
+        ``hints`` say by column what to do if a cell is no number.
+        """
         import pandas as pd
 
         frames = [self._read(path, [*numbers, *words], set(words)) for path in self.files.values()]
@@ -72,7 +77,7 @@ class Table:
         rows = Rows(frame, list(self.files.values()), starts, words)
         rows.parts = np.repeat(list(self.files), np.diff(starts))
         for column in numbers:
-            rows.check_numbers(column)
+            rows.check_numbers(column, hints.get(column, ""))
         return rows
 
     def _read(self, path: Path, columns: Sequence[str], words: set[str]) -> "pd.DataFrame":
@@ -160,7 +165,7 @@ class Rows:
         """Return the cells of a column as text; '' where one is blank: (rows,)."""
         return self._text[column].fillna("").to_numpy(str)
 
-    def check_numbers(self, column: str) -> None:
+    def check_numbers(self, column: str, hint: str = "") -> None:
         """Make a column one of numbers; a UserError names the first cell that holds none."""
         import pandas as pd
 
@@ -170,7 +175,7 @@ class Rows:
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"{self.place(row, column)}: {str(cells.iloc[row])!r} is no finite number."
+                f"{self.place(row, column)}: {str(cells.iloc[row])!r} is no finite number.{hint}"
             )
         self.frame[column] = numbers
 

@@ -141,7 +141,12 @@ def csv(
         for name in (table.find([column], option) if column else ())
     ]
     numbers = [*columns[0], *(columns[1] if target != "class" else ())]
-    rows = table.read(numbers, [*words, *(columns[1] if target == "class" else ())])
+    hint = {
+        "numbers": " If words stand for classes, set target: class.",
+        "labels": " A label is 0 or 1; for words set target: class.",
+    }.get(target, "")
+    classes_of = columns[1] if target == "class" else ()
+    rows = table.read(numbers, [*words, *classes_of], dict.fromkeys(columns[1], hint))
     if split_column:
         set_parts(rows, split_column)
 
