@@ -57,13 +57,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: a reader sees the old text or the new one."""
-    write_atomically(path, lambda part: part.write_text(text))
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raise ``UserError`` with one line if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {path.name} in {path.parent}.") from None
     except ValueError as error:

@@ -215,7 +215,7 @@ def config_names() -> dict[str, str]:
     folder = _folder()
     paths = sorted(folder.rglob("*.yaml"))
     return {
-        path.relative_to(folder).with_suffix("").as_posix(): path.read_text()
+        path.relative_to(folder).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
         .partition("\n")[0]
         .removeprefix("#")
         .strip()
@@ -237,7 +237,7 @@ def _read(name: str) -> dict[str, Any]:
             raise UserError(f"no config file '{name}'.")
         raise unknown("config", name, config_names())
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

@@ -145,7 +145,7 @@ def _read_marker(name: str) -> dict[str, Any] | None:
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
     try:
-        marker = json.loads((root() / name / "source.json").read_text())
+        marker = json.loads((root() / name / "source.json").read_text(encoding="utf-8"))
         valid = marker["version"] in SOURCES[name].versions and marker["source"]
         sizes = [file["bytes"] for file in marker["files"].values()]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
@@ -225,7 +225,7 @@ def _write_marker(name: str, folder: Path, mirror: str) -> None:
     files = {file: {"bytes": size, "hash": digest} for file, (size, digest) in published.items()}
     marker = {"source": mirror, "version": version, "date": time.strftime("%F"), "files": files}
     draft = folder / "source.json.part"
-    draft.write_text(json.dumps(marker, indent=2) + "\n")
+    draft.write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / "source.json")
 
 

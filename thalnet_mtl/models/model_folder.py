@@ -33,9 +33,9 @@ def write_model(
     try:
         part.mkdir(parents=True)
         content = {"thalnet_mtl": FORMAT, "topology": topology}
-        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         save_tensors(part / WEIGHTS, weights)
-        (part / CARD).write_text(card)
+        (part / CARD).write_text(card, encoding="utf-8")
         if folder.exists():
             _clear(old)
             os.replace(folder, old)

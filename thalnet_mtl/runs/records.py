@@ -120,7 +120,7 @@ class RunRecord:
         path = self.folder / "accuracy_matrix.csv"
         if not path.exists():
             raise UserError(f"{self.folder} has no {path.name}: the run has not finished.")
-        header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+        header, *rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
         if header[1:] != list(self.tasks) or any(len(row) != len(header) for row in rows):
             raise UserError(f"{path} is damaged: its columns are not the tasks of the run.")
         try:

@@ -65,7 +65,7 @@ class TrainedRun:
     def _check_scaling(self, name: str) -> None:
         """Raise if the data of a task has another mean or deviation than that of its training."""
         path = self.folder / "environment.json"
-        recorded = json.loads(path.read_text()) if path.is_file() else {}
+        recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         scalings = recorded.get("scalings", {}).get(name)
         if scalings and scalings != scalings_as_json(self.tasks[name]):
             raise UserError(
