@@ -14,6 +14,7 @@ from backend_checks import assert_agrees, every_reading, with_threads
 from properties import drawn, normal, random_lengths
 
 from thalnet_mtl.models.thalnet import State, ThalNet
+from thalnet_mtl.ops.cpp_library import compile_kernel
 from thalnet_mtl.topology.spec import ModuleSpec
 
 
@@ -219,3 +220,68 @@ def test_a_backend_that_cannot_run_is_refused_before_training(tmp_path):
     (line,) = done.stderr.splitlines()
     assert "fused" in line and "cpp" in line
     assert not (tmp_path / "run").exists()
+
+
+COMPILER = """#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = -o ] && echo a library > "$2"; shift; done
+"""
+COMPILED = "compiling a kernel for this processor, once …\n"
+AGAIN = "compiling a kernel for this processor, once: the stored one is damaged …\n"
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch, capfd):
+    """The folder of kernels, with one that a stand-in for a compiler has written."""
+    (tmp_path / "compiler").write_text(COMPILER)
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compile_kernel()
+    assert capfd.readouterr().err == COMPILED
+    return tmp_path / "cache" / "thalnet" / "kernels"
+
+
+def planted_link(library: Path) -> None:
+    library.rename(library.with_name("other"))
+    library.symlink_to("other")
+
+
+DAMAGE = {
+    "none": lambda library: None,
+    "cut off": lambda library: library.write_bytes(b"a lib"),
+    "empty": lambda library: library.write_bytes(b""),
+    "other bytes": lambda library: library.write_text("a librarx\n"),
+    "writable by others": lambda library: library.chmod(0o666),
+    "a link": planted_link,
+    "another checksum": lambda library: library.with_suffix(".sha256").write_text("0" * 64),
+    "no checksum": lambda library: library.with_suffix(".sha256").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_stored_kernel_that_is_not_whole_and_private_is_compiled_again(damage, kernels, capfd):
+    (library,) = kernels.glob("*.so")
+    DAMAGE[damage](library)
+    assert compile_kernel() == library
+    assert capfd.readouterr().err == ("" if damage == "none" else AGAIN)
+    assert not library.is_symlink() and library.read_text() == "a library\n"
+    compile_kernel()
+    assert capfd.readouterr().err == ""
+
+
+def test_other_users_cannot_write_to_the_folder_of_kernels(kernels):
+    kernels.chmod(0o777)
+    compile_kernel()
+    assert kernels.stat().st_mode & 0o777 == 0o700
+    assert not any(path.stat().st_mode & 0o022 for path in kernels.glob("*.s*"))
+
+
+def test_kernels_of_another_user_or_behind_a_link_are_refused(kernels, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.geteuid", lambda: os.getuid() + 1)
+        with pytest.raises(OSError, match="not a folder of this user"):
+            compile_kernel()
+    kernels.rename(kernels.with_name("elsewhere"))
+    kernels.symlink_to("elsewhere")
+    with pytest.raises(OSError, match="not a folder of this user"):
+        compile_kernel()

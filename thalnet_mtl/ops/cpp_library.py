@@ -1,21 +1,24 @@
 """Compiles the C++ kernel on first use, for the processor that it runs on, and loads it.
 
-The library is stored in the user's cache, by its source, flags and processor. Without a compiler
-one line is printed, and other backends run.
+The library is stored in the user's cache, by its source, flags and processor, beside its checksum.
+It is loaded only from a folder of the user's own, and compiled again if it is damaged. Without a
+compiler one line is printed, and other backends run.
 """
 
 import ctypes
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
+
+from thalnet_mtl.files import write_atomically, write_text
 
 SOURCE = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
@@ -65,19 +68,57 @@ def compile_kernel() -> Path:
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
     source = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
     key = hashlib.sha256(source + repr(FLAGS).encode() + target).hexdigest()[:16]
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalnet" / "kernels"
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _private_folder()
     library = folder / f"{key}.so"
+    checksum = library.with_suffix(".sha256")
     with FileLock(folder / "lock"):
-        if not library.exists():
-            print("compiling a kernel for this processor, once …", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                partial = Path(scratch) / library.name
-                _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(partial)])
-                partial.rename(library)
+        if not _is_whole(library, checksum):
+            why = ": the stored one is damaged" if os.path.lexists(library) else ""
+            print(
+                f"compiling a kernel for this processor, once{why} …", file=sys.stderr, flush=True
+            )
+            write_atomically(
+                library,
+                lambda part: _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(part)]),
+            )
+            library.chmod(0o600)
+            write_text(checksum, _sha256(library))
+            checksum.chmod(0o600)
     return library
+
+
+def _private_folder() -> Path:
+    """Return the folder of compiled kernels, which no other user can write to.
+
+    Raises:
+        OSError: the folder is a symbolic link or belongs to another user.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "thalnet" / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OSError(f"{folder} is not a folder of this user; set XDG_CACHE_HOME to one that is")
+    folder.chmod(0o700)
+    return folder
+
+
+def _is_whole(library: Path, checksum: Path) -> bool:
+    """Return whether a library and its checksum are files of this user that belong together."""
+    for path in (library, checksum):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return False
+        mine = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if not mine or status.st_mode & 0o022:
+            return False
+    return checksum.read_text(errors="replace") == _sha256(library)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _output(command: Sequence[str]) -> bytes:
