@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,6 +31,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         value = match[2] if match[2] is not None else next(words, None)
         if value is None:
             raise UserError(f"{word} needs a value.")
+        if match[1] in flags:
+            raise UserError(f"--{match[1]} is given twice.")
         flags[match[1]] = value
     return rest, flags
 
@@ -38,7 +41,8 @@ class Parser(argparse.ArgumentParser):
     """A parser that reports a mistake as a ``UserError`` with the closest match."""
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """Refuse unknown arguments here, where the options of the command are known."""
+        """Refuse unknown and repeated arguments, where the options of the command are known."""
+        self._check_once(args[0] if args and args[0] is not None else sys.argv[1:])
         namespace, rest = super().parse_known_args(*args, **options)
         if rest:
             close = self._closest_option(rest[0].removeprefix("--"))
@@ -52,6 +56,13 @@ class Parser(argparse.ArgumentParser):
             kind = "command" if match[1] == "COMMAND" else match[1]
             raise unknown(kind, match[2], match[3].replace("'", "").split(", "))
         raise UserError(f"{message}. See {self.prog} --help.")
+
+    def _check_once(self, words: Sequence[str]) -> None:
+        """Raise if an option that does not collect values is given twice."""
+        for action in self._actions:
+            named = [w for w in words if w.partition("=")[0] in action.option_strings]
+            if len(named) > 1 and not isinstance(action, argparse._ExtendAction):
+                raise UserError(f"{named[1].partition('=')[0]} is given twice.")
 
     def _closest_option(self, word: str) -> str:
         options = [name[2:] for action in self._actions for name in action.option_strings]

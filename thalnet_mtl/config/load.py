@@ -13,11 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.yaml_text import LARGEST_FILE, parse_flag, parse_yaml, write_yaml
 from thalnet_mtl.errors import UserError, unknown
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -77,7 +76,8 @@ def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -
     configs = {"": Config()}
     for name in names:
         configs = _with_file(configs, name)
-    for key, value in names_first(flags or {}):
+    for key, text in names_first(flags or {}):
+        value = parse_flag(text, f"--{key}")
         configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
     return _resolved(configs)
 
@@ -167,7 +167,7 @@ def declaration_order(config: Config) -> list[list[str]]:
 
 def dump_config(config: Config) -> str:
     """Return the complete configuration as YAML, which ``load_config`` reads back."""
-    return yaml.safe_dump(as_plain(config), sort_keys=False)
+    return write_yaml(as_plain(config))
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -233,13 +233,17 @@ def _folder() -> Path:
 def _read(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
     if not path.is_file():
-        if path == Path(name):
-            raise UserError(f"no config file '{name}'.")
-        raise unknown("config", name, config_names())
+        if path != Path(name):
+            raise unknown("config", name, config_names())
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise UserError(f"no config file '{name}': it {problem}.")
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise UserError(f"{name} has {size:,} bytes; a configuration has at most {LARGEST_FILE:,}.")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not text in UTF-8 (byte {error.start:,}).") from error
+    tree = parse_yaml(text, name)
     if not isinstance(tree, dict):
         sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
         raise UserError(f"{name} holds no sections. Allowed: {sections}.")
@@ -274,4 +278,4 @@ def _runs(runs: Any, name: str) -> dict[str, Any]:
     for run in runs:
         if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
             raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
-    return {str(run): values or {} for run, values in runs.items()}
+    return {str(run): {} if values is None else values for run, values in runs.items()}

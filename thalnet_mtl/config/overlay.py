@@ -11,9 +11,7 @@ from dataclasses import Field, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
-
-from thalnet_mtl.config.values import check_type
+from thalnet_mtl.config.values import check_type, shown, split_list
 from thalnet_mtl.errors import UserError, unknown
 
 OPTIONS = "options"  # the field of a dataclass that takes further keys
@@ -99,13 +97,11 @@ def as_plain(value: Any) -> Any:
 def _as_section(config: Any, values: Any, where: str) -> dict[str, Any]:
     """Return values as a mapping; an entry with no field but its name may be that name alone."""
     only_name = _has_only_name(config)
-    if only_name:
-        values = _from_flag(values, where)
     if only_name and isinstance(values, str):
         return {"name": values}
     if not isinstance(values, dict):
         expected = "a name, or a name with options" if only_name else "a section of fields"
-        raise UserError(f"{where}: expected {expected}, got {values!r}.")
+        raise UserError(f"{where}: expected {expected}, got {shown(values)}.")
     return values
 
 
@@ -121,37 +117,26 @@ def _overlay_options(config: Any, values: dict[str, Any], of: str, where: str) -
     options = {} if renamed else dict(config.options)
     for key, value in values.items():
         if key not in declared:
-            options[str(key)] = as_plain(_from_flag(value, where))
+            options[str(key)] = as_plain(value)
     return options
-
-
-def _from_flag(value: Any, where: str) -> Any:
-    """Parse the text of a flag as YAML; values from elsewhere are there already."""
-    if not (isinstance(value, str) and where.startswith("--")):
-        return value
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: {value!r} is not valid YAML.") from error
 
 
 def _overlay_entries(current: dict[str, Any], values: Any, kind: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise UserError(f"{where}: expected entries by name, got {values!r}.")
+        raise UserError(f"{where}: expected entries by name, got {shown(values)}.")
     entries = dict(current)
     for key, entry in values.items():
         name = str(key)
         inner = where if where.startswith("--") else f"{where}: {name}"
-        entries[name] = overlay(entries.get(name, kind()), entry or {}, inner)
+        entries[name] = overlay(entries.get(name, kind()), {} if entry is None else entry, inner)
     return entries
 
 
 def _read_list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:
-    if _has_only_name(kind):
-        values = _from_flag(values, where)
-        values = values.split(",") if isinstance(values, str) else values
+    if _has_only_name(kind) and isinstance(values, str):
+        values = split_list(values)
     if not isinstance(values, list):
-        raise UserError(f"{where}: expected a list, got {values!r}.")
+        raise UserError(f"{where}: expected a list, got {shown(values)}.")
     return tuple(overlay(kind(), entry, where).checked(where) for entry in values)
 
 
@@ -166,5 +151,5 @@ def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
     if kind in (int, float) and not limits["low"] <= checked <= limits["high"]:
         low, high = limits["low"], limits["high"]
         span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise UserError(f"{name}: must be {span}, got {checked}.")
+        raise UserError(f"{name}: must be {span}, got {shown(checked)}.")
     return checked

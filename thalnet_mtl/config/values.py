@@ -1,13 +1,18 @@
 """Values of YAML, flags or Python as the type of what they are for, a field or an option."""
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from thalnet_mtl.config.yaml_text import parse_scalar
 from thalnet_mtl.errors import UserError, unknown
+
+LARGEST = 2**63 - 1  # a whole number of PyTorch
+EXACT = 2**53  # whole numbers up to here are exact as floating point
 
 
 def check_type(value: Any, kind: Any, where: str) -> Any:
@@ -27,18 +32,21 @@ def check_type(value: Any, kind: Any, where: str) -> Any:
         return _check_union(value, arguments, where)
     if origin in (list, tuple, Sequence) and kind not in _CASTS:
         if not isinstance(value, list | tuple):
-            value = value.split(",") if isinstance(value, str) else [value]
-        kinds = arguments if origin is tuple and ... not in arguments else repeat(arguments[0])
+            value = split_list(value) if isinstance(value, str) else [value]
+        is_fixed = origin is tuple and ... not in arguments
+        if is_fixed and len(value) != len(arguments):
+            raise UserError(f"{where}: expected {len(arguments)} values, got {len(value)}.")
+        kinds = arguments if is_fixed else repeat(arguments[0])
         items = [check_type(item, kind, where) for item, kind in zip(value, kinds, strict=False)]
         return tuple(items) if origin is tuple else items
     if (origin or kind) is dict and not isinstance(value, dict):
-        raise UserError(f"{where}: expected a mapping, got {value!r}.")
+        raise UserError(f"{where}: expected a mapping, got {shown(value)}.")
     if kind not in _CASTS:
         return value
     try:
         return _CASTS[kind](value)
     except (TypeError, ValueError, OverflowError, KeyError):
-        raise UserError(f"{where}: expected {_DESCRIPTIONS[kind]}, got {value!r}.") from None
+        raise UserError(f"{where}: expected {_DESCRIPTIONS[kind]}, got {shown(value)}.") from None
 
 
 def _check_union(value: Any, kinds: Sequence[Any], where: str) -> Any:
@@ -54,10 +62,34 @@ def _check_union(value: Any, kinds: Sequence[Any], where: str) -> Any:
     raise problem
 
 
+def split_list(text: str) -> list[str]:
+    """Return the entries of a list that is written as words with commas between them."""
+    return [word.strip() for word in text.split(",")]
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it, on one line of bounded length."""
+    if isinstance(value, int) and abs(value) > 10**60:
+        return f"a number of about {int(value.bit_length() * math.log10(2)) + 1:,} digits"
+    return " ".join(_SHORT.repr(value).split())
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 70
+
+
 def _number(kind: type) -> Callable[[Any], Any]:
+    """Return a function that reads numbers of a type; text is read as in a file."""
+
     def cast(value: Any) -> Any:
-        checked = kind(value)
-        if isinstance(value, bool) or not math.isfinite(checked) or checked != float(value):
+        number = parse_scalar(value) if isinstance(value, str) else value
+        if isinstance(number, bool | str):
+            raise ValueError
+        checked = kind(number)
+        largest = EXACT if isinstance(number, float) else LARGEST
+        if not math.isfinite(checked) or checked != float(number):
+            raise ValueError
+        if kind is int and abs(checked) > largest:
             raise ValueError
         return checked
 
@@ -71,11 +103,17 @@ def _string(value: Any) -> str:
 
 
 def _boolean(value: Any) -> bool:
-    return value if isinstance(value, bool) else {"true": True, "false": False}[_string(value)]
+    checked = parse_scalar(value) if isinstance(value, str) else value
+    if not isinstance(checked, bool):
+        raise ValueError
+    return checked
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(map(_string, value.split(",") if isinstance(value, str) else value))
+    words = tuple(map(_string, split_list(value) if isinstance(value, str) else value))
+    if not all(words):
+        raise ValueError
+    return words
 
 
 _CASTS: dict[Any, Callable[[Any], Any]] = {

@@ -10,6 +10,7 @@ from typing import Any
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.yaml_text import parse_flag
 from thalnet_mtl.errors import UserError
 
 
@@ -103,7 +104,9 @@ def format_value(value: Any) -> str:
 
 def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
     """Return values of the grid, converted to the type of their field."""
-    values = [flatten(configure(base, {key: text}, 0))[key] for text in texts]
+    values = [
+        flatten(configure(base, {key: parse_flag(text, f"--grid {key}")}, 0))[key] for text in texts
+    ]
     if isinstance(values[0], list):
         raise UserError(
             f"--grid {key}: a list cannot be told from several values by its commas; describe "
