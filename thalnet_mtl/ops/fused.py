@@ -2,8 +2,8 @@
 
 Autograd does not see the loop over time. The forward pass saves activations. The backward pass runs
 through the steps once, for the gradients w.r.t. pre-activations, and then computes all gradients
-w.r.t. weights as large products over time and batch. Steps past the end of a sequence are computed
-as well: nothing reads them, so that all their gradients are zero.
+w.r.t. weights as large products over time and batch. Steps past the end of a sequence are not
+computed; see ``Packing``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.group_loop import GroupLoop
 from thalnet_mtl.ops.layout import memoized, unsupported_design
-from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
+from thalnet_mtl.ops.lengths import Lengths, Packing
 from thalnet_mtl.ops.packed_weights import (
     CellGroup,
     group_cells,
@@ -45,21 +45,20 @@ def sequence(
     lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
-    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
+    packing = Packing(lengths, *next(iter(xs.values())).shape[:2])
     groups, device = memoized(placement, group_cells), center.device.type
     dtype = center.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-    time = next(iter(xs.values())).shape[1]
     with torch.autocast(device, enabled=False):
         read, weights = pack_weights(placement)
-        projections = input_projections(placement, xs)
-        centers, last = FusedSequence.apply(
-            groups, time, dtype, lengths, center, memory, read, *projections, *weights
+        projections = input_projections(placement, {k: packing.pack(x) for k, x in xs.items()})
+        state = packing.sort(center), packing.sort(memory)
+        centers, *last = FusedSequence.apply(
+            groups, packing, dtype, *state, read, *projections, *weights
         )
-    ys = torch.cat([centers[..., slot] for slot in outputs], dim=-1)
-    # A copy: a caller may reset the center in place, and the backward pass needs ``centers``.
-    return zero_past_end(ys, lengths), last_steps(centers, lengths).clone(), last
+    ys = torch.cat([packing.pad(centers[:, slot]) for slot in outputs], dim=-1)
+    return ys, packing.unsort(last[0]), packing.unsort(last[1])
 
 
 class FusedSequence(torch.autograd.Function):
@@ -69,61 +68,67 @@ class FusedSequence(torch.autograd.Function):
     def forward(
         ctx: Any,
         groups: Sequence[CellGroup],
-        time: int,
+        packing: Packing,
         dtype: torch.dtype,
-        lengths: Lengths | None,
         center: Tensor,
         memory: Tensor,
         read: Tensor,
         *tensors: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        batch = len(center)
-        centers = center.new_empty(time, batch, center.shape[1])
-        columns = center.new_zeros(time, batch, read.shape[1])
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all centers, packed, and the last ones and the last memories, sorted."""
+        rows = sum(packing.counts)
+        centers = center.new_empty(rows, center.shape[1])
+        columns = center.new_zeros(rows, read.shape[1])
         read = read.to(dtype)
-        loops = list(_group_loops(groups, columns, dtype, tensors))
+        loops = list(_group_loops(groups, packing, columns, dtype, tensors))
         for loop in loops:
             loop.load_states(memory)
-        previous = center
-        for t in range(time):
-            _add_product(columns[t], previous, read)
+        steps, previous = packing.split(centers), center
+        for t, now in enumerate(packing.split(columns)):
+            if len(now) < len(previous):
+                previous = previous[: len(now)]
+                for loop in loops:
+                    loop.drop_ended(len(now))
+            _add_product(now, previous, read)
             for loop in loops:
-                loop.step(t, centers[t])
-            previous = centers[t]
+                loop.step(t, steps[t])
+            previous = steps[t]
         last = torch.empty_like(memory)
         for loop in loops:
-            loop.store_states(last, lengths)
-        ctx.loops, ctx.columns, ctx.lengths = loops, columns, lengths
+            loop.store_states(last)
+        ctx.packing, ctx.loops, ctx.columns = packing, loops, columns
         ctx.save_for_backward(center, memory, read, centers)
         ctx.set_materialize_grads(False)
-        return centers.transpose(0, 1), last
+        return centers, packing.last(steps), last
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, grad_centers: Tensor | None, grad_last: Tensor | None
+        ctx: Any, grad_centers: Tensor | None, grad_end: Tensor | None, grad_last: Tensor | None
     ) -> tuple[Any, ...]:
         center, memory, read, centers = ctx.saved_tensors
-        time = len(centers)
+        packing = ctx.packing
         grad_columns = torch.empty_like(ctx.columns)
         grad_memory = torch.zeros_like(memory) if grad_last is None else grad_last.clone()
-        lengths = None if grad_last is None else ctx.lengths
         for loop in ctx.loops:
-            loop.start_backward(grad_columns, grad_memory, lengths)
-        grad_center = torch.zeros_like(center)
-        for t in reversed(range(time)):
-            if grad_centers is not None:
-                grad_center = grad_center + grad_centers[:, t]
+            loop.start_backward(grad_columns, grad_memory)
+        grad_end = torch.zeros_like(center) if grad_end is None else grad_end
+        grad_center, steps = grad_end, packing.split(grad_columns)
+        grad_steps = [None] * len(steps) if grad_centers is None else packing.split(grad_centers)
+        for t in reversed(range(len(steps))):
+            grad_center = packing.with_ending(t, grad_center, grad_end)
+            if grad_steps[t] is not None:
+                grad_center = grad_center + grad_steps[t]
             for loop in ctx.loops:
                 loop.backward_step(t, grad_center)
-            grad_center = (grad_columns[t].to(read.dtype) @ read.mT).to(center.dtype)
-        previous = torch.cat([center[None], centers[:-1]])
+            grad_center = (steps[t].to(read.dtype) @ read.mT).to(center.dtype)
+        previous = torch.cat(packing.previous(center, packing.split(centers)))
         grad_read = weight_gradient(previous[None], grad_columns[None], read.dtype)[0]
         for loop in ctx.loops:
             loop.store_state_gradients(grad_memory)
         projections = [tensor for loop in ctx.loops for tensor in loop.projection_gradients()]
         weights = [tensor for loop in ctx.loops for tensor in loop.weight_gradients()]
-        return None, None, None, None, grad_center, grad_memory, grad_read, *projections, *weights
+        return None, None, None, grad_center, grad_memory, grad_read, *projections, *weights
 
 
 def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:
@@ -136,6 +141,7 @@ def _add_product(target: Tensor, x: Tensor, weight: Tensor) -> None:
 
 def _group_loops(
     groups: Sequence[CellGroup],
+    packing: Packing,
     columns: Tensor,
     dtype: torch.dtype,
     tensors: Sequence[Tensor | None],
@@ -145,4 +151,4 @@ def _group_loops(
     projections = [[next(remaining) for _ in group.plans] for group in groups]
     for group, projected in zip(groups, projections, strict=True):
         weights = [[next(remaining) for _ in range(n)] for n in group.packed_counts]
-        yield GroupLoop(group, columns, dtype, projected, weights)
+        yield GroupLoop(group, packing, columns, dtype, projected, weights)

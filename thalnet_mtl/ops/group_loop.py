@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.ops.layout import gather, scatter, split_slots
-from thalnet_mtl.ops.lengths import Lengths
-from thalnet_mtl.ops.packed_weights import FLAT, CellGroup, weight_gradient
+from thalnet_mtl.ops.lengths import Packing
+from thalnet_mtl.ops.packed_weights import CellGroup, weight_gradient
 
 
 class GroupLoop:
@@ -22,21 +21,24 @@ class GroupLoop:
 
     Args:
         group: the modules.
-        columns: the columns of all groups that are read from the center, (time, batch, columns).
+        packing: which sequences have which steps.
+        columns: the columns of all groups that are read from the center, packed.
         dtype: the type in which products are computed.
-        projections: projected task inputs of each module, None for a module without.
+        projections: projected task inputs of each module, packed; None for a module without.
         weights: packed tensors of each layer, its bias last; see ``pack_weights``.
     """
 
     def __init__(
         self,
         group: CellGroup,
-        columns: Float[Tensor, "time batch columns"],
+        packing: Packing,
+        columns: Float[Tensor, "steps columns"],
         dtype: torch.dtype,
         projections: Sequence[Tensor | None],
         weights: Sequence[Sequence[Tensor]],
     ):
-        self.group, self.dtype, self.projections = group, dtype, projections
+        self.group, self.packing, self.dtype = group, packing, dtype
+        self.projections = projections
         self.products = [[weight.to(dtype) for weight in layer[:-1]] for layer in weights]
         self.biases = [layer[-1] for layer in weights]
         self.columns = columns[..., group.read]
@@ -49,6 +51,8 @@ class GroupLoop:
             for m, projection in enumerate(projections):
                 if projection is not None:
                     split_slots(self.columns, len(projections))[m].add_(projection)
+        self.steps = packing.split(self.columns)
+        self.projected = [None if x is None else packing.split(x) for x in projections]
 
     @property
     def state_slots(self) -> list[list[slice]]:
@@ -63,21 +67,25 @@ class GroupLoop:
         """Read the states before the first step from a memory."""
         self.states = [gather(memory, slots) for slots in self.state_slots]
 
-    def step(self, t: int, center: Float[Tensor, "batch center"]) -> None:
+    def drop_ended(self, rows: int) -> None:
+        """Drop the states of all sequences but the first ``rows``, which have the next step."""
+        self.states = [state[:, :rows] for state in self.states]
+
+    def step(self, t: int, center: Float[Tensor, "rows center"]) -> None:
         """Compute the features of step ``t`` from what was read and write them to ``center``."""
-        x, count = split_slots(self.columns[t], len(self.projections)), 0
+        x, count = split_slots(self.steps[t], len(self.projections)), 0
         layers = zip(self.products, self.activations, strict=True)
         for k, (weights, activations) in enumerate(layers):
             if not weights:
-                self.columns[t].tanh_()
+                self.steps[t].tanh_()
                 activations.append((x,))
                 continue
             width, bias = self.group.layers[k].width, self.biases[k]
             sums = _affine(bias[..., : 3 * width], x, weights[0])
             if k == 0:
-                for m, projection in enumerate(self.projections):
-                    if projection is not None:
-                        sums[m] += projection[t]
+                for m, projected in enumerate(self.projected):
+                    if projected is not None:
+                        sums[m] += projected[t]
             if len(weights) == 1:
                 x = sums.tanh_()
                 activations.append((x,))
@@ -94,53 +102,42 @@ class GroupLoop:
             activations.append((x, state, new, reset, update, inner))
         scatter(x, center, self.slots, self.group.span)
 
-    def store_states(self, memory: Float[Tensor, "batch memory"], lengths: Lengths | None) -> None:
+    def store_states(self, memory: Float[Tensor, "batch memory"]) -> None:
         """Write the states after the last step of every sequence to a memory."""
-        states = self.states
-        if lengths is not None:
-            rows = torch.arange(len(lengths), device=lengths.device)
-            layers = zip(self.products, self.activations, strict=True)
-            outputs = (torch.stack([step[0] for step in a]) for w, a in layers if len(w) == 2)
-            states = [y[lengths - 1, :, rows].transpose(0, 1) for y in outputs]
-        for values, slots in zip(states, self.state_slots, strict=True):
-            scatter(values, memory, slots)
+        layers = zip(self.products, self.activations, strict=True)
+        outputs = ([step[0] for step in a] for weights, a in layers if len(weights) == 2)
+        for states, slots in zip(outputs, self.state_slots, strict=True):
+            scatter(self.packing.last(states), memory, slots)
 
     def start_backward(
-        self,
-        grad_columns: Tensor,
-        grad_memory: Float[Tensor, "batch memory"],
-        lengths: Lengths | None,
+        self, grad_columns: Float[Tensor, "steps _"], grad_memory: Float[Tensor, "batch memory"]
     ) -> None:
-        """Allocate gradients w.r.t. pre-activations; read those w.r.t. the last states.
-
-        ``lengths`` is None if all sequences end together, or if no gradient comes from their ends.
-        """
-        modules, (time, batch, _) = len(self.group.plans), grad_columns.shape
-        self.grad_columns = grad_columns[..., self.group.read]
+        """Allocate gradients w.r.t. pre-activations; read those w.r.t. the last states."""
+        modules = len(self.group.plans)
+        grad_columns = grad_columns[..., self.group.read]
         self.grad_sums = [
-            split_slots(self.grad_columns, modules)
+            split_slots(grad_columns, modules)
             if not weights
-            else grad_columns.new_empty(modules, time, batch, (3 * len(weights) - 2) * layer.width)
+            else grad_columns.new_empty(
+                modules, len(grad_columns), (3 * len(weights) - 2) * layer.width
+            )
             for layer, weights in zip(self.group.layers, self.products, strict=True)
         ]
-        self.grad_states = [gather(grad_memory, slots) for slots in self.state_slots]
-        self.grad_ends, self.ends = self.grad_states, None
-        if lengths is not None:
-            self.grad_states = [torch.zeros_like(grad) for grad in self.grad_ends]
-            steps = torch.arange(time, device=lengths.device)
-            self.ends = (steps[:, None] == lengths - 1)[..., None]
+        self.grad_steps = self.packing.split(grad_columns)
+        self.grad_sum_steps = [self.packing.split(grad) for grad in self.grad_sums]
+        self.grad_last = [gather(grad_memory, slots) for slots in self.state_slots]
+        self.grad_states = self.grad_last
 
-    def backward_step(self, t: int, grad_center: Float[Tensor, "batch center"]) -> None:
+    def backward_step(self, t: int, grad_center: Float[Tensor, "rows center"]) -> None:
         """Compute the gradients w.r.t. what was read at step ``t``, from those w.r.t. features."""
         grad = gather(grad_center, self.slots, self.group.span)
         count = len(self.grad_states)
-        if self.ends is not None:  # the gradient of a sequence that has ended is zero so far
-            pairs = zip(self.grad_ends, self.grad_states, strict=True)
-            self.grad_states = [torch.where(self.ends[t], end, grad) for end, grad in pairs]
+        pairs = zip(self.grad_states, self.grad_last, strict=True)
+        self.grad_states = [self.packing.with_ending(t, *pair) for pair in pairs]
         for weights, activations, grad_sums in reversed(
-            list(zip(self.products, self.activations, self.grad_sums, strict=True))
+            list(zip(self.products, self.activations, self.grad_sum_steps, strict=True))
         ):
-            g = grad_sums[:, t]
+            g = grad_sums[t]
             if len(weights) == 2:
                 count -= 1
                 grad = grad + self.grad_states[count]
@@ -153,7 +150,7 @@ class GroupLoop:
             if weights:
                 grad = (g.to(self.dtype) @ weights[0].mT).to(grad.dtype)
         if not self.group.composed:
-            split_slots(self.grad_columns[t], len(grad)).copy_(grad)
+            split_slots(self.grad_steps[t], len(grad)).copy_(grad)
 
     def store_state_gradients(self, grad_memory: Float[Tensor, "batch memory"]) -> None:
         """Write the gradients w.r.t. the states before the first step."""
@@ -171,15 +168,15 @@ class GroupLoop:
         for weights, activations, g in zip(
             self.products, self.activations, self.grad_sums, strict=True
         ):
-            outputs = torch.stack([step[0] for step in activations], 1) if weights else x
+            outputs = torch.cat([step[0] for step in activations], 1) if weights else x
             if len(weights) == 2:
                 width = outputs.shape[-1]
-                states = torch.cat([activations[0][1][:, None], outputs[:, :-1]], 1)
+                states = torch.cat([step[1] for step in activations], 1)
                 yield weight_gradient(x, g[..., : 3 * width], self.dtype)
                 yield weight_gradient(states, g[..., width:], self.dtype)
             elif weights:
                 yield weight_gradient(x, g, self.dtype)
-            yield rearrange(g, FLAT).sum(1)[:, None]
+            yield g.sum(1)[:, None]
             x = outputs
 
 

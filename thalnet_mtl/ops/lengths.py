@@ -4,7 +4,10 @@ A step past the end of a sequence has no effect: whatever its inputs are, its ou
 state is that of the last real step, and no gradient comes from it.
 """
 
+from collections.abc import Sequence
+
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
@@ -22,6 +25,95 @@ def check_range(lengths: Int[Tensor, "*_"], time: int) -> int:
         value = least if least < 1 else most
         raise UserError(f"lengths has a {value}; a sequence of this batch has 1 to {time} steps.")
     return least
+
+
+def are_hidden(lengths: Lengths) -> bool:
+    """Return whether no number can be read, since a program is traced or ``vmap`` runs."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
+
+
+class Packing:
+    """The order of the real steps of a padded batch as in ``torch.nn.utils.rnn.PackedSequence``.
+
+    Packed rows are all sequences at step 0, then those that have a step 1, and so on. Within a step
+    the longest sequences come first: they are the first rows of the step before it. A loop over
+    the steps computes nothing past the end. Rows are on the axis before the last.
+
+    Args:
+        lengths: number of steps of every sequence, from 1 to ``time``; None if all have ``time``.
+
+    Attributes:
+        counts: number of sequences that have each step, up to the last step of the longest.
+        following: number of those that have the next step, too.
+        order: index in the batch of every sequence, longest first; None if all have all steps.
+    """
+
+    def __init__(self, lengths: Lengths | None, batch: int, time: int):
+        self.batch, self.time, self.counts = batch, time, [batch] * time
+        self.order: Tensor | None = None
+        if lengths is not None and check_range(lengths, time) < time:
+            ordered, self.order = lengths.sort(descending=True, stable=True)
+            steps = torch.arange(time, device=lengths.device)
+            step, row = (steps[:, None] < ordered).nonzero().T
+            self.counts = step.bincount().tolist()
+            self._places = self.order[row] * time + step  # in the batch with its axes flattened
+        self.following = [*self.counts[1:], 0]
+
+    def pack(self, xs: Shaped[Tensor, "batch time _"]) -> Shaped[Tensor, "steps _"]:
+        """Return the real steps of a padded batch, packed."""
+        if self.order is None:
+            return rearrange(xs, "batch time x -> (time batch) x")
+        return xs.flatten(0, 1).index_select(0, self._places)
+
+    def pad(self, ys: Shaped[Tensor, "steps _"]) -> Shaped[Tensor, "batch time _"]:
+        """Return the padded batch of packed steps, zero past the end."""
+        if self.order is None:
+            return rearrange(ys, "(time batch) y -> batch time y", time=self.time)
+        padded = ys.new_zeros(self.batch * self.time, ys.shape[1])
+        return padded.index_copy(0, self._places, ys).unflatten(0, (self.batch, self.time))
+
+    def sort(self, state: Shaped[Tensor, "*_ batch _"]) -> Shaped[Tensor, "*_ batch _"]:
+        """Return the rows of a batch, longest sequences first."""
+        return state if self.order is None else state.index_select(-2, self.order)
+
+    def unsort(self, state: Shaped[Tensor, "*_ batch _"]) -> Shaped[Tensor, "*_ batch _"]:
+        """Return rows that were sorted in the order of the batch."""
+        return state if self.order is None else state.index_select(-2, self.order.argsort())
+
+    def split(self, steps: Shaped[Tensor, "*_ steps _"]) -> Sequence[Tensor]:
+        """Return a view of every step."""
+        if self.order is None:
+            return steps.unflatten(-2, (self.time, self.batch)).unbind(-3)
+        return steps.split(self.counts, -2)
+
+    def previous(
+        self, start: Shaped[Tensor, "*_ batch _"], states: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the states before every step, from the first ones and those after every step."""
+        pairs = zip(states[:-1], self.following[:-1], strict=True)
+        return [start, *(state[..., :count, :] for state, count in pairs)]
+
+    def last(self, states: Sequence[Tensor]) -> Shaped[Tensor, "*_ batch _"]:
+        """Return a copy of the last state of every sequence, sorted, from those by step."""
+        steps = zip(states, self.counts, self.following, strict=True)
+        ended = [state[..., following:, :] for state, n, following in steps if following < n]
+        return torch.cat(ended[::-1], -2)
+
+    def with_ending(
+        self,
+        t: int,
+        grad: Shaped[Tensor, "*_ following _"],
+        grad_last: Shaped[Tensor, "*_ batch _"],
+    ) -> Shaped[Tensor, "*_ rows _"]:
+        """Return the gradients w.r.t. the states after step ``t``, those through outputs excluded.
+
+        They are ``grad`` for sequences that have a next step, from which it comes. For those that
+        end they are ``grad_last``, w.r.t. the sorted last states.
+        """
+        following, count = self.following[t], self.counts[t]
+        if following == count:
+            return grad
+        return torch.cat([grad[..., :following, :], grad_last[..., following:count, :]], -2)
 
 
 def past_end(lengths: Lengths, time: int) -> Bool[Tensor, "batch {time}"]:

@@ -22,8 +22,6 @@ from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.layout import CellPlan, Layer, cell_plans, layer_parameters, memoized
 from thalnet_mtl.ops.reference import matrix
 
-FLAT = "module time batch width -> module (time batch) width"
-
 
 @dataclass(eq=False)
 class CellGroup:
@@ -123,7 +121,7 @@ def pack_weights(placement: Placement) -> tuple[Tensor, list[Tensor]]:
 
 
 def input_projections(placement: Placement, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
-    """Return the task inputs times their weights, (time, batch, gates), by the order of groups."""
+    """Return task inputs (…, inputs) times their weights, (…, gates), in the order of groups."""
 
     def project(k: int) -> Tensor | None:
         cell = placement.cells[k]
@@ -133,7 +131,7 @@ def input_projections(placement: Placement, xs: Mapping[str, Tensor]) -> list[Te
         weight = layer_parameters(first)[0][:, cell.context :]
         if isinstance(first, nn.GRUCell):
             weight = weight.roll(first.hidden_size, 0)
-        return nn.functional.linear(xs[cell.name].transpose(0, 1), weight)
+        return nn.functional.linear(xs[cell.name], weight)
 
     return [project(k) for group in memoized(placement, group_cells) for k in group.members]
 
@@ -209,12 +207,12 @@ class PackWeights(torch.autograd.Function):
 
 
 def weight_gradient(
-    x: Float[Tensor, "module time batch inputs"],
-    grad: Float[Tensor, "module time batch width"],
+    x: Float[Tensor, "module *steps inputs"],
+    grad: Float[Tensor, "module *steps width"],
     dtype: torch.dtype,
 ) -> Float[Tensor, "module inputs width"]:
-    """Return xᵀ grad, summed over time and batch, with products in ``dtype``."""
-    product = rearrange(x.to(dtype), FLAT).mT @ rearrange(grad.to(dtype), FLAT)
+    """Return xᵀ grad, summed over all steps, with products in ``dtype``."""
+    product = x.to(dtype).flatten(1, -2).mT @ grad.to(dtype).flatten(1, -2)
     return product.to(x.dtype)
 
 

@@ -73,9 +73,10 @@ def sequence(
         read, (dense_bias, w, u, gru_bias) = pack_weights(placement)
         time, modules = next(iter(xs.values())).shape[1], len(placement.cells)
         biases = dense_bias.flatten().expand(time, len(center), -1).chunk(modules, -1)
+        projections = input_projections(placement, {k: x.transpose(0, 1) for k, x in xs.items()})
         first = [
             bias if projection is None else bias + projection
-            for bias, projection in zip(biases, input_projections(placement, xs), strict=True)
+            for bias, projection in zip(biases, projections, strict=True)
         ]
         states = rearrange(memory, "batch (module f) -> module batch f", module=modules)
         operands = torch.cat(first, -1), read, w, u, gru_bias[:, 0], center, states
