@@ -96,7 +96,7 @@ class Packing:
     def last(self, states: Sequence[Tensor]) -> Shaped[Tensor, "*_ batch _"]:
         """Return a copy of the last state of every sequence, sorted, from those by step."""
         steps = zip(states, self.counts, self.following, strict=True)
-        ended = [state[..., following:, :] for state, n, following in steps if following < n]
+        ended = [state[..., left:, :] for state, n, left in steps if left < n or not n]
         return torch.cat(ended[::-1], -2)
 
     def with_ending(
