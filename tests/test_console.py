@@ -18,6 +18,17 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines():
         assert "50/100" in text and "1.25" in text
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    console = rich_console.Console(file=io.StringIO(), force_terminal=True, width=80)
+    with Console(console).progress("net on task", 0, 100) as progress:
+        progress.log_losses(50, {"digits": 1.25})
+    with Console(console).downloads() as report:
+        report("mnist.tgz", 10, 100)
+    text = console.file.getvalue()
+    assert "step 50/100  loss 1.2500" in text and "mnist.tgz …\n" in text and "\x1b" not in text
+
+
 def test_a_console_without_a_bar_has_nothing_to_move_and_says_nothing():
     console = rich_console.Console(file=io.StringIO(), width=80)
     Console(console).advance(1)

@@ -1,6 +1,5 @@
 """Output for people: lines, and progress bars on a terminal."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,17 +10,9 @@ from rich import console as rich_console
 from rich import progress as rich_progress
 
 from thalnet_mtl.metrics.metric import Metric, format_scores
+from thalnet_mtl.streams import PatientStream
 
 ReportBytes = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
-
-
-class PatientConsole(rich_console.Console):
-    """A console that goes silent when the reader of a pipe has left, instead of ending the run."""
-
-    def on_broken_pipe(self) -> None:
-        """Discard all further output."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -37,7 +28,7 @@ class Progress:
             rich_progress.TimeRemainingColumn(compact=True),
             rich_progress.TextColumn("{task.fields[status]}"),
         )
-        self.has_bar = console.is_terminal
+        self.has_bar = console.is_terminal and not console.is_dumb_terminal
         self.bar = rich_progress.Progress(
             *columns, console=console, transient=True, disable=not self.has_bar
         )
@@ -72,10 +63,20 @@ class Progress:
 
 
 class Console:
-    """The output of a command, with at most one progress bar at a time."""
+    """The output of a command, with at most one progress bar at a time.
+
+    Args:
+        console: by default on standard output. Only a terminal gets bars: ``FORCE_COLOR``, which
+            continuous integration sets, makes no terminal of a log.
+    """
 
     def __init__(self, console: rich_console.Console | None = None):
-        self.console = console or PatientConsole(highlight=False, soft_wrap=True)
+        self.console = console or rich_console.Console(
+            file=_patient(sys.stdout),
+            highlight=False,
+            soft_wrap=True,
+            force_terminal=sys.stdout.isatty(),
+        )
         self._progress: Progress | None = None
 
     def print(self, text: str) -> None:
@@ -123,7 +124,7 @@ class Console:
             rich_progress.TransferSpeedColumn(),
             rich_progress.TimeRemainingColumn(compact=True),
         )
-        terminal = self.console.is_terminal
+        terminal = self.console.is_terminal and not self.console.is_dumb_terminal
         with rich_progress.Progress(*columns, console=self.console, disable=not terminal) as bars:
             jobs: dict[str, Any] = {}
 
@@ -135,6 +136,11 @@ class Console:
                 bars.update(jobs[file], completed=done, total=total)
 
             yield report
+
+
+def _patient(stream: Any) -> Any:
+    """Return a stream that does not end a training: the reader of a pipe may leave."""
+    return stream if isinstance(stream, PatientStream) else PatientStream(stream)
 
 
 def duration(seconds: float) -> str:

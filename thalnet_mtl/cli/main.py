@@ -17,6 +17,7 @@ from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.train import add_train_command, train
 from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.streams import PatientStream, patient_output
 
 EXAMPLES = """examples:
   thalnet train digits                 train a ThalNet in seconds, no download
@@ -27,7 +28,30 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; a mistake is one line on standard error."""
+    """Run one command and return its exit status; a mistake is one line on standard error.
+
+    Output that cannot be written ends no command; status 1 if that is not what its reader wanted.
+    """
+    with patient_output() as output:
+        try:
+            status = _run(arguments)
+        except SystemExit as end:  # after --help
+            status = end.code if isinstance(end.code, int) else 0
+            raise SystemExit(_output_status(output, status)) from None
+        return _output_status(output, status)
+
+
+def _output_status(output: PatientStream, status: int) -> int:
+    """Return the status of a command, or 1 with a line on output that could not be written."""
+    output.flush()
+    if status or not output.problem or isinstance(output.problem, BrokenPipeError):
+        return status
+    print(f"thalnet: cannot write the output: {output.problem.strerror}", file=sys.stderr)
+    return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command and return its exit status; print a mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"]:  # 'thalnet help train', as git and pip have it
         words = [*words[1:], "--help"]
