@@ -32,12 +32,21 @@ TOLERANCE = 5e-3  # relative, on another processor: accuracies move by single sa
 
 STEPS = ["--train.steps", "60", "--evaluate.every", "30", "--evaluate.log_every", "20"]
 SPLIT_MNIST = [
-    *("continual/split_mnist", "--strategy.memory", "60"),
+    "continual/split_mnist",
     *("--train.steps", "12", "--train.batch", "20"),
     *("--evaluate.every", "12", "--evaluate.log_every", "4", "--evaluate.batches", "1"),
 ]
-STRENGTHS = {"ewc": "1000", "online_ewc": "1000", "si": "100"}
-STRATEGIES = ("naive", "replay", "ewc", "online_ewc", "si", "lwf", "agem", "gem")
+MEMORY = ("--strategy.memory", "60")
+STRATEGIES: dict[str, tuple[str, ...]] = {  # with their options
+    "naive": (),
+    "replay": MEMORY,
+    "ewc": ("--strategy.strength", "1000"),
+    "online_ewc": ("--strategy.strength", "1000"),
+    "si": ("--strategy.strength", "100"),
+    "lwf": (),
+    "agem": MEMORY,
+    "gem": MEMORY,
+}
 
 TOY = [
     *("--model.features", "6", "--model.modules", "3", "--train.learning_rate", "0.01"),
@@ -62,12 +71,11 @@ RUNS: dict[str, list[Any]] = {
     "split_mnist_frozen": SPLIT_MNIST,
     **{
         f"split_mnist_{strategy}": [
-            *(*SPLIT_MNIST, "--growth.when", "never", "--train.strategy", strategy),
-            *("--strategy.strength", STRENGTHS.get(strategy, "1")),
+            *(*SPLIT_MNIST, "--growth.when", "never", "--train.strategy", strategy, *options)
         ]
-        for strategy in STRATEGIES
+        for strategy, options in STRATEGIES.items()
     },
-    "split_mnist_avalanche_replay": [*SPLIT_MNIST, "--train.strategy", "avalanche:replay"],
+    "split_mnist_avalanche_replay": [*SPLIT_MNIST, "--train.strategy", "avalanche:replay", *MEMORY],
     "toy_text": [{"tasks": {"toy_text": {"reset": 0.2}}}, *TOY],
     "toy_changes": [toy_tasks.JOINT | {"changes": toy_tasks.GROWTH}, *TOY],
     "toy_plateau": [toy_tasks.STREAM | {"growth": toy_tasks.GROWING["plateau"]}, *TOY],

@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toy_tasks import toy
+from toy_tasks import knobs_of, toy
 
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
@@ -53,7 +53,7 @@ def make_run(
     config = toy(
         **sections,
         model={"body": body, "features": 5, "layers": 1},
-        strategy={"strength": 3.0} | (knobs or {}),
+        strategy=knobs_of(strategy, **{"strength": 3.0} | (knobs or {})),
         train=options | {"strategy": strategy},
     )
     run = set_up(config, fetch=print)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from thalnet_mtl.config.options import declared_options
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.registry import register
@@ -153,6 +154,12 @@ GROWING: dict[str, dict[str, Any]] = {
         "modules": {"more": {}},
     },
 }
+
+
+def knobs_of(strategy: str, **values: Any) -> dict[str, Any]:
+    """Those of some options that a strategy has."""
+    declared = declared_options("strategy", strategy)
+    return {name: value for name, value in values.items() if name in declared}
 
 
 def toy(**sections: Any) -> Config:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.markdown import header, row
+from thalnet_mtl.config.options import declared_options
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
@@ -153,7 +154,7 @@ def configuration(name: str, kind: str, steps: int = STEPS, **sections: dict[str
         "tasks": {"a": entry | {"turned": False}, "b": entry | {"turned": True}},
         "stream": [{"tasks": [task], "steps": steps} for task in "ab"],
         "model": {"modules": 3, "features": 4},
-        "strategy": {"memory": 12},
+        "strategy": {"memory": 12} if "memory" in declared_options("strategy", name) else {},
         "train": {"strategy": name, "batch": 10, "chunk": 4, "learning_rate": 0.01},
         "evaluate": {"every": 20, "batch": 20, "log_every": 8, "checkpoint_every": 6},
     }

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional as F
+from toy_tasks import knobs_of
 
 from benchmarks.continual.strategy_table import KINDS, configuration, refusals
 from thalnet_mtl import Network, ThalNet
@@ -28,8 +29,9 @@ STRENGTH = {"mas": 10.0, "rwalk": 1.0, "lwf": 10.0}
 
 def trained(strategy, kind):
     """Return a run after its stream in Avalanche's loop, without log and evaluation."""
-    knobs = {"strength": STRENGTH.get(strategy, 1e3), "memory": 20}
-    config = configuration(f"avalanche:{strategy}", kind, strategy=knobs)
+    name = f"avalanche:{strategy}"
+    knobs = knobs_of(name, strength=STRENGTH.get(strategy, 1e3), memory=20)
+    config = configuration(name, kind, strategy=knobs)
     run = set_up(config, fetch=print)
     losses = torch.stack(fit(run))
     assert run.step == run.total_steps == len(losses)

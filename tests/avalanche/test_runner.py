@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_tasks import toy
+from toy_tasks import knobs_of, toy
 
 import thalnet_mtl
 from thalnet_mtl import UserError
@@ -61,7 +61,7 @@ def configured(name, setting="one shape", **knobs):
     return toy(
         **sections,
         model={"modules": 2, "features": 5},
-        strategy={"memory": 30} | knobs,
+        strategy=knobs_of(f"avalanche:{name}", memory=30) | knobs,
         train={"strategy": f"avalanche:{name}", "optimizer": "adam"},
     )
 
@@ -103,7 +103,7 @@ def test_what_works_trains_and_what_stops_is_refused_and_would_stop(
     assert not (tmp_path / "run").exists()
     if (name, setting) == ("lwf", "text"):  # would go on, and distil nothing
         return
-    monkeypatch.setattr(runner, "check", lambda config: None)
+    monkeypatch.setattr(runner, "check", lambda *arguments: None)
     with pytest.raises(
         (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, UserError)
     ):

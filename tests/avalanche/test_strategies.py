@@ -9,7 +9,6 @@ from thalnet_mtl.avalanche.benchmark import benchmark
 from thalnet_mtl.avalanche.model import as_avalanche
 from thalnet_mtl.avalanche.plugins import StreamMetrics
 from thalnet_mtl.avalanche.strategies import PLUGINS
-from thalnet_mtl.config.schema import StrategyConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
@@ -66,5 +65,5 @@ def test_joint_training_carries_three_shapes():
 
 
 def test_a_memory_is_shared_by_the_experiences():
-    plugin, *_ = PLUGINS["gem"](StrategyConfig(memory=30), 10, 3)
+    plugin, *_ = PLUGINS["gem"](10, 3, memory=30)
     assert plugin.patterns_per_experience == 10

@@ -16,13 +16,14 @@ from thalnet_mtl.config.load import (
     load_configs,
     load_run_config,
 )
-from thalnet_mtl.config.options import check_options, resolve_options
+from thalnet_mtl.config.options import check_options, declared_options, resolve_options
 from thalnet_mtl.config.schema import Config, EntryConfig, NamedTaskConfig, TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.runs.directory import check_same
 from thalnet_mtl.strategies.base import Strategy
-from thalnet_mtl.sweep.plan import plan
+from thalnet_mtl.strategies.replay import Replay
+from thalnet_mtl.sweep.plan import options_without_effect, plan
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.support import BASIC, unsupported
 from thalnet_mtl.training.trainer import train
@@ -216,6 +217,104 @@ def test_the_options_of_a_strategy_come_after_its_context():
         load_config(train={"strategy": "pull"}, strategy={"forc": 3})
 
 
+def test_a_strategy_inherits_the_options_of_its_base_unless_it_has_an_init():
+    @register("strategy", "mine")
+    class Mine(Replay): ...
+
+    @register("strategy", "bare")
+    class Bare(Strategy): ...
+
+    assert declared_options("strategy", "mine") == {"memory", "choice"}
+    assert declared_options("strategy", "bare") == declared_options("strategy", "naive") == set()
+    assert load_config(train={"strategy": "mine"}, strategy={"memory": "7"}).strategy.options == {
+        "memory": 7
+    }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        ("ewc", {"memory": 7},
+         r"unknown field 'memory'. Allowed: strength. It is an option of replay, agem, gem, aval"),
+        ("ewc", {"strenth": 7}, r"unknown field 'strenth'.*Did you mean 'strength'"),
+        ("naive", {"decay": 1}, r"strategy 'naive' has no option 'decay'. It is .* of online_ewc"),
+        ("naive", {"decoy": 1}, r"strategy 'naive' has no option 'decoy'\.$"),
+        ("online_ewc", {"decay": 1.5}, r"strategy.decay: must be between 0.0 and 1.0, got 1.5"),
+        ("si", {"strength": -1}, r"strategy.strength: must be at least 0.0, got -1.0"),
+        ("replay", {"memory": "0"}, r"strategy.memory: must be at least 1, got 0"),
+        ("replay", {"memory": 2.5}, r"strategy.memory: expected a whole number, got 2.5"),
+        ("gem", {"choice": "perclass"}, r"strategy.choice: unknown value.*mean 'per_class'"),
+        ("avalanche:lwf", {"memory": 9}, r"unknown field 'memory'. Allowed: strength. It is"),
+        ("avalanche:online_ewc", {"decay": 9}, r"strategy.decay: must be between 0.0 and 1.0"),
+    ],
+)  # fmt: skip
+def test_an_option_that_the_strategy_does_not_have_is_refused(strategy, options, message):
+    with pytest.raises(UserError, match=f"^(strategy: )?{message}") as error:
+        load_config(train={"strategy": strategy}, strategy=options)
+    assert "\n" not in str(error.value)
+
+
+def test_with_another_strategy_the_options_of_the_earlier_one_are_dropped(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "{train: {strategy: replay}, strategy: {memory: 9, choice: per_class}}"
+    )
+    path = str(tmp_path / "a.yaml")
+    options = {
+        strategy: load_configs([path], {"train.strategy": strategy})[""].strategy.options
+        for strategy in ("naive", "ewc", "gem", "avalanche:gem")
+    }
+    kept = {"memory": 9, "choice": "per_class"}
+    assert options == {"naive": {}, "ewc": {}, "gem": kept, "avalanche:gem": {"memory": 9}}
+    flags = {"strategy.strength": "3", "train.strategy": "si"}
+    assert load_configs([path], flags)[""].strategy.options == {"strength": 3.0}
+    # What was given for no strategy yet is not dropped: it is refused if it fits none.
+    (tmp_path / "b.yaml").write_text("strategy: {memory: 9}")
+    later = load_configs([str(tmp_path / "b.yaml")], {"train.strategy": "replay"})[""]
+    assert later.strategy.options == {"memory": 9}
+    with pytest.raises(UserError, match="unknown field 'memory'"):
+        load_configs([str(tmp_path / "b.yaml")], {"train.strategy": "ewc"})
+    with pytest.raises(UserError, match="unknown field 'memory'"):
+        load_configs([path], {"train.strategy": "ewc", "strategy.memory": "60"})
+
+
+def test_the_strategy_of_an_earlier_run_has_those_fields_that_it_reads(tmp_path):
+    old = {"strength": 2.0, "memory": 7, "choice": "per_class", "decay": 0.5}
+    for strategy, options in (
+        ("naive", {}),
+        ("ewc", {"strength": 2.0}),
+        ("online_ewc", {"strength": 2.0, "decay": 0.5}),
+        ("gem", {"memory": 7, "choice": "per_class"}),
+    ):
+        tree = {"task": {"name": "digits_rows"}, "train": {"strategy": strategy}, "strategy": old}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+        assert load_run_config(tmp_path).strategy.options == options
+        check_same(tmp_path, load_config(tree | {"strategy": options}))
+
+
+def test_a_grid_of_strategies_shares_the_options_that_they_have():
+    flags = {"strategy.strength": "3", "strategy.memory": "9"}
+    grid = {"train.strategy": ["naive", "ewc", "si", "gem"]}
+    base = load_configs([], flags, swept=grid)
+    runs = plan(base, grid, [0], flags)
+    assert [run.config.strategy.options for run in runs] == [
+        {}, {"strength": 3.0}, {"strength": 3.0}, {"memory": 9}
+    ]  # fmt: skip
+    assert options_without_effect(base, runs) == [
+        "strategy.strength has no effect where train.strategy is naive, gem",
+        "strategy.memory has no effect where train.strategy is naive, ewc, si",
+    ]
+    grid = {"train.strategy": ["ewc", "si"]}
+    with pytest.raises(UserError, match=r"strategy\.memory: no strategy of the grid has it"):
+        options_without_effect(base, plan(base, grid, [0], flags))
+    with pytest.raises(UserError, match="unknown field 'memry'"):
+        plan(load_configs([], {"strategy.memry": "9"}, swept=grid), grid, [0], {})
+    both = grid | {"strategy.strength": ["1", "10"]}
+    runs = plan(load_configs([], {}, swept=both), both, [0], {})
+    assert [run.config.strategy.options["strength"] for run in runs] == [1.0, 10.0] * 2
+    with pytest.raises(UserError, match="strategy 'naive' has no option 'strength'"):
+        plan({"": Config()}, both | {"train.strategy": ["ewc", "naive"]}, [0], {})
+
+
 def test_a_strategy_is_built_with_its_options(tmp_path):
     built = []
 
@@ -225,11 +324,11 @@ def test_a_strategy_is_built_with_its_options(tmp_path):
             super().__init__(context)
             built.append((force, places))
 
-    config = toy(train={"steps": 2, "strategy": "pull"}, strategy={"force": "3", "strength": 2})
+    config = toy(train={"steps": 2, "strategy": "pull"}, strategy={"force": "3"})
     train(config, tmp_path / "run")
     assert built == [(3.0, ["head"])]
     recorded = load_run_config(tmp_path / "run").strategy
-    assert recorded.options == {"force": 3.0, "places": ["head"]} and recorded.strength == 2.0
+    assert recorded.options == {"force": 3.0, "places": ["head"]}
     assert train(config, tmp_path / "run").steps == 2
     with pytest.raises(UserError, match=r"strategy.force 4.0, there 3.0"):
         train(toy(train={"steps": 2, "strategy": "pull"}, strategy={"force": 4}), tmp_path / "run")

@@ -15,7 +15,7 @@ from stream_fixtures import (
     make_run,
     step_until,
 )
-from toy_tasks import GROWING, STREAM, toy
+from toy_tasks import GROWING, STREAM, knobs_of, toy
 
 from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
@@ -52,7 +52,9 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
 ):
     monkeypatch.setattr(ewc, "SAMPLES", 10)
     options = {"strategy": strategy, "optimizer": "adam", "weight_decay": 0.1, "clip": 1.0}
-    config = toy(**SHORT, growth=GROWING[growing], strategy={"memory": 12}, train=options)
+    config = toy(
+        **SHORT, growth=GROWING[growing], strategy=knobs_of(strategy, memory=12), train=options
+    )
     for name, stops in (("whole", [9, 18]), ("cut", [6, 9, 18])):  # at a boundary, and in between
         run, path = set_up(config, fetch=print), tmp_path / name
         for stop in stops:
@@ -95,7 +97,7 @@ def test_a_stream_that_was_stopped_in_the_worst_moments_ends_with_the_same_bits(
     config = toy(
         **SHORT,
         growth=GROWING[growing],
-        strategy={"memory": 12},
+        strategy=knobs_of(strategy, memory=12),
         evaluate={"every": 2, "batches": 2, "checkpoint_every": 4, "log_every": 4},
         train={"strategy": strategy, "optimizer": "adam", "learning_rate": 0.003, "clip": 1.0},
     )

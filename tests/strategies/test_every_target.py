@@ -12,7 +12,7 @@ import pytest
 import torch
 from stream_fixtures import STRATEGIES, step_until
 from torch.nn import functional as F
-from toy_tasks import STREAM, toy
+from toy_tasks import STREAM, knobs_of, toy
 
 from benchmarks.continual.strategy_table import FILE, KINDS, configuration, table
 from thalnet_mtl.errors import UserError
@@ -36,7 +36,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def run_of(strategy, kind, stop=0, choice="reservoir", **options):
     """A run of a cell, with plain SGD, after some steps."""
-    knobs = {"strength": 3.0, "memory": 12, "choice": choice}
+    knobs = knobs_of(strategy, strength=3.0, memory=12, choice=choice)
     options = {"optimizer": "sgd", "learning_rate": 0.1} | options
     run = set_up(configuration(strategy, kind, STEPS, strategy=knobs, train=options), fetch=print)
     step_until(run, stop)
@@ -323,7 +323,7 @@ def test_a_stream_of_four_kinds_of_target_grows_and_resumes_to_the_same_bits(
         tasks={name: {"turned": False} for name in names},
         stream=[{"tasks": [name], "steps": 3} for name in names],
         growth={} if policy == "never" else grows,
-        strategy={"memory": 12, "choice": "per_class"},
+        strategy=knobs_of(strategy, memory=12, choice="per_class"),
         train={"strategy": strategy, "learning_rate": 0.003},
     )
     leaves = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from run_fixtures import lines, matrix
 from stream_fixtures import STRATEGIES, step_until
-from toy_tasks import GROWING, OWN, PER_TASK, STREAM, toy
+from toy_tasks import GROWING, OWN, PER_TASK, STREAM, knobs_of, toy
 
 from thalnet_mtl import cli
 from thalnet_mtl.errors import UserError
@@ -74,7 +74,7 @@ def test_frozen_growth_forgets_nothing_and_has_no_forward_transfer(tmp_path, mon
         growth=GROWING["frozen"],
         train=options,
         evaluate={"every": 10, "batch": 50},
-        strategy={"memory": 20},
+        strategy=knobs_of(strategy, memory=20),
     )
     monkeypatch.setattr(ewc, "SAMPLES", 20)
     train(config, tmp_path)

@@ -24,7 +24,9 @@ from thalnet_mtl.avalanche.benchmark import benchmark
 from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.plugins import sync_parameters
 from thalnet_mtl.avalanche.strategies import make_strategy
+from thalnet_mtl.config.options import option_parameters
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
@@ -33,7 +35,6 @@ from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
     GROWTH_OPTIONS,
-    STRATEGY_OPTIONS,
     STREAM,
     Supported,
     fields,
@@ -70,7 +71,6 @@ SUPPORTED: Supported = {
     **BASIC,
     **STREAM,
     **GROWTH_OPTIONS,
-    **STRATEGY_OPTIONS,
     **fields("model", "body"),
     **fields("task", "loss"),
     **fields("tasks.*", "share loss"),
@@ -82,14 +82,20 @@ SUPPORTED: Supported = {
 class AvalancheStrategy(Strategy):
     """A strategy of Avalanche that trains a run in Avalanche's loop.
 
+    Args:
+        context: of the run.
+        options: of the strategy, as ``names`` declares them.
+
     Raises:
         UserError: the configuration asks for something that Avalanche's loop does not do.
     """
 
     resumable: ClassVar[bool] = False
 
-    def __init__(self, context: RunContext):
-        check(context)
+    def __init__(self, context: RunContext, **options: Any):
+        defaults = option_parameters("strategy", lookup("strategy", context.config.train.strategy))
+        self.options = {name: p.default for name, p in defaults.items()} | options
+        check(context, self.options.get("memory", 0))
         super().__init__(context)
 
     def stored_bytes(self) -> None:
@@ -110,7 +116,7 @@ class AvalancheStrategy(Strategy):
         )
         strategy = make_strategy(
             options.strategy.partition(":")[2],
-            run.config.strategy,
+            self.options,
             len(run.stream),
             TrainerPlugin(trainer),
             model=model,
@@ -129,8 +135,13 @@ class AvalancheStrategy(Strategy):
                 strategy.train(experience, eval_streams=[])
 
 
-def check(context: RunContext) -> None:
-    """Raise ``UserError`` if a run asks for something that Avalanche's loop cannot do."""
+def check(context: RunContext, memory: int) -> None:
+    """Raise ``UserError`` if a run asks for something that Avalanche's loop cannot do.
+
+    Args:
+        context: of the run.
+        memory: the number of sequences that the strategy stores.
+    """
     config = context.config
     growth, strategy = config.growth, config.train.strategy
     if field := unsupported(config, SUPPORTED):
@@ -141,9 +152,9 @@ def check(context: RunContext) -> None:
     if grows and growth.policy == "frozen" and name in FAILS_WITH_FROZEN:
         reason = FAILS_WITH_FROZEN[name]
         raise UserError(f"{strategy} does not support growth.policy 'frozen': {reason}.")
-    if name in ("agem", "gem") and config.strategy.memory < len(config.stream):
+    if name in ("agem", "gem") and memory < len(config.stream):
         raise UserError(
-            f"strategy.memory {config.strategy.memory}: must be at least {len(config.stream)} for "
+            f"strategy.memory {memory}: must be at least {len(config.stream)} for "
             f"{strategy}, a sequence for each experience."
         )
     for task in context.tasks.values():

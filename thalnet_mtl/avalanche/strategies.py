@@ -1,6 +1,6 @@
 """Strategies of Avalanche, built from the options of a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from thalnet_mtl.compat import import_torchvision
@@ -12,30 +12,28 @@ from avalanche.training import plugins
 from avalanche.training.supervised import Cumulative
 from avalanche.training.templates import SupervisedTemplate
 
-from thalnet_mtl.config.schema import StrategyConfig
-
-# A function of the options, the batch size and the number of experiences.
-PluginFactory = Callable[[StrategyConfig, int, int], list[SupervisedPlugin]]
+# A function of the batch size, the number of experiences, and the options of the strategy.
+PluginFactory = Callable[..., list[SupervisedPlugin]]
 PLUGINS: dict[str, PluginFactory] = {
-    "naive": lambda options, batch, count: [],
-    "cumulative": lambda options, batch, count: [],
-    "replay": lambda options, batch, count: [plugins.ReplayPlugin(options.memory)],
-    "gdumb": lambda options, batch, count: [plugins.GDumbPlugin(options.memory)],
-    "ewc": lambda options, batch, count: [plugins.EWCPlugin(options.strength)],
-    "online_ewc": lambda options, batch, count: [
-        plugins.EWCPlugin(options.strength, "online", options.decay)
+    "naive": lambda batch, count: [],
+    "cumulative": lambda batch, count: [],
+    "replay": lambda batch, count, memory: [plugins.ReplayPlugin(memory)],
+    "gdumb": lambda batch, count, memory: [plugins.GDumbPlugin(memory)],
+    "ewc": lambda batch, count, strength: [plugins.EWCPlugin(strength)],
+    "online_ewc": lambda batch, count, strength, decay: [
+        plugins.EWCPlugin(strength, "online", decay)
     ],
-    "mas": lambda options, batch, count: [plugins.MASPlugin(options.strength)],
-    "rwalk": lambda options, batch, count: [plugins.RWalkPlugin(options.strength)],
-    "lwf": lambda options, batch, count: [plugins.LwFPlugin(options.strength)],
-    "agem": lambda options, batch, count: [plugins.AGEMPlugin(options.memory // count, batch)],
-    "gem": lambda options, batch, count: [plugins.GEMPlugin(options.memory // count, 0.5)],
+    "mas": lambda batch, count, strength: [plugins.MASPlugin(strength)],
+    "rwalk": lambda batch, count, strength: [plugins.RWalkPlugin(strength)],
+    "lwf": lambda batch, count, strength: [plugins.LwFPlugin(strength)],
+    "agem": lambda batch, count, memory: [plugins.AGEMPlugin(memory // count, batch)],
+    "gem": lambda batch, count, memory: [plugins.GEMPlugin(memory // count, 0.5)],
 }
 
 
 def make_strategy(
     name: str,
-    options: StrategyConfig,
+    options: Mapping[str, Any],
     experiences: int,
     first: SupervisedPlugin,
     **arguments: Any,
@@ -51,5 +49,5 @@ def make_strategy(
         arguments: of ``SupervisedTemplate``.
     """
     template = Cumulative if name == "cumulative" else SupervisedTemplate
-    strategy_plugins = PLUGINS[name](options, arguments["train_mb_size"], experiences)
+    strategy_plugins = PLUGINS[name](arguments["train_mb_size"], experiences, **options)
     return template(plugins=[first, *strategy_plugins], **arguments)

@@ -35,10 +35,13 @@ def add_sweep_command(commands: Commands) -> None:
 
 def sweep(options: argparse.Namespace) -> int:
     """Train all combinations of values and seeds, each in its own process."""
-    from thalnet_mtl.sweep.plan import parse, plan
+    from thalnet_mtl.sweep.plan import options_without_effect, parse, plan
 
-    bases, values = load_configs(options.config, options.flags), parse(options.grid)
+    values = parse(options.grid)
+    bases = load_configs(options.config, options.flags, swept=values)
     planned = plan(bases, values, options.seeds, options.flags)
+    for line in options_without_effect(bases, planned):
+        print(f"note: {line}")
     name = safe_name("-".join([run_name(options.config, options.flags), "sweep", *values]))
     from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep

@@ -7,13 +7,14 @@ also hold ``runs``, a mapping from run names to overlays: it then describes seve
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.config.earlier import upgrade
+from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import LARGEST_FILE, parse_flag, parse_yaml, write_yaml
@@ -67,11 +68,19 @@ def check_config(config: Config) -> Config:
     return overlay(Config(), as_plain(config), "config")
 
 
-def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Config]:
+def load_configs(
+    names: Iterable[str], flags: Mapping[str, str] | None = None, swept: Collection[str] = ()
+) -> dict[str, Config]:
     """Load the configuration of each run that files describe, by the name of the run.
 
     The files are laid over each other in order, then the flags over all runs. Where no file has
     ``runs``, there is one run, whose name is ''.
+
+    Args:
+        names: of the files.
+        flags: by ``section.field``.
+        swept: keys of a grid that will be laid over the runs. With ``train.strategy`` among them,
+            options of strategies are left for the sweep to check.
     """
     configs = {"": Config()}
     for name in names:
@@ -79,18 +88,19 @@ def load_configs(names: Iterable[str], flags: Mapping[str, str] | None = None) -
     for key, text in names_first(flags or {}):
         value = parse_flag(text, f"--{key}")
         configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
-    return _resolved(configs)
+    return _resolved(configs, "train.strategy" not in swept)
 
 
 def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return flags with those first that name something, since others may be its options."""
-    return sorted(flags.items(), key=lambda flag: not flag[0].endswith((".name", ".body")))
+    naming = (".name", ".body", "train.strategy")
+    return sorted(flags.items(), key=lambda flag: not flag[0].endswith(naming))
 
 
-def _resolved(configs: Mapping[str, Config]) -> dict[str, Config]:
-    """Check the options of every run."""
+def _resolved(configs: Mapping[str, Config], strategy: bool = True) -> dict[str, Config]:
+    """Check the options of every run; those of its strategy only on request."""
     return {
-        run: resolve_options(config, f"run '{run}'" if run else "")
+        run: resolve_options(config, f"run '{run}'" if run else "", strategy=strategy)
         for run, config in configs.items()
     }
 
@@ -99,12 +109,14 @@ def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
     """Lay a file over every run; a file with ``runs`` turns the only run into several."""
     tree = _read(name)
     runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
-    configs = {run: overlay(config, tree, name) for run, config in configs.items()}
+    configs = {run: overlay_config(config, tree, name) for run, config in configs.items()}
     if runs is None:
         return configs
     if list(configs) != [""]:
         raise UserError(f"{name}: an earlier file already has 'runs'.")
-    return {run: overlay(configs[""], values, f"run '{run}'") for run, values in runs.items()}
+    return {
+        run: overlay_config(configs[""], values, f"run '{run}'") for run, values in runs.items()
+    }
 
 
 def _with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -122,7 +134,22 @@ def with_value(config: Config, key: str, value: Any, where: str) -> Config:
     """Return a copy with one value replaced; its key is ``section.field``, or a section."""
     for part in reversed(key.split(".")):
         value = {part: value}
-    return overlay(config, value, where)
+    return overlay_config(config, value, where)
+
+
+def overlay_config(config: Config, values: Any, where: str) -> Config:
+    """Return a configuration with values laid over it.
+
+    Where they name another strategy, options that only the earlier one has are dropped.
+    """
+    train = values.get("train") if isinstance(values, dict) else None
+    strategy = train.get("strategy") if isinstance(train, dict) else None
+    earlier = config.train.strategy
+    if config.strategy.options and isinstance(strategy, str) and strategy != earlier:
+        config = replace(config, train=replace(config.train, strategy=strategy))
+        config = drop_options_of(config, earlier)
+    changed: Config = overlay(config, values, where)
+    return changed
 
 
 def with_seeds(
@@ -247,28 +274,8 @@ def _read(name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
         raise UserError(f"{name} holds no sections. Allowed: {sections}.")
-    for entry in (tree.get("task"), *_values(tree.get("tasks"))):
-        _drop_old_permutation(entry)
+    upgrade(tree)
     return tree
-
-
-def _values(entries: Any) -> list[Any]:
-    return list(entries.values()) if isinstance(entries, dict) else []
-
-
-# The fields that a run directory of an earlier version holds for each task: all that there were.
-_OLD_TASK = {"name", "permutation", "batch"}
-_OLD_NAMED_TASK = _OLD_TASK | {"weight", "share", "reset", "head"}
-
-
-def _drop_old_permutation(entry: Any) -> None:
-    """Remove ``permutation: 0`` from a task of an old run that has no such option.
-
-    In those versions it was a field of every task.
-    """
-    is_old = isinstance(entry, dict) and set(entry) in (_OLD_TASK, _OLD_NAMED_TASK)
-    if is_old and entry["name"] != "permuted_mnist" and entry["permutation"] == 0:
-        del entry["permutation"]
 
 
 def _runs(runs: Any, name: str) -> dict[str, Any]:

@@ -36,9 +36,11 @@ def option_parameters(kind: str, entry: Any) -> dict[str, inspect.Parameter]:
     These are all of them, but for the context that a strategy gets, the outputs and targets that
     the function of a loss or metric gets, and the sizes and fields of ``model`` that a body gets.
     """
-    parameters = list(inspect.signature(entry, eval_str=True).parameters.values())
+    # A class inherits the ``__init__`` of its base; ``Strategy`` also has a ``__new__``.
+    called = entry.__init__ if kind == "strategy" and inspect.isclass(entry) else entry
+    parameters = list(inspect.signature(called, eval_str=True).parameters.values())
     if kind == "strategy":
-        parameters = parameters[1:]
+        parameters = parameters[1 + inspect.isclass(entry) :]
     elif kind in ("loss", "metric") and not inspect.isclass(entry):
         parameters = parameters[2:]
     elif kind == "body":
@@ -88,7 +90,8 @@ def check_options(
         )
     for option in options:
         if option not in declared and declared == parameters:
-            raise UserError(f"{where}: {unknown('field', option, [*allowed_fields, *declared])}")
+            allowed = [*allowed_fields, *declared]
+            raise UserError(f"{where}: {_unknown_option(kind, name, option, allowed)}")
     for option, parameter in declared.items():
         if parameter.default is parameter.empty and option not in options:
             raise UserError(
@@ -102,7 +105,9 @@ def check_options(
     }
 
 
-def resolve_options(config: Config, where: str = "", complete: bool = False) -> Config:
+def resolve_options(
+    config: Config, where: str = "", complete: bool = False, strategy: bool = True
+) -> Config:
     """Return the configuration with all options checked, in the types of their parameters.
 
     Args:
@@ -110,6 +115,7 @@ def resolve_options(config: Config, where: str = "", complete: bool = False) -> 
         where: the run that it is of, for error messages.
         complete: whether to add the defaults of the options that are not given. Otherwise what has
             no options is left alone, and so is a name that is not registered, or not yet.
+        strategy: whether to check the options of the strategy.
     """
     resolve = partial(_resolve, complete=complete)
     start = f"{where}: " if where else ""
@@ -119,8 +125,27 @@ def resolve_options(config: Config, where: str = "", complete: bool = False) -> 
     else:
         config = replace(config, task=_task(config.task, f"{start}task", complete))
     model = resolve("body", config.model.body, config.model, f"{start}model")
-    strategy = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
-    return replace(config, model=model, strategy=strategy)
+    config = replace(config, model=model)
+    if not strategy:
+        return config
+    section = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
+    return replace(config, strategy=section)
+
+
+def drop_options_of(config: Config, strategy: str) -> Config:
+    """Return the configuration without the options of a strategy that it does not train with.
+
+    Options that the configured strategy has as well are kept.
+    """
+    theirs, ours = (declared_options("strategy", s) for s in (strategy, config.train.strategy))
+    kept = {n: value for n, value in config.strategy.options.items() if n not in theirs - ours}
+    return replace(config, strategy=replace(config.strategy, options=kept))
+
+
+def declared_options(kind: str, name: str) -> set[str]:
+    """Return the options that an entry of the registry declares; none if there is no entry."""
+    entry = entries(kind).get(name)
+    return set(option_parameters(kind, entry)) if entry else set()
 
 
 def without_options(config: Config) -> Config:
@@ -145,6 +170,15 @@ def without_options(config: Config) -> Config:
 def field_names(section: Any) -> list[str]:
     """Return the names of the fields of a section that are not options."""
     return [leaf.name for leaf in fields(section) if leaf.name != OPTIONS]
+
+
+def _unknown_option(kind: str, name: str, option: str, allowed: Sequence[str]) -> str:
+    """Return an error line for an option that an entry does not have; names those that have it."""
+    line = f"{kind} '{name}' has no option '{option}'."
+    if allowed:
+        line = str(unknown("field", option, allowed))
+    having = [other for other in entries(kind) if option in declared_options(kind, other)]
+    return f"{line} It is an option of {', '.join(having)}." if having else line
 
 
 def _as_yaml(value: Any) -> str:

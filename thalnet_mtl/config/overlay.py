@@ -11,7 +11,7 @@ from dataclasses import Field, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from thalnet_mtl.config.values import check_type, shown, split_list
+from thalnet_mtl.config.values import Range, check_type, shown, split_list
 from thalnet_mtl.errors import UserError, unknown
 
 OPTIONS = "options"  # the field of a dataclass that takes further keys
@@ -148,8 +148,6 @@ def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
     checked = check_type(value, kind, name)
     if limits["choices"] and checked not in limits["choices"]:
         raise UserError(f"{name}: {unknown('value', checked, limits['choices'])}")
-    if kind in (int, float) and not limits["low"] <= checked <= limits["high"]:
-        low, high = limits["low"], limits["high"]
-        span = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise UserError(f"{name}: must be {span}, got {shown(checked)}.")
+    if kind in (int, float):
+        Range(limits["low"], limits["high"]).check(checked, name)
     return checked

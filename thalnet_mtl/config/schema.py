@@ -203,29 +203,11 @@ class GrowthConfig:
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """Options of the continual-learning strategy ``train.strategy``; each reads some of them.
+    """Options of the continual-learning strategy ``train.strategy``; each has its own."""
 
-    Further keys are options of a strategy of your own.
-    """
-
-    strength: float = option(
-        1.0, "ewc, online_ewc, si, lwf: factor of the regularization term", low=0.0
-    )
-    memory: int = option(500, "replay, gem, agem: sequences kept, over all tasks", low=1)
-    choice: str = option(
-        "reservoir",
-        "replay, gem, agem: which sequences to keep",
-        choices=("reservoir", "per_class"),
-    )
-    decay: float = option(
-        0.9, "online_ewc: decay of the Fisher information of earlier tasks", low=0.0, high=1.0
-    )
     options: dict[str, Any] = field(
         default_factory=dict,
-        metadata={
-            "help": "option of a strategy of your own; see 'thalnet list strategies'",
-            "of": "",
-        },
+        metadata={"help": "option of the strategy; see 'thalnet list strategies'", "of": ""},
     )
 
 

@@ -3,10 +3,11 @@
 import math
 import reprlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from thalnet_mtl.config.yaml_text import parse_scalar
 from thalnet_mtl.errors import UserError, unknown
@@ -15,15 +16,42 @@ LARGEST = 2**63 - 1  # a whole number of PyTorch
 EXACT = 2**53  # whole numbers up to here are exact as floating point
 
 
+@dataclass(frozen=True)
+class Range:
+    """The smallest and the largest number allowed: ``memory: Annotated[int, Range(low=1)] = 500``.
+
+    Raises:
+        UserError: by ``check``, for a number outside.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def check(self, value: float, where: str) -> None:
+        """Raise unless a number is within the range."""
+        if not self.low <= value <= self.high:
+            span = f"at least {self.low}"
+            if self.high < math.inf:
+                span = f"between {self.low} and {self.high}"
+            raise UserError(f"{where}: must be {span}, got {shown(value)}.")
+
+
 def check_type(value: Any, kind: Any, where: str) -> Any:
     """Return the value as a type: a scalar, a list, a mapping, a ``Literal``, a ``Path``, a union.
 
-    Values of any other type are returned as they are.
+    A type that is ``Annotated`` with a ``Range`` is that of a number within it. Values of any
+    other type are returned as they are.
 
     Raises:
-        UserError: the value cannot be read as that type.
+        UserError: the value cannot be read as that type, or is out of range.
     """
     arguments, origin = get_args(kind), get_origin(kind)
+    if origin is Annotated:
+        checked = check_type(value, arguments[0], where)
+        for limits in arguments[1:]:
+            if isinstance(limits, Range):
+                limits.check(checked, where)
+        return checked
     if origin is Literal:
         if value not in arguments:
             raise UserError(f"{where}: {unknown('value', value, map(str, arguments))}")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.config.schema import StrategyConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.cost import stored_bytes
@@ -67,11 +66,6 @@ class TrainingContext(Protocol):
         """The number of tokens in a training sequence of a text (``train.chunk``)."""
         ...
 
-    @property
-    def options(self) -> StrategyConfig:
-        """The configured options of the strategy (``strategy``)."""
-        ...
-
     def batch_size(self, task: str | None = None) -> int:
         """Return the sequences in a training batch of a task; without one, ``train.batch``."""
         ...
@@ -99,10 +93,13 @@ class Strategy:
     A training step calls, in this order, ``rehearsed_tasks``, ``after_backward``, ``penalty``,
     ``before_update`` and ``after_update``. Override the hooks that you need; by default they do
     nothing. A strategy is built once, from a complete context, before the first step. Register it
-    with ``@register("strategy", NAME)``.
+    with ``@register("strategy", NAME)``. The further arguments of its ``__init__`` are its options
+    in a configuration: ``strategy: {strength: 3}`` or ``--strategy.strength 3``.
 
     >>> class L2(Strategy):
-    ...     old = None
+    ...     def __init__(self, context, strength: float = 1.0):
+    ...         super().__init__(context)
+    ...         self.strength, self.old = strength, None
     ...     def after_experience(self, experience):
     ...         parameters = self.context.network.named_parameters()
     ...         self.old = {name: p.detach().clone() for name, p in parameters}
@@ -111,10 +108,11 @@ class Strategy:
     ...             return None
     ...         parameters = dict(self.context.network.named_parameters())
     ...         terms = [(parameters[n] - old).square().sum() for n, old in self.old.items()]
-    ...         return self.context.options.strength * sum(terms)
+    ...         return self.strength * sum(terms)
 
     ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
-    resume from is saved, and an interrupted run starts again.
+    resume from is saved, and an interrupted run starts again. ``only_after_experience`` says that a
+    strategy has no effect before the end of the first experience; a run of one experience says so.
 
     Raises:
         UserError: a subclass has a public method that would never be called, because its name is
@@ -122,6 +120,7 @@ class Strategy:
     """
 
     resumable: ClassVar[bool] = True
+    only_after_experience: ClassVar[bool] = False
     notice: str = ""  # a sentence for the user before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

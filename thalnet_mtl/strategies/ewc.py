@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from typing import Annotated
 
 import torch
 
+from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
-from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty
+from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty, Strength
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 
@@ -26,10 +28,14 @@ class EWC(QuadraticPenalty):
 
     Up to a constant, Σ_a Ω_a (θ − θ*_a)² = Ω (θ − θ*)², with Ω = Σ_a Ω_a and θ* = Σ_a Ω_a θ*_a / Ω.
     The gradient is the same, and memory and time do not grow with the experiences.
+
+    Args:
+        context: of the run.
+        strength: factor of the penalty.
     """
 
-    def __init__(self, context: TrainingContext):
-        super().__init__(context)
+    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
+        super().__init__(context, strength)
         for task in context.tasks:
             check_sampled_targets(context, task)
 
@@ -59,13 +65,26 @@ class OnlineEWC(EWC):
     """EWC with a single anchor: the latest weights, and Ω ← decay · Ω + Fisher information.
 
     Schwarz et al., "Progress & Compress", ICML 2018.
+
+    Args:
+        context: of the run.
+        strength: factor of the penalty.
+        decay: factor of the importance of earlier experiences at the end of each one.
     """
+
+    def __init__(
+        self,
+        context: TrainingContext,
+        strength: Strength = 1.0,
+        decay: Annotated[float, Range(0.0, 1.0)] = 0.9,
+    ):
+        super().__init__(context, strength)
+        self.decay = decay
 
     def add_anchor(self, anchor: NamedTensors, importance: NamedTensors) -> None:
         old = self.anchors[0][1] if self.anchors else {}
-        decay = self.context.options.decay
         for name, value in old.items():
-            importance[name] = decay * value + importance.get(name, torch.zeros_like(value))
+            importance[name] = self.decay * value + importance.get(name, torch.zeros_like(value))
         self.anchors = [(anchor, {n: w for n, w in importance.items() if n in anchor})]
 
 

@@ -66,6 +66,12 @@ class AGEM(GradientProjection):
 
     g ← g − (gᵀg_ref / g_refᵀg_ref) g_ref where gᵀg_ref < 0. Chaudhry et al., "Efficient Lifelong
     Learning with A-GEM", ICLR 2019.
+
+    Args:
+        context: of the run.
+        memory: number of stored sequences, over all tasks.
+        choice: which sequences are stored: ``reservoir`` (all equally likely) or ``per_class``
+            (equally many of each class of each task).
     """
 
     def task_groups(self, older: list[str]) -> list[list[str]]:
@@ -85,6 +91,12 @@ class GEM(GradientProjection):
     each from up to ``train.batch`` of its stored sequences, newly chosen in each step. v solves
     min ½ vᵀGGᵀv + gᵀGᵀv, v ≥ γ: with γ = 0 this is a projection, with γ > 0 the old losses shall
     fall as well. Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NIPS 2017.
+
+    Args:
+        context: of the run.
+        memory: number of stored sequences, over all tasks.
+        choice: which sequences are stored: ``reservoir`` (all equally likely) or ``per_class``
+            (equally many of each class of each task).
     """
 
     def task_groups(self, older: list[str]) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
+from thalnet_mtl.strategies.penalty import Strength
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
@@ -25,10 +26,17 @@ class LearningWithoutForgetting(Strategy):
     temperature T = 2, for each older task whose inputs have the shape of the new ones. Of labels it
     is the mean over labels of the same; of numbers it is the mean squared difference of the old and
     the new answer.
+
+    Args:
+        context: of the run.
+        strength: factor of the distillation loss.
     """
 
-    def __init__(self, context: TrainingContext):
+    only_after_experience: ClassVar[bool] = True
+
+    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
         super().__init__(context)
+        self.strength = strength
         self.teacher: Network | None = None  # the network before this experience
         self.old_tasks: list[str] = []  # tasks that the teacher was trained on
         specs = [task.spec for task in context.tasks.values()]
@@ -63,7 +71,7 @@ class LearningWithoutForgetting(Strategy):
                 task_of[head].distillation(outputs[head], targets[head], batch, TEMPERATURE)
                 for head in heads
             ]
-        return self.context.options.strength * torch.stack(terms).sum() if terms else None
+        return self.strength * torch.stack(terms).sum() if terms else None
 
     def after_experience(self, experience: Experience) -> None:
         self.teacher = deepcopy(self.context.network).eval().requires_grad_(False)

@@ -1,11 +1,12 @@
 """A memory of training sequences of earlier experiences, the base of the replay strategies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
 from thalnet_mtl.tasks.base import Task
@@ -28,25 +29,37 @@ class StoredSequences(NamedTuple):
 
 
 class ReplayMemory(Strategy):
-    """A memory of at most ``strategy.memory`` sequences of earlier tasks, of any shape.
+    """A memory of a number of sequences of earlier tasks, of any shape.
 
     ``reservoir``: each sequence of all training sets so far is equally likely to be stored
     (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task. A task
     with other targets than one class a sequence counts as one class: labels, numbers, targets at
     every step. Sequences without any target are not stored. Text is stored in chunks, which start
     from an empty state.
+
+    Args:
+        context: of the run.
+        memory: number of stored sequences, over all tasks.
+        choice: which sequences are stored: ``reservoir`` or ``per_class``.
     """
 
-    def __init__(self, context: TrainingContext):
+    only_after_experience: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        context: TrainingContext,
+        memory: Annotated[int, Range(low=1)] = 500,
+        choice: Literal["reservoir", "per_class"] = "reservoir",
+    ):
         super().__init__(context)
+        self.memory, self.choice = memory, choice
         self.stored: dict[str, StoredSequences] = {}
-        options = context.options
         classes = sum(
             task.spec.outputs if has_one_class(task) else 1 for task in context.tasks.values()
         )
-        if options.choice == "per_class" and options.memory < classes:
+        if choice == "per_class" and memory < classes:
             raise UserError(
-                f"strategy.memory {options.memory} holds no sequence of each class of each task; "
+                f"strategy.memory {memory} holds no sequence of each class of each task; "
                 f"must be at least {classes}."
             )
 
@@ -54,8 +67,7 @@ class ReplayMemory(Strategy):
         return list(self.stored)
 
     def after_experience(self, experience: Experience) -> None:
-        context, capacity = self.context, self.context.options.memory
-        choose = CHOICES[context.options.choice]
+        context, capacity, choose = self.context, self.memory, CHOICES[self.choice]
         # With classes, more candidates than fit: rare classes have few among many.
         count = capacity if choose is reservoir else 20 * capacity
         generator = step_generator("memory", context.seed, context.step)

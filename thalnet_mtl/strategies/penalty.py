@@ -1,16 +1,18 @@
 """Quadratic penalties that pull parameters to their earlier values, also while a network grows."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from thalnet_mtl.config.values import Range
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.strategies.base import Strategy, TrainingContext, trainable_parameters
 from thalnet_mtl.tasks.batch import Batch
 
 NamedTensors = dict[str, Tensor]  # by the name of a parameter
+Strength = Annotated[float, Range(low=0.0)]  # an option: the factor of a penalty
 
 
 class QuadraticPenalty(Strategy):
@@ -18,10 +20,17 @@ class QuadraticPenalty(Strategy):
 
     Anchors go by the names of parameters. Parameters that a network grows later are not in them
     and stay free; those that were there keep their anchors.
+
+    Args:
+        context: of the run.
+        strength: factor of the penalty.
     """
 
-    def __init__(self, context: TrainingContext):
+    only_after_experience: ClassVar[bool] = True
+
+    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
         super().__init__(context)
+        self.strength = strength
         self.anchors: list[tuple[NamedTensors, NamedTensors]] = []  # θ*, Ω
 
     def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
@@ -32,7 +41,7 @@ class QuadraticPenalty(Strategy):
             for name in importance
             if name in parameters
         ]
-        return self.context.options.strength / 2 * torch.stack(terms).sum() if terms else None
+        return self.strength / 2 * torch.stack(terms).sum() if terms else None
 
     def after_topology_change(self, change: TopologyChange) -> None:
         for named in (part for anchor in self.anchors for part in anchor):

@@ -14,6 +14,12 @@ class Replay(ReplayMemory):
     """Experience replay: the loss of ``train.batch`` stored sequences is added to each step.
 
     Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019.
+
+    Args:
+        context: of the run.
+        memory: number of stored sequences, over all tasks.
+        choice: which sequences are stored: ``reservoir`` (all equally likely) or ``per_class``
+            (equally many of each class of each task).
     """
 
     def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:

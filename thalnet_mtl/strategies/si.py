@@ -11,6 +11,7 @@ from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import (
     NamedTensors,
     QuadraticPenalty,
+    Strength,
     remap_named,
     to_device,
 )
@@ -27,10 +28,14 @@ class SynapticIntelligence(QuadraticPenalty):
     Zenke, Poole, Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017. g is the
     gradient of the task losses without the penalty, Δ_k the change of a parameter over the
     experience; the penalty is strength · Σ Ω (θ − θ*)², with the latest weights as θ*.
+
+    Args:
+        context: of the run.
+        strength: factor of the penalty.
     """
 
-    def __init__(self, context: TrainingContext):
-        super().__init__(context)
+    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
+        super().__init__(context, strength)
         self.start: NamedTensors = {}  # parameters at the start of the experience
         self.path: NamedTensors = {}  # ω
         self.before: NamedTensors = {}  # parameters and gradients before the update of this step

@@ -8,10 +8,13 @@ from itertools import product
 from typing import Any
 
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
-from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import parse_flag
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import entries
+
+STRATEGY = "train.strategy"  # what names the strategy, whose options are in ``strategy``
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def plan(
             raise UserError(f"--grid {key} and --{key}: give one of them.")
     runs = []
     for run, base in bases.items():
-        choices = [_choices(base, key, values) for key, values in grid.items()]
+        choices = [_choices(base, key, grid) for key in grid]
         for values in product(*choices):
             point = dict(zip(grid, values, strict=True))
             for seed in seeds or [base.train.seed]:
@@ -81,10 +84,35 @@ def plan(
 
 
 def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
-    """Return a configuration with values of the grid and a seed, all of them checked."""
+    """Return a configuration with values of the grid and a seed, all of them checked.
+
+    In a grid over ``train.strategy``, the options of ``base`` go to the strategies that have them.
+    """
     for key, value in names_first(values):
         base = with_value(base, key, value, f"--grid {key}")
+        if key == STRATEGY:
+            for other in entries("strategy"):
+                base = drop_options_of(base, other)
     return resolve_options(with_value(base, "train.seed", seed, "--seeds"))
+
+
+def options_without_effect(bases: Mapping[str, Config], runs: Sequence[PlannedRun]) -> list[str]:
+    """Return a line for each option of ``bases`` that some strategies of a grid do not have.
+
+    Raises:
+        UserError: none of them has it.
+    """
+    lines = []
+    for option in dict.fromkeys(name for base in bases.values() for name in base.strategy.options):
+        without = [
+            run.config.train.strategy for run in runs if option not in run.config.strategy.options
+        ]
+        names = ", ".join(dict.fromkeys(without))
+        if len(without) == len(runs):
+            raise UserError(f"strategy.{option}: no strategy of the grid has it: {names}.")
+        if without:
+            lines.append(f"strategy.{option} has no effect where {STRATEGY} is {names}")
+    return lines
 
 
 def column_names(keys: Sequence[str]) -> dict[str, str]:
@@ -102,10 +130,14 @@ def format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _choices(base: Config, key: str, texts: Sequence[str]) -> list[Any]:
-    """Return values of the grid, converted to the type of their field."""
+def _choices(base: Config, key: str, grid: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Return values of a key of the grid, converted to the type of their field."""
+    texts, first = grid[key], dict[str, Any]()
+    if key.startswith("strategy.") and STRATEGY in grid:
+        first = {STRATEGY: grid[STRATEGY][0]}
     values = [
-        flatten(configure(base, {key: parse_flag(text, f"--grid {key}")}, 0))[key] for text in texts
+        flatten(configure(base, first | {key: parse_flag(text, f"--grid {key}")}, 0))[key]
+        for text in texts
     ]
     if isinstance(values[0], list):
         raise UserError(

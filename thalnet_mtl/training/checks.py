@@ -6,15 +6,9 @@ from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.options import without_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.registry import entries
 from thalnet_mtl.training.support import defaults_by_field, pattern
 
-# The strategies of this package that read an option; others may read any.
-READ_BY = {
-    "strength": ("ewc", "online_ewc", "si", "lwf"),
-    "memory": ("replay", "gem", "agem"),
-    "choice": ("replay", "gem", "agem"),
-    "decay": ("online_ewc",),
-}
 BASELINES = ("gru", "lstm", "mlp")
 
 
@@ -113,13 +107,9 @@ def _reasons(config: Config) -> Iterator[tuple[str, str]]:
         yield from [] if train.draw else [(f"tasks.{name}.share", "train.draw is 0")]
     for option in () if joint else ("combine", "draw", "epoch_of"):
         yield f"train.{option}", "only one task is trained"
-    built_in = {name for names in READ_BY.values() for name in names}
-    alone = train.strategy in built_in and len(config.stream) < 2
-    for option, strategies in READ_BY.items():
-        if train.strategy in {"naive", *built_in} - set(strategies):
-            yield f"strategy.{option}", f"train.strategy is {train.strategy}"
-    for option in ("train.strategy", *(f"strategy.{name}" for name in READ_BY)) if alone else ():
-        yield option, "there is only one experience"
+    strategy = entries("strategy").get(train.strategy)
+    if len(config.stream) < 2 and getattr(strategy, "only_after_experience", False):
+        yield "train.strategy", "it acts after an experience, and there is only one experience"
     for option in ("policy", "modules", "patience") if growth.when == "never" else ():
         yield f"growth.{option}", "growth.when is never"
     if growth.when == "per_task":

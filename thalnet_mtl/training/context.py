@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from thalnet_mtl.config.schema import Config, StrategyConfig
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
@@ -66,11 +66,6 @@ class RunContext:
     def chunk(self) -> int:
         """The number of tokens in a training sequence of a text."""
         return self.config.train.chunk
-
-    @property
-    def options(self) -> StrategyConfig:
-        """The configured options of the strategy."""
-        return self.config.strategy
 
     @property
     def attached_tasks(self) -> list[str]:

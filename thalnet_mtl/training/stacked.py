@@ -28,7 +28,6 @@ from thalnet_mtl.training.step import StepInputs, can_capture
 from thalnet_mtl.training.support import (
     BASIC,
     GROWTH_OPTIONS,
-    STRATEGY_OPTIONS,
     Supported,
     fields,
     unsupported,
@@ -38,7 +37,6 @@ from thalnet_mtl.training.trainer import Interrupted, Trainer, session
 SUPPORTED: Supported = {
     **BASIC,
     **GROWTH_OPTIONS,
-    **STRATEGY_OPTIONS,
     **fields("task", "batch loss"),
     **fields("tasks.*", "batch loss weight share"),
     **fields("train", "optimizer precision patience"),

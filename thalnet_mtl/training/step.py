@@ -20,7 +20,6 @@ from thalnet_mtl.training.support import (
     BASIC,
     CHANGES,
     GROWTH_OPTIONS,
-    STRATEGY_OPTIONS,
     STREAM,
     Supported,
     fields,
@@ -179,7 +178,6 @@ CAPTURABLE: Supported = {
     **STREAM,
     **CHANGES,
     **GROWTH_OPTIONS,
-    **STRATEGY_OPTIONS,
     "model.body": ("thalnet", "gru", "lstm", "mlp", "rnn"),  # one of your own may wait for a GPU
     **fields("task", "batch"),
     **fields("tasks.*", "batch weight share reset inputs_of only_scored"),

@@ -38,12 +38,11 @@ CHANGES: Supported = {
     **fields("changes.*", "step verb name source read_by open"),
     **fields("changes.*.module", MODULE),
 }
-# Without effect as long as ``growth.when`` is 'never' or ``train.strategy`` is 'naive'.
+# Without effect as long as ``growth.when`` is 'never'.
 GROWTH_OPTIONS: Supported = {
     **fields("growth", "policy patience"),
     **fields("growth.modules.*", MODULE),
 }
-STRATEGY_OPTIONS: Supported = fields("strategy", "strength memory choice decay")
 
 
 def unsupported(config: Config, supported: Supported) -> str:
