@@ -1,9 +1,7 @@
-from dataclasses import dataclass
-
 import pytest
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import FolderLock, from_fields, write_atomically, write_text
+from thalnet_mtl.files import FolderLock, write_atomically, write_text
 from thalnet_mtl.runs.names import safe_name
 
 
@@ -38,18 +36,3 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         FolderLock(tmp_path / "file" / "folder")
-
-
-@dataclass(frozen=True)
-class Entry:
-    name: str
-    parts: tuple[int, ...] = ()
-
-
-def test_fields_are_checked_unknown_ones_ignored_and_lists_become_tuples():
-    content = {"name": "a", "parts": [1, 2], "new": 3}
-    assert from_fields(Entry, content, "file") == Entry("a", (1, 2))
-    assert from_fields(Entry, {"name": "a"}, "file") == Entry("a")
-    for damaged in ({}, [], "name", None):
-        with pytest.raises(UserError, match="file is damaged: it has no 'name'"):
-            from_fields(Entry, damaged, "file")

@@ -2,16 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import MISSING, fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
 from thalnet_mtl.errors import UserError
-
-T = TypeVar("T")
 
 
 class FolderLock:
@@ -66,8 +63,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {path.name} in {path.parent}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path} is damaged: {str(error).partition(chr(10))[0]}.") from error
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -76,29 +73,3 @@ def read_fields(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object.")
     return content
-
-
-def require(content: Any, keys: Iterable[str], where: str) -> None:
-    """Raise ``UserError`` unless a value read from a file is a dictionary with these keys."""
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UserError(f"{where} is damaged: it has no '{missing[0]}'.")
-
-
-def from_fields(cls: type[T], content: Any, where: str) -> T:
-    """Build a dataclass from a JSON object, in which lists become tuples.
-
-    Keys that the class does not have are ignored, as files of later versions may hold them.
-
-    Raises:
-        UserError: a field without a default is missing; says which, and ``where``.
-    """
-    names = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    required = [
-        name
-        for name, field in names.items()
-        if field.default is MISSING and field.default_factory is MISSING
-    ]
-    require(content, required, where)
-    values = {name: content[name] for name in names if name in content}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -128,6 +128,9 @@ def test_a_damaged_result_is_one_line(streams, tmp_path):
     result = json.loads(path.read_text())
     del result["continual"]["scores"]
     path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="has changed since the run finished"):
+        tables.runs_table([folder])
+    (folder / "SHA256SUMS").unlink()
     with pytest.raises(ValueError, match="scores"):
         tables.runs_table([folder])
 

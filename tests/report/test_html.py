@@ -138,7 +138,7 @@ def test_a_damaged_result_gets_one_line(tmp_path):
         read_run(run)
     scores["metric"] = "accuracy"
     (run / "result.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="no accuracy of the test split"):
+    with pytest.raises(UserError, match="test is damaged: it has no 'accuracy'"):
         read_run(run)
     (run / "result.json").write_text(json.dumps(content | {"tasks": {"digits_row": scores}}))
     with pytest.raises(UserError, match="has no 'digits_rows'"):
@@ -350,7 +350,7 @@ def test_a_damaged_topology_gets_one_line(tmp_path):
     content = json.loads((run / "topology.json").read_text())
     del content["modules"][1]["slot"]
     (run / "topology.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"topology\.json: a module is damaged: it has no 'slot'"):
+    with pytest.raises(UserError, match=r"\.json: modules\[1\] is damaged: it has no 'slot'"):
         read_run(run)
 
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import from_fields
+from thalnet_mtl.json_fields import from_fields
 
 SIGNIFICANT = 4  # digits of a value without a fixed number of decimals
+MOST_DECIMALS = 20  # of a value with a fixed number of them
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,8 @@ class Metric:
     def from_json(cls, content: Any, where: str) -> "Metric":
         """Read a metric of ``result.json``; ``where`` names it in errors."""
         metric = from_fields(cls, content, where)
-        numbers = metric.perfect, metric.factor
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise UserError(f"{where} is damaged: {numbers} are not numbers.")
+        if not 0 <= (metric.decimals or 0) <= MOST_DECIMALS:
+            raise UserError(f"{where} is damaged: {metric.decimals} is no number of decimals.")
         return metric
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thalnet_mtl.files import from_fields, require
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.continual import (
     AccuracyMatrix,
     Measure,
@@ -105,17 +106,17 @@ class ContinualSummary:
     @classmethod
     def from_json(cls, content: Any, where: str) -> "ContinualSummary":
         """Read the entry ``continual`` of ``result.json``; ``where`` names it in errors."""
-        require(content, ("stages", "measures"), where)
-        saved = content["measures"]
-        require(saved, (), f"{where}: measures")
-        stages = [from_fields(StageCost, x, f"{where}: a stage") for x in content["stages"]]
-        measures = {
-            name: from_fields(MeasureSummary, saved[name], f"{where}: {name}")
-            if name in saved
-            else MeasureSummary(None, {}, "the version that wrote the run does not have it")
-            for name in MEASURES
-        }
-        return from_fields(cls, content | {"stages": stages, "measures": measures}, where)
+        require(content, ("measures",), where)
+        absent = MeasureSummary(None, {}, "the version that wrote the run does not have it")
+        saved = typed(content["measures"], Mapping[str, MeasureSummary], f"{where}: measures")
+        measures = {name: saved.get(name, absent) for name in MEASURES}
+        summary = from_fields(cls, content | {"measures": measures}, where)
+        stages = len(summary.trained) + 1
+        if stages < 2 or {len(summary.scores), len(summary.stages), len(summary.ends) + 1} != {
+            stages
+        }:
+            raise UserError(f"{where} is damaged: its lists are not those of the same experiences.")
+        return summary
 
     def line(self) -> str:
         """Return the means in one line; where there is no mean, the values of the tasks."""

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_json, require
+from thalnet_mtl.files import read_json
+from thalnet_mtl.json_fields import require
 
 FORMAT = 4  # of config.json
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"

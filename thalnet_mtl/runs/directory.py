@@ -9,7 +9,10 @@ from thalnet_mtl.config.load import declaration_order, dump_config, flatten, loa
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import FolderLock, read_json, write_text
+from thalnet_mtl.files import FolderLock, write_text
+from thalnet_mtl.runs.checksums import RESULT, write_sums
+from thalnet_mtl.runs.results import RunResult
+from thalnet_mtl.runs.run_files import read_environment
 
 
 class RunDirectory:
@@ -77,7 +80,7 @@ class RunDirectory:
 
     def record_resumed(self, environment: dict[str, Any], step: int) -> None:
         """Record the environment and the step of a resumed run, if the environment has changed."""
-        first = read_json(self.folder / "environment.json")
+        first = read_environment(self.folder / "environment.json")
         resumed = first.pop("resumed", [])
         latest = {key: value for key, value in (resumed or [first])[-1].items() if key != "step"}
         if environment != latest:
@@ -86,7 +89,13 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the directory atomically."""
-        write_text(self.folder / name, json.dumps(content, indent=2) + "\n")
+        write_text(self.folder / name, _as_text(content))
+
+    def write_result(self, result: RunResult) -> None:
+        """Write ``result.json``, which ends the run, after the checksums of all its files."""
+        content = result.to_json()
+        write_sums(self.folder, _as_text(content).encode())
+        self.write_json(RESULT, content)
 
     def close(self) -> None:
         """Close all files and release the lock."""
@@ -94,6 +103,10 @@ class RunDirectory:
         if self._board is not None:
             self._board.close()
         self.lock.release()
+
+
+def _as_text(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def check_same(folder: Path, config: Config) -> None:

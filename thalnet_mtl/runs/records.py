@@ -14,15 +14,23 @@ from jaxtyping import Float
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_fields, require
+from thalnet_mtl.files import read_fields
+from thalnet_mtl.json_fields import require
 from thalnet_mtl.metrics.metric import METRICS, Metric
 from thalnet_mtl.metrics.summary import ContinualSummary
-from thalnet_mtl.runs.results import RunResult, TaskResult, is_number, read_logged_metrics
+from thalnet_mtl.runs.checksums import READ, READINGS, check_sums
+from thalnet_mtl.runs.results import RunResult, TaskResult, read_logged_metrics
+from thalnet_mtl.runs.run_files import (
+    ReadingWeights,
+    ScoreMatrix,
+    read_accuracy_matrix,
+    read_environment,
+    read_lines,
+    read_reading_weights,
+)
 from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot, read_topology
 
 Curve = Float[np.ndarray, "points 3"]  # columns: step, seconds of training, value
-ScoreMatrix = Float[np.ndarray, "stage task"]
-ReadingWeights = Float[np.ndarray, "context center"]
 
 
 @dataclass(frozen=True)
@@ -117,16 +125,7 @@ class RunRecord:
         Raises:
             UserError: the run has not finished, or the file is damaged.
         """
-        path = self.folder / "accuracy_matrix.csv"
-        if not path.exists():
-            raise UserError(f"{self.folder} has no {path.name}: the run has not finished.")
-        header, *rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-        if header[1:] != list(self.tasks) or any(len(row) != len(header) for row in rows):
-            raise UserError(f"{path} is damaged: its columns are not the tasks of the run.")
-        try:
-            return np.array([[float(x or "nan") for x in row[1:]] for row in rows])
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}.") from error
+        return read_accuracy_matrix(self.folder / "accuracy_matrix.csv", list(self.tasks))
 
 
 @dataclass(frozen=True)
@@ -208,15 +207,15 @@ def read_run(folder: Path | str) -> RunRecord:
     if not folder.is_dir():
         raise UserError(f"no run directory '{folder}'.")
     config = load_run_config(folder)
-    environment = folder / "environment.json"
-    weights, widths, dynamic = _read_weights(folder / "model" / "reading_weights.safetensors")
+    check_sums(folder, READ)
+    weights, widths, dynamic = read_reading_weights(folder / READINGS)
     return RunRecord(
         folder=folder,
         name=Path(os.path.abspath(folder)).name,
         config=config,
         result=_read_result(folder / "result.json", config.named_tasks),
-        environment=read_fields(environment) if environment.exists() else {},
-        lines=_read_lines(folder / "metrics.jsonl"),
+        environment=read_environment(folder / "environment.json"),
+        lines=read_lines(folder / "metrics.jsonl", config.named_tasks),
         metrics=read_logged_metrics(folder / "metrics.json"),
         topology=read_topology(folder) if (folder / "topology.json").exists() else None,
         reading_weights=weights,
@@ -266,36 +265,3 @@ def _read_result(path: Path, tasks: Iterable[str]) -> RunResult | None:
     require(content, ("tasks",), str(path))
     require(content["tasks"], tasks, f"{path}: tasks")
     return RunResult.from_json(content, str(path))
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a log; an incomplete last line, left by a killed run, is dropped."""
-    raw = path.read_bytes().splitlines() if path.exists() else []
-    lines = []
-    for number, text in enumerate(raw, start=1):
-        try:
-            line = json.loads(text)
-            if not is_number(line["step"]) or not is_number(line["value"]):
-                raise ValueError("not a measurement")
-            if not all(isinstance(line[key], str) for key in ("task", "split", "metric")):
-                raise ValueError("not a measurement")
-            lines.append(line)
-        except (ValueError, TypeError, KeyError) as error:
-            if number < len(raw):
-                raise UserError(f"{path}, line {number} is damaged: {error}.") from None
-    return lines
-
-
-def _read_weights(path: Path) -> tuple[dict[str, ReadingWeights], dict[str, int], list[str]]:
-    """Read reading weights by module, widths of the slots, and names of dynamic readings."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        return {}, {}, []
-    try:
-        with safe_open(path, "np") as file:
-            widths: dict[str, int] = json.loads(file.metadata()["slots"])
-            dynamic: list[str] = json.loads(file.metadata()["dynamic"])
-            return {name: file.get_tensor(name) for name in widths}, widths, dynamic
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from error

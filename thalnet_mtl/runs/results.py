@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.files import from_fields, read_fields, require
+from thalnet_mtl.files import read_fields
+from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
 from thalnet_mtl.metrics.summary import ContinualSummary
+from thalnet_mtl.runs.checksums import RESULT, check_sums
 
 SPLITS = ("train", "validation", "test")
 SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
@@ -114,26 +116,16 @@ class TaskResult:
         names = [metric.name for metric in metrics]
         scores = {}
         for split in SCORED:
-            values = content[split]
-            for key in (*names, "loss", "count"):
-                if not isinstance(values, dict) or not is_number(values.get(key)):
-                    raise UserError(f"{where} is damaged: it has no {key} of the {split} split.")
+            values, place = content[split], f"{where}: {split}"
+            require(values, (*names, "loss", "count"), place)
             by_metric = {name: values[name] for name in names}
-            scores[split] = SplitScores(by_metric, values["loss"], values["count"])
-        guess = content.get("guess", {})
-        for split, values in guess.items():
-            if not isinstance(values, dict) or not is_number(values.get(names[0])):
-                raise UserError(f"{where} is damaged: it has no guess of the {split} split.")
-        return cls(
-            label=content["label"],
-            kind=content["kind"],
-            source=content["source"],
-            classes=content.get("classes"),
-            metrics=metrics,
-            scores=scores,
-            best_validation=from_fields(BestScore, content["own_best"], f"{where}: own_best"),
-            guess=guess,
-        )
+            scores[split] = from_fields(SplitScores, values | {"values": by_metric}, place)
+        parts = {"metrics": metrics, "scores": scores, "best_validation": content["own_best"]}
+        parts |= {"classes": content.get("classes")}
+        result = from_fields(cls, content | parts, where)
+        for split, values in result.guess.items():
+            require(values, names[:1], f"{where}: guess: {split}")
+        return result
 
 
 @dataclass(frozen=True)
@@ -171,22 +163,15 @@ class RunResult:
         """Read the content of ``result.json``; ``where`` names the file in errors.
 
         Raises:
-            UserError: a key is missing or a score is not a number.
+            UserError: a key is missing, a value has another type, or two do not belong together.
         """
-        require(content, ("tasks", "parameters"), where)
-        if not isinstance(content["tasks"], dict):
-            raise UserError(f"{where} is damaged: 'tasks' is not a JSON object.")
-        tasks = {
-            name: TaskResult.from_json(entry, f"{where}: task '{name}'")
-            for name, entry in content["tasks"].items()
-        }
-        counts = from_fields(ParameterCounts, content["parameters"], f"{where}: parameters")
-        parts: dict[str, Any] = {"tasks": tasks, "parameters": counts}
-        if "continual" in content:
-            parts["continual"] = ContinualSummary.from_json(
-                content["continual"], f"{where}: continual"
-            )
-        return from_fields(cls, content | parts, where)
+        result = from_fields(cls, content, where)
+        summary = result.continual
+        names = {task for stage in summary.trained for task in stage} if summary else set()
+        rows = summary.scores if summary else ()
+        if not names <= result.tasks.keys() or any(len(row) != len(result.tasks) for row in rows):
+            raise UserError(f"{where}: continual is damaged: its tasks are not those of the run.")
+        return result
 
     @classmethod
     def load(cls, folder: Path | str) -> "RunResult":
@@ -195,7 +180,8 @@ class RunResult:
         Raises:
             UserError: the run has not finished, or the file is damaged.
         """
-        path = Path(folder) / "result.json"
+        check_sums(Path(folder), [RESULT])
+        path = Path(folder) / RESULT
         return cls.from_json(read_fields(path), str(path))
 
 
@@ -205,12 +191,11 @@ def read_metrics(content: Mapping[str, Any], where: str) -> tuple[Metric, ...]:
     Versions that did not record them had two, which are known by name.
     """
     if "metrics" in content:
-        entries = content["metrics"]
-        metrics = tuple(Metric.from_json(entry, f"{where}: metrics") for entry in entries)
+        metrics = typed(content["metrics"], tuple[Metric, ...], f"{where}: metrics")
         if not metrics or metrics[0].name != content["metric"]:
             raise UserError(f"{where} is damaged: '{content['metric']}' is not its first metric.")
         return metrics
-    if content["metric"] not in METRICS:
+    if typed(content["metric"], str, f"{where}: metric") not in METRICS:
         raise UserError(f"{where}: {unknown('metric', content['metric'], METRICS)}")
     return (METRICS[content["metric"]],)
 
@@ -221,12 +206,5 @@ def read_logged_metrics(path: Path) -> dict[str, list[Metric]]:
     Runs of versions that did not write it have none.
     """
     content = read_fields(path) if path.exists() else {}
-    return {
-        task: [Metric.from_json(entry, f"{path}: {task}") for entry in entries]
-        for task, entries in content.items()
-    }
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    logged: dict[str, list[Metric]] = typed(content, dict[str, list[Metric]], str(path))
+    return logged

@@ -10,7 +10,8 @@ from typing import Any
 
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import from_fields, read_fields, require
+from thalnet_mtl.files import read_fields
+from thalnet_mtl.json_fields import from_fields, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class ModuleEntry:
     opened: Sequence[str]  # those among ``reads`` that were opened after it was attached
     tasks: Sequence[str]  # tasks that may run it; () for all
     frozen: bool
-    slot: Sequence[int]  # first feature of its slot in the center, and the one after the last
+    slot: tuple[int, int]  # first feature of its slot in the center, and the one after the last
     parameters: int
 
 
@@ -96,16 +97,9 @@ class TopologySnapshot:
         """Read the content of ``topology.json``; ``where`` names the file in errors.
 
         Raises:
-            UserError: a key is missing.
+            UserError: a key is missing or a value has another type.
         """
-        require(content, ("modules", "tasks", "step", "history"), where)
-        modules = [from_fields(ModuleEntry, m, f"{where}: a module") for m in content["modules"]]
-        tasks = {
-            name: TaskEntry.from_json(entry, f"{where}: task '{name}'")
-            for name, entry in content["tasks"].items()
-        }
-        history = [from_fields(ChangeEntry, c, f"{where}: a change") for c in content["history"]]
-        return cls(modules, tasks, content["step"], history)
+        return from_fields(cls, content, where)
 
 
 def read_topology(folder: Path) -> TopologySnapshot:

@@ -17,7 +17,8 @@ from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError, UserError
-from thalnet_mtl.files import FolderLock, read_fields, require, write_text
+from thalnet_mtl.files import FolderLock, read_fields, write_text
+from thalnet_mtl.json_fields import from_fields
 from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.directory import check_same
 from thalnet_mtl.runs.results import RunResult
@@ -32,10 +33,12 @@ from thalnet_mtl.sweep.workers import (
     run_jobs,
 )
 
+STATUSES = ("waiting", "done", "failed", "stopped")
+
 
 @dataclass
 class SweepEntry:
-    """A run in ``sweep.json``; its status is 'waiting', 'done', 'failed' or 'stopped'."""
+    """A run in ``sweep.json``; its status is one of ``STATUSES``."""
 
     run: str
     values: dict[str, Any]
@@ -44,6 +47,14 @@ class SweepEntry:
     exit_status: int | None = None
     error: str = ""
     seconds: float = 0.0  # of all its processes
+
+
+@dataclass
+class SweepRecord:
+    """The content of ``sweep.json``: the keys of the grid, and every run by name."""
+
+    keys: list[str]
+    runs: dict[str, SweepEntry]
 
 
 class Sweep:
@@ -103,23 +114,25 @@ class Sweep:
         path = self.out / "sweep.json"
         if not path.exists():
             return {}
-        content = read_fields(path)
-        require(content, ("keys", "runs"), str(path))
-        if content["keys"] != self.keys:
+        record = from_fields(SweepRecord, read_fields(path), str(path))
+        if record.keys != self.keys:
             recorded, current = (
-                ", ".join(keys) or "seeds alone" for keys in (content["keys"], self.keys)
+                ", ".join(keys) or "seeds alone" for keys in (record.keys, self.keys)
             )
             raise UserError(
                 f"{self.out} holds a sweep over {recorded}, not {current}. Give --out DIR."
             )
-        entries = {}
-        for name, fields in content["runs"].items():
-            require(fields, SweepEntry.__dataclass_fields__, f"{path}: {name}")
-            entries[name] = entry = SweepEntry(**fields)
+        for name, entry in record.runs.items():
             if entry.run not in bases:
                 raise UserError(f"{self.out} holds another sweep, with '{name}'. Give --out DIR.")
-            check_same(self.out / name, configure(bases[entry.run], entry.values, entry.seed))
-        return entries
+            if set(entry.values) != set(self.keys) or entry.status not in STATUSES:
+                raise UserError(f"{path} is damaged: '{name}' is no run of this sweep.")
+            try:
+                config = configure(bases[entry.run], entry.values, entry.seed)
+            except UserError as error:
+                raise UserError(f"{path} is damaged: {name}: {error}") from error
+            check_same(self.out / name, config)
+        return record.runs
 
     def write(self) -> None:
         """Write ``sweep.json``."""

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_map_only
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import require, write_atomically
+from thalnet_mtl.files import write_atomically
+from thalnet_mtl.json_fields import require
 from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.training.context import RunContext

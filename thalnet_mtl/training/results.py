@@ -54,7 +54,7 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     write_accuracy_matrix(run, result, folder / "accuracy_matrix.csv")
     write_topology(run, directory, scores.best_step)
-    directory.write_json("result.json", result.to_json())
+    directory.write_result(result)
     return result
 
 
