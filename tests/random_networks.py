@@ -13,7 +13,7 @@ import yaml
 from properties import DESIGNS, READINGS, assert_close
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
@@ -22,12 +22,32 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 
-OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
+
+class Lion(Optimizer):
+    """An optimizer as users write it: Chen et al., "Symbolic Discovery of Optimization", 2023."""
+
+    def __init__(self, params: Any, lr: float, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                moment = self.state[p].setdefault("moment", torch.zeros_like(p))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(group["lr"] * (0.9 * moment + 0.1 * p.grad).sign())
+                moment.mul_(0.99).add_(0.01 * p.grad)
+
+
+OPTIMIZERS = [SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Lion]
 OPTIONS = {
     SGD: [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}],
-    Adam: [{}, {"amsgrad": True, "weight_decay": 0.1}],
-    AdamW: [{"weight_decay": 0.1}, {"amsgrad": True}],
+    Adam: [{}, {"amsgrad": True, "weight_decay": 0.1}, {"foreach": True}],
+    AdamW: [{"weight_decay": 0.1}, {"amsgrad": True}, {"fused": True}],
     RMSprop: [{}, {"momentum": 0.5, "weight_decay": 0.1}, {"centered": True, "momentum": 0.5}],
+    Adagrad: [{}, {"weight_decay": 0.1}],
+    Adamax: [{"weight_decay": 0.1}],
+    Lion: [{}, {"weight_decay": 0.1}],
 }
 TASKS = {
     "a": TaskSpec(inputs=3, outputs=2),
@@ -302,6 +322,10 @@ def assert_same(actual: Any, expected: Any, about: str = "") -> None:
         assert actual.keys() == expected.keys(), about
         for key, value in expected.items():
             assert_same(actual[key], value, f"{about} {key}")
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected), about
+        for one, other in zip(actual, expected, strict=True):
+            assert_same(one, other, about)
     elif isinstance(expected, Tensor):
         assert actual.dtype == expected.dtype and torch.equal(actual, expected), about
     else:
@@ -345,10 +369,23 @@ def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Topolo
         for snapshot in (before, after)
     ]
     assert set(group_of[1]) == {name for name, learns in after["learns"].items() if learns}
+    frozen = {
+        name: k for k, group in enumerate(before["groups"]) for name in group.get("frozen", ())
+    }
     for name, group in group_of[1].items():
-        assert group == group_of[0].get(name, 0), f"{change}: {name} changed its group"
+        if name in (known := frozen | group_of[0]):
+            assert group == known[name], f"{change}: {name} changed its group"
+            continue
+        axes = {known[n]: set() for n in known}  # of the parameters of every group
+        for other in known.keys() & before["weights"].keys():
+            axes[known[other]].add(before["weights"][other].ndim)
+        ndim = after["weights"][name].ndim
+        assert ndim in axes.get(group, ()) or not any(ndim in each for each in axes.values())
     for old, new in zip(before["groups"], after["groups"], strict=True):
-        assert_same({**new, "params": 0}, {**old, "params": 0}, str(change))
+        without = {"params": 0, "frozen": 0}
+        assert_same({**new, **without}, {**old, **without}, str(change))
+    for name in set(after["state"]) - set(before["state"]):  # Adagrad's, which is never without
+        assert name in change.added and not any(v.any() for v in after["state"].pop(name).values())
     assert set(after["state"]) == set(before["state"]) & set(group_of[1])
     for name in before["weights"].keys() & after["weights"].keys():
         old, new = before["weights"][name], after["weights"][name]

@@ -5,12 +5,14 @@ from copy import deepcopy
 import pytest
 import torch
 from stream_fixtures import (
+    THREE,
     TWO,
     make_run,
     step_until,
 )
 from toy_tasks import GROWING, STREAM
 
+from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import growth
@@ -70,13 +72,82 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     assert penalty.item() == pytest.approx(0, abs=1e-12)  # at the anchor still
 
 
-def test_a_module_that_comes_back_under_its_name_is_a_new_one():
-    run = make_run("ewc", {"tasks": TWO["tasks"], "stream": TWO["stream"]}, "thalnet")
-    extra = ModuleSpec("extra", features=4, context=4)
-    on_topology_change(run, run.network.attach(extra, read_by=["output"]))
+REGULARIZERS = ["ewc", "online_ewc", "si"]
+MODULAR = {"tasks": TWO["tasks"], "stream": TWO["stream"]}
+
+
+def kept(strategy):
+    """Return all that a strategy keeps about parameters, by name."""
+    parts = [part for anchor in strategy.anchors for part in anchor]
+    parts += [getattr(strategy, name, {}) for name in ("start", "path")]  # those of si
+    return [part for part in parts if part]
+
+
+def change(run, verb, *arguments, **options):
+    on_topology_change(run, getattr(run.network, verb)(*arguments, **options))
+
+
+@pytest.mark.parametrize("strategy", REGULARIZERS)
+@pytest.mark.parametrize("frozen", [False, True])
+# Between two experiences, and on the way; as wide as before, and not.
+@pytest.mark.parametrize(("step", "features"), [(12, 3), (14, 4)])
+def test_a_module_that_comes_back_under_its_name_is_a_new_one(
+    monkeypatch, strategy, frozen, step, features
+):
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    run = make_run(strategy, MODULAR, "thalnet")
+    change(run, "attach", ModuleSpec("extra", features=4, context=4), read_by=["output"])
+    step_until(run, step)
+    if frozen:
+        change(run, "freeze", "extra")
+    change(run, "detach", "extra")
+    assert not [name for named in kept(run.state.strategy) for name in named if "extra" in name]
+    change(run, "attach", ModuleSpec("extra", features, context=4), read_by=["output"])
+    parameters = dict(run.network.named_parameters())
+    for named in kept(run.state.strategy):  # that of the output module has lost, and got, columns
+        assert not [name for name in named if "extra" in name]
+        assert all(tensor.shape == parameters[name].shape for name, tensor in named.items())
+        assert not named["body.cells.output.reading.weight"][:, -features:].any()
+    step_until(run, 24)
+
+
+@pytest.mark.parametrize("strategy", REGULARIZERS)
+def test_a_head_that_is_removed_and_added_is_a_new_one(monkeypatch, strategy):
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    run = make_run(strategy, MODULAR, "thalnet")
+    step_until(run, 14)
+    change(run, "freeze", task="a")
+    change(run, "remove_task", "a")
+    change(run, "add_task", "a", run.tasks["a"].spec)
+    assert not [n for named in kept(run.state.strategy) for n in named if "adapters.a." in n]
+
+
+@pytest.mark.parametrize("strategy", REGULARIZERS)
+@pytest.mark.parametrize("step", [12, 18])
+def test_what_was_frozen_and_learns_again_keeps_its_importance(monkeypatch, strategy, step):
+    monkeypatch.setattr(ewc, "SAMPLES", 10)
+    sections = {"tasks": THREE["tasks"], "stream": THREE["stream"]}
+    run = make_run(strategy, sections, "thalnet")
     step_until(run, 12)
-    on_topology_change(run, run.network.detach("extra"))
-    on_topology_change(
-        run, run.network.attach(ModuleSpec("extra", features=3, context=5), read_by=["output"])
-    )
-    assert run.state.strategy.penalty({}).item() == pytest.approx(0, abs=1e-12)
+    [(anchor, importance)] = run.state.strategy.anchors
+    names = [name for name in importance if name.startswith("body.cells.input.")]
+    assert any(importance[name].any() for name in names)
+    step_until(run, step)
+    change(run, "freeze", "input")
+    step_until(run, 24)
+    change(run, "unfreeze", "input")
+    [(later_anchor, later)] = run.state.strategy.anchors
+    for name in names:
+        if step == 12:  # it has stood still during the whole experience
+            assert torch.equal(later_anchor[name], anchor[name])
+            assert torch.equal(later[name], importance[name])
+        elif strategy == "si":  # its path up to then counts, and it is pulled to where it stood
+            assert torch.equal(later_anchor[name], dict(run.network.named_parameters())[name])
+            assert (later[name] >= importance[name]).all()
+    if step == 18 and strategy == "si":
+        assert any((later[name] > importance[name]).any() for name in names)
+    terms = run.state.strategy.penalty({})
+    with torch.no_grad():
+        for name in names:
+            run.network.get_parameter(name).add_(0.1)
+    assert run.state.strategy.penalty({}) > terms  # they are pulled again

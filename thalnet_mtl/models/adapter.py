@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.models.body import WHOLE, Body
+from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.ops.inputs import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
@@ -30,7 +31,7 @@ class OneHot(nn.Module):
         return F.one_hot(xs, self.vocabulary) * size
 
 
-class TaskAdapter(nn.Module):
+class TaskAdapter(Freezable):
     """The encoders and the head of one task."""
 
     def __init__(self, body: Body, spec: AdapterSpec):

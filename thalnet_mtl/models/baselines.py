@@ -116,8 +116,16 @@ class MLP(Body):
 def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     """Run a module of PyTorch on a padded batch; with lengths on a packed one.
 
-    In a traced program no shape may depend on the lengths: it goes step by step.
+    In a traced program no shape may depend on the lengths: it goes step by step. cuDNN has
+    gradients in training mode only, so that a frozen module with gradients does without it.
     """
+    if xs.is_cuda and not rnn.training and torch.is_grad_enabled():
+        with torch.backends.cudnn.flags(enabled=False):
+            return _run_rnn(rnn, xs, state, lengths)
+    return _run_rnn(rnn, xs, state, lengths)
+
+
+def _run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     if lengths is None:
         return rnn(xs, state)
     if torch.compiler.is_compiling():

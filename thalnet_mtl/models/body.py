@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.checks import check_sequence
+from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.models.sequences import run_sequences
 from thalnet_mtl.ops.inputs import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths
@@ -27,7 +28,7 @@ StateLayout = Mapping[str, tuple[int, int]]  # by module: widths of its features
 WHOLE = "*"  # stands for the whole body where it has no modules; no module can be called that
 
 
-class Body(nn.Module):
+class Body(Freezable):
     """A recurrent layer between the encoders and the heads of a ``Network``.
 
     A body of your own sets ``inputs`` and ``outputs``, the widths of a step, and implements
@@ -179,7 +180,7 @@ class Body(nn.Module):
 
     def freeze(self, modules: Sequence[str], frozen: bool = True) -> None:
         """Freeze or unfreeze these modules, or the whole body."""
-        self.requires_grad_(not frozen)
+        self.set_frozen(frozen)
 
     def backend(self, *, active: Sequence[str] | None = None) -> str:
         """Return the name of the backend that runs; '' for a body with a single one."""

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.body import check_name
 from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.models.readings.base import IndexMap, Reading
 from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.graph import ModuleGraph, slots
 
 
-class Cell(nn.Module):
+class Cell(Freezable):
     """The parameters of one module of a graph."""
 
     def __init__(self, name: str, graph: ModuleGraph):
@@ -29,14 +30,13 @@ class Cell(nn.Module):
         )
         if module.opened:
             self.reading.resize(range(center), graph.opened_columns(name))
-        self.requires_grad_(not module.frozen)
+        self.set_frozen(module.frozen)
 
     def copy(self, source: "Cell", columns: Sequence[int], opened: Sequence[int]) -> None:
         """Copy another cell, with column ``columns[k]`` of its reading as column k."""
-        trainable = next(self.parameters()).requires_grad
         self.design, self.reading = deepcopy(source.design), deepcopy(source.reading)
         self.reading.resize(columns, opened)
-        self.requires_grad_(trainable)
+        self.set_frozen(self._frozen)
 
 
 def make_cells(graph: ModuleGraph) -> nn.ModuleDict:
@@ -73,7 +73,9 @@ def rewire(cells: nn.ModuleDict, old: ModuleGraph, graph: ModuleGraph) -> dict[s
         except UserError as error:
             raise UserError(f"module '{name}' cannot change what it reads: {error}") from None
     like = next(cells.parameters())
-    new = {name: Cell(name, graph).to(like) for name in graph if name not in old}
+    new = {
+        name: Cell(name, graph).to(like).train(cells.training) for name in graph if name not in old
+    }
     remaps: dict[str, IndexMap] = {}
     for name, source in sources.items():
         resized = cell_of(cells, name).reading.resize(source, graph.opened_columns(name))
@@ -83,7 +85,7 @@ def rewire(cells: nn.ModuleDict, old: ModuleGraph, graph: ModuleGraph) -> dict[s
     cells.update(new)
     for name in graph:
         if name in old and old[name].frozen != graph[name].frozen:
-            cell_of(cells, name).requires_grad_(not graph[name].frozen)
+            cell_of(cells, name).set_frozen(graph[name].frozen)
     return remaps
 
 

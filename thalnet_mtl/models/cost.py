@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 
 
@@ -16,14 +17,14 @@ def count_macs(network: Network, task: str, xs: Tensor) -> int:
 
     Encoders and head are included. PyTorch counts them with the ``reference`` backend, which does
     not merge a reading with the layer behind it. The fused kernel of an LSTM would hide its
-    products from the counter, so that it is switched off.
+    products from the counter, so that it is switched off. The network is in evaluation mode.
     """
     body, ops = network.body, network.body.ops
     counter, mkldnn = FlopCounterMode(display=False), torch.backends.mkldnn.enabled
     try:
         torch.backends.mkldnn.set_flags(False)
         body.ops = "reference"
-        with counter:
+        with evaluation_mode(network), counter:
             network(task, xs)
     finally:
         torch.backends.mkldnn.set_flags(mkldnn)

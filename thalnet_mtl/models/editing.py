@@ -72,8 +72,8 @@ class EditableNetwork(nn.Module):
         return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
 
     def _add_adapter(self, name: str, spec: AdapterSpec) -> TopologyChange:
-        adapter = TaskAdapter(self.body, spec).to(next(self.body.parameters()))
-        adapter.requires_grad_(not spec.frozen)
+        adapter = TaskAdapter(self.body, spec).to(next(self.body.parameters())).train(self.training)
+        adapter.set_frozen(spec.frozen)
         return self._change("add_task", name, lambda: self.adapters.update({name: adapter}))
 
     def remove_task(self, name: str) -> TopologyChange:
@@ -135,13 +135,15 @@ class EditableNetwork(nn.Module):
 
         A frozen task gives bit-identical logits, whatever is trained later. Frozen parameters
         leave the optimizer; gradients still pass through them to the modules that they read.
+        Frozen modules stay in evaluation mode, so that their buffers stand still as well.
         """
         return self._set_frozen("freeze", modules, task, True)
 
     def unfreeze(self, *modules: str, task: str | None = None) -> TopologyChange:
         """Train modules again, or everything that a task uses and no other frozen task does.
 
-        Their parameters come back to the optimizer without moments.
+        Their parameters come back to the optimizer without moments, and the modules are in the mode
+        of the last ``train`` or ``eval`` again.
         """
         return self._set_frozen("unfreeze", modules, task, False)
 
@@ -202,7 +204,7 @@ class EditableNetwork(nn.Module):
             if task is not None:
                 adapter = self.adapter(task)
                 adapter.spec = replace(adapter.spec, frozen=frozen)
-                adapter.requires_grad_(not frozen)
+                adapter.set_frozen(frozen)
 
         return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
 

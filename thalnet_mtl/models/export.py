@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.topology.scaling import Scaling
@@ -222,26 +223,24 @@ def export(
     if task is not None or write is not None:
         task = _task(network, task)
     part = path.with_name(f"part-{path.name}")
-    training = network.training
     try:
-        network.eval()
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
-        if write is not None:
-            assert task is not None
-            write((Sequences if lengths else Step)(network, task, scalings), part)
-        else:
-            if saved is not None:
-                shutil.copytree(saved, part)
+        with evaluation_mode(network):
+            if write is not None:
+                assert task is not None
+                write((Sequences if lengths else Step)(network, task, scalings), part)
             else:
-                network.save(part)
-            _check_folder(network, part)
+                if saved is not None:
+                    shutil.copytree(saved, part)
+                else:
+                    network.save(part)
+                _check_folder(network, part)
         _remove(path)
         part.rename(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
-        network.train(training)
         _remove(part)
     return path
 

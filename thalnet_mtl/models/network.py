@@ -202,7 +202,7 @@ class Network(EditableNetwork):
         """Return a network of the topology that ``describe`` returned, with new weights."""
         body = body_from(lookup("body", topology["body"]), topology["arguments"])
         if topology["frozen"]:
-            body.requires_grad_(False)
+            body.freeze(())
         network = cls(body)
         for name, fields in topology["tasks"].items():
             task = from_plain(TaskSpec, fields["task"])

@@ -1,8 +1,7 @@
 """The state of a recurrent module as tensors with the batch first, found by calling the module."""
 
 from collections import namedtuple
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.sequences import map_state
 
 
@@ -85,7 +85,7 @@ def find_layout(module: nn.Module, inputs: int, outputs: int) -> RecurrentLayout
     generator = torch.Generator().manual_seed(0)
     weight = next(module.parameters())
     xs = torch.randn(3, 4, inputs, generator=generator).to(weight)
-    with _evaluated(module):
+    with evaluation_mode(module), torch.autocast(weight.device.type, enabled=False):
         try:
             ys, state = _call(module, xs)
             fewer = _call(module, xs[:2])[1]
@@ -158,18 +158,3 @@ def _close(a: Tensor, b: Tensor) -> bool:
         return torch.equal(a, b)
     tolerance = torch.finfo(a.dtype).eps ** 0.5
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    """Call a module in evaluation mode, without a trace in its modes and in the random numbers."""
-    modes = {part: part.training for part in module.modules()}
-    device = next(module.parameters()).device
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpus), torch.autocast(device.type, enabled=False):
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, training in modes.items():
-                part.training = training

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.cells import reading_matrices
 from thalnet_mtl.models.checks import check_sequence
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.models.sequences import run_sequences
 from thalnet_mtl.ops import BACKENDS, explain, select_backend
@@ -190,5 +191,6 @@ class ThalNet(ModularBody):
             if xs is None:
                 raise UserError("dynamic readings depend on the input: reading_weights(xs).")
             names = [cell.name for cell in placement.cells]
-            features = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
+            with evaluation_mode(self):
+                features = self(xs, sub_steps=sub_steps, outputs=names, active=active)[1].center
         return reading_matrices(self.graph, placement, features)

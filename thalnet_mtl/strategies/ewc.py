@@ -1,13 +1,13 @@
 """Elastic weight consolidation: parameters that matter for old tasks stay near their values."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Annotated
 
 import torch
 
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty, Strength
@@ -82,10 +82,15 @@ class OnlineEWC(EWC):
         self.decay = decay
 
     def add_anchor(self, anchor: NamedTensors, importance: NamedTensors) -> None:
-        old = self.anchors[0][1] if self.anchors else {}
-        for name, value in old.items():
-            importance[name] = self.decay * value + importance.get(name, torch.zeros_like(value))
-        self.anchors = [(anchor, {n: w for n, w in importance.items() if n in anchor})]
+        anchors, total = map(dict, self.anchors[0]) if self.anchors else ({}, {})
+        for name, value in anchor.items():  # those of frozen parameters stay as they are
+            if name in total:
+                decayed = self.decay * total[name]
+                total[name] = decayed + importance[name] if name in importance else decayed
+            elif name in importance:
+                total[name] = importance[name]
+            anchors[name] = value
+        self.anchors = [(anchors, total)]
 
 
 def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
@@ -93,26 +98,26 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
 
     L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses.
     Steps whose target is missing count, because the network has an answer there; those after the
-    end of a sequence do not.
+    end of a sequence do not. The network is in evaluation mode, without dropout.
     """
-    source, network = context.tasks[task], deepcopy(context.network)
+    source, network = context.tasks[task], context.network
     head = source.head_name
-    network.dropout = 0.0
     parameters = {n: p for n, p in network.task_parameters(head).items() if p.requires_grad}
     if not parameters:  # all were frozen during the experience
         return {}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(context.seed)
     count = 0
-    for batch in training_sequences(context, task):
-        outputs, _ = network(head, batch.xs, None, batch.lengths)
-        sampled = source.sample(outputs, batch, generator)
-        loss = source.loss(outputs, sampled) * source.count(sampled)
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                total[name] += gradient.square()
-        count += 1
+    with evaluation_mode(network):
+        for batch in training_sequences(context, task):
+            outputs, _ = network(head, batch.xs, None, batch.lengths)
+            sampled = source.sample(outputs, batch, generator)
+            loss = source.loss(outputs, sampled) * source.count(sampled)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    total[name] += gradient.square()
+            count += 1
     return {name: value / count for name, value in total.items()}
 
 

@@ -19,7 +19,7 @@ class QuadraticPenalty(Strategy):
     """strength / 2 · Σ_a Σ_k Ω_ak (θ_k − θ*_ak)², with an importance Ω_a for each anchor θ*_a.
 
     Anchors go by the names of parameters. Parameters that a network grows later are not in them
-    and stay free; those that were there keep their anchors.
+    and stay free; those that were there keep their anchors, also while they are frozen.
 
     Args:
         context: of the run.
@@ -44,8 +44,10 @@ class QuadraticPenalty(Strategy):
         return self.strength / 2 * torch.stack(terms).sum() if terms else None
 
     def after_topology_change(self, change: TopologyChange) -> None:
-        for named in (part for anchor in self.anchors for part in anchor):
-            remap_named(named, change)
+        self.anchors = [
+            (change.update_named(anchor), change.update_named(importance))
+            for anchor, importance in self.anchors
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         return {"anchors": [list(anchor) for anchor in self.anchors]}
@@ -61,16 +63,3 @@ class QuadraticPenalty(Strategy):
 def to_device(named: NamedTensors, device: torch.device) -> NamedTensors:
     """Return named tensors on a device."""
     return {name: tensor.to(device) for name, tensor in named.items()}
-
-
-def remap_named(named: NamedTensors, change: TopologyChange) -> None:
-    """Make tensors that are named after parameters fit the changed network, in place.
-
-    Entries of removed parameters are dropped; where a parameter was resized, new places are zero.
-    """
-    if change.verb in ("detach", "remove_task"):  # a later parameter of this name is another one
-        for name in change.removed:
-            named.pop(name, None)
-    for name, resized in change.grown.items():
-        if name in named:
-            named[name] = resized.remap(named[name])

@@ -12,7 +12,6 @@ from thalnet_mtl.strategies.penalty import (
     NamedTensors,
     QuadraticPenalty,
     Strength,
-    remap_named,
     to_device,
 )
 from thalnet_mtl.tasks.batch import Batch
@@ -56,22 +55,20 @@ class SynapticIntelligence(QuadraticPenalty):
             self.path[name] -= gradient * (parameters[name].detach() - self.before[name])
 
     def after_experience(self, experience: Experience) -> None:
-        parameters = trainable_parameters(self.context.network)
-        old = self.anchors[0][1] if self.anchors else {}
-        importance: NamedTensors = {}
-        for name in self.path:
-            if name in parameters:
-                distance = parameters[name].detach() - self.start[name]
-                # Twice, because the penalty of the base class has a factor of 1 / 2.
-                increase = 2 * self.path[name].clamp(min=0) / (distance.square() + DAMPING)
-                importance[name] = increase + old.get(name, 0)
-        self.anchors = [({n: parameters[n].detach().clone() for n in importance}, importance)]
+        parameters = dict(self.context.network.named_parameters())  # also those frozen by now
+        anchor, importance = map(dict, self.anchors[0]) if self.anchors else ({}, {})
+        for name, path in self.path.items():
+            anchor[name] = parameters[name].detach().clone()
+            distance = anchor[name] - self.start[name]
+            # Twice, because the penalty of the base class has a factor of 1 / 2.
+            increase = 2 * path.clamp(min=0) / (distance.square() + DAMPING)
+            importance[name] = increase + importance.get(name, 0)
+        self.anchors = [(anchor, importance)]
         self.start, self.path = {}, {}
 
     def after_topology_change(self, change: TopologyChange) -> None:
         super().after_topology_change(change)
-        for named in (self.start, self.path):
-            remap_named(named, change)
+        self.start, self.path = change.update_named(self.start), change.update_named(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"start": self.start, "path": self.path}

@@ -5,6 +5,7 @@ from itertools import islice
 import torch
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.tasks.base import Task
@@ -33,14 +34,12 @@ def evaluate(
     Raises:
         UndefinedScore: a metric has no value for the targets.
     """
-    training = network.training
-    network.eval()
     evaluation, state = Evaluation(task), None
-    for part in islice(task.iterate(split, batch, chunk), batches or None):
-        state = None if part.starts_sequence else state
-        outputs, state = network(task.head_name, part.xs, state, part.lengths)
-        evaluation.update(outputs, part)
-    network.train(training)
+    with evaluation_mode(network):
+        for part in islice(task.iterate(split, batch, chunk), batches or None):
+            state = None if part.starts_sequence else state
+            outputs, state = network(task.head_name, part.xs, state, part.lengths)
+            evaluation.update(outputs, part)
     return evaluation.compute()
 
 

@@ -1,0 +1,54 @@
+"""Training and evaluation mode: of frozen modules, and of modules that are only looked at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from torch import nn
+
+
+class Freezable(nn.Module):
+    """A module that can be frozen: it is not trained, and it stays in evaluation mode.
+
+    So its buffers stand still as well, such as the running statistics of a ``BatchNorm1d``, and its
+    outputs do not depend on ``network.train()``.
+    """
+
+    _frozen: bool = False
+    _requested_mode: bool = True  # by the last call of ``train`` or ``eval``
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; if the module is frozen, the one that it gets when it is no longer."""
+        self._requested_mode = mode
+        return super().train(mode and not self._frozen)
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Freeze the module, or train it again."""
+        self._frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(self._requested_mode)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode within a context that leaves no trace in it.
+
+    Afterwards each submodule has its own mode and its own buffers again, and the random state is
+    that of before.
+    """
+    parts = list(module.modules())
+    modes = [part.training for part in parts]
+    buffers = [dict(part._buffers) for part in parts]
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
+        try:
+            for part in parts:
+                part.training = False
+                for name, buffer in part._buffers.items():
+                    part._buffers[name] = None if buffer is None else buffer.clone()
+            yield
+        finally:
+            for part, mode, own in zip(parts, modes, buffers, strict=True):
+                part.training = mode
+                part._buffers.update(own)
