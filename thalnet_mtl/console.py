@@ -71,11 +71,11 @@ class Console:
     """
 
     def __init__(self, console: rich_console.Console | None = None):
+        output: Any = sys.stdout
+        if not isinstance(output, PatientStream):
+            output = PatientStream(output)  # outside of the command line
         self.console = console or rich_console.Console(
-            file=_patient(sys.stdout),
-            highlight=False,
-            soft_wrap=True,
-            force_terminal=sys.stdout.isatty(),
+            file=output, highlight=False, soft_wrap=True, force_terminal=output.isatty()
         )
         self._progress: Progress | None = None
 
@@ -136,11 +136,6 @@ class Console:
                 bars.update(jobs[file], completed=done, total=total)
 
             yield report
-
-
-def _patient(stream: Any) -> Any:
-    """Return a stream that does not end a training: the reader of a pipe may leave."""
-    return stream if isinstance(stream, PatientStream) else PatientStream(stream)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Standard output and error that may be closed, full, left by their reader, or short of letters."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -11,16 +12,27 @@ _SIMILAR = str.maketrans({"–": "-", "−": "-", "…": "~", "×": "x", "·": "
                           "²": "2", "→": ">", "½": "1/2"})  # fmt: skip
 
 
+class Nowhere(io.TextIOBase):
+    """A text stream that discards everything."""
+
+    def write(self, text: str) -> int:
+        """Discard a text."""
+        return len(text)
+
+
 class PatientStream:
     """A text stream that replaces letters it cannot encode, and does not end the program.
 
     Once something cannot be written, because the disk is full or the reader of a pipe has left, it
     discards all that follows, and ``problem`` holds the error. A training goes on without its
     output.
+
+    Args:
+        stream: None if it is closed, as Python has it; then everything is discarded.
     """
 
-    def __init__(self, stream: TextIO):
-        self.stream = stream
+    def __init__(self, stream: TextIO | None):
+        self.stream = Nowhere() if stream is None else stream
         self.problem: OSError | None = None
 
     def write(self, text: str) -> int:
@@ -30,7 +42,7 @@ class PatientStream:
                 try:
                     self.stream.write(text)
                 except UnicodeEncodeError:
-                    self.stream.write(replace_letters(text, self.stream.encoding))
+                    self.stream.write(replace_letters(text, self.stream.encoding or "utf-8"))
             except OSError as problem:
                 self._discard(problem)
         return len(text)
@@ -74,20 +86,16 @@ def replace_letters(text: str, encoding: str) -> str:
 
 @contextmanager
 def patient_output() -> Iterator[PatientStream]:
-    """Make standard output and error patient while the context lasts, and yield the output.
-
-    A stream that is closed becomes one that discards everything.
-    """
+    """Make standard output and error patient while the context lasts, and yield the output."""
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # takes the place of a closed descriptor, before a file of a run does
     os.close(null)
     before = sys.stdout, sys.stderr
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        output, errors = (PatientStream(stream or nowhere) for stream in before)
-        sys.stdout, sys.stderr = output, errors
-        try:
-            yield output
-        finally:
-            output.flush()
-            errors.flush()
-            sys.stdout, sys.stderr = before
+    output, errors = map(PatientStream, before)
+    sys.stdout, sys.stderr = output, errors
+    try:
+        yield output
+    finally:
+        output.flush()
+        errors.flush()
+        sys.stdout, sys.stderr = before
