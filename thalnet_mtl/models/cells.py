@@ -64,7 +64,7 @@ def rewire(cells: nn.ModuleDict, old: ModuleGraph, graph: ModuleGraph) -> dict[s
     Raises:
         UserError: a module cannot be changed so; nothing has changed.
     """
-    for name in graph:
+    for name in graph.keys() - old.keys():
         check_name("module", name)
     sources = graph.column_sources(old)
     for name, source in sources.items():

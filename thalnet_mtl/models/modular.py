@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import Body, StateLayout
@@ -27,9 +28,14 @@ class ModularBody(Body):
         self.graph = graph
         self.cells = make_cells(graph)
         self._placements: dict[tuple[str, ...], Placement] = {}
+        self._layouts: dict[tuple[str, ...], StateLayout] = {}
 
     def __repr__(self) -> str:
         return body_summary(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for a copy, which derives its own placements."""
+        return self.__dict__ | {"_placements": {}, "_layouts": {}}
 
     # Widths, all derived from the graph
 
@@ -78,8 +84,11 @@ class ModularBody(Body):
             UserError: a module cannot be changed so; nothing has changed.
         """
         remaps = rewire(self.cells, self.graph, graph)
-        self._placements.clear()
-        self.graph = graph
+        old, self.graph = self.graph, graph
+        changed = {name for name in old if name not in graph or graph[name].seen != old[name].seen}
+        for memo in (self._placements, self._layouts):
+            for names in [names for names in memo if not changed.isdisjoint(names)]:
+                del memo[names]
         return {f"cells.{name}": remap for name, remap in remaps.items()}
 
     def copy(self, source: str, name: str) -> None:
@@ -147,7 +156,11 @@ class ModularBody(Body):
         return tuple(f"cells.{name}." for name in modules)
 
     def state_layout(self, modules: Sequence[str]) -> StateLayout:
-        return {n: (self.graph[n].features, self.cell(n).design.memory) for n in modules}
+        names = tuple(modules)
+        if names not in self._layouts:
+            widths = {n: (self.graph[n].features, self.cell(n).design.memory) for n in names}
+            self._layouts[names] = widths
+        return self._layouts[names]
 
     def freeze(self, modules: Sequence[str], frozen: bool = True) -> None:
         self.rewire(self.graph.freeze(modules, frozen))

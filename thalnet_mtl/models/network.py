@@ -10,6 +10,7 @@ returns a ``TopologyChange``, which updates an optimizer::
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,25 @@ class Network(EditableNetwork):
 
     def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
         """Return the parameters on which a task's logits can depend, by name."""
+        return {
+            name: parameter
+            for part in self._parts(task)
+            for name, parameter in self.get_submodule(part).named_parameters(part)
+        }
+
+    def trainable_tasks(self) -> set[str]:
+        """Return the tasks that depend on at least one parameter that is not frozen."""
+
+        @cache
+        def learns(part: str) -> bool:
+            return any(p.requires_grad for p in self.get_submodule(part).parameters())
+
+        return {task for task in self.adapters if any(map(learns, self._parts(task)))}
+
+    def _parts(self, task: str) -> list[str]:
+        """Return the names of the submodules on which a task's logits can depend."""
         prefixes = self.body.parameter_prefixes(self.active_modules(task))
-        starts = (*(f"body.{prefix}" for prefix in prefixes), f"adapters.{task}.")
-        return {name: p for name, p in self.named_parameters() if name.startswith(starts)}
+        return [*(f"body.{p}".removesuffix(".") for p in prefixes), f"adapters.{task}"]
 
     def __repr__(self) -> str:
         specs = {name: self.adapter(name).spec for name in self.adapters}

@@ -47,8 +47,7 @@ def row_of(record: TaskRecord) -> dict[str, str]:
         row["parameters"] = f"{run.result.parameters.total:,}"
         row["train_seconds"] = f"{run.result.train_seconds:,.1f}"
         return row | {"note": run.evaluation_limit}
-    step = max((line["step"] for line in run.lines), default=0)
-    seconds = max((line.get("seconds", 0.0) for line in run.lines), default=0.0)
+    step, seconds = run.log.step, run.log.seconds
     row |= dict.fromkeys(("parameters", "steps", "best_step", *SPLITS), "–")
     row |= _scores(record, metric) if metric else {}
     notes = [f"unfinished at step {step:,}", run.evaluation_limit]
@@ -64,6 +63,6 @@ def _scores(record: TaskRecord, metric: Metric) -> dict[str, str]:
     """Return the scores by split; of an unfinished run, only the last one on validation."""
     if record.result:
         return {split: metric.format(record.score(split, metric.name)) for split in SPLITS}
-    curve = record.curve("validation", metric.name)
+    curve = record.drawn_curve("validation", metric.name)
     last = metric.format(curve[-1, 2]) if len(curve) else "–"
     return dict.fromkeys(SPLITS, "–") | {"validation": last}

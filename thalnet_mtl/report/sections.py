@@ -137,8 +137,8 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
 def _seed_group(
     label: str, style: int, records: Sequence[TaskRecord], metric: Metric | None
 ) -> SeedGroup:
-    losses = [record.curve("train", "loss") for record in records]
-    scores = [record.curve("validation", metric.name) for record in records] if metric else []
+    losses = [record.drawn_curve("train", "loss") for record in records]
+    scores = [record.drawn_curve("validation", metric.name) for record in records] if metric else []
     points = [
         ResultPoint(r.run.name, r.run.result.parameters.total, *map(r.score, SPLITS))
         for r in records

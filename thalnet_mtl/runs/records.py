@@ -8,9 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.errors import UserError
@@ -19,18 +16,16 @@ from thalnet_mtl.json_fields import require
 from thalnet_mtl.metrics.metric import METRICS, Metric
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import READ, READINGS, check_sums
+from thalnet_mtl.runs.log import Curve, RunLog, read_log
 from thalnet_mtl.runs.results import RunResult, TaskResult, read_logged_metrics
 from thalnet_mtl.runs.run_files import (
     ReadingWeights,
     ScoreMatrix,
     read_accuracy_matrix,
     read_environment,
-    read_lines,
     read_reading_weights,
 )
 from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot, read_topology
-
-Curve = Float[np.ndarray, "points 3"]  # columns: step, seconds of training, value
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class RunRecord:
     config: Config
     result: RunResult | None
     environment: dict[str, Any]
-    lines: list[dict[str, Any]]  # of metrics.jsonl
+    log: RunLog  # metrics.jsonl
     metrics: Mapping[str, Sequence[Metric]]  # by task; empty for runs of earlier versions
     topology: TopologySnapshot | None  # None for a body without modules
     reading_weights: dict[str, ReadingWeights]  # by module; empty until the run has finished
@@ -107,12 +102,7 @@ class RunRecord:
             split: 'train', 'validation' or 'test'.
             metric: 'loss', 'learning_rate', or the name of a metric of the task.
         """
-        rows = [
-            (line["step"], line.get("seconds", 0.0), line["value"])
-            for line in self.lines
-            if (line["task"], line["split"], line["metric"]) == (task, split, metric)
-        ]
-        return np.array(rows, dtype=float).reshape(-1, 3)
+        return self.log.curve(task, split, metric)
 
     @cached_property
     def accuracy_matrix(self) -> ScoreMatrix:
@@ -169,7 +159,7 @@ class TaskRecord:
             return self.result.metrics
         if self.task in self.run.metrics:
             return self.run.metrics[self.task]
-        names = {line["metric"] for line in self.run.lines if line["task"] == self.task}
+        names = self.run.log.metrics(self.task)
         return [metric for name, metric in METRICS.items() if name in names]
 
     @property
@@ -190,6 +180,10 @@ class TaskRecord:
         """Return what was logged of the task, as ``RunRecord.curve`` does."""
         return self.run.curve(self.task, split, metric)
 
+    def drawn_curve(self, split: str, metric: str) -> Curve:
+        """Return what was logged of the task for a figure, thinned where it is long."""
+        return self.run.log.drawn(self.task, split, metric)
+
 
 def read_runs(folders: Iterable[Path]) -> list[RunRecord]:
     """Read run directories, each once, and give the runs distinct names."""
@@ -208,14 +202,16 @@ def read_run(folder: Path | str) -> RunRecord:
         raise UserError(f"no run directory '{folder}'.")
     config = load_run_config(folder)
     check_sums(folder, READ)
+    result = _read_result(folder / "result.json", config.named_tasks)
+    ends = result.continual.ends if result and result.continual else ()
     weights, widths, dynamic = read_reading_weights(folder / READINGS)
     return RunRecord(
         folder=folder,
         name=Path(os.path.abspath(folder)).name,
         config=config,
-        result=_read_result(folder / "result.json", config.named_tasks),
+        result=result,
         environment=read_environment(folder / "environment.json"),
-        lines=read_lines(folder / "metrics.jsonl", config.named_tasks),
+        log=read_log(folder / "metrics.jsonl", config.named_tasks, ends),
         metrics=read_logged_metrics(folder / "metrics.json"),
         topology=read_topology(folder) if (folder / "topology.json").exists() else None,
         reading_weights=weights,

@@ -1,7 +1,7 @@
 """Files of a run directory beside its configuration, result and topology, read and checked."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +39,6 @@ def read_environment(path: Path) -> dict[str, Any]:
         if key in content:
             typed(content[key], kind, f"{path}: {key}")
     return content
-
-
-def read_lines(path: Path, tasks: Collection[str]) -> list[dict[str, Any]]:
-    """Read the lines of ``metrics.jsonl``, measurements of some tasks.
-
-    An incomplete last line, left by a killed run, is dropped.
-
-    Raises:
-        UserError: a line is damaged or belongs to another task; says which.
-    """
-    raw = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    if raw and not raw[-1].endswith(b"\n"):
-        raw.pop()
-    lines = []
-    for number, text in enumerate(raw, start=1):
-        try:
-            line = json.loads(text)
-            _check_measurement(line, tasks)
-            lines.append(line)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is damaged: {error}.") from None
-    return lines
 
 
 def read_reading_weights(
@@ -107,15 +85,3 @@ def read_accuracy_matrix(path: Path, tasks: Sequence[str]) -> ScoreMatrix:
         return np.array([[float(x or "nan") for x in row[1:]] for row in rows])
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}.") from error
-
-
-def _check_measurement(line: Any, tasks: Collection[str]) -> None:
-    """Raise ``ValueError``, ``TypeError`` or ``KeyError`` unless a line is a measurement."""
-    step, words = line["step"], (line["task"], line["split"], line["metric"])
-    numbers = step, line["value"], line.get("seconds", 0.0)
-    if type(step) is not int or any(type(word) is not str for word in words):
-        raise ValueError("not a measurement")
-    if any(type(n) not in (int, float) or (type(n) is int and abs(n) >= 2**63) for n in numbers):
-        raise ValueError("not a measurement")
-    if line["task"] not in tasks:
-        raise ValueError(f"the run has no task {line['task']!r}")

@@ -31,7 +31,11 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
     """
 
     modules: tuple[ModuleSpec, ...]
-    _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # By task, input and output modules: the modules that run, and whether a check has passed.
+    _active: dict[Any, tuple[str, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _checked: set[Any] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", _resolve(list(self.modules)))
@@ -93,7 +97,9 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
     def column_sources(self, old: "ModuleGraph") -> dict[str, list[int | None]]:
         """Return the old positions of the columns of changed readings, None for new columns."""
         sources = {}
-        for name in (name for name in self if name in old):
+        for name in self:
+            if name not in old or self[name].seen == old[name].seen:
+                continue
             positions = {column: k for k, column in enumerate(old.columns(name))}
             source = [positions.get(column) for column in self.columns(name)]
             if source != list(range(len(positions))):
@@ -104,13 +110,13 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
         """Return the modules that run for a task: those on which its head depends.
 
         Modules of other tasks and input modules that the task does not feed are left out: their
-        slots are zero for it.
+        slots are zero for it. An edited graph returns the same object for a task as long as the
+        task runs the same modules with the same readings.
         """
         key = task, adapter.input_modules, adapter.output_modules
-        if key not in self._memo:
-            self._memo[key] = self._active_modules(*key)
-        names: tuple[str, ...] = self._memo[key]
-        return names
+        if key not in self._active:
+            self._active[key] = self._active_modules(*key)
+        return self._active[key]
 
     def _active_modules(
         self, task: str, input_modules: Sequence[str], output_modules: Sequence[str]
@@ -130,8 +136,10 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
     def reachable_from(self, start: Iterable[str], among: Collection[str]) -> set[str]:
         """Return the modules in ``among`` that information from ``start`` can reach inside it."""
         reached = set(start) & set(among)
-        while new := {m for m in among if m not in reached and reached & set(self[m].seen)}:
+        waiting = set(among) - reached
+        while new := {name for name in waiting if not reached.isdisjoint(self[name].seen)}:
             reached |= new
+            waiting -= new
         return reached
 
     def default_endpoints(
@@ -163,12 +171,16 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
 
     def check_head_sees_input(self, task: str, adapter: AdapterSpec) -> None:
         """Raise if no output module of a task can depend on the task's input."""
+        key = task, adapter.input_modules, adapter.output_modules
+        if key in self._checked:
+            return
         among = self.active_modules(task, adapter)
         if not self.reachable_from(adapter.input_modules, among) & set(adapter.output_modules):
             raise UserError(
                 f"task '{task}': no path of readings leads from {', '.join(adapter.input_modules)} "
                 f"to {', '.join(adapter.output_modules)}; its logits would not depend on its input."
             )
+        self._checked.add(key)
 
     def check_reached_by_input(self, name: str) -> None:
         """Raise if a module reads only slots that no input can reach."""
@@ -220,7 +232,16 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
         return self._with({name: replace(self.module(name), frozen=frozen) for name in names})
 
     def _with(self, changed: Mapping[str, ModuleSpec], *new: ModuleSpec) -> "ModuleGraph":
-        return ModuleGraph((*(changed.get(m.name, m) for m in self.modules), *new))
+        """Return the graph with some modules changed, and with new ones.
+
+        A task that runs no module with other readings runs the same modules as before.
+        """
+        graph = ModuleGraph((*(changed.get(m.name, m) for m in self.modules), *new))
+        rewired = {name for name in changed if graph[name].seen != self[name].seen}
+        kept = {key: names for key, names in self._active.items() if rewired.isdisjoint(names)}
+        graph._active.update(kept)
+        graph._checked.update(self._checked & kept.keys())
+        return graph
 
     def _check_new(self, name: str) -> None:
         if name in self:
@@ -236,10 +257,10 @@ def slots(modules: Iterable[ModuleSpec]) -> dict[str, slice]:
 
 def _resolve(modules: Sequence[ModuleSpec]) -> tuple[ModuleSpec, ...]:
     """Return checked modules, with ``reads`` and ``opened`` in the order of the slots."""
-    names = [module.name for module in modules]
+    places = {module.name: place for place, module in enumerate(modules)}
     resolved = []
-    for module in modules:
-        if names.count(module.name) > 1:
+    for place, module in enumerate(modules):
+        if places[module.name] != place:
             raise UserError(f"there is a module '{module.name}' already; names must differ.")
         if min(module.features, module.context) < 1 or min(module.inputs, module.hidden) < 0:
             raise UserError(
@@ -249,15 +270,15 @@ def _resolve(modules: Sequence[ModuleSpec]) -> tuple[ModuleSpec, ...]:
         check_names(module.reads or ())
         check_names(module.tasks)
         for name in (*(module.reads or ()), *module.opened):
-            if name not in names:
-                raise UserError(f"module '{module.name}' reads {unknown('module', name, names)}")
+            if name not in places:
+                raise UserError(f"module '{module.name}' reads {unknown('module', name, places)}")
         if module.reads is None:
             reads = tuple(source.name for source in modules if source.serves(module.tasks))
         else:
-            reads = tuple(name for name in names if name in module.reads)
+            reads = tuple(sorted(set(module.reads), key=places.__getitem__))
         if not reads:
             raise UserError(f"module '{module.name}' reads no slot; give at least one.")
-        opened = tuple(name for name in reads if name in module.opened)
+        opened = tuple(name for name in reads if name in module.opened) if module.opened else ()
         resolved.append(replace(module, reads=reads, opened=opened))
     if not any(module.inputs for module in modules) or not any(m.output for m in modules):
         raise UserError("a ThalNet needs at least one module with inputs and one with output=True.")

@@ -1,5 +1,6 @@
 """The context of a training run: its configuration, data and state, and what follows from them."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.build import configure_network
+from thalnet_mtl.models.cost import count_macs
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import guess_scores
@@ -35,17 +37,17 @@ class RunContext:
     ):
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self.stream = make_stream(config, self.steps_per_epoch)
+        self._ends = [experience.stop for experience in self.stream]
         self.trainable_tasks: set[str] = set()
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
+        # By task: the adapter and the modules that ran, and the multiply-adds of a sequence.
+        self._multiply_adds: dict[str, tuple[nn.Module, tuple[str, ...], int]] = {}
         self.update_trainable_tasks()
 
     def update_trainable_tasks(self) -> None:
         """Find the tasks that depend on a parameter that is not frozen, after any change."""
-        self.trainable_tasks = {
-            name
-            for name in self.attached_tasks
-            if any(p.requires_grad for p in self.task_parameters(name).values())
-        }
+        heads = self.network.trainable_tasks()
+        self.trainable_tasks = {n for n, task in self.tasks.items() if task.head_name in heads}
 
     @property
     def network(self) -> Network:
@@ -87,8 +89,7 @@ class RunContext:
     @property
     def experience(self) -> Experience:
         """The experience that the next step belongs to; after the last step, the last one."""
-        step = self.state.step
-        return next((part for part in self.stream if step < part.stop), self.stream[-1])
+        return self.stream[min(bisect_right(self._ends, self.state.step), len(self.stream) - 1)]
 
     @property
     def continual(self) -> bool:
@@ -174,6 +175,23 @@ class RunContext:
                 scores = guess_scores(*scored)
             self._guesses[task, split] = scores
         return self._guesses[task, split]
+
+    def multiply_adds(self, task: str) -> int:
+        """Return the multiply-adds of a validation sequence of a task.
+
+        They are counted anew only if other modules, or modules with other readings, run for it.
+        """
+        network, source = self.network, self.tasks[task]
+        adapter, active = (
+            network.adapter(source.head_name),
+            network.active_modules(source.head_name),
+        )
+        counted = self._multiply_adds.get(task)
+        if counted is None or counted[0] is not adapter or counted[1] is not active:
+            xs = next(source.iterate("validation", 1, self.chunk)).xs
+            counted = adapter, active, count_macs(network, source.head_name, xs)
+            self._multiply_adds[task] = counted
+        return counted[2]
 
     def test_batches(self, task: str) -> int:
         """Return how many batches an evaluation of the test split takes."""

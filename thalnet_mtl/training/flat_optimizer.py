@@ -76,22 +76,24 @@ class FlatOptimizer:
         unflattened: Collection[nn.Parameter] = (),
     ):
         self.base = optimizer
-        users: dict[nn.Parameter, frozenset[str]] = {}
+        users: dict[nn.Parameter, set[str]] = {}
         for task, parameters in used.items():
-            users |= {p: users.get(p, frozenset()) | {task} for p in parameters}
+            for p in parameters:
+                users.setdefault(p, set()).add(task)
         separate, alike = set(unflattened), dict[tuple[Any, ...], list[nn.Parameter]]()
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
                 state = optimizer.state.get(p, {})
                 steps = float(state["step"]) if "step" in state else len(state)
-                key = number, users.get(p), steps, p.dtype, p.device, p in separate and id(p)
+                tasks = frozenset(users.get(p, ()))
+                key = number, tasks, steps, p.dtype, p.device, p in separate and id(p)
                 alike.setdefault(key, []).append(p)
         groups = [{**group, "params": []} for group in optimizer.param_groups]
         self.rows: list[tuple[nn.Parameter, frozenset[str], list[ParameterView]]] = []
         for (number, tasks, *_), parameters in alike.items():
             whole, parts = flatten(optimizer, parameters)
             groups[number]["params"].append(whole)
-            self.rows.append((whole, tasks or frozenset(), parts))
+            self.rows.append((whole, tasks, parts))
         for group in groups:  # a CUDA graph must read the learning rate from the device
             if "capturable" in group and any(p.is_cuda for p in group["params"]):
                 rate = torch.tensor(group["lr"], device=group["params"][0].device)

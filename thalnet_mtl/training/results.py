@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
-from thalnet_mtl.models.cost import count_macs
 from thalnet_mtl.models.model_folder import save_tensors
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters, parameter_counts
@@ -107,7 +107,7 @@ def continual_summary(run: RunContext) -> ContinualSummary:
         strategy=run.config.train.strategy,
         growth=growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}",
         ends=[experience.stop for experience in run.stream],
-        stages=[StageCost(**cost) for cost in run.state.scores.costs],
+        stages=stage_costs(run),
         guess={name: run.guess(name, "test")[task.metric.name] for name, task in run.tasks.items()},
     )
 
@@ -131,15 +131,24 @@ def scenario(run: RunContext) -> str:
 def measure_cost(run: RunContext) -> dict[str, Any]:
     """Return parameter counts, multiply-adds for a sequence of each task, and stored bytes.
 
-    The latter are what the strategy keeps; None if it does not say.
+    The latter are what the strategy keeps; None if it does not say. Of the multiply-adds, those are
+    left out that are equal to the last ones in the state of the run.
     """
-    macs = {}
-    for name in run.attached_tasks:
-        task = run.tasks[name]
-        xs = next(task.iterate("validation", 1, run.chunk)).xs
-        macs[name] = count_macs(run.network, task.head_name, xs)
+    known = dict(ChainMap(*(cost["multiply_adds"] for cost in reversed(run.state.scores.costs))))
+    macs = {name: run.multiply_adds(name) for name in run.attached_tasks}
+    macs = {name: count for name, count in macs.items() if count != known.get(name)}
     stored = run.state.strategy.stored_bytes()
     return parameter_counts(run.network) | {"multiply_adds": macs, "stored_bytes": stored}
+
+
+def stage_costs(run: RunContext) -> list[StageCost]:
+    """Return the costs of all stages, each with the multiply-adds of every task that has a head."""
+    stages, known = [], dict[str, int]()
+    for cost in run.state.scores.costs:
+        known |= cost["multiply_adds"]
+        macs = {name: known[name] for name in run.tasks if name in known}
+        stages.append(StageCost(**cost | {"multiply_adds": macs}))
+    return stages
 
 
 def write_accuracy_matrix(run: RunContext, result: RunResult, path: Path) -> None:
@@ -173,10 +182,10 @@ def topology_snapshot(
     modules = []
     for module in description["arguments"]["modules"]:
         slot = body.graph.slots[module["name"]]
-        prefix = body.parameter_prefixes([module["name"]])
-        sizes = (p.numel() for name, p in body.named_parameters() if name.startswith(prefix))
+        (prefix,) = body.parameter_prefixes([module["name"]])
+        size = count_parameters(body.get_submodule(prefix.removesuffix(".")))
         span = slot.start, slot.stop
-        modules.append(ModuleEntry(**module, slot=span, parameters=sum(sizes)))
+        modules.append(ModuleEntry(**module, slot=span, parameters=size))
     tasks = {
         name: TaskEntry(
             shape=task.pop("task"),

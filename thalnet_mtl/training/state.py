@@ -46,7 +46,7 @@ class Scores(PlainPart):
     best_by_task: dict[str, dict[str, float]] = field(default_factory=dict)
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     accuracy_matrix: list[dict[str, float]] = field(default_factory=list)  # test, by experience
-    costs: list[dict[str, Any]] = field(default_factory=list)  # one for each row of the matrix
+    costs: list[dict[str, Any]] = field(default_factory=list)  # by row; see ``measure_cost``
 
     def validations_without_improvement(self, task: str) -> float:
         """Return how many validations have passed since the best one of a task."""

@@ -158,6 +158,7 @@ class TrainStep:
                     *(p for name, p in weights.items() if name.endswith(f".{task}")),
                 ]
                 for task in run.attached_tasks
+                if task in run.trainable_tasks
             }
             # cuDNN keeps the weights of an RNN in one piece of its own.
             unflattened = [

@@ -218,8 +218,9 @@ class Trainer:
     def on_topology_changes(self, changes: Sequence[TopologyChange]) -> None:
         """Report changes that the state of the run has followed, and drop caches."""
         for change in changes:
-            self.train_step.drop_caches()
             self.console.print(f"  step {self.run.step:,}  {change}")
+        if changes:
+            self.train_step.drop_caches()
             write_topology(self.run, self.directory, self.run.step)
 
     def after_step(self, losses: Tensor) -> None:
