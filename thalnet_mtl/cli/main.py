@@ -79,9 +79,24 @@ def _run(arguments: Sequence[str] | None) -> int:
     except RunError as error:
         print(f"thalnet: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            "thalnet: not enough memory; what is saved is kept. Lower train.batch, "
+            "evaluate.batch or the size of the model, or raise train.accumulate.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("thalnet: interrupted; everything saved so far is kept", file=sys.stderr)
         return 1
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory is exhausted, in the words of Python or PyTorch."""
+    signs = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 from thalnet_mtl.config.values import Range, check_type, shown, split_list
 from thalnet_mtl.errors import UserError, unknown
 
+LARGEST_FLOAT = 3e38  # float32 holds a little more
 OPTIONS = "options"  # the field of a dataclass that takes further keys
 
 
@@ -148,6 +149,8 @@ def _check_value(value: Any, declared: Field[Any], where: str) -> Any:
     checked = check_type(value, kind, name)
     if limits["choices"] and checked not in limits["choices"]:
         raise UserError(f"{name}: {unknown('value', checked, limits['choices'])}")
+    if kind is float and abs(checked) > LARGEST_FLOAT:
+        raise UserError(f"{name}: {shown(checked)} is too large for a number of 32 bits.")
     if kind in (int, float):
         Range(limits["low"], limits["high"]).check(checked, name)
     return checked

@@ -14,6 +14,8 @@ from thalnet_mtl.errors import UserError
 
 GROWTH = ("never", "per_task", "on_plateau")
 POLICIES = ("frozen", "shared")
+WIDEST = 1_000_000  # more is a typing error, and would fail in the allocator
+MOST_PARAMETERS = 10**10
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,27 @@ class ModelConfig:
     body: str = option(
         "thalnet", "thalnet, or a baseline: gru, lstm, mlp; see 'thalnet list bodies'"
     )
-    modules: int = option(4, "thalnet: number of modules around the center", low=1)
+    modules: int = option(4, "thalnet: number of modules around the center", low=1, high=1000)
     module: str = option("ff_gru", "thalnet: design of the modules; see 'thalnet list modules'")
     reading: str = option("weight_norm", "thalnet: reading; see 'thalnet list readings'")
     features: int = option(
-        0, "features per module, or units per layer; 0: the most that the budget allows", low=0
+        0,
+        "features per module, or units per layer; 0: the most that the budget allows",
+        low=0,
+        high=WIDEST,
     )
-    context: int = option(0, "thalnet: context size per module; 0: as features", low=0)
-    hidden: int = option(0, "thalnet: hidden size inside a module; 0: as features", low=0)
-    layers: int = option(4, "baselines: number of layers", low=1)
-    sub_steps: int = option(1, "steps of the network per input", low=1)
-    extra_steps: int = option(0, "steps without input after the last input", low=0)
+    context: int = option(0, "thalnet: context size per module; 0: as features", low=0, high=WIDEST)
+    hidden: int = option(
+        0, "thalnet: hidden size inside a module; 0: as features", low=0, high=WIDEST
+    )
+    layers: int = option(4, "baselines: number of layers", low=1, high=1000)
+    sub_steps: int = option(1, "steps of the network per input", low=1, high=1000)
+    extra_steps: int = option(0, "steps without input after the last input", low=0, high=10_000)
     budget: int = option(
-        50_000, "maximum number of parameters, encoders and heads included; 0: no limit", low=0
+        50_000,
+        "maximum number of parameters, encoders and heads included; 0: no limit",
+        low=0,
+        high=MOST_PARAMETERS,
     )
     options: dict[str, Any] = field(
         default_factory=dict,
@@ -113,9 +123,9 @@ class ModuleConfig:
     output: bool = option(False, "the heads of its tasks read its features")
     tasks: tuple[str, ...] = option((), "tasks that it belongs to; default: shared by all")
     reads: tuple[str, ...] = option((), "modules that it may read; default: all of its tasks")
-    features: int = option(0, "number of its features; 0: model.features", low=0)
-    context: int = option(0, "size of its context; 0: model.context", low=0)
-    hidden: int = option(0, "hidden size; 0: model.hidden", low=0)
+    features: int = option(0, "number of its features; 0: model.features", low=0, high=WIDEST)
+    context: int = option(0, "size of its context; 0: model.context", low=0, high=WIDEST)
+    hidden: int = option(0, "hidden size; 0: model.hidden", low=0, high=WIDEST)
     module: str = option("", "design; default: model.module")
     reading: str = option("", "reading; default: model.reading")
     frozen: bool = option(False, "not trained")

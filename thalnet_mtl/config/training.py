@@ -13,9 +13,12 @@ class TrainConfig:
     """Optimization and hardware."""
 
     epochs: int = option(
-        10, "epochs; with several tasks, passes over the training set of train.epoch_of", low=1
+        10,
+        "epochs; with several tasks, passes over the training set of train.epoch_of",
+        low=1,
+        high=10**9,
     )
-    steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0)
+    steps: int = option(0, "optimizer steps; 0: as many as train.epochs takes", low=0, high=10**12)
     epoch_of: str = option(
         "shortest",
         "task whose passes are the epochs: that of the fewest batches (shortest), of the most "
@@ -57,7 +60,10 @@ class TrainConfig:
     ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)
     device: str = option("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
     threads: int = option(
-        0, "CPU threads; 0: one for small networks, otherwise PyTorch's default", low=0
+        0,
+        "CPU threads; 0: one for small networks, otherwise PyTorch's default",
+        low=0,
+        high=1024,
     )
     seed: int = option(0, "seed of initial weights and of the order of batches", low=0, high=2**31)
 

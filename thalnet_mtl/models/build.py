@@ -14,14 +14,14 @@ from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.recurrent import sized_body
-from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.models.size import check_memory, count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
 # Fields of ``model`` that a body gets if its constructor has an argument of that name.
 FIELDS = ("modules", "module", "reading", "context", "hidden", "layers")
-MOST_PARAMETERS = 10**10  # more is a typing error, and would fail in the allocator
+MOST_MODULES = 1000
 
 Tasks = Mapping[str, TaskSpec]
 
@@ -72,8 +72,7 @@ def build(
             f"model.features {features} makes {size:,} parameters, over model.budget "
             f"{model.budget:,}. Lower it, or set it to 0 to fill the budget."
         )
-    if size > MOST_PARAMETERS:
-        raise UserError(f"a network of {size:,} parameters is over {MOST_PARAMETERS:,}.")
+    check_memory(size)
     return make(features)
 
 
@@ -90,6 +89,8 @@ def check(model: ModelConfig, tasks: Tasks, modules: Mapping[str, ModuleConfig])
         )
     if make_body is MLP and not any(task.steps for task in tasks.values()):
         raise UserError("model.body mlp needs a task whose sequences have a length.")
+    if len(modules) > MOST_MODULES:
+        raise UserError(f"{len(modules):,} modules are over {MOST_MODULES:,}.")
     if modules and make_body is not ThalNet:
         raise UserError(f"modules: only a ThalNet has modules; model.body is {model.body}.")
 

@@ -1,6 +1,13 @@
-"""Counts of parameters."""
+"""Counts of parameters, and the memory that their training takes."""
+
+import os
+import sys
 
 from torch import nn
+
+from thalnet_mtl.errors import UserError
+
+BYTES = 12  # of a parameter with its gradient and one moment of the optimizer
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -13,3 +20,28 @@ def parameter_counts(module: nn.Module) -> dict[str, int]:
     total = count_parameters(module)
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}
+
+
+def check_memory(parameters: int) -> None:
+    """Raise if this machine has too little memory to train so many parameters.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    needed, available = BYTES * parameters, memory_limit()
+    if needed > available:
+        raise UserError(
+            f"a network of {parameters:,} parameters takes at least {needed / 1e9:,.0f} GB to "
+            f"train; there are {available / 1e9:,.0f} GB."
+        )
+
+
+def memory_limit() -> int:
+    """Return the bytes of memory that this process may have: those of the machine or its limit."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return machine if limit == resource.RLIM_INFINITY else min(machine, limit)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
@@ -15,6 +16,8 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries
 
 STRATEGY = "train.strategy"  # what names the strategy, whose options are in ``strategy``
+
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def plan(
         UserError: a key or a value is not allowed, or a key, value or seed is given twice.
     """
     check_seeds(seeds, flags)
+    count = len(bases) * max(len(seeds), 1) * prod(map(len, grid.values()))
+    if count > MOST_RUNS:
+        raise UserError(f"a sweep of {count:,} runs is over {MOST_RUNS:,}.")
     for key in grid:
         if key == "train.seed":
             raise UserError("--grid train.seed: seeds are given by --seeds.")
