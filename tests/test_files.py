@@ -1,7 +1,18 @@
-import pytest
+from contextlib import suppress
+from pathlib import Path
 
-from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import FolderLock, write_atomically, write_text
+import pytest
+from disks import PowerCut, WatchedDisk, fail_at, largest_file
+
+from thalnet_mtl.errors import UserError, describe_os_error
+from thalnet_mtl.files import (
+    FolderLock,
+    cache_folder,
+    recover,
+    staged,
+    write_atomically,
+    write_text,
+)
 from thalnet_mtl.runs.names import safe_name
 
 
@@ -9,8 +20,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
 
-    def failing(part):
-        part.write_text("half of the n")
+    def failing(file):
+        file.write(b"half of the n")
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
@@ -36,3 +47,69 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         FolderLock(tmp_path / "file" / "folder")
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_its_folder_after(tmp_path, monkeypatch):
+    disk = WatchedDisk(monkeypatch)
+    write_text(tmp_path / "new" / "folder" / "file", "text")
+    for text in ("old", "new"):
+        with staged(tmp_path / "model") as part:
+            (part / "below").mkdir(parents=True)
+            (part / "below" / "file").write_text(text)
+    assert (tmp_path / "model" / "below" / "file").read_text() == "new"
+    assert [path.name for path in disk.renamed] == ["file", "model", ".model.old", "model"]
+    assert not disk.pending and {path.name for path in tmp_path.iterdir()} == {"new", "model"}
+    assert not disk.missing(tmp_path / "model") + disk.missing(tmp_path / "new")
+
+
+@pytest.mark.parametrize("kind", [OSError, PowerCut])
+def test_a_write_that_ends_anywhere_leaves_the_old_or_the_new_content(tmp_path, kind):
+    def write(text: str) -> None:
+        write_text(tmp_path / "file", text)
+        with staged(tmp_path / "model") as part:
+            part.mkdir()
+            (part / "file").write_text(text)
+
+    write("old")
+    for call in range(20):
+        with pytest.MonkeyPatch.context() as patch, suppress(OSError, PowerCut):
+            fail_at(call, patch, None if kind is OSError else PowerCut())
+            write(f"new {call}")
+            break
+        recover(tmp_path / "model")
+        for path in (tmp_path / "file", tmp_path / "model" / "file"):
+            assert path.read_text() in ("old", *(f"new {k}" for k in range(call + 1)))
+    assert call > 5
+    assert (tmp_path / "model" / "file").read_text() == f"new {call}"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "model"}
+
+
+def test_a_folder_that_was_moved_aside_when_its_process_was_killed_comes_back(tmp_path):
+    write_text(tmp_path / ".model.old" / "file", "old")
+    recover(tmp_path / "model")
+    assert (tmp_path / "model" / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "file/below"])
+def test_a_path_that_cannot_be_is_a_mistake_of_the_user(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    for act in (lambda path: write_text(path, ""), FolderLock):
+        with pytest.raises(UserError, match=r"cannot write .*(too long|Not a directory)\.$"):
+            act(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_the_system_refuses_is_one_line_with_the_file(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="File too large") as error, largest_file(100):
+        write_text(path, "x" * 101)
+    assert describe_os_error(error.value) == f"cannot write {path}: File too large."
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_home_the_line_says_what_to_set(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
+    with pytest.raises(OSError, match=r"no home folder\. Set XDG_CACHE_HOME to a writable one"):
+        cache_folder()

@@ -1,7 +1,11 @@
 """Errors with one clear line, and the closest match to a name that does not exist."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+# Errors of the operating system that a path of the user causes, wherever it is used.
+USER_ERRNOS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
 class UserError(ValueError):
@@ -10,6 +14,21 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that ended early for another reason: printed as one line, exit status 1."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return a line on what the operating system refused, with the file if it is known.
+
+    The first note of the error says what could not be done, as ``files.attempt`` adds it.
+
+    >>> describe_os_error(PermissionError(13, "Permission denied", "runs/a/config.yaml"))
+    'runs/a/config.yaml: Permission denied.'
+    """
+    if error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    what, *hints = getattr(error, "__notes__", None) or [error.filename or "", ""]
+    line = f"{what}: {error.strerror}. {hints[0]}" if what else f"{error.strerror}."
+    return line.strip()
 
 
 def suggest(value: str, allowed: Iterable[str]) -> str:

@@ -1,32 +1,41 @@
 """Files that are written atomically or checked when read, and the lock of a folder."""
 
+import errno
+import io
 import json
 import os
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import USER_ERRNOS, UserError
+
+PART = ".part"  # ends the name of what is being written
 
 
 class FolderLock:
     """A lock on a folder, held by one process at a time; a context manager.
 
+    The operating system releases the lock of a process that has ended, however it ended.
+
     Raises:
-        UserError: another process holds the lock, or the folder cannot be written to.
+        UserError: another process holds the lock, or the path cannot be that of a folder.
+        OSError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with attempt(f"write to {folder}"):
+            make_folder(folder)
             self._lock = FileLock(folder / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another process is writing to {folder}.") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}.") from error
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise UserError(f"another process is writing to {folder}.") from None
 
     def release(self) -> None:
         """Let other processes have the folder."""
@@ -39,22 +48,180 @@ class FolderLock:
         self.release()
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside ``path`` by calling ``write``, then move it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+@contextmanager
+def attempt(action: str, hint: str = "") -> Iterator[None]:
+    """Context manager that lets errors of the operating system say what could not be done.
+
+    Args:
+        action: what the block does, as 'write runs/a'.
+        hint: a sentence on what the user can do.
+
+    Raises:
+        UserError: a path is a mistake: its name is too long, or a file stands for a folder.
+        OSError: of the block, with the action and the hint as its notes.
+    """
     try:
-        write(part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        yield
+    except OSError as error:
+        if error.errno in USER_ERRNOS:
+            line = f"cannot {action}: {error.strerror}. {hint}".strip()
+            raise UserError(line) from error
+        if error.errno is not None:
+            error.add_note(f"cannot {action}")
+            error.add_note(hint)
+        raise
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Context manager that gives a path beside ``path``, for a file or folder to be written there.
+
+    At the end, what was written replaces ``path`` in one step. Its content is on the disk before
+    that step, and its name after it. A reader finds the old content or the new one, also after a
+    loss of power. An error leaves the old one.
+
+    Raises:
+        UserError, OSError: as ``attempt`` does.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    with attempt(f"write {path}"):
+        make_folder(path.parent)
+        recover(path)
+        try:
+            yield part
+            move_into_place(part, path)
+        finally:
+            remove(part)
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Put a file or folder on the disk, then let it replace another one."""
+    synchronize(part)
+    old = _aside(path)
+    if path.is_dir():  # a folder with files in it can be moved away, but not be replaced
+        remove(old)
+        os.replace(path, old)
+    try:
         os.replace(part, path)
+    except OSError:
+        recover(path)
+        raise
+    synchronize_folder(path.parent)
+    remove(old)
+
+
+def recover(path: Path) -> None:
+    """Put a folder back that was moved aside when the process that replaced it was killed."""
+    old = _aside(path)
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+
+
+def _aside(path: Path) -> Path:
+    """Return where a folder is while a new one takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+def synchronize(path: Path) -> None:
+    """Wait until a file, or a folder with all that it holds, is on the disk."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            synchronize(entry)
+        synchronize_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def synchronize_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the answer of some network file systems
+            raise
     finally:
-        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they exist; their names are on the disk then."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        folder.mkdir(exist_ok=True)
+        synchronize_folder(folder.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a locked folder."""
+    for part in folder.rglob(f".*{PART}"):
+        remove(part)
+
+
+class _ReportingFile(io.FileIO):
+    """A file that keeps the error of a failed write."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that must not exist yet.
+
+    Raises:
+        OSError: of the system, even where a library that writes makes another error of it.
+    """
+    raw = _ReportingFile(path, "xb")
+    try:
+        with io.BufferedWriter(raw) as file:
+            yield file
+    except Exception:
+        if raw.error:
+            raise raw.error from None
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file by calling ``write`` with it; it replaces ``path`` as ``staged`` says."""
+    with staged(path) as part, new_file(part) as file:
+        write(file)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: a reader sees the old text or the new one."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def cache_folder() -> Path:
+    """Return the folder of this package in the cache of the user.
+
+    Raises:
+        OSError: the user has no home folder, and ``XDG_CACHE_HOME`` names no other one.
+    """
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder).expanduser() / "thalnet"
+    try:
+        return Path.home() / ".cache" / "thalnet"
+    except RuntimeError:
+        raise OSError("there is no home folder. Set XDG_CACHE_HOME to a writable one") from None
 
 
 def read_json(path: Path) -> Any:

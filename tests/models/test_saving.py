@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disks import PowerCut
 from properties import drawn
 from torch import nn
 from toy_tasks import toy
@@ -196,9 +197,9 @@ def test_a_failed_save_changes_no_file(tmp_path, monkeypatch, there):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    for name in ("model_folder.save_tensors", "model_folder.os.replace"):
+    for name in ("models.model_folder.save_tensors", "files.os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"thalnet_mtl.models.{name}", fail)
+            patch.setattr(f"thalnet_mtl.{name}", fail)
             with pytest.raises(OSError, match="No space left"):
                 Network(ThalNet(6, 3, 5)).save(tmp_path / "net")
         assert contents(tmp_path) == before
@@ -299,3 +300,22 @@ def test_a_body_that_cannot_be_rebuilt_is_refused_by_save(tmp_path, monkeypatch)
 def test_the_files_of_a_model_folder_are_those_that_a_save_may_replace(tmp_path):
     by_hand().save(tmp_path / "net")
     assert {path.name for path in (tmp_path / "net").iterdir()} < model_folder.FILES
+
+
+def test_a_save_that_is_killed_between_its_two_renamings_loses_nothing(tmp_path, monkeypatch):
+    network = by_hand()
+    network.save(tmp_path / "net")
+    calls, replace = [], os.replace
+
+    def cut(*paths):
+        calls.append(paths)
+        if len(calls) > 2:  # the first two: a file of the new folder, then the old folder
+            raise PowerCut
+        replace(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(os, "replace", cut)
+        by_hand().save(tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+    loaded = Network.load(tmp_path / "net")
+    assert all(torch.equal(p, loaded.state_dict()[n]) for n, p in network.state_dict().items())

@@ -16,7 +16,7 @@ from thalnet_mtl.cli.inspect import (
 from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.train import add_train_command, train
-from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error
 from thalnet_mtl.streams import PatientStream, patient_output
 
 EXAMPLES = """examples:
@@ -79,6 +79,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except RunError as error:
         print(f"thalnet: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a path of the user is their mistake, all else the machine's
+        print(f"thalnet: {describe_os_error(error)}", file=sys.stderr)
+        return 2 if error.errno in USER_ERRNOS else 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -6,9 +6,9 @@ mirror, every file must match its published hash before the folder appears.
 """
 
 import contextlib
+import errno
 import json
 import os
-import shutil
 import textwrap
 import time
 from dataclasses import dataclass
@@ -17,10 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from thalnet_mtl.data import wikitext
-from thalnet_mtl.data.packages import BLOCK, Archive, ProgressCallback, file_hash, root
+from thalnet_mtl.data.packages import (
+    BLOCK,
+    Archive,
+    ProgressCallback,
+    file_hash,
+    locked,
+    root,
+)
 from thalnet_mtl.data.series_sources import SERIES
 from thalnet_mtl.data.sources import (
     CIFAR,
@@ -39,6 +45,13 @@ from thalnet_mtl.data.sources import (
     read_idx,
 )
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.files import attempt, make_folder, move_into_place, remove, synchronize, write_text
+
+# What no other mirror would change: the disk is full or cannot be written, or too much is open.
+DISK_ERRNOS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "EMFILE", "ENFILE")
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,16 @@ def fetch(name: str, report: ProgressCallback | None = None) -> Path:
     """Return the folder of a data set, after downloading it if it is not stored.
 
     Raises:
-        UserError: no mirror works, or the store is not writable.
+        UserError: no mirror works.
+        OSError: the store is full or not writable.
     """
     if not _read_marker(name):
-        try:
-            root().mkdir(parents=True, exist_ok=True)
-            with FileLock(root() / f"{name}.lock"):
+        report, hint = report or (lambda *progress: None), "Set THALNET_DATA to a writable folder."
+        with attempt(f"store {name} in {root()}", hint):
+            make_folder(root())
+            with locked(root() / f"{name}.lock", name, report):
                 if not _read_marker(name):
-                    _download(name, report or (lambda *progress: None))
-        except OSError as error:
-            raise UserError(
-                f"cannot store {name} in {root()}: {_first_line(error)}. Set THALNET_DATA to a"
-                " writable folder."
-            ) from error
+                    _download(name, report)
     return root() / name
 
 
@@ -190,19 +200,20 @@ def _download(name: str, report: ProgressCallback) -> None:
         with contextlib.suppress(ValueError):  # files that a user copied there are accepted
             return _write_marker(name, folder, "files already there")
     for label, mirror in SOURCES[name].mirrors.items():
-        shutil.rmtree(hidden, ignore_errors=True)
+        remove(hidden)
         hidden.mkdir()
         try:
             mirror(hidden, report)
             _write_marker(name, hidden, label)
+            remove(hidden / "parts")
+            move_into_place(hidden, folder)
+            return _delete_archive(SOURCES[name].archive)
         except Exception as error:  # of any kind: the next mirror may work
+            if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+                raise
             failures.append(f"{label}: {_first_line(error)}")
-            continue
-        shutil.rmtree(hidden / "parts", ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        hidden.rename(folder)
-        return _delete_archive(SOURCES[name].archive)
-    shutil.rmtree(hidden, ignore_errors=True)
+        finally:
+            remove(hidden)
     raise UserError(
         f'cannot get {name} ({"; ".join(failures)}). Run "thalnet data fetch {name}" on a machine'
         f" with network access and copy the folder to {folder}, or set THALNET_DATA to a folder"
@@ -224,9 +235,8 @@ def _write_marker(name: str, folder: Path, mirror: str) -> None:
     published = SOURCES[name].versions[version]
     files = {file: {"bytes": size, "hash": digest} for file, (size, digest) in published.items()}
     marker = {"source": mirror, "version": version, "date": time.strftime("%F"), "files": files}
-    draft = folder / "source.json.part"
-    draft.write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / "source.json")
+    synchronize(folder)
+    write_text(folder / "source.json", json.dumps(marker, indent=2) + "\n")
 
 
 def _first_line(error: Exception) -> str:

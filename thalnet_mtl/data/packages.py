@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from thalnet_mtl.files import cache_folder, move_into_place
 
 ProgressCallback = Callable[[str, int, int], None]  # description, bytes so far, total bytes
 
@@ -41,7 +43,7 @@ def root() -> Path:
     """Return the folder of the store: `$THALNET_DATA`, or `thalnet` in the user's cache."""
     if folder := os.environ.get("THALNET_DATA"):
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "thalnet"
+    return cache_folder()
 
 
 def file_hash(path: Path, algorithm: str) -> str:
@@ -74,6 +76,21 @@ def report_size(
     report(description, total, total)
 
 
+@contextlib.contextmanager
+def locked(path: Path, description: str, report: ProgressCallback) -> Iterator[None]:
+    """Context manager that holds a lock file; ``report`` tells that another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"{description}: waiting for another process that stores it", 0, 1)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def fetch_archive(archive: Archive, download: Downloader, report: ProgressCallback) -> Path:
     """Return the verified archive of a package, after downloading it if it is not there.
 
@@ -85,11 +102,11 @@ def fetch_archive(archive: Archive, download: Downloader, report: ProgressCallba
     """
     path = root() / "archives" / archive.file
     path.parent.mkdir(exist_ok=True)
-    with FileLock(path.with_name(f"{archive.file}.lock")):
+    with locked(path.with_name(f"{archive.file}.lock"), archive.file, report):
         if not path.exists():
             part = path.with_name(f"{archive.file}.part")
             download(archive, part, report)
-            part.replace(path)
+            move_into_place(part, path)
         if (digest := file_hash(path, "sha256")) != f"sha256:{archive.sha256}":
             path.unlink()
             raise ValueError(f"{archive.file} has {digest}, expected sha256:{archive.sha256}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.files import new_file, staged
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
@@ -136,7 +137,8 @@ class Sequences(Program):
 def to_torch(program: Program, path: Path) -> None:
     """Write a ``torch.export`` program for any batch."""
     inputs = program.example(CHECKED)
-    torch.export.save(_program(program), path)
+    with new_file(path) as file:
+        torch.export.save(_program(program), file)
     _check(program(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
@@ -210,7 +212,8 @@ def export(
         overwrite: whether ``path`` may exist.
 
     Raises:
-        UserError: ``path`` exists or cannot be written, or a package is missing.
+        UserError: ``path`` exists, or a package is missing.
+        OSError: ``path`` cannot be written.
     """
     path = Path(path)
     if form not in FORMATS:
@@ -222,26 +225,16 @@ def export(
         raise UserError(f"lengths: {form} holds the whole network, which takes them already.")
     if task is not None or write is not None:
         task = _task(network, task)
-    part = path.with_name(f"part-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(part)
-        with evaluation_mode(network):
-            if write is not None:
-                assert task is not None
-                write((Sequences if lengths else Step)(network, task, scalings), part)
+    with evaluation_mode(network), staged(path) as part:
+        if write is not None:
+            assert task is not None
+            write((Sequences if lengths else Step)(network, task, scalings), part)
+        else:
+            if saved is not None:
+                shutil.copytree(saved, part)
             else:
-                if saved is not None:
-                    shutil.copytree(saved, part)
-                else:
-                    network.save(part)
-                _check_folder(network, part)
-        _remove(path)
-        part.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        _remove(part)
+                network.save(part)
+            _check_folder(network, part)
     return path
 
 
@@ -259,13 +252,6 @@ def _check_folder(network: Network, folder: Path) -> None:
         step, again = Step(network, name), Step(loaded, name)
         inputs = step.example(CHECKED)
         _check(step(*inputs), again(*inputs), "safetensors", exact=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.parent.is_dir():
-        path.unlink(missing_ok=True)
 
 
 def _program(program: Program) -> Any:

@@ -1,19 +1,17 @@
 """Folders of saved networks: written whole or not at all, read without running code from them."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_json
+from thalnet_mtl.files import read_json, recover, staged, write_atomically
 from thalnet_mtl.json_fields import require
 
 FORMAT = 4  # of config.json
@@ -29,23 +27,12 @@ def write_model(
     """Write a model folder in one step; an older saved model is replaced, anything else refused."""
     if folder.exists() and not _replaceable(folder):
         raise UserError(f"{folder} exists and is not a saved model; choose another folder.")
-    part, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
-    _clear(part)
-    try:
-        part.mkdir(parents=True)
+    with staged(folder) as part:
+        part.mkdir()
         content = {"thalnet_mtl": FORMAT, "topology": topology}
         (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         save_tensors(part / WEIGHTS, weights)
         (part / CARD).write_text(card, encoding="utf-8")
-        if folder.exists():
-            _clear(old)
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        _clear(old)
-        _clear(part)
 
 
 def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> AnyModule:
@@ -67,7 +54,7 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged: {error}") from error
     dtypes = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if len(dtypes) == 1:
@@ -95,13 +82,14 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with the permissions of the folder that it is in."""
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, path, metadata=metadata)
-    path.chmod(path.parent.stat().st_mode & 0o666)
+    """Write a safetensors file atomically."""
+    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _find(folder: Path) -> Path:
     """Return a model folder itself, or the one of a run."""
+    recover(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}.")
     if (folder / CONFIG).exists():
@@ -114,10 +102,7 @@ def _find(folder: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    content = read_json(path)
     require(content, ("thalnet_mtl", "topology"), str(path))
     if content["thalnet_mtl"] != FORMAT:
         raise UserError(
@@ -139,7 +124,3 @@ def _replaceable(folder: Path) -> bool:
         return names <= FILES and "thalnet_mtl" in read_json(folder / CONFIG)
     except (UserError, OSError, TypeError):
         return False
-
-
-def _clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from thalnet_mtl.files import write_atomically, write_text
+from thalnet_mtl.files import cache_folder, staged, write_text
 
 SOURCE = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
@@ -77,11 +77,9 @@ def compile_kernel() -> Path:
             print(
                 f"compiling a kernel for this processor, once{why} …", file=sys.stderr, flush=True
             )
-            write_atomically(
-                library,
-                lambda part: _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(part)]),
-            )
-            library.chmod(0o600)
+            with staged(library) as part:
+                _output([*command, str(SOURCE / "kernel.cpp"), "-o", str(part)])
+                part.chmod(0o600)
             write_text(checksum, _sha256(library))
             checksum.chmod(0o600)
     return library
@@ -93,8 +91,7 @@ def _private_folder() -> Path:
     Raises:
         OSError: the folder is a symbolic link or belongs to another user.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "thalnet" / "kernels"
+    folder = cache_folder() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

@@ -30,7 +30,8 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         baseline_folders: Directories of finished single-task runs to compare the runs with.
 
     Raises:
-        UserError: there are no runs, one of them is damaged, or ``out`` cannot be written.
+        UserError: there are no runs, or one of them is damaged.
+        OSError: ``out`` cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,10 +64,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         ],
         details=[_details(run) for run in runs],
     )
-    try:
-        write_text(out, page)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}.") from error
+    write_text(out, page)
     return out
 
 

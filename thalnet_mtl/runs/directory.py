@@ -2,17 +2,20 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from thalnet_mtl.config.load import declaration_order, dump_config, flatten, load_run_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import FolderLock, write_text
+from thalnet_mtl.files import FolderLock, attempt, remove_parts, write_text
 from thalnet_mtl.runs.checksums import RESULT, write_sums
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
+from thalnet_mtl.runs.tensorboard import EventFile
 
 
 class RunDirectory:
@@ -20,19 +23,19 @@ class RunDirectory:
 
     Raises:
         UserError: another process writes to it, or it holds a run of another configuration.
+        OSError: it cannot be written to.
     """
 
     def __init__(self, folder: Path, config: Config):
         self.folder = folder
-        self.lock = FolderLock(folder)
-        try:
+        self._board: EventFile | None = None
+        with ExitStack() as resources:
+            resources.enter_context(FolderLock(folder))
             check_same(folder, config)
-        except UserError:
-            self.lock.release()
-            raise
-        write_text(folder / "config.yaml", dump_config(config))
-        self._metrics = (folder / "metrics.jsonl").open("ab")
-        self._board: Any = None
+            remove_parts(folder)
+            write_text(folder / "config.yaml", dump_config(config))
+            self._metrics = resources.enter_context(open_log(folder / "metrics.jsonl"))
+            self._resources = resources.pop_all()
 
     def rewind(self, size: int, anew: bool = False) -> None:
         """Truncate the metrics to ``size`` bytes: drop what was logged after a checkpoint.
@@ -44,8 +47,8 @@ class RunDirectory:
         path, current_size = self.folder / "metrics.jsonl", self.size
         if current_size < size:
             raise UserError(f"{path} has lost lines: {current_size} bytes of {size} are left.")
-        lines = path.read_bytes().splitlines() if size == 0 and not anew else []
-        if any(b'"step": 0,' not in line for line in lines):
+        lines = path.read_bytes().split(b"\n")[:-1] if size == 0 and not anew else []
+        if any(b'"step": 0,' not in line for line in lines):  # of whole lines
             raise UserError(
                 f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
                 f"the folder to start again."
@@ -55,27 +58,31 @@ class RunDirectory:
     @property
     def size(self) -> int:
         """Size of the metrics so far in bytes, after flushing them to disk."""
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
+        with attempt(f"write {self.folder / 'metrics.jsonl'}"):
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
         return os.fstat(self._metrics.fileno()).st_size
 
     def log(self, step: int, task: str, split: str, values: dict[str, float], **extra: Any) -> None:
         """Log one value per metric, as a line of ``metrics.jsonl`` and to TensorBoard."""
-        for metric, value in values.items():
-            line = {"step": step, "task": task, "split": split, "metric": metric, "value": value}
-            self._metrics.write((json.dumps(line | extra) + "\n").encode())
-            self.board(step).add_scalar(f"{task}/{metric}/{split}", value, step)
-        self._metrics.flush()
+        board = self.board(step)
+        with attempt(f"write the log of {self.folder}"):
+            for metric, value in values.items():
+                line = {"step": step, "task": task, "split": split, "metric": metric}
+                line |= {"value": value} | extra
+                self._metrics.write((json.dumps(line) + "\n").encode())
+                board.add_scalar(f"{task}/{metric}/{split}", value, step)
+            self._metrics.flush()
+            board.flush()
 
-    def board(self, step: int) -> Any:
-        """Return the TensorBoard writer, opened at the first use.
+    def board(self, step: int) -> EventFile:
+        """Return the file for TensorBoard, opened at the first use.
 
         Events of ``step`` and later steps, from before the run was resumed, are purged.
         """
         if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(self.folder / "tensorboard", purge_step=step)
+            self._board = EventFile(self.folder / "tensorboard", step)
+            self._resources.callback(self._board.close)
         return self._board
 
     def record_resumed(self, environment: dict[str, Any], step: int) -> None:
@@ -99,10 +106,14 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close all files and release the lock."""
-        self._metrics.close()
-        if self._board is not None:
-            self._board.close()
-        self.lock.release()
+        self._resources.close()
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to append lines to."""
+    with attempt(f"write {path}"), path.open("ab") as file:
+        yield file
 
 
 def _as_text(content: Any) -> str:

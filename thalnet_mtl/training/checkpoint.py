@@ -27,7 +27,7 @@ LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Save tensors and plain values; a view is saved without the tensor that it is part of."""
     content = tree_map_only(torch.Tensor, _own_storage, content) | {"format": FORMAT}
-    write_atomically(path, lambda part: torch.save(content, part))
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
@@ -40,11 +40,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: there is none, it is damaged, or another version of thalnet_mtl wrote it.
+        OSError: it cannot be read.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}.") from None
+    except OSError:
+        raise
     except Exception as error:
         raise UserError(
             f"{path} is damaged and cannot be read ({type(error).__name__}). Put a good copy in "
