@@ -1,7 +1,7 @@
 """The context of a training run: its configuration, data and state, and what follows from them."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.cost import count_macs
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import guess_scores
@@ -160,6 +161,11 @@ class RunContext:
             return evaluate(*scored, batches)
         except UndefinedScore:
             return evaluate(*scored)
+
+    def scores(self, tasks: Iterable[str], split: str) -> dict[str, dict[str, float]]:
+        """Return loss, metrics and count of several tasks on a split, by task."""
+        with evaluation_mode(self.network):
+            return {task: self.score(task, split) for task in tasks}
 
     def guess(self, task: str, split: str) -> dict[str, float]:
         """Return loss and metrics of guessing on a split, as far as it is scored."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.metrics.metric import format_scores
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
@@ -48,8 +49,9 @@ class Monitor:
     def start_accuracy_matrix(self) -> None:
         """Score the untrained network: the first row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
-        for name in run.attached_tasks:
-            self.score_untrained(name)
+        with evaluation_mode(run.network):
+            for name in run.attached_tasks:
+                self.score_untrained(name)
         row = {n: scores.untrained[n][run.tasks[n].metric.name] for n in run.attached_tasks}
         scores.accuracy_matrix.append(row)
         if run.continual:
@@ -73,8 +75,8 @@ class Monitor:
         """
         run, scores, normalized = self.run, self.run.state.scores, []
         active, trained = run.active_tasks, run.config.trained_tasks
-        for name in run.attached_tasks:
-            task, values = run.tasks[name], run.score(name, "validation")
+        for name, values in run.scores(run.attached_tasks, "validation").items():
+            task = run.tasks[name]
             metric, seconds = task.metric, run.state.timers.train_seconds
             value = values[metric.name]
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
@@ -95,8 +97,8 @@ class Monitor:
         run, scores = self.run, self.run.state.scores
         row, shown = dict[str, float](), list[str]()
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
-        for name in run.attached_tasks:
-            metrics, values = run.tasks[name].metrics, run.score(name, "test")
+        for name, values in run.scores(run.attached_tasks, "test").items():
+            metrics = run.tasks[name].metrics
             row[name] = values[metrics[0].name]
             shown.append(f"{name} {format_scores(metrics, values)}")
             self.directory.log(run.step, name, "test", values, experience=experience.number)

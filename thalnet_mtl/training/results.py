@@ -13,6 +13,7 @@ from torch import Tensor
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
 from thalnet_mtl.models.model_folder import save_tensors
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters, parameter_counts
 from thalnet_mtl.models.thalnet import ThalNet
@@ -40,7 +41,7 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
     load_best(run, folder / "checkpoint" / "best.pt")
     result = RunResult(
         body=run.config.model.body,
-        tasks={name: task_result(run, name) for name in run.tasks},
+        tasks=task_results(run),
         best_step=scores.best_step,
         steps=run.step,
         parameters=ParameterCounts(**parameter_counts(run.network)),
@@ -62,6 +63,12 @@ def load_best(run: RunContext, path: Path) -> None:
     """Give a run the network of its best step."""
     run.state.network = load_network(load_matching(path, run.config), path).to(run.device)
     run.configure_network(run.network)
+
+
+def task_results(run: RunContext) -> dict[str, TaskResult]:
+    """Return the results on all tasks, with scores of the network as it is."""
+    with evaluation_mode(run.network):
+        return {name: task_result(run, name) for name in run.tasks}
 
 
 def task_result(run: RunContext, name: str) -> TaskResult:
