@@ -5,6 +5,9 @@ run as one batched matrix product. Three things are done once a sequence instead
 weights are normalized and stacked, task inputs are projected, and a static reading is composed with
 the dense layer that reads the context, ``W (R Φ) = (W R) Φ``. Modules with a dynamic reading or a
 custom design run one by one, as in the reference.
+
+Steps past the end of a sequence are not computed; see ``Packing``. In a traced program and under
+``vmap`` no shape may depend on lengths: there they are computed and have no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +19,8 @@ from torch import Tensor, nn
 
 from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.ops.layout import is_plain_stack
-from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
-from thalnet_mtl.ops.reference import Outcome, advance, keep, matrix, select_slots, unsupported
+from thalnet_mtl.ops.lengths import Lengths, Packing, are_hidden, past_end, zero_past_end
+from thalnet_mtl.ops.reference import Outcome, advance, keep, matrix, unsupported
 
 __all__ = ["sequence", "unsupported"]
 
@@ -27,7 +30,9 @@ Affine = tuple[Tensor, Tensor]  # weight and bias
 class BatchedCells:
     """Equal modules with static readings, their weights stacked for one sequence."""
 
-    def __init__(self, cells: Sequence[PlacedCell], xs: Mapping[str, Tensor], center: int):
+    def __init__(
+        self, cells: Sequence[PlacedCell], xs: Mapping[str, Tensor], center: int, packing: Packing
+    ):
         self.cells = cells
         readings = torch.stack([_full_matrix(cell, center) for cell in cells])
         context = readings.shape[1]
@@ -36,7 +41,7 @@ class BatchedCells:
         self.composed = isinstance(batchable_layers(cells[0])[0], nn.Linear)
         self.read = (first @ readings if self.composed else readings).mT
         self.first = first.mT
-        self.projected = _project_inputs(cells, xs, context).unbind(0)
+        self.projected = packing.split(_project_inputs(cells, xs, context))
         # Per layer the map of its input (for the first layer it is done above), and the map of
         # its state if it is a GRU.
         self.layers = [
@@ -66,6 +71,23 @@ class BatchedCells:
         return x, memory
 
 
+class SingleCell:
+    """A module with a dynamic reading or a custom design, in the form of ``BatchedCells``."""
+
+    def __init__(self, cell: PlacedCell, xs: Mapping[str, Tensor], packing: Packing):
+        self.cells = [cell]
+        self.weights = None if cell.reading.dynamic else matrix(cell)
+        self.xs = packing.split(xs[cell.name]) if cell.inputs else None
+
+    def step(
+        self, t: int, center: Float[Tensor, "batch center"], memory: Float[Tensor, "1 batch m"]
+    ) -> tuple[Float[Tensor, "1 batch features"], Float[Tensor, "1 batch m"]]:
+        """Return features and memory of the module after step ``t``."""
+        x = None if self.xs is None else self.xs[t]
+        features, state = advance(self.cells[0], self.weights, x, center, memory[0])
+        return features[None], state[None]
+
+
 def sequence(
     placement: Placement,
     xs: Mapping[str, Float[Tensor, "batch time _"]],
@@ -76,34 +98,48 @@ def sequence(
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
     cells = placement.cells
-    xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
-    groups = [BatchedCells(equal, xs, center.shape[1]) for equal in group_equal(cells)]
-    single = [cell for cell in cells if not batchable_layers(cell)]
-    static = {cell.name: None if cell.reading.dynamic else matrix(cell) for cell in single}
-    time = next(iter(xs.values())).shape[1]
-    past = None if lengths is None else past_end(lengths, time)
-    stacked = [torch.stack([memory[:, cell.memory] for cell in group.cells]) for group in groups]
-    memories = {cell.name: memory[:, cell.memory] for cell in single}
-    centers = []
-    for t in range(time):
+    hidden = lengths if lengths is not None and are_hidden(lengths) else None
+    first = next(iter(xs.values()))
+    past = None if hidden is None else past_end(hidden, first.shape[1])
+    packing = Packing(first, lengths if hidden is None else None)
+    xs = {name: packing.pack(zero_past_end(x, hidden)) for name, x in xs.items()}
+    groups: list[BatchedCells | SingleCell] = [
+        *(BatchedCells(equal, xs, center.shape[1], packing) for equal in group_equal(cells)),
+        *(SingleCell(cell, xs, packing) for cell in cells if not batchable_layers(cell)),
+    ]
+    center, rows = packing.sort(center), packing.sort(memory)
+    memories = [torch.stack([rows[:, cell.memory] for cell in group.cells]) for group in groups]
+    centers: list[Tensor] = []
+    ended: list[list[Tensor]] = []
+    for t, (count, following) in enumerate(zip(packing.counts, packing.following, strict=True)):
         features: dict[str, Tensor] = {}
         for k, group in enumerate(groups):
-            phi, states = group.step(t, center, stacked[k])
-            stacked[k] = keep(past, t, stacked[k], states)
-            features |= zip((cell.name for cell in group.cells), phi.unbind(0), strict=True)
-        for cell in single:
-            x = xs[cell.name][:, t] if cell.inputs else None
-            state = memories[cell.name]
-            features[cell.name], after = advance(cell, static[cell.name], x, center, state)
-            memories[cell.name] = keep(past, t, state, after)
+            phi, states = group.step(t, center, memories[k])
+            memories[k] = keep(past, t, memories[k], states)
+            features |= _by_name(group, phi)
         phi = torch.cat([features[cell.name] for cell in cells], dim=-1).to(center.dtype)
         center = keep(past, t, center, phi)
         centers.append(center)
-    for group, states in zip(groups, stacked, strict=True):
-        memories |= zip((cell.name for cell in group.cells), states.unbind(0), strict=True)
-    last = torch.cat([memories[cell.name] for cell in cells], dim=-1).to(memory.dtype)
-    ys = torch.stack([select_slots(center, outputs) for center in centers], dim=1)
-    return zero_past_end(ys, lengths), center, last
+        if packing.some_end(t):
+            sizes = following, count - following
+            parts = [state.split(sizes, -2) for state in (center, *memories)]
+            (center, *memories), gone = map(list, zip(*parts, strict=True))
+            ended.append(gone)
+    center, *memories = (torch.cat(parts[::-1], -2) for parts in zip(*ended, strict=True))
+    by_name: dict[str, Tensor] = {}
+    for group, states in zip(groups, memories, strict=True):
+        by_name |= _by_name(group, states)
+    last = torch.cat([by_name[cell.name] for cell in cells], dim=-1).to(memory.dtype)
+    steps = torch.cat(centers)
+    ys = torch.cat([packing.pad(steps[:, slot]) for slot in outputs], dim=-1)
+    return zero_past_end(ys, hidden), packing.unsort(center), packing.unsort(last)
+
+
+def _by_name(
+    group: BatchedCells | SingleCell, values: Float[Tensor, "module batch _"]
+) -> dict[str, Tensor]:
+    """Return the values of every module of a group by its name."""
+    return dict(zip((cell.name for cell in group.cells), values.unbind(0), strict=True))
 
 
 def batchable_layers(cell: PlacedCell) -> list[nn.Module]:
@@ -160,18 +196,18 @@ def _affine_maps(layer: nn.Module) -> list[Affine]:
 
 def _project_inputs(
     cells: Sequence[PlacedCell], xs: Mapping[str, Tensor], context: int
-) -> Float[Tensor, "time module batch width"]:
+) -> Float[Tensor, "module steps width"]:
     """Return the task inputs of all steps times their weights, plus the bias of the first layer."""
     x = next(iter(xs.values()))
     projected = []
     for cell in cells:
         weight, bias = _affine_maps(batchable_layers(cell)[0])[0]
         if cell.inputs:
-            sums = nn.functional.linear(xs[cell.name], weight[:, context:], bias)
+            sums = nn.functional.linear(xs[cell.name], weight[:, context:], bias).to(bias.dtype)
         else:
-            sums = bias.expand(*x.shape[:2], -1)
-        projected.append(rearrange(sums, "batch time width -> time batch width").to(bias.dtype))
-    return torch.stack(projected, dim=1)
+            sums = bias.expand(x.shape[0], -1)
+        projected.append(sums)
+    return torch.stack(projected)
 
 
 def _stack(maps: Sequence[Affine]) -> Affine:

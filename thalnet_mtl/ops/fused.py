@@ -45,7 +45,7 @@ def sequence(
     lengths: Lengths | None = None,
 ) -> Outcome:
     """Run the modules over all steps; see ``reference.sequence``."""
-    packing = Packing(lengths, *next(iter(xs.values())).shape[:2])
+    packing = Packing(next(iter(xs.values())), lengths)
     groups, device = memoized(placement, group_cells), center.device.type
     dtype = center.dtype
     if torch.is_autocast_enabled(device):

@@ -5,6 +5,7 @@ state is that of the last real step, and no gradient comes from it.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from einops import rearrange
@@ -40,7 +41,8 @@ class Packing:
     the steps computes nothing past the end. Rows are on the axis before the last.
 
     Args:
-        lengths: number of steps of every sequence, from 1 to ``time``; None if all have ``time``.
+        xs: a padded batch.
+        lengths: number of steps of every sequence, from 1 to T; None if all have T.
 
     Attributes:
         counts: number of sequences that have each step, up to the last step of the longest.
@@ -48,8 +50,9 @@ class Packing:
         order: index in the batch of every sequence, longest first; None if all have all steps.
     """
 
-    def __init__(self, lengths: Lengths | None, batch: int, time: int):
-        self.batch, self.time, self.counts = batch, time, [batch] * time
+    def __init__(self, xs: Shaped[Tensor, "batch time _"], lengths: Lengths | None):
+        self.batch, self.time = batch, time = xs.shape[:2]
+        self.counts = [batch] * time
         self.order: Tensor | None = None
         if lengths is not None and check_range(lengths, time) < time:
             ordered, self.order = lengths.sort(descending=True, stable=True)
@@ -58,6 +61,16 @@ class Packing:
             self.counts = step.bincount().tolist()
             self._places = self.order[row] * time + step  # in the batch with its axes flattened
         self.following = [*self.counts[1:], 0]
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """Place of every sequence of the batch in ``order``."""
+        assert self.order is not None
+        return self.order.argsort()
+
+    def some_end(self, t: int) -> bool:
+        """Return whether step ``t`` is the last one of any sequence, or of the batch."""
+        return t == len(self.counts) - 1 or self.following[t] < self.counts[t]
 
     def pack(self, xs: Shaped[Tensor, "batch time _"]) -> Shaped[Tensor, "steps _"]:
         """Return the real steps of a padded batch, packed."""
@@ -78,7 +91,7 @@ class Packing:
 
     def unsort(self, state: Shaped[Tensor, "*_ batch _"]) -> Shaped[Tensor, "*_ batch _"]:
         """Return rows that were sorted in the order of the batch."""
-        return state if self.order is None else state.index_select(-2, self.order.argsort())
+        return state if self.order is None else state.index_select(-2, self.ranks)
 
     def split(self, steps: Shaped[Tensor, "*_ steps _"]) -> Sequence[Tensor]:
         """Return a view of every step."""
@@ -95,8 +108,8 @@ class Packing:
 
     def last(self, states: Sequence[Tensor]) -> Shaped[Tensor, "*_ batch _"]:
         """Return a copy of the last state of every sequence, sorted, from those by step."""
-        steps = zip(states, self.counts, self.following, strict=True)
-        ended = [state[..., left:, :] for state, n, left in steps if left < n or not n]
+        pairs = enumerate(zip(states, self.following, strict=True))
+        ended = [state[..., left:, :] for t, (state, left) in pairs if self.some_end(t)]
         return torch.cat(ended[::-1], -2)
 
     def with_ending(
@@ -110,9 +123,9 @@ class Packing:
         They are ``grad`` for sequences that have a next step, from which it comes. For those that
         end they are ``grad_last``, w.r.t. the sorted last states.
         """
-        following, count = self.following[t], self.counts[t]
-        if following == count:
+        if not self.some_end(t):
             return grad
+        following, count = self.following[t], self.counts[t]
         return torch.cat([grad[..., :following, :], grad_last[..., following:count, :]], -2)
 
 
