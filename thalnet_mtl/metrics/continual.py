@@ -12,9 +12,10 @@ stay in the unit of the metric.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.metrics.metric import Metric, list_names
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,20 @@ def measure(
         except (Undefined, UserError) as reason:
             missing[task] = str(reason)
     names = list(dict.fromkeys(units[task].name for task in values)) if units else []
-    why = "; ".join(f"{task}: {reason}" for task, reason in missing.items())
+    why = _reasons(missing)
     if not why and not values:
         why = "there is no such task"
     if not why and len(names) > 1:
         why = f"the tasks are measured in {' and '.join(names)}, of which there is no mean"
     return Measure(values, missing, None if why else math.fsum(values.values()) / len(values), why)
+
+
+def _reasons(missing: Mapping[str, str]) -> str:
+    """Return the reasons why tasks have no value, each with the tasks that it holds for."""
+    tasks: dict[str, list[str]] = {}
+    for task, reason in missing.items():
+        tasks.setdefault(reason, []).append(task)
+    return "; ".join(f"{list_names(names)}: {reason}" for reason, names in tasks.items())
 
 
 def score_of(scores: Mapping[str, float], task: str, kind: str) -> float:
@@ -115,15 +124,27 @@ class AccuracyMatrix:
 
     def first(self, task: str) -> int:
         """Return the first stage that trained a task, counted from 1."""
-        return next(i for i, tasks in enumerate(self.trained, 1) if task in tasks)
+        return self._stages[task][0]
 
     def last(self, task: str) -> int:
         """Return the last stage that trained a task, counted from 1."""
-        return max(i for i, tasks in enumerate(self.trained, 1) if task in tasks)
+        return self._stages[task][1]
+
+    @cached_property
+    def _stages(self) -> dict[str, tuple[int, int]]:
+        """The first and the last stage that trained each task."""
+        stages: dict[str, tuple[int, int]] = {}
+        for stage, tasks in enumerate(self.trained, 1):
+            stages |= {task: (stages.get(task, (stage,))[0], stage) for task in tasks}
+        return stages
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {task: column for column, task in enumerate(self.metrics)}
 
     def cell(self, stage: int, task: str) -> float | None:
         """Return R[stage, task], or None if it is missing."""
-        score = self.scores[stage][list(self.metrics).index(task)]
+        score = self.scores[stage][self._columns[task]]
         return score if score is not None and math.isfinite(score) else None
 
     def score(self, stage: int, task: str) -> float:
@@ -134,16 +155,6 @@ class AccuracyMatrix:
                 f"no score after stage {stage}" if stage else "no score before training"
             )
         return score
-
-    def until(self, stage: int) -> "AccuracyMatrix":
-        """Return the rows up to a stage, with the columns of the tasks seen by then."""
-        seen = [j for j, task in enumerate(self.metrics) if self.first(task) <= stage]
-        tasks = list(self.metrics)
-        return AccuracyMatrix(
-            {tasks[j]: self.metrics[tasks[j]] for j in seen},
-            self.trained[:stage],
-            [[row[j] for j in seen] for row in self.scores[: stage + 1]],
-        )
 
 
 def average_accuracy(matrix: AccuracyMatrix) -> Measure:
@@ -159,10 +170,12 @@ def average_incremental_accuracy(matrix: AccuracyMatrix) -> Measure:
 
     Rebuffi et al., "iCaRL", CVPR 2017. Values are by stage: 'stage 1', 'stage 2', ….
     """
-    stages = {f"stage {k}": matrix.until(k) for k in range(1, matrix.stages + 1)}
+    stages = {f"stage {k}": k for k in range(1, matrix.stages + 1)}
 
     def value(stage: str) -> float:
-        seen = average_accuracy(stages[stage])
+        k = stages[stage]
+        tasks = [task for task in matrix.metrics if matrix.first(task) <= k]
+        seen = measure(tasks, lambda j: matrix.score(k, j), matrix.metrics)
         if seen.mean is None:
             raise Undefined(seen.why)
         return seen.mean

@@ -5,6 +5,7 @@ in the unit of the metric: the worst score in bits is the highest.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from thalnet_mtl.metrics.continual import AccuracyMatrix, Measure, Undefined, measure, score_of
@@ -70,8 +71,10 @@ def _worst(
     if len(ends) != matrix.stages:
         raise ValueError(f"{matrix.stages} stages need as many ends, got {len(ends)}.")
     last, curve = matrix.last(task), curves.get(task, ())
+    steps = sorted(n for n, _ in curve)
     for stage in range(last, matrix.stages):
-        if not any(ends[stage - 1] < n < ends[stage] for n, _ in curve):
+        next_step = bisect_right(steps, ends[stage - 1])
+        if next_step == len(steps) or steps[next_step] >= ends[stage]:
             raise Undefined(f"no evaluation within stage {stage + 1}")
     scores = [score for n, score in curve if ends[last - 1] < n <= ends[-1]]
     if not all(map(math.isfinite, scores)):

@@ -4,7 +4,7 @@ How they are computed stands in ``tasks/metrics.py``.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,6 +124,13 @@ class Metric:
         if not 0 <= (metric.decimals or 0) <= MOST_DECIMALS:
             raise UserError(f"{where} is damaged: {metric.decimals} is no number of decimals.")
         return metric
+
+
+def list_names(names: Sequence[str], most: int = 6) -> str:
+    """Return names in a row: 'a, b, c', or the first of many and their number."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])}, … ({len(names)})"
 
 
 def format_scores(metrics: Iterable[Metric], values: Mapping[str, float]) -> str:

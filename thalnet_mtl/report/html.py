@@ -14,9 +14,15 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.figures.accuracy_matrix import stream_figure
-from thalnet_mtl.report.figures.readings import reading_images, slot_means
-from thalnet_mtl.report.sections import group_by_key, make_sections, seedless_config
+from thalnet_mtl.report.figures.accuracy_matrix import FEW, stream_figure
+from thalnet_mtl.report.figures.readings import (
+    MODULES,
+    few_of,
+    means_image,
+    reading_images,
+    slot_means,
+)
+from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.records import RunRecord, read_runs
 
@@ -48,10 +54,13 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     comparisons = {}
     if baseline_folders:
         comparisons = baselines.compare_with_baselines(runs, read_runs(baseline_folders))
+    sections = make_sections(runs)
     page = environment.get_template("report.html.j2").render(
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
-        sections=make_sections(runs),
+        sections=sections,
+        many=MANY,
+        notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         formulas=baselines.FORMULAS,
         gains=baselines.table_rows(comparisons),
         gain_notes=baselines.caveats(comparisons),
@@ -71,11 +80,12 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
 def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
     """Return the measures, the costs and the figure of a run over several experiences."""
     metrics = {record.task: record.metric for record in run.records if record.metric}
-    curves = {name: run.curve(name, "validation", m.name) for name, m in metrics.items()}
+    curves = {name: run.log.drawn(name, "validation", m.name) for name, m in metrics.items()}
     guesses = {r.task: r.result.guess_score("test") for r in run.records if r.result}
     worst = summary.minimum_accuracy(metrics, curves).mean
     return {
         "name": run.name,
+        "few": len(metrics) <= FEW,
         "row": summary.row() | {"min-ACC": format_score(worst)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
@@ -120,8 +130,10 @@ def _readings(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "seed": run.seed,
             "dynamic": bool(run.dynamic_readings),
             "modules": list(run.reading_weights),
-            "panels": reading_images(run.reading_weights, run.slot_widths),
-            "means": slot_means(run.reading_weights, run.slot_widths),
+            "shown": list(shown := few_of(run.reading_weights)),
+            "panels": reading_images(shown, run.slot_widths),
+            "means": (means := slot_means(run.reading_weights, run.slot_widths)),
+            "image": means_image(means, list(run.reading_weights)) if len(means) > MODULES else "",
         }
         for run in runs
         if run.reading_weights

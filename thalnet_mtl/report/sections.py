@@ -16,19 +16,28 @@ from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 from thalnet_mtl.runs.results import SPLITS
 
 T = TypeVar("T")
+MANY = 12  # sections: of more, only ``DRAWN`` have figures
+DRAWN = 6
 
 
 def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return the sections: only runs on the same data are shown side by side."""
+    """Return the sections: only runs on the same data are shown side by side.
+
+    Where there are many, figures are drawn for a few that are spread evenly over them.
+    """
     styles_by_config: dict[str, int] = {}
     sections = []
-    for members in group_by_data([record for run in runs for record in run.records]):
+    by_data = group_by_data([record for run in runs for record in run.records])
+    drawn = set(range(len(by_data)))
+    if len(by_data) > MANY:
+        drawn = set(np.linspace(0, len(by_data) - 1, DRAWN).round().astype(int).tolist())
+    for number, members in enumerate(by_data):
         seed_groups = group_by_key(
             members, lambda record: seedless_config(record.run) + record.task
         )
         keys = [seedless_config(records[0].run, "task") for records in seed_groups]
         # Two tasks of one joint run may have the same data.
-        keys = [f"{key} {keys[:number].count(key)}" for number, key in enumerate(keys)]
+        keys = [f"{key} {keys[:place].count(key)}" for place, key in enumerate(keys)]
         styles = _styles(keys, styles_by_config)
         metric = next((record.metric for record in members if record.metric), None)
         groups = [
@@ -50,8 +59,8 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "notes": _notes(members, seed_groups),
             "marks": marks,
             "joint": any(len(record.run.tasks) > 1 for record in members),
-            "curves": has_curves and metric and curves(groups, metric, marks),
-            "results": has_results and metric and results(groups, metric),
+            "curves": has_curves and metric and number in drawn and curves(groups, metric, marks),
+            "results": has_results and metric and number in drawn and results(groups, metric),
         })  # fmt: skip
     return sections
 

@@ -1,13 +1,40 @@
 """Images of reading weights, and their means by slot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
-from thalnet_mtl.report.figures.style import COLORS, figure
+from thalnet_mtl.report.figures.style import COLORS, every_few, figure
 from thalnet_mtl.runs.records import ReadingWeights
+
+MODULES = 16  # of more, so many that are spread evenly have an image, and their means are shades
+
+
+def few_of(weights: Mapping[str, ReadingWeights]) -> dict[str, ReadingWeights]:
+    """Return the weights of all modules, or of ``MODULES`` that are spread evenly over them."""
+    names = list(weights)
+    if len(names) > MODULES:
+        places = np.linspace(0, len(names) - 1, MODULES).round().astype(int).tolist()
+        names = [names[place] for place in places]
+    return {name: weights[name] for name in names}
+
+
+def means_image(means: Float[np.ndarray, "reader slot"], names: Sequence[str]) -> str:
+    """Draw the means of ``slot_means`` in shades from black, 0, to white, the largest."""
+    shown = every_few(names)
+    with figure(5.0, 4.6, "png") as (page, image):
+        axes = page.subplots()
+        picture = axes.imshow(means, cmap="gray", vmin=0, aspect="auto", interpolation="none")
+        axes.set_xticks(list(shown), list(shown.values()), rotation=90, fontsize=7)
+        axes.set_yticks(list(shown), list(shown.values()), fontsize=7)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="slot", ylabel="reads")
+        scale = page.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
+        scale.ax.tick_params(length=0, labelsize=7)
+    return image[0]
 
 
 def reading_images(weights: Mapping[str, ReadingWeights], slots: Mapping[str, int]) -> str:
@@ -18,6 +45,7 @@ def reading_images(weights: Mapping[str, ReadingWeights], slots: Mapping[str, in
     width = 6.6
     height = min(max(width / columns * ratio, 0.6), 3.0)
     names = {"rotation": 90, "fontsize": 6} if len("".join(slots)) > 36 else {"fontsize": 8}
+    shown = every_few(list(slots))
     with figure(width, rows * (height + (0.85 if "rotation" in names else 0.55)), "png") as (
         page,
         image,
@@ -30,7 +58,7 @@ def reading_images(weights: Mapping[str, ReadingWeights], slots: Mapping[str, in
             for edge in edges[1:-1]:
                 axes.axvline(edge - 0.5, color=COLORS[4], linewidth=1)
             middles = (edges[1:] + edges[:-1]) / 2 - 0.5
-            axes.set_xticks(middles, list(slots), **names)
+            axes.set_xticks([middles[k] for k in shown], list(shown.values()), **names)
             axes.set_yticks([0, len(weight) - 1], ["1", str(len(weight))], fontsize=7)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)

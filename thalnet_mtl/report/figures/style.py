@@ -65,6 +65,12 @@ def numbered(places: Sequence[float], digit: float = 0.022) -> list[tuple[float,
     return [(middle(*span), label(*span)) for span in spans]
 
 
+def every_few(names: Sequence[str], most: int = 20) -> dict[int, str]:
+    """Return names for an axis by place: all, or every k-th so that they can be read."""
+    step = max(1, -(-len(names) // most))
+    return dict(list(enumerate(names))[::step])
+
+
 @contextmanager
 def figure(width: float, height: float, form: str = "svg") -> Iterator[tuple[Any, list[str]]]:
     """Open a figure to draw on; at the end its image is appended to the list as a data URI.
