@@ -1,16 +1,15 @@
 """``thalnet evaluate``: score a trained network on one split of its data."""
 
 import argparse
-from pathlib import Path
 
-from thalnet_mtl.cli.parser import Commands, add_command
+from thalnet_mtl.cli.parser import Commands, add_command, path, whole_number
 from thalnet_mtl.errors import UserError
 
 
 def add_evaluate_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, evaluate)
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
     parser.add_argument("--task", metavar="NAME", help="one task of the run; default: all")
     parser.add_argument(
         "--split",
@@ -19,7 +18,7 @@ def add_evaluate_command(commands: Commands) -> None:
         help="part of the data (default: test)",
     )
     parser.add_argument(
-        "--batches", type=int, metavar="N",
+        "--batches", type=whole_number, metavar="N",
         help="maximum number of batches; 0: all (default: as in the run)",
     )  # fmt: skip
     parser.add_argument(

@@ -1,10 +1,10 @@
 """Commands that read run directories: ``compare``, ``report``, ``inspect`` and ``export``."""
 
 import argparse
-from pathlib import Path
 
 from thalnet_mtl.cli.output import print_runs, print_table, write_report
-from thalnet_mtl.cli.parser import Commands, add_command
+from thalnet_mtl.cli.parser import Commands, add_command, path
+from thalnet_mtl.errors import UserError
 
 
 def add_compare_command(commands: Commands) -> None:
@@ -17,20 +17,20 @@ def add_report_command(commands: Commands) -> None:
     parser = add_command(commands, report)
     _add_runs(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: report.html in the first run directory"
+        "--out", type=path, metavar="FILE", help="default: report.html in the first run directory"
     )
 
 
 def add_inspect_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, inspect)
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
 
 
 def add_export_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, export)
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--to",
         required=True,
@@ -45,7 +45,7 @@ def add_export_command(commands: Commands) -> None:
     parser.add_argument(
         "--task", metavar="NAME", help="torch, onnx: the task to export, if there are several"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: in RUN/export")
+    parser.add_argument("--out", type=path, metavar="FILE", help="default: in RUN/export")
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -73,6 +73,9 @@ def export(options: argparse.Namespace) -> int:
     """Write the network of a run in a format that other programs read."""
     from thalnet_mtl.training.trained_run import load_run
 
+    for name in ("task", "lengths") if options.to == "safetensors" else ():
+        if getattr(options, name):
+            raise UserError(f"--{name} has no effect: --to safetensors writes all weights.")
     run = load_run(options.folder)
     print(run.export(options.to, options.out, options.task, lengths=options.lengths))
     return 0
@@ -80,11 +83,11 @@ def export(options: argparse.Namespace) -> int:
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
+        "runs", type=path, nargs="+", metavar="RUN", help="run directories, or folders of them"
     )
     parser.add_argument(
         "--baseline",
-        type=Path,
+        type=path,
         nargs="+",
         action="extend",
         default=[],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from thalnet_mtl.config.load import closest_flag
+from thalnet_mtl.config.values import check_type
 from thalnet_mtl.errors import UserError, unknown
 
 Commands = Any  # what argparse's add_subparsers returns; its class is private
@@ -35,6 +36,28 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             raise UserError(f"--{match[1]} is given twice.")
         flags[match[1]] = value
     return rest, flags
+
+
+def path(text: str) -> Path:
+    """Return the path that an argument names, with ``~`` replaced by the home.
+
+    An empty one, as of a variable of the shell that is not set, is no path.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no home for '{text}'") from None
+
+
+def whole_number(text: str) -> int:
+    """Return the whole number that an argument is, written as in a file."""
+    try:
+        number: int = check_type(text, int, "")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix(": ").rstrip(".")) from None
+    return number
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +115,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="+", metavar="CONFIG", help="name or YAML file; later ones override"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (runs/CONFIG)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="output folder (runs/CONFIG)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[], metavar="N", help="one run per seed"
+        "--seeds", type=whole_number, nargs="+", default=[], metavar="N", help="one run per seed"
     )

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from thalnet_mtl.cli.output import print_table, resume_hint
-from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
+from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
 from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.runs.names import run_name, safe_name
@@ -28,7 +28,7 @@ def add_sweep_command(commands: Commands) -> None:
     parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B",
                         help="values of a field, one run each")  # fmt: skip
     parser.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at a time (as many as there are cores)"
+        "--jobs", type=whole_number, metavar="N", help="runs at a time (as many as there are cores)"
     )
     parser.add_argument("--on", choices=("ray",), help="run on a cluster, not on this machine")
 
@@ -42,7 +42,13 @@ def sweep(options: argparse.Namespace) -> int:
     planned = plan(bases, values, options.seeds, options.flags)
     for line in options_without_effect(bases, planned):
         print(f"note: {line}")
-    name = safe_name("-".join([run_name(options.config, options.flags), "sweep", *values]))
+    from thalnet_mtl.training.flags import changed_values, check_effect
+
+    configs = [planned_run.config for planned_run in planned]
+    check_effect(configs, options.flags)
+    check_effect(configs, values, "--grid {}")
+    flags = changed_values(options.config, options.flags, values)
+    name = safe_name("-".join([run_name(options.config, flags), "sweep", *values]))
     from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers

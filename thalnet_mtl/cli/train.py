@@ -30,7 +30,10 @@ def add_train_command(commands: Commands) -> None:
 def train(options: argparse.Namespace) -> int:
     """Train a network, print its scores and write a report."""
     runs = load_configs(options.config, options.flags)
-    name = run_name(options.config, options.flags)
+    from thalnet_mtl.training.flags import changed_values, check_effect
+
+    check_effect(runs.values(), options.flags)
+    name = run_name(options.config, changed_values(options.config, options.flags))
     if options.seeds or options.stacked:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name

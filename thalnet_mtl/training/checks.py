@@ -89,13 +89,22 @@ def without_effect(config: Config) -> list[str]:
         for path, value in flatten(without_options(config)).items()
         if value != defaults.get(pattern(path))
     ]
-    for option, reason in _reasons(config):
+    for option, reason in ineffective_options(config):
         if any(path == option or path.startswith(f"{option}.") for path in changed):
             lines.setdefault(option, f"{option} has no effect: {reason}")
     return list(lines.values())
 
 
-def _reasons(config: Config) -> Iterator[tuple[str, str]]:
+def overridden_options(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield options that others override, and the reason; files laid over each other may do so."""
+    if config.train.steps:
+        yield "train.epochs", f"train.steps is {config.train.steps}"
+    if config.stream and all(experience.steps for experience in config.stream):
+        for option in ("epochs", "steps"):
+            yield f"train.{option}", "every experience has its own steps"
+
+
+def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     """Yield options that have no effect whatever their value, and the reason."""
     train, growth, body = config.train, config.growth, config.model.body
     joint = len(config.trained_tasks) > 1
@@ -116,6 +125,8 @@ def _reasons(config: Config) -> Iterator[tuple[str, str]]:
         yield "growth.patience", "growth.when is per_task"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"
+    if config.modules:
+        yield "model.modules", "'modules' names them"
     if body in BASELINES:
         for option in ("modules", "module", "reading", "context", "hidden"):
             yield f"model.{option}", f"model.body is {body}"
