@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy, deepcopy
+from functools import partial
 from random import Random
 from typing import Any
 
 import torch
 import yaml
-from properties import DESIGNS, READINGS, assert_close
+from properties import DESIGNS, READINGS, assert_close, drawn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
@@ -301,6 +302,30 @@ class Case:
                     assert_carried(before, self.snapshot(), change)
                     self.train(**training)
                     changes -= 1
+
+
+def case_of(reading: str = "linear", optimizer: type[Optimizer] = AdamW) -> Case:
+    """Return two tasks: ``a`` on input_a → side → output_a, ``b`` on input_b → output_b."""
+    make: Any = partial(ModuleSpec, features=3, context=2, reading=reading)
+    modules = [
+        make("input_a", inputs=3, reads=("input_a",)),
+        make("side", reads=("input_a", "side")),
+        make("output_a", output=True, reads=("side",)),
+        make("input_b", inputs=4, reads=("input_b",)),
+        make("output_b", output=True, reads=("input_b", "output_b")),
+    ]
+
+    def network() -> Network:
+        network = Network(ThalNet(modules=modules))
+        network.add_task("a", TASKS["a"], input_modules=["input_a"], output_modules=["output_a"])
+        network.add_task("b", TASKS["b"], input_modules=["input_b"], output_modules=["output_b"])
+        return network
+
+    case = Case(0, dtype=torch.float32)
+    case.network = drawn(network, dtype=torch.float32)
+    make_optimizer: Any = optimizer
+    case.optimizer = make_optimizer(case.network.parameters(), lr=0.01, weight_decay=0.1)
+    return case
 
 
 # What the laws compare

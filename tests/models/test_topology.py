@@ -8,7 +8,7 @@ import torch
 from growth_laws import LAWS, frozen_tasks_do_not_change, optimizers_follow_every_change
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
-from properties import DESIGNS, LEARNED_READINGS, READINGS, assert_close, drawn, examples, seeds
+from properties import DESIGNS, LEARNED_READINGS, READINGS, assert_close, examples, seeds
 from random_networks import (
     FAVORED,
     OPTIMIZERS,
@@ -17,6 +17,7 @@ from random_networks import (
     assert_carried,
     assert_near,
     assert_same,
+    case_of,
 )
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -36,29 +37,6 @@ every_law = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 every_reading = pytest.mark.parametrize("reading", READINGS)
 every_design = pytest.mark.parametrize("design", DESIGNS)
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
-
-
-def case_of(reading="linear", optimizer=AdamW):
-    """Return two tasks: ``a`` on input_a → side → output_a, ``b`` on input_b → output_b."""
-    make = partial(ModuleSpec, features=3, context=2, reading=reading)
-    modules = [
-        make("input_a", inputs=3, reads=("input_a",)),
-        make("side", reads=("input_a", "side")),
-        make("output_a", output=True, reads=("side",)),
-        make("input_b", inputs=4, reads=("input_b",)),
-        make("output_b", output=True, reads=("input_b", "output_b")),
-    ]
-
-    def network():
-        network = Network(ThalNet(modules=modules))
-        network.add_task("a", TASKS["a"], input_modules=["input_a"], output_modules=["output_a"])
-        network.add_task("b", TASKS["b"], input_modules=["input_b"], output_modules=["output_b"])
-        return network
-
-    case = Case(0, dtype=torch.float32)
-    case.network = drawn(network, dtype=torch.float32)
-    case.optimizer = optimizer(case.network.parameters(), lr=0.01, weight_decay=0.1)
-    return case
 
 
 def weights_of(case, *starts):

@@ -4,27 +4,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import StateLayout
+from thalnet_mtl.models.followers import Follower, announce
 from thalnet_mtl.models.optimizer_update import update_optimizer
 from thalnet_mtl.models.parameter_changes import ParameterChanges, ResizedParameter
 from thalnet_mtl.models.readings.base import IndexMap
 
+Act = Callable[[Any], Mapping[str, IndexMap] | None]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TopologyChange(ParameterChanges):
     """A record of what a change of the topology did to the parameters and states of a network.
 
     Args:
         verb: name of the method that made the change.
         about: its arguments, in words.
+        act: the change itself, of any network of the same topology. Returns how the shapes of
+            parameters changed, by name.
         layouts: by task, the layout of its state before and after.
     """
 
     verb: str
     about: str
+    act: Act = field(repr=False)
     layouts: Mapping[str, tuple[StateLayout, StateLayout]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -54,6 +62,41 @@ class TopologyChange(ParameterChanges):
         """
         update_optimizer(optimizer, self, group)
 
+    def update_copy(self, copy: nn.Module) -> None:
+        """Make the same change in a copy of the network, or in the ``module`` of an AveragedModel.
+
+        Parameters and buffers that are kept have the values of the copy. New ones get those of the
+        network; those of a clone get those of its source in the copy. Call it for every change, in
+        the order in which the changes were made.
+
+        Raises:
+            UserError: the copy has not the topology of the network before the change.
+        """
+        copy = getattr(copy, "module", copy)
+        before = dict(copy.named_parameters())
+        names = self.parameters.keys() - self.created.keys() | self.gone
+        grown = all(before[n].shape == r.old.shape for n, r in self.grown.items() if n in before)
+        if before.keys() != names or not grown:
+            raise UserError(
+                f"the copy is not that of the network before '{self}': update a copy with every "
+                f"change, in the order in which they were made."
+            )
+        trained = any(parameter.requires_grad for parameter in before.values())
+        with torch.random.fork_rng([]), torch.no_grad():
+            self.act(copy)
+            after = dict(copy.named_parameters()) | dict(copy.named_buffers())
+            for name, value in self.created.items() if self.verb != "clone" else ():
+                after[name].copy_(value)
+        if not trained:
+            copy.requires_grad_(False)
+
+    def update(self, follower: Follower) -> None:
+        """Update an optimizer or a copy."""
+        if isinstance(follower, Optimizer):
+            self.update_optimizer(follower)
+        else:
+            self.update_copy(follower)
+
     def update_state(self, task: str, state: Any) -> Any:
         """Return the carried state of a task in its layout after the change.
 
@@ -72,18 +115,18 @@ def record_change(
     about: str,
     network: nn.Module,
     layouts: Callable[[], Mapping[str, StateLayout]],
-    act: Callable[[], Mapping[str, IndexMap] | None],
+    act: Act,
 ) -> TopologyChange:
     """Change a network by ``act`` and return the difference between before and after.
 
     Gradients that were accumulated before stay: grown parameters get theirs, zero in the new part.
 
-    ``act`` returns how the shapes of parameters changed, by name; ``layouts`` returns the layout of
-    the state of every task.
+    ``layouts`` returns the layout of the state of every task; ``act`` see ``TopologyChange``.
     """
     before, old_layouts = dict(network.named_parameters()), layouts()
+    old_buffers = {name for name, _ in network.named_buffers()}
     old_trainable = {name for name, parameter in before.items() if parameter.requires_grad}
-    remaps = act() or {}
+    remaps = act(network) or {}
     after, new_layouts = dict(network.named_parameters()), layouts()
     trainable = {name for name, parameter in after.items() if parameter.requires_grad}
     grown = {
@@ -91,19 +134,23 @@ def record_change(
     }
     gone = {n for n, old in before.items() if n not in grown and after.get(n) is not old}
     new = {n for n, p in after.items() if n not in grown and before.get(n) is not p}
-    for change in grown.values():
-        gradient = change.old.grad
-        change.new.grad = None if gradient is None else change.remap(gradient)
+    for resized in grown.values():
+        gradient = resized.old.grad
+        resized.new.grad = None if gradient is None else resized.remap(gradient)
     removed = {name: before[name] for name in before if name in old_trainable - trainable | gone}
     for parameter in removed.values():
         parameter.grad = None
-    return TopologyChange(
+    created: dict[str, Tensor] = {name: after[name] for name in after if name in new}
+    created |= {n: buffer for n, buffer in network.named_buffers() if n not in old_buffers}
+    change = TopologyChange(
         verb=verb,
         about=about,
+        act=act,
         grown=grown,
         added={n: p for n, p in after.items() if n in trainable - old_trainable | new & trainable},
         removed=removed,
         gone=frozenset(gone),
+        created=created,
         parameters=after,
         layouts={
             task: (layout, new_layouts[task])
@@ -111,6 +158,8 @@ def record_change(
             if task in new_layouts
         },
     )
+    announce(change, before.values())
+    return change
 
 
 def _rearranged(part: Tensor, before: StateLayout, after: StateLayout, index: int) -> Tensor:

@@ -1,17 +1,20 @@
 """A network whose tasks and modules can be changed between two optimizer steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Self
 
 from torch import nn
+from torch.optim import Optimizer
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.adapter import TaskAdapter
 from thalnet_mtl.models.body import Body, StateLayout, check_name
-from thalnet_mtl.models.change import TopologyChange, record_change
+from thalnet_mtl.models.change import Act, TopologyChange, record_change
 from thalnet_mtl.models.checks import check_sub_steps
+from thalnet_mtl.models.followers import bind, bound_to
 from thalnet_mtl.models.modular import ModularBody
+from thalnet_mtl.models.optimizer_update import check_elementwise
 from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.topology.graph import ModuleGraph
 from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
@@ -72,14 +75,22 @@ class EditableNetwork(nn.Module):
         return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
 
     def _add_adapter(self, name: str, spec: AdapterSpec) -> TopologyChange:
-        adapter = TaskAdapter(self.body, spec).to(next(self.body.parameters())).train(self.training)
-        adapter.set_frozen(spec.frozen)
-        return self._change("add_task", name, lambda: self.adapters.update({name: adapter}))
+        def act(network: Self) -> None:
+            body = network.body
+            adapter = TaskAdapter(body, spec).to(next(body.parameters())).train(network.training)
+            adapter.set_frozen(spec.frozen)
+            network.adapters[name] = adapter
+
+        return self._change("add_task", name, act)
 
     def remove_task(self, name: str) -> TopologyChange:
         """Remove the encoders and the head of a task; modules stay."""
         self.adapter(name)
-        return self._change("remove_task", name, lambda: self.adapters.__delitem__(name))
+
+        def act(network: Self) -> None:
+            del network.adapters[name]
+
+        return self._change("remove_task", name, act)
 
     # Modules
 
@@ -147,6 +158,29 @@ class EditableNetwork(nn.Module):
         """
         return self._set_frozen("unfreeze", modules, task, False)
 
+    # Following
+
+    def bind(self, *followers: Optimizer | nn.Module) -> None:
+        """Let optimizers, and copies such as an ``AveragedModel``, follow all later changes.
+
+        It is as if ``change.update_optimizer`` or ``change.update_copy`` were called after each.
+        They are bound to this network, not to copies of it.
+
+        Raises:
+            UserError: an optimizer has no parameter of the network, or a copy has others.
+
+        >>> import torch
+        >>> from thalnet_mtl import ModuleSpec, Network, TaskSpec, ThalNet
+        >>> network = Network(ThalNet(inputs=3, modules=2, features=4))
+        >>> change = network.add_task("a", TaskSpec(inputs=3, outputs=2))
+        >>> optimizer = torch.optim.AdamW(network.parameters())
+        >>> network.bind(optimizer)
+        >>> change = network.attach(ModuleSpec("new", features=4, context=4), read_by=["output"])
+        >>> len(optimizer.param_groups[0]["params"]) == len(list(network.parameters()))
+        True
+        """
+        bind(self, followers)
+
     # Shared by the methods that change the topology
 
     def _modular_body(self, verb: str) -> ModularBody:
@@ -172,7 +206,8 @@ class EditableNetwork(nn.Module):
         for task in self.adapters:
             graph.check_head_sees_input(task, self.adapter(task).spec)
 
-        def act() -> dict[str, IndexMap]:
+        def act(network: Self) -> dict[str, IndexMap]:
+            body = network._modular_body(verb)
             remaps = body.rewire(graph)
             if source:
                 body.copy(source, name)
@@ -198,19 +233,25 @@ class EditableNetwork(nn.Module):
         for name in modules:
             self._modular_body(verb).graph.module(name)
 
-        def act() -> None:
+        def act(network: Self) -> None:
             if names or frozen or not still_frozen:
-                self.body.freeze(names, frozen)
+                network.body.freeze(names, frozen)
             if task is not None:
-                adapter = self.adapter(task)
+                adapter = network.adapter(task)
                 adapter.spec = replace(adapter.spec, frozen=frozen)
                 adapter.set_frozen(frozen)
 
         return self._change(verb, ", ".join([*modules, *([f"task {task}"] if task else [])]), act)
 
-    def _change(self, verb: str, about: str, act: Callable[[], Any]) -> TopologyChange:
-        """Perform a change and return the record of it."""
-        return record_change(verb, about, self, self._state_layouts, act)
+    def _change(self, verb: str, about: str, act: Act) -> TopologyChange:
+        """Perform a change, let what is bound follow, and return the record of it."""
+        bound = bound_to(self)
+        for optimizer in (each for each in bound if isinstance(each, Optimizer)):
+            check_elementwise(optimizer)
+        change = record_change(verb, about, self, self._state_layouts, act)
+        for follower in bound:
+            change.update(follower)
+        return change
 
     def _state_layouts(self) -> dict[str, StateLayout]:
         return {t: self.body.state_layout(self.active_modules(t)) for t in self.adapters}

@@ -1,5 +1,6 @@
 """Optimizers whose parameters and state follow a change of the topology of a network."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from torch.optim import Adagrad, Optimizer
 from torch.utils._pytree import tree_leaves
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.followers import told
 from thalnet_mtl.models.parameter_changes import ParameterChanges, ResizedParameter
 
 Group = dict[str, Any]  # a parameter group of an optimizer: its parameters and options
@@ -49,6 +51,7 @@ def update_optimizer(
         options |= {FROZEN: frozen} if frozen else {}
         if "param_names" in options:
             options["param_names"] = [labels[id(p)] for p in options["params"]]
+    told(change, optimizer)
 
 
 def check_elementwise(optimizer: Optimizer) -> None:
@@ -115,20 +118,20 @@ def _group_alike(
 ) -> int:
     """Return the group that a parameter was in before it was frozen, or that of its kind.
 
-    Parameters of a kind have as many axes, are in the body or in an adapter, and end their names
-    alike: ``design.stack.0.bias``.
+    Parameters of a kind have about as many axes, are in the body or in an adapter, and end their
+    names alike: ``design.stack.0.bias``.
     """
 
-    def likeness(other: str) -> tuple[bool, bool, int, int]:
+    def likeness(other: str) -> tuple[int, bool, int, int]:
         path, path_of_other = name.split("."), other.split(".")
         return (
-            parameters[name].ndim == parameters[other].ndim,
+            -abs(parameters[name].ndim - parameters[other].ndim),
             path[0] == path_of_other[0],
             _common(reversed(path), reversed(path_of_other)),
             _common(path, path_of_other),
         )
 
-    best, number = (False, False, -1, -1), 0
+    best, number = (-sys.maxsize, False, 0, 0), 0
     for k, options in enumerate(groups):
         frozen = options.get(FROZEN, ())
         if name in frozen:

@@ -23,7 +23,7 @@ class ResizedParameter:
     remap: IndexMap
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ParameterChanges:
     """A record of what became of the parameters of a network.
 
@@ -35,6 +35,7 @@ class ParameterChanges:
         removed: parameters that were trainable and do not exist any more, or are frozen now.
         gone: names of the parameters that do not exist any more, frozen or not. A later parameter
             of that name is another one.
+        created: parameters and buffers that are new, trainable or not.
         parameters: all parameters after the change, in the order of the network.
     """
 
@@ -42,6 +43,7 @@ class ParameterChanges:
     added: Mapping[str, nn.Parameter] = field(default_factory=dict)
     removed: Mapping[str, nn.Parameter] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
+    created: Mapping[str, Tensor] = field(default_factory=dict)
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
 
     def update_named(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,10 +17,7 @@ Shapes = Mapping[str, TaskSpec]  # by the name of a head
 
 
 def grow_if_due(run: RunContext) -> list[TopologyChange]:
-    """Grow the network of a run if it is time, before the next step. Returns the changes.
-
-    A ``TrainStep`` must drop its caches if there are any.
-    """
+    """Grow the network of a run if it is time, before the next step. Returns the changes."""
     experience, growth, scores = run.experience, run.config.growth, run.state.scores
     heads = list(dict.fromkeys(run.tasks[name].head_name for name in experience.tasks))
     shapes = {task.head_name: task.spec for task in run.tasks.values()}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.accumulation import accumulate
@@ -37,14 +38,15 @@ class StepInputs(NamedTuple):
 class TrainStep:
     """The training step of a run, as a function of its inputs.
 
-    It keeps two caches, which must be dropped when the network or the optimizer changes: the
-    parameters in few tensors, and steps captured as CUDA graphs.
+    It keeps two caches: the parameters in few tensors, and steps captured as CUDA graphs. They are
+    made again after a change of the topology, and must be dropped when the network is replaced.
     """
 
     def __init__(self, run: RunContext):
         self.run = run
         self._flat: FlatOptimizer | None = None
         self._graphs: StepGraphs | None = None
+        self._changes = 0  # of the topology, that the caches have seen
 
     def drop_caches(self) -> None:
         """Forget what was prepared for the network as it was."""
@@ -56,6 +58,10 @@ class TrainStep:
         The loss of a task is ``NOT_TRAINED`` if it is not part of the step, or has no target in it.
         """
         run, network, batches = self.run, self.run.state.network, inputs.batches
+        check_told(run.state.optimizer)  # a strategy may have changed the network on its own
+        if self._changes != len(run.state.topology_log):
+            self.drop_caches()
+            self._changes = len(run.state.topology_log)
         carried = run.state.carried_states
         states = {
             name: network.initial(run.tasks[name].head_name, len(batch.ys))

@@ -19,10 +19,7 @@ def apply_scheduled(run: RunContext, scheduled: ChangeConfig) -> TopologyChange:
 
 
 def on_topology_change(run: RunContext, change: TopologyChange) -> None:
-    """Update all of a run that depends on the network: optimizer, states, strategy, log.
-
-    A ``TrainStep`` must drop its caches as well.
-    """
+    """Update all of a run that depends on the network: optimizer, states, strategy, log."""
     state = run.state
     change.update_optimizer(state.optimizer)
     run.update_trainable_tasks()

@@ -216,11 +216,10 @@ class Trainer:
         return changes
 
     def on_topology_changes(self, changes: Sequence[TopologyChange]) -> None:
-        """Report changes that the state of the run has followed, and drop caches."""
+        """Report changes that the state of the run has followed."""
         for change in changes:
             self.console.print(f"  step {self.run.step:,}  {change}")
         if changes:
-            self.train_step.drop_caches()
             write_topology(self.run, self.directory, self.run.step)
 
     def after_step(self, losses: Tensor) -> None:

@@ -1,0 +1,115 @@
+"""What follows a network: optimizers and copies that are bound to it, or that were forgotten.
+
+An optimizer that has taken a step with parameters of a network has to be told of each later change.
+PyTorch calls a hook before every step, which raises if that was forgotten.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.parameter_changes import ParameterChanges
+
+Follower = Optimizer | nn.Module
+
+# By network. Not on the network itself: a copy of it is not bound, and it can be pickled.
+_bound: WeakKeyDictionary[nn.Module, "WeakSet[Follower]"] = WeakKeyDictionary()
+# By optimizer that has taken a step: changes since then that it has not been told of.
+_untold: WeakKeyDictionary[Optimizer, list[ParameterChanges]] = WeakKeyDictionary()
+_told: WeakSet[ParameterChanges] = WeakSet()  # changes of which some optimizer has been told
+
+
+def bind(network: nn.Module, followers: Sequence[Follower]) -> None:
+    """Let optimizers and copies follow all later changes of a network; see ``Network.bind``."""
+    own = {name: parameter.shape for name, parameter in network.named_parameters()}
+    held = {id(parameter) for parameter in network.parameters()}
+    for follower in followers:
+        if isinstance(follower, Optimizer):
+            fits = any(id(p) in held for group in follower.param_groups for p in group["params"])
+        else:
+            copy = getattr(follower, "module", follower)
+            fits = own == {name: parameter.shape for name, parameter in copy.named_parameters()}
+        if not fits:
+            raise UserError(
+                f"bind: {type(follower).__name__} is neither an optimizer of parameters of this "
+                f"network nor a copy of it."
+            )
+    _bound.setdefault(network, WeakSet()).update(followers)
+
+
+def bound_to(network: nn.Module) -> list[Follower]:
+    """Return what is bound to a network."""
+    return list(_bound.get(network, ()))
+
+
+def announce(change: ParameterChanges, before: Iterable[nn.Parameter]) -> None:
+    """Remember which optimizers have to be told of a change.
+
+    Args:
+        change: of a network.
+        before: the parameters of the network before it.
+    """
+    _watch_steps()
+    known = {id(parameter) for parameter in before}
+    for optimizer, changes in _untold.items():
+        if not known.isdisjoint(id(p) for group in optimizer.param_groups for p in group["params"]):
+            changes.append(change)
+
+
+def told(change: ParameterChanges, optimizer: Optimizer) -> None:
+    """Remember that an optimizer has been told of a change."""
+    _told.add(change)
+    if optimizer in _untold:
+        _untold[optimizer] = [other for other in _untold[optimizer] if other is not change]
+
+
+def check_told(optimizer: Optimizer) -> None:
+    """Raise if an optimizer that takes a step has not been told of a change.
+
+    Raises:
+        UserError: it holds parameters that were replaced or removed; or no optimizer has been told,
+            so that new parameters would never learn.
+    """
+    changes = _untold.setdefault(optimizer, [])
+    if not changes:
+        return
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    old = {id(p) for change in changes for p in _left(change)}
+    new = {
+        id(parameter)
+        for change in changes
+        if change not in _told
+        for parameter in change.added.values()
+    }
+    stale, missing = len(held & old), len(new - old - held)
+    if stale or missing:
+        kind, names = type(optimizer).__name__, "; ".join(map(str, changes))
+        raise UserError(
+            f"{kind} has not been told that the network has changed ({names}): it holds {stale} "
+            f"parameters that are gone and lacks {missing} new ones, which would never learn. Call "
+            f"network.bind(optimizer) once before, or change.update_optimizer(optimizer) after a "
+            f"change, with group=None if another optimizer has them; or make a new optimizer."
+        )
+    changes.clear()
+
+
+def _left(change: ParameterChanges) -> list[nn.Parameter]:
+    """Return the parameters that do not exist any more after a change."""
+    gone = [p for name, p in change.removed.items() if name in change.gone]
+    return [*gone, *(resized.old for resized in change.grown.values())]
+
+
+@cache
+def _watch_steps() -> None:
+    """Check every optimizer before every step, from now on."""
+
+    def check(optimizer: Optimizer, *_: Any) -> None:
+        check_told(optimizer)
+
+    register_optimizer_step_pre_hook(check)
