@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.ops.lengths import check_range
+from thalnet_mtl.ops.lengths import are_hidden, check_range
 from thalnet_mtl.topology.spec import TaskSpec
 
 
@@ -74,8 +74,8 @@ def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> Tensor |
         )
     if lengths.device != xs.device:
         raise UserError(f"lengths is on device {lengths.device} and its inputs on {xs.device}.")
-    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
-    if lengths.device.type == "cpu" and not hidden and check_range(lengths, time) == time:
+    readable = lengths.device.type == "cpu" and not are_hidden(lengths)
+    if readable and check_range(lengths, time) == time:
         return None
     return lengths
 

@@ -47,6 +47,11 @@ def sequence(
         time=next(iter(xs.values())).shape[1],
         save_activations=torch.is_grad_enabled(),
     )
+    order = None
+    if lengths is not None:  # the kernel takes the longest sequences first
+        lengths, order = lengths.sort(descending=True, stable=True)
+        xs = {name: x.index_select(0, order) for name, x in xs.items()}
+        center, memory = (state.index_select(0, order) for state in (center, memory))
     operands = [center, memory, *layout.operands(xs)]
     for tensor in operands:  # the kernel reads raw memory and could not tell
         if tensor is not None and (tensor.dtype, tensor.device) != (center.dtype, center.device):
@@ -55,7 +60,11 @@ def sequence(
                 f"{tensor.dtype} on {tensor.device} and the center {center.dtype} on "
                 f"{center.device}."
             )
-    ys, center, memory, *_ = CppSequence.apply(call, lengths, *operands)
+    results = CppSequence.apply(call, lengths, *operands)[:3]
+    if order is not None:
+        ranks = order.argsort()
+        results = tuple(result.index_select(0, ranks) for result in results)
+    ys, center, memory = results
     return ys, center, memory
 
 
@@ -66,10 +75,10 @@ class CppSequence(torch.autograd.Function):
     def forward(call: Call, *operands: Tensor | None) -> tuple[Tensor, ...]:
         """Return outputs, last center and last memory; all centers and activations to save.
 
-        Operands are the lengths or None, center and memory, then those of the layout.
+        Operands are the lengths or None, the longest first, center and memory, then those of the
+        layout.
         """
-        order, ordered = _longest_first(call, operands)
-        _, center, memory, *_ = ordered
+        _, center, memory, *_ = operands
         assert center is not None and memory is not None
         lead, batch, time = center.shape[:-2], center.shape[-2], call.time
         saved = time if call.save_activations else min(time, 2)
@@ -80,14 +89,11 @@ class CppSequence(torch.autograd.Function):
         )
         activations = empty([*lead, saved, batch, call.layout.columns], center)
         run = getattr(kernel(), f"forward_{TYPES[center.dtype]}")
-        tensors = [*_contiguous(ordered), centers, end, last, activations, None, None, None]
+        tensors = [*_contiguous(operands), centers, end, last, activations, None, None, None]
         header = call.header(batch, saved)
         run(header.data_ptr(), pointers(tensors))
         slots = [centers.narrow(-1, *slot) for slot in call.outputs]
         ys = torch.cat([slot.transpose(-3, -2) for slot in slots], -1)
-        if order is not None:
-            inverse = order.argsort()
-            ys, end, last = (_permuted(tensor, inverse, len(lead)) for tensor in (ys, end, last))
         return ys, end, last, centers, activations
 
     @staticmethod
@@ -101,12 +107,8 @@ class CppSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *saved, centers, activations = ctx.saved_tensors
-        order, operands = _longest_first(ctx.call, saved)
+        *operands, centers, activations = ctx.saved_tensors
         replicas = ctx.call.replicas
-        lead = 1 if replicas else 0
-        if order is not None:
-            grads = tuple(g if g is None else _permuted(g, order, lead) for g in grads[:3])
         grad_outputs, *grad_state = grads[:3]
         if grad_outputs is not None and (replicas or grad_outputs.stride(-1) != 1):
             grad_outputs = grad_outputs.contiguous()
@@ -130,11 +132,6 @@ class CppSequence(torch.autograd.Function):
             pointers([*operands, centers, None, None, activations, grad_outputs, *grad_state]),
             pointers([*grad_operands, *[None] * RESULT_TENSORS]),
         )
-        if order is not None:
-            inverse = order.argsort()
-            for k in ctx.call.layout.inputs:
-                if (grad := grad_operands[k]) is not None:
-                    grad_operands[k] = _permuted(grad, inverse, lead)
         return None, *grad_operands
 
     @staticmethod
@@ -156,34 +153,6 @@ class CppSequence(torch.autograd.Function):
             check_range(lengths, call.time)
         outcome = CppSequence.apply(replace(call, replicas=info.batch_size), *stacked)
         return outcome, (0,) * len(outcome)
-
-
-def _longest_first(call: Call, operands: Tensors) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Return the operands with the rows of the batch sorted by length, and the order of the rows.
-
-    The order counts through all replicas; None if the rows need no sorting.
-    """
-    operands = list(operands)
-    lengths = operands[0]
-    if lengths is None:
-        return None, operands
-    ordered, order = lengths.sort(descending=True, stable=True)
-    if torch.equal(ordered, lengths):
-        return None, operands
-    replicas = lengths.numel() // lengths.shape[-1]
-    start = torch.arange(replicas, device=lengths.device) * lengths.shape[-1]
-    order = (order.view(replicas, -1) + start[:, None]).flatten()
-    operands[0] = ordered
-    for k in call.layout.inputs:
-        operand = operands[k]
-        assert operand is not None
-        operands[k] = _permuted(operand, order, 1 if call.replicas else 0)
-    return order, operands
-
-
-def _permuted(tensor: Tensor, order: Tensor, lead: int) -> Tensor:
-    """Return a tensor with the rows of its batch, the axis after ``lead`` others, in an order."""
-    return tensor.flatten(0, lead).index_select(0, order).view(tensor.shape)
 
 
 def _contiguous(tensors: Tensors) -> list[Tensor | None]:
