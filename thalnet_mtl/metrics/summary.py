@@ -17,7 +17,7 @@ from thalnet_mtl.metrics.continual import (
     forward_transfer,
 )
 from thalnet_mtl.metrics.learning_curves import minimum_accuracy
-from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.metrics.metric import Metric, list_names
 
 MEASURES = {
     "average_accuracy": ("ACC", average_accuracy),
@@ -124,7 +124,7 @@ class ContinualSummary:
         for name, (label, _) in MEASURES.items():
             measure = self.measures[name]
             values = [f"{task} {format_score(value)}" for task, value in measure.values.items()]
-            by_task = ", ".join(values) if measure.mean is None else ""
+            by_task = list_names(values) if measure.mean is None else ""
             parts.append(f"{label} {by_task or measure.format()}")
         return "; ".join(parts)
 

@@ -1,10 +1,14 @@
 """Rows of the tables of runs, as text by column."""
 
+import math
 from collections.abc import Sequence
 
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, with_unique_names
 from thalnet_mtl.runs.results import SPLITS
+
+MANY = 12  # tasks of a run: of more, a summary has the mean and the worst
+WORST = 3
 
 
 def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
@@ -17,11 +21,61 @@ def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
     alone, if it was reached at another step), train_seconds, and note ('on the first 2 batches
     only', 'unfinished at step 400').
     """
+    return [row for run in with_unique_names(runs) for row in _rows(run)]
+
+
+def _rows(run: RunRecord) -> list[dict[str, str]]:
+    """Return a row for every task and metric of a run, which keeps its name."""
     rows = []
-    for record in (record for run in with_unique_names(runs) for record in run.records):
+    for record in run.records:
         row = row_of(record)
         rows += [row, *(dict.fromkeys(row, "") | further for further in further_rows(record))]
     return rows
+
+
+def summary_table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """Return the rows of ``table``, but for a run of many tasks the mean and the worst of them.
+
+    The mean is one for each main metric. The worst are those on the test split, or on the
+    validation split as long as the run is unfinished.
+    """
+    rows = []
+    for run in with_unique_names(runs):
+        if len(run.tasks) <= MANY or not any(record.metric for record in run.records):
+            rows += _rows(run)
+            continue
+        by_metric: dict[Metric, list[TaskRecord]] = {}
+        for record in run.records:
+            if record.metric:
+                by_metric.setdefault(record.metric, []).append(record)
+        for metric, records in by_metric.items():
+            rows.append(_mean_row(metric, records))
+            ranked = sorted(records, key=_last_score, reverse=not metric.higher_is_better)
+            worst = [row_of(r) | {"task": f"worst: {r.title}"} for r in ranked[:WORST]]
+            rows += [row | {"mode": run.mode} for row in worst]
+    return rows
+
+
+def _mean_row(metric: Metric, records: Sequence[TaskRecord]) -> dict[str, str]:
+    """Return the row of the mean over tasks of one run with the same main metric."""
+    if records[0].result:
+        means = {split: sum(r.score(split) for r in records) / len(records) for split in SPLITS}
+    else:
+        known = [score for record in records if not math.isnan(score := _last_score(record))]
+        means = {"validation": sum(known) / len(known)} if known else {}
+    about = {"task": f"mean of {len(records)} tasks", "mode": records[0].run.mode}
+    empty = dict.fromkeys(SPLITS, "–") | {"own_best": "", "own_step": ""}
+    shown = {split: metric.format(mean) for split, mean in means.items()}
+    return row_of(records[0]) | about | empty | shown
+
+
+def _last_score(record: TaskRecord) -> float:
+    """Return the test score, or the last validation score of an unfinished run; NaN for none."""
+    if record.result:
+        return record.score("test")
+    assert record.metric is not None
+    curve = record.drawn_curve("validation", record.metric.name)
+    return float(curve[-1, 2]) if len(curve) else math.nan
 
 
 def row_of(record: TaskRecord) -> dict[str, str]:

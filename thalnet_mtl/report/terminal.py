@@ -9,7 +9,7 @@ from rich.text import Text
 
 from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.rows import table
+from thalnet_mtl.report.rows import MANY, summary_table
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.topology_file import read_topology
@@ -19,15 +19,22 @@ NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "ski
 
 
 def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -> RenderableType:
-    """Return runs side by side, a row for each task, and their gains over single-task baselines."""
+    """Return runs side by side, a row for each task, and their gains over single-task baselines.
+
+    Of a run of many tasks, rows are the mean and the worst of them.
+    """
     runs = read_runs(folders)
-    rows = table(runs)
+    rows = summary_table(runs)
     mode = ["mode"] * any(row["mode"] not in ("single", "") for row in rows)
     note = ["note"] * any(row["note"] for row in rows)
     kinds = dict.fromkeys(m for run in runs for record in run.records for m in record.metrics)
     metric = ["metric"] * (len(kinds) > 1)
     columns = ("run", "task", *mode, "parameters", *metric, "train", "validation", "test", *note)
     parts: list[RenderableType] = [text_table(rows, columns)]
+    summarized = [run for run in runs if len(run.tasks) > MANY]
+    if summarized:
+        where = ", ".join(str(run.folder) for run in summarized)
+        parts += ["", Text(f"All tasks: thalnet report, or accuracy_matrix.csv in {where}")]
     if len(kinds) == 1:
         parts += ["", *(Text(f"{kind.label}: {kind.direction}") for kind in kinds)]
     streams = [{"run": run.name} | run.continual.row() for run in runs if run.continual]

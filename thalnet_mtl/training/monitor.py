@@ -12,6 +12,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.results import measure_cost
+from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.state import NOT_TRAINED
 
 UNTRAINED_BATCHES = 10  # of the test split: enough to see the score of guessing
@@ -75,13 +76,13 @@ class Monitor:
         """
         run, scores, normalized = self.run, self.run.state.scores, []
         active, trained = run.active_tasks, run.config.trained_tasks
-        for name, values in run.scores(run.attached_tasks, "validation").items():
+        scored = run.scores(run.attached_tasks, "validation")
+        self.show_validation(scored)
+        for name, values in scored.items():
             task = run.tasks[name]
             metric, seconds = task.metric, run.state.timers.train_seconds
             value = values[metric.name]
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
-            prefix = f"{name} " if len(run.tasks) > 1 else ""
-            self.console.log_scores(run.step, prefix, task.metrics, values)
             if name in trained and not run.continual:
                 guess = run.guess(name, "validation")[metric.name]
                 normalized.append(metric.normalized_score(value, guess))
@@ -92,20 +93,34 @@ class Monitor:
             scores.best, scores.best_step = mean, run.step
             save_best(self.directory.folder / "checkpoint" / "best.pt", run)
 
+    def show_validation(self, scores: Scores) -> None:
+        """Show validation scores: a line for each task, or one for many."""
+        run = self.run
+        if len(scores) > MANY:
+            self.console.print(f"  step {run.step:,}  validation: {summary_line(run, scores)}")
+            return
+        for name, values in scores.items():
+            prefix = f"{name} " if len(run.tasks) > 1 else ""
+            self.console.log_scores(run.step, prefix, run.tasks[name].metrics, values)
+
     def end_experience(self, experience: Experience) -> None:
         """Score all tasks after an experience: a row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
-        row, shown = dict[str, float](), list[str]()
+        row = dict[str, float]()
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
-        for name, values in run.scores(run.attached_tasks, "test").items():
-            metrics = run.tasks[name].metrics
-            row[name] = values[metrics[0].name]
-            shown.append(f"{name} {format_scores(metrics, values)}")
+        scored = run.scores(run.attached_tasks, "test")
+        for name, values in scored.items():
+            row[name] = values[run.tasks[name].metric.name]
             self.directory.log(run.step, name, "test", values, experience=experience.number)
         scores.accuracy_matrix.append(row)
         scores.costs.append(measure_cost(run))
+        shown = ", ".join(
+            f"{name} {format_scores(run.tasks[name].metrics, values)}"
+            for name, values in scored.items()
+        )
+        shown = summary_line(run, scored) if len(scored) > MANY else shown
         self.console.print(
-            f"  step {run.step:,}  test after experience {experience.number}: {', '.join(shown)}"
+            f"  step {run.step:,}  test after experience {experience.number}: {shown}"
         )
 
 

@@ -14,6 +14,7 @@ from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import RunError
+from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
@@ -165,15 +166,22 @@ class Trainer:
         metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
         self.directory.write_json("metrics.json", metrics)
         write_topology(run, self.directory, 0)
-        for name, task in run.tasks.items():
-            for notice in task.notices:
-                self.console.print(f"note: task '{name}': {notice}")
+        self.print_notices()
         if run.state.strategy.notice:
             self.console.print(f"note: {run.state.strategy.notice}")
         self.console.print("scoring the untrained network …")
         self.monitor.start_accuracy_matrix()
         if resumable:
             self.save()
+
+    def print_notices(self) -> None:
+        """Print what is to be known about the data, each notice once with its tasks."""
+        tasks: dict[str, list[str]] = {}
+        for name, task in self.run.tasks.items():
+            for notice in task.notices:
+                tasks.setdefault(notice, []).append(f"'{name}'")
+        for notice, names in tasks.items():
+            self.console.print(f"note: task{'s' * (len(names) > 1)} {list_names(names)}: {notice}")
 
     def before_step(self) -> StepInputs | None:
         """Apply what is due before a step, and return its inputs; None if there is no step left.
