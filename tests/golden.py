@@ -48,9 +48,10 @@ STRATEGIES: dict[str, tuple[str, ...]] = {  # with their options
     "gem": MEMORY,
 }
 
+MODEL = {"model": {"modules": 3}}
 TOY = [
-    *("--model.features", "6", "--model.modules", "3", "--train.learning_rate", "0.01"),
-    *("--train.steps", "60", "--train.batch", "10", "--train.chunk", "7"),
+    *("--model.features", "6", "--train.learning_rate", "0.01"),
+    *("--train.batch", "10", "--train.chunk", "7"),
     *("--evaluate.every", "10", "--evaluate.batch", "24", "--evaluate.log_every", "8"),
 ]
 
@@ -76,10 +77,10 @@ RUNS: dict[str, list[Any]] = {
         for strategy, options in STRATEGIES.items()
     },
     "split_mnist_avalanche_replay": [*SPLIT_MNIST, "--train.strategy", "avalanche:replay", *MEMORY],
-    "toy_text": [{"tasks": {"toy_text": {"reset": 0.2}}}, *TOY],
-    "toy_changes": [toy_tasks.JOINT | {"changes": toy_tasks.GROWTH}, *TOY],
-    "toy_plateau": [toy_tasks.STREAM | {"growth": toy_tasks.GROWING["plateau"]}, *TOY],
-    "toy_shared": [toy_tasks.STREAM | {"growth": toy_tasks.GROWING["shared"]}, *TOY],
+    "toy_text": [MODEL | {"tasks": {"toy_text": {"reset": 0.2}}}, *STEPS[:2], *TOY],
+    "toy_changes": [toy_tasks.JOINT | {"changes": toy_tasks.GROWTH}, *STEPS[:2], *TOY],
+    "toy_plateau": [toy_tasks.STREAM | MODEL | {"growth": toy_tasks.GROWING["plateau"]}, *TOY],
+    "toy_shared": [toy_tasks.STREAM | MODEL | {"growth": toy_tasks.GROWING["shared"]}, *TOY],
     # Recorded without being killed, compared after it was.
     "killed": ["digits", "--evaluate.checkpoint_every", "5", "--train.steps", "400", *STEPS[2:]],
 }
