@@ -32,7 +32,6 @@ def train(options: argparse.Namespace) -> int:
     runs = load_configs(options.config, options.flags)
     from thalnet_mtl.training.flags import changed_values, check_effect
 
-    check_effect(runs.values(), options.flags)
     name = run_name(options.config, changed_values(options.config, options.flags))
     if options.seeds or options.stacked:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
@@ -47,6 +46,7 @@ def train(options: argparse.Namespace) -> int:
     remaining = iter(folders.items())
     for config in runs.values() if options.stacked else ():
         check(config)  # all of them, before the first is trained
+    check_effect(runs.values(), options.flags)
     while batch := dict(islice(remaining, at_once)):
         folder, config = next(iter(batch.items()))
         if len(runs) > 1:
