@@ -1,5 +1,6 @@
 """Plugins in programs of Avalanche: growth, metrics and the logger."""
 
+import math
 import re
 from copy import deepcopy
 from types import SimpleNamespace
@@ -140,13 +141,14 @@ def test_measures_equal_those_of_avalanche():
     def value(start):
         return next(v for k, v in measures.items() if k.startswith(start))
 
-    assert measures["ACC/eval_phase"] == pytest.approx(value("Top1_Acc_Stream"), abs=1e-12)
-    assert measures["forgetting (Avalanche)/eval_phase"] == pytest.approx(
-        value("StreamForgetting"), abs=1e-12
-    )
-    assert measures["BWT/eval_phase"] == pytest.approx(value("StreamBWT"), abs=1e-12)
-    assert measures["FWT/eval_phase"] == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
-    assert measures["BWT/eval_phase"] != 0
+    def ours_of(name):
+        return measures[f"{name}/eval_phase/test_stream"]
+
+    assert ours_of("ACC") == pytest.approx(value("Top1_Acc_Stream"), abs=1e-12)
+    assert ours_of("forgetting (Avalanche)") == pytest.approx(value("StreamForgetting"), abs=1e-12)
+    assert ours_of("BWT") == pytest.approx(value("StreamBWT"), abs=1e-12)
+    assert ours_of("FWT") == pytest.approx(value("StreamForwardTransfer"), abs=1e-12)
+    assert ours_of("BWT") != 0
 
 
 def test_scores_of_a_batch_of_several_tasks_are_those_of_each_alone():
@@ -164,12 +166,13 @@ def test_scores_of_a_batch_of_several_tasks_are_those_of_each_alone():
     seen = SimpleNamespace(
         mb_task_id=torch.tensor(labels), mb_output=outputs, mb_y=ys,
         clock=SimpleNamespace(train_iterations=0),
+        experience=SimpleNamespace(origin_stream=SimpleNamespace(name="test")),
     )  # fmt: skip
     metrics.after_eval_iteration(seen)
     metrics.after_eval(seen)
     for name, batch in batches.items():
         correct = network(name, batch.xs)[0].argmax(-1) == batch.ys
-        assert metrics.rows[-1][name] == correct.double().mean().item()
+        assert metrics.rows["test"][-1][name] == correct.double().mean().item()
 
 
 def test_bits_are_measured_in_bits():
@@ -185,7 +188,8 @@ def test_bits_are_measured_in_bits():
     xs, ys, _ = loaded["b"].sequences("test", 7)
     with torch.no_grad():
         nats = F.cross_entropy(network("b", xs.long())[0].flatten(0, 1), ys.flatten().long())
-    assert measures["ACC/eval_phase"] == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)
+    found = measures["ACC/eval_phase/test_stream"]
+    assert found == pytest.approx(float(nats) / 0.6931471805599453, rel=1e-5)
 
 
 def test_the_logger_prints_lines_where_there_is_no_terminal(capsys):
@@ -198,4 +202,46 @@ def test_the_logger_prints_lines_where_there_is_no_terminal(capsys):
     strategy.eval(benchmark(loaded).test_stream)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "experience 1: a …"
-    assert re.fullmatch(r"  step 12  ACC/eval_phase 0\.\d{4}", lines[1])
+    assert re.fullmatch(r"  step 12  ACC/eval_phase/test_stream 0\.\d{4}", lines[1])
+
+
+def test_each_stream_has_measures_of_its_own_in_any_order():
+    from avalanche.training import Naive
+
+    loaded = tasks(a=toy_rows, b=toy_turned)
+    stream, found = benchmark(loaded), []
+    for order in (["test"], ["test", "train", "valid"], ["train", "valid", "test"]):
+        model = as_avalanche(network_for(loaded), loaded)
+        strategy = strategy_of(Naive, model, evaluator=silent(StreamMetrics(loaded)))
+        for experience in stream.train_stream:
+            strategy.train(experience)
+            for name in order:
+                measures = strategy.eval(stream.streams[name])
+        by_stream = {
+            name: {k: v for k, v in measures.items() if k.endswith(f"/{name}_stream")}
+            for name in order
+        }
+        assert len(measures) == sum(map(len, by_stream.values()))
+        found.append(by_stream)
+    assert found[0]["test"] == found[1]["test"] == found[2]["test"]
+    assert found[1] == found[2]
+    assert found[1]["train"] != {k.replace("test", "train"): v for k, v in found[1]["test"].items()}
+
+
+def test_a_measure_that_is_no_longer_defined_does_not_keep_its_old_value():
+    from avalanche.training import Naive
+
+    loaded = tasks(a=toy_rows, b=toy_turned, c=toy_rows)
+    stream, metrics = benchmark(loaded), StreamMetrics(loaded)
+    model = as_avalanche(network_for(loaded), loaded)
+    strategy = strategy_of(Naive, model, evaluator=silent(metrics))
+    strategy.eval(stream.test_stream)
+    strategy.train(stream.train_stream[0])
+    strategy.train(stream.train_stream[1])  # without an evaluation after the first
+    strategy.eval(stream.test_stream)
+    name = "ACC/eval_phase/test_stream"
+    assert 0 <= strategy.evaluator.get_last_metrics()[name] <= 1
+    strategy.train(stream.train_stream[2])
+    measures = strategy.eval(stream.test_stream[:1])  # two of three tasks have no score
+    assert math.isnan(measures[name]) and metrics.result() == {}
+    assert 0 <= strategy.eval(stream.test_stream)[name] <= 1

@@ -57,10 +57,10 @@ def test_joint_training_carries_three_shapes():
         evaluator=silent(metrics),
     )
     strategy.eval(stream.test_stream)
-    before = dict(metrics.rows[0])
+    before = dict(metrics.rows["test"][0])
     strategy.train(stream.train_stream)
     strategy.eval(stream.test_stream)
-    after = metrics.rows[-1]
+    after = metrics.rows["test"][-1]
     assert after["a"] > before["a"] and after["b"] > before["b"] and after["c"] < before["c"]
 
 

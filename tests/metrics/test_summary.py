@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 from toy_tasks import toy
 
 from thalnet_mtl import cli
@@ -14,9 +15,12 @@ from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, summarize
 from thalnet_mtl.report import html as report
 from thalnet_mtl.report import terminal as tables
 from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.results import scenario
 from thalnet_mtl.training.setup import fetch_with, set_up
+from thalnet_mtl.training.trainer import train
 
 TWO = {
     "tasks": {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}},
@@ -154,12 +158,41 @@ def test_the_scenario_follows_from_the_heads(tasks, name):
     assert scenario(set_up(toy(tasks=tasks), fetch_with(Console()))) == name
 
 
-def test_classes_that_no_other_task_of_the_head_has_make_it_class_incremental():
-    tasks = {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}}
-    run = set_up(toy(tasks=tasks), fetch_with(Console()))
-    for number, task in enumerate(run.tasks.values()):
-        task.classes_seen = (2 * number, 2 * number + 1)
-    assert scenario(run) == "class-incremental"
+@pytest.mark.parametrize(
+    ("stream", "classes", "name"),
+    [
+        ("a b c", {"a": (0, 1), "b": (2, 3), "c": (4,)}, "class-incremental"),
+        ("a b a", {"a": (0, 1), "b": (2, 3)}, "class-incremental"),  # one returns
+        ("ac b", {"a": (0, 1), "b": (3,), "c": (2,)}, "class-incremental"),
+        ("a b c", {"a": (0, 1, 2), "b": (0, 1), "c": (2,)}, "domain-incremental"),  # subsets
+        ("ac b", {"a": (0, 1), "b": (1, 2), "c": (2,)}, "domain-incremental"),
+        ("a b", {"a": (), "b": ()}, "domain-incremental"),  # numbers have no classes
+        ("a b", {"a": (0, 1), "b": (0, 1, 2)}, "class- and domain-incremental"),
+        ("a b c", {"a": (0, 1), "b": (2,), "c": (0,)}, "class- and domain-incremental"),
+    ],
+)
+def test_the_scenario_of_a_head_follows_from_the_classes_that_are_new(stream, classes, name):
+    tasks = {task: {"name": "toy_rows", "head": "h"} for task in classes}
+    experiences = [{"tasks": list(names)} for names in stream.split()]
+    run = set_up(toy(tasks=tasks, stream=experiences), fetch_with(Console()))
+    for task, seen in classes.items():
+        run.tasks[task].classes_seen = seen
+    assert scenario(run) == name
+
+
+def test_own_tasks_of_one_head_with_other_classes_are_class_incremental(tmp_path):
+    def task(name, low):
+        xs = torch.rand(40, 3, 2)
+        ys = low + torch.arange(40) % 2
+        splits = dict.fromkeys(("train", "validation", "test"), (xs, ys))
+        return SequenceTask(name, splits, TaskSpec(2, 4, steps=3))
+
+    tasks = {name: {"head": "all"} for name in ("first", "second")}
+    stream = [{"tasks": [name], "steps": 1} for name in tasks]
+    sections = {"tasks": tasks, "stream": stream, "train": {"batch": 5}}
+    own = [task("first", 0), task("second", 2)]
+    result = train(toy(**sections), tmp_path, tasks=own)
+    assert result.continual.scenario == "class-incremental"
 
 
 def test_the_mean_over_tasks_of_different_metrics_is_one_of_normalized_scores():

@@ -162,3 +162,15 @@ def test_online_ewc_has_one_anchor_and_forgets_by_its_decay(monkeypatch):
         terms = [f.get(name, torch.zeros(())) for f in fishers]
         expected = 0.7 * (0.7 * terms[0] + terms[1]) + terms[2]
         torch.testing.assert_close(weight[name], expected.expand_as(p), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "online_ewc"])
+def test_the_importance_of_a_task_has_the_weight_of_its_loss(strategy):
+    tasks = {"a": {"name": "toy_rows", "weight": 0.25}, "b": {"name": "toy_rows", "weight": 0.0}}
+    stream = [{"tasks": ["a", "b"], "steps": 3}, {"tasks": ["b"], "steps": 3}]
+    run = make_run(strategy, {"tasks": tasks, "stream": stream})
+    alone = fisher_information(run, "a")["body.scale"]
+    run.state.strategy.after_experience(run.experience)
+    [(_, weight)] = run.state.strategy.anchors
+    torch.testing.assert_close(weight["body.scale"], 0.25 * alone)
+    assert alone.sum() > 0

@@ -90,3 +90,46 @@ def test_old_answers_of_a_frozen_task_are_not_asked_for():
     step_until(run, 13)
     assert not run.network.adapter("a").head.weight.requires_grad
     assert run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}) is None
+
+
+RETURNS = TWO | {"stream": [*TWO["stream"], TWO["stream"][0]]}
+
+
+def test_a_task_that_returns_is_not_held_to_its_own_old_answers():
+    """Its second experience is that of a plain loop which only distills the other task."""
+    run = make_run("lwf", RETURNS, body="gru")
+    step_until(run, 24)
+    teacher, network = deepcopy(run.network), deepcopy(run.network)
+    optimizer = follow_optimizer(run, network)
+
+    def distance(network, xs):
+        p = (teacher("b", xs)[0] / 2).softmax(-1).detach()
+        q = (network("b", xs)[0] / 2).softmax(-1)
+        return 3.0 * 4 * (p * (p.log() - q.log())).sum(-1).mean()
+
+    seen = run.state.batches_seen["a"]
+    data = batches(run, "a", seen + 12)[seen:]
+    step_until(run, 36)
+    train_plainly(network, "a", data, distance, optimizer=optimizer)
+    assert_same_weights(run, network)
+
+
+def test_a_head_that_others_share_goes_on_being_distilled_for_them():
+    tasks = {name: {"name": "toy_rows", "head": "h"} for name in "ab"}
+    run = make_run("lwf", RETURNS | {"tasks": tasks}, body="gru")
+    step_until(run, 30)
+    assert run.state.strategy.penalty({"a": run.tasks["a"].training_batch(0, 10, 7, 0)}) > 0
+
+
+def test_the_weight_of_a_task_counts_in_its_distillation():
+    found = []
+    for weight in (1.0, 0.25, 0.0):
+        tasks = {"a": {"name": "toy_rows", "weight": weight}, "b": {"name": "toy_rows"}}
+        run = make_run("lwf", THREE | {"tasks": tasks | {"c": {"name": "toy_rows"}}}, body="gru")
+        other = make_run("lwf", THREE, body="gru")
+        step_until(other, 13)
+        run.state.strategy.load_state_dict(other.state.strategy.state_dict())
+        run.state.step = 13
+        found.append(run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}))
+    assert found[0] > 0 and found[2] == 0
+    assert found[1].item() == pytest.approx(0.25 * found[0].item(), rel=1e-6)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_tasks import toy
 
+from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.sequences import SequenceTask
@@ -202,3 +203,56 @@ def test_a_memory_too_small_for_every_class_is_refused():
     with pytest.raises(UserError, match=r"strategy.memory 5 holds no .*must be at least 6"):
         memory_run(["toy_rare", "toy_40"], [["toy_rare"], ["toy_40"]], memory=5, choice="per_class")
     memory_run(["toy_rare", "toy_40"], [["toy_rare"], ["toy_40"]], memory=6, choice="per_class")
+
+
+def rare_task(shape: str) -> SequenceTask:
+    """A task of 4,000 sequences, of which 3 are of class 2; they hold their own number."""
+    xs = torch.arange(4000.0).reshape(-1, 1, 1).expand(-1, 2, 3)
+    ys = torch.arange(4000) % 2
+    ys[[5, 1000, 3999]] = 2
+    kind = "labels" if shape == "labels" else "class"
+    if shape == "labels":
+        ys = torch.nn.functional.one_hot(ys, 3).float()
+        ys[:, 0] = 1.0  # every sequence has the common label as well
+    elif shape == "every step":
+        ys = torch.stack([torch.zeros_like(ys), ys], 1)
+    spec = TaskSpec(3, 3, every_step=shape == "every step", steps=2)
+    return SequenceTask("rare", dict.fromkeys(SPLITS, (xs, ys)), spec, target=kind, scale=4000.0)
+
+
+@pytest.mark.parametrize("shape", ["one class", "every step", "labels"])
+def test_a_balanced_memory_keeps_what_is_rare_whatever_the_shape_of_the_targets(shape):
+    with registry.registered("task", {"toy_rare_shape": lambda: rare_task(shape)}):
+        run = memory_run(
+            ["toy_rare_shape", "toy_40"], [["toy_rare_shape"], ["toy_40"]],
+            memory=20, choice="per_class",
+        )  # fmt: skip
+        for seed in range(4):
+            numbers = fill(run, seed)
+            assert {5, 1000, 3999} <= set(numbers["toy_rare_shape"])
+            assert sum(map(len, numbers.values())) <= 20
+            others = [k % 2 for k in numbers["toy_rare_shape"] if k not in (5, 1000, 3999)]
+            assert others.count(0) == others.count(1) == 4  # what is rare leaves room to others
+            assert len(numbers["toy_40"]) == 8
+
+
+def test_a_task_without_classes_in_a_balanced_memory_is_announced():
+    run = memory_run(["toy_places", "toy_40"], [["toy_places"], ["toy_40"]], choice="per_class")
+    assert run.state.strategy.notice.startswith("strategy.choice per_class: toy_places has no")
+    assert not memory_run(["toy_places"], [["toy_places"]]).state.strategy.notice
+
+
+def test_a_balanced_memory_holds_sequences_with_the_changes_of_training_batches():
+    def noisy(batch, generator):
+        return batch._replace(xs=batch.xs + 100)
+
+    def make():
+        xs, ys = torch.rand(20, 2, 3), torch.arange(20) % 2
+        return SequenceTask("noisy", dict.fromkeys(SPLITS, (xs, ys)), transform=noisy)
+
+    with registry.registered("task", {"toy_noisy": make}):
+        for choice in ("reservoir", "per_class"):
+            run = memory_run(["toy_noisy"], [["toy_noisy"]], memory=6, choice=choice)
+            run.state.strategy.after_experience(run.stream[0])
+            stored = run.state.strategy.stored["toy_noisy"]
+            assert len(stored.keys) == 6 and (stored.data.xs > 50).all()

@@ -10,7 +10,7 @@ from toy_tasks import toy
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.training.monitor import Diverged
+from thalnet_mtl.training.divergence import Diverged
 from thalnet_mtl.training.sampling import reset_states
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import TrainStep

@@ -11,6 +11,7 @@ from torchjd.autojac import backward as jacobian_descent
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training import weighting
+from thalnet_mtl.training.divergence import Diverged
 from thalnet_mtl.training.weighting import AGGREGATORS
 
 TASKS = ("a", "b", "c")
@@ -238,3 +239,47 @@ def test_an_aggregator_without_torchjd_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"upgrad needs TorchJD: pip install 'thalnet-mtl\[mtl\]'"):
         make_weighting("upgrad", WEIGHTS)
+
+
+def shared_gradient(name, rows, frozen=()):
+    """Return the gradient of parameters that tasks share, with these gradients of their losses."""
+    parameter = nn.Parameter(torch.zeros(len(rows[0])))
+    combined = make_weighting(name, dict.fromkeys("abc"[: len(rows)], 1.0))
+    losses = {k: parameter @ torch.tensor(row) for k, row in zip("abc", rows, strict=False)}
+    losses |= {task: losses[task].detach() for task in frozen}
+    combined.backward(losses, lambda task: {} if task in frozen else {"w": parameter})
+    return parameter.grad
+
+
+EVERY = [name for name in entries("weighting") if ":" not in name and not name.startswith("toy_")]
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[0.0, 0.0], [0.0, 0.0]],
+        [[1.0, 2.0], [-1.0, -2.0]],
+        [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+        [[1e-30, 2e-30], [-1e-30, 1e-30]],
+        [[1e-42, 2e-42], [-1e-42, 1e-42]],
+        [[1e25, 2e25], [-1e25, 1e25]],
+        [[1e-15, 2e-15], [1e10, -1e10]],
+    ],
+)
+def test_every_weighting_stands_gradients_of_any_size_and_direction(name, rows):
+    assert shared_gradient(name, rows).isfinite().all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_task_without_gradient_takes_no_part(name):
+    rows = [[1.0, 2.0], [3.0, -1.0]]
+    torch.testing.assert_close(shared_gradient(name, rows, "b"), torch.tensor(rows[0]))
+    assert shared_gradient(name, rows, "ab") is None
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_refused_with_its_task(name, value):
+    with pytest.raises(Diverged, match="a gradient that is not finite of task 'b'"):
+        shared_gradient(name, [[1.0, 2.0], [value, 1.0]])

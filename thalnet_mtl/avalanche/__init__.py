@@ -31,8 +31,8 @@ avalanche itself; see ``compat.py``.
 ...     measures = strategy.eval(stream.test_stream[: experience.current_experience + 1])
 ... # doctest: +ELLIPSIS
 experience 1: digits_rows …
-  step 10  ACC/eval_phase 0...
->>> 0 < measures["ACC/eval_phase"] <= 1
+  step 10  ACC/eval_phase/test_stream 0...
+>>> 0 < measures["ACC/eval_phase/test_stream"] <= 1
 True
 
 Tasks of different shapes may meet in a batch, which is then a ``RaggedBatch``. Which strategies of

@@ -17,6 +17,7 @@ from avalanche.benchmarks.utils import AvalancheDataset, _make_taskaware_classif
 
 from thalnet_mtl.avalanche.ragged import SequenceDataset, collate
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.class_groups import ClassGroups
 
 
 def benchmark(
@@ -37,12 +38,11 @@ def benchmark(
         UserError: a task has several inputs.
     """
     order = list(tasks)
+    groups = {name: ClassGroups(task, chunk) for name, task in tasks.items()}
 
     def task_data(name: str, split: str) -> AvalancheDataset[Any]:
         data = SequenceDataset(tasks[name], split, chunk, limit if split == "train" else 0)
-        # Where classes are balanced, a task without one class a sequence counts as one class.
-        ys = data.data.ys
-        classes = ys.tolist() if ys.ndim == 1 else [0] * len(data)
+        classes = groups[name].of(data.data.ys).tolist()  # what GDumb balances
         return _make_taskaware_classification_dataset(
             data, task_labels=order.index(name), targets=classes, collate_fn=collate
         )

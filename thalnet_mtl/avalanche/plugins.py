@@ -1,5 +1,6 @@
 """Plugins for programs of Avalanche: growth of a ThalNet, metrics of a stream, and a logger."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -73,52 +74,68 @@ def sync_parameters(strategy: Any) -> None:
 class StreamMetrics(PluginMetric[dict[str, float]]):
     """ACC, AIA, forgetting (two definitions), BWT and FWT of this package after each evaluation.
 
-    The scores are in each task's main metric. Only the measures that are defined are emitted: FWT
-    needs an evaluation of all tasks before the first experience and after each experience.
+    The scores are in each task's main metric. Every stream has measures of its own, named as
+    Avalanche names them: ``ACC/eval_phase/test_stream``. Only those that are defined are emitted:
+    FWT needs an evaluation of all tasks before the first experience and after each experience. One
+    that was emitted earlier and is no longer defined is NaN.
     """
 
     def __init__(self, tasks: Mapping[str, Task]):
         super().__init__()
         self.tasks, self.names = tasks, list(tasks)
         self.trained: list[list[str]] = []
-        self.rows: list[dict[str, float]] = [{}]
+        self.rows: dict[str, list[dict[str, float]]] = {}  # of scores, by stream and experience
+        self.emitted: set[str] = set()
         self.reset()
 
     def reset(self) -> None:
         """Start a new evaluation."""
-        self.evaluations: dict[str, Evaluation] = {}
+        self.evaluations: dict[str, dict[str, Evaluation]] = {}  # by stream and task
 
     def result(self) -> dict[str, float]:
-        """Return the measures that are defined, by their short names."""
-        if not self.trained:
-            return {}
+        """Return the measures that are defined, by name, of the streams evaluated since a reset."""
         seen = {name for names in self.trained for name in names}
         names = [name for name in self.names if name in seen]
         metrics = {name: self.tasks[name].metric for name in names}
-        scores = [[row.get(name) for name in names] for row in self.rows]
-        matrix = AccuracyMatrix(metrics, self.trained, scores)
-        means = {label: measure(matrix).mean for label, measure in MEASURES.values()}
-        return {label: mean for label, mean in means.items() if mean is not None}
+        found: dict[str, float] = {}
+        for stream in self.evaluations if names else ():
+            scores = [[row.get(name) for name in names] for row in self._rows(stream)]
+            matrix = AccuracyMatrix(metrics, self.trained, scores)
+            for label, measure in MEASURES.values():
+                mean = measure(matrix).mean
+                found |= {} if mean is None else {f"{label}/eval_phase/{stream}_stream": mean}
+        return found
+
+    def _rows(self, stream: str) -> list[dict[str, float]]:
+        """Return the scores on a stream: before training, and after each experience so far."""
+        rows = self.rows.setdefault(stream, [])
+        rows += [{} for _ in range(1 + len(self.trained) - len(rows))]
+        return rows
 
     def before_training_exp(self, strategy: Any) -> None:
         self.trained.append([self.names[k] for k in strategy.experience.task_labels])
-        self.rows.append({})
 
     def before_eval(self, strategy: Any) -> None:
         self.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
+        of_stream = self.evaluations.setdefault(strategy.experience.origin_stream.name, {})
         tasks, labels = list(self.tasks.values()), strategy.mb_task_id.tolist()
         rows = rows_by_task(tasks, labels, strategy.mb_output, strategy.mb_y)
         for (task, outputs, batch), label in zip(rows, dict.fromkeys(labels), strict=True):
-            name = self.names[label]
-            self.evaluations.setdefault(name, Evaluation(task)).update(outputs, batch)
+            of_stream.setdefault(self.names[label], Evaluation(task)).update(outputs, batch)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        for name, evaluation in self.evaluations.items():
-            self.rows[-1][name] = evaluation.compute()[self.tasks[name].metric.name]
-        step = strategy.clock.train_iterations
-        return [MetricValue(self, f"{k}/eval_phase", v, step) for k, v in self.result().items()]
+        for stream, evaluations in self.evaluations.items():
+            for name, evaluation in evaluations.items():
+                score = evaluation.compute()[self.tasks[name].metric.name]
+                self._rows(stream)[-1][name] = score
+        measures, step = self.result(), strategy.clock.train_iterations
+        ends = tuple(f"/{stream}_stream" for stream in self.evaluations)
+        gone = {name for name in self.emitted if name.endswith(ends)} - measures.keys()
+        self.emitted |= measures.keys()
+        values = measures | dict.fromkeys(sorted(gone), math.nan)
+        return [MetricValue(self, name, value, step) for name, value in values.items()]
 
 
 class RichLogger(BaseLogger):
@@ -130,7 +147,7 @@ class RichLogger(BaseLogger):
         self.first_step = 0
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        if isinstance(value, float):
+        if isinstance(value, float) and not math.isnan(value):
             self.console.print(f"  step {x_plot:,}  {name} {value:.4f}")
 
     def before_training_exp(self, strategy: Any, metrics: Any, **kwargs: Any) -> None:

@@ -24,7 +24,8 @@ class EWC(QuadraticPenalty):
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017. Ω is the
     diagonal of the Fisher information at the end of an experience, from single sequences, with
     targets sampled from the network's own distribution: a class or token from the softmax, each
-    label from its sigmoid, a number from N(ŷ, 1/2), whose −log p is the squared error.
+    label from its sigmoid, a number from N(ŷ, 1/2), whose −log p is the squared error. That of a
+    task is multiplied by its weight, as its loss is.
 
     Up to a constant, Σ_a Ω_a (θ − θ*_a)² = Ω (θ − θ*)², with Ω = Σ_a Ω_a and θ* = Σ_a Ω_a θ*_a / Ω.
     The gradient is the same, and memory and time do not grow with the experiences.
@@ -42,7 +43,9 @@ class EWC(QuadraticPenalty):
     def after_experience(self, experience: Experience) -> None:
         importance: NamedTensors = {}
         for task in experience.tasks:
-            for name, value in fisher_information(self.context, task).items():
+            weight = self.context.loss_weight(task)  # the loss of the posterior is weighted as well
+            for name, information in fisher_information(self.context, task).items():
+                value = weight * information
                 importance[name] = importance[name] + value if name in importance else value
         parameters = trainable_parameters(self.context.network)
         self.add_anchor({n: p.detach().clone() for n, p in parameters.items()}, importance)

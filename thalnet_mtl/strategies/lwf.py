@@ -25,7 +25,7 @@ class LearningWithoutForgetting(Strategy):
     Li, Hoiem, "Learning without Forgetting", ECCV 2016: strength · T² KL(p_old ‖ p_new) at a
     temperature T = 2, for each older task whose inputs have the shape of the new ones. Of labels it
     is the mean over labels of the same; of numbers it is the mean squared difference of the old and
-    the new answer.
+    the new answer. A term has the weight of its task. A task that returns learns without its own.
 
     Args:
         context: of the run.
@@ -55,20 +55,27 @@ class LearningWithoutForgetting(Strategy):
     def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
         if self.teacher is None:
             return None
-        tasks, network = self.context.tasks, self.context.network
-        old_heads = dict.fromkeys(
-            tasks[name].head_name for name in self.old_tasks if name in self.context.trainable_tasks
-        )
-        task_of = {tasks[name].head_name: tasks[name] for name in self.old_tasks}
+        context, tasks, network = self.context, self.context.tasks, self.context.network
+        older = [
+            name
+            for name in self.old_tasks
+            if name in context.trainable_tasks and name not in context.experience.tasks
+        ]
+        task_of = {tasks[name].head_name: tasks[name] for name in older}
+        weights: dict[str, float] = {}  # of a head, the largest one of its older tasks
+        for name in older:
+            head = tasks[name].head_name
+            weights[head] = max(weights.get(head, 0.0), context.loss_weight(name))
         terms = []
         for name, batch in batches.items():
             spec, lengths = tasks[name].spec, batch.lengths
-            heads = [head for head in old_heads if same_inputs(network.adapter(head).task, spec)]
+            heads = [head for head in weights if same_inputs(network.adapter(head).task, spec)]
             with torch.no_grad():
                 targets, _ = self.teacher.outputs_by_task(heads, batch.xs, lengths=lengths)
             outputs, _ = network.outputs_by_task(heads, batch.xs, lengths=lengths)
             terms += [
-                task_of[head].distillation(outputs[head], targets[head], batch, TEMPERATURE)
+                weights[head]
+                * task_of[head].distillation(outputs[head], targets[head], batch, TEMPERATURE)
                 for head in heads
             ]
         return self.strength * torch.stack(terms).sum() if terms else None

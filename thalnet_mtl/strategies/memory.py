@@ -1,6 +1,6 @@
 """A memory of training sequences of earlier experiences, the base of the replay strategies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.class_groups import ClassGroups
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.tasks.stream import Experience
 
@@ -32,10 +32,10 @@ class ReplayMemory(Strategy):
     """A memory of a number of sequences of earlier tasks, of any shape.
 
     ``reservoir``: each sequence of all training sets so far is equally likely to be stored
-    (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task. A task
-    with other targets than one class a sequence counts as one class: labels, numbers, targets at
-    every step. Sequences without any target are not stored. Text is stored in chunks, which start
-    from an empty state.
+    (Vitter 1985, by random keys). ``per_class``: equally many of each class of each task, where a
+    sequence with several classes counts as the rarest of them, and all of a task without classes
+    as one; see ``ClassGroups``. Sequences without any target are not stored. Text is stored in
+    chunks, which start from an empty state.
 
     Args:
         context: of the run.
@@ -54,29 +54,43 @@ class ReplayMemory(Strategy):
         super().__init__(context)
         self.memory, self.choice = memory, choice
         self.stored: dict[str, StoredSequences] = {}
-        classes = sum(
-            task.spec.outputs if has_one_class(task) else 1 for task in context.tasks.values()
-        )
-        if choice == "per_class" and memory < classes:
+        self.groups: dict[str, ClassGroups] = {}
+        if choice == "per_class":
+            self.groups = {n: ClassGroups(task, context.chunk) for n, task in context.tasks.items()}
+            self.check_groups()
+
+    def check_groups(self) -> None:
+        """Raise if the memory is smaller than the classes; note which tasks have no classes."""
+        classes = sum(len(groups.sizes) for groups in self.groups.values())
+        if self.memory < classes:
             raise UserError(
-                f"strategy.memory {memory} holds no sequence of each class of each task; "
+                f"strategy.memory {self.memory} holds no sequence of each class of each task; "
                 f"must be at least {classes}."
+            )
+        without = [name for name, groups in self.groups.items() if not groups.has_classes]
+        if without:
+            self.notice = (
+                f"strategy.choice per_class: {', '.join(without)} has no classes to balance; its "
+                f"sequences count as one class."
             )
 
     def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
         return list(self.stored)
 
     def after_experience(self, experience: Experience) -> None:
-        context, capacity, choose = self.context, self.memory, CHOICES[self.choice]
-        # With classes, more candidates than fit: rare classes have few among many.
-        count = capacity if choose is reservoir else 20 * capacity
+        context, capacity = self.context, self.memory
         generator = step_generator("memory", context.seed, context.step)
-        candidates = {  # a task that returns was sampled in its first experience
-            task: draw_candidates(context, task, count, generator)
-            for task in experience.tasks
-            if task not in self.stored
-        }
-        self.stored = choose(self.stored | candidates, capacity)
+        # A task that returns was sampled in its first experience.
+        new = [task for task in experience.tasks if task not in self.stored]
+        if self.choice == "reservoir":
+            drawn = {task: draw_candidates(context, task, capacity, generator) for task in new}
+            self.stored = reservoir(self.stored | drawn, capacity)
+        else:
+            drawn = {
+                task: draw_of_each_class(context, task, self.groups[task], capacity, generator)
+                for task in new
+            }
+            self.stored = per_class(self.stored | drawn, self.groups, capacity)
 
     def older_tasks(self) -> list[str]:
         """Return the stored tasks that still train but are not part of this experience."""
@@ -122,11 +136,6 @@ class ReplayMemory(Strategy):
             self.stored[task] = StoredSequences(Batch(*data).to(device), keys.cpu())
 
 
-def has_one_class(task: Task) -> bool:
-    """Return whether each sequence of a task has one class as its target."""
-    return task.target.name == "class" and not task.spec.every_step
-
-
 def draw_candidates(
     context: TrainingContext, task: str, count: int, generator: torch.Generator
 ) -> StoredSequences:
@@ -151,6 +160,29 @@ def draw_candidates(
     return candidates.select(with_target.cpu()[:count])
 
 
+def draw_of_each_class(
+    context: TrainingContext,
+    task: str,
+    groups: ClassGroups,
+    capacity: int,
+    generator: torch.Generator,
+) -> StoredSequences:
+    """Give each training sequence a random key; return those of each class with the smallest keys.
+
+    Together they are at most ``capacity``, equally many of each class as far as there are so many.
+    """
+    source = context.tasks[task]
+    data = source.sequences("train", context.chunk)
+    keys = torch.rand(len(data), generator=generator, dtype=torch.float64)
+    of, order = groups.of(data.ys), keys.argsort()
+    order = order[groups.with_target(data.ys)[order]]
+    quota = equal_share(groups.sizes.values(), capacity)
+    rows = torch.cat([order[of[order] == number][:quota] for number in groups.sizes])
+    rows = rows[keys[rows].argsort()]
+    batch = source.to_batch(data.select(rows))
+    return StoredSequences(source.transformed(batch, context.seed, context.step), keys[rows])
+
+
 def reservoir(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
     """Return the ``capacity`` sequences with the smallest keys of all tasks."""
     keys = torch.cat([sequences.keys for sequences in stored.values()]).sort().values[:capacity]
@@ -160,19 +192,29 @@ def reservoir(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str,
     }
 
 
-def per_class(stored: Mapping[str, StoredSequences], capacity: int) -> dict[str, StoredSequences]:
+def per_class(
+    stored: Mapping[str, StoredSequences], groups: Mapping[str, ClassGroups], capacity: int
+) -> dict[str, StoredSequences]:
     """Return the sequences with the smallest keys of each class of each task, equally many."""
-    labels = {
-        task: ys if (ys := part.data.ys).ndim == 1 else torch.zeros(len(ys), dtype=torch.long)
-        for task, part in stored.items()
-    }
-    quota = capacity // sum(len(ys.unique()) for ys in labels.values())
+    quota = equal_share((n for task in stored for n in groups[task].sizes.values()), capacity)
     selected = {}
     for task, part in stored.items():
-        places = [(labels[task] == c).nonzero().flatten() for c in labels[task].unique()]
-        chosen = torch.cat([place[:quota] for place in places]).sort().values
-        selected[task] = part.select(chosen)
+        of = groups[task].of(part.data.ys)
+        places = [(of == number).nonzero().flatten()[:quota] for number in groups[task].sizes]
+        selected[task] = part.select(torch.cat(places).sort().values)
     return selected
 
 
-CHOICES = {"reservoir": reservoir, "per_class": per_class}
+def equal_share(sizes: Iterable[int], capacity: int) -> int:
+    """Return the largest q with Σ min(size, q) ≤ capacity: what small groups leave goes to others.
+
+    >>> equal_share([1, 9, 9], 12)
+    5
+    """
+    remaining, ascending = capacity, sorted(sizes)
+    for k, size in enumerate(ascending):
+        share = remaining // (len(ascending) - k)
+        if size > share:
+            return share
+        remaining -= size
+    return capacity

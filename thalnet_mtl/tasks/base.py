@@ -141,8 +141,6 @@ class Task:
         self._prepare()
         return self
 
-    # Loss
-
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss of a batch, a scalar.
 
@@ -189,8 +187,6 @@ class Task:
         """Return several batches as one, padded to the longest sequence of them."""
         return concatenate(batches, self.target.missing if self.spec.every_step else None)
 
-    # Scores
-
     def scorer(self) -> Scorer:
         """Return a scorer of the metrics, for one evaluation."""
         return Scorer(self._scored, self.target)
@@ -217,8 +213,6 @@ class Task:
     def floats(outputs: Tensor) -> Tensor:
         """Return outputs in at least the precision of float32."""
         return outputs if outputs.dtype == torch.float64 else outputs.float()
-
-    # Batches
 
     def check_batch_sizes(self, size: int, evaluation_size: int, chunk: int) -> None:
         """Check that every split has at least one batch; ``size`` is that of a training batch.
@@ -268,6 +262,10 @@ class Task:
     def to_batch(self, data: Sequences) -> Batch:
         """Return stored sequences as a batch: floats, or tokens as int64."""
         raise NotImplementedError
+
+    def transformed(self, batch: Batch, seed: int, step: int) -> Batch:
+        """Return a batch with the random changes that training batches get; without, as it is."""
+        return batch
 
     def split(self, name: str) -> Any:
         """Return the loaded data of a split; a UserError names the closest split."""

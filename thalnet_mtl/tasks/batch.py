@@ -55,11 +55,14 @@ class Batch(NamedTuple):
 def concatenate(batches: Sequence[Batch], missing: float | None) -> Batch:
     """Return several batches as one, padded to the longest sequence of them.
 
+    Sequences have lengths if one of the batches has them, or if they are not equally long.
+
     Args:
         batches: at least one.
         missing: stands for a missing target where there is a target at every step; otherwise None.
     """
-    first, time = batches[0], max(first_input(batch.xs).shape[1] for batch in batches)
+    first, times = batches[0], [first_input(batch.xs).shape[1] for batch in batches]
+    time = max(times)
     xs: Any
     if isinstance(first.xs, Mapping):
         xs = {name: concatenate_padded([b.xs[name] for b in batches], time) for name in first.xs}
@@ -67,5 +70,12 @@ def concatenate(batches: Sequence[Batch], missing: float | None) -> Batch:
         xs = concatenate_padded([batch.xs for batch in batches], time)
     targets = [batch.ys for batch in batches]
     ys = torch.cat(targets) if missing is None else concatenate_padded(targets, time, missing)
-    lengths = [batch.lengths for batch in batches if batch.lengths is not None]
-    return Batch(xs, ys, first.starts_sequence, torch.cat(lengths) if lengths else None)
+    if min(times) == time and all(batch.lengths is None for batch in batches):
+        return Batch(xs, ys, first.starts_sequence)
+    lengths = [
+        torch.full((len(batch.ys),), steps, device=ys.device)
+        if batch.lengths is None
+        else batch.lengths
+        for batch, steps in zip(batches, times, strict=True)
+    ]
+    return Batch(xs, ys, first.starts_sequence, torch.cat(lengths))

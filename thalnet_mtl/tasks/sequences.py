@@ -129,7 +129,9 @@ class SequenceTask(Task):
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
         self.batches_per_epoch("train", size, chunk)  # which says what is too small
         assert self._reader is not None
-        batch = self.to_batch(self._reader.batch(step, size, seed))
+        return self.transformed(self.to_batch(self._reader.batch(step, size, seed)), seed, step)
+
+    def transformed(self, batch: Batch, seed: int, step: int) -> Batch:
         if self.transform is None:
             return batch
         return self.transform(batch, step_generator(f"transform {self.name}", seed, step))

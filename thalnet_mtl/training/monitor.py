@@ -4,23 +4,19 @@ import math
 from collections.abc import Mapping
 
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import RunError
 from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.divergence import diverged
 from thalnet_mtl.training.results import measure_cost
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.state import NOT_TRAINED
 
 UNTRAINED_BATCHES = 10  # of the test split: enough to see the score of guessing
 DIVERGENCE_FACTOR = 100.0  # times the loss of guessing, or of the untrained network
-
-
-class Diverged(RunError):
-    """A loss or a weight that is not finite, or a loss that has exploded."""
 
 
 class Monitor:
@@ -158,12 +154,3 @@ def loss_limit(run: RunContext, task: str) -> float:
     untrained = run.state.scores.untrained.get(task, {}).get("loss", 0.0)
     scales = [abs(loss) for loss in (guess, untrained) if math.isfinite(loss)]
     return (guess if math.isfinite(guess) else 0.0) + DIVERGENCE_FACTOR * max(*scales, 1.0)
-
-
-def diverged(reason: str, tasks: str) -> Diverged:
-    """Return the error for a run that has diverged, with what may help."""
-    return Diverged(
-        f"{reason} of task '{tasks}': training has diverged. Lower --train.learning_rate, set "
-        f"--train.clip 1, or choose a bounded reading (weight_norm). The last checkpoint before "
-        f"it is kept."
-    )

@@ -120,10 +120,11 @@ def continual_summary(run: RunContext) -> ContinualSummary:
 
 
 def scenario(run: RunContext) -> str:
-    """Return the kind of continual learning, which follows from the heads of the tasks.
+    """Return the kind of continual learning, which follows from the heads and the classes.
 
     Tasks with heads of their own are task-incremental. Tasks of one head are class-incremental if
-    their classes differ, and domain-incremental if not.
+    those that are new to an experience have only classes that are new as well, domain-incremental
+    if they have none, and both if they have some.
     """
     tasks = [run.tasks[name] for name in run.config.trained_tasks]
     heads = {task.head_name for task in tasks}
@@ -131,8 +132,15 @@ def scenario(run: RunContext) -> str:
         return "task-incremental"
     if len(heads) > 1:
         return "task-incremental, some heads shared"
-    classes_differ = len({task.classes_seen for task in tasks}) == len(tasks)
-    return "class-incremental" if classes_differ else "domain-incremental"
+    seen_tasks, seen, kinds = set[str](), set[int](), set[str]()
+    for experience in run.stream:
+        new_tasks = set(experience.tasks) - seen_tasks
+        classes = {c for name in new_tasks for c in run.tasks[name].classes_seen}
+        if seen_tasks and new_tasks:
+            kinds |= {"class"} if classes - seen else set()
+            kinds |= {"domain"} if classes & seen or not classes else set()
+        seen_tasks, seen = seen_tasks | new_tasks, seen | classes
+    return f"{'- and '.join(sorted(kinds)) or 'domain'}-incremental"
 
 
 def measure_cost(run: RunContext) -> dict[str, Any]:

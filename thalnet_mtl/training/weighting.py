@@ -1,6 +1,7 @@
 """Loss weightings: how the losses of several tasks become one gradient for each parameter."""
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
+from thalnet_mtl.training.divergence import diverged
 
 # Aggregators of TorchJD by their names here, with their arguments where there is no default.
 AGGREGATORS: dict[str, tuple[str, dict[str, float]]] = {
@@ -43,8 +45,13 @@ class LossWeighting(nn.Module):
         self.weights, self.targets = dict(weights), dict(targets)
 
     def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
-        """Fill the gradients of all parameters from the losses of the tasks of a step."""
-        self.total(losses).backward()
+        """Fill the gradients of all parameters from the losses of the tasks of a step.
+
+        A task that depends on no parameter, as one that is frozen, has no gradient.
+        """
+        total = self.total(losses)
+        if total.requires_grad:
+            total.backward()
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the scalar loss that is minimized."""
@@ -88,8 +95,8 @@ class GradientAggregation(LossWeighting):
     """An aggregator of TorchJD, applied to the parameters that several tasks use.
 
     Row i of its matrix is the gradient of w_i L_i w.r.t. all of them. Parameters that one task
-    uses alone get the plain gradient. A task whose gradient is exactly zero, as without any target
-    in its batch, takes no part: MGDA and CAGrad would let it stop all others.
+    uses alone get the plain gradient. A task without a gradient, or with one that is exactly zero,
+    as without any target in its batch, takes no part: MGDA and CAGrad would let it stop all others.
 
     Args:
         weights: w_i of each task.
@@ -124,12 +131,18 @@ class GradientAggregation(LossWeighting):
             self.aggregator, self.rows = self.aggregator_class(**options), rows
 
     def backward(self, losses: Mapping[str, Tensor], task_parameters: TaskParameters) -> None:
-        """Fill the gradients of all parameters: aggregated ones where tasks share a parameter."""
+        """Fill the gradients of all parameters: aggregated ones where tasks share a parameter.
+
+        Raises:
+            Diverged: the gradient of a task is not finite.
+        """
         rows: dict[str, dict[str, Tensor]] = {}
         parameters: dict[str, nn.Parameter] = {}
         *_, last = losses
         for task, loss in losses.items():
             used = {name: p for name, p in task_parameters(task).items() if p.requires_grad}
+            if not (used and loss.requires_grad):
+                continue
             parameters |= used
             row = torch.autograd.grad(
                 self.weights[task] * loss,
@@ -139,8 +152,11 @@ class GradientAggregation(LossWeighting):
             )
             rows[task] = dict(zip(used, row, strict=True))
         gradients = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        nonzero = dict(zip(rows, has_nonzero(rows.values()), strict=True))
-        rows = {task: row for task, row in rows.items() if nonzero[task]}
+        largest = dict(zip(rows, largest_entries(rows.values()), strict=True))
+        for task, value in largest.items():
+            if not math.isfinite(value):
+                raise diverged("a gradient that is not finite", task)
+        rows = {task: row for task, row in rows.items() if largest[task]}
         shared = [name for name in parameters if sum(name in row for row in rows.values()) > 1]
         zeros = {name: gradients[name] for name in shared}
         gradients |= {n: g for row in rows.values() for n, g in row.items() if n not in shared}
@@ -149,9 +165,12 @@ class GradientAggregation(LossWeighting):
             matrix = torch.stack(
                 [torch.cat([(zeros | row)[n].flatten() for n in shared]) for row in rows.values()]
             )
+            scale = max(largest[task] for task in rows)
+            scale = scale if not 1e-12 < scale < 1e12 else 1.0  # their products must be numbers
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # solvers warn of their own numerics
-                parts = self.aggregator(matrix).split([parameters[n].numel() for n in shared])
+                combined = self.aggregator(matrix / scale) * scale
+            parts = combined.split([parameters[n].numel() for n in shared])
             for name, part in zip(shared, parts, strict=True):
                 gradients[name] = part.view_as(parameters[name])
         for name, gradient in gradients.items():
@@ -169,10 +188,10 @@ class GradientAggregation(LossWeighting):
             self.aggregator.weighting.prvs_alpha = state["alpha"].numpy()
 
 
-def has_nonzero(rows: Iterable[Mapping[str, Tensor]]) -> list[bool]:
-    """Return for each group of tensors whether it holds a number other than 0."""
-    flags = [torch.stack([part.any() for part in row.values()]).any() for row in rows]
-    return torch.stack(flags).tolist()
+def largest_entries(rows: Iterable[Mapping[str, Tensor]]) -> list[float]:
+    """Return the largest absolute entry of each group of tensors; NaN if one of them is NaN."""
+    found = [torch.stack([part.abs().max() for part in row.values()]).max() for row in rows]
+    return torch.stack(found).tolist() if found else []
 
 
 def _register_aggregator(name: str) -> None:

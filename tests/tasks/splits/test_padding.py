@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from properties import assert_close, examples, normal, seeds
 
 from thalnet_mtl import SequenceTask, TaskSpec
+from thalnet_mtl.tasks.batch import Batch, concatenate
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 OUTPUTS = 3
@@ -143,3 +144,19 @@ def test_splits_of_different_lengths_have_the_longest(length):
     task = SequenceTask("own", splits).load("cpu")
     batch = next(task.iterate("validation", 6, 1))
     assert task.spec.steps == 4 and torch.equal(batch.xs, xs[:, :length])
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_batches_of_other_lengths_are_put_together_with_the_length_of_each(every_step):
+    """Batches may be of one length each, without a statement of lengths: buckets."""
+    batches = []
+    for time in (3, 5, 4):
+        ys = torch.ones(2, time, dtype=torch.long) if every_step else torch.ones(2).long()
+        batches.append(Batch(torch.ones(2, time, 1), ys, True))
+    batches.append(Batch(torch.ones(2, 5, 1), batches[1].ys, True, torch.tensor([5, 2])))
+    whole = concatenate(batches, -100 if every_step else None)
+    assert whole.lengths.tolist() == [3, 3, 5, 5, 4, 4, 5, 2]
+    assert whole.xs.sum((1, 2)).tolist() == [3, 3, 5, 5, 4, 4, 5, 5]
+    if every_step:
+        assert (whole.ys[:6] == 1).sum(1).tolist() == [3, 3, 5, 5, 4, 4]
+    assert concatenate(batches[1:2] * 2, None).lengths is None
