@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.ops.inputs import Inputs
-from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
+from thalnet_mtl.ops.lengths import Lengths, are_hidden, past_end, zero_past_end
 from thalnet_mtl.ops.reference import keep
 from thalnet_mtl.registry import register
 
@@ -116,8 +116,9 @@ class MLP(Body):
 def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     """Run a module of PyTorch on a padded batch; with lengths on a packed one.
 
-    In a traced program no shape may depend on the lengths: it goes step by step. cuDNN has
-    gradients in training mode only, so that a frozen module with gradients does without it.
+    Where nobody can read the lengths, as in a trace, no shape may depend on them: it goes step by
+    step. cuDNN has gradients in training mode only, so that a frozen module with gradients does
+    without it.
     """
     if xs.is_cuda and not rnn.training and torch.is_grad_enabled():
         with torch.backends.cudnn.flags(enabled=False):
@@ -128,7 +129,7 @@ def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> 
 def _run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     if lengths is None:
         return rnn(xs, state)
-    if torch.compiler.is_compiling():
+    if are_hidden(lengths):
         return _run_stepwise(rnn, xs, state, lengths)
     # PyTorch wants these lengths on the CPU.
     packed = pack_padded_sequence(xs, lengths.cpu(), batch_first=True, enforce_sorted=False)

@@ -117,9 +117,12 @@ class Body(Freezable):
     def check(self, xs: Inputs) -> Inputs:
         """Return the inputs if they are sequences of the width that this body was built for."""
         if not isinstance(xs, Tensor):
+            kind = type(self).__name__
+            if not isinstance(xs, Mapping):
+                raise UserError(f"{kind}: expected a tensor, not {type(xs).__name__}.")
             raise UserError(
-                f"{type(self).__name__} takes one tensor, not {type(xs).__name__}: only the "
-                f"modules of a ThalNet have inputs of their own."
+                f"{kind} takes one tensor, not {type(xs).__name__}: only the modules of a ThalNet "
+                f"have inputs of their own."
             )
         check_sequence(xs, self.inputs, batched=False)
         return xs

@@ -11,6 +11,7 @@ from thalnet_mtl.models.designs import Design
 from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.models.readings.base import IndexMap, Reading
 from thalnet_mtl.ops.cell import PlacedCell, Placement
+from thalnet_mtl.ops.reference import reading_matrix
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.graph import ModuleGraph, slots
 
@@ -131,6 +132,15 @@ def place(graph: ModuleGraph, cells: nn.ModuleDict, names: Sequence[str]) -> Pla
     return Placement(placed)
 
 
+def are_placed(cells: nn.ModuleDict, placement: Placement) -> bool:
+    """Return whether a placement has the reading and the design that each cell has now."""
+    for placed in placement.cells:
+        parts = cells._modules[placed.name]._modules
+        if parts["reading"] is not placed.reading or parts["design"] is not placed.design:
+            return False
+    return True
+
+
 def reading_matrices(
     graph: ModuleGraph, placement: Placement, center: Tensor | None
 ) -> dict[str, Tensor]:
@@ -143,9 +153,9 @@ def reading_matrices(
     for cell in placement.cells:
         if cell.reading.dynamic:
             assert center is not None
-            weights = cell.reading.weights(center[:, cell.slot]).mean(0)
+            weights = reading_matrix(cell.reading, center[:, cell.slot]).mean(0)
         else:
-            weights = cell.reading.weights()
+            weights = reading_matrix(cell.reading)
         columns = [graph.slots[slot].start + k for slot, k in graph.columns(cell.name)]
         matrices[cell.name] = weights.new_zeros(len(weights), graph.center)
         matrices[cell.name][:, columns] = weights

@@ -60,7 +60,8 @@ def _check_input(subject: str, label: str, task: TaskSpec, xs: Tensor, width: in
 def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> Tensor | None:
     """Return lengths from 1 to the number of steps, one a sequence; None if all have all steps.
 
-    The numbers themselves are read on a CPU alone: that would make a GPU wait.
+    The numbers themselves are read on a CPU alone: that would make a GPU wait. They are taken as
+    they are where PyTorch has none to read, as in a trace.
     """
     if lengths is None:
         return None

@@ -46,8 +46,9 @@ class Design(nn.Module):
         self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
     ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
         """Return features and memory after one step. Dense layers apply tanh, so φ is bounded."""
-        for layer in self.stack:
-            if isinstance(layer, nn.GRUCell):
+        # By name, since the layer may have been replaced, by quantization for example.
+        for name, layer in zip(self.layers, self.stack, strict=True):
+            if name == "gru":
                 x = memory = layer(x, memory)
             else:
                 x = torch.tanh(layer(x))

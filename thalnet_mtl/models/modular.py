@@ -6,7 +6,15 @@ from typing import Any
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import Body, StateLayout
-from thalnet_mtl.models.cells import Cell, cell_of, copy_cell, make_cells, place, rewire
+from thalnet_mtl.models.cells import (
+    Cell,
+    are_placed,
+    cell_of,
+    copy_cell,
+    make_cells,
+    place,
+    rewire,
+)
 from thalnet_mtl.models.designs import Lesioned
 from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.models.summary import body_summary
@@ -36,6 +44,11 @@ class ModularBody(Body):
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy, which derives its own placements."""
         return self.__dict__ | {"_placements": {}, "_layouts": {}}
+
+    def _replicate_for_data_parallel(self) -> Any:
+        replica = super()._replicate_for_data_parallel()
+        replica._placements, replica._layouts = {}, {}
+        return replica
 
     # Widths, all derived from the graph
 
@@ -118,9 +131,11 @@ class ModularBody(Body):
         The center of some modules consists of their slots alone; all other slots are zero.
         """
         names = tuple(self.graph if active is None else (n for n in self.graph if n in active))
-        if names not in self._placements:
-            self._placements[names] = place(self.graph, self.cells, names)
-        return self._placements[names]
+        placement = self._placements.get(names)
+        # A module may have been exchanged, and a replica of ``DataParallel`` has other ones.
+        if placement is None or not are_placed(self.cells, placement):
+            placement = self._placements[names] = place(self.graph, self.cells, names)
+        return placement
 
     # For tasks, see ``Body``
 

@@ -143,7 +143,7 @@ class Network(EditableNetwork):
 
     def initial(self, task: str, batch: int) -> Any:
         """Return the state of a task before its first step."""
-        zeros = self.adapter(task).head.weight.new_zeros(batch, 1, 1)
+        zeros = self.adapter(task).zeros(batch, 1, 1)
         active = self.active_modules(task)
         return self.body.initial(zeros, **({"active": active} if active else {}))
 

@@ -54,7 +54,8 @@ def run_sequences(
         state = initial(rows)
     else:
         state = map_state(lambda part: part[None], state) if alone else state
-        if not torch.compiler.is_compiling():  # a body may call ``len``, which fixes the batch
+        # A body may call ``len``, which would fix the batch of a trace.
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             state = fit_state(state, initial(rows), first_input(rows))
     ys, state = _run_with_sub_steps(run, rows, state, lengths, sub_steps, extra_steps)
     if packed is not None and recurrent:

@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.cells import reading_matrices
-from thalnet_mtl.models.checks import check_sequence
+from thalnet_mtl.models.checks import check_sequence, kind_of
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.models.sequences import run_sequences
-from thalnet_mtl.ops import BACKENDS, explain, select_backend
+from thalnet_mtl.ops import explain, run, select_backend
 from thalnet_mtl.ops.inputs import Inputs
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
@@ -141,10 +141,10 @@ class ThalNet(ModularBody):
         names = self.output_modules if outputs is None else outputs
         self.feature_width(names)  # raises if there is none of that name
         placement = self.placement(active)
-        backend = BACKENDS[select_backend(self.ops, placement, state.center)]
+        backend = select_backend(self.ops, placement, state.center)
         places = {cell.name: cell.slot for cell in placement.cells}
         slots = [places[name] for name in names]
-        ys, *last = backend.sequence(placement, xs, *state, slots, lengths)
+        ys, *last = run(backend, placement, xs, *state, slots, lengths)
         return ys, State(*last)
 
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
@@ -160,10 +160,14 @@ class ThalNet(ModularBody):
         modules = [name for name in self.input_modules if active is None or name in active]
         if isinstance(xs, Tensor):
             xs = {name: xs for name in modules}
+        if not isinstance(xs, Mapping):
+            raise UserError(f"expected a tensor, or a mapping of tensors, not {kind_of(xs)}.")
         for name, x in xs.items():
             if name not in modules:
                 raise unknown("input module", name, modules)
             label = f"input of module '{name}'"
+            if not isinstance(x, Tensor):
+                raise UserError(f"{label}: expected a tensor, not {kind_of(x)}.")
             check_sequence(x, self.graph[name].inputs, label, batched=False)
         if not xs:
             raise UserError(f"no input given. Input modules: {', '.join(modules)}.")

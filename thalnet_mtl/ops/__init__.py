@@ -6,6 +6,7 @@ compute the same function, which ``reference`` defines.
 """
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.ops import batched, cpp, fused, reference, triton
 from thalnet_mtl.ops.cell import Placement
+from thalnet_mtl.ops.demands import unmet
+from thalnet_mtl.ops.derivatives import differentiable_again
+from thalnet_mtl.ops.reference import Outcome
 
 # The fastest first.
 BACKENDS: dict[str, ModuleType] = {
@@ -22,6 +26,9 @@ BACKENDS: dict[str, ModuleType] = {
     "batched": batched,
     "reference": reference,
 }
+
+# Their nodes in the graph of autograd belong to packed weights, not to those of the modules.
+AS_NODES = "triton", "fused"
 
 # Never chosen by ``auto``. ThalNets trained with Triton on an H100 learned more slowly than in fp32
 # on a CPU. Those runs shared a GPU in a faulty way (see ``training.cuda_graphs``); no run that had
@@ -55,8 +62,14 @@ def select_backend(backend: str, placement: Placement, like: Tensor) -> str:
     return backend
 
 
+def run(backend: str, placement: Placement, *call: Any) -> Outcome:
+    """Run the modules over all steps; the other arguments are those of ``reference.sequence``."""
+    outcome = BACKENDS[backend].sequence(placement, *call)
+    if backend in AS_NODES and torch.is_grad_enabled():
+        return differentiable_again(outcome, placement, *call)
+    return outcome
+
+
 def _why_unsupported(name: str, placement: Placement, like: Tensor) -> str | None:
-    """Return why a backend cannot run; only those in plain PyTorch can be traced."""
-    if torch.compiler.is_compiling() and name not in ("batched", "reference"):
-        return "it cannot be traced by torch.compile or torch.export"
-    return BACKENDS[name].unsupported(placement, like)
+    """Return why a backend cannot run these modules at this moment."""
+    return unmet(name, like) or BACKENDS[name].unsupported(placement, like)

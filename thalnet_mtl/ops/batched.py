@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thalnet_mtl.ops.cell import PlacedCell, Placement
-from thalnet_mtl.ops.layout import is_plain_stack
+from thalnet_mtl.ops.layout import is_plain_stack, layer_parameters
 from thalnet_mtl.ops.lengths import Lengths, Packing, are_hidden, past_end, zero_past_end
 from thalnet_mtl.ops.reference import Outcome, advance, keep, matrix, unsupported
 
@@ -154,7 +154,8 @@ def group_equal(cells: Sequence[PlacedCell]) -> list[list[PlacedCell]]:
     groups: dict[object, list[PlacedCell]] = {}
     for cell in cells:
         layers = [
-            (type(layer), [w.shape for w in layer.parameters()]) for layer in batchable_layers(cell)
+            (type(layer), [w.shape for w in layer_parameters(layer)])
+            for layer in batchable_layers(cell)
         ]
         if layers:
             (first, shapes), *rest = layers

@@ -1,18 +1,19 @@
 """The sequence on a CPU in C++: one autograd node; each thread computes a slice of the batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.buffers import empty
 from thalnet_mtl.ops.cell import Placement
-from thalnet_mtl.ops.cpp_layout import RESULT_TENSORS, Call, KernelLayout, Tensors, pointers
+from thalnet_mtl.ops.cpp_layout import RESULT_TENSORS, Call, KernelLayout, pointers
 from thalnet_mtl.ops.cpp_library import kernel, unavailable
+from thalnet_mtl.ops.derivatives import Tensors, by_autograd, hand_written
 from thalnet_mtl.ops.layout import memoized, unsupported_design
 from thalnet_mtl.ops.lengths import Lengths, check_range
 from thalnet_mtl.ops.reference import Outcome
@@ -42,6 +43,7 @@ def sequence(
     """Run the modules over all steps; see ``reference.sequence``."""
     layout = memoized(placement, KernelLayout)
     call = Call(
+        placement,
         layout,
         outputs=tuple((slot.start, slot.stop - slot.start) for slot in outputs),
         time=next(iter(xs.values())).shape[1],
@@ -52,20 +54,23 @@ def sequence(
         lengths, order = lengths.sort(descending=True, stable=True)
         xs = {name: x.index_select(0, order) for name, x in xs.items()}
         center, memory = (state.index_select(0, order) for state in (center, memory))
-    operands = [center, memory, *layout.operands(xs)]
-    for tensor in operands:  # the kernel reads raw memory and could not tell
-        if tensor is not None and (tensor.dtype, tensor.device) != (center.dtype, center.device):
-            raise ValueError(
-                "all tensors must have the same type and device, but one is "
-                f"{tensor.dtype} on {tensor.device} and the center {center.dtype} on "
-                f"{center.device}."
-            )
-    results = CppSequence.apply(call, lengths, *operands)[:3]
+    tensors = layout.operands(xs)
+    layout.check(center, tensors)
+    results = CppSequence.apply(call, lengths, center, memory, *tensors)[:3]
     if order is not None:
         ranks = order.argsort()
         results = tuple(result.index_select(0, ranks) for result in results)
     ys, center, memory = results
     return ys, center, memory
+
+
+def _again(ctx: Any, grads: Tensors) -> Tensors:
+    """Return the gradients w.r.t. the arguments of ``CppSequence`` by autograd."""
+    *operands, _, _ = ctx.saved_tensors
+    function: Callable[..., Tensors] = partial(ctx.call.layout.compute, ctx.call)
+    if ctx.call.replicas:
+        function = torch.vmap(function)
+    return None, *by_autograd(function, operands, ctx.needs_input_grad[1:], grads[:3])
 
 
 class CppSequence(torch.autograd.Function):
@@ -105,7 +110,7 @@ class CppSequence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @hand_written(_again)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *operands, centers, activations = ctx.saved_tensors
         replicas = ctx.call.replicas

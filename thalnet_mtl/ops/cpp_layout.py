@@ -1,40 +1,30 @@
 """Sizes of modules and tensors of a call, in the form in which the C++ kernel reads them."""
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.ops import batched
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.cpp_library import kernel
-from thalnet_mtl.ops.layout import cell_plans
+from thalnet_mtl.ops.derivatives import Key, Tensors, layer_names, reading_keys, with_tensors
+from thalnet_mtl.ops.layout import KERNELS, CellPlan, cell_plans
 from thalnet_mtl.ops.reference import matrix
 
-# For every kernel of a reading its number in net.h, and the names of its tensors, "" for none.
-READINGS: dict[str | None, tuple[int, tuple[str, ...]]] = {
-    "linear": (0, ("weight",)),
-    "weight_norm": (1, ("weight", "scale")),
-    "weight_norm_rows": (2, ("weight", "scale")),
-    "fast_softmax": (3, ("weight", "bias", "", "", "gates")),
-    "fast_gaussian": (
-        4,
-        ("mean.weight", "mean.bias", "variance.weight", "variance.bias", "gates", "positions"),
-    ),
-    None: (0, ()),  # a matrix that PyTorch computes, used like the weight of ``linear``
-}
 READING_TENSORS = 6  # tensors that the kernel expects for a reading, absent ones included
 # Tensors after all operands: centers, last center and memory, activations, three gradients.
 RESULT_TENSORS = 7
 MAX_HEADERS = 64  # cached headers, one for each shape of a call
 
-Tensors = Sequence[Tensor | None]
 # Where an operand comes from: the name of a task input, an attribute of a module, or a function.
-Source = str | tuple[nn.Module, str] | Callable[[], Tensor | None] | None
+Source = str | Key | Callable[[], Tensor | None] | None
 
 
 class KernelLayout:
@@ -42,7 +32,9 @@ class KernelLayout:
 
     Attributes:
         numbers: integers that describe all modules; ``Net::describe`` in net.h parses them.
-        sources: for every operand of a module where its tensor comes from, None if absent.
+        keys: for every operand of a module its task input or its ``Key``, None if absent.
+        sources: the same with a function in the place of a method's key.
+        shapes: the shape of every operand, None if absent or checked elsewhere.
         inputs: indices of center, memory and task inputs among the arguments of ``CppSequence``.
         columns: width of a row of activations.
     """
@@ -51,10 +43,13 @@ class KernelLayout:
         self.center, self.memory = placement.center_width, placement.memory_width
         self.numbers = [len(placement.cells)]
         self.headers: dict[Any, Tensor] = {}
+        self.keys: list[str | Key | None] = []
         self.sources: list[Source] = []
+        self.shapes: list[tuple[int, ...] | None] = []
         self.inputs = [1, 2]
         for cell, plan in zip(placement.cells, cell_plans(placement), strict=True):
-            kind, names = READINGS[plan.kernel]
+            # ``ReadingKind`` in net.h has their order. R from PyTorch is used like a linear one.
+            kind = 0 if plan.kernel is None else list(KERNELS).index(plan.kernel)
             self.numbers += [plan.slot.start, plan.slot.stop - plan.slot.start, plan.context]
             self.numbers += [plan.inputs, plan.composed, kind]
             self.numbers += [len(plan.positions), len(plan.layers)]
@@ -63,18 +58,25 @@ class KernelLayout:
             self.numbers += plan.positions
             if cell.inputs:
                 self.inputs.append(3 + len(self.sources))
-            self.sources.append(cell.name if cell.inputs else None)
-            reading = [_source(cell.reading, name) for name in names] or [partial(matrix, cell)]
-            self.sources += [*reading, *[None] * (READING_TENSORS - len(reading))]
+            reading: list[Key | None] = [(cell.reading, "weights")]
+            if plan.kernel is not None:
+                reading = reading_keys(cell.reading, plan.kernel)
+            self.keys += [cell.name if cell.inputs else None, *reading]
+            self.keys += [None] * (READING_TENSORS - len(reading))
             for layer in cell.design.stack:
-                if isinstance(layer, nn.GRUCell):
-                    names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
-                else:
-                    names = "weight", "", "bias", ""
-                self.sources += [_source(layer, name) for name in names]
+                self.keys += [(layer, name) if name else None for name in layer_names(layer)]
+            self.shapes += [None, *_reading_shapes(plan), *_layer_shapes(plan)]
+            methods = {
+                "weights": partial(matrix, cell),
+                "gates": getattr(cell.reading, "gates", None),
+            }
+            self.sources += [
+                methods.get(key[1], key) if isinstance(key, tuple) else key
+                for key in self.keys[len(self.sources) :]
+            ]
         # Called without tensors the kernel only returns the width of a row of activations.
         absent: list[Tensor | None] = [None] * (3 + len(self.sources) + RESULT_TENSORS)
-        query = Call(self, (), time=1, save_activations=False)
+        query = Call(placement, self, (), time=1, save_activations=False)
         self.columns: int = kernel().forward_float(query.header(1, 1).data_ptr(), pointers(absent))
 
     def operands(self, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
@@ -91,18 +93,54 @@ class KernelLayout:
                 operands.append(xs[source] if isinstance(source, str) else source())
         return operands
 
+    def check(self, center: Tensor, operands: Tensors) -> None:
+        """Raise unless all operands have the type and device of the center, and their shapes.
+
+        The kernel reads raw memory and could not tell.
+        """
+        dtype = center.dtype
+        for tensor, shape in zip(operands, self.shapes, strict=True):
+            if tensor is None:
+                continue
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                raise UserError(
+                    f"all tensors must have the same type and device, but one is {tensor.dtype} on "
+                    f"{tensor.device} and the center {dtype} on {center.device}."
+                )
+            if shape is not None and tensor.shape != shape:
+                raise UserError(
+                    f"a weight has shape {tuple(tensor.shape)}; expected {shape} in its place."
+                )
+
+    def compute(self, call: "Call", lengths: Tensor | None, *operands: Tensor | None) -> Tensors:
+        """Return outputs, last center and last memory, as the kernel does, in plain PyTorch.
+
+        Args:
+            operands: center and memory, then those of the layout.
+        """
+        center, memory, *tensors = operands
+        assert center is not None and memory is not None
+        pairs = list(zip(self.keys, tensors, strict=True))
+        xs = {key: x for key, x in pairs if isinstance(key, str) and x is not None}
+        weights = {key: tensor for key, tensor in pairs if isinstance(key, tuple)}
+        outputs = [slice(start, start + width) for start, width in call.outputs]
+        placement = with_tensors(call.placement, weights)
+        return batched.sequence(placement, xs, center, memory, outputs, lengths)
+
 
 @dataclass(frozen=True)
 class Call:
     """The shape of one call of the kernel.
 
     Args:
+        placement: the modules that run.
         outputs: slots of the center to return, each with its start and width.
         save_activations: whether to keep the activations of all steps, for a backward pass.
         replicas: number of independent networks of the same layout; if not 0, all tensors have a
             leading axis of this size.
     """
 
+    placement: Placement
     layout: KernelLayout
     outputs: tuple[tuple[int, int], ...]
     time: int
@@ -128,13 +166,30 @@ class Call:
         return header
 
 
-def _source(owner: nn.Module, name: str) -> Source:
-    """Return the source of a tensor from its dotted name; ``gates`` is a method of a reading."""
-    if not name:
-        return None
-    *path, name = name.split(".")
-    owner = owner.get_submodule(".".join(path))
-    return getattr(owner, name) if name == "gates" else (owner, name)
+def _reading_shapes(plan: CellPlan) -> list[tuple[int, ...] | None]:
+    """Return the shapes of the tensors of a reading, in the order of ``KERNELS``."""
+    context, center = plan.context, len(plan.positions)
+    features = plan.slot.stop - plan.slot.start
+    shapes: dict[str | None, list[tuple[int, ...]]] = {
+        "weight_norm": [(context, center), ()],
+        "weight_norm_rows": [(context, center), (context, 1)],
+        "fast_softmax": [(context, center, features), (context, center)],
+        "fast_gaussian": [(context, features), (context,)] * 2,
+    }
+    found = shapes.get(plan.kernel, [(context, center)])
+    return [*found, *[None] * (READING_TENSORS - len(found))]
+
+
+def _layer_shapes(plan: CellPlan) -> Iterator[tuple[int, ...] | None]:
+    """Yield the shapes of the tensors of the layers, in the order of ``layer_names``."""
+    inputs = plan.context + plan.inputs
+    for layer in plan.layers:
+        width = layer.width
+        if layer.gru:
+            yield from [(3 * width, inputs), (3 * width, width), (3 * width,), (3 * width,)]
+        else:
+            yield from [(width, inputs), None, (width,), None]
+        inputs = width
 
 
 def pointers(tensors: Tensors) -> Any:

@@ -106,6 +106,8 @@ class FusedSequence(torch.autograd.Function):
     def backward(
         ctx: Any, grad_centers: Tensor | None, grad_end: Tensor | None, grad_last: Tensor | None
     ) -> tuple[Any, ...]:
+        if grad_centers is None and grad_end is None and grad_last is None:
+            return (None,) * len(ctx.needs_input_grad)
         center, memory, read, centers = ctx.saved_tensors
         packing = ctx.packing
         grad_columns = torch.empty_like(ctx.columns)

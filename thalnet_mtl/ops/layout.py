@@ -1,6 +1,6 @@
 """Sizes and positions that fast backends derive from the modules, once for every placement."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +13,21 @@ from thalnet_mtl.ops.cell import PlacedCell, Placement
 
 Result = TypeVar("Result")
 
-# Readings that backends compute themselves; see ``Reading.kernel``.
-KERNELS = "linear", "weight_norm", "weight_norm_rows", "fast_softmax", "fast_gaussian"
+# Readings that backends compute themselves, see ``Reading.kernel``, and the names of the tensors
+# that a kernel reads, "" where it reads none.
+KERNELS: dict[str, tuple[str, ...]] = {
+    "linear": ("weight",),
+    "weight_norm": ("weight", "scale"),
+    "weight_norm_rows": ("weight", "scale"),
+    "fast_softmax": ("weight", "bias", "", "", "gates"),
+    "fast_gaussian": (
+        "mean.weight", "mean.bias", "variance.weight", "variance.bias", "gates", "positions",
+    ),
+}  # fmt: skip
+
+# The types of tensors whose memory a kernel may read: subclasses may mean other numbers.
+PLAIN = frozenset({Tensor, nn.Parameter})
+PLAIN_OR_ABSENT = PLAIN | {type(None)}
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,17 @@ def kernel_of(reading: nn.Module) -> str | None:
     The class of the reading must name the kernel itself: a subclass may compute something else.
     """
     kernel = vars(type(reading)).get("kernel")
-    if kernel is not None and kernel not in KERNELS:
+    if kernel is None:
+        return None
+    if kernel not in KERNELS:
         raise unknown(f"kernel of {type(reading).__name__}", kernel, KERNELS)
+    if has_hooks(reading) or not PLAIN_OR_ABSENT.issuperset(
+        map(type, reading._parameters.values())
+    ):
+        return None
+    for layer in reading._modules.values():
+        if type(layer) is not nn.Linear or not is_plain_layer(layer):
+            return None
     return kernel
 
 
@@ -120,23 +142,30 @@ def unsupported_design(placement: Placement) -> str | None:
 
 
 def is_plain_stack(design: Any) -> bool:
-    """Return whether a design is a stack of PyTorch's own layers, with biases, without hooks."""
+    """Return whether a design is a stack of PyTorch's own layers, with biases, as they came."""
     is_stack = getattr(design, "is_stack", None)  # a design need not derive from ``Design``
-    return (
-        is_stack is not None
-        and is_stack()
-        and not _has_hooks(design)
-        and all(
-            type(layer) in (nn.Linear, nn.GRUCell)
-            and layer.bias is not None
-            and layer.bias is not False
-            and not _has_hooks(layer)
-            for layer in design.stack
-        )
-    )
+    if is_stack is None or not is_stack() or has_hooks(design):
+        return False
+    for layer in stack_of(design):
+        if type(layer) not in (nn.Linear, nn.GRUCell) or not is_plain_layer(layer):
+            return False
+    return True
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def stack_of(design: nn.Module) -> Iterable[Any]:
+    """Return the layers of a design, some times as fast as ``design.stack``."""
+    stack = design._modules["stack"]
+    assert stack is not None
+    return stack._modules.values()
+
+
+def is_plain_layer(layer: nn.Module) -> bool:
+    """Return whether a layer has no hooks, and all of its parameters, as ordinary tensors."""
+    return not has_hooks(layer) and PLAIN.issuperset(map(type, layer._parameters.values()))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a call of a module does more than its ``forward``; pruning uses hooks."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -146,9 +175,17 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def memoized(placement: Placement, function: Callable[[Placement], Result]) -> Result:
-    """Return ``function(placement)``, computed anew only after a reading or layer was replaced."""
+    """Return ``function(placement)``, computed anew after a reading or layer was changed."""
     cache = placement.cache
-    modules = [(cell.reading, *cell.design.stack._modules.values()) for cell in placement.cells]
+    modules = [
+        (
+            cell.reading,
+            kernel_of(cell.reading),
+            *cell.reading._modules.values(),
+            *stack_of(cell.design),
+        )
+        for cell in placement.cells
+    ]
     if function not in cache or cache[function][0] != modules:
         cache[function] = modules, function(placement)
     return cache[function][1]

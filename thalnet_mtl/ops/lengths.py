@@ -28,9 +28,18 @@ def check_range(lengths: Int[Tensor, "*_"], time: int) -> int:
     return least
 
 
-def are_hidden(lengths: Lengths) -> bool:
-    """Return whether no number can be read, since a program is traced or ``vmap`` runs."""
-    return torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths)
+def are_hidden(lengths: Tensor) -> bool:
+    """Return whether no number can be read: in a trace, under ``vmap``, of tensors without data."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    if torch._C._len_torch_dispatch_stack() or type(lengths) is not Tensor or lengths.is_meta:
+        return True
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(lengths):
+        if functorch.is_batchedtensor(lengths):
+            return True
+        lengths = functorch.get_unwrapped(lengths)
+    return False
 
 
 class Packing:

@@ -12,6 +12,7 @@ A sequence that has ended keeps its Φ and its memories, see ``lengths``.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from einops import einsum
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from thalnet_mtl.ops.cell import PlacedCell, Placement
+from thalnet_mtl.ops.layout import has_hooks
 from thalnet_mtl.ops.lengths import Lengths, past_end, zero_past_end
 
 Outcome = tuple[
@@ -118,5 +120,10 @@ def matrix(
     cell: PlacedCell, features: Tensor | None = None
 ) -> Float[Tensor, "*batch context visible"]:
     """Return R without the columns of modules that do not run, whose features count as zero."""
-    weights = cell.reading.weights(features)
+    weights = reading_matrix(cell.reading, features)
     return weights if cell.columns is None else weights[..., cell.columns]
+
+
+def reading_matrix(reading: Any, features: Tensor | None = None) -> Tensor:
+    """Return R of a reading; it is called as a module where that does more, as with pruning."""
+    return reading(features) if has_hooks(reading) else reading.weights(features)

@@ -73,6 +73,10 @@ class Reading(nn.Module):
         """Return R: one matrix if the reading is static, one for each row of the batch if not."""
         raise NotImplementedError
 
+    def forward(self, features: Tensor | None = None) -> Tensor:
+        """Return R; called instead of ``weights`` if the reading has hooks."""
+        return self.weights(features)
+
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """Change which positions of the center are read.
 
@@ -97,6 +101,12 @@ class Reading(nn.Module):
         if self.columns is None:
             raise UserError(
                 f"{type(self).__name__} has no 'columns', so what it reads cannot be changed."
+            )
+        changed = [name for name in self.columns if name not in self._parameters]
+        if changed:
+            raise UserError(
+                f"its '{changed[0]}' is pruned or parametrized. Make that permanent first, with "
+                f"torch.nn.utils.prune.remove or parametrize.remove_parametrizations."
             )
         remaining = [k for k in source if k is not None]
         zero = [name for name in self.columns if not getattr(self, name)[:, remaining].any()]
