@@ -1,7 +1,6 @@
 """Launches training runs, several at a time, and records the result of each."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ import torch
 from benchmarks.records import is_finished, write_record
 from thalnet_mtl.signals import stop_signals
 from thalnet_mtl.sweep.workers import LocalWorkers, TrainingJob, run_jobs
-
-STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 Jobs = Mapping[str, Sequence[str]]  # arguments of ``thalnet train`` by the name of their run
 
@@ -42,10 +39,9 @@ def launch_on_cpu(jobs: Jobs, runs: Path, results: Path, count: int) -> None:
         name: TrainingJob(name, runs / name, arguments, log=runs / f"{name}.log")
         for name, arguments in jobs.items()
     }
-    signals = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
     with (
         closing(LocalWorkers(count)) as workers,
-        stop_signals(announce_stop, signals, abort=False) as stop,
+        stop_signals(announce_stop, abort=False) as stop,
     ):
         for process in run_jobs(commands.values(), workers, stop):
             if process.status == 0 or not stop.requested():

@@ -16,6 +16,15 @@ class RunError(RuntimeError):
     """A run that ended early for another reason: printed as one line, exit status 1."""
 
 
+class Interrupted(RunError):
+    """The user asked to stop, and the run stopped after a step; ``saved`` if it can be resumed."""
+
+    def __init__(self, step: int, total_steps: int, saved: bool):
+        end = f"step {step:,} of {total_steps:,}"
+        super().__init__(f"saved at {end}" if saved else f"stopped at {end}, not saved")
+        self.saved = saved
+
+
 def describe_os_error(error: OSError) -> str:
     """Return a line on what the operating system refused, with the file if it is known.
 

@@ -15,8 +15,9 @@ from thalnet_mtl.avalanche.strategies import PLUGINS
 from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.overlay import overlay
+from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.files import read_json
-from thalnet_mtl.training.trainer import Interrupted, Trainer, train
+from thalnet_mtl.training.trainer import Trainer, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),

@@ -8,9 +8,10 @@ from torch.utils.data import Dataset
 
 from thalnet_mtl import SequenceTask, TaskSpec, UserError, load_config, load_run, train
 from thalnet_mtl.cli.main import main
+from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training.evaluate import evaluate
-from thalnet_mtl.training.trainer import Interrupted, Trainer
+from thalnet_mtl.training.trainer import Trainer
 
 EXAMPLE = """
 import torch

@@ -9,12 +9,12 @@ from run_fixtures import interrupt_at
 from toy_tasks import toy
 
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import TrainStep
-from thalnet_mtl.training.trainer import Interrupted, train
+from thalnet_mtl.training.trainer import train
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):

@@ -2,7 +2,10 @@
 
 import sys
 
-from thalnet_mtl.cli.main import main
+from thalnet_mtl.signals import end_with_parent
 
 if __name__ == "__main__":
+    end_with_parent()
+    from thalnet_mtl.cli.main import main
+
     sys.exit(main())

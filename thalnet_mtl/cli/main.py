@@ -17,6 +17,7 @@ from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.train import add_train_command, train
 from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error
+from thalnet_mtl.signals import signals_interrupt
 from thalnet_mtl.streams import PatientStream, patient_output
 
 EXAMPLES = """examples:
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with patient_output() as output:
         try:
-            status = _run(arguments)
+            with signals_interrupt():
+                status = _run(arguments)
         except SystemExit as end:  # after --help
             status = end.code if isinstance(end.code, int) else 0
             raise SystemExit(_output_status(output, status)) from None

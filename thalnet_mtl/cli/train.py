@@ -8,7 +8,7 @@ from thalnet_mtl.cli.fields import describe_fields
 from thalnet_mtl.cli.output import print_runs, resume_hint, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
 from thalnet_mtl.config.load import load_configs, with_seeds
-from thalnet_mtl.errors import RunError
+from thalnet_mtl.errors import Interrupted, RunError
 from thalnet_mtl.runs.names import run_name
 
 
@@ -38,7 +38,7 @@ def train(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / name
     from thalnet_mtl.console import Console
     from thalnet_mtl.training.stacked import check, train_stacked
-    from thalnet_mtl.training.trainer import Interrupted, train
+    from thalnet_mtl.training.trainer import train
 
     console = Console()
     folders = {out / name if name else out: config for name, config in runs.items()}

@@ -9,6 +9,7 @@ from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.registry import register
+from thalnet_mtl.signals import interruptible
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty, Strength
 from thalnet_mtl.tasks.batch import Batch
@@ -44,8 +45,10 @@ class EWC(QuadraticPenalty):
         importance: NamedTensors = {}
         for task in experience.tasks:
             weight = self.context.loss_weight(task)  # the loss of the posterior is weighted as well
-            for name, information in fisher_information(self.context, task).items():
-                value = weight * information
+            with interruptible():
+                information = fisher_information(self.context, task)
+            for name, squares in information.items():
+                value = weight * squares
                 importance[name] = importance[name] + value if name in importance else value
         parameters = trainable_parameters(self.context.network)
         self.add_anchor({n: p.detach().clone() for n, p in parameters.items()}, importance)

@@ -232,7 +232,7 @@ def _error(status: int | None, output: bytes) -> str:
 
 
 def _stop_signals(console: Console) -> AbstractContextManager[StopRequest]:
-    """Count Ctrl+C, SIGTERM and SIGHUP, except those that are ignored (as under nohup).
+    """Count Ctrl+C, SIGTERM and SIGHUP.
 
     The runs have sessions of their own, so that the sweep has to pass the signals on to them.
     """
@@ -241,6 +241,4 @@ def _stop_signals(console: Console) -> AbstractContextManager[StopRequest]:
         hint = "; press Ctrl+C again to abort them" if count == 1 else ""
         console.print(f"stopping: the running processes save and end{hint}")
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    return stop_signals(announce, caught, abort=False)
+    return stop_signals(announce, abort=False)

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.signals import StopRequest
+from thalnet_mtl.files import make_folder
+from thalnet_mtl.signals import END_WITH_PARENT, StopRequest
 
 LOG = "log.txt"  # output of a process, in its run directory
 POLL_SECONDS = 0.1  # between two checks of which processes have ended
@@ -81,17 +82,18 @@ def start_training_process(job: TrainingJob, count: int = 1) -> subprocess.Popen
     """Start the process of a job, one of ``count`` at a time.
 
     It has a session of its own, so that Ctrl+C in the terminal reaches only the parent, which
-    passes on one signal for the run to be saved. (A second one aborts a run.)
+    passes on one signal for the run to be saved. (A second one aborts a run.) When the parent has
+    ended without that, killed or out of memory, the run is saved and ends as well.
     """
-    job.log_path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(job.log_path.parent)
     with job.log_path.open("ab") as log:
         return subprocess.Popen(
             job.command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # is closed when this process ends
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=thread_environment(count),
+            env=thread_environment(count) | {END_WITH_PARENT: "1"},
         )
 
 

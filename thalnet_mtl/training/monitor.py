@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 
 from thalnet_mtl.console import Console
-from thalnet_mtl.metrics.metric import format_scores
+from thalnet_mtl.metrics.metric import format_scores, list_names
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.signals import interruptible
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.context import RunContext
@@ -40,7 +41,9 @@ class Monitor:
         run, batches = self.run, self.run.test_batches(task)
         if not run.continual:
             batches = min(batches, UNTRAINED_BATCHES)
-        values = run.state.scores.untrained[task] = run.score(task, "test", batches)
+        with interruptible():
+            values = run.score(task, "test", batches)
+        run.state.scores.untrained[task] = values
         self.directory.log(run.step, task, "test", values)
 
     def start_accuracy_matrix(self) -> None:
@@ -72,7 +75,8 @@ class Monitor:
         """
         run, scores, normalized = self.run, self.run.state.scores, []
         active, trained = run.active_tasks, run.config.trained_tasks
-        scored = run.scores(run.attached_tasks, "validation")
+        with interruptible():
+            scored = run.scores(run.attached_tasks, "validation")
         self.show_validation(scored)
         for name, values in scored.items():
             task = run.tasks[name]
@@ -103,13 +107,15 @@ class Monitor:
         """Score all tasks after an experience: a row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
         row = dict[str, float]()
+        with interruptible():
+            scored = run.scores(run.attached_tasks, "test")
+            cost = measure_cost(run)
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
-        scored = run.scores(run.attached_tasks, "test")
         for name, values in scored.items():
             row[name] = values[run.tasks[name].metric.name]
             self.directory.log(run.step, name, "test", values, experience=experience.number)
         scores.accuracy_matrix.append(row)
-        scores.costs.append(measure_cost(run))
+        scores.costs.append(cost)
         shown = ", ".join(
             f"{name} {format_scores(run.tasks[name].metrics, values)}"
             for name, values in scored.items()
@@ -118,6 +124,27 @@ class Monitor:
         self.console.print(
             f"  step {run.step:,}  test after experience {experience.number}: {shown}"
         )
+
+    def report_notices(self) -> None:
+        """Print what is to be known about the data and the strategy, each notice once with its tasks."""
+        tasks: dict[str, list[str]] = {}
+        for name, task in self.run.tasks.items():
+            for notice in task.notices:
+                tasks.setdefault(notice, []).append(f"'{name}'")
+        for notice, names in tasks.items():
+            self.console.print(f"note: task{'s' * (len(names) > 1)} {list_names(names)}: {notice}")
+        if self.run.state.strategy.notice:
+            self.console.print(f"note: {self.run.state.strategy.notice}")
+
+    def report_early_stop(self) -> None:
+        """Say so if training ends before the last step, and how many changes are skipped."""
+        run = self.run
+        if run.step < run.total_steps:
+            skipped = sum(change.step >= run.step for change in run.config.changes)
+            ending = f"; {skipped} scheduled changes were skipped" if skipped else ""
+            self.console.print(
+                f"early stop at step {run.step:,} of {run.total_steps:,}: no task improved{ending}"
+            )
 
 
 def mean_losses(run: RunContext) -> dict[str, float]:

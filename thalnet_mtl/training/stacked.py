@@ -19,7 +19,7 @@ from torch import Tensor
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import RunError, UserError
+from thalnet_mtl.errors import Interrupted, RunError, UserError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
@@ -32,7 +32,7 @@ from thalnet_mtl.training.support import (
     fields,
     unsupported,
 )
-from thalnet_mtl.training.trainer import Interrupted, Trainer, session
+from thalnet_mtl.training.trainer import Trainer, session
 
 SUPPORTED: Supported = {
     **BASIC,

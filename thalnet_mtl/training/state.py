@@ -120,6 +120,7 @@ class TrainState:
     strategy: Strategy = field(init=False)  # built last, when all else is there
     loss_log: Tensor  # (step, task): losses since the last line of the log
     step: int = 0
+    due: list[str] = field(default_factory=list)  # what the last step still asks for
     batches_seen: dict[str, int] = field(default_factory=dict)
     carried_states: dict[str, Any] = field(default_factory=dict)  # of text, from chunk to chunk
     scores: Scores = field(default_factory=Scores)

@@ -13,13 +13,12 @@ from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.data import datasets
-from thalnet_mtl.errors import RunError
-from thalnet_mtl.metrics.metric import list_names
+from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
-from thalnet_mtl.signals import stop_signals
+from thalnet_mtl.signals import StopRequested, stop_signals
 from thalnet_mtl.training.checkpoint import resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
@@ -33,15 +32,6 @@ from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
 from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
-
-
-class Interrupted(RunError):
-    """The user asked to stop, and the run stopped after a step; ``saved`` if it can be resumed."""
-
-    def __init__(self, step: int, total_steps: int, saved: bool):
-        end = f"step {step:,} of {total_steps:,}"
-        super().__init__(f"saved at {end}" if saved else f"stopped at {end}, not saved")
-        self.saved = saved
 
 
 def train(
@@ -65,7 +55,7 @@ def train(
     Raises:
         UserError: the configuration cannot be run, or ``folder`` holds another run.
         Diverged: with the step, the task and what to try; the last good checkpoint is kept.
-        Interrupted: on Ctrl+C or SIGTERM, after saving.
+        Interrupted: on Ctrl+C, SIGTERM or SIGHUP, after saving.
     """
     folder, console, start = Path(folder), console or Console(), time.monotonic()
     config = check_config(config)
@@ -81,10 +71,10 @@ def train(
 
 @contextmanager
 def session(trainers: Sequence["Trainer"], console: Console, title: str) -> Iterator[None]:
-    """Show the progress of runs that are trained together, and stop them on Ctrl+C or SIGTERM."""
+    """Show the progress of runs that are trained together, and stop them on a signal."""
 
     def announce(count: int) -> None:
-        console.print("stopping after this step and saving; press Ctrl+C again to abort")
+        console.print("stopping and saving; press Ctrl+C again to abort")
 
     first = min(trainer.run.step for trainer in trainers)
     for line in without_effect(trainers[0].run.config):
@@ -166,22 +156,11 @@ class Trainer:
         metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
         self.directory.write_json("metrics.json", metrics)
         write_topology(run, self.directory, 0)
-        self.print_notices()
-        if run.state.strategy.notice:
-            self.console.print(f"note: {run.state.strategy.notice}")
+        self.monitor.report_notices()
         self.console.print("scoring the untrained network …")
         self.monitor.start_accuracy_matrix()
         if resumable:
             self.save()
-
-    def print_notices(self) -> None:
-        """Print what is to be known about the data, each notice once with its tasks."""
-        tasks: dict[str, list[str]] = {}
-        for name, task in self.run.tasks.items():
-            for notice in task.notices:
-                tasks.setdefault(notice, []).append(f"'{name}'")
-        for notice, names in tasks.items():
-            self.console.print(f"note: task{'s' * (len(names) > 1)} {list_names(names)}: {notice}")
 
     def before_step(self) -> StepInputs | None:
         """Apply what is due before a step, and return its inputs; None if there is no step left.
@@ -190,15 +169,17 @@ class Trainer:
         """
         self.step_start = time.monotonic()
         run = self.run
+        if run.state.due:  # of the step at which the run was saved
+            self.finish_step(saves=True)
         going = run.step < run.total_steps
         if not going or not (run.active_tasks or run.step == run.experience.start):
-            self.report_early_stop()
+            self.monitor.report_early_stop()
             return None
         for scheduled in self._scheduled.get(run.step, ()):
             self.on_topology_changes([apply_scheduled(run, scheduled)])
         self.begin_experience_or_grow()
         if not run.active_tasks:  # a change has frozen the tasks that had not stopped early
-            self.report_early_stop()
+            self.monitor.report_early_stop()
             return None
         return StepInputs(next_batches(run), run.learning_rate())
 
@@ -218,9 +199,12 @@ class Trainer:
         with run.separate_rng():
             changes = grow_if_due(run)
         self.on_topology_changes(changes)
-        for name in run.attached_tasks:
-            if name not in attached:
-                self.monitor.score_untrained(name)
+        try:
+            for name in run.attached_tasks:
+                if name not in attached:
+                    self.monitor.score_untrained(name)
+        except StopRequested:  # the run was saved at this step, before the changes
+            raise self.interrupted() from None
         return changes
 
     def on_topology_changes(self, changes: Sequence[TopologyChange]) -> None:
@@ -246,43 +230,49 @@ class Trainer:
         state.step += 1
         step = state.step
         over = step == experience.stop
-        stops = step < run.total_steps and self.stop_requested()
         logs, validates = step % options.log_every == 0 or over, step % every == 0 or over
-        saves = validates or stops or step % (options.checkpoint_every or every) == 0
+        saves = validates or self.stop_requested()
+        saves = saves or step % (options.checkpoint_every or every) == 0
         if logs or saves:
             means = mean_losses(run)
         state.timers.train_seconds += time.monotonic() - self.step_start
         if logs:
             rate = learning_rate(run.config.train, experience, step - 1)
             self.monitor.log_losses(means, rate)
-        if validates:
-            self.monitor.validate()
-        if over:
-            state.strategy.after_experience(experience)
-            if run.continual:
-                self.monitor.end_experience(experience)
+        state.due += ["validate"] * validates + ["after_experience", "end_experience"] * over
+        self.finish_step(saves)
+
+    def finish_step(self, saves: bool) -> None:
+        """Do what is due after a step, and save. What a stop request leaves is done on resuming."""
+        run, state = self.run, self.run.state
+        experience = next(part for part in run.stream if state.step <= part.stop)
+        try:
+            while state.due:
+                if state.due[0] == "validate":
+                    self.monitor.validate()
+                elif state.due[0] == "after_experience":
+                    state.strategy.after_experience(experience)
+                elif run.continual:
+                    self.monitor.end_experience(experience)
+                del state.due[0]
+        except StopRequested:
+            saves = True
         state.timers.seconds += time.monotonic() - self.step_start
-        self.console.advance(step)
+        self.console.advance(state.step)
         if saves and state.strategy.resumable:
             self.save()
-        if stops:
-            raise Interrupted(step, run.total_steps, state.strategy.resumable)
+        if saves and self.stop_requested():
+            raise self.interrupted()
         self.step_start = time.monotonic()
+
+    def interrupted(self) -> Interrupted:
+        """Return the error for a run that the user stopped."""
+        return Interrupted(self.run.step, self.run.total_steps, self.run.state.strategy.resumable)
 
     def save(self) -> None:
         """Write a checkpoint of the run as it is."""
         path = self.directory.folder / "checkpoint" / "last.pt"
         save_run(path, self.run, self.directory.size)
-
-    def report_early_stop(self) -> None:
-        """Say so if training ends before the last step, and how many changes are skipped."""
-        run = self.run
-        if run.step < run.total_steps:
-            skipped = sum(change.step >= run.step for change in run.config.changes)
-            ending = f"; {skipped} scheduled changes were skipped" if skipped else ""
-            self.console.print(
-                f"early stop at step {run.step:,} of {run.total_steps:,}: no task improved{ending}"
-            )
 
     def finish(self) -> RunResult:
         """Score the best weights, write the results and return them."""
