@@ -2,15 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from thalnet_mtl.signals import (
-    END_WITH_PARENT,
     SIGNALS,
     StopRequested,
     interruptible,
@@ -126,26 +123,3 @@ def test_a_signal_in_the_middle_of_a_printed_line_is_still_a_request():
     with stop_signals(announce) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.requested()
-
-
-def test_a_process_gets_sigterm_when_its_parent_ends_without_a_word():
-    child = (
-        "import signal, sys, time\n"
-        "from thalnet_mtl.signals import end_with_parent\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit()))\n"
-        "end_with_parent()\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    parent = (
-        "import os, subprocess, sys, time\n"
-        f"env = os.environ | {{'{END_WITH_PARENT}': '1'}}\n"
-        "child = [sys.executable, '-c', sys.argv[1]]\n"
-        "process = subprocess.Popen(child, stdin=subprocess.PIPE, env=env)\n"
-        "time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", parent, child]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.kill()
-        assert process.stdout.read() == "saved\n"  # the pipe is closed when the child has ended

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from thalnet_mtl.errors import USER_ERRNOS, UserError
 
-PART = ".part"  # ends the name of what is being written
+PART = ".part-"  # begins the name of what is being written
 
 
 class FolderLock:
@@ -83,7 +83,7 @@ def staged(path: Path) -> Iterator[Path]:
     Raises:
         UserError, OSError: as ``attempt`` does.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    part = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     with attempt(f"write {path}"):
         make_folder(path.parent)
         recover(path)
@@ -165,7 +165,7 @@ def remove(path: Path) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what processes that were killed while they wrote have left in a locked folder."""
-    for part in folder.rglob(f".*{PART}"):
+    for part in folder.rglob(f"{PART}*"):
         remove(part)
 
 

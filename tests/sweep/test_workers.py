@@ -1,9 +1,16 @@
 """Jobs run several at a time, and end when they are asked to."""
 
 import os
+import runpy
 import signal
+import subprocess
+import sys
+import time
 from contextlib import closing
 
+import pytest
+
+from thalnet_mtl import cli, signals
 from thalnet_mtl.signals import StopRequest
 from thalnet_mtl.sweep import workers
 
@@ -31,6 +38,49 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
     while made.running:
         ends += made.poll()
     assert [(end.name, end.status) for end in ends] == [("one", -signal.SIGTERM)]
+
+
+def test_runs_are_asked_to_save_and_end_when_the_process_that_started_them_is_killed(tmp_path):
+    child = (
+        "import signal, sys, time\n"
+        "from thalnet_mtl.signals import end_with_parent\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit()))\n"
+        "end_with_parent()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from thalnet_mtl.sweep import workers\n"
+        "command = [sys.executable, '-c', sys.argv[1]]\n"
+        "workers.TrainingJob.command = property(lambda job: command)\n"
+        "local = workers.LocalWorkers(2)\n"
+        "for name in 'ab':\n"
+        "    local.submit(workers.TrainingJob(name, Path(sys.argv[2], name)))\n"
+        "time.sleep(60)\n"
+    )
+    logs = [tmp_path / name / workers.LOG for name in "ab"]
+
+    def wait_for(text: str) -> None:
+        end = time.monotonic() + 30
+        while not all(log.exists() and log.read_text() == text for log in logs):
+            assert time.monotonic() < end, [log.read_text() for log in logs if log.exists()]
+            time.sleep(0.02)
+
+    with subprocess.Popen([sys.executable, "-c", parent, child, tmp_path]) as process:
+        wait_for("ready\n")
+        process.kill()
+        wait_for("ready\nsaved\n")
+
+
+def test_the_command_of_a_run_watches_the_process_that_started_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr(signals, "end_with_parent", lambda: calls.append("watch"))
+    monkeypatch.setattr(sys.modules[f"{cli.__name__}.main"], "main", lambda: calls.append("main"))
+    with pytest.raises(SystemExit):
+        runpy.run_module("thalnet_mtl.cli", run_name="__main__")
+    assert calls == ["watch", "main"]
 
 
 def test_jobs_are_commands_of_thalnet_train_with_a_log_of_their_own(tmp_path):

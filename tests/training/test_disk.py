@@ -7,6 +7,7 @@ from toy_tasks import toy
 
 from thalnet_mtl import cli
 from thalnet_mtl.config.load import dump_config
+from thalnet_mtl.files import PART
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import train
 
@@ -43,7 +44,7 @@ def test_a_run_whose_disk_fails_in_the_middle_goes_on_to_the_same_bits(whole, tm
         train(config, tmp_path)
     train(config, tmp_path)
     assert kill_and_resume.differences(whole, tmp_path) == []
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(f"{PART}*"))
 
 
 @pytest.mark.parametrize("size", [50, 600, 3_000, 20_000])

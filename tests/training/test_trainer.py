@@ -9,6 +9,7 @@ from run_fixtures import lines
 from toy_tasks import toy
 
 from thalnet_mtl.console import Console
+from thalnet_mtl.files import PART
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.training.divergence import Diverged
 from thalnet_mtl.training.sampling import reset_states
@@ -64,7 +65,7 @@ def test_the_run_directory_holds_what_was_promised(tmp_path):
     assert float(matrix[2].split(",")[1]) == scores["test"]["accuracy"]
     logged = [x["step"] for x in lines(tmp_path) if (x["split"], x["metric"]) == ("train", "loss")]
     assert logged == [8, 16, 24, 32, 40, 48, 56, 60]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(f"{PART}*"))
     assert (tmp_path / "model" / "model.safetensors").stat().st_mode & 0o044
 
 

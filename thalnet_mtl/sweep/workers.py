@@ -119,6 +119,7 @@ class LocalWorkers:
         results = []
         for name, (process, start) in list(self._processes.items()):
             if (status := process.poll()) is not None:
+                process.communicate()  # closes its pipe
                 results.append(ProcessResult(name, status, time.monotonic() - start))
                 del self._processes[name]
         return results
@@ -244,7 +245,9 @@ def train_remotely(job: TrainingJob) -> tuple[int, float]:
     start, process = time.monotonic(), start_training_process(job)
     while True:
         try:
-            return process.wait(timeout=1), time.monotonic() - start
+            status = process.wait(timeout=1)
+            process.communicate()  # closes its pipe
+            return status, time.monotonic() - start
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:
