@@ -126,7 +126,7 @@ class Monitor:
         )
 
     def report_notices(self) -> None:
-        """Print what is to be known about the data and the strategy, each notice once with its tasks."""
+        """Print notices on the data, each once with its tasks, and on the strategy."""
         tasks: dict[str, list[str]] = {}
         for name, task in self.run.tasks.items():
             for notice in task.notices:
