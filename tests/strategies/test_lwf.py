@@ -17,6 +17,7 @@ from stream_fixtures import (
 from toy_tasks import GROWING, STREAM
 
 from thalnet_mtl.strategies.ewc import fisher_information
+from thalnet_mtl.training.topology_changes import on_topology_change
 
 
 def test_learning_without_forgetting_is_hintons_distance_at_temperature_two():
@@ -133,3 +134,17 @@ def test_the_weight_of_a_task_counts_in_its_distillation():
         found.append(run.state.strategy.penalty({"b": run.tasks["b"].training_batch(0, 10, 7, 0)}))
     assert found[0] > 0 and found[2] == 0
     assert found[1].item() == pytest.approx(0.25 * found[0].item(), rel=1e-6)
+
+
+def test_a_head_that_is_removed_and_added_is_not_taught_what_the_old_one_knew():
+    run = make_run("lwf", THREE, body="gru")
+    step_until(run, 24)
+    for change in (
+        run.network.remove_task("a"),
+        run.network.add_task("a", run.tasks["a"].spec),
+    ):
+        on_topology_change(run, change)
+    assert run.state.strategy.old_tasks == ["b"]
+    before = run.network.adapter("a").head.weight.clone()
+    step_until(run, 36)
+    assert torch.equal(run.network.adapter("a").head.weight, before)

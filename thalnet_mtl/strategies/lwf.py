@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
@@ -83,6 +84,12 @@ class LearningWithoutForgetting(Strategy):
     def after_experience(self, experience: Experience) -> None:
         self.teacher = deepcopy(self.context.network).eval().requires_grad_(False)
         self.old_tasks = [*dict.fromkeys([*self.old_tasks, *experience.tasks])]
+
+    def after_topology_change(self, change: TopologyChange) -> None:
+        """Forget tasks whose head is gone: a later head of that name is another one."""
+        gone = {name.split(".")[1] for name in change.gone if name.startswith("adapters.")}
+        heads = {task: self.context.tasks[task].head_name for task in self.old_tasks}
+        self.old_tasks = [task for task, head in heads.items() if head not in gone]
 
     def state_dict(self) -> dict[str, Any]:
         teacher = self.teacher and {

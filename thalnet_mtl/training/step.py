@@ -65,7 +65,7 @@ class TrainStep:
         carried = run.state.carried_states
         states = {
             name: network.initial(run.tasks[name].head_name, len(batch.ys))
-            if batch.starts_sequence
+            if batch.starts_sequence or name not in carried
             else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
         }

@@ -26,6 +26,7 @@ def on_topology_change(run: RunContext, change: TopologyChange) -> None:
     state.carried_states = {
         name: change.update_state(run.tasks[name].head_name, carried)
         for name, carried in state.carried_states.items()
+        if run.tasks[name].head_name in state.network.adapters
     }
     state.strategy.after_topology_change(change)
     size = count_parameters(state.network)
