@@ -11,6 +11,7 @@ from toy_tasks import toy
 from thalnet_mtl.config.load import with_value
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.registry import register
 from thalnet_mtl.report.html import write
 from thalnet_mtl.runs.directory import RunDirectory
@@ -165,6 +166,18 @@ def test_a_metric_that_cannot_be_used_is_refused_before_training(settings, messa
         not (tmp_path / "run" / "metrics.jsonl").exists()
         or not (tmp_path / "run" / "metrics.jsonl").read_text()
     )
+
+
+def test_a_metric_that_a_task_has_without_computing_it_is_refused_before_training(tmp_path):
+    class Mine(SequenceTask):
+        metric = Metric("toy_mine", True, 1.0)
+
+    xs, ys = torch.rand(20, 3, 2), torch.arange(20) % 2
+    task = Mine("mine", dict.fromkeys(("train", "validation", "test"), (xs, ys)))
+    with pytest.raises(
+        UserError, match=r"'mine': nothing computes its metric 'toy_mine'. Register"
+    ):
+        train(toy(task={"name": "mine"}), tmp_path / "run", tasks=[task])
 
 
 def test_the_limit_of_the_loss_follows_guessing_and_the_untrained_network():

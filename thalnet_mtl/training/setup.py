@@ -234,6 +234,7 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
 def check_metrics(run: RunContext) -> None:
     """Raise if a metric has no value on a split, or guessing has the perfect score already."""
     for name, task in run.tasks.items():
+        check_computed(task)
         shared = run.continual and task.shares_head  # an experience may have a single class
         for split in SPLITS if task.scorer().may_be_undefined else ("validation", "test"):
             try:
@@ -253,6 +254,16 @@ def check_metrics(run: RunContext) -> None:
                     f"{task.metric.name}, {task.metric.format(task.metric.perfect)}. Use another "
                     f"main metric, or other data."
                 )
+
+
+def check_computed(task: Task) -> None:
+    """Raise if a class of task has its own attribute ``metric`` or ``metrics``."""
+    for metric in (task.metric, *task.metrics):
+        if metric.name not in task.guesses:
+            raise UserError(
+                f"task '{task.name}': nothing computes its metric '{metric.name}'. Register it "
+                f"under that name, and give the task the name: metrics=['{metric.name}']."
+            )
 
 
 def check_backends(config: Config, network: Network) -> None:
