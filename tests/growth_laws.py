@@ -189,6 +189,58 @@ def opened_routes_change_nothing(case: Case) -> None:
         assert_same(case.outputs(), outputs)
 
 
+def connected_modules_change_nothing(case: Case) -> None:
+    """Check that a head that reads a further module gives the same logits, and follows it."""
+    case.walk(2)
+    for _ in range(2):
+        _, arguments, options = case.proposal(["connect"])
+        graph, (task,) = case.network.body.graph, arguments
+        run = case.network.active_modules(task)
+        read_as_zero = {slot for name in run for slot in graph[name].reads} - set(run)
+        if read_as_zero & set(options["output_modules"]):
+            continue
+        states, before = case.states(), case.snapshot()
+        outputs, later = case.outputs(), case.outputs(states)
+        try:
+            change = case.change("connect", *arguments, **options)
+        except UserError:  # frozen, or nothing left to read
+            continue
+        assert_carried(before, case.snapshot(), change)
+        assert_unchanged(case, outputs, {})
+        updated = {task: change.update_state(task, state) for task, state in states.items()}
+        assert_unchanged(case, later, {}, updated)
+        case.train()
+
+
+def paths_cloned_together_equal_their_source(case: Case) -> None:
+    """Check that copies which read each other give a task the logits of what they copy."""
+    case.walk(2)
+    task = case.random.choice(list(case.network.adapters))
+    spec, path = case.network.adapter(task).spec, case.network.active_modules(task)
+    before, outputs = case.snapshot(), case.outputs()
+    copies = {name: f"copy_{name}" for name in path}
+    change = case.change("clone_together", copies, tasks=())
+    assert_carried(before, case.snapshot(), change)
+    assert_same(case.outputs(), outputs)
+    case.change(
+        "add_task",
+        "copied",
+        spec.task,
+        input_modules=[copies.get(name, name) for name in spec.input_modules],
+        output_modules=[copies[name] for name in spec.output_modules],
+        sub_steps=spec.sub_steps,
+        extra_steps=spec.extra_steps,
+    )
+    old, new = (case.network.adapter(name) for name in (task, "copied"))
+    new.head.load_state_dict(old.head.state_dict())
+    for module, encoder in old.encoders.items():
+        new.encoders[copies.get(module, module)] = encoder
+    assert set(case.network.active_modules("copied")) == set(copies.values())
+    with torch.no_grad():
+        logits, _ = case.network("copied", case.batch(task, 1)[0])
+    assert_near({"": logits}, {"": outputs[task]})
+
+
 LAWS = (
     attaching_leaves_outputs_unchanged,
     frozen_tasks_do_not_change,
@@ -198,6 +250,8 @@ LAWS = (
     saved_networks_continue,
     clones_equal_their_source,
     opened_routes_change_nothing,
+    connected_modules_change_nothing,
+    paths_cloned_together_equal_their_source,
 )
 
 

@@ -57,6 +57,7 @@ TASKS = {
     "d": TaskSpec(inputs=5, outputs=2, tokens=True),
 }
 VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
+VERBS += ["clone_together", "connect"]
 BATCH, TIME = 2, 3
 
 # Every reading and every design, with one of the others.
@@ -149,6 +150,7 @@ class Case:
             "output_modules": draw.choice([None, draw.sample(serving, min(len(serving), 2))]),
             "sub_steps": draw.choice([1, 1, 2]),
             "extra_steps": draw.choice([0, 1]) if not TASKS[task].every_step else 0,
+            "encode": draw.random() < 0.2,
         }
 
     def batch(self, task: str, number: int) -> tuple[Tensor, Tensor]:
@@ -273,6 +275,16 @@ class Case:
                 [chosen, f"m{self.modules - 1}"],
                 {"tasks": draw.choice([None, None, ["b"]])},
             )
+        if verb == "clone_together":
+            sources = draw.sample(list(net), min(2, len(net)))
+            self.modules += len(sources)
+            names = [f"m{self.modules - k}" for k in range(1, 1 + len(sources))]
+            return verb, [dict(zip(sources, names, strict=True))], {}
+        if verb == "connect":
+            task = draw.choice(tasks)
+            spec = self.network.adapter(task).spec
+            free = [name for name in net if name not in spec.output_modules]
+            return verb, [task], {"output_modules": draw.sample(free, min(1, len(free)))}
         if verb == "route":
             source = draw.choice(list(net))
             return verb, [chosen, source], {"open": source not in net[chosen].reads}
@@ -449,6 +461,9 @@ def _follow(
     if old.shape == new.shape:
         return None, []
     (axis,) = [k for k, size in enumerate(old.shape) if new.shape[k] != size]
+    if name.startswith("adapters."):
+        assert name.endswith(".head.weight"), name
+        return axis, [k if k < old.shape[axis] else None for k in range(new.shape[axis])]
     _, _, reader, part, *_ = name.split(".")
     assert part == "reading", name
     places = []

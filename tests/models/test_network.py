@@ -337,11 +337,46 @@ def test_outputs_by_task_equal_single_calls_and_share_computation(monkeypatch):
     xs, wide = torch.rand(6, 4, 3), torch.rand(6, 4, 4)
     alone = {name: network(name, xs) for name in ("a", "b", "each", "slow", "new")}
     runs = []
-    real = network._outputs
-    monkeypatch.setattr(network, "_outputs", lambda *args: runs.append(args[0]) or real(*args))
+    real = network.features
+    monkeypatch.setattr(network, "features", lambda *args: runs.append(args[0]) or real(*args))
     found, states = network.outputs_by_task([*alone], xs)
     for name, (outputs, state) in alone.items():
         assert torch.equal(found[name], outputs)
         assert all(map(torch.equal, states[name], state))
     assert runs == ["a", "slow", "new"]
     assert torch.equal(network.outputs_by_task(["wide"], wide)[0]["wide"], network("wide", wide)[0])
+
+
+def test_an_encoder_can_be_learned_where_inputs_fit():
+    network = network_of(thalnet)
+    network.add_task("encoded", ROWS, encode=True)
+    encoders = list(network.adapter("encoded").encoders.values())
+    assert encoders and all(isinstance(encoder, torch.nn.Linear) for encoder in encoders)
+    again = Network.from_description(network.describe())
+    assert again.state_dict().keys() == network.state_dict().keys()
+
+
+def test_features_are_what_the_head_reads():
+    network = network_of(thalnet)
+    xs = torch.rand(3, 5, ROWS.inputs)
+    ys, _ = network.features("rows", xs)
+    logits, _ = network("rows", xs)
+    assert_close(network.adapter("rows").head(ys[:, -1]), logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "name at least one module"),
+        ({"output_modules": ["output"]}, "connected to 'output' already"),
+        ({"output_modules": ["side9"]}, "Did you mean"),
+        ({"input_modules": ["side1"]}, "unknown input module 'side1'"),
+    ],
+)
+def test_mistakes_in_connections_are_refused(options, message):
+    network = Network(ThalNet(inputs=28, modules=4, features=4))
+    network.add_task("rows", ROWS)
+    before = network.describe()
+    with pytest.raises(UserError, match=message):
+        network.connect("rows", **options)
+    assert network.describe() == before

@@ -220,7 +220,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("empty", "no config.json in .*net"),
         ("no config", "no config.json in .*net"),
         ("torn config", "config.json is damaged"),
-        ("list", "config.json is damaged: it has no 'thalnet_mtl'"),
+        ("list", r"config.json is damaged: \[1\] is not an object"),
         ("old", "config.json has format 2, that of another version"),
         ("misspelled", "config.json is damaged: KeyError 'arguments'"),
         ("arguments", "config.json is damaged: TypeError"),

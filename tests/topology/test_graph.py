@@ -84,7 +84,7 @@ def test_a_task_uses_all_inputs_and_outputs_that_may_run_for_it_by_default():
     [
         ("attach", [ModuleSpec("new", 2, 2), ["output"]]),
         ("detach", ["private"]),
-        ("clone", ["middle", "copy"]),
+        ("clone", [{"middle": "copy"}]),
         ("route", ["output", "input"]),
         ("route", ["output", "output", False]),
         ("freeze", [["middle"]]),
@@ -112,7 +112,7 @@ def test_opening_and_closing_a_route_is_the_identity():
 
 
 def test_a_copy_of_a_module_that_reads_itself_reads_itself():
-    graph = graph_of(middle={"frozen": True}).clone("middle", "copy", ["a"])
+    graph = graph_of(middle={"frozen": True}).clone({"middle": "copy"}, ["a"])
     assert graph["copy"].reads == ("input", "copy")
     assert graph["copy"].tasks == ("a",) and not graph["copy"].frozen
 
@@ -142,7 +142,7 @@ def test_a_graph_cannot_be_changed():
         (lambda graph: graph.attach(ModuleSpec("input", 1, 1)), "a module 'input' already"),
         (lambda graph: graph.attach(ModuleSpec("new", 1, 1), ["midle"]), "Did you mean 'middle'"),
         (lambda graph: graph.detach("output"), "needs at least one module"),
-        (lambda graph: graph.clone("input", "output"), "a module 'output' already"),
+        (lambda graph: graph.clone({"input": "output"}), "a module 'output' already"),
         (lambda graph: graph.route("output", "middle"), "'output' reads 'middle' already"),
         (lambda graph: graph.route("input", "input", False), "reads only 'input'"),
         (lambda graph: graph.freeze(["midle"]), "Did you mean 'middle'"),

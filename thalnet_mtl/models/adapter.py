@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from thalnet_mtl.models.body import WHOLE, Body
 from thalnet_mtl.models.modes import Freezable
+from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.ops.inputs import Inputs, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, last_steps, zero_past_end
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec
@@ -39,8 +40,24 @@ class TaskAdapter(Freezable):
         self.spec = spec
         self.encoders = nn.ModuleDict()
         for name, width in body.input_widths(spec.input_modules).items():
-            self.encoders[name] = encoder(spec.task, width, name)
+            self.encoders[name] = encoder(spec.task, width, name, spec.encode)
         self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.outputs)
+
+    def connect(self, body: Body, spec: AdapterSpec) -> dict[str, IndexMap]:
+        """Follow further input and output modules. Returns changes of shape by parameter name."""
+        old, self.spec = self.head, spec
+        for name, width in body.input_widths(spec.input_modules).items():
+            if name not in self.encoders:
+                new = encoder(spec.task, width, name, spec.encode).to(old.weight)
+                self.encoders[name] = new.train(self.training)
+        width = body.feature_width(spec.output_modules)
+        if width == old.in_features:
+            return {}
+        remap = IndexMap(1, (*range(old.in_features), *[None] * (width - old.in_features)))
+        self.head = nn.Linear(width, spec.task.outputs).to(old.weight).train(self.training)
+        self.head.weight = nn.Parameter(remap(old.weight.detach()), old.weight.requires_grad)
+        self.head.bias = old.bias
+        return {"head.weight": remap}
 
     @property
     def task(self) -> TaskSpec:
@@ -76,9 +93,13 @@ class TaskAdapter(Freezable):
         return rows.get(WHOLE, rows)
 
 
-def encoder(task: TaskSpec, width: int, module: str = "") -> nn.Module:
-    """Return the encoder from the input of a module to rows of a width; identity if equal."""
+def encoder(task: TaskSpec, width: int, module: str = "", learned: bool = False) -> nn.Module:
+    """Return the encoder from the input of a module to rows of a width.
+
+    Where both are equally wide it is the identity, unless it is to be learned.
+    """
     inputs = task.input_width(module)
+    learned = learned or inputs != width
     if task.tokens:
-        return OneHot(width) if inputs == width else nn.Embedding(inputs, width)
-    return nn.Identity() if inputs == width else nn.Linear(inputs, width)
+        return nn.Embedding(inputs, width) if learned else OneHot(width)
+    return nn.Linear(inputs, width) if learned else nn.Identity()

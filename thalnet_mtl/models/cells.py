@@ -1,6 +1,6 @@
 """The cells of a ThalNet: the parameters of its modules, and their places in a sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 from torch import Tensor, nn
@@ -90,10 +90,20 @@ def rewire(cells: nn.ModuleDict, old: ModuleGraph, graph: ModuleGraph) -> dict[s
     return remaps
 
 
-def copy_cell(cells: nn.ModuleDict, graph: ModuleGraph, source: str, name: str) -> None:
-    """Copy the weights of a module; where the source reads itself, so does the copy."""
+def copy_cell(
+    cells: nn.ModuleDict, graph: ModuleGraph, source: str, copies: Mapping[str, str]
+) -> None:
+    """Copy the weights of a module; where it reads a module that has a copy, the copy reads that.
+
+    Args:
+        cells: by name of the module.
+        graph: with the copies.
+        source: the module.
+        copies: names of the copies by that of their source.
+    """
+    name = copies[source]
     positions = {
-        (name if slot == source else slot, k): column
+        (copies.get(slot, slot), k): column
         for column, (slot, k) in enumerate(graph.columns(source))
     }
     columns = [positions[column] for column in graph.columns(name)]

@@ -1,7 +1,8 @@
 """A network whose tasks and modules can be changed between two optimizer steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Self
 
 from torch import nn
@@ -54,12 +55,14 @@ class EditableNetwork(nn.Module):
         output_modules: Sequence[str] | None = None,
         sub_steps: int = 1,
         extra_steps: int = 0,
+        encode: bool = False,
     ) -> TopologyChange:
         """Add the encoders and the head of a task.
 
-        Inputs as wide as the body are used as they are (rows) or one-hot (tokens); others get a
-        learned linear encoder or embedding. ``input_modules`` and ``output_modules`` name modules
-        of a ThalNet; by default all input and output modules that may run for the task.
+        Inputs as wide as the body are used as they are (rows) or one-hot (tokens); others, or with
+        ``encode`` all, get a learned linear encoder or embedding. ``input_modules`` and
+        ``output_modules`` name modules of a ThalNet; by default all input and output modules that
+        may run for the task.
         """
         if name in self.adapters:
             raise UserError(f"the network has a task '{name}' already.")
@@ -72,7 +75,9 @@ class EditableNetwork(nn.Module):
                 f"a body without steps has one output a sequence; task '{name}' needs one a step."
             )
         ends = self.body.endpoints(name, task, input_modules, output_modules)
-        return self._add_adapter(name, AdapterSpec(task, *ends, sub_steps, extra_steps))
+        return self._add_adapter(
+            name, AdapterSpec(task, *ends, sub_steps, extra_steps, encode=encode)
+        )
 
     def _add_adapter(self, name: str, spec: AdapterSpec) -> TopologyChange:
         def act(network: Self) -> None:
@@ -82,6 +87,33 @@ class EditableNetwork(nn.Module):
             network.adapters[name] = adapter
 
         return self._change("add_task", name, act)
+
+    def connect(
+        self, name: str, *, input_modules: Sequence[str] = (), output_modules: Sequence[str] = ()
+    ) -> TopologyChange:
+        """Feed the input of a task to further modules, and let its head read further modules.
+
+        New columns of the head are zero. So its logits stay the same to rounding, unless an input
+        module starts to run that a module of the task has read as zeros so far.
+        """
+        adapter = self.adapter(name)
+        spec = adapter.spec
+        if spec.frozen:
+            raise UserError(f"connect: task '{name}' is frozen.")
+        if not (input_modules or output_modules):
+            raise UserError("connect: name at least one module.")
+        for module in (*input_modules, *output_modules):
+            if module in (*spec.input_modules, *spec.output_modules):
+                raise UserError(f"connect: task '{name}' is connected to '{module}' already.")
+        ends = (*spec.input_modules, *input_modules), (*spec.output_modules, *output_modules)
+        ends = self.body.endpoints(name, spec.task, *ends)
+        spec = replace(spec, input_modules=ends[0], output_modules=ends[1])
+
+        def act(network: Self) -> dict[str, IndexMap]:
+            remaps = network.adapter(name).connect(network.body, spec)
+            return {f"adapters.{name}.{key}": remap for key, remap in remaps.items()}
+
+        return self._change("connect", name, act)
 
     def remove_task(self, name: str) -> TopologyChange:
         """Remove the encoders and the head of a task; modules stay."""
@@ -106,7 +138,7 @@ class EditableNetwork(nn.Module):
         body = self._modular_body("attach")
         by = f", read by {', '.join(read_by)}" if read_by else ""
         graph = body.graph.attach(module, read_by)
-        return self._rewire(body, graph, "attach", f"{module.name}{by}", module.name)
+        return self._rewire(body, graph, "attach", f"{module.name}{by}", [module.name])
 
     def detach(self, name: str) -> TopologyChange:
         """Remove a module, and its slot from all readings."""
@@ -125,11 +157,24 @@ class EditableNetwork(nn.Module):
         Where ``source`` reads itself, the copy reads itself. ``tasks`` are those that may run the
         copy, by default the same. The copy is trainable, even if ``source`` is frozen.
         """
+        return self.clone_together({source: name}, tasks=tasks)
+
+    def clone_together(
+        self, copies: Mapping[str, str], *, tasks: Sequence[str] | None = None
+    ) -> TopologyChange:
+        """Add copies of several modules, which read each other where their sources do.
+
+        Args:
+            copies: names of the copies by that of their source.
+            tasks: those that may run the copies, by default the same as for each source.
+        """
         body = self._modular_body("clone")
-        graph = body.graph.clone(source, name, tasks)
-        reading = body.cell(source).reading
-        reading.check_resize(range(reading.center))  # the copy has its columns in another order
-        return self._rewire(body, graph, "clone", f"{name} from {source}", name, source)
+        graph = body.graph.clone(copies, tasks)
+        for source in copies:  # a copy has its columns in another order
+            reading = body.cell(source).reading
+            reading.check_resize(range(reading.center))
+        about = ", ".join(f"{name} from {source}" for source, name in copies.items())
+        return self._rewire(body, graph, "clone", about, tuple(copies.values()), copies)
 
     def route(self, reader: str, source: str, open: bool = True) -> TopologyChange:
         """Let a module read a slot from now on, or stop reading it.
@@ -139,7 +184,7 @@ class EditableNetwork(nn.Module):
         """
         body = self._modular_body("route")
         about = f"{reader} {'to' if open else 'not to'} {source}"
-        return self._rewire(body, body.graph.route(reader, source, open), "route", about, reader)
+        return self._rewire(body, body.graph.route(reader, source, open), "route", about, [reader])
 
     def freeze(self, *modules: str, task: str | None = None) -> TopologyChange:
         """Exclude modules, or everything that a task uses, from training.
@@ -194,14 +239,19 @@ class EditableNetwork(nn.Module):
         graph: ModuleGraph,
         verb: str,
         about: str,
-        name: str = "",
-        source: str = "",
+        names: Sequence[str] = (),
+        copies: Mapping[str, str] = MappingProxyType({}),
     ) -> TopologyChange:
         """Check a new graph and change the body to it.
 
-        Inputs have to reach the module ``name``, if given; ``source`` is the module it copies.
+        Args:
+            body: of this network.
+            graph: the new one.
+            verb, about: for the record.
+            names: modules that inputs have to reach.
+            copies: names of new modules by that of the module that they copy.
         """
-        if name:
+        for name in names:
             graph.check_reached_by_input(name)
         for task in self.adapters:
             graph.check_head_sees_input(task, self.adapter(task).spec)
@@ -209,8 +259,7 @@ class EditableNetwork(nn.Module):
         def act(network: Self) -> dict[str, IndexMap]:
             body = network._modular_body(verb)
             remaps = body.rewire(graph)
-            if source:
-                body.copy(source, name)
+            body.copy(copies)
             return {f"body.{key}": remap for key, remap in remaps.items()}
 
         return self._change(verb, about, act)

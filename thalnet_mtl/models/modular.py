@@ -1,6 +1,6 @@
 """A body made of modules: its graph, their cells, and how both change."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,9 +104,10 @@ class ModularBody(Body):
                 del memo[names]
         return {f"cells.{name}": remap for name, remap in remaps.items()}
 
-    def copy(self, source: str, name: str) -> None:
-        """Copy the weights of a module to another; see ``cells.copy_cell``."""
-        copy_cell(self.cells, self.graph, source, name)
+    def copy(self, copies: Mapping[str, str]) -> None:
+        """Copy the weights of modules to their copies; see ``cells.copy_cell``."""
+        for source in copies:
+            copy_cell(self.cells, self.graph, source, copies)
         self._placements.clear()
 
     @contextmanager

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
@@ -77,7 +78,7 @@ class Network(EditableNetwork):
             padded, lengths = unpack(xs, lengths)
             ys, state = self.forward(task, padded, state, lengths)
             return repack(ys, xs) if adapter.task.every_step else ys, state
-        ys, state = self._outputs(task, adapter, xs, state, lengths)
+        ys, state = self.features(task, xs, state, lengths)
         return self._answer(adapter, ys, lengths), state
 
     def outputs_by_task(
@@ -105,7 +106,7 @@ class Network(EditableNetwork):
             key = self._pass_key(task, adapter)
             if key not in passes:
                 state = states[task] if states else None
-                passes[key] = self._outputs(task, adapter, xs, state, lengths)
+                passes[key] = self.features(task, xs, state, lengths)
             ys, finals[task] = passes[key]
             outputs[task] = self._answer(adapter, ys, lengths)
         return outputs, finals
@@ -118,10 +119,14 @@ class Network(EditableNetwork):
         modules = spec.input_modules, spec.output_modules, self.active_modules(task)
         return shape.inputs, shape.tokens, spec.sub_steps, spec.extra_steps, modules
 
-    def _outputs(
-        self, task: str, adapter: TaskAdapter, xs: Inputs, state: Any, lengths: Tensor | None
-    ) -> tuple[Tensor, Any]:
-        """Return the outputs of the body for a task at every step, and its state."""
+    def features(
+        self, task: str, xs: Inputs, state: Any = None, lengths: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch time features"], Any]:
+        """Return what the head of a task reads at every step, and the state after the last.
+
+        Arguments are those of ``forward``.
+        """
+        adapter = self.adapter(task)
         spec = adapter.spec
         check_inputs(task, spec.task, xs)
         lengths = check_lengths(lengths, first_input(xs))

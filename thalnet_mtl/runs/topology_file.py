@@ -42,6 +42,7 @@ class TaskEntry:
     sub_steps: int
     extra_steps: int
     frozen: bool
+    encode: bool = False  # whether inputs have an encoder even if they are as wide as the body
     input_modules: Sequence[str]
     output_modules: Sequence[str]
     active: Sequence[str]  # modules that run for this task

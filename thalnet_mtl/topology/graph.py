@@ -206,18 +206,24 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
         rest = [module for module in self.modules if module.name != name]
         return ModuleGraph(tuple(m.close_slot(name) if name in m.seen else m for m in rest))
 
-    def clone(self, source: str, name: str, tasks: Sequence[str] | None = None) -> "ModuleGraph":
-        """Return the graph with a copy of a module; where that reads itself, so does the copy."""
-        self._check_new(name)
-        module = self.module(source)
-        reads, opened = (
-            tuple(name if slot == source else slot for slot in names)
-            for names in (module.seen, module.opened)
-        )
-        tasks = module.tasks if tasks is None else tuple(tasks)
-        check_names(tasks)
-        module = replace(module, name=name, reads=reads, opened=opened)
-        return self._with({}, replace(module, tasks=tasks, frozen=False))
+    def clone(self, copies: Mapping[str, str], tasks: Sequence[str] | None = None) -> "ModuleGraph":
+        """Return the graph with copies of modules, whose names are given by that of the source.
+
+        Where a source reads another of the sources, or itself, its copy reads the copy of that.
+        """
+        check_names(tasks or ())
+        check_names(tuple(copies.values()))
+        new = []
+        for source, name in copies.items():
+            self._check_new(name)
+            module = self.module(source)
+            reads, opened = (
+                tuple(copies.get(slot, slot) for slot in names)
+                for names in (module.seen, module.opened)
+            )
+            module = replace(module, name=name, reads=reads, opened=opened, frozen=False)
+            new.append(module if tasks is None else replace(module, tasks=tuple(tasks)))
+        return self._with({}, *new)
 
     def route(self, reader: str, source: str, open: bool = True) -> "ModuleGraph":
         """Return the graph in which ``reader`` reads the slot of ``source``, or does not."""

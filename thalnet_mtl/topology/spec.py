@@ -158,6 +158,7 @@ class AdapterSpec:
         sub_steps: number of steps for which each input is shown.
         extra_steps: steps without input after the last one.
         frozen: whether training leaves its encoders and its head alone.
+        encode: whether inputs get a learned encoder even if they are as wide as the body.
     """
 
     task: TaskSpec
@@ -166,6 +167,7 @@ class AdapterSpec:
     sub_steps: int = 1
     extra_steps: int = 0
     frozen: bool = False
+    encode: bool = False
 
 
 def to_plain(spec: Any) -> dict[str, Any]:
