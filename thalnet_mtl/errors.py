@@ -60,3 +60,12 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
     return UserError(
         f"unknown {kind} '{value}'. Allowed: {', '.join(names)}.{suggest(value, names)}"
     )
+
+
+def one_line(text: str) -> str:
+    r"""Return a text with its control characters written out: it is one line and moves no cursor.
+
+    >>> one_line("runs/a\nb \x1b[2J")
+    'runs/a\\nb \\x1b[2J'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

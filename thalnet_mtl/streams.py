@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,6 +91,9 @@ def patient_output() -> Iterator[PatientStream]:
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # takes the place of a closed descriptor, before a file of a run does
     os.close(null)
+    for name in ("COLUMNS", "LINES"):  # what is no size of a terminal would end rich
+        if not re.fullmatch("[1-9][0-9]{0,4}", os.environ.get(name, "1")):
+            del os.environ[name]
     before = sys.stdout, sys.stderr
     output, errors = map(PatientStream, before)
     sys.stdout, sys.stderr = output, errors

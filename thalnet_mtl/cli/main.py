@@ -16,7 +16,7 @@ from thalnet_mtl.cli.inspect import (
 from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.train import add_train_command, train
-from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error
+from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error, one_line
 from thalnet_mtl.signals import signals_interrupt
 from thalnet_mtl.streams import PatientStream, patient_output
 
@@ -48,8 +48,7 @@ def _output_status(output: PatientStream, status: int) -> int:
     output.flush()
     if status or not output.problem or isinstance(output.problem, BrokenPipeError):
         return status
-    print(f"thalnet: cannot write the output: {output.problem.strerror}", file=sys.stderr)
-    return 1
+    return _complain(f"cannot write the output: {output.problem.strerror}")
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -76,26 +75,26 @@ def _run(arguments: Sequence[str] | None) -> int:
         status: int = options.run(options)
         return status
     except UserError as error:
-        print(f"thalnet: {error}", file=sys.stderr)
-        return 2
+        return _complain(str(error), 2)
     except RunError as error:
-        print(f"thalnet: {error}", file=sys.stderr)
-        return 1
+        return _complain(str(error))
     except OSError as error:  # a path of the user is their mistake, all else the machine's
-        print(f"thalnet: {describe_os_error(error)}", file=sys.stderr)
-        return 2 if error.errno in USER_ERRNOS else 1
+        return _complain(describe_os_error(error), 2 if error.errno in USER_ERRNOS else 1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print(
-            "thalnet: not enough memory; what is saved is kept. Lower train.batch, "
-            "evaluate.batch or the size of the model, or raise train.accumulate.",
-            file=sys.stderr,
+        return _complain(
+            "not enough memory; what is saved is kept. Lower train.batch, evaluate.batch or the "
+            "size of the model, or raise train.accumulate."
         )
-        return 1
     except KeyboardInterrupt:
-        print("thalnet: interrupted; everything saved so far is kept", file=sys.stderr)
-        return 1
+        return _complain("interrupted; everything saved so far is kept")
+
+
+def _complain(text: str, status: int = 1) -> int:
+    """Print one line on standard error, and return the exit status."""
+    print(f"thalnet: {one_line(text)}", file=sys.stderr)
+    return status
 
 
 def is_out_of_memory(error: Exception) -> bool:

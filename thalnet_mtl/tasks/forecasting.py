@@ -91,6 +91,8 @@ def windows(
     """
     start, stop = span
     stop -= horizon
+    if steps > stop:  # however long a window is asked for, it takes no memory
+        return np.zeros((0, steps), int), np.zeros((0, steps), bool)
     if not once:
         begins = np.arange(start, stop - steps + 1, stride)
         times = begins[:, None] + np.arange(steps)
@@ -119,6 +121,8 @@ def last_windows(
         times (N, steps) of the series.
     """
     start, stop = span
+    if steps > stop - horizon:
+        return np.zeros((0, steps), int)
     first = start - bool(horizon) if once else start + steps - 1
     ends = np.arange(max(first, steps - 1), stop - horizon, stride)
     return ends[:, None] + np.arange(1 - steps, 1)

@@ -1,5 +1,6 @@
 """Tasks on sequences that are read whole: one target after the last step, or at every step."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,8 @@ class SequenceTask(Task):
         lengths: str = "",
         source: str = "",
     ):
+        if not (scale and math.isfinite(scale)):
+            raise UserError(f"task '{name}': scale must be a number other than 0, got {scale}.")
         self.scale, self.order, self.transform = scale, order, transform
         self.class_names, self._own_notices = tuple(class_names), tuple(notices)
         self.columns, self._inferred = Columns(inputs, targets, lengths), spec is None

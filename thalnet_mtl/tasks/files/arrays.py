@@ -44,7 +44,7 @@ def npz(
     """
     file = _existing(path)
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise UserError(f"{file} cannot be read as .npz: {_first_line(error)}.") from error
@@ -120,6 +120,8 @@ def _sequences(arrays: Mapping[str, np.ndarray], prefix: str) -> tuple[np.ndarra
 
 def _existing(path: str) -> Path:
     """Return a path, or raise with the closest name if it does not exist."""
+    if not path:
+        raise UserError("the path of the data is empty.")
     file = Path(path).expanduser()
     if not file.exists():
         near = [other.name for other in file.parent.glob("*")] if file.parent.is_dir() else []
