@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from thalnet_mtl import cli
+from thalnet_mtl.training.checkpoint import load_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"kill {kill + 1}: metrics at {last_step(killed)} steps", flush=True)
         assert start(train, killed).wait() == 0, (Path(folder) / "killed.log").read_text()
         different = differences(alone, killed)
-        compared = sorted(flatten(torch.load(alone / "checkpoint" / "last.pt", weights_only=True)))
+        compared = sorted(flatten(load_checkpoint(alone / "checkpoint" / "last.pt")))
     print(f"{options.kills} kills, {len(compared)} values of the checkpoint compared to the bit")
     print("\n".join(different) or "no difference")
     return 1 if different else 0
@@ -73,10 +74,7 @@ def differences(first: Path, second: Path) -> list[str]:
     """Return what differs between two finished runs, apart from times."""
     different: list[str] = []
     for name in ("last.pt", "best.pt"):
-        a, b = (
-            flatten(torch.load(run / "checkpoint" / name, weights_only=True))
-            for run in (first, second)
-        )
+        a, b = (flatten(load_checkpoint(run / "checkpoint" / name)) for run in (first, second))
         same = a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
         different += (
             [] if same else [f"{name} differs in {[k for k in a if not equal(a[k], b.get(k))]}"]

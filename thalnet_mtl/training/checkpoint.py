@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, read without running code, checked against the configuration."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from thalnet_mtl.files import write_atomically
 from thalnet_mtl.json_fields import require
 from thalnet_mtl.models.model_folder import load_weights
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.training.checkpoint_parts import FILES, PREFIX, PartFiles, restore
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.state import TrainState
@@ -24,10 +26,23 @@ BEST = ("step", "topology", "network")  # keys of best.pt, beside format and con
 LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics_size")
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Save tensors and plain values; a view is saved without the tensor that it is part of."""
+def save_checkpoint(path: Path, content: dict[str, Any], parts: PartFiles | None = None) -> None:
+    """Save tensors and plain values; a view is saved without the tensor that it is part of.
+
+    With ``parts``, those that have not changed are stored once, in files beside the checkpoint.
+    """
     content = tree_map_only(torch.Tensor, _own_storage, content) | {"format": FORMAT}
-    write_atomically(path, lambda file: torch.save(content, file))
+    if parts:
+        parts.save(path.name, content)
+    else:
+        write_atomically(path, lambda file: torch.save(content, file))
+
+
+def part_files(folder: Path) -> PartFiles:
+    """Return the files of parts in a folder of checkpoints; it may not exist yet."""
+    checkpoints = [path for path in folder.glob("*.pt") if not path.name.startswith(PREFIX)]
+    kept = {path.name: _load(path) for path in checkpoints}
+    return PartFiles(folder, {n: content.get(FILES, ()) for n, content in kept.items()})
 
 
 def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
@@ -42,8 +57,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: there is none, it is damaged, or another version of thalnet_mtl wrote it.
         OSError: it cannot be read.
     """
+    content = _load(path)
+    saved = content.get("format", 1) if isinstance(content, dict) else None
+    if saved != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {saved}, this version of thalnet_mtl reads format "
+            f"{FORMAT}. Use the version that wrote it, or delete the folder of the run to start "
+            f"again."
+        )
+    return restore(content, lambda name: _load(path.with_name(name)))
+
+
+def _load(path: Path) -> Any:
+    """Load tensors and plain values from a file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}.") from None
     except OSError:
@@ -53,23 +81,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is damaged and cannot be read ({type(error).__name__}). Put a good copy in "
             f"its place, or delete the folder of the run to start again."
         ) from error
-    saved = content.get("format", 1) if isinstance(content, dict) else None
-    if saved != FORMAT:
-        raise UserError(
-            f"{path} has checkpoint format {saved}, this version of thalnet_mtl reads format "
-            f"{FORMAT}. Use the version that wrote it, or delete the folder of the run to start "
-            f"again."
-        )
-    return content
 
 
 def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
     """Load a checkpoint with these keys that a run of this very configuration wrote."""
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
-    if content["config"] != flatten(config):
+    if _plain(content["config"]) != _plain(flatten(config)):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """Return values as they are read from a text: tuples are lists there."""
+    return json.loads(json.dumps(values))
 
 
 def load_network(content: Mapping[str, Any], path: Path) -> Network:
@@ -82,26 +107,29 @@ def load_network(content: Mapping[str, Any], path: Path) -> Network:
     return network
 
 
-def save_best(path: Path, run: RunContext) -> None:
+def save_best(path: Path, run: RunContext, parts: PartFiles | None = None) -> None:
     """Write the network of this step as the best one so far."""
     content = {"step": run.step, "topology": run.network.describe()}
     content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
-    save_checkpoint(path, content)
+    save_checkpoint(path, content, parts)
 
 
-def save_run(path: Path, run: RunContext, metrics_size: int) -> None:
+def save_run(
+    path: Path, run: RunContext, metrics_size: int, parts: PartFiles | None = None
+) -> None:
     """Write all that a run needs to resume at this step.
 
     Args:
         path: of the checkpoint.
         run: between two steps.
         metrics_size: bytes of ``metrics.jsonl`` that were written up to this step.
+        parts: see ``save_checkpoint``.
     """
     rng = [torch.get_rng_state()]
     if run.device.type == "cuda":
         rng.append(torch.cuda.get_rng_state())
     origin = {"config": flatten(run.config), "rng": rng, "metrics_size": metrics_size}
-    save_checkpoint(path, run.state.state_dict() | origin)
+    save_checkpoint(path, run.state.state_dict() | origin, parts)
 
 
 def resume_run(path: Path, run: RunContext) -> int:

@@ -1,6 +1,6 @@
 """The context of a training run: its configuration, data and state, and what follows from them."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -91,6 +91,11 @@ class RunContext:
     def experience(self) -> Experience:
         """The experience that the next step belongs to; after the last step, the last one."""
         return self.stream[min(bisect_right(self._ends, self.state.step), len(self.stream) - 1)]
+
+    @property
+    def last_experience(self) -> Experience:
+        """The experience that the last step belongs to; before the first step, the first one."""
+        return self.stream[bisect_left(self._ends, self.state.step)]
 
     @property
     def continual(self) -> bool:

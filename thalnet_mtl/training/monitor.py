@@ -10,6 +10,7 @@ from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.checkpoint import save_best
+from thalnet_mtl.training.checkpoint_parts import PartFiles
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.divergence import diverged
 from thalnet_mtl.training.results import measure_cost
@@ -27,10 +28,17 @@ class Monitor:
         run: scored as it is; its scores are kept in its state.
         directory: for the log and ``best.pt``.
         console: for people.
+        parts: see ``save_checkpoint``.
     """
 
-    def __init__(self, run: RunContext, directory: RunDirectory, console: Console):
-        self.run, self.directory, self.console = run, directory, console
+    def __init__(
+        self,
+        run: RunContext,
+        directory: RunDirectory,
+        console: Console,
+        parts: PartFiles | None = None,
+    ):
+        self.run, self.directory, self.console, self.parts = run, directory, console, parts
 
     def score_untrained(self, task: str) -> None:
         """Score a task on the test split before its training.
@@ -91,7 +99,7 @@ class Monitor:
         mean = sum(normalized) / max(1, len(normalized))
         if mean > scores.best or math.isnan(scores.best) or not scores.best_step or run.continual:
             scores.best, scores.best_step = mean, run.step
-            save_best(self.directory.folder / "checkpoint" / "best.pt", run)
+            save_best(self.directory.folder / "checkpoint" / "best.pt", run, self.parts)
 
     def show_validation(self, scores: Scores) -> None:
         """Show validation scores: a line for each task, or one for many."""

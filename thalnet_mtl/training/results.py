@@ -25,7 +25,7 @@ from thalnet_mtl.runs.topology_file import (
     TaskEntry,
     TopologySnapshot,
 )
-from thalnet_mtl.training.checkpoint import load_matching, load_network
+from thalnet_mtl.training.checkpoint import load_matching, load_network, save_checkpoint
 from thalnet_mtl.training.context import RunContext
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
@@ -38,7 +38,9 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
     """
     start = time.monotonic()
     folder, scores = directory.folder, run.state.scores
-    load_best(run, folder / "checkpoint" / "best.pt")
+    load_best(run, best := folder / "checkpoint" / "best.pt")
+    if run.continual:  # by now it refers to files of parts; for itself it can be moved
+        save_checkpoint(best, load_matching(best, run.config))
     result = RunResult(
         body=run.config.model.body,
         tasks=task_results(run),

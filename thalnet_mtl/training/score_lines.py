@@ -1,6 +1,5 @@
 """Lines of scores for people: a line for each task, or a summary where there are many."""
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from thalnet_mtl.metrics.metric import Metric, format_scores, list_names
@@ -17,9 +16,10 @@ def summary_line(run: RunContext, scores: Scores) -> str:
     These are those of the tasks that are trained now, if they are few, and the mean and the worst
     of all tasks that have been trained so far, by metric.
     """
-    place = bisect_left([experience.stop for experience in run.stream], run.step)
-    now = [name for name in run.stream[min(place, len(run.stream) - 1)].tasks if name in scores]
-    trained = dict.fromkeys(name for part in run.stream[: place + 1] for name in part.tasks)
+    last = run.last_experience
+    now = [name for name in last.tasks if name in scores]
+    begun = run.stream[: last.number]
+    trained = dict.fromkeys(name for experience in begun for name in experience.tasks)
     parts = []
     if len(now) <= MANY:
         shown = [f"{name} {format_scores(run.tasks[name].metrics, scores[name])}" for name in now]

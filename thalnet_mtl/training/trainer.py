@@ -19,7 +19,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested, stop_signals
-from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.environment import environment, scalings_as_json
@@ -109,7 +109,9 @@ class Trainer:
         start: float | None = None,
     ):
         self.run, self.directory, self.console = run, directory, console
-        self.monitor = Monitor(run, directory, console)
+        # A single experience leaves nothing behind that does not change any more.
+        self.parts = part_files(directory.folder / "checkpoint") if run.continual else None
+        self.monitor = Monitor(run, directory, console, self.parts)
         self.train_step = TrainStep(run)
         self.stop_requested: Callable[[], bool] = lambda: False
         self.step_start = time.monotonic() if start is None else start
@@ -245,7 +247,7 @@ class Trainer:
     def finish_step(self, saves: bool) -> None:
         """Do what is due after a step, and save. What a stop request leaves is done on resuming."""
         run, state = self.run, self.run.state
-        experience = next(part for part in run.stream if state.step <= part.stop)
+        experience = run.last_experience
         try:
             while state.due:
                 if state.due[0] == "validate":
@@ -272,7 +274,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the run as it is."""
         path = self.directory.folder / "checkpoint" / "last.pt"
-        save_run(path, self.run, self.directory.size)
+        save_run(path, self.run, self.directory.size, self.parts)
 
     def finish(self) -> RunResult:
         """Score the best weights, write the results and return them."""
