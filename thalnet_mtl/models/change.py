@@ -27,12 +27,14 @@ class TopologyChange(ParameterChanges):
         about: its arguments, in words.
         act: the change itself, of any network of the same topology. Returns how the shapes of
             parameters changed, by name.
+        buffers: all buffers after the change.
         layouts: by task, the layout of its state before and after.
     """
 
     verb: str
     about: str
     act: Act = field(repr=False)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
     layouts: Mapping[str, tuple[StateLayout, StateLayout]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -74,7 +76,7 @@ class TopologyChange(ParameterChanges):
         """
         copy = getattr(copy, "module", copy)
         before = dict(copy.named_parameters())
-        names = self.parameters.keys() - self.created.keys() | self.gone
+        names = self.parameters.keys() - self.created | self.gone
         grown = all(before[n].shape == r.old.shape for n, r in self.grown.items() if n in before)
         if before.keys() != names or not grown:
             raise UserError(
@@ -82,11 +84,13 @@ class TopologyChange(ParameterChanges):
                 f"change, in the order in which they were made."
             )
         trained = any(parameter.requires_grad for parameter in before.values())
+        old = {*before, *dict(copy.named_buffers())}
+        current = {**self.parameters, **self.buffers}
         with torch.random.fork_rng([]), torch.no_grad():
             self.act(copy)
-            after = dict(copy.named_parameters()) | dict(copy.named_buffers())
-            for name, value in self.created.items() if self.verb != "clone" else ():
-                after[name].copy_(value)
+            for name, value in (*copy.named_parameters(), *copy.named_buffers()):
+                if name not in old and self.verb != "clone":
+                    value.copy_(current[name])
         if not trained:
             copy.requires_grad_(False)
 
@@ -123,11 +127,10 @@ def record_change(
 
     ``layouts`` returns the layout of the state of every task; ``act`` see ``TopologyChange``.
     """
-    before, old_layouts = dict(network.named_parameters()), layouts()
-    old_buffers = {name for name, _ in network.named_buffers()}
+    (before, _), old_layouts = _named(network), layouts()
     old_trainable = {name for name, parameter in before.items() if parameter.requires_grad}
     remaps = act(network) or {}
-    after, new_layouts = dict(network.named_parameters()), layouts()
+    (after, buffers), new_layouts = _named(network), layouts()
     trainable = {name for name, parameter in after.items() if parameter.requires_grad}
     grown = {
         name: ResizedParameter(before[name], after[name], remap) for name, remap in remaps.items()
@@ -140,8 +143,6 @@ def record_change(
     removed = {name: before[name] for name in before if name in old_trainable - trainable | gone}
     for parameter in removed.values():
         parameter.grad = None
-    created: dict[str, Tensor] = {name: after[name] for name in after if name in new}
-    created |= {n: buffer for n, buffer in network.named_buffers() if n not in old_buffers}
     change = TopologyChange(
         verb=verb,
         about=about,
@@ -150,8 +151,9 @@ def record_change(
         added={n: p for n, p in after.items() if n in trainable - old_trainable | new & trainable},
         removed=removed,
         gone=frozenset(gone),
-        created=created,
+        created=frozenset(new),
         parameters=after,
+        buffers=buffers,
         layouts={
             task: (layout, new_layouts[task])
             for task, layout in old_layouts.items()
@@ -160,6 +162,19 @@ def record_change(
     )
     announce(change, before.values())
     return change
+
+
+def _named(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, Tensor]]:
+    """Return parameters and buffers by name, in a single pass over the modules."""
+    parameters, buffers, seen = dict[str, nn.Parameter](), dict[str, Tensor](), set[int]()
+    for path, part in network.named_modules():
+        start = f"{path}." if path else ""
+        for name, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                parameters[start + name] = parameter
+        buffers |= {start + n: b for n, b in part._buffers.items() if b is not None}
+    return parameters, buffers
 
 
 def _rearranged(part: Tensor, before: StateLayout, after: StateLayout, index: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Optimizers whose parameters and state follow a change of the topology of a network."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Literal
@@ -38,16 +37,18 @@ def update_optimizer(
             state = optimizer.state.pop(resized.old)
             optimizer.state[resized.new] = {k: _remapped(v, resized) for k, v in state.items()}
     held = {id(p) for options in groups for p in options["params"]}
+    order = {key: place for place, key in enumerate(names)}
+    members = [[*_held_names(options, names), *options[FROZEN]] for options in groups]
     for name, parameter in change.added.items():
         if group is None or id(parameter) in held:
             continue
-        number = _group_alike(name, groups, change.parameters, names) if group == "alike" else group
-        _insert(parameter, groups[number]["params"], names)
+        number = _group_alike(name, members, change.parameters) if group == "alike" else group
+        _insert(parameter, groups[number]["params"], order)
         if isinstance(optimizer, Adagrad):  # it has its state before the first step
             options = {key: groups[number][key] for key in optimizer.defaults}
             optimizer.state[parameter] = Adagrad([parameter], **options).state[parameter]
     for options in groups:
-        frozen = [name for name in options.pop(FROZEN, ()) if _is_frozen(name, change)]
+        frozen = [n for n in options.pop(FROZEN) if not change.parameters[n].requires_grad]
         options |= {FROZEN: frozen} if frozen else {}
         if "param_names" in options:
             options["param_names"] = [labels[id(p)] for p in options["params"]]
@@ -101,25 +102,28 @@ def _remove_and_replace(
     for options in groups:
         params = options["params"]
         frozen = [names[id(p)] for p in params if id(p) in removed and id(p) in names]
-        options[FROZEN] = [*options.get(FROZEN, ()), *frozen]
+        known = (name for name in options.get(FROZEN, ()) if name not in change.gone)
+        options[FROZEN] = [*known, *frozen]
         params[:] = [grown.get(id(p), p) for p in params if id(p) not in removed]
 
 
-def _is_frozen(name: str, change: ParameterChanges) -> bool:
-    """Return whether the parameter that had this name before a change is frozen after it."""
-    return name not in change.gone and not change.parameters[name].requires_grad
+def _held_names(options: Group, names: Mapping[int, str]) -> list[str]:
+    """Return the names of the parameters of a network that a group holds."""
+    return [names[id(parameter)] for parameter in options["params"] if id(parameter) in names]
 
 
 def _group_alike(
-    name: str,
-    groups: Sequence[Group],
-    parameters: Mapping[str, nn.Parameter],
-    names: Mapping[int, str],
+    name: str, members: Sequence[Sequence[str]], parameters: Mapping[str, nn.Parameter]
 ) -> int:
     """Return the group that a parameter was in before it was frozen, or that of its kind.
 
     Parameters of a kind have about as many axes, are in the body or in an adapter, and end their
     names alike: ``design.stack.0.bias``.
+
+    Args:
+        name: of the parameter.
+        members: the names of the parameters of every group, held or frozen.
+        parameters: of the network, by name.
     """
 
     def likeness(other: str) -> tuple[int, bool, int, int]:
@@ -131,16 +135,13 @@ def _group_alike(
             _common(path, path_of_other),
         )
 
-    best, number = (-sys.maxsize, False, 0, 0), 0
-    for k, options in enumerate(groups):
-        frozen = options.get(FROZEN, ())
-        if name in frozen:
-            return k
-        held = (names[id(p)] for p in options["params"] if id(p) in names)
-        for other in (*held, *(n for n in frozen if n in parameters)):
-            if other != name and likeness(other) > best:
-                best, number = likeness(other), k
-    return number
+    candidates = [number for number, others in enumerate(members) if others]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else 0
+    for number in candidates:
+        if name in members[number]:
+            return number
+    return max(candidates, key=lambda number: max(map(likeness, members[number])))
 
 
 def _common(first: Iterable[str], second: Iterable[str]) -> int:
@@ -149,13 +150,14 @@ def _common(first: Iterable[str], second: Iterable[str]) -> int:
     return sum(takewhile(bool, equal))
 
 
-def _insert(parameter: nn.Parameter, params: list[nn.Parameter], names: Mapping[int, str]) -> None:
+def _insert(parameter: nn.Parameter, params: list[nn.Parameter], order: Mapping[int, int]) -> None:
     """Insert a parameter behind those that precede it in the network.
 
     The order is then that of a new optimizer, into which PyTorch loads a saved state by position.
     """
-    order = {key: place for place, key in enumerate(names)}
-    place = order[id(parameter)]
-    earlier = [k for k, p in enumerate(params) if order.get(id(p), place) < place]
-    later = [k for k, p in enumerate(params) if order.get(id(p), place) > place]
-    params.insert(earlier[-1] + 1 if earlier else later[0] if later else len(params), parameter)
+    place, k = order[id(parameter)], len(params)
+    while k and order.get(id(params[k - 1]), place) >= place:
+        k -= 1
+    if not k:  # it is the first of the network
+        k = next((k for k, p in enumerate(params) if id(p) in order), len(params))
+    params.insert(k, parameter)

@@ -35,7 +35,7 @@ class ParameterChanges:
         removed: parameters that were trainable and do not exist any more, or are frozen now.
         gone: names of the parameters that do not exist any more, frozen or not. A later parameter
             of that name is another one.
-        created: parameters and buffers that are new, trainable or not.
+        created: names of the parameters that are new, trainable or not.
         parameters: all parameters after the change, in the order of the network.
     """
 
@@ -43,7 +43,7 @@ class ParameterChanges:
     added: Mapping[str, nn.Parameter] = field(default_factory=dict)
     removed: Mapping[str, nn.Parameter] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
-    created: Mapping[str, Tensor] = field(default_factory=dict)
+    created: frozenset[str] = frozenset()
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
 
     def update_named(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
