@@ -49,18 +49,9 @@ def sequence(
         time=next(iter(xs.values())).shape[1],
         save_activations=torch.is_grad_enabled(),
     )
-    order = None
-    if lengths is not None:  # the kernel takes the longest sequences first
-        lengths, order = lengths.sort(descending=True, stable=True)
-        xs = {name: x.index_select(0, order) for name, x in xs.items()}
-        center, memory = (state.index_select(0, order) for state in (center, memory))
     tensors = layout.operands(xs)
     layout.check(center, tensors)
-    results = CppSequence.apply(call, lengths, center, memory, *tensors)[:3]
-    if order is not None:
-        ranks = order.argsort()
-        results = tuple(result.index_select(0, ranks) for result in results)
-    ys, center, memory = results
+    ys, center, memory, *_ = CppSequence.apply(call, lengths, center, memory, *tensors)
     return ys, center, memory
 
 
@@ -80,8 +71,7 @@ class CppSequence(torch.autograd.Function):
     def forward(call: Call, *operands: Tensor | None) -> tuple[Tensor, ...]:
         """Return outputs, last center and last memory; all centers and activations to save.
 
-        Operands are the lengths or None, the longest first, center and memory, then those of the
-        layout.
+        Operands are the lengths or None, center and memory, then those of the layout.
         """
         _, center, memory, *_ = operands
         assert center is not None and memory is not None
@@ -94,11 +84,10 @@ class CppSequence(torch.autograd.Function):
         )
         activations = empty([*lead, saved, batch, call.layout.columns], center)
         run = getattr(kernel(), f"forward_{TYPES[center.dtype]}")
-        tensors = [*_contiguous(operands), centers, end, last, activations, None, None, None]
+        ys = center.new_empty(*lead, batch, time, sum(width for _, width in call.outputs))
+        tensors = [*_contiguous(operands), centers, end, last, ys, activations, None, None, None]
         header = call.header(batch, saved)
         run(header.data_ptr(), pointers(tensors))
-        slots = [centers.narrow(-1, *slot) for slot in call.outputs]
-        ys = torch.cat([slot.transpose(-3, -2) for slot in slots], -1)
         return ys, end, last, centers, activations
 
     @staticmethod
@@ -134,7 +123,7 @@ class CppSequence(torch.autograd.Function):
         header = ctx.call.header(centers.shape[-2], ctx.call.time, row, step)
         run(
             header.data_ptr(),
-            pointers([*operands, centers, None, None, activations, grad_outputs, *grad_state]),
+            pointers([*operands, centers, *[None] * 3, activations, grad_outputs, *grad_state]),
             pointers([*grad_operands, *[None] * RESULT_TENSORS]),
         )
         return None, *grad_operands

@@ -19,8 +19,8 @@ from thalnet_mtl.ops.layout import KERNELS, CellPlan, cell_plans
 from thalnet_mtl.ops.reference import matrix
 
 READING_TENSORS = 6  # tensors that the kernel expects for a reading, absent ones included
-# Tensors after all operands: centers, last center and memory, activations, three gradients.
-RESULT_TENSORS = 7
+# After all operands: centers, last center and memory, outputs, activations, three gradients.
+RESULT_TENSORS = 8
 MAX_HEADERS = 64  # cached headers, one for each shape of a call
 
 # Where an operand comes from: the name of a task input, an attribute of a module, or a function.

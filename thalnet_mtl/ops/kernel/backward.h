@@ -20,14 +20,14 @@ void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
             T* gt = g.data() + (t - begin) * jump;
             const int n = running_rows(t);
             for (int r = 0; r < n; r++) {
-                const long row = from + r;
+                const long row = place(from + r);
                 const bool ends = length(from + r) == t + 1;
                 if (ends && grad_center)
                     std::copy_n(grad_center + row * center, center, &dc[(long)r * center]);
                 if (ends && dlast)
                     std::copy_n(dlast + row * memory, memory, &dm[(long)r * memory]);
                 if (!grad_outputs) continue;
-                const T* grad = grad_outputs + t * grad_step + (from + r) * grad_row;
+                const T* grad = grad_outputs + t * grad_step + row * grad_row;
                 for (const int64_t* slot = outputs; slot < outputs_end; slot += 2) {
                     T* sum = &dc[(long)r * center + slot[0]];
                     each<T>(slot[1], [&](int i, int n) {
@@ -55,8 +55,22 @@ void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
         }
         end = begin;
     }
-    if (dcenter0) std::copy(dc.begin(), dc.end(), dcenter0 + (long)from * center);
-    if (dmemory0) std::copy(dm.begin(), dm.end(), dmemory0 + (long)from * memory);
+    for (int r = 0; r < rows; r++) {
+        const long row = place(from + r);
+        if (dcenter0) std::copy_n(dc.data() + (long)r * center, center, dcenter0 + row * center);
+        if (dmemory0) std::copy_n(dm.data() + (long)r * memory, memory, dmemory0 + row * memory);
+    }
+}
+
+// Write the gradients w.r.t. task inputs to the rows of the caller's batch.
+template <class T>
+void Net<T>::return_inputs() {
+    for (auto& module : modules) {
+        const long row = (long)time * module.inputs;
+        for (int r = 0; !module.dx_rows.empty() && r < batch; r++)
+            std::copy_n(&module.dx_rows[r * row], (long)length(r) * module.inputs,
+                        module.dx + place(r) * row);
+    }
 }
 
 template <class T>
@@ -81,7 +95,8 @@ void Net<T>::backward_module(const Module<T>& module, int t, int from, int rows,
             }
         }
         if (layer.inputs && module.dx) {
-            T* dx = module.dx + ((long)from * time + t) * module.inputs;
+            T* dx = module.dx_rows.empty() ? module.dx : const_cast<T*>(module.dx_rows.data());
+            dx += ((long)from * time + t) * module.inputs;
             product<T>(rows, layer.inputs, layer.gates(), {gl, columns, 1},
                        layer.task_t.right(), dx, (long)time * module.inputs);
         }

@@ -16,23 +16,34 @@ void Net<T>::forward(int from, int to) {
                 if (module.layers[l].gru) gru(module, l, t, from, end);
                 else dense(module, l, t, from, end);
         }
-        if (lengths || t == time - 1) end_rows(t, from, to);
+        write_outputs(t, from, end);
+        if (lengths || t == time - 1) end_rows(t, from, end);
     }
 }
 
-// Store the state of rows that end with step t; the center of rows that have ended is zero.
+template <class T>
+void Net<T>::write_outputs(int t, int from, int to) {
+    for (int r = from; r < to; r++) {
+        const T* now = before(t + 1, r);
+        T* y = ys + (place(r) * time + t) * outputs_width;
+        for (const int64_t* slot = outputs; slot < outputs_end; y += slot[1], slot += 2)
+            std::copy_n(now + slot[0], slot[1], y);
+    }
+}
+
+// Store the state of rows that end with step t, and outputs of zero past the end.
 template <class T>
 void Net<T>::end_rows(int t, int from, int to) {
     for (int r = from; r < to; r++) {
-        T* now = centers + ((long)t * batch + r) * center;
-        if (t >= length(r)) std::fill_n(now, center, T(0));
         if (t != length(r) - 1) continue;
-        std::copy_n(now, center, center_end + (long)r * center);
+        std::fill_n(ys + (place(r) * time + t + 1) * outputs_width, (time - t - 1) * outputs_width,
+                    T(0));
+        std::copy_n(before(t + 1, r), center, center_end + place(r) * center);
         for (auto& module : modules)
             for (auto& layer : module.layers)
                 if (layer.gru)
                     std::copy_n(output_of(module, layer, t, r).data, layer.out,
-                                memory_end + (long)r * memory + layer.memory_column);
+                                memory_end + place(r) * memory + layer.memory_column);
     }
 }
 

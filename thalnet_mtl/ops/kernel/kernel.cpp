@@ -13,8 +13,8 @@
 // the same layout. They are collected for a few steps, then multiplied with the inputs of their
 // layers.
 //
-// Rows of the batch may have unequal lengths. They are sorted, so that the rows that a step computes
-// are the first ones; nothing past the end of a row is read.
+// Rows of the batch may have unequal lengths. Inside they are sorted, so that the rows that a step
+// computes are the first ones; nothing past the end of a row is read.
 //
 // The order of every sum depends only on the sizes of the network. A row of the batch therefore has
 // a bit-identical forward result in every batch and with any number of threads.
@@ -66,6 +66,7 @@ int64_t run(const int64_t* numbers, void* const* pointers, void* const* gradient
             else net.forward(a, b);
         }
     });
+    if (backward) parallel(replicas, threads, [&](int k) { nets[k].return_inputs(); });
     if (!backward || !nets[0].needs_weight_grads) return 0;
 
     const long sum_count = nets[0].sum_count;

@@ -1,7 +1,9 @@
 // A network in memory: sizes and tensors from the caller, and the layout of all buffers.
 #pragma once
 
+#include <algorithm>
 #include <numeric>
+#include <vector>
 
 #include "products.h"
 
@@ -46,6 +48,7 @@ struct Module {
     const T *weight, *scale, *variance_weight, *variance_bias, *gates, *positions;
     T *dx, *dweight, *dscale, *dvariance_weight, *dvariance_bias, *dgates;
     std::vector<Layer<T>> layers;
+    Buffer<T> x_rows, dx_rows;      // x and dx with the longest rows first, if they are not so
     Buffer<T> matrix;               // R of a static reading, (context, center)
     std::vector<Panels<T>> logits;  // weights of a softmax, for each row of R
     Panels<T> mean, spread;         // weights of a Gaussian for mean and variance
@@ -73,8 +76,12 @@ struct Net {
     long sum_count = 0;         // size of the buffer in which a thread sums weight gradients
     bool needs_weight_grads = false, dynamic = false;
     const int64_t* lengths;  // steps of every row of the batch, longest first; null: all steps
+    std::vector<int64_t> sorted_lengths;
+    std::vector<int> order;  // place of every row in the caller's batch; empty: the same
     const T *center0, *memory0;
-    T *centers, *center_end, *memory_end, *acts;
+    T *centers, *center_end, *memory_end, *ys, *acts;
+    Buffer<T> center_rows, memory_rows;  // center0 and memory0 in this order
+    long outputs_width = 0;
     const int64_t *outputs, *outputs_end;  // start and width of every returned slot
     const T *grad_outputs, *grad_center, *dlast;
     T *dcenter0, *dmemory0;
@@ -101,10 +108,11 @@ struct Net {
         outputs = c.numbers;
         c.numbers += 2 * output_count;
         outputs_end = c.numbers;
+        for (const int64_t* slot = outputs; slot < outputs_end; slot += 2) outputs_width += slot[1];
         const int module_count = c.number();
         T* unused;
         lengths = static_cast<const int64_t*>(*c.pointers++);
-        if (lengths) lengths += (long)replica * batch;
+        if (lengths) sort_rows(lengths + (long)replica * batch);
         if (c.gradients) c.gradients++;
         center0 = next(c, (long)batch * center, &dcenter0);
         memory0 = next(c, (long)batch * memory, &dmemory0);
@@ -156,11 +164,23 @@ struct Net {
         centers = const_cast<T*>(next(c, (long)time * batch * center, &unused));
         center_end = const_cast<T*>(next(c, (long)batch * center, &unused));
         memory_end = const_cast<T*>(next(c, (long)batch * memory, &unused));
+        ys = const_cast<T*>(next(c, (long)batch * time * outputs_width, &unused));
         lay_out();
         acts = const_cast<T*>(next(c, (long)saved * batch * columns, &unused));
         grad_outputs = next(c, batch * grad_row, &unused);
         grad_center = next(c, (long)batch * center, &unused);
         dlast = next(c, (long)batch * memory, &unused);
+    }
+
+    void sort_rows(const int64_t* given) {
+        lengths = given;
+        if (std::is_sorted(given, given + batch, std::greater<>())) return;
+        order.resize(batch);
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(),
+                         [=](int a, int b) { return given[a] > given[b]; });
+        for (int row : order) sorted_lengths.push_back(given[row]);
+        lengths = sorted_lengths.data();
     }
 
     static long align(long count) { return (count + 15) / 16 * 16; }  // whole cache lines
@@ -198,6 +218,7 @@ struct Net {
         sum_count += columns;  // sums of gradients w.r.t. pre-activations: those of the biases
     }
 
+    long place(int r) const { return order.empty() ? r : order[r]; }  // in the caller's batch
     int length(int r) const { return lengths ? (int)lengths[r] : time; }
     // The end of the rows that have not ended before step t: as the longest come first, all steps
     // are computed for the first rows of a range.
@@ -246,13 +267,16 @@ struct Net {
     // Defined in prepare.h, dynamic.h, forward.h, backward.h and finish.h.
     void begin();
     void prepare(Module<T>& module, bool backward);
+    void sort_input(Module<T>& module, bool backward);
     void read_panels(bool backward);
     T factor(const Module<T>& module, int row) const;
     void read_weights(Module<T>& module);
     void pack_dynamic(Module<T>& module);
     void pack(Layer<T>& layer, bool backward);
     void forward(int from, int to);
+    void write_outputs(int t, int from, int to);
     void end_rows(int t, int from, int to);
+    void return_inputs();
     void gather_visible(const Module<T>& module, const T* row, T* to) const;
     T exponentiate(const Module<T>& module, T* row) const;
     void softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,

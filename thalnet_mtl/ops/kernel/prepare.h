@@ -7,10 +7,31 @@ template <class T>
 void Net<T>::begin() {
     rows.assign((long)read * center, T(0));
     read_bias.assign(read, T(0));
+    if (order.empty()) return;
+    center_rows.resize((long)batch * center), memory_rows.resize((long)batch * memory);
+    for (int r = 0; r < batch; r++) {
+        std::copy_n(center0 + place(r) * center, center, &center_rows[(long)r * center]);
+        std::copy_n(memory0 + place(r) * memory, memory, memory_rows.data() + (long)r * memory);
+    }
+    center0 = center_rows.data(), memory0 = memory_rows.data();
+}
+
+// Copy the real steps of a task input, the longest rows first.
+template <class T>
+void Net<T>::sort_input(Module<T>& module, bool backward) {
+    const long row = (long)time * module.inputs;
+    if (order.empty() || !module.x) return;
+    module.x_rows.resize(batch * row);
+    for (int r = 0; r < batch; r++)
+        std::copy_n(module.x + place(r) * row, (long)length(r) * module.inputs,
+                    module.x_rows.data() + r * row);
+    module.x = module.x_rows.data();
+    if (backward && module.dx) module.dx_rows.resize(batch * row);
 }
 
 template <class T>
 void Net<T>::prepare(Module<T>& module, bool backward) {
+    sort_input(module, backward);
     if (module.dynamic()) pack_dynamic(module);
     else read_weights(module);
     for (auto& layer : module.layers) pack(layer, backward);
