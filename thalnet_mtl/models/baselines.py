@@ -117,8 +117,8 @@ def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> 
     """Run a module of PyTorch on a padded batch; with lengths on a packed one.
 
     Where nobody can read the lengths, as in a trace, no shape may depend on them: it goes step by
-    step. cuDNN has gradients in training mode only, so that a frozen module with gradients does
-    without it.
+    step, as it does for ``torch.func``, which cannot pack sequences. cuDNN has gradients in
+    training mode only, so that a frozen module with gradients does without it.
     """
     if xs.is_cuda and not rnn.training and torch.is_grad_enabled():
         with torch.backends.cudnn.flags(enabled=False):
@@ -129,7 +129,7 @@ def run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> 
 def _run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) -> tuple[Tensor, Any]:
     if lengths is None:
         return rnn(xs, state)
-    if are_hidden(lengths):
+    if are_hidden(lengths) or torch._C._functorch.is_functorch_wrapped_tensor(xs):
         return _run_stepwise(rnn, xs, state, lengths)
     # PyTorch wants these lengths on the CPU.
     packed = pack_padded_sequence(xs, lengths.cpu(), batch_first=True, enforce_sorted=False)

@@ -60,7 +60,7 @@ def _again(ctx: Any, grads: Tensors) -> Tensors:
     *operands, _, _ = ctx.saved_tensors
     function: Callable[..., Tensors] = partial(ctx.call.layout.compute, ctx.call)
     if ctx.call.replicas:
-        function = torch.vmap(function)
+        function = torch.vmap(function, tuple(None if x is None else 0 for x in operands))
     return None, *by_autograd(function, operands, ctx.needs_input_grad[1:], grads[:3])
 
 

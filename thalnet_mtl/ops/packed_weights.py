@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thalnet_mtl.ops.cell import Placement
-from thalnet_mtl.ops.layout import CellPlan, Layer, cell_plans, layer_parameters, memoized
+from thalnet_mtl.ops.layout import KERNELS, CellPlan, Layer, cell_plans, layer_parameters, memoized
 from thalnet_mtl.ops.reference import matrix
 
 
@@ -223,7 +223,8 @@ def _parameters(groups: Sequence[CellGroup], placement: Placement) -> list[Tenso
         rows = []
         for k, plan in zip(group.members, group.plans, strict=True):
             cell = placement.cells[k]
-            row = [*cell.reading.parameters(recurse=False)] if plan.kernel else [matrix(cell)]
+            names = KERNELS[plan.kernel] if plan.kernel else ()
+            row = [getattr(cell.reading, name) for name in names] or [matrix(cell)]
             row += [weight for layer in cell.design.stack for weight in layer_parameters(layer)]
             rows.append(row)
         parameters += [tensor for column in zip(*rows, strict=True) for tensor in column]
