@@ -22,14 +22,14 @@ _NAMES = {
     bool: "true or false",
     type(None): "null",
 }
-_short = Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 40
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
 
 
 def require(content: Any, keys: Iterable[str], where: str) -> None:
     """Raise ``UserError`` unless a value read from a file is a dictionary with these keys."""
     if not isinstance(content, dict):
-        raise UserError(f"{where} is damaged: {_short.repr(content)} is not an object.")
+        raise UserError(f"{where} is damaged: {_shown(content)} is not an object.")
     missing = [key for key in keys if key not in content]
     if missing:
         raise UserError(f"{where} is damaged: it has no '{missing[0]}'.")
@@ -96,7 +96,7 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     too_large = isinstance(value, int) and abs(value) >= _LARGEST
     if origin is not Any and (not isinstance(value, accepted) or is_bool or too_large):
         expected = _NAMES.get(origin, f"a {origin.__name__}")
-        raise UserError(f"{where} is damaged: {_short.repr(value)} is not {expected}.")
+        raise UserError(f"{where} is damaged: {_shown(value)} is not {expected}.")
     return value
 
 
@@ -118,7 +118,7 @@ def _of_union(value: Any, kinds: Sequence[Any], where: str) -> Any:
 def _of_sequence(value: Any, origin: Any, kinds: Sequence[Any], where: str) -> Any:
     """Return a list as a sequence of a type: ``list`` stays one, all others become tuples."""
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where} is damaged: {_short.repr(value)} is not a list.")
+        raise UserError(f"{where} is damaged: {_shown(value)} is not a list.")
     fixed = origin is tuple and ... not in kinds
     if fixed and len(value) != len(kinds):
         raise UserError(f"{where} is damaged: it has {len(value)} values, not {len(kinds)}.")
@@ -128,6 +128,11 @@ def _of_sequence(value: Any, origin: Any, kinds: Sequence[Any], where: str) -> A
         for number, (item, kind) in enumerate(zip(value, each, strict=True))
     ]
     return items if origin is list else tuple(items)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a few words on one line."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 _hints: Any = cache(get_type_hints)

@@ -132,7 +132,7 @@ def test_a_network_that_does_not_fit_its_checkpoint_is_named(tmp_path):
     weights = torch.load(path, weights_only=True)["network"]
     network = set_up(toy(model={"features": 7}), fetch=print).network
     with pytest.raises(UserError, match=r"another network: 'body.cells.*' is \(\d+, \d+\) in the"):
-        load_weights(network, weights, path)
+        load_weights(network, weights)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage"])

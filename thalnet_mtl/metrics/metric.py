@@ -123,6 +123,8 @@ class Metric:
         metric = from_fields(cls, content, where)
         if not 0 <= (metric.decimals or 0) <= MOST_DECIMALS:
             raise UserError(f"{where} is damaged: {metric.decimals} is no number of decimals.")
+        if not math.isfinite(metric.perfect) or not math.isfinite(metric.factor):
+            raise UserError(f"{where} is damaged: its perfect value or its factor is not finite.")
         return metric
 
 

@@ -1,7 +1,8 @@
 """Folders of saved networks: written whole or not at all, read without running code from them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,13 +45,8 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     folder = _find(folder)
     path = folder / CONFIG
     content = _read_config(path)
-    try:
+    with read_from(path):
         network = make(content["topology"])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is damaged: {type(error).__name__} {reason}") from error
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
@@ -59,11 +55,26 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     dtypes = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if len(dtypes) == 1:
         network.to(dtypes.pop())
-    load_weights(network, weights, path)
+    with read_from(path):
+        load_weights(network, weights)
     return network
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+@contextmanager
+def read_from(path: Path) -> Iterator[None]:
+    """Turn what a damaged value of a file leads to into one line that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (torch.OutOfMemoryError, OSError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} is damaged: {type(error).__name__} {reason}") from error
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Load saved weights into a network, or say in one line where they differ."""
     current = network.state_dict()
     absent = sorted(current.keys() - weights.keys()) + sorted(weights.keys() - current.keys())
@@ -74,7 +85,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
             tuple(state[name].shape) if name in state else "absent" for state in (current, weights)
         )
         raise UserError(
-            f"{path} holds another network: '{name}' is {saved} in the file, {expected} here."
+            f"it holds another network: '{name}' is {saved} in the file, {expected} here."
         )
     network.load_state_dict(weights)
 

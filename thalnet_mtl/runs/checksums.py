@@ -7,40 +7,47 @@ and never becomes a number in a table. ``sha256sum --check SHA256SUMS`` does the
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 
 SUMS, RESULT = "SHA256SUMS", "result.json"
-READINGS, BEST = "model/reading_weights.safetensors", "checkpoint/best.pt"
+READINGS = "model/reading_weights.safetensors"
+# The network as it was best, and the parts to which that checkpoint refers; as it is exported.
+BEST = ("checkpoint/best.pt", "checkpoint/part-*.pt")
+MODEL = ("model/config.json", "model/model.safetensors", "model/README.md")
 # What tables and reports read; the reading weights may be left out of a copy, with the network.
 READ = (
     *("config.yaml", "environment.json", "metrics.json", "metrics.jsonl", "topology.json"),
     *(READINGS, RESULT),
 )
-FILES = (*READ, "accuracy_matrix.csv", BEST)
+FILES = (*READ, "accuracy_matrix.csv", *BEST, *MODEL)
 
 
 def write_sums(folder: Path, result: bytes) -> None:
     """Write the checksums of all files of a run, with that of the ``result.json`` to come."""
-    sums = {name: _sha256(folder / name) for name in FILES if (folder / name).exists()}
+    paths = [path for name in FILES for path in sorted(folder.glob(name))]
+    sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     sums[RESULT] = hashlib.sha256(result).hexdigest()
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
 
-def check_sums(folder: Path, names: Iterable[str]) -> None:
+def check_sums(folder: Path, names: Sequence[str]) -> None:
     """Raise ``UserError`` if a file of a finished run is not as the run left it; says which.
+
+    A name may have a wildcard, for several files.
 
     An unfinished run, and one of a version that wrote no checksums, is not checked.
     """
     if not (folder / RESULT).exists() or not (folder / SUMS).exists():
         return
     sums = _read_sums(folder / SUMS)
-    for name in names:
+    for name in [name for name in sums if any(fnmatch(name, pattern) for pattern in names)]:
         path = folder / name
-        if name not in sums or (name in (READINGS, BEST) and not path.exists()):
+        if name == READINGS and not path.exists():
             continue
         if not path.is_file():
             raise UserError(f"{path} is missing; the run had it when it finished.")

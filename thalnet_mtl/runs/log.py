@@ -1,6 +1,7 @@
 """The log of a run, ``metrics.jsonl``, read line by line: memory does not grow with its length."""
 
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,5 +156,7 @@ def _check_measurement(line: Any, tasks: Collection[str]) -> None:
         raise ValueError("not a measurement")
     if any(type(n) not in (int, float) or (type(n) is int and abs(n) >= 2**63) for n in numbers):
         raise ValueError("not a measurement")
+    if not math.isfinite(numbers[-1]):
+        raise ValueError("its seconds are not finite")
     if line["task"] not in tasks:
         raise ValueError(f"the run has no task {line['task']!r}")

@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, read without running code, checked against the configuration."""
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,9 +14,11 @@ from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_atomically
-from thalnet_mtl.json_fields import require
-from thalnet_mtl.models.model_folder import load_weights
+from thalnet_mtl.json_fields import require, typed
+from thalnet_mtl.metrics.summary import StageCost
+from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.topology_file import ChangeEntry
 from thalnet_mtl.training.checkpoint_parts import FILES, PREFIX, PartFiles, restore
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
@@ -41,8 +44,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], parts: PartFiles | None
 def part_files(folder: Path) -> PartFiles:
     """Return the files of parts in a folder of checkpoints; it may not exist yet."""
     checkpoints = [path for path in folder.glob("*.pt") if not path.name.startswith(PREFIX)]
-    kept = {path.name: _load(path) for path in checkpoints}
-    return PartFiles(folder, {n: content.get(FILES, ()) for n, content in kept.items()})
+    kept = {path.name: _load_references(path).get(FILES, ()) for path in checkpoints}
+    return PartFiles(folder, kept)
 
 
 def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,6 +60,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: there is none, it is damaged, or another version of thalnet_mtl wrote it.
         OSError: it cannot be read.
     """
+    content = _load_references(path)
+    with read_from(path):
+        return restore(content, lambda name: _load(path.with_name(Path(name).name)))
+
+
+def _load_references(path: Path) -> dict[str, Any]:
+    """Load a checkpoint without the parts to which it refers."""
     content = _load(path)
     saved = content.get("format", 1) if isinstance(content, dict) else None
     if saved != FORMAT:
@@ -65,13 +75,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{FORMAT}. Use the version that wrote it, or delete the folder of the run to start "
             f"again."
         )
-    return restore(content, lambda name: _load(path.with_name(name)))
+    checkpoint: dict[str, Any] = content
+    return checkpoint
 
 
 def _load(path: Path) -> Any:
     """Load tensors and plain values from a file."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}.") from None
     except OSError:
@@ -81,12 +92,26 @@ def _load(path: Path) -> Any:
             f"{path} is damaged and cannot be read ({type(error).__name__}). Put a good copy in "
             f"its place, or delete the folder of the run to start again."
         ) from error
+    if not _is_whole(path):
+        raise UserError(f"{path} is damaged: its checksums are not those of its content.")
+    return content
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether every part of a checkpoint, a zip file, has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except zipfile.BadZipFile:
+        return False
 
 
 def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
     """Load a checkpoint with these keys that a run of this very configuration wrote."""
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
+    if unexpected := content.keys() - {"format", "config", *keys}:
+        raise UserError(f"{path} is another checkpoint: it has '{min(unexpected)}' as well.")
     if _plain(content["config"]) != _plain(flatten(config)):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
@@ -99,11 +124,10 @@ def _plain(values: Mapping[str, Any]) -> Any:
 
 def load_network(content: Mapping[str, Any], path: Path) -> Network:
     """Return the network of a checkpoint, with the topology that it had at that step."""
-    try:
+    with read_from(path):
+        typed(content["step"], int, "step")
         network = Network.from_description(content["topology"])
-        load_weights(network, content["network"], path)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        load_weights(network, content["network"])
     return network
 
 
@@ -137,11 +161,30 @@ def resume_run(path: Path, run: RunContext) -> int:
     content = load_matching(path, run.config, LAST)
     network = load_network(content, path).to(run.device)
     run.configure_network(network)
-    optimizer = optimizer_for(run.config, network, run.state.weighting)
-    heads = {name: task.head_name for name, task in run.tasks.items()}
-    run.state.load_state_dict(content, network, optimizer, heads)
-    run.update_trainable_tasks()
-    torch.set_rng_state(content["rng"][0])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(content["rng"][1])
-    return content["metrics_size"]
+    with read_from(path):
+        optimizer = optimizer_for(run.config, network, run.state.weighting)
+        heads = {name: task.head_name for name, task in run.tasks.items()}
+        run.state.load_state_dict(content, network, optimizer, heads)
+        _check_state(run)
+        run.update_trainable_tasks()
+        rng = typed(content["rng"], list[torch.Tensor], "rng")
+        torch.set_rng_state(rng[0])
+        if run.device.type == "cuda" and len(rng) > 1:  # the run may have begun on a CPU
+            torch.cuda.set_rng_state(rng[1])
+        size: int = typed(content["metrics_size"], int, "metrics_size")
+        return size
+
+
+def _check_state(run: RunContext) -> None:
+    """Raise ``UserError`` if the restored state is not one of this run: its tasks and its steps."""
+    state = run.state
+    if not 0 <= state.step <= run.total_steps:
+        raise UserError(f"step {state.step} is not one of {run.total_steps}.")
+    require(state.batches_seen, run.tasks, "batches_seen")
+    for name, values in state.scores.untrained.items():
+        keys = [metric.name for metric in run.tasks[name].metrics] if name in run.tasks else ()
+        require(values, ("loss", "count", *keys), f"untrained score of '{name}'")
+    for name, best in state.scores.best_by_task.items():
+        require(best, ("step", "value", "validations_since", "batches_seen"), f"best of '{name}'")
+    typed(state.scores.costs, list[StageCost], "costs")
+    typed(state.topology_log, list[ChangeEntry], "topology_log")

@@ -12,6 +12,7 @@ from torch import nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.json_fields import typed
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.weighting import LossWeighting
@@ -101,6 +102,25 @@ def load_optimizer_state(
     for group, current in zip(saved["groups"], optimizer.param_groups, strict=True):
         current["params"][:] = [named[name] for name in group["params"]]
     number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}
-    groups = [g | {"params": [number[name] for name in g["params"]]} for g in saved["groups"]]
+    # The options follow from the configuration, and some from the device.
+    groups = [
+        current | {"params": [number[name] for name in group["params"]]}
+        for group, current in zip(saved["groups"], optimizer.param_groups, strict=True)
+    ]
     state = {number[name]: state for name, state in saved["state"].items()}
+    for name, values in saved["state"].items():
+        _check_state(name, values, named[name])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _check_state(name: str, values: Any, parameter: nn.Parameter) -> None:
+    """Raise ``UserError`` unless the state of a parameter fits it: tensors, numbers or None."""
+    for key, value in typed(values, dict[str, Any], f"optimizer: {name}").items():
+        shape = getattr(value, "shape", ()) if value is not None else ()
+        kinds = torch.Tensor | float | None
+        typed(value, kinds, f"optimizer: {name}: {key}")
+        if shape not in ((), parameter.shape):
+            raise UserError(
+                f"optimizer: {name}: {key} is damaged: its shape is {tuple(shape)}, not "
+                f"{tuple(parameter.shape)}."
+            )

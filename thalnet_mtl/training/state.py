@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.strategies.base import Strategy
@@ -27,9 +29,10 @@ class PlainPart:
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        for entry in fields(self):
-            setattr(self, entry.name, saved[entry.name])
+        """Restore what ``state_dict`` returned, if every value has the type of its field."""
+        where = type(self).__name__.lower()
+        require(saved, [entry.name for entry in fields(self)], where)
+        vars(self).update(vars(from_fields(type(self), saved, where)))
 
 
 @dataclass
@@ -166,6 +169,7 @@ class TrainState:
             heads: the name of the head of each task.
         """
         self.network, self.optimizer = network, optimizer
+        hints = get_type_hints(TrainState)
         for entry in fields(self):
             value, part = saved[entry.name], getattr(self, entry.name)
             if entry.name == "network":
@@ -178,16 +182,25 @@ class TrainState:
                     for task, state in value.items()
                 }
             elif isinstance(part, Tensor):
-                part.copy_(value)
+                part.copy_(_of_shape(value, part, entry.name))
             elif hasattr(part, "load_state_dict"):
                 part.load_state_dict(value)
             else:
-                setattr(self, entry.name, value)
+                setattr(self, entry.name, typed(value, hints[entry.name], entry.name))
 
 
 def like(example: Any, saved: Any) -> Any:
     """Return a saved recurrent state on the device, and as the type, of an example."""
-    if isinstance(saved, Tensor):
-        return saved.to(example.device)
-    parts = [part.to(field.device) for part, field in zip(saved, example, strict=True)]
+    if isinstance(example, Tensor):
+        return _of_shape(saved, example, "a carried state", batch=True).to(example.device)
+    parts = [like(field, part) for part, field in zip(saved, example, strict=True)]
     return type(example)(*parts)
+
+
+def _of_shape(saved: Any, example: Tensor, where: str, batch: bool = False) -> Tensor:
+    """Return a saved tensor if it has the shape of an example, but for the ``batch`` axis."""
+    tensor: Tensor = typed(saved, Tensor, where)
+    if tensor.ndim != example.ndim or tensor.shape[batch:] != example.shape[batch:]:
+        shapes = tuple(tensor.shape), tuple(example.shape)
+        raise UserError(f"{where} is damaged: its shape is {shapes[0]}, not {shapes[1]}.")
+    return tensor

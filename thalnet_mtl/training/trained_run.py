@@ -1,6 +1,5 @@
 """A run read from its directory: the configuration, the best network, the scores and curves."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +9,10 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.export import Scalings, default_name, export
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.checksums import BEST, MODEL, check_sums
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
+from thalnet_mtl.runs.run_files import read_environment
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
@@ -65,12 +66,11 @@ class TrainedRun:
     def _check_scaling(self, name: str) -> None:
         """Raise if the data of a task has another mean or deviation than that of its training."""
         path = self.folder / "environment.json"
-        recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        scalings = recorded.get("scalings", {}).get(name)
+        scalings = read_environment(path).get("scalings", {}).get(name)
         if scalings and scalings != scalings_as_json(self.tasks[name]):
             raise UserError(
                 f"task '{name}': its data is not that of the training of {self.folder}, as the "
-                f"mean or the deviation of a column differs. Restore the file."
+                f"mean or the deviation of a column is not that in {path}. Restore the file."
             )
 
     def export(
@@ -89,6 +89,7 @@ class TrainedRun:
         saved = self.folder / "model"
         if form == "safetensors" and not saved.is_dir():
             raise UserError(f"{self.folder} is not finished: it has no model/ yet.")
+        check_sums(self.folder, MODEL if form == "safetensors" else ())
         head: str | None = None
         scalings: Scalings = (None, None)
         if task or form != "safetensors":
@@ -119,6 +120,7 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
     folder = Path(folder)
     config = load_run_config(folder)
     path = folder / "checkpoint" / "best.pt"
+    check_sums(folder, ["config.yaml", *BEST])
     best = load_matching(path, config)
     network = load_network(best, path)
     with unregistered_tasks(tasks, config):
