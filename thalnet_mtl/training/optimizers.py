@@ -104,7 +104,7 @@ def load_optimizer_state(
     number = {name: k for k, name in enumerate(n for g in saved["groups"] for n in g["params"])}
     # The options follow from the configuration, and some from the device.
     groups = [
-        current | {"params": [number[name] for name in group["params"]]}
+        group | current | {"params": [number[name] for name in group["params"]]}
         for group, current in zip(saved["groups"], optimizer.param_groups, strict=True)
     ]
     state = {number[name]: state for name, state in saved["state"].items()}
