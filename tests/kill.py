@@ -175,33 +175,37 @@ def kill_at_random_time(command: list[str], out: Path, moments: random.Random) -
 
 def kill_sweep(command: list[str], out: Path, moments: random.Random) -> dict[str, Any]:
     """Kill a sweep, whose runs end then as well, or one of its runs."""
-    process = start(out, [*THALNET, *command])
-    run = moments.choice(["seed0", "seed1"])
-    while process.poll() is None and not (out / run / "checkpoint" / "last.pt").exists():
-        time.sleep(0.01)
-    seconds, of_sweep = moments.uniform(0, 2), moments.random() < 0.5
-    time.sleep(seconds)
-    children = [pid for pid in processes() if f"{out}/{run}" in processes()[pid]]
-    for pid in [process.pid] if of_sweep else children:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-    end = time.monotonic() + 60
-    while any(str(out.resolve()) in words for words in processes().values()):
-        assert time.monotonic() < end, "a run goes on without its sweep"
-        time.sleep(0.05)
-    victim = "the sweep" if of_sweep else run
-    return {"killed": f"{victim}, {seconds:.2f} s after the first checkpoint of {run}"}
+    run, of_sweep = moments.choice(["seed0", "seed1"]), moments.random() < 0.5
+    while True:
+        process, seconds = start(out, [*THALNET, *command]), moments.uniform(0, 2)
+        while process.poll() is None and not (out / run / "checkpoint" / "last.pt").exists():
+            time.sleep(0.01)
+        time.sleep(seconds)
+        victims = processes(f"{out.resolve()}/{run} ")
+        for pid in [process.pid] if of_sweep else victims:
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        end = time.monotonic() + 60
+        while processes(f"{out.resolve()}/"):
+            assert time.monotonic() < end, "a run goes on without its sweep"
+            time.sleep(0.05)
+        if victims:
+            victim = "the sweep" if of_sweep else run
+            return {"killed": f"{victim}, {seconds:.2f} s after the first checkpoint of {run}"}
+        shutil.rmtree(out)  # the run was done already
 
 
-def processes() -> dict[int, str]:
-    """Return the command lines of all processes."""
-    lines = {}
+def processes(words: str) -> list[int]:
+    """Return the processes whose command line has these words."""
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            lines[int(path.parent.name)] = path.read_bytes().replace(b"\0", b" ").decode()
+            command = path.read_bytes().replace(b"\0", b" ").decode()
         except OSError:  # it has ended
             continue
-    return lines
+        if words in command:
+            found.append(int(path.parent.name))
+    return found
 
 
 def fill_disk(name: str, out: Path, moments: random.Random, calls: int) -> dict[str, Any]:
