@@ -1,5 +1,6 @@
 """Tests of the store of data sets and all its mirrors, on tiny fakes: no network, no real data."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,11 +21,14 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from disks import WatchedDisk
+from filelock import FileLock
 from PIL import Image
 
 from thalnet_mtl.data import datasets as data
 from thalnet_mtl.data import series_sources, sources, wikitext
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UserError, describe_os_error
+from thalnet_mtl.signals import signals_interrupt
 
 REPOSITORY = Path(__file__).parents[2]
 CONTENT = b"the bytes of a toy"
@@ -790,3 +795,63 @@ def test_the_text_does_not_depend_on_how_the_dump_is_cut():
 
 def test_a_dump_that_stops_within_an_article_is_filtered_to_its_end():
     assert plain(article("one") + b"<text >the rest [[is") == "one the rest is"
+
+
+# The disk, other processes, and signals
+
+
+def test_what_is_stored_is_on_the_disk_before_it_has_its_name(publish, cache, monkeypatch):
+    disk = WatchedDisk(monkeypatch)
+    publish(official=writes(a=CONTENT))
+    data.fetch("toy")
+    assert disk.renamed[-1] == cache / "toy" and not disk.pending
+    assert disk.missing(cache / "toy") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EMFILE])
+def test_a_full_disk_is_not_the_fault_of_a_mirror(publish, cache, number):
+    def full(folder, report):
+        (folder / "a").write_bytes(CONTENT[:3])
+        raise OSError(number, os.strerror(number))
+
+    publish(official=full, second=writes(a=CONTENT))
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        data.fetch("toy")
+    assert describe_os_error(error.value) == (
+        f"cannot store toy in {cache}: {os.strerror(number)}. Set THALNET_DATA to a writable "
+        f"folder."
+    )
+    assert visible(cache) == []
+    publish(official=writes(a=CONTENT))
+    assert (data.fetch("toy") / "a").read_bytes() == CONTENT
+
+
+def test_who_waits_for_another_process_says_so(publish, cache):
+    publish(official=writes(a=CONTENT))
+    cache.mkdir()
+    other, said = FileLock(cache / "toy.lock"), []
+
+    def report(description, done, total):
+        said.append(description)
+        other.release()
+
+    other.acquire()
+    assert (data.fetch("toy", report) / "a").read_bytes() == CONTENT
+    assert said == ["toy: waiting for another process that stores it"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_download_at_once_and_nothing_of_it_is_left(publish, cache, number):
+    def slow(folder, report):
+        (folder / "a").write_bytes(CONTENT[:3])
+        signal.raise_signal(number)
+        time.sleep(60)
+
+    publish(official=slow, second=writes(a=CONTENT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with signals_interrupt(), pytest.raises(KeyboardInterrupt):
+            data.fetch("toy")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert visible(cache) == []

@@ -1,11 +1,18 @@
+import itertools
 import json
+import time
+from contextlib import suppress
 
+import kill_and_resume
 import pytest
 import torch
+from disks import largest_file
+from run_fixtures import interrupt_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_tasks import toy
 
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UserError, describe_os_error
+from thalnet_mtl.files import PART
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.trainer import train
@@ -38,6 +45,52 @@ def test_what_was_logged_after_a_checkpoint_can_be_forgotten(tmp_path):
         json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == [1, 3]
+
+
+def test_a_line_that_a_full_disk_has_cut_is_no_sign_of_a_lost_checkpoint(tmp_path):
+    for end in ('{"step": 0, "value": 1}\n{"st', '{"st'):
+        (tmp_path / "metrics.jsonl").write_text(end)
+        directory = RunDirectory(tmp_path, toy())
+        directory.rewind(0)
+        directory.close()
+        assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_disk_that_is_full_while_a_line_is_logged_is_an_error_with_the_file(tmp_path):
+    directory = RunDirectory(tmp_path, toy())
+    with largest_file(2_000), pytest.raises(OSError, match="File too large") as error:
+        for step in range(100):
+            directory.log(step, "t", "train", {"loss": 1.0})
+    assert describe_os_error(error.value) == f"cannot write the log of {tmp_path}: File too large."
+    with suppress(OSError):
+        directory.close()
+    RunDirectory(tmp_path, toy()).close()  # the lock is free
+
+
+def test_files_left_by_a_kill_are_removed_when_the_directory_is_opened(tmp_path):
+    part = tmp_path / "checkpoint" / f"{PART}1234-last.pt"
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    RunDirectory(tmp_path, toy()).close()
+    assert not part.exists()
+
+
+def test_the_clock_may_jump(tmp_path, monkeypatch):
+    train(toy(), tmp_path / "usual")
+    clock = itertools.cycle([2e9, 1e9, 0.0])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(33, patch)
+        train(toy(), tmp_path / "jumping")
+    train(toy(), tmp_path / "jumping")
+    assert kill_and_resume.differences(tmp_path / "usual", tmp_path / "jumping") == []
+    assert json.loads((tmp_path / "jumping" / "result.json").read_text())["seconds"] < 1000
+    boards = []
+    for name in ("usual", "jumping"):  # TensorBoard reads event files in the order of their names
+        events = EventAccumulator(str(tmp_path / name / "tensorboard"))
+        events.Reload()
+        boards.append([(e.step, e.value) for e in events.Scalars("toy_rows/loss/train")])
+    assert boards[0] == boards[1]
 
 
 def test_a_closed_directory_can_be_opened_again_and_an_open_one_cannot(tmp_path):
