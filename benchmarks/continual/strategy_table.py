@@ -36,8 +36,9 @@ tasks of this kind. *Works* means that a test trains it and checks what the stra
 our own strategies also that an interrupted run resumes to the same bits. *No* means that a run is
 refused before its first step, with the line below the table.
 
-`strategy.choice: per_class` and Avalanche's GDumb balance classes. A task with one class a sequence
-has its classes; a task with labels, numbers or a target at every step counts as one class.
+`strategy.choice: per_class` and Avalanche's GDumb balance classes. A sequence with several labels,
+or with a class at every step, counts as the rarest of them. A task with numbers, or with the next
+token as its target, counts as one class.
 """
 
 Data = dict[str, tuple[Any, ...]]
@@ -63,21 +64,21 @@ def turn_class(ys: Tensor, turned: bool) -> Tensor:
 
 
 @register("task", "table_class")
-def one_class(turned: bool) -> Task:
+def one_class(turned: bool = False) -> Task:
     """The largest number of the last step, by its place."""
     xs = sequences()
     return SequenceTask("table_class", split(xs, turn_class(xs[:, -1].argmax(-1), turned)))
 
 
 @register("task", "table_classes")
-def classes(turned: bool) -> Task:
+def classes(turned: bool = False) -> Task:
     """The largest number of each step, by its place."""
     xs = sequences()
     return SequenceTask("table_classes", split(xs, turn_class(xs.argmax(-1), turned)))
 
 
 @register("task", "table_labels")
-def labels(turned: bool) -> Task:
+def labels(turned: bool = False) -> Task:
     """The numbers of the last step that are above a half; some labels are missing."""
     xs = sequences()
     ys = ((xs[:, -1] > 0.5) ^ turned).float()
@@ -86,7 +87,7 @@ def labels(turned: bool) -> Task:
 
 
 @register("task", "table_numbers")
-def numbers(turned: bool) -> Task:
+def numbers(turned: bool = False) -> Task:
     """Two numbers of the last step, in [-1, 1]; some are missing."""
     xs = sequences()
     ys = (2 * xs[:, -1, :2] - 1) * (-1) ** turned
@@ -95,7 +96,7 @@ def numbers(turned: bool) -> Task:
 
 
 @register("task", "table_numbers_every_step")
-def numbers_every_step(turned: bool) -> Task:
+def numbers_every_step(turned: bool = False) -> Task:
     """Two numbers of each step, in [-1, 1]; some are missing."""
     xs = sequences()
     ys = (2 * xs[..., :2] - 1) * (-1) ** turned
@@ -104,7 +105,7 @@ def numbers_every_step(turned: bool) -> Task:
 
 
 @register("task", "table_text")
-def text(turned: bool) -> Task:
+def text(turned: bool = False) -> Task:
     """The next of five letters: usually the next in the alphabet, or the one before."""
     noise = torch.randint(2, (600,), generator=torch.Generator().manual_seed(0))
     tokens = (torch.arange(600) % 3 + noise).to(torch.uint8)
@@ -114,7 +115,7 @@ def text(turned: bool) -> Task:
 
 
 @register("task", "table_lengths")
-def lengths(turned: bool) -> Task:
+def lengths(turned: bool = False) -> Task:
     """The largest number of the last step, in sequences of one to four steps."""
     xs, counts = sequences(), torch.arange(100) % 4 + 1
     last = xs[torch.arange(100), counts - 1]
@@ -122,7 +123,7 @@ def lengths(turned: bool) -> Task:
 
 
 @register("task", "table_inputs")
-def inputs(turned: bool) -> Task:
+def inputs(turned: bool = False) -> Task:
     """The largest number of the last step, in two inputs of one and two numbers."""
     xs = sequences()
     ys = turn_class(xs[:, -1].argmax(-1), turned)
@@ -151,7 +152,7 @@ def configuration(name: str, kind: str, steps: int = STEPS, **sections: dict[str
     """Return the configuration of a strategy and a kind of target; ``sections`` come last."""
     entry = {"name": KINDS[kind]}
     tree: dict[str, Any] = {
-        "tasks": {"a": entry | {"turned": False}, "b": entry | {"turned": True}},
+        "tasks": {"a": entry, "b": entry | {"turned": True}},
         "stream": [{"tasks": [task], "steps": steps} for task in "ab"],
         "model": {"modules": 3, "features": 4},
         "strategy": {"memory": 12} if "memory" in declared_options("strategy", name) else {},

@@ -110,7 +110,7 @@ def test_a_task_with_several_inputs_is_refused_in_programs_of_avalanche_too():
 
 def test_a_norm_of_outputs_needs_one_shape_in_an_experience():
     config = configuration("avalanche:mas", "one class")
-    other = {"b": {"name": KINDS["a class at every step"], "turned": False}}
+    other = {"b": {"name": KINDS["a class at every step"]}}
     stream = [{"tasks": ["a"], "steps": 11}, {"tasks": ["a", "b"], "steps": 11}]
     config = overlay(config, {"tasks": other, "stream": stream}, "test")
     with pytest.raises(UserError, match=r"avalanche:mas needs outputs of one shape.*Use 'si'"):
@@ -156,10 +156,10 @@ def test_the_rows_of_a_batch_get_the_losses_of_their_tasks():
 
 MIXED = {
     "tasks": {
-        "a": {"name": KINDS["one class"], "turned": False},
-        "b": {"name": KINDS["numbers at every step"], "turned": False},
-        "c": {"name": KINDS["labels"], "turned": False},
-        "d": {"name": KINDS["unequal lengths"], "turned": False},
+        "a": {"name": KINDS["one class"]},
+        "b": {"name": KINDS["numbers at every step"]},
+        "c": {"name": KINDS["labels"]},
+        "d": {"name": KINDS["unequal lengths"]},
     },
     "stream": [
         {"tasks": ["a"], "steps": 11},

@@ -320,7 +320,7 @@ def test_a_stream_of_four_kinds_of_target_grows_and_resumes_to_the_same_bits(
     names = [KINDS[kind] for kind in FOUR]
     grows = {"when": "per_task", "policy": policy, "modules": OWN}
     config = toy(
-        tasks={name: {"turned": False} for name in names},
+        tasks={name: {} for name in names},
         stream=[{"tasks": [name], "steps": 3} for name in names],
         growth={} if policy == "never" else grows,
         strategy=knobs_of(strategy, memory=12, choice="per_class"),

@@ -11,6 +11,7 @@ from toy_tasks import toy_rows, toy_text
 
 from thalnet_mtl.data import datasets as data
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.ops.inputs import first_input, inputs_by_name
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.tasks import images
 from thalnet_mtl.tasks.images import VALIDATION
@@ -61,11 +62,15 @@ def test_every_task_keeps_its_contract(name):
     for split in ("train", "validation", "test"):
         assert task.batches_per_epoch(split, 5, 3) > 0
         batch = next(task.iterate(split, 5, 3))
-        assert len(batch.xs) == len(batch.ys) == min(5, len(task.sequences(split, 3)))
+        assert len(first_input(batch.xs)) == len(batch.ys) == min(5, len(task.sequences(split, 3)))
         assert batch.starts_sequence and task.count(batch) > 0
     batch = task.training_batch(3, 5, 3, seed=0)
-    assert torch.equal(batch.xs, task.training_batch(3, 5, 3, seed=0).xs)
-    steps = [batch.xs.shape[1]] if spec.every_step else []
+    again = inputs_by_name(task.training_batch(3, 5, 3, seed=0).xs)
+    parts = inputs_by_name(batch.xs)
+    assert parts.keys() == again.keys()
+    assert all(torch.equal(xs, again[name]) for name, xs in parts.items())
+    time = first_input(batch.xs).shape[1]
+    steps = [time] if spec.every_step else []
     assert list(batch.ys.shape) == [5, *steps, *([] if kind == "class" else [spec.outputs])]
     values = batch.ys[task.target.present(batch.ys)]
     assert batch.ys.dtype == (torch.int64 if kind == "class" else torch.float32)
@@ -74,10 +79,14 @@ def test_every_task_keeps_its_contract(name):
     if spec.tokens:
         assert batch.xs.shape == (5, 3)
         return
-    assert batch.lengths is None or (spec.steps == 0 and batch.lengths.max() == batch.xs.shape[1])
-    assert batch.xs.shape == (5, spec.steps or batch.xs.shape[1], spec.inputs)
+    if batch.lengths is None:
+        assert spec.steps in (0, time)
+    else:  # cut after the longest of the batch, which the longest of the task may exceed
+        assert batch.lengths.max() == time and (spec.steps == 0 or time <= spec.steps)
     low, high = (-20, 20) if task.scale == 1 else (0, 1)  # standardized numbers, or pixels
-    assert low <= batch.xs.min() and batch.xs.max() <= high
+    for input_name, xs in parts.items():
+        assert xs.shape == (5, time, spec.input_width(input_name))
+        assert low <= xs.min() and xs.max() <= high
 
 
 @pytest.mark.parametrize("name", ["permuted_mnist", "mnist_rows", "cifar10_rows", "digits_rows"])

@@ -140,14 +140,14 @@ def test_without_the_kernel_they_are_stacked_in_pytorch(tmp_path):
 def test_every_kind_of_target_is_stacked_with_unequal_lengths(tmp_path, ops):
     """Batches of the seeds differ in their longest sequence."""
     kinds = ["one class", "labels", "numbers at every step", "unequal lengths"]
-    tasks = {KINDS[kind]: {"turned": False} for kind in kinds}
+    tasks = {KINDS[kind]: {} for kind in kinds}
     both(
         tmp_path, tasks=tasks, train={"steps": 10, "batch": 2, "ops": ops, "combine": "uncertainty"}
     )
 
 
 def test_named_inputs_are_stacked(tmp_path):
-    task = {"name": KINDS["named inputs"], "turned": False}
+    task = {"name": KINDS["named inputs"]}
     both(tmp_path, task=task, train={"steps": 10})
 
 
