@@ -306,3 +306,13 @@ def test_on_a_gpu_every_run_takes_its_own_captured_steps(tmp_path, monkeypatch):
                 assert torch.equal(mine["network"][key], weight), key
         assert mine["step"] == other["step"] == lone[name].train.steps
         assert (tmp_path / "together" / name / "result.json").exists()
+
+
+def test_a_step_without_targets_is_no_loss_of_zero(tmp_path):
+    task = {"name": "toy_kinds", "answer": "numbers", "missing": 0.9}
+    options = {"batch": 2, "steps": 20}
+    both(tmp_path, task=task, train=options, evaluate={"log_every": 1})
+    for seed in SEEDS:
+        lines = logged(tmp_path / "stacked" / f"seed{seed}")
+        losses = [x for (*_, split, name), x in lines.items() if (split, name) == ("train", "loss")]
+        assert 0 < len(losses) < 20 and min(losses) > 0

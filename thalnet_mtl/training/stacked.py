@@ -195,9 +195,10 @@ class SharedConsole:
     def show(self) -> None:
         """Show the mean of their losses, and the mean and range of their scores."""
         for step, by_run in self.losses.items():
-            means = {
-                task: sum(losses[task] for losses in by_run) / len(by_run) for task in by_run[0]
-            }
+            means = {}
+            for task in dict.fromkeys(task for losses in by_run for task in losses):
+                with_targets = [losses[task] for losses in by_run if task in losses]
+                means[task] = sum(with_targets) / len(with_targets)
             self.console.log_losses(step, means)
         for (step, prefix, metric), values in self.scores.items():
             numbers = sum(values) / len(values), min(values), max(values)

@@ -20,7 +20,7 @@ from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.flat_optimizer import ParameterView, gather_state, share_state
 from thalnet_mtl.training.optimizers import optimizer_for
-from thalnet_mtl.training.step import StepInputs
+from thalnet_mtl.training.step import StepInputs, shown_loss
 
 
 class StackedStep:
@@ -75,9 +75,11 @@ class StackedStep:
     def step(self, inputs: Sequence[StepInputs]) -> list[Tensor]:
         """Take the next step of all runs. Returns the losses of each run, by task."""
         run, rate = self.runs[0], inputs[0].learning_rate
-        losses = {
-            task: self._losses(task, [part.batches[task] for part in inputs]) for task in run.tasks
-        }
+        losses, shown = dict[str, Tensor](), list[Tensor]()
+        for task, data in run.tasks.items():
+            batches, by_run = self._losses(task, [part.batches[task] for part in inputs])
+            losses[task] = torch.stack(by_run)
+            shown.append(torch.stack(list(map(partial(shown_loss, data), batches, by_run))))
         self.optimizer.zero_grad()
         # The gradient of the sum over runs: no run depends on the parameters of another.
         self.weighting.backward(
@@ -92,10 +94,10 @@ class StackedStep:
         self.optimizer.step()
         for stacked, views in self.views if first_step else ():
             share_state(self.optimizer, stacked, views)
-        return list(torch.stack([loss.detach() for loss in losses.values()], 1).unbind())
+        return list(torch.stack(shown, 1).unbind())
 
-    def _losses(self, task: str, batches: Sequence[Batch]) -> Tensor:
-        """Return the loss of every run on its batch, and carry the states of text on."""
+    def _losses(self, task: str, batches: Sequence[Batch]) -> tuple[list[Batch], list[Tensor]]:
+        """Return the batch of every run and its loss, and carry the states of text on."""
         run, count, task_data = self.runs[0], len(batches), self.runs[0].tasks[task]
         head, stacked = task_data.head_name, stack_batches(task_data, batches)
         state = None if batches[0].starts_sequence else self.states.get(task)
@@ -119,9 +121,8 @@ class StackedStep:
                 select = partial(torch.select, dim=0, index=k)
                 stacked_run.state.carried_states[task] = map_state(select, self.states[task])
         parts = [stacked.map(partial(torch.select, dim=0, index=k)) for k in range(count)]
-        return torch.stack(
-            [task_data.loss(part, batch) for part, batch in zip(outputs, parts, strict=True)]
-        )
+        pairs = zip(outputs, parts, strict=True)
+        return parts, [task_data.loss(part, batch) for part, batch in pairs]
 
 
 def stack_batches(task: Task, batches: Sequence[Batch]) -> Batch:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.accumulation import accumulate
 from thalnet_mtl.training.context import RunContext
@@ -105,13 +106,8 @@ class TrainStep:
             torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
         optimizer.step()
         strategy.after_update(batches)
-        shown = [self.shown_loss(name, batches[name], loss) for name, loss in losses.items()]
+        shown = [shown_loss(run.tasks[n], batches[n], loss) for n, loss in losses.items()]
         return torch.stack(shown), final_states
-
-    def shown_loss(self, name: str, batch: Batch, loss: Tensor) -> Tensor:
-        """Return the loss of a task for the log; without any target, it is no loss of 0."""
-        task, loss = self.run.tasks[name], loss.detach()
-        return loss if task.complete else loss.where(task.count(batch) > 0, NOT_TRAINED)
 
     def losses(
         self, batches: Mapping[str, Batch], states: Mapping[str, Any]
@@ -175,6 +171,12 @@ class TrainStep:
             ]
             self._flat = FlatOptimizer(run.state.optimizer, used, unflattened)
         return self._flat
+
+
+def shown_loss(task: Task, batch: Batch, loss: Tensor) -> Tensor:
+    """Return the loss of a batch for the log; without any target, it is no loss of 0."""
+    loss = loss.detach()
+    return loss if task.complete else loss.where(task.count(batch) > 0, NOT_TRAINED)
 
 
 # A loss of your own may wait for the GPU.
