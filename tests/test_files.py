@@ -99,6 +99,14 @@ def test_a_path_that_cannot_be_is_a_mistake_of_the_user(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    write_text(tmp_path / "run" / "config.yaml", "text")
+    with pytest.raises(UserError, match=r"cannot write .*run: Is a directory\.$"):
+        write_text(tmp_path / "run", "a report")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_what_the_system_refuses_is_one_line_with_the_file(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")

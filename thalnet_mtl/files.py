@@ -95,10 +95,16 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(part: Path, path: Path) -> None:
-    """Put a file or folder on the disk, then let it replace another one."""
+    """Put a file or folder on the disk, then let it replace another one.
+
+    Raises:
+        OSError: a file would replace a folder, or the system refuses it.
+    """
     synchronize(part)
     old = _aside(path)
     if path.is_dir():  # a folder with files in it can be moved away, but not be replaced
+        if not part.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         remove(old)
         os.replace(path, old)
     try:
