@@ -61,10 +61,9 @@ def data(options: argparse.Namespace) -> int:
         return check_data(options)
     if options.flags:
         raise UserError(f"--{next(iter(options.flags))} is a flag of 'data check', not of 'data'.")
-    from rich.table import Table
-
     from thalnet_mtl.console import Console
     from thalnet_mtl.data import datasets
+    from thalnet_mtl.report.layout import TextTable
 
     for name in options.names:
         if name not in ("all", *datasets.SOURCES):
@@ -77,20 +76,20 @@ def data(options: argparse.Namespace) -> int:
         for name in names:
             with Console().downloads() as report:
                 datasets.fetch(name, report)
-    table = Table("data", "size", "from", "license", box=None, pad_edge=False)
+    rows = []
     for status in (status for status in datasets.statuses() if status.name in names):
         megabytes, kilobytes = f"{status.bytes / 1e6:.1f} MB", f"{status.bytes / 1e3:.0f} kB"
         size = megabytes if status.bytes >= 1e5 else kilobytes if status.stored else "absent"
-        table.add_row(status.name, size, status.source, status.license)
-    print_table(table)
+        cells = {"data": status.name, "size": size, "from": status.source}
+        rows.append(cells | {"license": status.license})
+    print_table(TextTable(rows, ("data", "size", "from", "license")))
     print(datasets.root())
     return 0
 
 
 def list_names(options: argparse.Namespace) -> int:
     """List the names of one kind, each with its options and a line on what it is."""
-    from rich.table import Table
-    from rich.text import Text
+    from thalnet_mtl.report.layout import TextTable
 
     if options.kind == "configs":
         if options.name:
@@ -103,10 +102,8 @@ def list_names(options: argparse.Namespace) -> int:
         if options.name:
             return _explain(kind, lookup(kind, options.name))
         rows = {name: _summary(kind, entry) for name, entry in entries(kind).items()}
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in rows.items():
-        table.add_row(name, Text(text))  # a bracket of an option is no markup
-    print_table(table)
+    table = [{"name": name, "text": text} for name, text in rows.items()]
+    print_table(TextTable(table, ("name", "text"), header=False))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Output that several commands share: tables, reports, and how to resume."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,13 +10,15 @@ from typing import Any
 
 from thalnet_mtl.runs.names import run_folders
 
+UNLIMITED = 10_000  # columns
+
 
 def print_table(table: Any) -> None:
-    """Print a table of rich; a file or a pipe gets long lines, a terminal its own width."""
+    """Print a table for the width of the terminal, or of COLUMNS; other files get long lines."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, width=width).print(table)
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(highlight=False, width=None if narrow else UNLIMITED).print(table, crop=False)
 
 
 def print_runs(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:

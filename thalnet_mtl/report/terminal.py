@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Group, JustifyMethod, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group, RenderableType
 
 from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
+from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.report.rows import MANY, summary_table
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.topology_file import read_topology
-
-NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
-           "features", "context", "inputs", "#", "step", "time (s)", "slot"}  # fmt: skip
 
 
 def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -> RenderableType:
@@ -30,16 +26,16 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     kinds = dict.fromkeys(m for run in runs for record in run.records for m in record.metrics)
     metric = ["metric"] * (len(kinds) > 1)
     columns = ("run", "task", *mode, "parameters", *metric, "train", "validation", "test", *note)
-    parts: list[RenderableType] = [text_table(rows, columns)]
+    parts: list[RenderableType] = [TextTable(rows, columns)]
     summarized = [run for run in runs if len(run.tasks) > MANY]
     if summarized:
         where = ", ".join(str(run.folder) for run in summarized)
-        parts += ["", Text(f"All tasks: thalnet report, or accuracy_matrix.csv in {where}")]
+        parts += ["", Note(f"All tasks: thalnet report, or accuracy_matrix.csv in {where}")]
     if len(kinds) == 1:
-        parts += ["", *(Text(f"{kind.label}: {kind.direction}") for kind in kinds)]
+        parts += ["", *(Note(f"{kind.label}: {kind.direction}") for kind in kinds)]
     streams = [{"run": run.name} | run.continual.row() for run in runs if run.continual]
     if streams:
-        parts += ["", text_table(streams, list(streams[0])), "", Text(FORMULAS)]
+        parts += ["", TextTable(streams, list(streams[0])), "", Note(FORMULAS)]
     if baseline_folders:
         parts += ["", _baseline_table(runs, read_runs(baseline_folders))]
     return Group(*parts)
@@ -52,31 +48,20 @@ def topology_table(folder: Path) -> RenderableType:
     sizes = ("module", "slot", "features", "context", "inputs", "output", "frozen", "parameters")
     tasks = ("task", "input modules", "output modules", "active", "frozen", "parameters")
     parts: list[RenderableType] = [
-        text_table(modules, sizes),
+        TextTable(modules, sizes),
         "",
-        text_table(modules, ("module", "design", "reading", "tasks", "reads")),
+        TextTable(modules, ("module", "design", "reading", "tasks", "reads")),
         "",
-        text_table(task_rows(topology), tasks),
+        TextTable(task_rows(topology), tasks),
         "",
-        Text(totals(topology)),
+        Note(totals(topology)),
     ]
     if any(module.opened for module in topology.modules):
-        parts.append(Text("+ a slot that was opened after the module was attached"))
+        parts.append(Note("+ a slot that was opened after the module was attached"))
     if topology.history:
         columns = ("#", "step", "time (s)", "change", "modules", "parameters")
-        parts += ["", text_table(history_rows(topology), columns)]
+        parts += ["", TextTable(history_rows(topology), columns)]
     return Group(*parts)
-
-
-def text_table(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> Table:
-    """Return some columns of rows as a table without borders; numbers are right-aligned."""
-    grid = Table(box=None, pad_edge=False)
-    for name in columns:
-        justify: JustifyMethod = "right" if name in NUMBERS else "left"
-        grid.add_column(name, justify=justify, overflow="fold", no_wrap=name in NUMBERS)
-    for row in rows:
-        grid.add_row(*(Text(row[name]) for name in columns))
-    return grid
 
 
 def _baseline_table(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord]) -> Group:
@@ -84,5 +69,5 @@ def _baseline_table(runs: Sequence[RunRecord], baseline_runs: Sequence[RunRecord
     comparisons = baselines.compare_with_baselines(runs, baseline_runs)
     columns = ("run", "task", "metric", "test", "single-task", "n", "skill", "gain")
     notes = [baselines.FORMULAS, *baselines.caveats(comparisons)]
-    grid = text_table(baselines.table_rows(comparisons), columns)
-    return Group(grid, "", *map(Text, notes))
+    grid = TextTable(baselines.table_rows(comparisons), columns)
+    return Group(grid, "", *map(Note, notes))

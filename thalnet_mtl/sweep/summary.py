@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import fmean
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from thalnet_mtl.metrics.significance import bootstrap_interval
-from thalnet_mtl.report.terminal import text_table
+from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.runs.records import TaskRecord, read_run
 from thalnet_mtl.sweep.plan import PlannedRun, column_names, format_value
 
@@ -40,7 +39,7 @@ def sweep_table(
 ) -> RenderableType:
     """Return the table of a sweep with its notes; a small sweep fits 80 columns."""
     rows, notes = summarize(plan, status, out)
-    return Group(text_table(rows, list(rows[0])), "", *map(Text, [*notes, *failures]))
+    return Group(TextTable(rows, list(rows[0])), "", *map(Note, [*notes, *failures]))
 
 
 def summarize(
