@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
+from thalnet_mtl.ops.lengths import last_steps
 from thalnet_mtl.training.cuda_graphs import WARM, cuda_recorder
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 
@@ -107,7 +108,12 @@ HEAVY = "text8-12M"  # for a GPU
 
 
 class Step:
-    """A training step: forward, cross-entropy of a linear head, backward, fused Adam."""
+    """A training step: forward, cross-entropy of a linear head, backward, fused Adam.
+
+    With ``lengths``, which only a body takes, the head reads the last real step of every sequence.
+    """
+
+    lengths: Tensor | None = None
 
     def __init__(self, case: Case, path: str, device: str, precision: str):
         torch.manual_seed(0)
@@ -135,8 +141,9 @@ class Step:
 
     def __call__(self) -> None:
         with self.autocast():
-            ys, _ = self.net(self.xs)
-            logits = self.head(ys if self.case.every_step else ys[:, -1])
+            options = () if self.lengths is None else (None, self.lengths)
+            ys, _ = self.net(self.xs, *options)
+            logits = self.head(ys if self.case.every_step else last_steps(ys, self.lengths))
         self.optimizer.zero_grad([""])
         cross_entropy(logits.flatten(0, -2).float(), self.ys).backward()
         self.optimizer.step()

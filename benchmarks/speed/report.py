@@ -49,6 +49,7 @@ def report(results: Path) -> str:
     measurements = load_measurements(results)
     cpu = [m for m in measurements if m["device"] == "cpu"]
     parts = [main_table(cpu), scaling_table(cpu), reading_table(cpu)]
+    parts.append(lengths_table(load_measurements(results / "lengths")))
     gpu = [m for m in measurements if m["device"] == "cuda"]
     parts.append(gpu_table(gpu) if gpu else "**On a GPU**: not measured.")
     return "\n\n".join(parts)
@@ -122,6 +123,21 @@ def reading_table(measurements: Sequence[Measurement]) -> str:
             ratios = [f"{m['cpu_seconds'] / seconds:.2f}" for seconds in linear]
             size, time = f"{m['parameters']:,}", f"{1e3 * m['seconds']:.2f}"
             lines.append(row(reading, features, NAMES[path], size, time, *ratios))
+    return "\n".join(lines)
+
+
+def lengths_table(measurements: Sequence[Measurement]) -> str:
+    """Return the times on sequences of unequal lengths relative to the same padded batch."""
+    kinds = list(dict.fromkeys(m["lengths"] for m in measurements))
+    lines = header("config", "path", *(f"× padded batch, {kind} lengths" for kind in kinds))
+    by_name = {(m["config"], m["path"], m["lengths"]): m for m in measurements}
+    for config, path in dict.fromkeys((m["config"], m["path"]) for m in measurements):
+        cells = [MAIN.get(config, config), NAMES[path]]
+        for kind in kinds:
+            m = by_name[config, path, kind]
+            low, high = m["quartiles"]
+            cells.append(f"**{m['cpu_ratio_to_padded']:.2f}** ({low:.2f} to {high:.2f})")
+        lines.append(row(*cells))
     return "\n".join(lines)
 
 

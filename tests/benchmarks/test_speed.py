@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.markdown import with_table
-from benchmarks.speed import run
+from benchmarks.speed import lengths, run
 from benchmarks.speed.report import load_measurements, pick, report
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -51,3 +51,43 @@ def test_a_speed_measurement_says_what_was_measured(tmp_path, monkeypatch, capsy
         assert m["ratio_to_gru"] == pytest.approx(m["seconds"] / m["baseline_seconds"])
         assert abs(m["parameters"] / 46_852 - 1) < 0.03
     assert len(capsys.readouterr().out.splitlines()) == len(measurements)
+
+
+def test_the_readme_tells_what_unequal_lengths_cost():
+    measurements = load_measurements(BENCHMARKS / "speed" / "results" / "lengths")
+    fast = [m for m in measurements if m["path"] in ("cpp", "fused", "batched")]
+    assert {m["config"] for m in fast} == {"mnist50"}
+    assert {m["lengths"] for m in fast} == {"random", "nearly equal"}
+    for m in fast:
+        low, high = m["quartiles"]
+        assert low <= m["cpu_ratio_to_padded"] <= high and m["pairs"] >= 40 and m["threads"] == 1
+        assert low <= 1, m  # as the README says, within noise
+
+
+def test_a_measurement_of_unequal_lengths_says_what_was_measured(tmp_path, monkeypatch, capsys):
+    out, threads = tmp_path / "lengths.json", torch.get_num_threads()
+    words = ["lengths", "--configs", "mnist50", "--paths", "cpp", "gru1", "--pairs", "2"]
+    monkeypatch.setattr("sys.argv", [*words, "--json", str(out)])
+    try:
+        lengths.main()
+    finally:
+        torch.set_num_threads(threads)
+    measurements = json.loads(out.read_text())["measurements"]
+    names = [(m["path"], m["lengths"]) for m in measurements]
+    assert names == [(p, kind) for p in ("cpp", "gru1") for kind in ("random", "nearly equal")]
+    for m in measurements:
+        drawn = lengths.draw_lengths(lengths.CASES["mnist50"], m["lengths"])
+        assert m["real_steps"] == pytest.approx(drawn.sum().item() / (50 * 28))
+        assert m["cpu_seconds"] > 0 and m["threads"] == 1 and m["pairs"] == 2
+    assert len(capsys.readouterr().out.splitlines()) == len(measurements)
+
+
+def test_a_step_with_lengths_reads_the_last_real_steps():
+    case = lengths.CASES["mnist50"]
+    drawn = lengths.draw_lengths(case, "random")
+    step = lengths.step_of(case, "batched", drawn)
+    alone = [step.net(x[None, :n])[0][0, -1] for x, n in zip(step.xs, drawn, strict=True)]
+    loss = torch.nn.functional.cross_entropy(step.head(torch.stack(alone)), step.ys)
+    expected = torch.autograd.grad(loss, step.head.weight)[0]
+    step()
+    torch.testing.assert_close(step.head.weight.grad, expected)
