@@ -11,7 +11,7 @@ from rich.text import Text
 from thalnet_mtl.errors import one_line
 
 GAP = 2  # columns between two cells, and before the lines of a block
-NARROWEST = 16  # columns of a cell that is wrapped
+NARROWEST = 16, 8  # columns of a cell that is wrapped: the only one of a row, or one of two
 WIDEST_NOTE = 100
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
            "features", "context", "inputs", "#", "step", "time (s)", "slot"}  # fmt: skip
@@ -61,7 +61,7 @@ class TextTable:
         wordy = sorted(set(columns) - NUMBERS, key=lambda name: (-widths[name], name))
         for name in wordy[:wrapped]:
             words = [word for text in cells[name] for word in text.split()]
-            least = max([NARROWEST, *map(cell_len, words)])
+            least = max([NARROWEST[wrapped - 1], *map(cell_len, words)])
             cut = max(0, min(excess, widths[name] - least))
             widths[name] -= cut
             excess -= cut
