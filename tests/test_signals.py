@@ -8,12 +8,13 @@ import time
 import pytest
 
 from thalnet_mtl.signals import (
-    SIGNALS,
     StopRequested,
     interruptible,
     signals_interrupt,
     stop_signals,
 )
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)

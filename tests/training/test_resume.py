@@ -1,6 +1,8 @@
 """A run resumes to the same bits, or says in one line why it cannot."""
 
+import errno
 import json
+import os
 
 import kill_and_resume
 import pytest
@@ -146,6 +148,20 @@ def test_a_damaged_checkpoint_is_one_line_and_not_overwritten(tmp_path, damage):
     with pytest.raises(UserError, match=r"last.pt is damaged and cannot be read"):
         train(toy(), tmp_path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path, number):
+    train(toy(train={"steps": 6}), tmp_path)
+    (tmp_path / "result.json").unlink()
+
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number), "last.pt")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r"last\.pt"):
+        patch.setattr(torch, "load", refuse)
+        train(toy(train={"steps": 6}), tmp_path)
+    train(toy(train={"steps": 6}), tmp_path)
 
 
 def test_dropout_is_of_training_alone_and_goes_on_where_it_stopped(tmp_path, monkeypatch):

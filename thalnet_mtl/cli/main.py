@@ -1,6 +1,7 @@
 """Dispatch of commands, and exit statuses: 0, 2 for a mistake of the user, 1 for other failures."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.train import add_train_command, train
 from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error, one_line
+from thalnet_mtl.files import attempt
 from thalnet_mtl.signals import signals_interrupt
 from thalnet_mtl.streams import PatientStream, patient_output
 
@@ -58,6 +60,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         words = [*words[1:], "--help"]
     parser = make_parser()
     try:
+        with attempt("find the current folder", "Change to one that exists."):
+            os.getcwd()
         rest, flags = split_flags(words)
         if not rest and not flags:
             parser.print_help()
