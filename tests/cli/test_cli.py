@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -96,6 +97,29 @@ def test_help_describes_every_field_that_a_user_can_set(capsys):
             flag = f"{prefix}{'OPTION' if leaf.name == 'options' else leaf.name}"
             named = f"  {flag}\n", f"  {flag} "
             assert any(name in text for name in named) or leaf.name == "modules", leaf.name
+
+
+def test_help_says_what_every_field_may_be(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for section in fields(Config):
+        kind = next(k for k in [section.type, *get_args(section.type)] if is_dataclass(k))
+        for leaf in fields(kind):
+            if section.name == "growth" and leaf.name == "modules":  # a section of its own
+                continue
+            about = text[text.index(leaf.metadata["help"]) :][:300]
+            limits = leaf.metadata
+            if limits.get("choices"):
+                assert f"one of {', '.join(limits['choices'])}" in about
+            elif leaf.type is bool:
+                assert "true or false" in about
+            elif leaf.type in (int, float) and limits["high"] < math.inf:
+                assert f"{limits['low']:,} to {limits['high']:,})" in about
+            elif leaf.type in (int, float):
+                assert f"at least {limits['low']:,})" in about
+    for word in ("--tasks.NAME.", "--modules.NAME.", "changes: ", "stream: "):
+        assert word in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Help for every field of a configuration, as text of at most 80 columns."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from textwrap import wrap
 from typing import Any, get_args
@@ -28,9 +30,9 @@ def describe_fields() -> str:
             "Flags, each also a field in YAML ('train: {batch: 64}'):",
             *flags,
             "",
-            "Sections with any number of entries, set in YAML. A field of an entry is also a",
-            "flag, such as --tasks.text8.weight 2. 'growth' has 'modules' as well, which are",
-            "attached each time. Fields of an entry:",
+            "Sections with any number of entries, set in YAML. Fields of tasks and modules",
+            "are flags, too: --tasks.NAME.weight 2, --modules.NAME.frozen true. 'growth' has",
+            "'modules' as well, which are attached each time. Fields of an entry:",
             *entries,
         ]
     )
@@ -53,13 +55,26 @@ def _help(leaf: Field[Any]) -> str:
     text: str = leaf.metadata["help"]
     if choices := leaf.metadata.get("choices"):
         text += f"; one of {', '.join(choices)}"
+    if leaf.type is bool:
+        text += "; true or false"
+    facts = [f"default: {_default(leaf)}"] * bool(_default(leaf)) + [*_range(leaf)]
+    return f"{text} ({', '.join(facts)})" if facts else text
+
+
+def _default(leaf: Field[Any]) -> str:
+    """Return the default of a field; '' if it has to be given, or the help says what it means."""
     default = leaf.default
-    if is_dataclass(default):
-        return text
+    if is_dataclass(default) or default in (MISSING, "", ()):
+        return ""
     if isinstance(default, bool):
-        return f"{text} (default: {str(default).lower()})"
-    if default in (MISSING, "", ()):  # the text says what an empty one means
-        return text
-    if isinstance(default, int | float) and default < leaf.metadata["low"]:  # must be given
-        return text
-    return f"{text} (default: {default})"
+        return str(default).lower()
+    if isinstance(default, int | float) and default < leaf.metadata["low"]:
+        return ""
+    return str(default)
+
+
+def _range(leaf: Field[Any]) -> Iterator[str]:
+    """Yield the range of a number."""
+    low, high = (leaf.metadata.get(end, math.nan) for end in ("low", "high"))
+    if leaf.type in (int, float) and math.isfinite(low):
+        yield f"at least {low:,}" if high == math.inf else f"{low:,} to {high:,}"
