@@ -159,6 +159,7 @@ def _details(run: RunRecord) -> dict[str, Any]:
 def _environment_rows(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known facts of an environment; packages and checksums as lists of lines."""
     rows = {key: value for key, value in environment.items() if value not in (None, {})}
+    rows.pop("fingerprints", None)
     if "packages" in rows:
         rows["packages"] = [
             f"{name} {version}" for name, version in rows["packages"].items() if version

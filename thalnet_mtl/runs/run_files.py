@@ -24,6 +24,7 @@ _ENVIRONMENT: dict[str, Any] = {
     "data": Mapping[str, Mapping[str, str]] | None,
     "notices": Mapping[str, Sequence[str]],
     "scalings": Mapping[str, Sequence[Mapping[str, Sequence[float]] | None]],
+    "fingerprints": Mapping[str, str],
     "resumed": Sequence[Mapping[str, Any]],
 }
 

@@ -12,8 +12,11 @@ UnregisteredTasks = Mapping[str, Task] | Iterable[Task]  # by name, or under the
 
 
 @contextmanager
-def unregistered_tasks(tasks: UnregisteredTasks, config: Config) -> Iterator[None]:
+def unregistered_tasks(tasks: UnregisteredTasks, config: Config) -> Iterator[Mapping[str, Task]]:
     """Let a configuration name some tasks, within a ``with`` block, as if they were registered.
+
+    Yields:
+        the tasks by the names that the configuration has for them.
 
     Raises:
         UserError: something is no task, has the name of a registered task, or is not named by the
@@ -28,7 +31,7 @@ def unregistered_tasks(tasks: UnregisteredTasks, config: Config) -> Iterator[Non
                 f"load_config(task={{'name': '{name}'}})."
             )
     with registered("task", {name: _maker(task) for name, task in named.items()}):
-        yield
+        yield named
 
 
 def check_registered(config: Config, where: str) -> None:

@@ -1,0 +1,87 @@
+"""Fingerprints of training data, by which a run notices that it goes on with other data."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.ops.inputs import inputs_by_name
+from thalnet_mtl.runs.run_files import read_environment
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.tasks.splits.sequences import Sequences
+from thalnet_mtl.training.setup import make_tasks
+
+LARGEST = 64 * 2**20  # bytes of inputs that are read; of more, evenly spaced sequences
+MOST_STORED = 256  # sequences that are read where they are not in memory
+
+
+def fingerprint(task: Task, chunk: int) -> str:
+    """Return a checksum of the training data of a task, the same on every device.
+
+    It covers all targets and lengths, and the inputs up to ``LARGEST`` bytes; beyond, those of
+    evenly spaced sequences.
+
+    Args:
+        task: with its data loaded.
+        chunk: of a text, tokens in a sequence.
+    """
+    data, digest = task.sequences("train", chunk), hashlib.sha1(usedforsecurity=False)
+    count = LARGEST // max(1, data.bytes_per_sequence())
+    count = min(len(data), max(1, count if isinstance(data, Sequences) else MOST_STORED))
+    places = torch.arange(count) * len(data) // count
+    sample = data if isinstance(data, Sequences) and count == len(data) else data.select(places)
+    inputs = inputs_by_name(sample.xs)
+    parts = {**{f"input {name}": xs for name, xs in inputs.items()}, "targets": data.ys}
+    for name, part in parts.items():
+        _update(digest, name, part)
+    if data.lengths is not None:
+        _update(digest, "lengths", data.lengths)
+    return digest.hexdigest()
+
+
+def check_same_data(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Raise if a run began with other data; runs of earlier versions have no fingerprints.
+
+    Args:
+        folder: of the run.
+        fingerprints: of the training data today, by task.
+
+    Raises:
+        UserError: the training data of a task differs; says which.
+    """
+    path = folder / "environment.json"
+    recorded = read_environment(path).get("fingerprints", {})
+    for name, found in fingerprints.items():
+        if recorded.get(name, found) != found:
+            raise UserError(
+                f"task '{name}': its training data is not that with which {folder} began: its "
+                f"fingerprint is not that in {path}. Restore the data, or start in another folder."
+            )
+
+
+def check_given_data(folder: Path, given: Collection[str], config: Config) -> None:
+    """Raise if the data of tasks that are given from Python is not that with which a run began.
+
+    Args:
+        folder: of the run.
+        given: the names of those tasks in the registry.
+        config: of the run.
+
+    Raises:
+        UserError: it differs; says of which task.
+    """
+    names = [name for name, task in config.named_tasks.items() if task.name in given]
+    tasks = make_tasks(config) if names else {}
+    loaded = {name: tasks[name].load("cpu") for name in names}
+    chunk = config.train.chunk
+    check_same_data(folder, {name: fingerprint(task, chunk) for name, task in loaded.items()})
+
+
+def _update(digest: "hashlib._Hash", name: str, part: Tensor) -> None:
+    part = part.detach().cpu().contiguous()
+    digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+    digest.update(part.view(torch.uint8).numpy().data)
