@@ -50,3 +50,22 @@ def test_a_download_shows_its_bytes():
             report("mnist.tgz", 10, 100)
             report("mnist.tgz", 100, 100)
         assert word in console.file.getvalue()
+
+
+def test_names_move_no_cursor_and_are_no_markup(capsys):
+    name = "a\x1b[2J\x07\x9b31m [/red][bold]"
+    console = Console()
+    console.print(f"{name}\nline 2")
+    with console.progress(name, 0, 10):
+        console.log_losses(5, {name: 1.0, "b": 2.0})
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:2] == [r"a\x1b[2J\x07\x9b31m [/red][bold]", "line 2"]
+    assert printed.count(r"a\x1b[2J\x07\x9b31m [/red][bold]") == 3
+    assert all(letter.isprintable() or letter == "\n" for letter in printed)
+
+
+def test_a_progress_bar_shows_names_as_they_are():
+    terminal = rich_console.Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Console(terminal).progress("a [/red] \x1b[2J", 0, 10):
+        pass
+    assert "\x1b[2J" not in terminal.file.getvalue() and "[/red]" in terminal.file.getvalue()

@@ -9,6 +9,7 @@ from typing import Any
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from thalnet_mtl.errors import one_line, printable
 from thalnet_mtl.metrics.metric import Metric, format_scores
 from thalnet_mtl.streams import PatientStream
 
@@ -19,20 +20,20 @@ class Progress:
     """The progress of a job of ``total`` steps: a bar on a terminal, lines elsewhere."""
 
     def __init__(self, console: rich_console.Console, title: str, done: int, total: int):
-        self.console, self.title, self.total = console, title, total
+        self.console, self.title, self.total = console, one_line(title), total
         self.first_step, self.start = done, time.monotonic()
         columns = (
-            rich_progress.TextColumn("{task.description}"),
+            rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(bar_width=16),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TimeRemainingColumn(compact=True),
-            rich_progress.TextColumn("{task.fields[status]}"),
+            rich_progress.TextColumn("{task.fields[status]}", markup=False),
         )
         self.has_bar = console.is_terminal and not console.is_dumb_terminal
         self.bar = rich_progress.Progress(
             *columns, console=console, transient=True, disable=not self.has_bar
         )
-        self.job = self.bar.add_task(title, completed=done, total=total, status="")
+        self.job = self.bar.add_task(self.title, completed=done, total=total, status="")
 
     def advance(self, step: int) -> None:
         """Move the bar to a step."""
@@ -56,8 +57,10 @@ class Progress:
         if len(losses) == 1:
             values = f"{next(iter(losses.values())):.4f}"
         self.console.print(
-            f"{self.title}  step {step:,}/{self.total:,}  loss {values}  {rate:.3g} steps/s  "
-            f"{left} left",
+            printable(
+                f"{self.title}  step {step:,}/{self.total:,}  loss {values}  {rate:.3g} steps/s  "
+                f"{left} left"
+            ),
             markup=False,
         )
 
@@ -80,8 +83,8 @@ class Console:
         self._progress: Progress | None = None
 
     def print(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(text, markup=False)
+        """Print a line; control characters, which names may hold, are written out."""
+        self.console.print(printable(text), markup=False)
 
     @contextmanager
     def progress(self, title: str, done: int, total: int) -> Iterator[Progress]:
@@ -118,7 +121,7 @@ class Console:
         arrived, and the bytes in all.
         """
         columns = (
-            rich_progress.TextColumn("{task.description}"),
+            rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(bar_width=16),
             rich_progress.DownloadColumn(),
             rich_progress.TransferSpeedColumn(),

@@ -69,3 +69,8 @@ def one_line(text: str) -> str:
     'runs/a\\nb \\x1b[2J'
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out, but for the ends of its lines."""
+    return "\n".join(map(one_line, text.split("\n")))

@@ -181,7 +181,18 @@ def test_wrong_files_put_there_by_hand_are_replaced(publish, cache):
     assert (cache / "toy" / "a").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("damaged", ['{"source": "off', '{"version": "of another release"}'])
+DAMAGED_MARKERS = [
+    '{"source": "off',
+    '{"version": "of another release"}',
+    "[" * 100_000,
+    "5",
+    '{"source": 5, "version": "toy", "files": {"a": {"bytes": 1, "hash": "md5:x"}}}',
+    '{"source": "x", "version": "toy", "files": {"a": {"bytes": "12", "hash": "md5:x"}}}',
+    '{"source": "x", "version": [], "files": {}}',
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_MARKERS)
 def test_a_damaged_source_json_counts_as_absent_and_is_mended(publish, damaged):
     publish(official=writes(a=CONTENT))
     marker = data.fetch("toy") / "source.json"

@@ -1,5 +1,6 @@
 """What ``thalnet compare`` and ``thalnet inspect`` print."""
 
+import json
 import subprocess
 import sys
 
@@ -107,3 +108,15 @@ def test_the_help_of_inspect_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_names_from_files_move_no_cursor(tmp_path, capsys):
+    name = "\x1b[2J\x9b31m\u202e"
+    run = add_topology(make_run(tmp_path / f"run{name}"), (10, "attach", f"wing{name}"))
+    path = run / "topology.json"
+    path.write_text(path.read_text().replace('"trunk"', json.dumps(f"trunk{name}")))
+    for words in (["compare", str(run)], ["inspect", str(run)], ["report", str(run)]):
+        assert cli.main(words) == 0
+        printed = capsys.readouterr().out
+        assert all(letter.isprintable() or letter == "\n" for letter in printed)
+        assert r"\x1b[2J" in printed

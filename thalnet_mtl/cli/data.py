@@ -10,7 +10,7 @@ from thalnet_mtl.cli.output import print_table
 from thalnet_mtl.cli.parser import Commands, add_command
 from thalnet_mtl.config.load import config_names
 from thalnet_mtl.config.options import describe_options
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.errors import UserError, one_line, unknown
 
 # What the command line calls a kind, and what the registry does.
 KINDS = {
@@ -83,7 +83,7 @@ def data(options: argparse.Namespace) -> int:
         cells = {"data": status.name, "size": size, "from": status.source}
         rows.append(cells | {"license": status.license})
     print_table(TextTable(rows, ("data", "size", "from", "license")))
-    print(datasets.root())
+    print(one_line(str(datasets.root())))
     return 0
 
 

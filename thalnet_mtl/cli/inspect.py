@@ -4,7 +4,7 @@ import argparse
 
 from thalnet_mtl.cli.output import print_runs, print_table, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, path
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UserError, one_line
 
 
 def add_compare_command(commands: Commands) -> None:
@@ -77,7 +77,8 @@ def export(options: argparse.Namespace) -> int:
         if getattr(options, name):
             raise UserError(f"--{name} has no effect: --to safetensors writes all weights.")
     run = load_run(options.folder)
-    print(run.export(options.to, options.out, options.task, lengths=options.lengths))
+    path = run.export(options.to, options.out, options.task, lengths=options.lengths)
+    print(one_line(str(path)))
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from thalnet_mtl.errors import one_line
 from thalnet_mtl.runs.names import run_folders
 
 UNLIMITED = 10_000  # columns
@@ -32,7 +33,8 @@ def write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] =
     """Write one HTML file on runs, and print its path."""
     from thalnet_mtl.report import html
 
-    print(f"report: {html.write(run_folders(folders), out, run_folders(baselines))}")
+    path = html.write(run_folders(folders), out, run_folders(baselines))
+    print(f"report: {one_line(str(path))}")
 
 
 def resume_hint(options: argparse.Namespace, saved: bool = True) -> str:

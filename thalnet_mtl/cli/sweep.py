@@ -7,7 +7,7 @@ from pathlib import Path
 from thalnet_mtl.cli.output import print_table, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
 from thalnet_mtl.config.load import load_configs
-from thalnet_mtl.errors import RunError
+from thalnet_mtl.errors import RunError, one_line
 from thalnet_mtl.runs.names import run_name, safe_name
 
 
@@ -41,7 +41,7 @@ def sweep(options: argparse.Namespace) -> int:
     bases = load_configs(options.config, options.flags, swept=values)
     planned = plan(bases, values, options.seeds, options.flags)
     for line in options_without_effect(bases, planned):
-        print(f"note: {line}")
+        print(f"note: {one_line(line)}")
     from thalnet_mtl.training.flags import changed_values, check_effect
 
     configs = [planned_run.config for planned_run in planned]
@@ -62,7 +62,7 @@ def sweep(options: argparse.Namespace) -> int:
         except RunError as stop:
             raise RunError(f"{stop}; {resume_hint(options)}") from None
     print_table(sweep_table(planned, runs.status, runs.out, runs.failures))
-    print(f"record: {runs.out / 'sweep.json'}")
+    print(f"record: {one_line(str(runs.out / 'sweep.json'))}")
     failed = [name for name, status in runs.status.items() if status == "failed"]
     by_users = [name for name in failed if runs.entries[name].exit_status == 2]
     return 0 if not failed else 2 if failed == by_users else 1

@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from thalnet_mtl.data.sources import (
     MNIST_PACKAGE,
     DataSource,
     Files,
+    Marker,
     cifar_from_package,
     enwik8_from_package,
     from_hub,
@@ -45,7 +45,16 @@ from thalnet_mtl.data.sources import (
     read_idx,
 )
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.files import attempt, make_folder, move_into_place, remove, synchronize, write_text
+from thalnet_mtl.files import (
+    attempt,
+    make_folder,
+    move_into_place,
+    read_json,
+    remove,
+    synchronize,
+    write_text,
+)
+from thalnet_mtl.json_fields import from_fields
 
 # What no other mirror would change: the disk is full or cannot be written, or too much is open.
 DISK_ERRNOS = {
@@ -87,10 +96,10 @@ def statuses() -> list[DataStatus]:
     """Return the status of every data set, stored or not."""
     rows = []
     for name, source in SOURCES.items():
-        marker = _read_marker(name)
-        mirror = marker["source"] if marker else ""
-        size = sum(file["bytes"] for file in marker["files"].values()) if marker else 0
-        rows.append(DataStatus(name, bool(marker), mirror, size, root() / name, source.license))
+        marker = _read_marker(name) or Marker("", "", {})
+        size = sum(file.bytes for file in marker.files.values())
+        stored = bool(marker.files)
+        rows.append(DataStatus(name, stored, marker.source, size, root() / name, source.license))
     return rows
 
 
@@ -109,7 +118,7 @@ def text_label(name: str) -> str:
     """
     if not (marker := _read_marker(name)):
         raise UserError(f'{name} is not in {root()}. Run "thalnet data fetch {name}".')
-    return marker["version"]
+    return marker.version
 
 
 def verified_folder(name: str) -> Path:
@@ -150,17 +159,15 @@ def load_text(name: str) -> np.ndarray:
     return np.memmap(verified_folder(name) / name, dtype=np.uint8, mode="r")
 
 
-def _read_marker(name: str) -> dict[str, Any] | None:
+def _read_marker(name: str) -> Marker | None:
     """Return the content of a data set's source.json, or None if the data set is not stored."""
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
     try:
-        marker = json.loads((root() / name / "source.json").read_text(encoding="utf-8"))
-        valid = marker["version"] in SOURCES[name].versions and marker["source"]
-        sizes = [file["bytes"] for file in marker["files"].values()]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        marker = from_fields(Marker, read_json(root() / name / "source.json"), "source.json")
+    except (UserError, NotADirectoryError):
         return None  # no such file, or not written by `_write_marker`
-    return marker if valid and sizes else None
+    return marker if marker.version in SOURCES[name].versions else None
 
 
 def _published_files(name: str) -> Files:

@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,23 @@ class DataSource:
     license: str
     mirrors: dict[str, Mirror]
     archive: Archive | None = None
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """The size and the hash of a file, as source.json holds them."""
+
+    bytes: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The content of source.json, which stands beside the files of a stored data set."""
+
+    source: str  # label of the mirror
+    version: str
+    files: Mapping[str, StoredFile]
 
 
 MNIST: Files = {

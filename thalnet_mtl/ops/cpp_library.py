@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from thalnet_mtl.errors import one_line
 from thalnet_mtl.files import cache_folder, staged, write_text
 
 SOURCE = Path(__file__).with_name("kernel")
@@ -48,7 +49,7 @@ def unavailable() -> str | None:
     except (OSError, subprocess.CalledProcessError) as error:
         output = getattr(error, "stderr", b"") or b""
         reason = (output.decode(errors="replace").strip().splitlines() or [str(error)])[-1]
-        print(f"no C++ kernel, training is slower: {reason}", file=sys.stderr, flush=True)
+        print(f"no C++ kernel, training is slower: {one_line(reason)}", file=sys.stderr, flush=True)
         return f"its kernel could not be compiled: {reason}"
     return None
 
