@@ -114,7 +114,8 @@ def place(graph: ModuleGraph, cells: nn.ModuleDict, names: Sequence[str]) -> Pla
     """Return some modules, in the order of the graph, placed in a center of their slots alone."""
     places = slots(graph[name] for name in names)
     width = graph.feature_width(names)
-    placed, start = list[PlacedCell](), 0
+    placed: list[PlacedCell] = []
+    start = 0
     for name in names:
         module, parameters = graph[name], cell_of(cells, name)
         all_columns = graph.columns(name)

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.ops.lengths import are_hidden
 
 
 class RecurrentLayout(NamedTuple):
@@ -84,8 +86,11 @@ def find_layout(module: nn.Module, inputs: int, outputs: int) -> RecurrentLayout
     name = type(module).__name__
     generator = torch.Generator().manual_seed(0)
     weight = next(module.parameters())
-    xs = torch.randn(3, 4, inputs, generator=generator).to(weight)
-    with evaluation_mode(module), torch.autocast(weight.device.type, enabled=False):
+    xs = torch.randn(3, 4, inputs, generator=generator, device="cpu").to(weight)
+    kind = weight.device.type
+    with_autocast = torch.amp.is_autocast_available(kind)
+    exact = torch.autocast(kind, enabled=False) if with_autocast else nullcontext()
+    with evaluation_mode(module), exact:
         try:
             ys, state = _call(module, xs)
             fewer = _call(module, xs[:2])[1]
@@ -151,9 +156,9 @@ def _batch_axis(name: str, two: Tensor, three: Tensor) -> int:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Return whether tensors are equal to the rounding of their type."""
-    if a.shape != b.shape:
-        return False
+    """Return whether tensors are equal to the rounding of their type, as far as can be read."""
+    if a.shape != b.shape or are_hidden(a):
+        return a.shape == b.shape
     if not a.is_floating_point():
         return torch.equal(a, b)
     tolerance = torch.finfo(a.dtype).eps ** 0.5

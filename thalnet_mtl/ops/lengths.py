@@ -104,8 +104,6 @@ class Packing:
 
     def split(self, steps: Shaped[Tensor, "*_ steps _"]) -> Sequence[Tensor]:
         """Return a view of every step."""
-        if self.order is None:
-            return steps.unflatten(-2, (self.time, self.batch)).unbind(-3)
         return steps.split(self.counts, -2)
 
     def previous(

@@ -39,6 +39,9 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", _resolve(list(self.modules)))
+        for name, member in vars(type(self)).items():  # no trace can enter the lock of one later
+            if isinstance(member, cached_property):
+                getattr(self, name)
 
     def __getitem__(self, name: str) -> ModuleSpec:
         return self._by_name[name]

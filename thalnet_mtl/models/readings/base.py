@@ -6,8 +6,8 @@ at every step from the module's own features φ. Readings are registered as ``re
 subclass ``Reading`` or ``DynamicReading``, keep the three arguments and define ``weights``.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,7 @@ class Reading(nn.Module):
                 f"torch.nn.utils.prune.remove or parametrize.remove_parametrizations."
             )
         remaining = [k for k in source if k is not None]
-        zero = [name for name in self.columns if not getattr(self, name)[:, remaining].any()]
+        zero = [name for name in self.columns if _is_zero(getattr(self, name)[:, remaining])]
         if self.columns and len(zero) == len(self.columns):
             raise UserError(NOTHING_LEFT)
 
@@ -119,6 +119,11 @@ class Reading(nn.Module):
         old = self._parameters.get(name)
         trainable = old is None or old.requires_grad
         self.register_parameter(name, nn.Parameter(value, requires_grad=trainable))
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    """Return whether all numbers are zero; a tensor without data has none that are."""
+    return not tensor.is_meta and not tensor.any()
 
 
 class DynamicReading(Reading):
@@ -136,29 +141,45 @@ class DynamicReading(Reading):
     def __init__(self, features: int, center: int, context: int):
         super().__init__(features, center, context)
         self.register_parameter("gate", None)
+        self.opened_columns: tuple[int, ...] = ()
         self.register_buffer("opened", torch.zeros(0, dtype=torch.long), persistent=False)
 
     def gates(self) -> Float[Tensor, "center"] | None:
         """Return the factor of every position, 1 for the original ones; None: all are 1."""
         if self.gate is None:
             return None
+        if self.opened.device != self.gate.device:  # built without data, and then loaded
+            self._set_opened(self.opened_columns)
         return self.gate.new_ones(self.center).index_copy(0, self.opened, self.gate)
+
+    def _set_opened(self, columns: Sequence[int]) -> None:
+        self.opened_columns = tuple(columns)
+        device = next(self.parameters()).device
+        self.opened = torch.tensor(self.opened_columns, dtype=torch.long, device=device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self._set_opened(self.opened_columns)  # ``to_empty`` has lost it, and nothing loads it
+        return self
 
     def check_resize(self, source: Sequence[int | None]) -> None:
         """Raise a UserError if ``resize`` is impossible or all remaining gates are zero."""
         super().check_resize(source)
-        closed = self.opened[self.gate == 0].tolist() if self.gate is not None else []
+        if self.gate is None or self.gate.is_meta:
+            closed = list[int]()
+        else:
+            closed = self.opened[self.gate == 0].tolist()
         if all(k is None or k in closed for k in source):
             raise UserError(NOTHING_LEFT)
 
     def resize(self, source: Sequence[int | None], opened: Sequence[int]) -> dict[str, IndexMap]:
         """Change which positions are read; see ``Reading.resize``. New gates are zero."""
-        old = {position: k for k, position in enumerate(self.opened.tolist())}
+        old = {position: k for k, position in enumerate(self.opened_columns)}
         remaps = super().resize(source, opened)
         index = [source[k] for k in opened]
         remap = IndexMap(0, tuple(None if k is None else old.get(k) for k in index))
         like = next(self.parameters())
-        self.opened = torch.tensor(opened, dtype=torch.long, device=like.device)
+        self._set_opened(opened)
         if not opened:
             self.register_parameter("gate", None)
         elif self.gate is None:

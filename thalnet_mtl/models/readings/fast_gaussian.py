@@ -58,6 +58,9 @@ class FastGaussianReading(DynamicReading):
 
         Columns that remain keep their position k, and new ones follow the largest of those.
         """
+        if self.positions.is_meta:  # no numbers: a network that is built to be loaded
+            self.positions = self.positions.new_empty(len(source))
+            return super().resize(source, opened)
         old = [None if k is None else self.positions[k].item() for k in source]
         new = itertools.count(max([k for k in old if k is not None], default=0.0) + 1)
         self.positions = self.positions.new_tensor([next(new) if k is None else k for k in old])
