@@ -63,15 +63,23 @@ class Rehearsal:
                         new = (parameter == 0) & (parameter.grad != 0)
                         parameter.masked_fill_(new, LEARNED)
 
-    def outputs(self, head: str) -> Tensor:
+    @torch.no_grad()
+    def run(self, heads: Iterable[str]) -> None:
+        """Compute outputs of some heads, to see that what is new can run."""
+        for head in heads:
+            self.outputs(head, 2)
+
+    def outputs(self, head: str, longest: int | None = None) -> Tensor:
         """Return outputs for random inputs, which in a ThalNet are as long as paths through it."""
         steps = self.network.adapter(head).task.steps or self.config.train.chunk
         modules = self.network.body.graph
-        steps = min(steps, len(modules) + 2) if modules else steps
+        steps = min(steps, longest or len(modules) + 2) if modules else steps
         return self.network(head, Program(self.network, head).draw(BATCH, steps))[0]
 
-    def follow(self, changes: Iterable[TopologyChange], where: str, advice: str) -> None:
-        """Let the optimizer follow changes, and check what the next step needs.
+    def follow(
+        self, changes: Iterable[TopologyChange], heads: Iterable[str], where: str, advice: str
+    ) -> None:
+        """Let the optimizer follow changes, and check what the next step of some heads needs.
 
         Raises:
             UserError: the optimizer or the backend cannot go on, or the network is too large.
@@ -80,7 +88,7 @@ class Rehearsal:
             for change in changes:
                 self.untrained += 1
                 change.update_optimizer(self.optimizer)
-            for head in self.network.adapters:
+            for head in heads:
                 selected_backend(self.config, self.network, head)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
@@ -112,7 +120,7 @@ def dry_run_changes(config: Config, network: Network, stream: Sequence[Experienc
                     made = apply(copy.network, change, config)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
-                copy.follow([made], where, advice)
+                copy.follow([made], copy.network.adapters, where, advice)
             for experience in stream:
                 heads = [copy.heads[task] for task in experience.tasks]
                 used = [copy.network.task_parameters(head).values() for head in heads]
@@ -121,9 +129,7 @@ def dry_run_changes(config: Config, network: Network, stream: Sequence[Experienc
                 if overlaps and not trainable:
                     names = ", ".join(experience.tasks)
                     raise UserError(f"{where}: nothing that {names} use can be trained after it.")
-        with torch.no_grad():
-            for head in copy.network.adapters:
-                copy.outputs(head)
+        copy.run(copy.network.adapters)
 
 
 def dry_run_growth(
@@ -181,10 +187,8 @@ def grow(
     for head in heads:
         if not any(p.requires_grad for p in copy.network.task_parameters(head).values()):
             raise UserError(f"{where}: nothing that task '{head}' uses can be trained.")
-    copy.follow(changes, where, "Lower features, or raise the budget")
-    with torch.no_grad():
-        for head in heads:
-            copy.outputs(head)
+    copy.follow(changes, heads, where, "Lower features, or raise the budget")
+    copy.run(heads)
 
 
 def heads_of(copy: Rehearsal, experience: Experience) -> list[str]:
