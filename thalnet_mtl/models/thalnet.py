@@ -5,7 +5,6 @@ Modules", NIPS 2017.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -86,7 +85,7 @@ class ThalNet(ModularBody):
         super().__init__(ModuleGraph(tuple(modules)))
 
     def arguments(self) -> dict[str, Any]:
-        return {"modules": [asdict(module) for module in self.graph.modules]}
+        return {"modules": [dict(vars(module)) for module in self.graph.modules]}
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "ThalNet":

@@ -4,7 +4,7 @@ The file is all that is read: the modules of a network can be looked at without 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class TaskEntry:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the task in ``topology.json``."""
-        return {_TASK_KEYS.get(key, key): value for key, value in asdict(self).items()}
+        return {_TASK_KEYS.get(key, key): value for key, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "TaskEntry":
@@ -87,10 +87,10 @@ class TopologySnapshot:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``topology.json``."""
         return {
-            "modules": [asdict(module) for module in self.modules],
+            "modules": [vars(module) for module in self.modules],
             "tasks": {name: task.to_json() for name, task in self.tasks.items()},
             "step": self.step,
-            "history": [asdict(change) for change in self.history],
+            "history": [vars(change) for change in self.history],
         }
 
     @classmethod

@@ -4,7 +4,7 @@ A network can be built from them alone; ``config.yaml`` and every checkpoint hol
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError
@@ -172,16 +172,18 @@ class AdapterSpec:
 
 def to_plain(spec: Any) -> dict[str, Any]:
     """Return the fields of a dataclass for a file; ``from_plain`` is the inverse."""
-    return asdict(spec, dict_factory=lambda fields: {k: _plain(value) for k, value in fields})
+    return {field.name: _plain(getattr(spec, field.name)) for field in fields(spec)}
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_plain(value)
     return dict(value) if isinstance(value, Widths) else value
 
 
-def from_plain(kind: type[Spec], fields: Mapping[str, Any]) -> Spec:
+def from_plain(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
     """Return a dataclass from fields read from a file, in which tuples have become lists."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
@@ -19,7 +18,14 @@ from thalnet_mtl.metrics.summary import StageCost
 from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.topology_file import ChangeEntry
-from thalnet_mtl.training.checkpoint_parts import FILES, PREFIX, PartFiles, restore
+from thalnet_mtl.training.checkpoint_parts import (
+    FILES,
+    PREFIX,
+    PartFiles,
+    map_tensors,
+    own_storage,
+    restore,
+)
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.state import TrainState
@@ -34,10 +40,11 @@ def save_checkpoint(path: Path, content: dict[str, Any], parts: PartFiles | None
 
     With ``parts``, those that have not changed are stored once, in files beside the checkpoint.
     """
-    content = tree_map_only(torch.Tensor, _own_storage, content) | {"format": FORMAT}
+    content = content | {"format": FORMAT}
     if parts:
         parts.save(path.name, content)
     else:
+        content = map_tensors(own_storage, content)
         write_atomically(path, lambda file: torch.save(content, file))
 
 
@@ -46,11 +53,6 @@ def part_files(folder: Path) -> PartFiles:
     checkpoints = [path for path in folder.glob("*.pt") if not path.name.startswith(PREFIX)]
     kept = {path.name: _load_references(path).get(FILES, ()) for path in checkpoints}
     return PartFiles(folder, kept)
-
-
-def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if whole else tensor.detach().clone()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def resume_run(path: Path, run: RunContext) -> int:
         heads = {name: task.head_name for name, task in run.tasks.items()}
         run.state.load_state_dict(content, network, optimizer, heads)
         _check_state(run)
-        run.update_trainable_tasks()
+        run.forget_trainable_tasks()
         rng = typed(content["rng"], list[torch.Tensor], "rng")
         torch.set_rng_state(rng[0])
         if run.device.type == "cuda" and len(rng) > 1:  # the run may have begun on a CPU

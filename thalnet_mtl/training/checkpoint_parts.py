@@ -8,7 +8,7 @@ deleted after the last one is: whenever a run is killed, its checkpoints find th
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class PartFiles:
     def __init__(self, folder: Path, kept: Mapping[str, Sequence[str]]):
         self.folder = folder
         self._used = {checkpoint: set(files) for checkpoint, files in kept.items()}
-        self._last: dict[Place, tuple[bytes, bytes]] = {}  # ends and hash, b"" if it has none
+        self._last: dict[Place, tuple[Any, bytes, bytes]] = {}  # kind, ends and hash of a tensor
         self._texts: dict[Place, tuple[Any, Tensor]] = {}  # the first record of a block, its text
         self._places: dict[bytes, tuple[str, int]] = {}  # file and index by hash
         self._sizes: dict[str, int] = {}  # bytes in a file
@@ -51,22 +51,25 @@ class PartFiles:
             name: of the checkpoint in the folder.
             content: nested dictionaries, lists and tuples of tensors and plain values.
         """
-        content = map_tensors(lambda _, tensor: tensor.detach().cpu(), content)
-        content = self._with_texts(content, (name,))
-        leaves = dict(tensors(content, (name,)))
-        settled = {place: self._hash(place, tensor) for place, tensor in leaves.items()}
-        settled = {place: digest for place, digest in settled.items() if digest}
-        self._write({digest: leaves[place] for place, digest in settled.items()})
-        files = sorted({self._places[digest][0] for digest in settled.values()})
-        numbers = {file: number for number, file in enumerate(files)}
+        settled: list[tuple[bytes, Tensor, dict[str, Any]]] = []  # the dictionaries stand for them
 
         def refer(place: Place, tensor: Tensor) -> Any:
-            if place not in settled:
-                return tensor
-            file, index = self._places[settled[place]]
-            return {REFERENCE: [numbers[file], index]}
+            tensor = tensor.cpu()
+            digest = self._hash(place, tensor)
+            if not digest:
+                return own_storage(place, tensor)
+            reference: dict[str, Any] = {}
+            settled.append((digest, tensor, reference))
+            return reference
 
-        content = map_tensors(refer, content, (name,)) | {FILES: files}
+        content = map_tensors(refer, self._with_texts(content, (name,)), (name,))
+        self._write({digest: tensor for digest, tensor, _ in settled})
+        files = sorted({self._places[digest][0] for digest, _, _ in settled})
+        numbers = {file: number for number, file in enumerate(files)}
+        for digest, _, reference in settled:
+            file, index = self._places[digest]
+            reference[REFERENCE] = [numbers[file], index]
+        content[FILES] = files
         write_atomically(self.folder / name, lambda file: torch.save(content, file))
         self._used[name] = set(files)
         self._delete_unused()
@@ -76,15 +79,15 @@ class PartFiles:
 
         A tensor whose ends differ from those in the last checkpoint is not hashed.
         """
-        data = as_bytes(tensor)
-        head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-        ends = head + data[:EDGE].tobytes() + data[-EDGE:].tobytes()
-        old_ends, old_digest = self._last.get(place, (b"", b""))
+        data, kind = as_bytes(tensor), (tensor.dtype, tensor.shape)
+        ends = data[:EDGE].tobytes() + data[-EDGE:].tobytes()
+        last = self._last.get(place)
         digest = b""
-        if ends == old_ends:
-            digest = hashlib.blake2b(data, digest_size=16, key=head[:64]).digest()
-        self._last[place] = ends, digest
-        return digest if digest == old_digest or digest in self._places else b""
+        if last and last[:2] == (kind, ends):
+            digest = hashlib.blake2b(data, digest_size=16, key=str(kind).encode()[:64]).digest()
+        self._last[place] = kind, ends, digest
+        known = digest in self._places or (last and digest == last[2])
+        return digest if known else b""
 
     def _write(self, settled: Mapping[bytes, Tensor]) -> None:
         """Write the parts that no file has yet.
@@ -105,7 +108,7 @@ class PartFiles:
         if fresh:
             digests = sorted(fresh)
             name = f"{PREFIX}{hashlib.blake2b(b''.join(digests), digest_size=8).hexdigest()}.pt"
-            parts = [settled[digest] for digest in digests]
+            parts = [own_storage((), settled[digest]) for digest in digests]
             write_atomically(self.folder / name, lambda file: torch.save(parts, file))
             self._sizes[name] = size
             self._places |= {digest: (name, index) for index, digest in enumerate(digests)}
@@ -184,18 +187,15 @@ def map_tensors(function: Callable[[Place, Tensor], Any], value: Any, place: Pla
     return value
 
 
-def tensors(value: Any, place: Place) -> Iterator[tuple[Place, Tensor]]:
-    """Yield each tensor in nested containers, after its place."""
-    if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, dict | list | tuple):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from tensors(item, (*place, key))
+def own_storage(place: Place, tensor: Tensor) -> Tensor:
+    """Return a tensor, or a copy if it is only a part of what would be saved with it."""
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.detach().clone()
 
 
 def as_bytes(tensor: Tensor) -> Any:
     """Return the bytes of a tensor on the CPU, as an array."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def as_text(value: Any) -> Tensor:

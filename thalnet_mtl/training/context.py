@@ -39,16 +39,23 @@ class RunContext:
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self.stream = make_stream(config, self.steps_per_epoch)
         self._ends = [experience.stop for experience in self.stream]
-        self.trainable_tasks: set[str] = set()
+        self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
         # By task: the adapter and the modules that ran, and the multiply-adds of a sequence.
         self._multiply_adds: dict[str, tuple[nn.Module, tuple[str, ...], int]] = {}
-        self.update_trainable_tasks()
 
-    def update_trainable_tasks(self) -> None:
-        """Find the tasks that depend on a parameter that is not frozen, after any change."""
-        heads = self.network.trainable_tasks()
-        self.trainable_tasks = {n for n, task in self.tasks.items() if task.head_name in heads}
+    @property
+    def trainable_tasks(self) -> set[str]:
+        """The tasks that depend on at least one parameter that is not frozen."""
+        if self._trainable_tasks is None:
+            heads = self.network.trainable_tasks()
+            names = {name for name, task in self.tasks.items() if task.head_name in heads}
+            self._trainable_tasks = names
+        return self._trainable_tasks
+
+    def forget_trainable_tasks(self) -> None:
+        """Find them anew when they are needed; for after any change of the network."""
+        self._trainable_tasks = None
 
     @property
     def network(self) -> Network:

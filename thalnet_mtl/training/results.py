@@ -226,8 +226,10 @@ def save_readings(run: RunContext, path: Path) -> None:
         return
     weights: dict[str, Tensor] = {}
     for task in run.tasks.values():
-        xs = next(task.iterate("validation", READING_BATCH, READING_BATCH)).xs
         adapter, active = network.adapter(task.head_name), network.active_modules(task.head_name)
+        if weights.keys() >= set(active):
+            continue
+        xs = next(task.iterate("validation", READING_BATCH, READING_BATCH)).xs
         with torch.no_grad():
             rows, sub_steps = adapter.encode(xs, active), adapter.spec.sub_steps
             weights = body.reading_weights(rows, sub_steps=sub_steps, active=active) | weights

@@ -5,7 +5,6 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.context import RunContext
 
@@ -22,14 +21,14 @@ def on_topology_change(run: RunContext, change: TopologyChange) -> None:
     """Update all of a run that depends on the network: optimizer, states, strategy, log."""
     state = run.state
     change.update_optimizer(state.optimizer)
-    run.update_trainable_tasks()
+    run.forget_trainable_tasks()
     state.carried_states = {
         name: change.update_state(run.tasks[name].head_name, carried)
         for name, carried in state.carried_states.items()
         if run.tasks[name].head_name in state.network.adapters
     }
     state.strategy.after_topology_change(change)
-    size = count_parameters(state.network)
+    size = sum(parameter.numel() for parameter in change.parameters.values())
     seconds = round(state.timers.train_seconds, 2)
     entry = {"step": state.step, "seconds": seconds, "parameters": size}
     state.topology_log.append(entry | {"verb": change.verb, "about": change.about})
