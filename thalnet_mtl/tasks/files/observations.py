@@ -164,13 +164,19 @@ class Observations:
         """
         splits: dict[str, list[Cut]] = {split: [] for split in SPLITS}
         short: list[Span] = []
+        needed = max(1, form.window) + form.horizon
+        longest = max((len(self.series[span.series]) for span in spans), default=0)
+        if 0 < longest < needed:  # before memory is taken for them
+            raise UserError(
+                f"the longest series has {longest} rows; a sequence needs {needed} (window "
+                f"{form.window}, horizon {form.horizon})."
+            )
         for span in spans:
             cut = self._cut(span, form)
             if len(cut.rows):
                 splits[span.split].append(cut)
             else:
                 short.append(span)
-        needed = max(1, form.window) + form.horizon
         for split, cuts in splits.items():
             if not cuts:
                 longest = max((s.stop - s.start for s in spans if s.split == split), default=0)

@@ -77,6 +77,8 @@ class _Header:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the lines of a file that are no comments, each after a description of its place."""
+    if path.exists() and not path.is_file():  # a device may have no end
+        raise UserError(f"{path} is not a file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
