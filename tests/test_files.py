@@ -116,6 +116,18 @@ def test_what_the_system_refuses_is_one_line_with_the_file(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_of_the_system_stays_one_whatever_a_library_makes_of_it(tmp_path):
+    def write(file):
+        try:
+            file.write(b"x" * 100_000)
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672]") from None
+
+    with pytest.raises(OSError, match="File too large"), largest_file(100):
+        write_atomically(tmp_path / "file", write)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_home_the_line_says_what_to_set(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
