@@ -75,6 +75,9 @@ def check_lengths(lengths: Any, xs: Shaped[Tensor, "batch time *_"]) -> Tensor |
         )
     if lengths.device != xs.device:
         raise UserError(f"lengths is on device {lengths.device} and its inputs on {xs.device}.")
+    if torch.compiler.is_compiling():  # a check for the program, which gets other numbers
+        within = ((lengths >= 1) & (lengths <= time)).all()
+        torch._assert_async(within, f"lengths: a sequence of this batch has 1 to {time} steps.")
     readable = lengths.device.type == "cpu" and not are_hidden(lengths)
     if readable and check_range(lengths, time) == time:
         return None
