@@ -61,7 +61,7 @@ def test_a_run_without_modules_says_why(tmp_path):
 def test_a_topology_is_written_as_it_was_read(tmp_path):
     run = add_topology(make_run(tmp_path / "a"), (1200, "freeze", "trunk"))
     content = json.loads((run / "topology.json").read_text())
-    content["tasks"]["digits_rows"]["task"] = {"inputs": 8, "outputs": 10}
+    content["tasks"]["digits_rows"] |= {"task": {"inputs": 8, "outputs": 10}, "encode": False}
     topology = TopologySnapshot.from_json(content, "topology.json")
     assert json.loads(json.dumps(topology.to_json())) == content
     later = content | {"new": 1, "modules": [m | {"new": 1} for m in content["modules"]]}
