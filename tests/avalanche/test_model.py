@@ -62,3 +62,13 @@ def test_without_labels_all_seen_tasks_of_the_shape_answer():
     assert set(model(torch.rand(2, 4, 3), None)) == {0}
     assert set(model(torch.rand(2, 5, 4), None)) == {1}
     assert set(model(torch.randint(5, (2, 7)), None)) == {3}
+
+
+def test_frozen_modules_stay_in_evaluation_mode_when_avalanche_trains():
+    loaded = tasks(a=toy_rows, b=toy_wide)
+    network = network_for(loaded)
+    network.freeze(task="a")
+    as_avalanche(network, loaded).train()
+    frozen = network.active_modules("a")
+    assert frozen and not any(network.body.cells[name].training for name in frozen)
+    assert not network.adapter("a").training and network.adapter("b").training

@@ -22,6 +22,8 @@ CHANGES = {
     "attach, unread": ([], ("attach", [NEW], {})),
     "attach, random": ([], ("attach", [RANDOM], {"read_by": ["output_a"]})),
     "clone": ([], ("clone", ["side", "twin"], {})),
+    "clone_together": ([], ("clone_together", [{"side": "twin", "input_a": "other"}], {})),
+    "connect": ([], ("connect", ["a"], {"output_modules": ["side"]})),
     "route": ([], ("route", ["output_a", "input_a"], {})),
     "close": ([("route", ["output_a", "input_a"], {})],
               ("route", ["output_a", "side"], {"open": False})),
@@ -270,5 +272,5 @@ def test_a_mapping_of_averages_follows_by_name():
     name, width = "body.cells.output_a.reading.weight", 3
     assert torch.equal(after[name][:, :width], shadow[name]) and not after[name][:, width:].any()
     assert after.keys() == shadow.keys()
-    gone = case.network.detach("new").update_named(after)
-    assert torch.equal(gone[name], shadow[name])
+    back = case.network.detach("new").update_named(after)
+    assert torch.equal(back[name], shadow[name])

@@ -11,9 +11,15 @@ from toy_tasks import GROWTH, JOINT, toy
 
 from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import registered
 from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.strategies.base import Strategy
+from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.checkpoint import resume_run
+from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.step import StepInputs, TrainStep
+from thalnet_mtl.training.topology_changes import on_topology_change
 from thalnet_mtl.training.trainer import train
 
 UNEQUAL = JOINT["modules"] | {"trunk": {"features": 9}}
@@ -230,3 +236,57 @@ def test_a_run_whose_network_is_frozen_for_a_while_goes_on_to_the_same_bits(tmp_
         train(config, tmp_path / "cut")
     train(config, tmp_path / "cut")
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+class Grower(Strategy):
+    """A strategy that changes the network on its own, and may let the run follow."""
+
+    follows = True
+
+    def after_experience(self, experience):
+        change = self.context.network.attach(ModuleSpec("own", 3, 3), read_by=["output"])
+        if self.follows:
+            on_topology_change(self.context, change)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_strategy_that_changes_the_network_has_to_let_the_run_follow(monkeypatch, follows):
+    monkeypatch.setattr(Grower, "follows", follows)
+    with registered("strategy", {"grower": Grower}):
+        stream = [{"tasks": ["toy_rows"], "steps": 5}, {"tasks": ["toy_turned"], "steps": 5}]
+        tasks = {"toy_rows": {}, "toy_turned": {}}
+        run = set_up(toy(tasks=tasks, stream=stream, train={"strategy": "grower"}), fetch=print)
+    train_step = TrainStep(run)
+
+    def step():
+        train_step(StepInputs(next_batches(run), 0.01))
+        run.state.step += 1
+
+    for _ in range(5):
+        step()
+    run.state.strategy.after_experience(run.stream[0])
+    if not follows:
+        with pytest.raises(UserError, match="has not been told that the network has changed"):
+            step()
+        return
+    weights = {name: p.detach().clone() for name, p in run.network.named_parameters()}
+    for _ in range(2):
+        step()
+    for name, parameter in run.network.named_parameters():
+        if "cells.own" in name or "cells.output" in name:
+            assert not torch.equal(parameter, weights[name]), name
+
+
+def test_a_task_that_is_removed_and_added_starts_without_its_old_state():
+    run = set_up(toy(**JOINT), fetch=print)
+    train_step = TrainStep(run)
+    for _ in range(2):
+        train_step(StepInputs(next_batches(run), 0.01))
+        run.state.step += 1
+    assert "toy_text" in run.state.carried_states
+    on_topology_change(run, run.network.remove_task("toy_text"))
+    assert "toy_text" not in run.state.carried_states
+    on_topology_change(run, run.network.attach(ModuleSpec("new", 3, 3), read_by=["text"]))
+    on_topology_change(run, run.network.add_task("toy_text", run.tasks["toy_text"].spec))
+    train_step(StepInputs(next_batches(run), 0.01))
+    assert "toy_text" in run.state.carried_states

@@ -76,7 +76,7 @@ class TopologyChange(ParameterChanges):
         """
         copy = getattr(copy, "module", copy)
         before = dict(copy.named_parameters())
-        names = self.parameters.keys() - self.created | self.gone
+        names = self.parameters.keys() - self.created | self.deleted
         grown = all(before[n].shape == r.old.shape for n, r in self.grown.items() if n in before)
         if before.keys() != names or not grown:
             raise UserError(
@@ -135,12 +135,12 @@ def record_change(
     grown = {
         name: ResizedParameter(before[name], after[name], remap) for name, remap in remaps.items()
     }
-    gone = {n for n, old in before.items() if n not in grown and after.get(n) is not old}
+    deleted = {n for n, old in before.items() if n not in grown and after.get(n) is not old}
     new = {n for n, p in after.items() if n not in grown and before.get(n) is not p}
     for resized in grown.values():
         gradient = resized.old.grad
         resized.new.grad = None if gradient is None else resized.remap(gradient)
-    removed = {name: before[name] for name in before if name in old_trainable - trainable | gone}
+    removed = {name: before[name] for name in before if name in old_trainable - trainable | deleted}
     for parameter in removed.values():
         parameter.grad = None
     change = TopologyChange(
@@ -150,7 +150,7 @@ def record_change(
         grown=grown,
         added={n: p for n, p in after.items() if n in trainable - old_trainable | new & trainable},
         removed=removed,
-        gone=frozenset(gone),
+        deleted=frozenset(deleted),
         created=frozenset(new),
         parameters=after,
         buffers=buffers,

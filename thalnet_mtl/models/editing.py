@@ -213,16 +213,6 @@ class EditableNetwork(nn.Module):
 
         Raises:
             UserError: an optimizer has no parameter of the network, or a copy has others.
-
-        >>> import torch
-        >>> from thalnet_mtl import ModuleSpec, Network, TaskSpec, ThalNet
-        >>> network = Network(ThalNet(inputs=3, modules=2, features=4))
-        >>> change = network.add_task("a", TaskSpec(inputs=3, outputs=2))
-        >>> optimizer = torch.optim.AdamW(network.parameters())
-        >>> network.bind(optimizer)
-        >>> change = network.attach(ModuleSpec("new", features=4, context=4), read_by=["output"])
-        >>> len(optimizer.param_groups[0]["params"]) == len(list(network.parameters()))
-        True
         """
         bind(self, followers)
 

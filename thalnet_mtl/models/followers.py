@@ -1,4 +1,4 @@
-"""What follows a network: optimizers and copies that are bound to it, or that were forgotten.
+"""Followers of a network: optimizers and copies that are bound to it, or were forgotten.
 
 An optimizer that has taken a step with parameters of a network has to be told of each later change.
 PyTorch calls a hook before every step, which raises if that was forgotten.
@@ -27,14 +27,14 @@ _told: WeakSet[ParameterChanges] = WeakSet()  # changes of which some optimizer 
 
 def bind(network: nn.Module, followers: Sequence[Follower]) -> None:
     """Let optimizers and copies follow all later changes of a network; see ``Network.bind``."""
-    own = {name: parameter.shape for name, parameter in network.named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     held = {id(parameter) for parameter in network.parameters()}
     for follower in followers:
         if isinstance(follower, Optimizer):
             fits = any(id(p) in held for group in follower.param_groups for p in group["params"])
         else:
             copy = getattr(follower, "module", follower)
-            fits = own == {name: parameter.shape for name, parameter in copy.named_parameters()}
+            fits = shapes == {name: parameter.shape for name, parameter in copy.named_parameters()}
         if not fits:
             raise UserError(
                 f"bind: {type(follower).__name__} is neither an optimizer of parameters of this "
@@ -56,9 +56,10 @@ def announce(change: ParameterChanges, before: Iterable[nn.Parameter]) -> None:
         before: the parameters of the network before it.
     """
     _watch_steps()
-    known = {id(parameter) for parameter in before}
+    identities = {id(parameter) for parameter in before}
     for optimizer, changes in _untold.items():
-        if not known.isdisjoint(id(p) for group in optimizer.param_groups for p in group["params"]):
+        held = (id(p) for group in optimizer.param_groups for p in group["params"])
+        if not identities.isdisjoint(held):
             changes.append(change)
 
 
@@ -66,7 +67,7 @@ def told(change: ParameterChanges, optimizer: Optimizer) -> None:
     """Remember that an optimizer has been told of a change."""
     _told.add(change)
     if optimizer in _untold:
-        _untold[optimizer] = [other for other in _untold[optimizer] if other is not change]
+        _untold[optimizer] = [entry for entry in _untold[optimizer] if entry is not change]
 
 
 def check_told(optimizer: Optimizer) -> None:
@@ -101,8 +102,8 @@ def check_told(optimizer: Optimizer) -> None:
 
 def _left(change: ParameterChanges) -> list[nn.Parameter]:
     """Return the parameters that do not exist any more after a change."""
-    gone = [p for name, p in change.removed.items() if name in change.gone]
-    return [*gone, *(resized.old for resized in change.grown.values())]
+    deleted = [p for name, p in change.removed.items() if name in change.deleted]
+    return [*deleted, *(resized.old for resized in change.grown.values())]
 
 
 @cache

@@ -102,8 +102,8 @@ def _remove_and_replace(
     for options in groups:
         params = options["params"]
         frozen = [names[id(p)] for p in params if id(p) in removed and id(p) in names]
-        known = (name for name in options.get(FROZEN, ()) if name not in change.gone)
-        options[FROZEN] = [*known, *frozen]
+        remembered = (name for name in options.get(FROZEN, ()) if name not in change.deleted)
+        options[FROZEN] = [*remembered, *frozen]
         params[:] = [grown.get(id(p), p) for p in params if id(p) not in removed]
 
 

@@ -1,4 +1,4 @@
-"""What a change of a network did to its parameters, by which all that belongs to one follows it.
+"""Records of what became of the parameters of a network, by which all that belongs to one follows.
 
 The identity of a parameter is decided here alone: an ``nn.Parameter`` object stays the parameter
 that it is, and one that was resized goes on in its successor. Any other parameter is a new one,
@@ -33,8 +33,8 @@ class ParameterChanges:
         grown: parameters that were replaced by one of another shape.
         added: parameters that are new, or trainable again.
         removed: parameters that were trainable and do not exist any more, or are frozen now.
-        gone: names of the parameters that do not exist any more, frozen or not. A later parameter
-            of that name is another one.
+        deleted: names of the parameters that do not exist any more, frozen or not. A later
+            parameter of that name is another one.
         created: names of the parameters that are new, trainable or not.
         parameters: all parameters after the change, in the order of the network.
     """
@@ -42,17 +42,18 @@ class ParameterChanges:
     grown: Mapping[str, ResizedParameter] = field(default_factory=dict)
     added: Mapping[str, nn.Parameter] = field(default_factory=dict)
     removed: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    gone: frozenset[str] = frozenset()
+    deleted: frozenset[str] = frozenset()
     created: frozenset[str] = frozenset()
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
 
     def update_named(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors that go by the names of parameters, as the change leaves these.
 
-        Tensors of parameters that are gone are left out. Where a parameter has grown, its tensor
+        Tensors of deleted parameters are left out. Where a parameter has grown, its tensor
         has too, and is zero in the new part.
         """
-        kept = {name: tensor for name, tensor in named.items() if name not in self.gone}
-        return kept | {
-            name: self.grown[name].remap(kept[name]) for name in kept if name in self.grown
+        return {
+            name: self.grown[name].remap(tensor) if name in self.grown else tensor
+            for name, tensor in named.items()
+            if name not in self.deleted
         }

@@ -86,10 +86,10 @@ class LearningWithoutForgetting(Strategy):
         self.old_tasks = [*dict.fromkeys([*self.old_tasks, *experience.tasks])]
 
     def after_topology_change(self, change: TopologyChange) -> None:
-        """Forget tasks whose head is gone: a later head of that name is another one."""
-        gone = {name.split(".")[1] for name in change.gone if name.startswith("adapters.")}
+        """Forget tasks whose head is deleted: a later head of that name is another one."""
+        deleted = {name.split(".")[1] for name in change.deleted if name.startswith("adapters.")}
         heads = {task: self.context.tasks[task].head_name for task in self.old_tasks}
-        self.old_tasks = [task for task, head in heads.items() if head not in gone]
+        self.old_tasks = [task for task, head in heads.items() if head not in deleted]
 
     def state_dict(self) -> dict[str, Any]:
         teacher = self.teacher and {

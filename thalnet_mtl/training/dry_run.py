@@ -26,7 +26,7 @@ from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.topology_changes import apply
 
 BATCH = 8  # random sequences in a step of a rehearsal
-LEARNED = 0.01  # what the zeros of a parameter become once it has learned
+NONZERO = 0.01  # what the zeros of a parameter become once it has learned
 
 
 class Rehearsal:
@@ -61,7 +61,7 @@ class Rehearsal:
                 for parameter in self.network.parameters():
                     if parameter.grad is not None:
                         new = (parameter == 0) & (parameter.grad != 0)
-                        parameter.masked_fill_(new, LEARNED)
+                        parameter.masked_fill_(new, NONZERO)
 
     @torch.no_grad()
     def run(self, heads: Iterable[str]) -> None:
@@ -117,10 +117,10 @@ def dry_run_changes(config: Config, network: Network, stream: Sequence[Experienc
                 if step >= total:
                     raise UserError(f"{where}: there are only {total} steps.")
                 try:
-                    made = apply(copy.network, change, config)
+                    record = apply(copy.network, change, config)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
-                copy.follow([made], copy.network.adapters, where, advice)
+                copy.follow([record], copy.network.adapters, where, advice)
             for experience in stream:
                 heads = [copy.heads[task] for task in experience.tasks]
                 used = [copy.network.task_parameters(head).values() for head in heads]
@@ -168,8 +168,8 @@ def grow_on_plateau(
 ) -> None:
     """Rehearse growth within an experience."""
     heads, suffix = heads_of(copy, experience), str(experience.number)
-    given = copy.network, copy.config, shapes, heads, suffix
-    grow(copy, experience, heads, lambda: attach_configured_modules(*given))
+    arguments = copy.network, copy.config, shapes, heads, suffix
+    grow(copy, experience, heads, lambda: attach_configured_modules(*arguments))
 
 
 def grow(

@@ -23,7 +23,8 @@ class OptimizerEntry:
     """A row of the table of optimizers: add one to make an optimizer available.
 
     ``capturable`` says whether a CUDA graph can replay its step: the learning rate must be read
-    from the device. Growth and freezing also need the class in ``models.change``.
+    from the device. Networks that change need an elementwise state, see
+    ``TopologyChange.update_optimizer``.
     """
 
     build: Callable[..., torch.optim.Optimizer]
