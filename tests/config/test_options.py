@@ -274,7 +274,7 @@ def test_with_another_strategy_the_options_of_the_earlier_one_are_dropped(tmp_pa
     with pytest.raises(UserError, match="unknown field 'memory'"):
         load_configs([str(tmp_path / "b.yaml")], {"train.strategy": "ewc"})
     with pytest.raises(UserError, match="unknown field 'memory'"):
-        load_configs([path], {"train.strategy": "ewc", "strategy.memory": "60"})
+        load_configs([path], {"strategy.memory": "60", "train.strategy": "ewc"})
 
 
 def test_the_strategy_of_an_earlier_run_has_those_fields_that_it_reads(tmp_path):

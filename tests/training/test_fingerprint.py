@@ -50,6 +50,8 @@ def test_the_fingerprint_is_that_of_inputs_targets_and_lengths():
         of(*arrays(1)[:2]),
     ]
     assert len(set(found)) == len(found)
+    blank = torch.zeros_like(xs)  # so that the lengths alone differ
+    assert of(blank, ys, lengths) != of(blank, ys, other_lengths)
     assert of(xs.clone(), ys.clone()) == found[0] and of(xs, ys, lengths) == found[3]
 
 

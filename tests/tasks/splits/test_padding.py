@@ -153,6 +153,8 @@ def test_batches_of_other_lengths_are_put_together_with_the_length_of_each(every
     for time in (3, 5, 4):
         ys = torch.ones(2, time, dtype=torch.long) if every_step else torch.ones(2).long()
         batches.append(Batch(torch.ones(2, time, 1), ys, True))
+    without = concatenate(batches, -100 if every_step else None)
+    assert without.lengths.tolist() == [3, 3, 5, 5, 4, 4]
     batches.append(Batch(torch.ones(2, 5, 1), batches[1].ys, True, torch.tensor([5, 2])))
     whole = concatenate(batches, -100 if every_step else None)
     assert whole.lengths.tolist() == [3, 3, 5, 5, 4, 4, 5, 2]
