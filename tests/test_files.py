@@ -1,9 +1,12 @@
+import ast
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from disks import PowerCut, WatchedDisk, fail_at, largest_file
 
+import thalnet_mtl
 from thalnet_mtl.errors import UserError, describe_os_error
 from thalnet_mtl.files import (
     FolderLock,
@@ -133,3 +136,20 @@ def test_without_a_home_the_line_says_what_to_set(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
     with pytest.raises(OSError, match=r"no home folder\. Set XDG_CACHE_HOME to a writable one"):
         cache_folder()
+
+
+def test_every_text_file_is_opened_with_its_encoding_and_not_that_of_the_locale():
+    opened = 0
+    for path in Path(thalnet_mtl.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(getattr(call, "func", None), "attr", getattr(call, "func", None))
+            name = getattr(name, "id", name)
+            if name not in ("read_text", "write_text", "open") or len(ast.unparse(call)) > 200:
+                continue
+            text = ast.unparse(call)
+            is_text = not re.search(r"""['"][rwxa+]*b[+]?['"]""", text)
+            ours = text.startswith(("write_text(", "os.open(", "tarfile.", "gzip.", "Image."))
+            if is_text and not ours:
+                opened += 1
+                assert "encoding=" in text, f"{path}, line {call.lineno}: {text}"
+    assert opened > 10

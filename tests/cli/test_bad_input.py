@@ -381,6 +381,7 @@ RUNS = [
 ]
 
 ENVIRONMENT = [
+    Mistake(TRAIN, "OMP_NUM_THREADS is 999999", {}, 2, {"OMP_NUM_THREADS": "999999"}),
     Mistake("data fetch digits_rows", "unknown data set 'digits_rows'", {}, 2, {"COLUMNS": "20"}),
     Mistake("data fetch mnist", "a.txt", {"a.txt": ""}, 2, {"THALNET_DATA": "a.txt"}),
     Mistake("data fetch mnist", "a.txt", {"a.txt": ""}, 2, {"THALNET_DATA": "a.txt/data"}),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 from toy_tasks import TOY, toy
 
 import thalnet_mtl
@@ -159,6 +160,10 @@ def test_the_same_command_finds_its_run_and_another_does_not(capsys, here):
     before = (folder / "metrics.jsonl").read_bytes()
     assert call(capsys, "train", *TOY)[0] == 0
     assert (folder / "metrics.jsonl").read_bytes() == before
+    for same in ("--train.seed=0", "--train.learning_rate=1e-3", "--model.body=thalnet"):
+        assert call(capsys, "train", *TOY, same)[0] == 0
+    assert call(capsys, "train", TOY[0], *reversed(TOY[1:]))[0] == 0
+    assert list((here / "runs").iterdir()) == [folder]
     assert call(capsys, "train", *TOY, "--train.seed=1")[0] == 0
     assert len(list((here / "runs").iterdir())) == 2
 
@@ -322,3 +327,36 @@ def test_a_reader_that_leaves_does_not_end_the_training(here):
     command = f"{sys.executable} -m thalnet_mtl.cli train digits debug --train.steps=60 --out run"
     subprocess.run(f"{command} | head -n 1", shell=True, check=True, stdout=subprocess.DEVNULL)
     assert (here / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)
+def test_too_little_memory_is_one_line_and_status_1(capsys, monkeypatch, here, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("thalnet_mtl.training.trainer.set_up", fail)
+    status, _, err = call(capsys, "train", *TOY)
+    assert status == 1 and err.startswith("thalnet: not enough memory; ") and err.count("\n") == 1
+
+
+def test_another_error_of_torch_is_not_taken_for_too_little_memory(monkeypatch, here):
+    def fail(*arguments):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("thalnet_mtl.training.trainer.set_up", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli.main(["train", *TOY])
+
+
+def test_a_tilde_is_the_home(capsys, monkeypatch, here):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    assert call(capsys, "train", *TOY, "--out=~/run")[0] == 0
+    assert (here / "home" / "run" / "result.json").exists() and not Path("~").exists()
+    assert call(capsys, "compare", "~/run")[0] == 0

@@ -216,6 +216,13 @@ def test_where_all_that_failed_are_mistakes_the_status_is_2(capsys, trained):
     assert sweep(capsys, *words, RATES, "--train.optimizer=adam", "--out", "both")[0] == 1
 
 
+def test_a_flag_that_changes_nothing_starts_no_other_sweep(capsys, trained, tmp_path):
+    words = [*TOY, "--seeds", "0"]
+    for more in ([], ["--train.clip=0"], ["--model.body=thalnet", "--train.learning_rate=1e-3"]):
+        assert sweep(capsys, *words, *more)[0] == 0
+    assert len(trained) == 1 and len(list((tmp_path / "runs").iterdir())) == 1
+
+
 def test_more_seeds_and_values_add_to_what_is_there(capsys, trained):
     words = [*TOY, "--out", "s", "--grid"]
     assert sweep(capsys, *words, "train.clip=0,1", "--seeds", "0")[0] == 0

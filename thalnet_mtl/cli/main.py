@@ -22,6 +22,7 @@ from thalnet_mtl.files import attempt
 from thalnet_mtl.signals import signals_interrupt
 from thalnet_mtl.streams import PatientStream, patient_output
 
+MOST_THREADS = 1024
 EXAMPLES = """examples:
   thalnet train digits                 train a ThalNet in seconds, no download
   thalnet train digits --train.seed 1  the same with another seed
@@ -75,6 +76,9 @@ def _run(arguments: Sequence[str] | None) -> int:
                 f"--{next(iter(flags))} is a flag of 'thalnet train', 'sweep' and 'data check' "
                 f"only."
             )
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdecimal() and int(threads) > MOST_THREADS:  # OpenMP would crash
+            raise UserError(f"OMP_NUM_THREADS is {threads}; there are at most {MOST_THREADS:,}.")
         options.flags, options.command = flags, words
         status: int = options.run(options)
         return status
