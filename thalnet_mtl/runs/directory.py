@@ -12,7 +12,7 @@ from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, attempt, remove_parts, write_text
-from thalnet_mtl.runs.checksums import RESULT, write_sums
+from thalnet_mtl.runs.checksums import RESULT, check_sums, write_sums
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
 from thalnet_mtl.runs.tensorboard import EventFile
@@ -124,6 +124,7 @@ def check_same(folder: Path, config: Config) -> None:
     """Raise ``UserError`` if a folder holds a run of another configuration, with differences."""
     if not (folder / "config.yaml").exists():
         return
+    check_sums(folder, ["config.yaml"])
     recorded_config = load_run_config(folder)
     recorded = flatten(recorded_config)
     current = flatten(resolve_options(config, complete=True))

@@ -12,6 +12,7 @@ from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import from_fields, require
+from thalnet_mtl.runs.checksums import check_sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ def read_topology(folder: Path) -> TopologySnapshot:
     """
     if not folder.is_dir():
         raise UserError(f"no run directory '{folder}'.")
+    check_sums(folder, ["config.yaml", "topology.json"])
     body = load_run_config(folder).model.body
     path = folder / "topology.json"
     if not path.exists():

@@ -183,6 +183,11 @@ def _check_state(run: RunContext) -> None:
     if not 0 <= state.step <= run.total_steps:
         raise UserError(f"step {state.step} is not one of {run.total_steps}.")
     require(state.batches_seen, run.tasks, "batches_seen")
+    require(state.scores.untrained, run.attached_tasks, "untrained scores")
+    if state.step == run.total_steps:
+        require(state.scores.best_by_task, run.tasks, "best scores")
+    if not state.scores.accuracy_matrix:
+        raise UserError("it has no scores before training.")
     for name, values in state.scores.untrained.items():
         keys = [metric.name for metric in run.tasks[name].metrics] if name in run.tasks else ()
         require(values, ("loss", "count", *keys), f"untrained score of '{name}'")
