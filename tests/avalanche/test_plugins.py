@@ -245,3 +245,16 @@ def test_a_measure_that_is_no_longer_defined_does_not_keep_its_old_value():
     measures = strategy.eval(stream.test_stream[:1])  # two of three tasks have no score
     assert math.isnan(measures[name]) and metrics.result() == {}
     assert 0 <= strategy.eval(stream.test_stream)[name] <= 1
+
+
+def test_a_task_that_returns_when_it_is_frozen_is_refused_in_words():
+    from avalanche.training import Naive
+
+    loaded = tasks(a=toy_rows, b=toy_turned)
+    stream, network = benchmark(loaded, [["a"], ["b"], ["a"]]), network_for(tasks(a=toy_rows))
+    growth = GrowthConfig("per_task", "frozen", {"own": ModuleConfig(features=4, output=True)})
+    strategy = strategy_of(Naive, as_avalanche(network, loaded), plugins=[Growth(growth)])
+    for experience in stream.train_stream[:2]:
+        strategy.train(experience)
+    with pytest.raises(UserError, match=r"nothing that task 'a' uses can be trained. With growth."):
+        strategy.train(stream.train_stream[2])

@@ -23,7 +23,7 @@ from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import Evaluation
-from thalnet_mtl.training.growth import add_new_tasks
+from thalnet_mtl.training.growth import add_new_tasks, check_trainable
 
 
 class Growth(SupervisedPlugin):
@@ -37,7 +37,8 @@ class Growth(SupervisedPlugin):
         model: defaults for the new modules.
 
     Raises:
-        UserError: growth on a plateau, which needs scores on validation data.
+        UserError: growth on a plateau, which needs scores on validation data; before an experience,
+            that nothing can be trained in it.
     """
 
     supports_distributed = False
@@ -56,6 +57,7 @@ class Growth(SupervisedPlugin):
         heads = list(dict.fromkeys(model.heads[k] for k in strategy.experience.task_labels))
         for change in add_new_tasks(model.network, self.config, model.specs, heads):
             change.update_optimizer(strategy.optimizer)
+        check_trainable(model.network, self.config.growth, heads)
         sync_parameters(strategy)
 
 

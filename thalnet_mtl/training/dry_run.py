@@ -21,7 +21,7 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.growth import add_new_tasks, attach_configured_modules
+from thalnet_mtl.training.growth import add_new_tasks, attach_configured_modules, check_trainable
 from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.topology_changes import apply
 
@@ -182,11 +182,9 @@ def grow(
     where = f"growth: experience {experience.number}"
     try:
         changes = act()
+        check_trainable(copy.network, copy.config.growth, heads)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    for head in heads:
-        if not any(p.requires_grad for p in copy.network.task_parameters(head).values()):
-            raise UserError(f"{where}: nothing that task '{head}' uses can be trained.")
     copy.follow(changes, heads, where, "Lower features, or raise the budget")
     copy.run(heads)
 

@@ -1,9 +1,9 @@
 """Growth of a network along a stream: with every new task, or when scores stop improving."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.schema import Config, GrowthConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
@@ -115,3 +115,14 @@ def attach_configured_modules(
             module = build.module(names[name], spec, config.model, shapes, width)
             changes.append(network.attach(module, read_by=readers + private))
     return changes
+
+
+def check_trainable(network: Network, growth: GrowthConfig, heads: Iterable[str]) -> None:
+    """Raise ``UserError`` if nothing that a task of an experience uses can be trained."""
+    for head in heads:
+        if not any(p.requires_grad for p in network.task_parameters(head).values()):
+            hint = " With growth.policy 'frozen' it learns in its first experience; use 'shared'."
+            raise UserError(
+                f"nothing that task '{head}' uses can be trained."
+                f"{hint if growth.policy == 'frozen' else ''}"
+            )
