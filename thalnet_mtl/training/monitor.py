@@ -168,8 +168,8 @@ def mean_losses(run: RunContext) -> dict[str, float]:
         for name, loss in zip(run.tasks, row, strict=True):
             if math.isnan(loss) or loss == math.inf or loss > limits[name]:
                 raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
-    trained = (weight for weight in run.network.parameters() if weight.requires_grad)
-    if not all(bool(weight.isfinite().all()) for weight in trained):
+    trainable = (weight for weight in run.network.parameters() if weight.requires_grad)
+    if not all(bool(weight.isfinite().all()) for weight in trainable):
         reason = f"a weight that is not finite after step {run.step:,}"
         raise diverged(reason, ", ".join(run.tasks))
     means: dict[str, float] = {}
