@@ -1,7 +1,6 @@
 import itertools
 import json
 import time
-from contextlib import suppress
 
 import kill_and_resume
 import pytest
@@ -58,12 +57,14 @@ def test_a_line_that_a_full_disk_has_cut_is_no_sign_of_a_lost_checkpoint(tmp_pat
 
 def test_a_disk_that_is_full_while_a_line_is_logged_is_an_error_with_the_file(tmp_path):
     directory = RunDirectory(tmp_path, toy())
-    with largest_file(2_000), pytest.raises(OSError, match="File too large") as error:
-        for step in range(100):
-            directory.log(step, "t", "train", {"loss": 1.0})
-    assert describe_os_error(error.value) == f"cannot write the log of {tmp_path}: File too large."
-    with suppress(OSError):
-        directory.close()
+    with largest_file(2_000):
+        with pytest.raises(OSError, match="File too large") as error:
+            for step in range(100):
+                directory.log(step, "t", "train", {"loss": 1.0})
+        with pytest.raises(OSError, match="File too large"):  # it still holds a line
+            directory.close()
+    line = describe_os_error(error.value)
+    assert line == f"cannot write the log of {tmp_path}: File too large."
     RunDirectory(tmp_path, toy()).close()  # the lock is free
 
 
