@@ -253,6 +253,14 @@ def test_averaged_weights_follow(name, reading, bound):
         average.update_parameters(case.network)
 
 
+def test_a_copy_inside_several_wrappers_follows():
+    case, change = prepared("attach")
+    average = AveragedModel(torch.nn.DataParallel(case.network))
+    case.network.bind(case.optimizer, average)
+    change()
+    assert average.module.module.describe() == case.network.describe()
+
+
 def test_a_copy_that_missed_a_change_is_refused():
     case, change = prepared("attach")
     copy = deepcopy(case.network)

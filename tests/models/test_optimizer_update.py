@@ -30,6 +30,11 @@ def names_of_groups(case):
     return [{names[id(p)] for p in group["params"]} for group in case.optimizer.param_groups]
 
 
+def names_of_network(case):
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+    return [name for name, p in case.network.named_parameters() if id(p) in held]
+
+
 def decayed(network, optimizer=AdamW):
     """Return an optimizer as it is usual: weight decay for matrices, none for vectors."""
     parameters = trainable(network)
@@ -103,6 +108,15 @@ def test_a_group_forgets_a_frozen_module_that_is_detached():
     case.change("attach", NEW)
     case.change("freeze", "new")
     case.change("detach", "new")
+    assert not any("frozen" in group for group in case.optimizer.param_groups)
+
+
+def test_a_saved_group_may_name_frozen_parameters_of_another_network():
+    case = case_of()
+    case.optimizer.param_groups[0]["frozen"] = ["body.cells.other.reading.weight"]
+    case.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+    case.change("attach", NEW)
+    assert len(names_of_network(case)) == len(trainable(case.network))
     assert not any("frozen" in group for group in case.optimizer.param_groups)
 
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import StateLayout
-from thalnet_mtl.models.followers import Follower, announce
+from thalnet_mtl.models.followers import Follower, announce, unwrapped
 from thalnet_mtl.models.optimizer_update import update_optimizer
 from thalnet_mtl.models.parameter_changes import ParameterChanges, ResizedParameter
 from thalnet_mtl.models.readings.base import IndexMap
@@ -74,7 +74,7 @@ class TopologyChange(ParameterChanges):
         Raises:
             UserError: the copy has not the topology of the network before the change.
         """
-        copy = getattr(copy, "module", copy)
+        copy = unwrapped(copy)
         before = dict(copy.named_parameters())
         names = self.parameters.keys() - self.created | self.deleted
         grown = all(before[n].shape == r.old.shape for n, r in self.grown.items() if n in before)

@@ -33,7 +33,7 @@ def bind(network: nn.Module, followers: Sequence[Follower]) -> None:
         if isinstance(follower, Optimizer):
             fits = any(id(p) in held for group in follower.param_groups for p in group["params"])
         else:
-            copy = getattr(follower, "module", follower)
+            copy = unwrapped(follower)
             fits = shapes == {name: parameter.shape for name, parameter in copy.named_parameters()}
         if not fits:
             raise UserError(
@@ -41,6 +41,12 @@ def bind(network: nn.Module, followers: Sequence[Follower]) -> None:
                 f"network nor a copy of it."
             )
     _bound.setdefault(network, WeakSet()).update(followers)
+
+
+def unwrapped(copy: nn.Module) -> nn.Module:
+    """Return the network inside wrappers such as ``AveragedModel`` and ``DataParallel``."""
+    inner = getattr(copy, "module", None)
+    return unwrapped(inner) if isinstance(inner, nn.Module) else copy
 
 
 def bound_to(network: nn.Module) -> list[Follower]:

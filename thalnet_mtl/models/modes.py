@@ -59,4 +59,5 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             _looked_at.remove(id(module))
             for part, mode, own in zip(parts, modes, buffers, strict=True):
                 part.training = mode
-                part._buffers.update(own)
+                for name, buffer in own.items():
+                    part._buffers[name] = buffer

@@ -102,7 +102,11 @@ def _remove_and_replace(
     for options in groups:
         params = options["params"]
         frozen = [names[id(p)] for p in params if id(p) in removed and id(p) in names]
-        remembered = (name for name in options.get(FROZEN, ()) if name not in change.deleted)
+        remembered = (
+            name
+            for name in options.get(FROZEN, ())
+            if name in change.parameters and name not in change.deleted
+        )
         options[FROZEN] = [*remembered, *frozen]
         params[:] = [grown.get(id(p), p) for p in params if id(p) not in removed]
 
