@@ -51,7 +51,7 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
     Raises:
         UserError: they cannot be stacked.
         RunError: some of the runs failed; the others are finished.
-        Interrupted: on Ctrl+C or SIGTERM, after saving all runs.
+        Interrupted: on Ctrl+C, SIGTERM or SIGHUP, after saving all runs.
     """
     configs = {folder: resolve_options(c, complete=True) for folder, c in configs.items()}
     check(next(iter(configs.values())))
