@@ -199,6 +199,24 @@ def test_the_same_command_repeats_nothing_that_is_done(capsys, trained):
     assert [entry["status"] for entry in runs(Path("s")).values()] == ["done"] * 4
 
 
+def test_a_sweep_over_strategies_gives_each_its_options_and_repeats_nothing(capsys, trained):
+    tasks = {"a": {"name": "toy_rows"}, "b": {"name": "toy_rows"}}
+    stream = [{"tasks": [name], "steps": 2} for name in tasks]
+    Path("c.yaml").write_text(json.dumps({"tasks": tasks, "stream": stream}))
+    words = ["c.yaml", "--strategy.memory=9", "--strategy.strength=3", "--train.batch=10"]
+    words += ["--model.features=6", "--grid", "train.strategy=naive,si,gem", "--out", "s"]
+    status, out, _ = sweep(capsys, *words)
+    assert status == 0 and len(trained) == 3
+    assert "note: strategy.memory has no effect where train.strategy is naive, si" in out
+    found = {
+        name: load_run_config(Path("s") / f"strategy={name}-seed0").strategy.options
+        for name in ("naive", "si", "gem")
+    }
+    gem = {"memory": 9, "choice": "reservoir"}
+    assert found == {"naive": {}, "si": {"strength": 3.0}, "gem": gem}
+    assert sweep(capsys, *words)[0] == 0 and len(trained) == 3
+
+
 def test_what_failed_is_tried_again(capsys, trained):
     words = [*TOY, "--train.optimizer=adam", "--grid", RATES, "--out", "s"]
     assert sweep(capsys, *words)[0] == 1

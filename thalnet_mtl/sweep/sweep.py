@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.load import dump_config
+from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError, UserError
@@ -194,7 +195,8 @@ class Sweep:
         for planned in [run for run in self.plan if self.status[run.name] != "done"]:
             job = TrainingJob(planned.name, self.out.resolve() / planned.name)
             if not (job.folder / "config.yaml").exists():
-                write_text(job.folder / "config.yaml", dump_config(planned.config))
+                config = resolve_options(planned.config, complete=True)  # as the run records it
+                write_text(job.folder / "config.yaml", dump_config(config))
             log_sizes[planned.name] = job.log_path.stat().st_size if job.log_path.exists() else 0
             yield job
 
