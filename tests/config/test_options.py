@@ -340,3 +340,17 @@ def test_the_list_of_tasks_shows_options_with_their_defaults(capsys):
     assert "Options: path, columns=[x], rate=1.0, shift=null" in text
     assert cli.main(["list", "losses"]) == 0
     assert "width=0.1" in capsys.readouterr().out
+
+
+def test_an_infinite_default_is_read_back_from_a_run(tmp_path):
+    @register("task", "bounded")
+    def bounded(limit: float = float("inf")):
+        return toy_rows()
+
+    config = resolve_options(load_config(task={"name": "bounded"}), complete=True)
+    assert "limit: .inf" in dump_config(config)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    check_same(tmp_path, config)
+    assert resolve_options(load_run_config(tmp_path), complete=True) == config
+    with pytest.raises(UserError, match=r"task\.limit: expected a number, got -inf"):
+        load_config(task={"name": "bounded", "limit": float("-inf")})

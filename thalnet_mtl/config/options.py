@@ -227,4 +227,6 @@ def _checked(value: Any, parameter: inspect.Parameter, where: str) -> Any:
     kind, default = parameter.annotation, parameter.default
     if kind is parameter.empty or value is default:
         return value
+    if isinstance(value, float) and value == default:  # infinite, read back from a run
+        return value
     return check_type(value, kind, where)
