@@ -99,14 +99,14 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
         seen = {name for names in self.trained for name in names}
         names = [name for name in self.names if name in seen]
         metrics = {name: self.tasks[name].metric for name in names}
-        found: dict[str, float] = {}
+        means: dict[str, float] = {}
         for stream in self.evaluations if names else ():
             scores = [[row.get(name) for name in names] for row in self._rows(stream)]
             matrix = AccuracyMatrix(metrics, self.trained, scores)
             for label, measure in MEASURES.values():
                 mean = measure(matrix).mean
-                found |= {} if mean is None else {f"{label}/eval_phase/{stream}_stream": mean}
-        return found
+                means |= {} if mean is None else {f"{label}/eval_phase/{stream}_stream": mean}
+        return means
 
     def _rows(self, stream: str) -> list[dict[str, float]]:
         """Return the scores on a stream: before training, and after each experience so far."""
@@ -134,9 +134,9 @@ class StreamMetrics(PluginMetric[dict[str, float]]):
                 self._rows(stream)[-1][name] = score
         measures, step = self.result(), strategy.clock.train_iterations
         ends = tuple(f"/{stream}_stream" for stream in self.evaluations)
-        gone = {name for name in self.emitted if name.endswith(ends)} - measures.keys()
+        undefined = {name for name in self.emitted if name.endswith(ends)} - measures.keys()
         self.emitted |= measures.keys()
-        values = measures | dict.fromkeys(sorted(gone), math.nan)
+        values = measures | dict.fromkeys(sorted(undefined), math.nan)
         return [MetricValue(self, name, value, step) for name, value in values.items()]
 
 

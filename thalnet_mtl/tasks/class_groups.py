@@ -58,11 +58,11 @@ class ClassGroups:
     def _occurrences(self, ys: Tensor) -> Iterator[Bool[Tensor, "N classes"]]:
         """Yield, block by block, which classes occur in each sequence."""
         for block in ys.split(BLOCK) if len(ys) else ():
-            present = self.target.present(block).cpu()
+            there = self.target.present(block).cpu()
             block = block.cpu()
             if self.target.name == "class":
                 occurs = torch.zeros(len(block), self.outputs + 1, dtype=torch.bool)
-                places = torch.where(present, block.long(), self.outputs).reshape(len(block), -1)
+                places = torch.where(there, block.long(), self.outputs).reshape(len(block), -1)
                 yield occurs.scatter_(1, places, True)[:, :-1]
             else:
                 yield (block == 1).reshape(len(block), -1, self.outputs).any(1)

@@ -55,26 +55,26 @@ def check_same_data(folder: Path, fingerprints: Mapping[str, str]) -> None:
     """
     path = folder / "environment.json"
     recorded = read_environment(path).get("fingerprints", {})
-    for name, found in fingerprints.items():
-        if recorded.get(name, found) != found:
+    for name, current in fingerprints.items():
+        if recorded.get(name, current) != current:
             raise UserError(
                 f"task '{name}': its training data is not that with which {folder} began: its "
                 f"fingerprint is not that in {path}. Restore the data, or start in another folder."
             )
 
 
-def check_given_data(folder: Path, given: Collection[str], config: Config) -> None:
+def check_data_from_python(folder: Path, from_python: Collection[str], config: Config) -> None:
     """Raise if the data of tasks that are given from Python is not that with which a run began.
 
     Args:
         folder: of the run.
-        given: the names of those tasks in the registry.
+        from_python: the names of those tasks in the registry.
         config: of the run.
 
     Raises:
         UserError: it differs; says of which task.
     """
-    names = [name for name, task in config.named_tasks.items() if task.name in given]
+    names = [name for name, task in config.named_tasks.items() if task.name in from_python]
     tasks = make_tasks(config) if names else {}
     loaded = {name: tasks[name].load("cpu") for name in names}
     chunk = config.train.chunk

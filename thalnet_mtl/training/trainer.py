@@ -23,7 +23,7 @@ from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.environment import environment, scalings_as_json
-from thalnet_mtl.training.fingerprint import check_given_data, check_same_data, fingerprint
+from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data, fingerprint
 from thalnet_mtl.training.growth import grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
@@ -60,11 +60,11 @@ def train(
     """
     folder, console, start = Path(folder), console or Console(), time.monotonic()
     config = check_config(config)
-    with unregistered_tasks(tasks, config) as given:
+    with unregistered_tasks(tasks, config) as from_python:
         config = resolve_options(config, complete=True)
         if (folder / "result.json").exists():
             check_same(folder, config)
-            check_given_data(folder, given, config)
+            check_data_from_python(folder, from_python, config)
             return RunResult.load(folder)
         run = set_up(config, fetch_with(console))
         with closing(RunDirectory(folder, config)) as directory:
@@ -145,19 +145,19 @@ class Trainer:
         A run whose strategy cannot be saved starts again.
         """
         run, resumable = self.run, self.run.state.strategy.resumable
-        found, last = self.environment(), self.directory.folder / "checkpoint" / "last.pt"
+        facts, last = self.environment(), self.directory.folder / "checkpoint" / "last.pt"
         if resumable and last.exists():
-            check_same_data(self.directory.folder, found["fingerprints"])
+            check_same_data(self.directory.folder, facts["fingerprints"])
             self.directory.rewind(resume_run(last, run))
             self.train_step.drop_caches()
-            self.directory.record_resumed(found, run.step)
+            self.directory.record_resumed(facts, run.step)
             write_topology(run, self.directory, run.step)
             self.console.print(
                 f"resuming {self.directory.folder} at step {run.step:,} of {run.total_steps:,}"
             )
             return
         self.directory.rewind(0, anew=not resumable)
-        self.directory.write_json("environment.json", found)
+        self.directory.write_json("environment.json", facts)
         metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
         self.directory.write_json("metrics.json", metrics)
         write_topology(run, self.directory, 0)

@@ -190,8 +190,8 @@ class GradientAggregation(LossWeighting):
 
 def largest_entries(rows: Iterable[Mapping[str, Tensor]]) -> list[float]:
     """Return the largest absolute entry of each group of tensors; NaN if one of them is NaN."""
-    found = [torch.stack([part.abs().max() for part in row.values()]).max() for row in rows]
-    return torch.stack(found).tolist() if found else []
+    largest = [torch.stack([part.abs().max() for part in row.values()]).max() for row in rows]
+    return torch.stack(largest).tolist() if largest else []
 
 
 def _register_aggregator(name: str) -> None:
