@@ -368,3 +368,11 @@ def test_baselines_add_a_table_of_gains(tmp_path):
     assert "Δm of 2 tasks" in table and table.count("+50.00 %") == 3
     assert table.count(">1.625<") == 2  # (0.75 − 0.1) / (0.5 − 0.1)
     assert "Comparison with single-task runs" not in page(tmp_path, joint)
+
+
+def test_many_lines_of_one_figure_are_thinned_out(tmp_path):
+    tasks = {f"t{number:02}": {"kind": "digits_rows"} for number in range(40)}
+    html = page(tmp_path, make_run(tmp_path / "a", tasks))
+    legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
+    assert legend.count("<svg") == 12 and "12 of 40 lines, spread evenly" in legend
+    assert all(f"as &#39;{name}&#39;" in html for name in tasks)  # the table has all of them

@@ -11,6 +11,7 @@ from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
 from thalnet_mtl.report.figures.curves import ChangeMark, ResultPoint, SeedGroup, curves, results
+from thalnet_mtl.report.figures.style import COLORS, DASHES
 from thalnet_mtl.report.rows import further_rows, row_of
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 from thalnet_mtl.runs.results import SPLITS
@@ -18,6 +19,7 @@ from thalnet_mtl.runs.results import SPLITS
 T = TypeVar("T")
 MANY = 12  # sections: of more, only ``DRAWN`` have figures
 DRAWN = 6
+STYLES = len(COLORS) * len(DASHES)  # groups that can be told apart in a figure; of more, ``MANY``
 
 
 def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -28,9 +30,7 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     styles_by_config: dict[str, int] = {}
     sections = []
     by_data = group_by_data([record for run in runs for record in run.records])
-    drawn = set(range(len(by_data)))
-    if len(by_data) > MANY:
-        drawn = set(np.linspace(0, len(by_data) - 1, DRAWN).round().astype(int).tolist())
+    drawn = _spread(len(by_data), MANY, DRAWN)
     for number, members in enumerate(by_data):
         seed_groups = group_by_key(
             members, lambda record: seedless_config(record.run) + record.task
@@ -45,24 +45,34 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             for label, style, records in zip(_labels(seed_groups), styles, seed_groups, strict=True)
         ]
         marks = _change_marks(members)
-        has_curves = any(group.losses for group in groups)
-        has_results = any(group.points for group in groups)
+        places = _spread(len(groups), STYLES, MANY)
+        shown = [group for place, group in enumerate(groups) if place in places]
+        has_curves = number in drawn and any(group.losses for group in shown)
+        has_results = number in drawn and any(group.points for group in shown)
         sections.append({
             "title": _title(members),
             "metric": metric,
             "groups": [
                 {"group": group, "runs": records, "rows": [row_of(record) for record in records],
                  "further": [further_rows(record) for record in records],
-                 "mean": _mean(records, metric)}
-                for group, records in zip(groups, seed_groups, strict=True)
+                 "mean": _mean(records, metric), "drawn": place in places}
+                for place, (group, records) in enumerate(zip(groups, seed_groups, strict=True))
             ],
             "notes": _notes(members, seed_groups),
             "marks": marks,
             "joint": any(len(record.run.tasks) > 1 for record in members),
-            "curves": has_curves and metric and number in drawn and curves(groups, metric, marks),
-            "results": has_results and metric and number in drawn and results(groups, metric),
+            "shown": len(shown),
+            "curves": has_curves and metric and curves(shown, metric, marks),
+            "results": has_results and metric and results(shown, metric),
         })  # fmt: skip
     return sections
+
+
+def _spread(count: int, most: int, few: int) -> set[int]:
+    """Return all places if there are at most ``most``, otherwise ``few`` spread evenly."""
+    if count <= most:
+        return set(range(count))
+    return set(np.linspace(0, count - 1, few).round().astype(int).tolist())
 
 
 def seedless_config(run: RunRecord, *without: str) -> str:
