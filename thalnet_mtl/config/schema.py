@@ -12,7 +12,7 @@ from thalnet_mtl.config.overlay import option
 from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.errors import UserError
 
-GROWTH = ("never", "per_task", "on_plateau")
+GROWTH = ("never", "per_task", "on_plateau", "search")
 POLICIES = ("frozen", "shared")
 WIDEST = 1_000_000  # more is a typing error, and would fail in the allocator
 MOST_PARAMETERS = 10**10
@@ -198,7 +198,10 @@ class GrowthConfig:
     """
 
     when: str = option(
-        "never", "when to attach modules: at new tasks, or when validation stalls", choices=GROWTH
+        "never",
+        "when to attach modules: at new tasks, when validation stalls, or if a race of candidates "
+        "at a new task finds that they are worth it",
+        choices=GROWTH,
     )
     policy: str = option(
         "frozen",
@@ -209,6 +212,12 @@ class GrowthConfig:
         default_factory=dict, metadata={"help": "modules to attach each time, by name"}
     )
     patience: int = option(3, "on_plateau: validations without improvement before growth", low=1)
+    price: float = option(
+        0.02,
+        "search: what as many parameters as a task alone would get count, as a share of the loss "
+        "of guessing",
+        low=0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,11 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     strategy = entries("strategy").get(train.strategy)
     if len(config.stream) < 2 and getattr(strategy, "only_after_experience", False):
         yield "train.strategy", "it acts after an experience, and there is only one experience"
-    for option in ("policy", "modules", "patience") if growth.when == "never" else ():
+    for option in ("policy", "modules") if growth.when == "never" else ():
         yield f"growth.{option}", "growth.when is never"
-    if growth.when == "per_task":
-        yield "growth.patience", "growth.when is per_task"
+    for option, when in (("patience", "on_plateau"), ("price", "search")):
+        if growth.when != when:
+            yield f"growth.{option}", f"growth.when is {growth.when}"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"
     if config.modules:

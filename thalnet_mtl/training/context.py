@@ -57,6 +57,11 @@ class RunContext:
         """Find them anew when they are needed; for after any change of the network."""
         self._trainable_tasks = None
 
+    def take_over(self, state: TrainState) -> None:
+        """Go on from another state of this run."""
+        self.state = state
+        self.update_trainable_tasks()
+
     @property
     def network(self) -> Network:
         """The network that is trained; its topology may change, and a resume replaces it."""

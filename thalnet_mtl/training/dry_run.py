@@ -23,6 +23,8 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.growth import add_new_tasks, attach_configured_modules, check_trainable
 from thalnet_mtl.training.optimizers import optimizer_entry
+from thalnet_mtl.training.search.candidates import apply as apply_candidate
+from thalnet_mtl.training.search.candidates import candidates
 from thalnet_mtl.training.topology_changes import apply
 
 BATCH = 8  # random sequences in a step of a rehearsal
@@ -160,7 +162,9 @@ def dry_run_growth(
 def begin(copy: Rehearsal, shapes: Mapping[str, TaskSpec], experience: Experience) -> None:
     """Rehearse the growth at the beginning of an experience."""
     heads = heads_of(copy, experience)
-    grow(copy, experience, heads, lambda: add_new_tasks(copy.network, copy.config, shapes, heads))
+    searches = copy.config.growth.when == "search" and len(copy.network.adapters)
+    act = rehearse_search if searches else add_new_tasks
+    grow(copy, experience, heads, lambda: act(copy.network, copy.config, shapes, heads))
 
 
 def grow_on_plateau(
@@ -192,6 +196,37 @@ def grow(
 def heads_of(copy: Rehearsal, experience: Experience) -> list[str]:
     """Return the heads of the tasks of an experience, each once."""
     return list(dict.fromkeys(copy.heads[task] for task in experience.tasks))
+
+
+def rehearse_search(
+    network: Network, config: Config, shapes: Mapping[str, TaskSpec], heads: Sequence[str]
+) -> list[TopologyChange]:
+    """Give a new task the most that the search may give it. Returns the changes.
+
+    Args:
+        network: with the tasks before it, changed in place.
+        config: of the run.
+        shapes: of all tasks, by head.
+        heads: of the tasks of an experience.
+
+    Raises:
+        UserError: a candidate cannot be built, or two tasks are new.
+    """
+    new = [head for head in heads if head not in network.adapters]
+    if not new:
+        return []
+    if len(new) > 1:
+        raise UserError(
+            f"'{new[0]}' and '{new[1]}' are both new; growth.when 'search' decides for a single "
+            f"new task in an experience."
+        )
+    (head,), earlier = new, list(network.adapters)
+    changes = [network.freeze(task=t) for t in earlier if not network.adapter(t).spec.frozen]
+    fitting = [h for h in earlier if shapes[h].inputs == shapes[head].inputs]
+    for candidate in candidates(network, config, shapes[head], fitting[-1] if fitting else ""):
+        copied = network if candidate.kind == "all" else deepcopy(network)
+        applied = apply_candidate(candidate, copied, config, shapes, head)
+    return changes + applied  # those of the last candidate, which is the largest
 
 
 @contextmanager

@@ -284,3 +284,24 @@ def check_stream(config: Config, stream: Sequence[Experience]) -> None:
         raise UserError("train.patience ends a whole run, so it cannot be used with a stream.")
     if config.growth.when != "never" and config.changes:
         raise UserError("growth and changes cannot be combined; give one of them.")
+    if config.growth.when == "search":
+        check_search(config)
+
+
+def check_search(config: Config) -> None:
+    """Raise if the search cannot build the modules of a task."""
+    growth = config.growth
+    if growth.policy != "frozen":
+        raise UserError(f"growth.policy {growth.policy}: growth.when 'search' freezes older tasks.")
+    for end in ("input", "output"):
+        if not any(getattr(module, end) for module in growth.modules.values()):
+            raise UserError(
+                f"growth.modules: growth.when 'search' builds whole tasks of them; give at least "
+                f"one {end} module, as in modules: {{a: {{input: true}}, b: {{output: true}}}}."
+            )
+    for name, module in growth.modules.items():
+        if module.tasks or module.reads:
+            raise UserError(
+                f"growth.modules.{name}: with growth.when 'search' a candidate says what a module "
+                f"reads and which tasks run it; leave out tasks and reads."
+            )

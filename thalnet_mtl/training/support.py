@@ -40,7 +40,7 @@ CHANGES: Supported = {
 }
 # Without effect as long as ``growth.when`` is 'never'.
 GROWTH_OPTIONS: Supported = {
-    **fields("growth", "policy patience"),
+    **fields("growth", "policy patience price"),
     **fields("growth.modules.*", MODULE),
 }
 

@@ -18,7 +18,7 @@ from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
-from thalnet_mtl.signals import StopRequested, stop_signals
+from thalnet_mtl.signals import StopRequested, interruptible, stop_signals
 from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
@@ -29,6 +29,7 @@ from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.search.decide import search, summary
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
@@ -201,6 +202,9 @@ class Trainer:
             names = ", ".join(experience.tasks)
             self.console.print(f"experience {experience.number} of {len(run.stream)}: {names}")
         attached = run.attached_tasks
+        new = [name for name in experience.tasks if name not in attached]
+        if run.config.growth.when == "search" and attached and new:
+            return self.search(new[0])
         with run.separate_rng():
             changes = grow_if_due(run)
         self.on_topology_changes(changes)
@@ -210,6 +214,17 @@ class Trainer:
                     self.monitor.score_untrained(name)
         except StopRequested:  # the run was saved at this step, before the changes
             raise self.interrupted() from None
+        return changes
+
+    def search(self, task: str) -> list[TopologyChange]:
+        """Choose what a new task gets, and train it as long as the race took. Returns changes."""
+        try:
+            with interruptible():
+                changes, record = search(self.run, self.monitor, task)
+        except StopRequested:  # the run was saved at this step, before the race
+            raise self.interrupted() from None
+        self.console.print(f"  step {self.run.step:,}  {summary(record)}")
+        self.on_topology_changes(changes)
         return changes
 
     def on_topology_changes(self, changes: Sequence[TopologyChange]) -> None:

@@ -1,0 +1,133 @@
+"""Candidates of the search: ways to give a new task its modules, as lists of existing verbs.
+
+The path of a task is what runs for it: its encoder, its modules and its head. A candidate reuses
+the path of an earlier task, in part or whole, or adds modules of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from thalnet_mtl.config.schema import Config, ModuleConfig
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models import build
+from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.topology.spec import TaskSpec
+
+Shapes = Mapping[str, TaskSpec]  # by the name of a head
+KINDS = ("probe", "bottom", "top", "finetune", "alone", "all")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to give a task its modules.
+
+    Args:
+        kind: one of ``KINDS``: ``probe`` adds a head to the path of an earlier task; ``bottom``
+            also a learned encoder in front of it; ``top`` output modules that read the path;
+            ``finetune`` a trainable copy of the path; ``alone`` modules that read only each other;
+            ``all`` modules that read everything.
+        source: the head of the task whose path it reuses; '' for ``alone`` and ``all``.
+    """
+
+    kind: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.source}" if self.source else self.kind
+
+
+def candidates(network: Network, config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
+    """Return the candidates for a new task.
+
+    Args:
+        network: with the earlier tasks.
+        config: says with ``growth`` which modules are attached.
+        shape: of the new task.
+        source: head of the earlier task whose path may be reused; '' if there is none.
+    """
+    kinds = ["alone", "all"] if len(network.adapters) else ["alone"]
+    if source:
+        wide = shape.inputs == network.adapter(source).task.inputs and not shape.tokens
+        reusing = ["probe", "bottom", "top", "finetune"]
+        reusing = [k for k in reusing if (k != "bottom" or wide) and (k != "top" or of_top(config))]
+        return [Candidate(kind, source) for kind in reusing] + [Candidate(kind) for kind in kinds]
+    return [Candidate(kind) for kind in kinds]
+
+
+def of_top(config: Config) -> dict[str, ModuleConfig]:
+    """Return the configured modules of which a new top consists: outputs that take no input."""
+    modules = config.growth.modules
+    return {name: module for name, module in modules.items() if module.output and not module.input}
+
+
+def apply(
+    candidate: Candidate, network: Network, config: Config, shapes: Shapes, head: str
+) -> list[TopologyChange]:
+    """Give a new task its modules and its head. Returns the changes.
+
+    Args:
+        candidate: the way to do so.
+        network: changed in place; its earlier tasks are frozen.
+        config: says with ``growth`` which modules are attached.
+        shapes: of all tasks, by head.
+        head: of the new task.
+    """
+    changes, kind = list[TopologyChange](), candidate.kind
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    if candidate.source:
+        spec, path = (
+            network.adapter(candidate.source).spec,
+            network.active_modules(candidate.source),
+        )
+        inputs, outputs = spec.input_modules, spec.output_modules
+    if kind == "finetune":
+        names = {name: f"{head}_{name}" for name in path}
+        changes.append(network.clone_together(names))
+        inputs, outputs = (tuple(names[name] for name in end) for end in (inputs, outputs))
+    elif kind != "probe" and kind != "bottom":
+        modules = of_top(config) if kind == "top" else config.growth.modules
+        earlier = tuple(network.body.graph or ()) if kind == "all" else path
+        changes += _attach(network, config, shapes, head, modules, earlier)
+        outputs = tuple(f"{head}_{name}" for name, module in modules.items() if module.output)
+        if kind == "alone":
+            inputs = tuple(f"{head}_{name}" for name, module in modules.items() if module.input)
+    changes.append(
+        network.add_task(
+            head,
+            shapes[head],
+            input_modules=inputs,
+            output_modules=outputs,
+            sub_steps=config.model.sub_steps,
+            extra_steps=config.model.extra_steps,
+            encode=kind == "bottom",
+        )
+    )
+    return changes
+
+
+def _attach(
+    network: Network,
+    config: Config,
+    shapes: Shapes,
+    head: str,
+    modules: Mapping[str, ModuleConfig],
+    earlier: Sequence[str],
+) -> list[TopologyChange]:
+    """Attach modules that read some earlier ones, and each other."""
+    changes, names = list[TopologyChange](), list[str]()
+    for name, module in modules.items():
+        full, width = f"{head}_{name}", module.features or config.model.features
+        if not width:
+            raise UserError(
+                f"the width of module '{name}' is not set: give its features, or model.features."
+            )
+        spec = build.module(
+            full, replace(module, reads=()), config.model, {head: shapes[head]}, width
+        )
+        spec = replace(spec, reads=(*earlier, *names, full))
+        changes.append(network.attach(spec, read_by=names))
+        names.append(full)
+    return changes
