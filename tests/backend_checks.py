@@ -83,7 +83,9 @@ def assert_agrees(net, backend, dtype, **call):
 
     Single precision is compared with the reference in double precision; it may have five times
     the rounding error of the reference in single precision. Where terms cancel, that error may be
-    small by luck: it counts at least as the effect of weights that are rounded. Returns the results.
+    small by luck: it counts at least as the effect of weights that are rounded.
+
+    Returns the results.
     """
     assert net.explain(active=call.get("active"))[backend] is None
     exact = run_backend(copy.deepcopy(net).double(), "reference", dtype=torch.float64, **call)
