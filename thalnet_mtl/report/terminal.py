@@ -9,9 +9,11 @@ from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.report.rows import MANY, summary_table
-from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
+from thalnet_mtl.report.topology import candidate_rows, history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.topology_file import read_topology
+
+SCORES = "A score is the validation loss relative to guessing, plus the price of new parameters."
 
 
 def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -> RenderableType:
@@ -61,6 +63,9 @@ def topology_table(folder: Path) -> RenderableType:
     if topology.history:
         columns = ("#", "step", "time (s)", "change", "modules", "parameters")
         parts += ["", TextTable(history_rows(topology), columns)]
+    if topology.candidates:
+        columns = ("task", "candidate", "new parameters", "steps", "score", "chosen")
+        parts += ["", TextTable(candidate_rows(topology), columns), Note(SCORES)]
     return Group(*parts)
 
 

@@ -77,6 +77,19 @@ class ChangeEntry:
 
 
 @dataclass(frozen=True)
+class CandidateEntry:
+    """A candidate of a decision of the search."""
+
+    experience: int
+    task: str
+    candidate: str  # what the task would get
+    parameters: int  # that are new
+    steps: int  # that it has trained in the race
+    score: float  # loss relative to guessing, plus the price of its parameters
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class TopologySnapshot:
     """The modules and tasks of a network after a step, and all changes until then."""
 
@@ -84,6 +97,7 @@ class TopologySnapshot:
     tasks: Mapping[str, TaskEntry]
     step: int
     history: Sequence[ChangeEntry]
+    candidates: Sequence[CandidateEntry] = ()  # of all decisions of the search
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``topology.json``."""
@@ -92,6 +106,7 @@ class TopologySnapshot:
             "tasks": {name: task.to_json() for name, task in self.tasks.items()},
             "step": self.step,
             "history": [vars(change) for change in self.history],
+            "candidates": [vars(candidate) for candidate in self.candidates],
         }
 
     @classmethod

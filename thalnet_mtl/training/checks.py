@@ -81,6 +81,25 @@ def check_epoch_of(config: Config) -> None:
             )
 
 
+def check_search(config: Config) -> None:
+    """Raise if the search cannot build the modules of a task."""
+    growth = config.growth
+    if growth.policy != "frozen":
+        raise UserError(f"growth.policy {growth.policy}: growth.when 'search' freezes older tasks.")
+    for end in ("input", "output"):
+        if not any(getattr(module, end) for module in growth.modules.values()):
+            raise UserError(
+                f"growth.modules: growth.when 'search' builds whole tasks of them; give at least "
+                f"one {end} module, as in modules: {{a: {{input: true}}, b: {{output: true}}}}."
+            )
+    for name, module in growth.modules.items():
+        if module.tasks or module.reads:
+            raise UserError(
+                f"growth.modules.{name}: with growth.when 'search' a candidate says what a module "
+                f"reads and which tasks run it; leave out tasks and reads."
+            )
+
+
 def without_effect(config: Config) -> list[str]:
     """Return a line for every option that is not at its default and has no effect, and why."""
     defaults, lines = defaults_by_field(), dict[str, str]()

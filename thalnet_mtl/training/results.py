@@ -20,6 +20,7 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
 from thalnet_mtl.runs.topology_file import (
+    CandidateEntry,
     ChangeEntry,
     ModuleEntry,
     TaskEntry,
@@ -186,12 +187,17 @@ def write_topology(run: RunContext, directory: RunDirectory, step: int) -> None:
     """Write ``topology.json``: modules and tasks after a step, and all changes so far."""
     if run.network.body.graph is not None:
         history = [ChangeEntry(**entry) for entry in run.state.topology_log]
-        snapshot = topology_snapshot(run.network, step, history)
+        decisions = run.state.growth.decisions
+        candidates = [CandidateEntry(**entry) for entries in decisions for entry in entries]
+        snapshot = topology_snapshot(run.network, step, history, candidates)
         directory.write_json("topology.json", snapshot.to_json())
 
 
 def topology_snapshot(
-    network: Network, step: int, history: Sequence[ChangeEntry]
+    network: Network,
+    step: int,
+    history: Sequence[ChangeEntry],
+    candidates: Sequence[CandidateEntry] = (),
 ) -> TopologySnapshot:
     """Describe the modules and tasks of a network, with slots and parameter counts."""
     body, description = network.body, network.describe()
@@ -212,7 +218,7 @@ def topology_snapshot(
         )
         for name, task in description["tasks"].items()
     }
-    return TopologySnapshot(modules, tasks, step, history)
+    return TopologySnapshot(modules, tasks, step, history, candidates)
 
 
 def save_readings(run: RunContext, path: Path) -> None:

@@ -23,7 +23,7 @@ from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checks import check_joint_options
+from thalnet_mtl.training.checks import check_joint_options, check_search
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
@@ -286,22 +286,3 @@ def check_stream(config: Config, stream: Sequence[Experience]) -> None:
         raise UserError("growth and changes cannot be combined; give one of them.")
     if config.growth.when == "search":
         check_search(config)
-
-
-def check_search(config: Config) -> None:
-    """Raise if the search cannot build the modules of a task."""
-    growth = config.growth
-    if growth.policy != "frozen":
-        raise UserError(f"growth.policy {growth.policy}: growth.when 'search' freezes older tasks.")
-    for end in ("input", "output"):
-        if not any(getattr(module, end) for module in growth.modules.values()):
-            raise UserError(
-                f"growth.modules: growth.when 'search' builds whole tasks of them; give at least "
-                f"one {end} module, as in modules: {{a: {{input: true}}, b: {{output: true}}}}."
-            )
-    for name, module in growth.modules.items():
-        if module.tasks or module.reads:
-            raise UserError(
-                f"growth.modules.{name}: with growth.when 'search' a candidate says what a module "
-                f"reads and which tasks run it; leave out tasks and reads."
-            )

@@ -18,7 +18,7 @@ from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
-from thalnet_mtl.signals import StopRequested, interruptible, stop_signals
+from thalnet_mtl.signals import StopRequested, stop_signals
 from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
@@ -29,7 +29,7 @@ from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.search.decide import search, summary
+from thalnet_mtl.training.search.decide import search
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
@@ -203,27 +203,17 @@ class Trainer:
             self.console.print(f"experience {experience.number} of {len(run.stream)}: {names}")
         attached = run.attached_tasks
         new = [name for name in experience.tasks if name not in attached]
-        if run.config.growth.when == "search" and attached and new:
-            return self.search(new[0])
-        with run.separate_rng():
-            changes = grow_if_due(run)
-        self.on_topology_changes(changes)
         try:
-            for name in run.attached_tasks:
-                if name not in attached:
-                    self.monitor.score_untrained(name)
+            if run.config.growth.when == "search" and attached and new:
+                changes = search(run, self.monitor, new[0])
+            else:
+                with run.separate_rng():
+                    changes = grow_if_due(run)
+                for name in run.attached_tasks:
+                    if name not in attached:
+                        self.monitor.score_untrained(name)
         except StopRequested:  # the run was saved at this step, before the changes
             raise self.interrupted() from None
-        return changes
-
-    def search(self, task: str) -> list[TopologyChange]:
-        """Choose what a new task gets, and train it as long as the race took. Returns changes."""
-        try:
-            with interruptible():
-                changes, record = search(self.run, self.monitor, task)
-        except StopRequested:  # the run was saved at this step, before the race
-            raise self.interrupted() from None
-        self.console.print(f"  step {self.run.step:,}  {summary(record)}")
         self.on_topology_changes(changes)
         return changes
 

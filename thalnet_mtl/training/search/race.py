@@ -76,9 +76,9 @@ class Race:
         self.shapes = {each.head_name: each.spec for each in run.tasks.values()}
         self.start = run.state
 
-    def decide(self) -> tuple[Entrant, Entrant, dict[str, Any]]:
-        """Return the best candidate as it has trained and as it was, and a record."""
-        run, begin = self.run, time.monotonic()
+    def decide(self) -> tuple[Entrant, Entrant, list[dict[str, Any]]]:
+        """Return the best candidate as it has trained and as it was, and a record of each."""
+        run = self.run
         fits = self.fit_heads()
         guess = run.guess(self.task.name, "validation")["loss"]
         prior = {name: fit.loss / guess for name, fit in fits.items()}
@@ -103,27 +103,19 @@ class Race:
             for entrant in entrants
             if entrant is not winner
         )
-        steps = sum(entrant.steps for entrant in entrants)
-        return (
-            winner,
-            self.enter(winner.candidate, fits),
+        record = [
             {
                 "experience": run.experience.number,
                 "task": self.task.name,
-                "prior": prior,
-                "candidates": {
-                    str(entrant.candidate): {
-                        "parameters": entrant.parameters,
-                        "steps": entrant.steps,
-                        "scores": entrant.scores,
-                    }
-                    for entrant in entrants
-                },
-                "decision": str(winner.candidate),
-                "cost": (steps - winner.steps + length) / length,
-                "seconds": round(time.monotonic() - begin, 2),
-            },
-        )
+                "candidate": str(entrant.candidate),
+                "parameters": entrant.parameters,
+                "steps": entrant.steps,
+                "score": entrant.score,
+                "chosen": entrant is winner,
+            }
+            for entrant in entrants
+        ]
+        return winner, self.enter(winner.candidate, fits), record
 
     def fit_heads(self) -> dict[str, Fit]:
         """Return heads that are fitted to the earlier paths that the inputs of the task fit."""
