@@ -76,7 +76,7 @@ def at_the_race(tmp_path, *tasks):
     run = set_up(stream_of(*tasks, steps=32), fetch=print)
     run.state.step = 32
     run.network.freeze(task="t1").update_optimizer(run.state.optimizer)
-    run.update_trainable_tasks()
+    run.forget_trainable_tasks()
     return run
 
 

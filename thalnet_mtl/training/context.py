@@ -60,7 +60,7 @@ class RunContext:
     def take_over(self, state: TrainState) -> None:
         """Go on from another state of this run."""
         self.state = state
-        self.update_trainable_tasks()
+        self.forget_trainable_tasks()
 
     @property
     def network(self) -> Network:
