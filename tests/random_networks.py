@@ -240,9 +240,14 @@ class Case:
         again.network = Network.from_description(topology).to(self.device, self.dtype)
         again.network.load_state_dict(saved["network"])
         parameters = dict(again.network.named_parameters())
-        groups = [
-            {"params": [parameters[name] for name in sorted(group["params"])]}
-            for group in saved["optimizer"]["groups"]
+        groups = [  # the options of an optimizer are those of a configuration
+            {
+                **{key: value for key, value in current.items() if key != "frozen"},
+                "params": [parameters[name] for name in sorted(group["params"])],
+            }
+            for group, current in zip(
+                saved["optimizer"]["groups"], self.optimizer.param_groups, strict=True
+            )
         ]
         again.optimizer = type(self.optimizer)(groups, lr=1.0)
         load_optimizer_state(again.optimizer, saved["optimizer"], parameters)
