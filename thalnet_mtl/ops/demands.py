@@ -1,6 +1,6 @@
 """What PyTorch demands of a backend while it traces, transforms or simulates a computation.
 
-Backends in plain PyTorch can do all of it. Kernels read the memory of tensors, which is then not
+``reference`` can do all of it. Kernels read the memory of tensors, which is then not
 there or not all that counts, and hand-written gradients are unknown to forward-mode derivatives.
 """
 
@@ -20,7 +20,6 @@ INTERCEPTING = "it cannot run where operations are intercepted, such as in FakeT
 TRANSFORMING = "it cannot run under torch.func.grad, jvp and what is made of them"
 BATCHING = "it cannot run under torch.vmap"
 NESTING = "it cannot run under torch.vmap within torch.vmap"
-
 HOOKING = "it does not call the layers, and there are hooks on the calls of all modules"
 
 # The demands that a backend can meet; ``reference`` can meet all.
