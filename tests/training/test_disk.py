@@ -36,7 +36,7 @@ def test_all_that_a_run_keeps_is_on_the_disk_when_it_ends(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["full", "power cut"])
-@pytest.mark.parametrize("call", [0, 3, 12, 27, 36])
+@pytest.mark.parametrize("call", [0, 12, 36])
 def test_a_run_whose_disk_fails_in_the_middle_goes_on_to_the_same_bits(whole, tmp_path, call, kind):
     config = toy(**SHORT)
     with pytest.MonkeyPatch.context() as patch, pytest.raises((OSError, PowerCut)):
@@ -47,7 +47,7 @@ def test_a_run_whose_disk_fails_in_the_middle_goes_on_to_the_same_bits(whole, tm
     assert not list(tmp_path.rglob(f"{PART}*"))
 
 
-@pytest.mark.parametrize("size", [50, 600, 3_000, 20_000])
+@pytest.mark.parametrize("size", [50, 3_000, 20_000])
 def test_a_quota_is_one_line_and_status_1_and_with_more_room_the_run_goes_on(
     whole, tmp_path, capsys, monkeypatch, size
 ):

@@ -28,7 +28,7 @@ from thalnet_mtl.training.checkpoint_parts import (
 )
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
-from thalnet_mtl.training.state import TrainState
+from thalnet_mtl.training.state import DUE, TrainState
 
 FORMAT = 4  # raised whenever older checkpoints cannot be read any more
 BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
@@ -184,7 +184,9 @@ def _check_state(run: RunContext) -> None:
         raise UserError(f"step {state.step} is not one of {run.total_steps}.")
     require(state.batches_seen, run.tasks, "batches_seen")
     require(state.scores.untrained, run.attached_tasks, "untrained scores")
-    if state.step == run.total_steps:
+    if unknown := [name for name in state.due if name not in DUE]:
+        raise UserError(f"'{unknown[0]}' is not due after a step.")
+    if state.step == run.total_steps and not state.due:
         require(state.scores.best_by_task, run.tasks, "best scores")
     if not state.scores.accuracy_matrix:
         raise UserError("it has no scores before training.")

@@ -17,6 +17,7 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 from thalnet_mtl.training.weighting import LossWeighting
 
+DUE = ("validate", "after_experience", "end_experience")  # what may follow a step, in this order
 NOT_TRAINED = -math.inf  # in the loss log, for a task that was not part of a step
 
 
@@ -124,7 +125,7 @@ class TrainState:
     strategy: Strategy = field(init=False)  # built last, when all else is there
     loss_log: Tensor  # (step, task): losses since the last line of the log
     step: int = 0
-    due: list[str] = field(default_factory=list)  # what the last step still asks for
+    due: list[str] = field(default_factory=list)  # those of ``DUE`` that are not done yet
     batches_seen: dict[str, int] = field(default_factory=dict)
     carried_states: dict[str, Any] = field(default_factory=dict)  # of text, from chunk to chunk
     scores: Scores = field(default_factory=Scores)

@@ -31,6 +31,7 @@ from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.decide import search
 from thalnet_mtl.training.setup import fetch_with, set_up
+from thalnet_mtl.training.state import DUE
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
 from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
@@ -249,7 +250,7 @@ class Trainer:
         if logs:
             rate = learning_rate(run.config.train, experience, step - 1)
             self.monitor.log_losses(means, rate)
-        state.due += ["validate"] * validates + ["after_experience", "end_experience"] * over
+        state.due += [*DUE[:1] * validates, *DUE[1:] * over]
         self.finish_step(saves)
 
     def finish_step(self, saves: bool) -> None:
