@@ -93,8 +93,8 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupt_at(13, patch)
         train(toy(), tmp_path)
-    real = training.environment
-    monkeypatch.setattr(training, "environment", lambda *a: real(*a) | {"python": "4.0"})
+    real = training.run_environment
+    monkeypatch.setattr(training, "run_environment", lambda *a: real(*a) | {"python": "4.0"})
     train(toy(), tmp_path)
     about = json.loads((tmp_path / "environment.json").read_text())
     assert [(x["step"], x["python"]) for x in about["resumed"]] == [(12, "4.0")]

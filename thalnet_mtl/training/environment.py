@@ -9,9 +9,23 @@ from typing import Any
 
 import torch
 
+from thalnet_mtl.data import datasets
 from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.fingerprint import fingerprint
 
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
+
+
+def run_environment(run: RunContext) -> dict[str, Any]:
+    """Return what ``environment.json`` holds."""
+    sources = sorted({task.source for task in run.tasks.values() if task.source})
+    tasks, data = run.tasks.items(), {source: datasets.checksums(source) for source in sources}
+    return environment(run.device, data) | {
+        "notices": {name: list(task.notices) for name, task in tasks},
+        "scalings": {name: scalings_as_json(task) for name, task in tasks},
+        "fingerprints": {name: fingerprint(task, run.chunk) for name, task in tasks},
+    }
 
 
 def environment(device: torch.device, data: dict[str, Any]) -> dict[str, Any]:

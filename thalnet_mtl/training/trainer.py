@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +11,6 @@ from thalnet_mtl.config.load import check_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
@@ -22,8 +20,8 @@ from thalnet_mtl.signals import StopRequested, stop_signals
 from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.environment import environment, scalings_as_json
-from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data, fingerprint
+from thalnet_mtl.training.environment import run_environment
+from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
 from thalnet_mtl.training.growth import grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
@@ -147,7 +145,7 @@ class Trainer:
         A run whose strategy cannot be saved starts again.
         """
         run, resumable = self.run, self.run.state.strategy.resumable
-        facts, last = self.environment(), self.directory.folder / "checkpoint" / "last.pt"
+        facts, last = run_environment(run), self.directory.folder / "checkpoint" / "last.pt"
         if resumable and last.exists():
             check_same_data(self.directory.folder, facts["fingerprints"])
             self.directory.rewind(resume_run(last, run))
@@ -293,14 +291,3 @@ class Trainer:
         if result.continual:
             self.console.print(result.continual.line())
         return result
-
-    def environment(self) -> dict[str, Any]:
-        """Return what ``environment.json`` holds."""
-        sources = sorted({task.source for task in self.run.tasks.values() if task.source})
-        tasks, chunk = self.run.tasks.items(), self.run.chunk
-        data = {source: datasets.checksums(source) for source in sources}
-        return environment(self.run.device, data) | {
-            "notices": {name: list(task.notices) for name, task in tasks},
-            "scalings": {name: scalings_as_json(task) for name, task in tasks},
-            "fingerprints": {name: fingerprint(task, chunk) for name, task in tasks},
-        }
