@@ -36,13 +36,14 @@ def write_record(
 def read_curves(path: Path) -> dict[str, dict[str, list[float]]]:
     """Return the validation metric and the mean training loss of each task with their steps."""
     curves: dict[str, dict[str, list[float]]] = {}
-    for line in map(json.loads, path.read_text().splitlines()):
-        if (line["split"], line["metric"]) in CURVES:
-            curve = curves.setdefault(line["task"], {})
-            curve.setdefault(f"{line['split']}_step", []).append(line["step"])
-            curve.setdefault(f"{line['split']}_{line['metric']}", []).append(
-                round(line["value"], 5)
-            )
+    with path.open() as lines:
+        for line in map(json.loads, lines):
+            if (line["split"], line["metric"]) in CURVES:
+                curve = curves.setdefault(line["task"], {})
+                curve.setdefault(f"{line['split']}_step", []).append(line["step"])
+                curve.setdefault(f"{line['split']}_{line['metric']}", []).append(
+                    round(line["value"], 5)
+                )
     return curves
 
 

@@ -1,5 +1,11 @@
+import re
+from base64 import b64decode
+
+import numpy as np
 import pytest
 
+from thalnet_mtl.metrics.metric import ACCURACY
+from thalnet_mtl.report.figures.accuracy_matrix import stream_figure
 from thalnet_mtl.report.figures.style import numbered
 
 
@@ -22,3 +28,19 @@ def test_labels_never_overlap_and_none_is_left_out(count):
     assert int(ends[-1][-1]) == count
     edges = [edge for x, label in labels for edge in (x - 0.01 * len(label), x + 0.01 * len(label))]
     assert edges == sorted(edges)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "rounds", "numbers"), [(3, 4, True), (3, 20, False), (30, 1, False)]
+)
+def test_a_matrix_with_too_many_cells_for_numbers_has_a_scale(tasks, rounds, numbers):
+    names = [f"t{k}" for k in range(tasks)]
+    trained = [[name] for name in names] * rounds
+    scores = [[0.8765] * tasks for _ in range(len(trained) + 1)]
+    ends = list(range(10, 10 * len(trained) + 1, 10))
+    curves = {name: np.array([(end, 0.0, 0.9) for end in ends]) for name in names}
+    metrics, guesses = dict.fromkeys(names, ACCURACY), dict.fromkeys(names, 0.5)
+    image = stream_figure(metrics, trained, scores, curves, ends, guesses)
+    texts = re.findall(r"<!-- (.*?) -->", b64decode(image.partition(",")[2]).decode())
+    assert ("87.6" in texts) == numbers and ("guessing" in texts) != numbers
+    assert len(texts) < 100

@@ -14,7 +14,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.figures.accuracy_matrix import FEW, stream_figure
+from thalnet_mtl.report.figures.accuracy_matrix import has_numbers, stream_figure
 from thalnet_mtl.report.figures.readings import (
     MODULES,
     few_of,
@@ -85,7 +85,7 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
     worst = summary.minimum_accuracy(metrics, curves).mean
     return {
         "name": run.name,
-        "few": len(metrics) <= FEW,
+        "few": has_numbers(len(metrics), len(summary.scores)),
         "row": summary.row() | {"min-ACC": format_score(worst)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],

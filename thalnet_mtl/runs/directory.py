@@ -47,8 +47,7 @@ class RunDirectory:
         path, current_size = self.folder / "metrics.jsonl", self.size
         if current_size < size:
             raise UserError(f"{path} has lost lines: {current_size} bytes of {size} are left.")
-        lines = path.read_bytes().split(b"\n")[:-1] if size == 0 and not anew else []
-        if any(b'"step": 0,' not in line for line in lines):  # of whole lines
+        if size == 0 and not anew and _has_trained(path):
             raise UserError(
                 f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
                 f"the folder to start again."
@@ -107,6 +106,12 @@ class RunDirectory:
     def close(self) -> None:
         """Close all files and release the lock."""
         self._resources.close()
+
+
+def _has_trained(path: Path) -> bool:
+    """Return whether a whole line of a log is of a later step than 0."""
+    with path.open("rb") as lines:
+        return any(b'"step": 0,' not in line for line in lines if line.endswith(b"\n"))
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.report.figures.style import COLORS, DASHES, WIDTH, every_few, figure
 from thalnet_mtl.runs.records import Curve
 
-SHADES = np.linspace(0, 1, 101)
 FEW = 15  # tasks: of more, shades have a scale instead of numbers, and curves are summarized
+FEW_ROWS = 40  # of the matrix: of more, it has no numbers either
+SHADES = np.linspace(0, 1, 101)
 
 
 def stream_figure(
@@ -37,7 +38,8 @@ def stream_figure(
     """
     kinds = list(dict.fromkeys(metrics.values()))
     rows = max(0.22 * len(scores) + 0.9, 1.9 * len(kinds))
-    height = min(max(2.9, rows), 8) if len(metrics) <= FEW else max(4.4, 2.4 * len(kinds))
+    few = has_numbers(len(metrics), len(scores))
+    height = min(max(2.9, rows), 8) if few else max(4.4, 2.4 * len(kinds))
     with figure(WIDTH, height) as (page, image):
         left, right = page.subfigures(1, 2, width_ratios=(1, 1))
         _matrix(left.subplots(), metrics, trained, scores, guesses)
@@ -48,6 +50,11 @@ def stream_figure(
             own = {task: curves[task] for task in tasks}
             _validation(axes, metric, own, list(metrics), trained, ends)
     return image[0]
+
+
+def has_numbers(tasks: int, rows: int) -> bool:
+    """Return whether a matrix of this size has a number in each cell."""
+    return tasks <= FEW and rows <= FEW_ROWS
 
 
 def _matrix(
@@ -64,7 +71,7 @@ def _matrix(
         if guesses[task] != metric.perfect:
             scores_of_task = [metric.normalized_score(x, guesses[task]) for x in values[:, column]]
             shown[:, column] = scores_of_task
-    few = len(tasks) <= FEW
+    few = has_numbers(*values.T.shape)
     picture = axes.imshow(
         np.where(np.isnan(values), np.nan, shown), cmap="Blues", vmin=0, vmax=1.15, aspect="auto",
         interpolation="none",
@@ -139,7 +146,7 @@ def _validation(
                 marker="o" if len(curve) == 1 else "", markersize=3,
             )  # fmt: skip
         axes.legend(fontsize=6, ncols=1 + len(curves) // 6, frameon=False, loc="best")
-        for end in ends[:-1]:
+        for end in ends[:-1] if len(ends) < FEW_ROWS else ():
             axes.axvline(end, color="0.55", linewidth=0.6, zorder=0)
     axes.margins(x=0.02)
     axes.set_xlim(0, ends[-1])
