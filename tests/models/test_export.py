@@ -1,4 +1,6 @@
 import json
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +263,27 @@ def test_the_model_card_names_the_step_of_the_weights(tmp_path):
         train(toy(**sections), tmp_path / name)
     cards = [(tmp_path / name / "model/README.md").read_text() for name in ("alone", "stream")]
     assert "the best on validation." in cards[0] and "the last." in cards[1]
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_a_program_names_no_folder_of_this_machine(form, tmp_path):
+    network = Network(ThalNet(6, 3, 5, 4)).eval()
+    network.add_task("a", TaskSpec(6, 3))
+    path = export.export(network, form, tmp_path / "program", "a")
+    parts = [path.read_bytes()]
+    if form == "torch":
+        with zipfile.ZipFile(path) as file:
+            parts = [file.read(name) for name in file.namelist()]
+    for folder in (Path(torch.__file__).parents[1], Path(export.__file__).parents[1]):
+        assert not any(str(folder).encode() in part for part in parts)
+
+
+def test_a_model_folder_with_a_link_is_not_exported(tmp_path):
+    network = Network(ThalNet(6, 3, 5, 4)).eval()
+    network.save(tmp_path / "model")
+    (tmp_path / "secret").write_text("of somebody")
+    (tmp_path / "model" / "README.md").unlink()
+    (tmp_path / "model" / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is a link to another file"):
+        export.export(network, "safetensors", tmp_path / "out", saved=tmp_path / "model")
+    assert not (tmp_path / "out").exists()

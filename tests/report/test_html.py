@@ -221,7 +221,7 @@ def test_another_permutation_is_another_table(tmp_path):
 def test_the_configuration_and_the_command_to_repeat_it_are_there(tmp_path):
     run = make_run(tmp_path / "a run")
     html = page(tmp_path, run)
-    assert f"thalnet train &#39;{run / 'config.yaml'}&#39;" in html
+    assert "thalnet train &#39;a run/config.yaml&#39;" in html  # no folder of this machine
     assert "learning_rate: 0.001" in html and "c0ffee11" in html
 
 
@@ -376,3 +376,15 @@ def test_many_lines_of_one_figure_are_thinned_out(tmp_path):
     legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
     assert legend.count("<svg") == 12 and "12 of 40 lines, spread evenly" in legend
     assert all(f"as &#39;{name}&#39;" in html for name in tasks)  # the table has all of them
+
+
+def test_a_report_names_no_folder_of_this_machine_and_escapes_every_name(tmp_path, monkeypatch):
+    evil = "<script>alert(1)</script>"
+    flags = {"task.path": "/home/ada/secret/a.csv", "task.inputs": evil, "task.outputs": "y"}
+    run = make_run(tmp_path / "run <script>alert(1)<", {"csv": {}}, flags)
+    path = run / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": evil, evil: evil}))
+    html = write([run], tmp_path / "report.html").read_text()
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "/home/ada" not in html and str(tmp_path) not in html
+    assert ".../a.csv" in html

@@ -12,7 +12,7 @@ from toy_tasks import toy
 
 from thalnet_mtl.errors import UserError, describe_os_error
 from thalnet_mtl.files import PART
-from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.runs.directory import RunDirectory, open_log
 from thalnet_mtl.training.environment import environment
 from thalnet_mtl.training.trainer import train
 
@@ -107,3 +107,11 @@ def test_the_environment_says_versions_hardware_commit_and_data():
     assert found["packages"]["torch"] == torch.__version__
     assert found["device"] == "cpu" and found["cores"] > 0 and found["data"] == {"a": "md5:0"}
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
+
+
+def test_a_log_that_is_a_link_to_another_file_is_refused(tmp_path):
+    (tmp_path / "other").write_text("of somebody")
+    (tmp_path / "metrics.jsonl").symlink_to("other")
+    with pytest.raises(UserError, match="symbolic links"), open_log(tmp_path / "metrics.jsonl"):
+        pass
+    assert (tmp_path / "other").read_text() == "of somebody"

@@ -26,15 +26,23 @@ def print_runs(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:
     """Print the results of runs side by side, and what baselines say of them."""
     from thalnet_mtl.report.terminal import runs_table
 
-    print_table(runs_table(run_folders(folders), run_folders(baselines)))
+    print_table(runs_table(_runs_among(folders), _runs_among(baselines)))
 
 
 def write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] = ()) -> None:
     """Write one HTML file on runs, and print its path."""
     from thalnet_mtl.report import html
 
-    path = html.write(run_folders(folders), out, run_folders(baselines))
+    path = html.write(_runs_among(folders), out, _runs_among(baselines))
     print(f"report: {one_line(str(path))}")
+
+
+def _runs_among(paths: Sequence[Path]) -> list[Path]:
+    """Return the run directories among some paths, and say which are none."""
+    runs, notes = run_folders(paths)
+    for note in notes:
+        print(f"note: {one_line(note)}", file=sys.stderr)
+    return runs
 
 
 def resume_hint(options: argparse.Namespace, saved: bool = True) -> str:

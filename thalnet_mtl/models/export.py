@@ -231,6 +231,8 @@ def export(
             write((Sequences if lengths else Step)(network, task, scalings), part)
         else:
             if saved is not None:
+                if links := [path for path in saved.rglob("*") if path.is_symlink()]:
+                    raise UserError(f"{links[0]} is a link to another file: nothing is exported.")
                 shutil.copytree(saved, part)
             else:
                 network.save(part)
@@ -265,12 +267,16 @@ def _program(program: Program) -> Any:
         # nn.GRU and nn.LSTM keep a list of their weights as well.
         warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
         try:
-            return torch.export.export(program, inputs, dynamic_shapes=shapes)
+            exported = torch.export.export(program, inputs, dynamic_shapes=shapes)
         except Exception as error:  # a body of a user may do what cannot be traced
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{program.network.body.entry.__name__} cannot be exported as a program: {reason}"
             ) from error
+    for part in exported.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names folders of this machine
+    return exported
 
 
 @torch.no_grad()

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.load import dump_config
+import yaml
+
+from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
@@ -143,17 +145,28 @@ def _readings(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 def _details(run: RunRecord) -> dict[str, Any]:
     """Return the configuration, environment and topology of a run, and a command to repeat it."""
     topology = run.topology
+    folder = Path(run.name) if run.folder.is_absolute() else run.folder
     return {
         "name": run.name,
-        "folder": str(run.folder),
-        "command": f"thalnet train {shlex.quote(str(run.folder / 'config.yaml'))}",
-        "config": dump_config(run.config),
+        "folder": str(folder),
+        "command": f"thalnet train {shlex.quote(str(folder / 'config.yaml'))}",
+        "config": yaml.safe_dump(_without_folders(as_plain(run.config)), sort_keys=False),
         "environment": _environment_rows(run.environment),
         "modules": module_rows(topology) if topology else [],
         "tasks": task_rows(topology) if topology else [],
         "totals": totals(topology) if topology else "",
         "history": history_rows(topology) if topology else [],
     }
+
+
+def _without_folders(tree: Any) -> Any:
+    """Return a configuration with absolute paths cut: a report may be published."""
+    if isinstance(tree, dict):
+        return {key: _without_folders(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_without_folders(value) for value in tree]
+    is_path = isinstance(tree, str | Path) and Path(tree).expanduser().is_absolute()
+    return f".../{Path(tree).name}" if is_path else tree
 
 
 def _environment_rows(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,12 @@ def _has_trained(path: Path) -> bool:
 
 @contextmanager
 def open_log(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to append lines to."""
-    with attempt(f"write {path}"), path.open("ab") as file:
+    """Open a file to append lines to; it must not be a link to another file."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with attempt(f"write {path}"), open(path, "ab", opener=opener) as file:
         yield file
 
 

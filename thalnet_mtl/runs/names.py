@@ -1,9 +1,12 @@
 """Names of run directories, and lists of them."""
 
+import os
 import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+
+from thalnet_mtl.errors import UserError
 
 LONGEST = 200  # bytes of a generated folder name; file systems allow 255
 
@@ -29,11 +32,24 @@ def safe_name(text: str) -> str:
     return f"{start}-{zlib.crc32(text.encode()):08x}"
 
 
-def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """List run directories; a folder that is not a run is replaced by the runs that it contains."""
-    runs: list[Path] = []
-    for folder in folders:
-        inner_runs = sorted(path.parent for path in folder.rglob("config.yaml"))
-        is_run = (folder / "config.yaml").exists()
-        runs += [folder] if is_run or not inner_runs else inner_runs
-    return runs
+def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the run directories among some paths, each once, and notes on what was left out.
+
+    A folder that is not a run is replaced by the runs that it contains, as that of a sweep. Files
+    and folders without a run are left out if there is a run beside them: ``runs/*`` may name them.
+
+    Raises:
+        UserError: there is no run at all.
+    """
+    runs: dict[str, Path] = {}
+    notes = []
+    for path in paths:
+        is_run = (path / "config.yaml").exists() or not path.exists()  # the reader says that
+        found = [path] if is_run else sorted(file.parent for file in path.rglob("config.yaml"))
+        if not found:
+            notes.append(f"{path} is {'no' if path.is_dir() else 'a file, not a'} run directory")
+        for folder in found:
+            runs.setdefault(os.path.realpath(folder), folder)
+    if notes and not runs:
+        raise UserError("; ".join(notes) + ".")
+    return list(runs.values()), [f"left out: {note}" for note in notes]

@@ -187,7 +187,7 @@ class TaskRecord:
 
 def read_runs(folders: Iterable[Path]) -> list[RunRecord]:
     """Read run directories, each once, and give the runs distinct names."""
-    unique = {os.path.abspath(folder): Path(folder) for folder in folders}
+    unique = {os.path.realpath(folder): Path(folder) for folder in folders}
     return with_unique_names([read_run(folder) for folder in unique.values()])
 
 
