@@ -8,7 +8,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._pytree import tree_map
 
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.ops.inputs import Inputs
@@ -131,8 +133,25 @@ def _run_rnn(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths | None) ->
         return rnn(xs, state)
     if are_hidden(lengths) or torch._C._functorch.is_functorch_wrapped_tensor(xs):
         return _run_stepwise(rnn, xs, state, lengths)
-    # PyTorch wants these lengths on the CPU.
-    packed = pack_padded_sequence(xs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    lengths = lengths.cpu()  # where PyTorch wants them
+    shared = 0 if xs.is_cuda or not len(lengths) else int(lengths.min())
+    if not shared:
+        return _run_packed(rnn, xs, state, lengths)
+    # On a CPU a step of a packed batch costs more, so the steps that all sequences have are plain.
+    begin, state = rnn(xs[:, :shared], state)
+    longer = (lengths > shared).nonzero().squeeze(1)
+    if not len(longer):
+        return F.pad(begin, (0, 0, 0, xs.shape[1] - shared)), state
+    part = tree_map(lambda each: each.index_select(1, longer), state)
+    rest = xs[:, shared:].index_select(0, longer)
+    ends, part = _run_packed(rnn, rest, part, lengths[longer] - shared)
+    padded = ends.new_zeros(len(xs), *ends.shape[1:]).index_copy(0, longer, ends)
+    merged = tree_map(lambda each, new: each.index_copy(1, longer, new), state, part)
+    return torch.cat([begin, padded], dim=1), merged
+
+
+def _run_packed(rnn: nn.Module, xs: Tensor, state: Any, lengths: Lengths) -> tuple[Tensor, Any]:
+    packed = pack_padded_sequence(xs, lengths, batch_first=True, enforce_sorted=False)
     ys, state = rnn(packed, state)
     return pad_packed_sequence(ys, batch_first=True, total_length=xs.shape[1])[0], state
 
