@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from disks import PowerCut
+from kill_and_resume import differences
 from toy_tasks import JOINT, toy
 
 from benchmarks.continual.strategy_table import KINDS
@@ -20,6 +22,7 @@ from thalnet_mtl.training import stacked, step
 from thalnet_mtl.training import trainer as training
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import TrainStep
+from thalnet_mtl.training.trainer import Trainer
 
 SEEDS = (0, 1, 2)
 
@@ -196,6 +199,28 @@ def test_a_seed_that_was_saved_earlier_catches_up(tmp_path, monkeypatch):
     stacked.train_stacked(runs, Console())
     for seed in SEEDS:
         assert_same_runs(tmp_path / "part" / f"seed{seed}", tmp_path / "whole" / f"seed{seed}")
+
+
+def test_seeds_that_were_killed_between_two_saves_go_on_to_the_same_bits(tmp_path, monkeypatch):
+    options, look = {"steps": 24}, {"checkpoint_every": 6, "every": 12}
+    stacked.train_stacked(configs(tmp_path / "whole", train=options, evaluate=look), Console())
+    runs, saves = configs(tmp_path / "part", train=options, evaluate=look), []
+    real = Trainer.save
+
+    def killed(self):
+        saves.append(self.run.step)
+        if len(saves) == 8:  # of the first saves: three before training, three at step 6
+            raise PowerCut
+        real(self)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(Trainer, "save", killed)
+        stacked.train_stacked(runs, Console())
+    assert saves[-3:] == [6, 12, 12]  # one seed is at step 12, the others at step 6
+    stacked.train_stacked(runs, Console())
+    for seed in SEEDS:
+        folders = (tmp_path / name / f"seed{seed}" for name in ("whole", "part"))
+        assert differences(*folders) == []
 
 
 def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypatch):

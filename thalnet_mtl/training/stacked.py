@@ -133,37 +133,33 @@ class StackedRun:
                 self.trainer.console.print(str(error))
         return self.inputs is not None
 
-    def catch_up(self, step: int) -> bool:
-        """Take steps alone until a step. Returns whether there is a step left."""
-        if self.trainer.run.step < step:
-            self.trainer.console.print(f"catching up alone, to step {step:,}")
-        going = self.prepare_step()
-        while going and self.trainer.run.step < step:
-            going = self.take_step()
-        self.trainer.train_step.drop_caches()
-        return going
-
 
 def take_steps(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
     """Take the steps of all runs, together from the latest step that one of them was saved at.
 
-    A run that ends early leaves the others as they are.
+    A run that was saved earlier catches up by stacked steps, which give the same bits. A run that
+    ends early leaves the others as they are.
     """
     first = runs[0].trainer.run
     if can_capture(first.config, first.device):
         take_steps_side_by_side(runs, shared)
         return
-    latest = max(run.trainer.run.step for run in runs)
-    going = [run for run in runs if run.catch_up(latest)]
-    shared.show()
+    going = [run for run in runs if run.prepare_step()]
     while going:
-        step = StackedStep([run.trainer.run for run in going])
-        shared.console.print(f"{len(going)} seeds side by side, computed by {step.backend}")
-        while len(going) == len(step.runs):
-            losses = step.step([run.inputs for run in going if run.inputs])
-            pairs = zip(going, losses, strict=True)
-            going = [run for run, own_losses in pairs if run.record_step(own_losses)]
+        # Runs that were killed between two saves are at different steps: the first ones catch up.
+        steps = sorted({run.trainer.run.step for run in going})
+        together = [run for run in going if run.trainer.run.step == steps[0]]
+        stop = steps[1] if len(steps) > 1 else first.total_steps
+        step = StackedStep([run.trainer.run for run in together])
+        seeds = f"{len(together)} seed{'s' * (len(together) > 1)}"
+        title = "side by side" if len(steps) == 1 else f"to step {stop:,}, to catch up"
+        shared.console.print(f"{seeds} {title}, computed by {step.backend}")
+        while together[0].trainer.run.step < stop and all(run.inputs for run in together):
+            losses = step.step([run.inputs for run in together if run.inputs])
+            for run, own_losses in zip(together, losses, strict=True):
+                run.record_step(own_losses)
             shared.show()
+        going = [run for run in going if run.inputs]
 
 
 def take_steps_side_by_side(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
