@@ -1,6 +1,7 @@
 """Runs of a stream without a log, and a plain training loop to compare them with."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import entries, register
 from thalnet_mtl.training import growth
+from thalnet_mtl.training.checkpoint import save_run
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
@@ -76,6 +78,16 @@ def step_until(run: RunContext, until: int) -> None:
         run.state.step += 1
         if run.step == now.stop:
             run.state.strategy.after_experience(now)
+
+
+def save_scored(path: Path, run: RunContext) -> None:
+    """Save a run that nobody has scored, as if it had been scored before its first step."""
+    scores = run.state.scores
+    for name in run.attached_tasks:
+        values = dict.fromkeys(["loss", *(m.name for m in run.tasks[name].metrics)], 0.0)
+        scores.untrained.setdefault(name, values | {"count": 1.0})
+    scores.accuracy_matrix = scores.accuracy_matrix or [{}]
+    save_run(path, run, 0)
 
 
 def batches(run: RunContext, task: str, count: int):

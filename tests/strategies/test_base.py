@@ -13,6 +13,7 @@ from stream_fixtures import (
     STRATEGIES,
     TWO,
     make_run,
+    save_scored,
     step_until,
 )
 from toy_tasks import GROWING, STREAM, knobs_of, toy
@@ -21,7 +22,7 @@ from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Trainer, train
 
@@ -59,7 +60,7 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
         run, path = set_up(config, fetch=print), tmp_path / name
         for stop in stops:
             if run.step:
-                save_run(path, run, 0)
+                save_scored(path, run)
                 if name == "cut":
                     run = set_up(config, fetch=print)
                     resume_run(path, run)
@@ -68,9 +69,10 @@ def test_every_strategy_goes_on_to_the_same_bits_however_the_net_grows(
                     "step": 0,
                     "value": 0.0,
                     "validations_since": 1,
+                    "batches_seen": 0,
                 }
             step_until(run, stop)
-        save_run(path, run, 0)
+        save_scored(path, run)
     whole, cut = (
         kill_and_resume.flatten(torch.load(tmp_path / name, weights_only=True))
         for name in ("whole", "cut")
@@ -154,7 +156,7 @@ def test_a_strategy_goes_on_where_the_run_is_and_by_its_ops(tmp_path, monkeypatc
     sections = TWO | {"train": {"strategy": strategy, "ops": "batched", "optimizer": "sgd"}}
     run = set_up(toy(**sections), fetch=print)
     step_until(run, 15)
-    save_run(tmp_path / "last.pt", run, 0)
+    save_scored(tmp_path / "last.pt", run)
     resumed = set_up(toy(**sections), fetch=print)
     resumed.device, resumed.state.loss_log = torch.device("meta"), resumed.state.loss_log.to("meta")
     resume_run(tmp_path / "last.pt", resumed)

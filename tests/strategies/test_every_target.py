@@ -10,7 +10,7 @@ from functools import cache
 import kill_and_resume
 import pytest
 import torch
-from stream_fixtures import STRATEGIES, step_until
+from stream_fixtures import STRATEGIES, save_scored, step_until
 from torch.nn import functional as F
 from toy_tasks import STREAM, knobs_of, toy
 
@@ -23,7 +23,7 @@ from thalnet_mtl.strategies.ewc import fisher_information, training_sequences
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.losses import make_loss
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.training.checkpoint import resume_run, save_run
+from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import make_strategy, set_up
 from thalnet_mtl.training.state import NOT_TRAINED
@@ -88,17 +88,17 @@ def test_a_strategy_acts_from_the_second_experience_on_and_resumes_to_the_same_b
     monkeypatch.setattr(ewc, "SAMPLES", 10)
     whole = run_of(strategy, kind, STEPS)
     first = {name: p.detach().clone() for name, p in whole.network.named_parameters()}
-    save_run(tmp_path / "run", whole, 0)
+    save_scored(tmp_path / "run", whole)
     cut = run_of(strategy, kind)
     resume_run(tmp_path / "run", cut)
     step_until(cut, STEPS + 2)
-    save_run(tmp_path / "run", cut, 0)
+    save_scored(tmp_path / "run", cut)
     cut = run_of(strategy, kind)
     resume_run(tmp_path / "run", cut)
     leaves = []
     for run in (whole, cut):
         step_until(run, 2 * STEPS)
-        save_run(tmp_path / "end", run, 0)
+        save_scored(tmp_path / "end", run)
         leaves.append(kill_and_resume.flatten(torch.load(tmp_path / "end", weights_only=True)))
     assert leaves[0].keys() == leaves[1].keys()
     different = [k for k, v in leaves[0].items() if not kill_and_resume.equal(v, leaves[1][k])]
@@ -331,7 +331,7 @@ def test_a_stream_of_four_kinds_of_target_grows_and_resumes_to_the_same_bits(
         run = set_up(config, fetch=print)
         for stop in (*cuts, 12):
             step_until(run, stop)
-            save_run(tmp_path / "run", run, 0)
+            save_scored(tmp_path / "run", run)
             if stop in cuts:
                 run = set_up(config, fetch=print)
                 resume_run(tmp_path / "run", run)
