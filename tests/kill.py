@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--runs", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--out", type=Path, help="file for the outcomes")
     options = parser.parse_args(arguments)
     moments, outcomes = random.Random(options.seed), list[dict[str, Any]]()
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         os.chdir(folder)
         Path("stream.yaml").write_text(json.dumps(STREAM))
-        names = list(COMMANDS)
+        names = options.runs
         calls = {name: undisturbed(name) for name in names[: options.kills + options.disks]}
         tries = [(names[n % len(names)], kill) for n in range(options.kills)]
         tries += [(names[n % len(names)], fill_disk) for n in range(options.disks)]
