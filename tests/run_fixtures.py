@@ -83,7 +83,7 @@ def add_topology(folder: Path, *changes: tuple[int, str, str], names: tuple[str,
         for n, name in enumerate(names)
     ]  # fmt: skip
     tasks = {"digits_rows": {"into": [names[0]], "out_of": [names[-1]], "active": list(names),
-                             "sub_steps": 1, "extra_steps": 0, "frozen": False,
+                             "sub_steps": 1, "extra_steps": 0, "frozen": False, "encode": False,
                              "parameters": 330}}  # fmt: skip
     history = [
         {"step": step, "seconds": slowness * step, "verb": verb, "about": about,

@@ -47,7 +47,8 @@ def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         is_run = (path / "config.yaml").exists() or not path.exists()  # the reader says that
         found = [path] if is_run else sorted(file.parent for file in path.rglob("config.yaml"))
         if not found:
-            notes.append(f"{path} is {'no' if path.is_dir() else 'a file, not a'} run directory")
+            why = "has no config.yaml, nor has a folder in it" if path.is_dir() else "is a file"
+            notes.append(f"{path} is no run directory: it {why}")
         for folder in found:
             runs.setdefault(os.path.realpath(folder), folder)
     if notes and not runs:
