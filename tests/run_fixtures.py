@@ -90,7 +90,7 @@ def add_topology(folder: Path, *changes: tuple[int, str, str], names: tuple[str,
          "parameters": 50_000 + step}
         for step, verb, about in changes
     ]  # fmt: skip
-    content = {"modules": modules, "tasks": tasks, "history": history, "step": 30}
+    content = {"modules": modules, "tasks": tasks, "history": history, "step": 30, "candidates": []}
     (folder / "topology.json").write_text(json.dumps(content))
     return folder
 

@@ -27,7 +27,8 @@ def test_what_is_no_run_is_left_out_and_named_and_a_run_counts_once(runs, capsys
     folders, notes = run_folders(paths)
     assert [run.name for run in read_runs(folders)] == ["a", "b", "seed0", "seed1"]
     assert notes == [
-        f"left out: {runs / 'empty'} is no run directory: it has no config.yaml, nor has a folder in it",
+        f"left out: {runs / 'empty'} is no run directory: it has no config.yaml, nor has a folder "
+        "in it",
         f"left out: {runs / 'notes.txt'} is no run directory: it is a file",
     ]
     for words in (["compare"], ["report", "--out", str(runs / "x.html")]):
