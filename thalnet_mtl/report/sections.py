@@ -19,6 +19,7 @@ from thalnet_mtl.runs.results import SPLITS
 T = TypeVar("T")
 MANY = 12  # sections: of more, only ``DRAWN`` have figures
 DRAWN = 6
+MARKS = 40
 STYLES = len(COLORS) * len(DASHES)  # groups that can be told apart in a figure; of more, ``MANY``
 
 
@@ -98,10 +99,13 @@ def _title(records: Sequence[TaskRecord]) -> str:
 
 
 def _change_marks(records: Sequence[TaskRecord]) -> list[ChangeMark]:
-    """Return the topology changes that all runs share, at their mean times; otherwise none."""
+    """Return the topology changes that all runs share, at their mean times; otherwise none.
+
+    Marks of more than ``MARKS`` changes would hide the curves.
+    """
     histories = [record.run.history for record in records]
     distinct = {tuple((c.step, c.verb, c.about) for c in history) for history in histories}
-    if len(distinct) > 1:
+    if len(distinct) > 1 or len(histories[0]) > MARKS:
         return []
     return [
         ChangeMark(float(changes[0].step), float(np.mean([change.seconds for change in changes])))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from thalnet_mtl.report.figures.style import COLORS, every_few, figure
 from thalnet_mtl.runs.records import ReadingWeights
 
-MODULES = 16  # of more, so many that are spread evenly have an image, and their means are shades
+MODULES = 8  # of more, so many that are spread evenly have an image, and their means are shades
 
 
 def few_of(weights: Mapping[str, ReadingWeights]) -> dict[str, ReadingWeights]:
