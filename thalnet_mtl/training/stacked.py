@@ -137,8 +137,8 @@ class StackedRun:
 def take_steps(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
     """Take the steps of all runs, together from the latest step that one of them was saved at.
 
-    A run that was saved earlier catches up by stacked steps, which give the same bits. A run that
-    ends early leaves the others as they are.
+    A run that was saved earlier catches up by stacked steps of fewer seeds, which may round in
+    another way. A run that ends early leaves the others as they are.
     """
     first = runs[0].trainer.run
     if can_capture(first.config, first.device):
