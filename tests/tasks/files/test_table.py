@@ -333,3 +333,32 @@ def test_rows_of_a_group_that_disagree_on_its_target_are_named():
     path = table("g,x,y\n" + "a,1,1\na,2,2\nb,1,1\nc,1,1\nd,1,1\n")
     with pytest.raises(UserError, match=r"line 2 and .*line 3: different targets in g 'a'"):
         load(path, ["x"], ["y"], group="g")
+
+
+@pytest.mark.parametrize("pair", ["no yes", "No YES", "nein ja", "False True", "N Y", "f t",
+                                  "non oui", "0 1", "0.0 1.0"])  # fmt: skip
+def test_labels_may_be_a_usual_pair_of_words(pair):
+    bits = np.arange(20) % 2
+    words = np.array(pair.split())[bits]
+    task = load(table(x=range(20), a=words, b=[*words[::-1][:-1], ""]), ["x"], ["a", "b"],
+                target="labels", wide=True)  # fmt: skip
+    xs, ys = (
+        torch.cat([getattr(task.split(name), part) for name in PARTS]) for part in ("xs", "ys")
+    )
+    rows = xs[:, 0, 0].long()
+    expected = torch.tensor(np.stack([bits, 1 - bits], 1), dtype=torch.float32)
+    expected[-1, 1] = torch.nan
+    torch.testing.assert_close(ys, expected[rows], equal_nan=True)
+
+
+def test_labels_of_other_words_are_refused_with_advice_that_fits():
+    path = table(x=range(20), a=["cat", "dog"] * 10, b=["no", "ja"] * 10)
+    with pytest.raises(UserError, match=r"column 'a': 'cat' is .* 0 or 1, or no and yes\.$"):
+        load(path, ["x"], ["a", "b"], target="labels", wide=True)
+    with pytest.raises(UserError, match=r"column 'b': 'no' is .* in one column set target: class"):
+        load(path, ["x"], ["b"], target="labels", wide=True)
+
+
+def test_a_single_column_is_told_before_what_a_sequence_is():
+    with pytest.raises(UserError, match=r"has a single column, 'x;y'\..* set separator"):
+        csv(table("x;y\n1;2\n"), ["x"], ["y"])

@@ -5,20 +5,29 @@ Lines are counted from 1, as editors do, and the first line holds the names of t
 
 import csv
 import fnmatch
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from thalnet_mtl.errors import UserError, suggest
+from thalnet_mtl.tasks.files.times import read_times
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_LINE = 2  # that of the first row
 # Numbers that are missing. A category may be called NA or None: there only the empty cell is.
+# Words of labels in several languages: 0 and 1.
+PAIRS = (
+    "no/yes n/y false/true f/t off/on nein/ja n/j falsch/wahr non/oui n/o faux/vrai f/v no/si "
+    "no/sí n/s falso/verdadero não/sim nao/sim nee/ja nej/ja nie/tak ne/ano не/да нет/да "
+    "negative/positive absent/present"
+)
+DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*\d,\d+")  # 35,19
 BLANKS = ("", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")
 
 
@@ -28,16 +37,22 @@ class Table:
     Args:
         files: paths by part, such as ``{"train": "a.csv", …}``, or one path under ''.
         separator: character between two cells.
+        decimal: character before the decimals of a number.
 
     Raises:
         UserError: a file cannot be read as a table, or two differ in their columns.
     """
 
-    def __init__(self, files: Mapping[str, str], separator: str = ","):
+    def __init__(self, files: Mapping[str, str], separator: str = ",", decimal: str = "."):
         if len(separator) != 1:
             raise UserError(f"separator {separator!r}: expected one character, such as ',' or ';'.")
         self.files = {part: Path(path).expanduser() for part, path in files.items()}
-        self.separator = separator
+        if len(decimal) != 1 or decimal == separator or decimal.isalnum():
+            raise UserError(
+                f"decimal {decimal!r}: expected one sign other than the separator, such as '.' or "
+                f"',' (with separator: ';')."
+            )
+        self.separator, self.decimal = separator, decimal
         headers = {path: _header(path, separator) for path in self.files.values()}
         self.columns = next(iter(headers.values()))
         for path, columns in headers.items():
@@ -63,19 +78,29 @@ class Table:
         return names
 
     def read(
-        self, numbers: Sequence[str], words: Sequence[str], hints: Mapping[str, str]
+        self,
+        numbers: Sequence[str],
+        words: Sequence[str],
+        hints: Mapping[str, str],
+        labels: Sequence[str] = (),
     ) -> "Rows":
         """Read columns: some whose cells must be numbers, others whose cells may be any words.
 
-        ``hints`` say by column what to do if a cell is no number.
+        Args:
+            numbers: columns of numbers.
+            words: columns of any words.
+            hints: what to do if a cell is no number, by column.
+            labels: the columns of numbers in which no and yes stand for 0 and 1.
         """
         import pandas as pd
 
         frames = [self._read(path, [*numbers, *words], set(words)) for path in self.files.values()]
         starts = np.cumsum([0, *(len(frame) for frame in frames)])
         frame = pd.concat(frames, ignore_index=True)
-        rows = Rows(frame, list(self.files.values()), starts, words)
+        rows = Rows(frame, list(self.files.values()), starts, words, self.decimal)
         rows.parts = np.repeat(list(self.files), np.diff(starts))
+        for column in labels:
+            rows.read_labels(column)
         for column in numbers:
             rows.check_numbers(column, hints.get(column, ""))
         return rows
@@ -90,6 +115,7 @@ class Table:
                 frame = pd.read_csv(
                     path,
                     sep=self.separator,
+                    decimal=self.decimal,
                     names=_header(path, self.separator),
                     header=0,
                     index_col=False,
@@ -135,9 +161,11 @@ class Rows:
         paths: Sequence[Path],
         starts: np.ndarray,
         words: Sequence[str] = (),
+        decimal: str = ".",
     ):
         self.frame, self.paths, self.starts = frame, paths, starts
         self._text = frame[list(words)].copy()  # ``check_numbers`` changes the frame
+        self.decimal = decimal
         self.parts = np.full(len(frame), "")
 
     def __len__(self) -> int:
@@ -170,14 +198,29 @@ class Rows:
         import pandas as pd
 
         cells = self.frame[column]
-        numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+        points = cells
+        if self.decimal != "." and not pd.api.types.is_numeric_dtype(cells):
+            # One cell that is no number makes all of them text.
+            points = cells.astype(str).str.replace(".", "no number").str.replace(self.decimal, ".")
+        numbers = pd.to_numeric(points, errors="coerce").astype(float)
         wrong = (numbers.isna() & cells.notna()).to_numpy() | np.isinf(numbers.to_numpy())
         if wrong.any():
             row = int(wrong.argmax())
-            raise UserError(
-                f"{self.place(row, column)}: {str(cells.iloc[row])!r} is no finite number.{hint}"
-            )
+            cell = str(cells.iloc[row])
+            if self.decimal == "." and DECIMAL_COMMA.fullmatch(cell):
+                hint = " If it is a decimal comma, set decimal: ','."
+            elif self.decimal != "." and _as_number(cell) is not None:
+                hint = f" The decimal sign is {self.decimal!r}; write thousands without a sign."
+            raise UserError(f"{self.place(row, column)}: {cell!r} is no finite number.{hint}")
         self.frame[column] = numbers
+
+    def read_labels(self, column: str) -> None:
+        """Make a column of two words such as no and yes, in any case, one of 0 and 1."""
+        words = self.frame[column].astype("string").str.strip().str.lower()
+        seen = set(words.dropna())
+        for pair in (words_of.split("/") for words_of in PAIRS.split()):
+            if seen and seen <= set(pair):
+                self.frame[column] = words.map(dict(zip(pair, (0.0, 1.0), strict=True)))
 
     def codes(self, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return the categories of a column: codes (rows,), NaN where blank, and their names.
@@ -193,27 +236,21 @@ class Rows:
         code = {name: float(k) for k, name in enumerate(names)} | {"": np.nan}
         return np.array([code[word] for word in words]), tuple(names)
 
-    def order(self, column: str) -> np.ndarray:
-        """Return the keys (rows,) that order rows by a column of numbers, dates or times."""
-        import pandas as pd
-
+    def times(self, column: str) -> np.ndarray:
+        """Return a column of numbers, or of dates and times as ``datetime64``: (rows,)."""
         words = self._text[column]
         if words.isna().any():
             row = int(words.isna().to_numpy().argmax())
             raise UserError(f"{self.place(row, column)}: the time is missing.")
-        numbers = pd.to_numeric(words, errors="coerce")
-        if numbers.notna().all():
-            return numbers.to_numpy(float)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that each cell is parsed by itself
-            dates: Any = pd.to_datetime(words, errors="coerce", utc=True)
-        if dates.isna().any():
-            row = int(dates.isna().to_numpy().argmax())
-            raise UserError(
-                f"{self.place(row, column)}: {str(words.iloc[row])!r} is neither a number nor a "
-                f"date."
-            )
-        return dates.to_numpy("datetime64[ns]").astype(np.int64)
+        cells = [self._with_point(word) for word in words.str.strip()]
+        return read_times(cells, lambda row: self.place(row, column))
+
+    def _with_point(self, word: str) -> str:
+        """Return a number with a decimal point; other words as they are."""
+        if self.decimal != "." and "." not in word and word.count(self.decimal) == 1:
+            changed = word.replace(self.decimal, ".")
+            return word if _as_number(changed) is None else changed
+        return word
 
 
 def _header(path: Path, separator: str) -> list[str]:

@@ -5,6 +5,7 @@ import numpy as np
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.files.columns import Rows
 from thalnet_mtl.tasks.files.observations import Observations
+from thalnet_mtl.tasks.files.times import describe_step, gaps_of, steps_of
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 
@@ -38,28 +39,20 @@ def read_targets(rows: Rows, columns: list[str], target: str) -> tuple[np.ndarra
 
 
 def read_long(
-    rows: Rows, inputs: list[str], targets: np.ndarray, group: str, time: str
+    rows: Rows, inputs: list[str], targets: np.ndarray, group: str, time: str, window: int = 0
 ) -> Observations:
     """Return rows in the series of their groups, in the order of time."""
     keys = rows.words(group) if group else np.full(len(rows), "")
     if group and (keys == "").any():
         raise UserError(f"{rows.place(int((keys == '').argmax()), group)}: the group is missing.")
-    order = rows.order(time) if time else np.zeros(len(rows))
+    times = rows.times(time) if time else np.zeros(len(rows))
     # Groups of different files are different, even if they have the same name.
     places: dict[tuple[int, str], list[int]] = {}
     for row, name in enumerate(zip(rows.files().tolist(), keys.tolist(), strict=True)):
         places.setdefault(name, []).append(row)
-    series = []
-    notices: list[str] = []
-    for members in places.values():
-        index = np.array(members)
-        index = index[np.argsort(order[index], kind="stable")]
-        same = np.flatnonzero(np.diff(order[index]) == 0)
-        if time and len(same) and not notices:
-            first, second = rows.place(int(index[same[0]])), rows.line(int(index[same[0] + 1]))
-            hint = "" if group else "; if the file holds several series, set group"
-            notices.append(f"{first} and {second} have the same {time}{hint}.")
-        series.append(index)
+    indices = [np.array(members) for members in places.values()]
+    series = [index[np.argsort(times[index], kind="stable")] for index in indices]
+    notices = _time_notices(rows, times, series, group, time, window) if time else []
     labels = [f"{group} '{name}'" if group else "" for _, name in places]
     return Observations(
         rows.numbers(inputs),
@@ -70,6 +63,33 @@ def read_long(
         lambda row, k: rows.place(row, inputs[k] if k >= 0 else ""),
         notices,
     )
+
+
+def _time_notices(
+    rows: Rows, times: np.ndarray, series: list[np.ndarray], group: str, time: str, window: int
+) -> list[str]:
+    """Return what is odd about the times of series: rows of the same time, and gaps."""
+    notices = []
+    steps = [steps_of(times[index]) for index in series]
+    same = [(i, k) for i, part in enumerate(steps) for k in np.flatnonzero(part == 0)]
+    if same:
+        index, k = series[same[0][0]], same[0][1]
+        first, second = rows.place(int(index[k])), rows.line(int(index[k + 1]))
+        count = f" ({len(same)} such pairs)" if len(same) > 1 else ""
+        hint = "" if group else "; if the file holds several series, set group"
+        notices.append(f"{first} and {second} have the same {time}{count}{hint}.")
+    gaps = [(part[k], i, k) for i, part in enumerate(steps) for k in np.flatnonzero(gaps_of(part))]
+    if gaps:
+        longest, i, k = max(gaps, key=lambda gap: gap[0])
+        step = describe_step(float(longest), times.dtype.kind == "M")
+        counted = f"{len(gaps)} gap{'s' * (len(gaps) > 1)} in {time}, the longest {step}, at "
+        advice = (
+            "windows cross them; give each stretch a 'group' with split: time"
+            if window
+            else "sequences cross them; give each stretch a group of its own"
+        )
+        notices.append(f"{counted}{rows.place(int(series[i][k + 1]))}; {advice}.")
+    return notices
 
 
 def read_wide(rows: Rows, inputs: list[str], targets: np.ndarray) -> Observations:

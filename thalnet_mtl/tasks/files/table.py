@@ -87,6 +87,7 @@ def csv(
     standardize: bool = True,
     fill: Literal["", "forward", "mean"] = "",
     separator: str = ",",
+    decimal: str = ".",
 ) -> TableTask:
     """Columns of a CSV file of your own, in and out: classes, labels, numbers or forecasts.
 
@@ -97,10 +98,12 @@ def csv(
         path: the file, or files by split: ``{train: a.csv, validation: b.csv, test: c.csv}``.
         inputs: columns of numbers that the network reads; ``x*`` stands for all that match.
         outputs: columns of targets.
-        target: ``numbers``; ``class``, one column of any words; ``labels``, columns of 0 and 1.
+        target: ``numbers``; ``class``, one column of any words; ``labels``, columns of 0 and 1,
+            or of two words such as no and yes.
         every_step: a target at every row, instead of one at the last row of a sequence.
         group: column whose value says which sequence, or which series, a row belongs to.
-        time: column of numbers or dates that orders rows; by default their order in the file.
+        time: column of numbers or dates that orders rows; by default their order in the file. In
+            a date with dots the day comes first; 05/03/2024 is refused where both orders are dates.
         window: number of rows of a window; 0 for the whole group.
         wide: each row is a sequence, whose input columns are its steps, of one number each. Blank
             cells at the end of a row make its sequence shorter.
@@ -118,16 +121,17 @@ def csv(
         fill: how to fill blank inputs: ``forward``, from the row before in the group; ``mean``,
             that of the training part; by default they are refused.
         separator: between two cells.
+        decimal: sign before the decimals of numbers, such as ',' in 35,19.
 
     Raises:
         UserError: a file, a column or a cell does not fit; the message names it.
     """
     form = Form(window, stride, horizon, every_step, change)
     files = {"": path} if isinstance(path, str) else dict(path)
-    _check_form(form, target, group, time, wide)
     _check_split(files, split, split_column, window, fractions)
-    table = Table(files, separator)
+    table = Table(files, separator, decimal)
     columns = table.find(inputs, "inputs"), table.find(outputs, "outputs")
+    _check_form(form, target, group, time, wide)
     if target == "class" and len(columns[1]) != 1:
         raise UserError("outputs: a class is one column; for several set target: labels.")
     if not horizon and (both := set(columns[0]) & set(columns[1])):
@@ -143,10 +147,12 @@ def csv(
     numbers = [*columns[0], *(columns[1] if target != "class" else ())]
     hint = {
         "numbers": " If words stand for classes, set target: class.",
-        "labels": " A label is 0 or 1; for words set target: class.",
+        "labels": " A label is 0 or 1, or no and yes."
+        + (" For other words in one column set target: class." if len(columns[1]) == 1 else ""),
     }.get(target, "")
     classes_of = columns[1] if target == "class" else ()
-    rows = table.read(numbers, [*words, *classes_of], dict.fromkeys(columns[1], hint))
+    labels = columns[1] if target == "labels" else ()
+    rows = table.read(numbers, [*words, *classes_of], dict.fromkeys(columns[1], hint), labels)
     if split_column:
         set_parts(rows, split_column)
 
@@ -154,7 +160,7 @@ def csv(
     if wide:
         data = read_wide(rows, columns[0], targets)
     else:
-        data = read_long(rows, columns[0], targets, group, time)
+        data = read_long(rows, columns[0], targets, group, time, window)
     if split_column or len(files) > 1:
         spans = data.spans_by_part()
     elif split == "time" or (window and not group and not split):
