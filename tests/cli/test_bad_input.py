@@ -353,8 +353,8 @@ RUNS = [
     Mistake("compare nowhere", "no run directory 'nowhere'"),
     Mistake("compare a.txt", "a.txt", {"a.txt": ""}),
     Mistake("inspect nowhere", "nowhere"),
-    Mistake("evaluate nowhere", "nowhere is not a run directory"),
-    Mistake("export nowhere --to torch", "nowhere is not a run directory"),
+    Mistake("evaluate nowhere", "no run directory 'nowhere': it does not exist"),
+    Mistake("export nowhere --to torch", "no run directory 'nowhere': it does not exist"),
     Mistake("report run --out run/config.yaml/x", "run/config.yaml/x"),
     Mistake("compare run --baseline nowhere", "no run directory 'nowhere'"),
     Mistake(

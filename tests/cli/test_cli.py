@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("train digits --evaluate.log_every=10000000", "between 1 and 1000000"),
         ("train digits --task.name=digit_rows", "unknown task 'digit_rows'. Allowed:"),
         ("train digits --model.reading=softmax", "Did you mean 'fast_softmax'?"),
-        ("evaluate nowhere", "nowhere is not a run directory"),
+        ("evaluate nowhere", "no run directory 'nowhere': it does not exist"),
         ("evaluate run --split tset", "unknown --split 'tset'. Allowed: train, validation, test"),
         (
             "evaluate run --train.seed=3",
@@ -212,7 +213,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("data ls --train.seed=3", "--train.seed is a flag of 'data check', not of 'data'"),
         ("list reading", "unknown kind 'reading'. Allowed: configs"),
         ("export run --to onxn", "unknown --to 'onxn'. Allowed: safetensors, torch, onnx"),
-        ("export nowhere --to torch", "nowhere is not a run directory"),
+        ("export nowhere --to torch", "no run directory 'nowhere': it does not exist"),
         ("help trian", "unknown command 'trian'. Allowed: train, sweep, evaluate"),
     ],
 )
@@ -237,6 +238,30 @@ def test_ctrl_c_saves_and_says_how_to_resume(here):
     assert "saved" in words[0] and words[1] == "thalnet train digits --train.steps=4000\n"
     [folder] = (here / "runs").iterdir()
     assert (folder / "checkpoint" / "last.pt").exists() and not (folder / "result.json").exists()
+
+
+def test_ctrl_c_before_anything_is_saved_says_so(capsys, here, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    for name in ("training.flags.check_effect", "training.trainer.set_up"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"thalnet_mtl.{name}", interrupt)
+            status, _, err = call(capsys, "train", *TOY)
+        assert status == 1 and "nothing was saved yet" in err and "kept" not in err
+    with monkeypatch.context() as patch:
+        patch.setattr("thalnet_mtl.cli.train.write_report", interrupt)
+        assert "everything saved so far is kept" in call(capsys, "train", *TOY)[2]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "compare", "export --to torch"])
+def test_a_run_that_does_not_exist_is_said_with_the_closest(capsys, run, command):
+    shutil.copytree(run, "runs/digits")
+    for typed, meant in (("rnu", "run"), ("digist", "runs/digits"), ("runs/digit", "runs/digits")):
+        verb, *options = command.split()
+        status, _, err = call(capsys, verb, typed, *options)
+        line = f"no run directory '{typed}': it does not exist. Did you mean '{meant}'?"
+        assert (status, err) == (2, f"thalnet: {line}\n")
 
 
 def test_divergence_is_one_line_and_status_1(capsys, here):

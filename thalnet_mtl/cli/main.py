@@ -59,7 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"]:  # 'thalnet help train', as git and pip have it
         words = [*words[1:], "--help"]
-    parser = make_parser()
+    parser, options = make_parser(), argparse.Namespace(began=False)
     try:
         with attempt("find the current folder", "Change to one that exists."):
             os.getcwd()
@@ -80,6 +80,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if threads.isdecimal() and int(threads) > MOST_THREADS:  # OpenMP would crash
             raise UserError(f"OMP_NUM_THREADS is {threads}; there are at most {MOST_THREADS:,}.")
         options.flags, options.command = flags, words
+        options.began = options.run not in (train, sweep)  # which set it once they have begun
         status: int = options.run(options)
         return status
     except UserError as error:
@@ -96,7 +97,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             "size of the model, or raise train.accumulate."
         )
     except KeyboardInterrupt:
-        return _complain("interrupted; everything saved so far is kept")
+        kept = "everything saved so far is kept" if options.began else "nothing was saved yet"
+        return _complain(f"interrupted; {kept}")
 
 
 def _complain(text: str, status: int = 1) -> int:

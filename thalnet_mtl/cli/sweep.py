@@ -57,6 +57,7 @@ def sweep(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / name
     workers = make_workers(options.on, options.jobs)
     with closing(workers), closing(Sweep(out, bases, planned, check_buildable)) as runs:
+        options.began = True
         try:
             runs.run(workers)
         except RunError as stop:

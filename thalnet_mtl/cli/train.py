@@ -47,6 +47,7 @@ def train(options: argparse.Namespace) -> int:
     for config in runs.values() if options.stacked else ():
         check(config)  # all of them, before the first is trained
     check_effect(runs.values(), options.flags)
+    options.began = True
     while batch := dict(islice(remaining, at_once)):
         folder, config = next(iter(batch.items()))
         if len(runs) > 1:
@@ -60,8 +61,9 @@ def train(options: argparse.Namespace) -> int:
         except Interrupted as stop:
             raise RunError(f"{stop}; {resume_hint(options, stop.saved)}") from None
         except KeyboardInterrupt:
-            end = "interrupted, the last checkpoint is kept"
-            raise RunError(f"{end}; {resume_hint(options)}") from None
+            saved = any((folder / "checkpoint" / "last.pt").exists() for folder in folders)
+            kept = "the last checkpoint is kept" if saved else "nothing was saved yet"
+            raise RunError(f"interrupted, {kept}; {resume_hint(options, saved)}") from None
     print_runs(list(folders))
     write_report(list(folders), out / "report.html")
     return 0

@@ -176,8 +176,20 @@ def check_seeds(seeds: Sequence[int], flags: Mapping[str, str]) -> None:
         raise UserError(f"--seeds: give each seed once, got {' '.join(map(str, seeds))}.")
 
 
+def check_run_directory(folder: Path) -> None:
+    """Raise unless a folder exists; the error names the run, here or in runs/, that is closest."""
+    if folder.is_dir():
+        return
+    files = [*Path("runs").glob("*/config.yaml"), *folder.parent.glob("*/config.yaml")]
+    runs = {file.parent.name: file.parent for file in files}
+    hint = [f" Did you mean '{runs[name]}'?" for name in get_close_matches(folder.name, runs, n=1)]
+    why = "is a file" if folder.exists() else "does not exist"
+    raise UserError(f"no run directory '{folder}': it {why}.{''.join(hint)}")
+
+
 def load_run_config(folder: Path) -> Config:
     """Load the configuration that a run directory holds."""
+    check_run_directory(folder)
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no config.yaml.")

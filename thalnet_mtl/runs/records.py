@@ -10,7 +10,6 @@ from typing import Any
 
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config, NamedTaskConfig
-from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import require
 from thalnet_mtl.metrics.metric import METRICS, Metric
@@ -198,8 +197,6 @@ def read_run(folder: Path | str) -> RunRecord:
         UserError: there is no run, or a file of it is damaged; says which.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no run directory '{folder}'.")
     config = load_run_config(folder)
     check_sums(folder, READ)
     result = _read_result(folder / "result.json", config.named_tasks)

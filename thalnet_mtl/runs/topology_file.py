@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.load import load_run_config
+from thalnet_mtl.config.load import check_run_directory, load_run_config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import from_fields, require
@@ -125,8 +125,7 @@ def read_topology(folder: Path) -> TopologySnapshot:
     Raises:
         UserError: there is no run, it has no modules (yet), or the file is damaged.
     """
-    if not folder.is_dir():
-        raise UserError(f"no run directory '{folder}'.")
+    check_run_directory(folder)
     check_sums(folder, ["config.yaml", "topology.json"])
     body = load_run_config(folder).model.body
     path = folder / "topology.json"
