@@ -9,10 +9,9 @@ disturbance. Then it is trained again and again, each time in a new folder: it i
 at a random moment, or between two bytes of a file, or its disk is full; afterwards the same command
 is given again. Weights, optimizer moments, random state, metrics and results must be those of the
 undisturbed run to the bit. The disk is a small tmpfs where that can be mounted, and a limit on the
-size of files elsewhere. Stacked seeds are not saved in one step: if they are killed between their
-saves, the first ones catch up by steps of fewer seeds, which may round in another way.
+size of files elsewhere.
 
-``tests/kill.jsonl`` holds the outcomes of two calls, with seeds 0 and 1.
+``tests/kill.jsonl`` holds the outcomes of a call.
 """
 
 import argparse

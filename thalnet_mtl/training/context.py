@@ -1,5 +1,6 @@
 """The context of a training run: its configuration, data and state, and what follows from them."""
 
+import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -56,6 +57,13 @@ class RunContext:
     def forget_trainable_tasks(self) -> None:
         """Find them anew when they are needed; for after any change of the network."""
         self._trainable_tasks = None
+
+    def copy(self) -> "RunContext":
+        """Return the run with a copy of its state, and the same data."""
+        copied = copy.copy(self)
+        shared = {id(self): copied} | {id(task): task for task in self.tasks.values()}
+        copied.state = copy.deepcopy(self.state, shared)
+        return copied
 
     def take_over(self, state: TrainState) -> None:
         """Go on from another state of this run."""

@@ -137,8 +137,9 @@ class StackedRun:
 def take_steps(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
     """Take the steps of all runs, together from the latest step that one of them was saved at.
 
-    A run that was saved earlier catches up by stacked steps of fewer seeds, which may round in
-    another way. A run that ends early leaves the others as they are.
+    A run that was saved earlier catches up by steps in which a copy of it stands in for each of the
+    others: a stack of another size, or in another order, may round in another way. A run that ends
+    early leaves the others as they are.
     """
     first = runs[0].trainer.run
     if can_capture(first.config, first.device):
@@ -150,14 +151,22 @@ def take_steps(runs: Sequence[StackedRun], shared: "SharedConsole") -> None:
         steps = sorted({run.trainer.run.step for run in going})
         together = [run for run in going if run.trainer.run.step == steps[0]]
         stop = steps[1] if len(steps) > 1 else first.total_steps
-        step = StackedStep([run.trainer.run for run in together])
+        behind = {id(run) for run in together}
+        step = StackedStep(
+            [
+                run.trainer.run if id(run) in behind else together[0].trainer.run.copy()
+                for run in going
+            ]
+        )
         seeds = f"{len(together)} seed{'s' * (len(together) > 1)}"
         title = "side by side" if len(steps) == 1 else f"to step {stop:,}, to catch up"
         shared.console.print(f"{seeds} {title}, computed by {step.backend}")
         while together[0].trainer.run.step < stop and all(run.inputs for run in together):
-            losses = step.step([run.inputs for run in together if run.inputs])
-            for run, own_losses in zip(together, losses, strict=True):
-                run.record_step(own_losses)
+            inputs = [run.inputs if id(run) in behind else together[0].inputs for run in going]
+            losses = step.step([each for each in inputs if each])
+            for run, own_losses in zip(going, losses, strict=True):
+                if id(run) in behind:
+                    run.record_step(own_losses)
             shared.show()
         going = [run for run in going if run.inputs]
 
