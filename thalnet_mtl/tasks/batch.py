@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops.inputs import first_input
 from thalnet_mtl.ops.lengths import past_end
 from thalnet_mtl.tasks.splits.sequences import Sequences, concatenate_padded
@@ -79,3 +80,22 @@ def concatenate(batches: Sequence[Batch], missing: float | None) -> Batch:
         for batch, steps in zip(batches, times, strict=True)
     ]
     return Batch(xs, ys, first.starts_sequence, torch.cat(lengths))
+
+
+def check_transformed(before: Batch, after: Any, keeps_time: bool, where: str) -> None:
+    """Raise unless a transform returns a batch of the same shapes and types.
+
+    Args:
+        before: the batch that it was called with.
+        after: what it returned.
+        keeps_time: whether the number of steps must stay.
+        where: task and transform, for errors.
+    """
+    if not isinstance(after, Batch):
+        raise UserError(f"{where} must return a Batch, not {type(after).__name__}.")
+    for part_name in ("xs", "ys"):
+        pair = [first_input(getattr(batch, part_name)) for batch in (before, after)]
+        shapes = [(tuple(part.shape), part.dtype) for part in pair]
+        same_time = part_name == "ys" or keeps_time
+        if shapes[0][1] != shapes[1][1] or (same_time and shapes[0][0] != shapes[1][0]):
+            raise UserError(f"{where} changes {part_name} from {shapes[0]} to {shapes[1]}.")

@@ -9,25 +9,29 @@ from torch import Tensor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops.inputs import first_input, map_inputs
+from thalnet_mtl.ops.lengths import zero_past_end
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.batch import Batch, check_transformed
 from thalnet_mtl.tasks.losses import Loss
 from thalnet_mtl.tasks.random_streams import step_generator
-from thalnet_mtl.tasks.splits.checks import (
-    InputSummary,
-    check_inputs,
-    check_targets,
-    summarize,
-)
-from thalnet_mtl.tasks.splits.infer import infer_spec
+from thalnet_mtl.tasks.splits.checks import InputSummary, check_inputs, check_targets, summarize
+from thalnet_mtl.tasks.splits.infer import ambiguity_notices, infer_spec
 from thalnet_mtl.tasks.splits.items import Columns
-from thalnet_mtl.tasks.splits.notices import data_notices, input_notices
+from thalnet_mtl.tasks.splits.naming import Naming
+from thalnet_mtl.tasks.splits.notices import data_notices, input_notices, size_notices
 from thalnet_mtl.tasks.splits.reader import ShuffledReader
 from thalnet_mtl.tasks.splits.reading import read_split
 from thalnet_mtl.tasks.splits.review import check_varied, classes_of, every_sequence_has_targets
 from thalnet_mtl.tasks.splits.sequences import SPLITS, Sequences, Split
-from thalnet_mtl.tasks.splits.sharing import first_difference, same_order
+from thalnet_mtl.tasks.splits.sharing import check_same_reading, first_difference
+from thalnet_mtl.tasks.splits.standardizing import (
+    Scalings,
+    check_can_standardize,
+    precision_notices,
+    standardized,
+)
 from thalnet_mtl.tasks.targets import target_of
+from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
 
 Splits = Mapping[str, Any]  # by ``SplitName``: see ``splits.reading.read_split``
@@ -56,6 +60,8 @@ class SequenceTask(Task):
         metrics: registered metrics, the main one first, each a name or a mapping of a ``name`` and
             options; by default those of the target.
         scale: divisor of the inputs; 255 brings bytes into [0, 1].
+        standardize: scale inputs, and targets that are numbers, to mean 0 and deviation 1 of the
+            training part, each column by itself. Scores are in the units of the data.
         class_names: names of the classes, in their order; for people.
         notices: what a user may want to know of the data, a sentence each.
         order: (time · inputs,) places; number k of every flattened sequence is read from
@@ -80,6 +86,7 @@ class SequenceTask(Task):
         loss: str | Loss | Callable[..., Tensor] = "",
         metrics: Sequence[str | Mapping[str, Any]] = (),
         scale: float = 1.0,
+        standardize: bool = False,
         class_names: Sequence[str] = (),
         notices: Sequence[str] = (),
         order: Tensor | None = None,
@@ -94,17 +101,15 @@ class SequenceTask(Task):
         self.scale, self.order, self.transform = scale, order, transform
         self.class_names, self._own_notices = tuple(class_names), tuple(notices)
         self.columns, self._inferred = Columns(inputs, targets, lengths), spec is None
+        self.standardize = standardize
+        self.output_columns: list[str] = []
+        self._scalings: Scalings = (None, None)
         self._reader: ShuffledReader | None = None
         self._training_inputs: Mapping[str, InputSummary] = {}
         if isinstance(splits, Mapping):
             read = self._read_all(name, splits, target)
             spec = spec or infer_spec(read, target_of(target), f"task '{name}'")
-            if self._inferred and is_ambiguous(spec, target):
-                self._own_notices += (
-                    f"a target has as many entries as a sequence has steps, {spec.steps}; they are "
-                    f"read as {spec.steps} {target} after the last step. Targets at every step "
-                    f"have a third axis.",
-                )
+            self._own_notices += ambiguity_notices(spec, target) if self._inferred else ()
             splits = lambda: read  # noqa: E731
         elif not callable(splits):
             raise UserError(
@@ -113,6 +118,8 @@ class SequenceTask(Task):
             )
         elif spec is None:
             raise UserError(f"task '{name}': give a spec, or the data instead of a function.")
+        if standardize:
+            check_can_standardize(spec, target, f"task '{name}'")
         super().__init__(
             name, spec, splits, target=target, loss=loss, metrics=metrics, source=source
         )
@@ -122,6 +129,10 @@ class SequenceTask(Task):
             str(split): read_split(data, target_of(target), self.columns, f"task '{name}', {split}")
             for split, data in splits.items()
         }
+
+    @property
+    def scalings(self) -> Scalings:
+        return self._scalings
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         count = len(self._data(split))
@@ -145,15 +156,7 @@ class SequenceTask(Task):
             return
         before = self.to_batch(self._reader.batch(0, size, 0))
         after = self.training_batch(0, size, chunk, 0)
-        where = f"task '{self.name}': transform"
-        if not isinstance(after, Batch):
-            raise UserError(f"{where} must return a Batch, not {type(after).__name__}.")
-        for part_name in ("xs", "ys"):
-            pair = [first_input(getattr(batch, part_name)) for batch in (before, after)]
-            shapes = [(tuple(part.shape), part.dtype) for part in pair]
-            same_time = part_name == "ys" or not self.spec.steps
-            if shapes[0][1] != shapes[1][1] or (same_time and shapes[0][0] != shapes[1][0]):
-                raise UserError(f"{where} changes {part_name} from {shapes[0]} to {shapes[1]}.")
+        check_transformed(before, after, bool(self.spec.steps), f"task '{self.name}': transform")
 
     def with_targets(self, batch: Batch, step: int, size: int, seed: int) -> Batch:
         """Return the training batch of a task with the same sequences, with the targets of this.
@@ -178,12 +181,7 @@ class SequenceTask(Task):
             UserError: the training sequences differ; the message names the first row that does.
         """
         where = f"task '{self.name}' cannot take the inputs of '{source.name}'"
-        if self.scale != source.scale:
-            raise UserError(f"{where}: their scales, {self.scale:g} and {source.scale:g}, differ.")
-        if not same_order(self.order, source.order):
-            raise UserError(f"{where}: the order in which they read a sequence differs.")
-        if self.transform or source.transform:
-            raise UserError(f"{where}: a transform of batches may change inputs and targets.")
+        check_same_reading(self, source, where)
         for name in SPLITS:
             mine, shared = self._data(name), source._data(name)
             difference = first_difference(mine, shared)
@@ -207,22 +205,36 @@ class SequenceTask(Task):
     def to_batch(self, data: Sequences) -> Batch:
         """Return stored sequences as a batch, cut after the end of the longest."""
         xs, ys, lengths = data
-        if self.order is not None:
-            order = self.order.expand(len(data), -1)
-            xs = map_inputs(lambda part: part.flatten(1).gather(1, order).view_as(part), xs)
+        xs = self._ordered(xs)
         if lengths is not None:
             time = int(lengths.max())
             xs = map_inputs(lambda part: part[:, :time], xs)
             ys = ys[:, :time] if self.spec.every_step else ys
             lengths = lengths.to(self.device)
-        return Batch(map_inputs(self.to_inputs, xs), self._targets(ys), True, lengths)
+        xs = map_inputs(self.to_inputs, xs)
+        if self.input_scaling and lengths is not None:
+            xs = zero_past_end(xs, lengths)
+        return Batch(xs, self._targets(ys), True, lengths)
 
     def to_inputs(self, xs: Tensor) -> Tensor:
         """Convert to floats, then divide by ``scale``: two steps are much faster than one."""
         if self.spec.tokens:
             return xs.long()
         wide = xs if xs.is_floating_point() else xs.to(torch.get_default_dtype())
-        return wide if self.scale == 1 else wide / self.scale
+        wide = wide if self.scale == 1 else wide / self.scale
+        return self.input_scaling.apply(wide) if self.input_scaling else wide
+
+    @property
+    def input_scaling(self) -> Scaling | None:
+        """The scaling of inputs that are stored in the units of the data."""
+        return self._scalings[0] if self.standardize else None
+
+    def _ordered(self, xs: Any) -> Any:
+        """Return stored inputs with the places of each sequence in ``order``."""
+        if self.order is None:
+            return xs
+        order = self.order.expand(len(first_input(xs)), -1)
+        return map_inputs(lambda part: part.flatten(1).gather(1, order).view_as(part), xs)
 
     def _targets(self, ys: Tensor) -> Tensor:
         """Return stored targets as a batch has them: classes as int64."""
@@ -259,23 +271,28 @@ class SequenceTask(Task):
 
     def _prepare(self) -> None:
         target, outputs, where = self.target, self.spec.outputs, f"task '{self.name}'"
+        if self.standardize:
+            self._scalings = None, None  # those of the last time that data was loaded
         targets = {name: data.ys for name, data in self.splits.items()}
-        training = self._data("train")
+        naming = Naming(self.class_names, self.output_columns, self.in_units)
         self.complete = every_sequence_has_targets(target, targets, where)
         if not self.shares_head:
-            check_varied(target, training.ys, outputs, where)
+            check_varied(target, targets[SPLITS[0]], outputs, where, naming)
         if target.name == "class":
             classes = [classes_of(target, ys) for ys in targets.values()]
             self.classes_seen = tuple(sorted(set[int]().union(*classes)))
-        notices = [] if self.shares_head else data_notices(target, targets, self.class_names)
-        notices += input_notices(self._training_inputs, self.scale, self.spec.tokens)
-        self.notices = (*self._own_notices, *notices)
+        notices = list(self._own_notices)
+        if not self.shares_head:
+            notices += data_notices(target, targets, naming)
+        if self.standardize:
+            read = None if self.spec.tokens else lambda xs: self.to_inputs(self._ordered(xs))
+            self._scalings, self.splits = standardized(self.splits, read, target.name == "numbers")
+            notices += precision_notices(self._scalings)
+        else:
+            notices += size_notices(target, targets[SPLITS[0]])
+            notices += input_notices(self._training_inputs, self.scale, self.spec.tokens)
+        self.notices = tuple(notices)
+        training = self._data("train")
         self.loss_function.prepare(training.ys, outputs)
         self.loss_function.check(target, training.ys[:2], outputs, where)
         self._reader = ShuffledReader(training)
-
-
-def is_ambiguous(spec: TaskSpec, target: str) -> bool:
-    """Return whether targets (N, outputs) might be meant as targets (N, time) at every step."""
-    same = spec.outputs == spec.steps > 1
-    return target != "class" and same and not spec.every_step

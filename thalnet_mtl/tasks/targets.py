@@ -26,6 +26,7 @@ class Target:
     loss: ClassVar[str]  # the name of its default loss
     metrics: ClassVar[tuple[str, ...]]  # the names of its default metrics
     missing: ClassVar[float]  # stands for a target that is not known
+    for_text: ClassVar[str] = "give numbers"  # what to do about targets that are words
 
     def present(self, ys: Tensor) -> Bool[Tensor, " *ys"]:
         """Return which targets are there; the others are missing, or after the end."""
@@ -71,6 +72,7 @@ class ClassTarget(Target):
     loss = "cross_entropy"
     metrics = ("accuracy",)
     missing = MISSING_CLASS
+    for_text = "number the classes from 0"
 
     def present(self, ys: Tensor) -> Tensor:
         return ys != MISSING_CLASS

@@ -77,6 +77,7 @@ def variant(
         partial(_read_splits, whole, change),
         TaskSpec(width, spec.outputs, steps=-(-spec.steps // steps_joined)),
         scale=whole.scale,
+        standardize=whole.standardize,
         class_names=whole.class_names if not (label_order or random_labels) else (),
         source=whole.source,
     )

@@ -45,6 +45,15 @@ def test_arrays_of_three_splits_are_read_from_one_file_and_from_a_folder_alike(t
             assert batch.ys.tolist() == content[f"{part}_ys"].tolist()
 
 
+def test_arrays_of_objects_are_refused_with_what_to_do(tmp_path):
+    ragged = np.array([np.zeros(3), np.zeros(4)], object)
+    np.savez("a.npz", xs=ragged, ys=np.arange(2))
+    np.save("train_xs.npy", ragged)
+    for make, path in ((npz, "a.npz"), (folder, ".")):
+        with pytest.raises(UserError, match=r"objects; pad the sequences and give lengths\.$"):
+            make(path)
+
+
 def test_one_set_of_arrays_is_split_by_fractions_and_a_seed():
     xs = np.arange(20.0).reshape(20, 1, 1)
     np.savez("a.npz", xs=xs, ys=10 * xs[:, 0])

@@ -362,3 +362,17 @@ def test_labels_of_other_words_are_refused_with_advice_that_fits():
 def test_a_single_column_is_told_before_what_a_sequence_is():
     with pytest.raises(UserError, match=r"has a single column, 'x;y'\..* set separator"):
         csv(table("x;y\n1;2\n"), ["x"], ["y"])
+
+
+def test_constant_targets_are_told_in_the_units_and_words_of_the_table():
+    path = table(x=range(20), y=[5] * 20, z=[3] * 20, kind=["x"] * 20)
+    for outputs, options, message in (
+        (["y"], {}, "all training targets of column 'y' are 5, so"),
+        (["y", "z"], {}, "all training targets of columns 'y', 'z' are 5, 3, so"),
+        (["y"], {"target": "class"}, "all training targets of column 'y' are '5', so"),
+        (["kind"], {"target": "class"}, "all training targets of column 'kind' are 'x', so"),
+    ):
+        with pytest.raises(UserError, match=message):
+            csv(path, ["x"], outputs, wide=True, **options).load("cpu")
+    task = csv(table(x=range(20), y=[5] * 20, z=range(20)), ["x"], ["y", "z"], wide=True)
+    assert "output 0 ('y') is always 5 in the training part." in task.load("cpu").notices

@@ -103,6 +103,13 @@ REFUSED = {
     "half classes": ((XS, YS + 0.5), {}, r"target 0.5 of row 0 is no class.*numbers"),
     "NaN classes": ((XS, with_entry(YS, 3, np.nan, "f8")), {}, "target nan of row 3.*-100"),
     "negative class": ((XS, with_entry(YS, 4, -1)), {}, "class -1 of row 4"),
+    "words as classes": ((XS, np.array(["a", "b"] * 6)), {}, "number the classes from 0"),
+    "objects as classes": (
+        (XS, np.array(["a", "b"] * 6, object)), {}, "holds str 'a'; number the classes from 0",
+    ),
+    "words as labels": ((XS, ["a", "b"] * 6), {"target": "labels"}, "text; give numbers"),
+    "words as inputs": ((XS.astype(str), YS), {}, "text; give tokens"),
+    "two numbers as a class": ((XS, XS[:, 0, :2]), {}, r"\(12, 2\); .* target: numbers or labels"),
     "one class": ((XS, YS * 0), {}, "all training targets are 0"),
     "years as classes": ((XS, YS + 10**6), {}, "class 1,000,001 means a head of that size"),
     "all missing": ((XS, YS * 0 - 100), {}, "all targets are missing"),

@@ -247,3 +247,13 @@ def test_a_text_on_disk_is_not_copied(tmp_path):
             assert torch.equal(a.xs, b.xs) and torch.equal(a.ys, b.ys)
         if dtype != "uint16":
             assert np.shares_memory(task.split("train").numpy(), mapped)
+
+
+def test_classes_without_a_sequence_are_told():
+    notices = [task_of((XS, ys)).notices for ys in (YS, YS + 1, 3 * YS, YS.clamp(min=1))]
+    assert notices == [
+        (),
+        ("class 0 has no training row.",),
+        ("classes 1, 2, 4 and 1 more have no training row.",),
+        ("class 0 has no training row.",),
+    ]

@@ -22,6 +22,7 @@ def npz(
     path: str,
     target: Kind = "class",
     scale: float = 1.0,
+    standardize: bool = False,
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15),
     split_seed: int = 0,
 ) -> SequenceTask:
@@ -36,6 +37,8 @@ def npz(
             perhaps ``train_lengths``, …; or with ``xs``, ``ys`` and perhaps ``lengths``.
         target: ``class``, ``labels`` (0 or 1, missing NaN) or ``numbers`` (missing NaN).
         scale: divisor of the inputs; 255 brings bytes into [0, 1].
+        standardize: scale inputs, and targets that are numbers, to mean 0 and deviation 1 of the
+            training part. Scores are in the units of the arrays nevertheless.
         fractions: sizes of train, validation and test, where the file has no splits.
         split_seed: seed of the choice of sequences for each.
 
@@ -47,13 +50,15 @@ def npz(
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise UserError(f"{file} cannot be read as .npz: {_first_line(error)}.") from error
+        raise UserError(f"{file} cannot be read as .npz: {_reason(error)}.") from error
     splits = _splits(arrays, str(file), fractions, split_seed)
-    return SequenceTask("npz", splits, target=target, scale=scale)
+    return SequenceTask("npz", splits, target=target, scale=scale, standardize=standardize)
 
 
 @register("task", "folder")
-def folder(path: str, target: Kind = "class", scale: float = 1.0) -> SequenceTask:
+def folder(
+    path: str, target: Kind = "class", scale: float = 1.0, standardize: bool = False
+) -> SequenceTask:
     """Arrays of your own in a folder of .npy files, which may be larger than memory.
 
     Shapes are those of the task ``npz``. Files are read from disk as they are needed.
@@ -63,6 +68,8 @@ def folder(path: str, target: Kind = "class", scale: float = 1.0) -> SequenceTas
             ``test_ys.npy``, and perhaps ``train_lengths.npy``, ….
         target: ``class``, ``labels`` (0 or 1, missing NaN) or ``numbers`` (missing NaN).
         scale: divisor of the inputs; 255 brings bytes into [0, 1].
+        standardize: scale inputs, and targets that are numbers, to mean 0 and deviation 1 of the
+            training part. Scores are in the units of the arrays nevertheless.
 
     Raises:
         UserError: a file is missing, or does not fit the others.
@@ -75,8 +82,10 @@ def folder(path: str, target: Kind = "class", scale: float = 1.0) -> SequenceTas
         try:
             arrays[file.stem] = np.load(file, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{file} cannot be read as .npy: {_first_line(error)}.") from error
-    return SequenceTask("folder", _splits(arrays, str(root)), target=target, scale=scale)
+            raise UserError(f"{file} cannot be read as .npy: {_reason(error)}.") from error
+    return SequenceTask(
+        "folder", _splits(arrays, str(root)), target=target, scale=scale, standardize=standardize
+    )
 
 
 def _splits(
@@ -129,5 +138,9 @@ def _existing(path: str) -> Path:
     return file
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read, in one line."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    if "allow_pickle" in reason or "Python objects" in reason:
+        return "it holds an array of objects; pad the sequences and give lengths"
+    return reason

@@ -47,10 +47,6 @@ class TableTask(SequenceTask):
         self._scalings = scalings
         self.naive = naive or {}
 
-    @property
-    def scalings(self) -> tuple[Scaling | None, Scaling | None]:
-        return self._scalings
-
     def naive_scores(self, split: str, size: int = 500) -> dict[str, float]:
         """Return what the forecast scores that repeats the last value; {} if there is none."""
         if split not in self.naive:

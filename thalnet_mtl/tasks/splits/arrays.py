@@ -23,19 +23,22 @@ NUMBERS = (float, int, np.number, np.bool_)
 WIDER_IN_NUMPY = {"b1": "u1", "u2": "i4", "u4": "i8", "u8": "i8", "f2": "f4", "f16": "f8"}
 
 
-def as_tensor(data: Any, where: str, missing: float | None = None) -> Tensor:
+def as_tensor(
+    data: Any, where: str, missing: float | None = None, for_text: str = "give tokens"
+) -> Tensor:
     """Return numbers as a tensor, without a copy where the type allows it.
 
     Args:
         data: an array, a tensor, a list of numbers, a data frame, …
         where: what is converted, for errors.
         missing: stands for the masked entries of a masked array; without it they are an error.
+        for_text: what to do if the data is text, for errors.
 
     Raises:
         UserError: these are no real numbers. The message names the first such row of a list.
     """
     try:
-        tensor = _tensor(data) if isinstance(data, Tensor) else _from_array(data, missing)
+        tensor = _tensor(data) if isinstance(data, Tensor) else _from_array(data, missing, for_text)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
@@ -140,7 +143,7 @@ def _tensor(data: Tensor) -> Tensor:
     return data.to(WIDER.get(data.dtype, data.dtype))
 
 
-def _from_array(data: Any, missing: float | None) -> Tensor:
+def _from_array(data: Any, missing: float | None, for_text: str) -> Tensor:
     if isinstance(data, list | tuple) and any(isinstance(part, Tensor) for part in data):
         parts = [_tensor(torch.as_tensor(part)).cpu() for part in data]
         return torch.stack(parts)
@@ -154,10 +157,14 @@ def _from_array(data: Any, missing: float | None) -> Tensor:
         raise TypeError("not an array")
     array = np.asarray(data)
     if array.dtype == object:
-        array = _from_objects(array)
+        array = _from_objects(array, for_text)
     if array.dtype.kind not in "biuf":
         kinds = {"c": "complex", "U": "text", "S": "text", "M": "dates", "m": "times"}
-        hints = {"c": "; give real and imaginary parts as two inputs", "U": "; give tokens"}
+        hints = {
+            "c": "; give real and imaginary parts as two inputs",
+            "U": f"; {for_text}",
+            "S": f"; {for_text}",
+        }
         kind = array.dtype.kind
         raise TypeError(f"{kinds.get(kind, array.dtype)}{hints.get(kind, '')}")
     if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
@@ -171,13 +178,15 @@ def _from_array(data: Any, missing: float | None) -> Tensor:
         return torch.from_numpy(array) if array.ndim else torch.as_tensor(array)
 
 
-def _from_objects(array: np.ndarray) -> np.ndarray:
+def _from_objects(array: np.ndarray, for_text: str) -> np.ndarray:
     """Return an array of Python numbers as one of numbers."""
     values = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
     for row, entries in enumerate(values):
         for entry in entries:
             if isinstance(entry, str | bytes) or not isinstance(entry, NUMBERS):
-                raise TypeError(f"row {row} holds {type(entry).__name__} {str(entry)[:20]!r}")
+                hint = f"; {for_text}" if isinstance(entry, str | bytes) else ""
+                kind = type(entry).__name__
+                raise TypeError(f"row {row} holds {kind} {str(entry)[:20]!r}{hint}")
     whole = all(isinstance(entry, int | np.integer) for entry in values.flat)
     return array.astype(np.int64 if whole else np.float64)
 

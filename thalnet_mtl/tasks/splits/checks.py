@@ -124,8 +124,11 @@ def check_targets(
         expected = [len(ys), *([time] if spec.every_step else [])]
         expected += [] if target.name == "class" else [spec.outputs]
         each = "a target at every step" if spec.every_step else "one target a sequence"
+        several = target.name == "class" and ys.ndim == 2
+        hint = " For several numbers or labels a sequence set target: numbers or labels."
         raise UserError(
             f"{where}: targets have shape {tuple(ys.shape)}; expected {tuple(expected)} for {each}."
+            f"{hint if several else ''}"
         )
     if spec.every_step and lengths is not None:
         ys = missing_past_end(ys, lengths, target)

@@ -52,6 +52,17 @@ def infer_spec(splits: Mapping[str, Split], target: Target, where: str) -> TaskS
     )
 
 
+def ambiguity_notices(spec: TaskSpec, target: str) -> tuple[str, ...]:
+    """Return whether targets (N, outputs) might be meant as targets (N, time) at every step."""
+    same = spec.outputs == spec.steps > 1
+    if target == "class" or not same or spec.every_step:
+        return ()
+    return (
+        f"a target has as many entries as a sequence has steps, {spec.steps}; they are read as "
+        f"{spec.steps} {target} after the last step. Targets at every step have a third axis.",
+    )
+
+
 def describe_spec(spec: TaskSpec) -> str:
     """Describe the shape of a task in a few words, for errors."""
     inputs = "tokens" if spec.tokens else f"inputs of width {spec.inputs}"

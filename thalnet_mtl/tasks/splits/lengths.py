@@ -36,7 +36,7 @@ def read_targets(ys: Any, lengths: Tensor | None, target: Target, where: str) ->
     The targets of a list at every step must be as many as the steps of its sequence.
     """
     if as_list(ys) is None:
-        targets = as_tensor(ys, where, target.missing)
+        targets = as_tensor(ys, where, target.missing, target.for_text)
         if targets.ndim == 0:
             raise UserError(f"{where}: expected one for every sequence, got {describe(ys)}.")
         return targets

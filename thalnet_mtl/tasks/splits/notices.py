@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from thalnet_mtl.tasks.splits.checks import InputSummary
+from thalnet_mtl.tasks.splits.naming import Naming, listed
 from thalnet_mtl.tasks.targets import Target
 
 MOST = 3  # names in a sentence
@@ -12,45 +13,60 @@ LARGE = 20.0  # numbers above it, in size, slow training down
 
 
 def data_notices(
-    target: Target, targets: Mapping[str, Tensor], class_names: Sequence[str] = ()
+    target: Target,
+    targets: Mapping[str, Tensor],
+    naming: Naming = Naming(),  # noqa: B008
 ) -> list[str]:
     """Return what cannot be learned from the targets of the training part.
 
     Args:
         target: kind of the targets.
         targets: (N, …) by split, ``train`` first.
-        class_names: names of the classes, if they have any.
+        naming: names of classes and outputs.
     """
     training, *later = targets
     notices = []
     if target.name == "class":
-        present = {name: ys[target.present(ys)].unique().tolist() for name, ys in targets.items()}
+        present = {
+            name: {int(k) for k in ys[target.present(ys)].unique().tolist()}
+            for name, ys in targets.items()
+        }
+        seen = set[int]().union(*present.values())
+        if empty := sorted(set(range(max(seen, default=0))) - seen):
+            verb = "has" if len(empty) == 1 else "have"
+            notices.append(f"{_classes(empty, naming.class_names)} {verb} no training row.")
         for name in later:
-            unseen = sorted(set(present[name]) - set(present[training]))
-            if unseen:
-                names = [class_names[int(k)] if class_names else str(int(k)) for k in unseen]
-                kind = "class" if len(names) == 1 else "classes"
-                verb = "is" if len(names) == 1 else "are"
-                notices.append(f"{kind} {_listed(names)} of {name} {verb} in no training row.")
+            if unseen := sorted(present[name] - present[training]):
+                verb = "is" if len(unseen) == 1 else "are"
+                subject = f"{_classes(unseen, naming.class_names)} of {name}"
+                notices.append(f"{subject} {verb} in no training row.")
         return notices
     rows = targets[training]
     rows = rows.reshape(-1, rows.shape[-1])
     for k, column in enumerate(rows.T if rows.shape[-1] > 1 else ()):
-        values = column[~column.isnan()]
-        if not len(values):
-            notices.append(f"output {k} has no target in the training part.")
-        elif bool((values == values[0]).all()):
-            notices.append(f"output {k} is always {values[0].item():g} in the training part.")
-    if target.name == "numbers":
-        present_numbers = rows[~rows.isnan()]
-        mean, deviation = present_numbers.mean().item(), present_numbers.std(correction=0).item()
-        if max(abs(mean), deviation) > LARGE:
-            notices.append(
-                f"the targets have mean {mean:.4g} and standard deviation {deviation:.4g} in the "
-                f"training part; a network learns numbers near 0 and 1 much faster. Subtract the "
-                f"mean and divide by the standard deviation, as the task 'csv' does."
-            )
+        there = ~column.isnan()
+        output = naming.output(k)
+        if not there.any():
+            notices.append(f"{output} has no target in the training part.")
+        elif bool((column[there] == column[there][0]).all()):
+            value = naming.in_units(rows[there][:1])[0, k].item()
+            notices.append(f"{output} is always {value:g} in the training part.")
     return notices
+
+
+def size_notices(target: Target, ys: Tensor) -> list[str]:
+    """Return whether the training targets are numbers too large to be learned quickly."""
+    if target.name != "numbers":
+        return []
+    present = ys[~ys.isnan()]
+    mean, deviation = present.mean().item(), present.std(correction=0).item()
+    if max(abs(mean), deviation) <= LARGE:
+        return []
+    return [
+        f"the targets have mean {mean:.4g} and standard deviation {deviation:.4g} in the training "
+        f"part; a network learns numbers near 0 and 1 much faster. Subtract the mean and divide by "
+        f"the standard deviation: set standardize: true."
+    ]
 
 
 def input_notices(summaries: Mapping[str, InputSummary], scale: float, tokens: bool) -> list[str]:
@@ -68,12 +84,13 @@ def input_notices(summaries: Mapping[str, InputSummary], scale: float, tokens: b
             which = f"the input '{name}' reaches" if name else "the inputs reach"
             notices.append(
                 f"{which} {largest:.4g} in the training part; a network learns from numbers near "
-                f"0 and 1 much faster. Set 'scale', by which inputs are divided, or scale the data."
+                f"0 and 1 much faster. Set standardize: true, or 'scale', by which inputs are "
+                f"divided."
             )
     return notices
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return names with commas, shortened if there are many."""
-    hidden = len(names) - MOST
-    return ", ".join(names[:MOST]) + (f" and {hidden} more" if hidden > 0 else "")
+def _classes(classes: Sequence[int], class_names: Sequence[str]) -> str:
+    """Return the names of classes, or their numbers, after the noun."""
+    names = [class_names[k] if class_names else str(k) for k in classes]
+    return f"{'class' if len(names) == 1 else 'classes'} {listed(names, MOST)}"

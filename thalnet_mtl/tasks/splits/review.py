@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.tasks.splits.naming import Naming, listed
 from thalnet_mtl.tasks.targets import Target
 
 BLOCK = 2**22  # entries that are reviewed at once
-SHOWN = 5  # outputs that an error lists
 
 
 def every_sequence_has_targets(target: Target, ys: Mapping[str, Tensor], where: str) -> bool:
@@ -43,13 +43,29 @@ def classes_of(target: Target, ys: Tensor) -> set[int]:
     return classes
 
 
-def check_varied(target: Target, ys: Tensor, outputs: int, where: str) -> None:
-    """Raise if the training targets are constant: one class, or every label or number the same."""
+def check_varied(
+    target: Target,
+    ys: Tensor,
+    outputs: int,
+    where: str,
+    naming: Naming = Naming(),  # noqa: B008
+) -> None:
+    """Raise if the training targets are constant: one class, or every label or number the same.
+
+    Args:
+        target: kind of target.
+        ys: training targets.
+        outputs: width of the head.
+        where: the task, for errors.
+        naming: names of classes and outputs.
+    """
+    subject = f"{where}: all training targets{naming.of_columns()}"
     if target.name == "class":
         classes = classes_of(target, ys)
         if len(classes) == 1:
+            (label,) = classes
             raise UserError(
-                f"{where}: all training targets are {min(classes)}, so there is nothing to learn."
+                f"{subject} are {naming.class_name(label)}, so there is nothing to learn."
             )
         return
     low = torch.full((outputs,), torch.inf, device=ys.device)
@@ -59,9 +75,9 @@ def check_varied(target: Target, ys: Tensor, outputs: int, where: str) -> None:
         low = torch.minimum(low, torch.where(values.isnan(), torch.inf, values).amin(0))
         high = torch.maximum(high, torch.where(values.isnan(), -torch.inf, values).amax(0))
     if bool((low >= high).all()):
-        shown = [f"{value:g}" for value in low[low.isfinite()].tolist()]
-        text = ", ".join(shown[:SHOWN]) + (", …" if len(shown) > SHOWN else "")
-        raise UserError(f"{where}: all training targets are {text}, so there is nothing to learn.")
+        constants = naming.in_units(low)[low.isfinite()].tolist()
+        text = listed([f"{value:g}" for value in constants])
+        raise UserError(f"{subject} are {text}, so there is nothing to learn.")
 
 
 def pieces(ys: Tensor) -> Iterator[Tensor]:

@@ -1,8 +1,11 @@
 """A comparison of the sequences of two tasks: if equal, one pass of the body serves both."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops.inputs import inputs_by_name
 from thalnet_mtl.tasks.splits.sequences import Split
 from thalnet_mtl.tasks.targets import first_row
@@ -15,6 +18,18 @@ def same_order(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None:
         return first is second
     return torch.equal(first.cpu(), second.cpu())
+
+
+def check_same_reading(first: Any, second: Any, where: str) -> None:
+    """Raise unless two tasks read what they store in the same way; both are a ``SequenceTask``."""
+    if first.scale != second.scale:
+        raise UserError(f"{where}: their scales, {first.scale:g} and {second.scale:g}, differ.")
+    if first.input_scaling != second.input_scaling:
+        raise UserError(f"{where}: their inputs are standardized differently.")
+    if not same_order(first.order, second.order):
+        raise UserError(f"{where}: the order in which they read a sequence differs.")
+    if first.transform or second.transform:
+        raise UserError(f"{where}: a transform of batches may change inputs and targets.")
 
 
 def first_difference(first: Split, second: Split) -> str:
