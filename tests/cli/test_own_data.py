@@ -68,11 +68,19 @@ def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
     result = json.loads((here / "runs/airline/result.json").read_text())
     scores = result["tasks"]["csv"]
     assert scores["validation"]["mae"] < 38.5  # repeating the last value
-    assert call(capsys, "export runs/airline --to onnx")[0] == 0
+    status, out, _ = call(capsys, "export runs/airline --to onnx")
+    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    assert out.splitlines()[0] == "runs/airline/export/step.onnx"
+    assert out.splitlines()[1] == "x: (batch, 1) float32: passengers"
+    assert "\noutputs: (batch, 1): change of passengers\n" in out and "in the units of" in out
 
     # The program reads and returns passengers, as the file has them.
     session = onnxruntime.InferenceSession("runs/airline/export/step.onnx")
     names = [entry.name for entry in session.get_inputs()]
+    assert next(entry.name for entry in session.get_outputs()) == "outputs"
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["inputs"]) == {"x": ["passengers"]} and facts["task"] == "csv"
+    assert json.loads(facts["outputs"]) == ["change of passengers"]
     state = {n.name: np.zeros([1, *n.shape[1:]], np.float32) for n in session.get_inputs()[1:]}
     run = load_run("runs/airline")
     task = run.task().load("cpu")
@@ -86,6 +94,52 @@ def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
         answer, *parts = session.run(None, {"x": x} | state)
         state = dict(zip(names[1:], parts, strict=True))
         assert answer.item() == pytest.approx(change.item(), rel=1e-3, abs=0.01)
+
+
+PATIENTS = {
+    "number": ("outputs: [died], target: class", "class"),
+    "rows": ("outputs: [next, pressure], every_step: true", "number"),
+}
+
+
+@pytest.mark.parametrize(("options", "kind"), PATIENTS.values(), ids=PATIENTS)
+def test_sequences_of_unequal_lengths_are_exported_as_the_usage_says(
+    capsys, tmp_path, monkeypatch, options, kind
+):
+    monkeypatch.chdir(tmp_path)
+    lines = ["patient,hr,died,next,pressure"]
+    for patient in range(24):
+        rows = 3 if patient > 20 else 2 + patient % 4
+        died = ("no", "yes")[patient % 2]
+        lines += [f"p{patient},{60 + k},{died},{61 + k},{90 - k * k}" for k in range(rows)]
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    config = f"task: {{name: csv, path: p.csv, group: patient, inputs: [hr], {options}}}"
+    (tmp_path / "p.yaml").write_text(f"{config}\ntrain: {{steps: 2, batch: 4}}")
+    assert call(capsys, "train p.yaml --out run --model.budget 2000")[0] == 0
+    run = load_run("run")
+    xs, lengths = torch.full((2, 5, 1), 60.0), torch.tensor([5, 2])
+    for form in ("torch", "onnx"):
+        for whole in (True, False):
+            command = f"export run --to {form}{' --lengths' * whole}"
+            status, out, err = call(capsys, command)
+            assert status == 0 and max(map(len, out.splitlines())) <= 80, err
+            code = "\n".join(line[2:] for line in out.splitlines() if line.startswith("  "))
+            names = {"x": xs if whole else xs[:, 0], "lengths": lengths}
+            states = [line.split(":")[0] for line in out.splitlines() if "zeros before" in line]
+            assert bool(states) != whole
+            zeros = run.network.initial("csv", 2)
+            parts = [zeros] if isinstance(zeros, torch.Tensor) else list(zeros)
+            names |= dict(zip(states, parts, strict=False))
+            if form == "onnx":
+                names = {name: part.numpy() for name, part in names.items()}
+            exec(code, names)
+            assert names["outputs"].shape[0] == 2 and names["outputs"].shape[-1] == 2
+    answers = {"class": "(the largest is the answer): no, yes", "number": ": next, pressure"}
+    assert answers[kind] in " ".join(out.split())
+    extra = {"metadata.json": ""}
+    torch.export.load("run/export/step.pt2", extra_files=extra)
+    facts = json.loads(extra["metadata.json"])
+    assert json.loads(facts.get("classes", "[]")) == (["no", "yes"] if kind == "class" else [])
 
 
 def test_data_that_has_changed_since_training_is_refused(capsys, here):

@@ -79,6 +79,8 @@ def export(options: argparse.Namespace) -> int:
     run = load_run(options.folder)
     path = run.export(options.to, options.out, options.task, lengths=options.lengths)
     print(one_line(str(path)))
+    for line in run.usage(options.to, path, options.task, lengths=options.lengths):
+        print(one_line(line))
     return 0
 
 

@@ -1,9 +1,10 @@
 """Exports of a network to other programs; each is checked to give the same outputs."""
 
 import importlib.util
+import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from thalnet_mtl.topology.scaling import Scaling
 
 Scalings = tuple[Scaling | None, Scaling | None]  # of inputs, and of targets
 
+METADATA = "metadata.json"  # of a torch program
 TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
 
 
@@ -83,7 +85,7 @@ class Step(Program):
         self.kind = type(network.initial(task, 1))
 
     def forward(self, x: Inputs, *state: Tensor) -> tuple[Tensor, ...]:
-        """Return logits and the next state.
+        """Return outputs and the next state.
 
         ``x`` is (batch, inputs), or (batch,) tokens; or a mapping of such for named inputs.
         """
@@ -104,7 +106,7 @@ class Step(Program):
 
     def names(self) -> tuple[list[str], list[str]]:
         states = [f"state{k}" for k in range(len(self.example(1)) - 1)]
-        return states, ["logits", *(f"{name}_next" for name in states)]
+        return states, ["outputs", *(f"{name}_next" for name in states)]
 
 
 class Sequences(Program):
@@ -117,7 +119,7 @@ class Sequences(Program):
             raise UserError(f"lengths: task '{task}' has no longest sequence; export its step.")
 
     def forward(self, x: Inputs, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Return logits (batch, outputs), or at every step (batch, steps, outputs).
+        """Return (batch, outputs), or at every step (batch, steps, outputs).
 
         ``x`` is (batch, steps, inputs), or (batch, steps) tokens; or a mapping of such for named
         inputs. ``lengths`` (batch,) are int64 from 1 to the steps of the task.
@@ -131,21 +133,22 @@ class Sequences(Program):
         return x, lengths.to(first_input(x).device)
 
     def names(self) -> tuple[list[str], list[str]]:
-        return ["lengths"], ["logits"]
+        return ["lengths"], ["outputs"]
 
 
-def to_torch(program: Program, path: Path) -> None:
-    """Write a ``torch.export`` program for any batch."""
+def to_torch(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a ``torch.export`` program for any batch, with ``METADATA`` among its extra files."""
     inputs = program.example(CHECKED)
     with new_file(path) as file:
-        torch.export.save(_program(program), file)
+        extra = {METADATA: json.dumps(dict(metadata), ensure_ascii=False)}
+        torch.export.save(_program(program), file, extra_files=extra)
     _check(program(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
-def to_onnx(program: Program, path: Path) -> None:
-    """Write the same in ONNX.
+def to_onnx(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the same in ONNX, with its metadata properties.
 
-    The inputs of a step are x, state0, …, and its outputs logits, state0_next, …; the inputs of
+    The inputs of a step are x, state0, …, and its results outputs, state0_next, …; the inputs of
     sequences are x and lengths. Named inputs have their names instead of x.
     """
     packages = "onnx", "onnxscript", "onnxruntime"
@@ -163,6 +166,7 @@ def to_onnx(program: Program, path: Path) -> None:
             _program(program), input_names=names, output_names=outputs, verbose=False
         )
     assert exported is not None
+    exported.model.metadata_props.update(metadata)
     exported.save(path)
     session = onnxruntime.InferenceSession(path)
     feed = {name: x.numpy() for name, x in zip(names, tree_leaves(inputs), strict=True)}
@@ -170,7 +174,7 @@ def to_onnx(program: Program, path: Path) -> None:
 
 
 # By format: the function that writes a program, None for the whole network.
-FORMATS: dict[str, Callable[[Program, Path], None] | None] = {
+FORMATS: dict[str, Callable[[Program, Path, Mapping[str, str]], None] | None] = {
     "safetensors": None,
     "torch": to_torch,
     "onnx": to_onnx,
@@ -193,6 +197,7 @@ def export(
     *,
     lengths: bool = False,
     scalings: Scalings = (None, None),
+    metadata: Mapping[str, str] | None = None,
     saved: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -208,6 +213,7 @@ def export(
             ``Sequences``, instead of one streaming step.
         scalings: of the inputs and of the targets on which it was trained, if they were scaled; a
             program does both, so that its inputs and outputs are in units of the data.
+        metadata: texts by name that a program holds.
         saved: for ``safetensors``, a folder of the same saved network to copy with its model card.
         overwrite: whether ``path`` may exist.
 
@@ -228,7 +234,8 @@ def export(
     with evaluation_mode(network), staged(path) as part:
         if write is not None:
             assert task is not None
-            write((Sequences if lengths else Step)(network, task, scalings), part)
+            program = (Sequences if lengths else Step)(network, task, scalings)
+            write(program, part, metadata or {})
         else:
             if saved is not None:
                 if links := [path for path in saved.rglob("*") if path.is_symlink()]:

@@ -122,7 +122,7 @@ def _inputs(task: Task, training: SplitStatistics) -> Iterator[str]:
     rows = [["input, training part", "least", "mean", "most"]]
     for name, ranges in training.inputs.items():
         width = 1 if task.spec.tokens else task.spec.input_width(name)
-        names = _input_names(task, width)
+        names = input_names(task, width)
         labels = [f"{name} {label}".strip() for label in names]
         rows += [[label, *ranges.cells(k)] for k, label in enumerate(labels)]
     yield from _table(rows)
@@ -133,11 +133,11 @@ def _outputs(task: Task, statistics: dict[str, SplitStatistics]) -> Iterator[str
     if task.target.name == "class":
         rows = [["class", *statistics]]
         counts = [split.classes for split in statistics.values()]
-        for k, name in enumerate(_class_names(task)):
+        for k, name in enumerate(class_names(task)):
             rows.append([name, *(f"{int(c[k]) if c is not None else 0:,}" for c in counts)])
     else:
         rows = [["target", "split", "least", "mean", "most"]]
-        for k, name in enumerate(_output_names(task)):
+        for k, name in enumerate(output_names(task)):
             rows += [[name, split, *part.outputs.cells(k)] for split, part in statistics.items()]
     yield from _table(rows)
 
@@ -166,7 +166,7 @@ def _examples(task: Task, chunk: int) -> Iterator[str]:
                 yield _clip(f"  {name} {_tokens(xs, task.spec.input_width(name))}".rstrip())
                 continue
             columns = _input_units(task, xs).T
-            labels = _input_names(task, len(columns))
+            labels = input_names(task, len(columns))
             for label, values in list(zip(labels, columns, strict=True))[:MOST_COLUMNS]:
                 yield _clip(f"  {name} {label}: {_numbers(values)}".replace("   ", "  "))
             if len(labels) > MOST_COLUMNS:
@@ -178,7 +178,7 @@ def _targets_of(task: Task, ys: Tensor, length: int | None) -> Iterator[str]:
     """Yield the targets of an example."""
     ys = ys[:length] if task.spec.every_step else ys
     if task.target.name == "class":
-        names = _class_names(task)
+        names = class_names(task)
         labels = [names[int(y)] if y >= 0 else "missing" for y in ys.flatten()[: MOST_STEPS + 1]]
         ending = ", …" if ys.numel() > MOST_STEPS else ""
         if task.spec.tokens and task.spec.every_step:
@@ -187,7 +187,7 @@ def _targets_of(task: Task, ys: Tensor, length: int | None) -> Iterator[str]:
             yield _clip(f"  → {', '.join(labels[:MOST_STEPS])}{ending}")
         return
     columns = task.in_units(ys).reshape(-1, task.spec.outputs).T
-    for label, values in list(zip(_output_names(task), columns, strict=True))[:MOST_COLUMNS]:
+    for label, values in list(zip(output_names(task), columns, strict=True))[:MOST_COLUMNS]:
         yield _clip(f"  → {label}: {_numbers(values)}")
     if len(columns) > MOST_COLUMNS:
         yield f"  → … and {len(columns) - MOST_COLUMNS:,} more"
@@ -199,7 +199,7 @@ def _input_units(task: Task, rows: Tensor) -> Tensor:
     return scaling.invert(rows) if scaling else rows
 
 
-def _input_names(task: Task, width: int) -> list[str]:
+def input_names(task: Task, width: int) -> list[str]:
     if isinstance(task, TableTask) and len(task.input_columns) == width:
         return task.input_columns
     return (
@@ -209,7 +209,7 @@ def _input_names(task: Task, width: int) -> list[str]:
     )
 
 
-def _output_names(task: Task) -> list[str]:
+def output_names(task: Task) -> list[str]:
     names = task.output_columns if isinstance(task, TableTask) else []
     repeats = task.spec.outputs // len(names) if names else 1
     if repeats > 1:
@@ -217,7 +217,7 @@ def _output_names(task: Task) -> list[str]:
     return names or [str(k) for k in range(task.spec.outputs)]
 
 
-def _class_names(task: Task) -> Sequence[str]:
+def class_names(task: Task) -> Sequence[str]:
     names = getattr(task, "class_names", ())
     return names or [str(k) for k in range(task.spec.outputs)]
 

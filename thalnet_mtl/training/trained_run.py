@@ -7,7 +7,7 @@ from pathlib import Path
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.export import Scalings, default_name, export
+from thalnet_mtl.models.export import Program, Scalings, Sequences, Step, default_name, export
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.checksums import BEST, MODEL, check_sums
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
@@ -16,6 +16,7 @@ from thalnet_mtl.runs.run_files import read_environment
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
+from thalnet_mtl.training.program_usage import metadata, network_usage, program_usage
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.unregistered_tasks import (
     UnregisteredTasks,
@@ -92,8 +93,11 @@ class TrainedRun:
         check_sums(self.folder, MODEL if form == "safetensors" else ())
         head: str | None = None
         scalings: Scalings = (None, None)
+        facts: dict[str, str] = {}
         if task or form != "safetensors":
             head, scalings = self.task(task).head_name, self.task(task).scalings
+        if form != "safetensors":
+            facts = metadata(self.task(task), self._program(task, lengths))
         path = out or self.folder / "export" / default_name(form, lengths)
         return export(
             self.network,
@@ -102,9 +106,22 @@ class TrainedRun:
             head,
             lengths=lengths,
             scalings=scalings,
+            metadata=facts,
             saved=saved,
             overwrite=out is None,
         )
+
+    def usage(
+        self, form: str, path: Path, task: str | None = None, *, lengths: bool = False
+    ) -> list[str]:
+        """Return lines on how to call what ``export`` wrote with these arguments to a path."""
+        if form == "safetensors":
+            return network_usage(next(iter(self.tasks.values())), path)
+        return program_usage(self.task(task), self._program(task, lengths), form, path)
+
+    def _program(self, task: str | None, lengths: bool) -> Program:
+        """Return the program of a task; an unknown format is refused by ``export``."""
+        return (Sequences if lengths else Step)(self.network, self.task(task).head_name)
 
 
 def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:

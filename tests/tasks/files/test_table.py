@@ -94,7 +94,7 @@ def test_groups_are_whole_sequences_in_the_order_of_time():
             seen.append(group)
     assert sorted(seen) == list(range(10))
     assert [len(task.split(name)) for name in PARTS] == [7, 1, 2]
-    assert task.class_names == ("even", "odd") and task.spec.steps == 0
+    assert task.class_names == ("even", "odd") and task.spec.steps == 10
 
 
 def test_the_seed_decides_which_groups_are_for_what():

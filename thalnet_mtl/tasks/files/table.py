@@ -43,6 +43,7 @@ class TableTask(SequenceTask):
         **options: Any,
     ):
         super().__init__(name, splits, spec, **options)
+        self._inferred = True  # from all splits, so that the sequences of one may be shorter
         self.input_columns, self.output_columns = columns
         self._scalings = scalings
         self.naive = naive or {}
@@ -189,12 +190,11 @@ def _make_task(
 ) -> TableTask:
     """Return the task on the sequences of each split; ``scalings`` are those of its data."""
     outputs = len(columns[1]) * max(1, form.horizon)
-    lengths = {cut.rows.shape[1] for part in cuts.values() for cut in part}
     spec = TaskSpec(
         data.values.shape[1],
         max(1, len(classes)) if target == "class" else outputs,
         every_step=form.every_step,
-        steps=lengths.pop() if len(lengths) == 1 else 0,
+        steps=max(cut.rows.shape[1] for part in cuts.values() for cut in part),
     )
     naive = {}
     if form.horizon and target == "numbers":
