@@ -89,7 +89,8 @@ def test_no_line_of_the_log_mixes_two_experiences(streams):
     assert logged == [(8, "a"), (16, "a"), (20, "a"), (24, "b"), (32, "b"), (40, "b")]
 
 
-def test_compare_shows_measures_below_the_runs(streams, capsys):
+def test_compare_shows_measures_below_the_runs(streams, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["compare", str(streams / "never"), str(streams / "frozen")]) == 0
     shown = capsys.readouterr().out
     assert "one of 2 in a stream" in shown and "per_task, frozen" in shown

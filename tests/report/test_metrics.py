@@ -129,7 +129,8 @@ def test_a_damaged_metric_is_one_line(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_thalnet_lists_the_metrics_with_their_kinds_of_target(capsys):
+def test_thalnet_lists_the_metrics_with_their_kinds_of_target(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     assert cli.main(["list", "metrics"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "Targets: class, labels." in lines["f1"] and "average" in lines["f1"]

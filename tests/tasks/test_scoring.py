@@ -141,7 +141,7 @@ def test_an_own_metric_is_described_by_what_it_is_registered_with():
             "numbers",
             "unknown field 'widht'.*Did you mean 'width'",
         ),
-        ([{"name": "mae", "k": 1}], "numbers", "unknown field 'k'"),
+        ([{"name": "mae", "k": 1}], "numbers", "metric 'mae' has no option 'k'"),
         ([{"k": 1}], "numbers", "a metric needs a name"),
         ([{"name": "f1", "average": "makro"}], "class", "f1: average 'makro'. Allowed: macro"),
         ([{"name": "log_error", "nothing": 1}], "numbers", "'log_error' cannot be built"),

@@ -12,6 +12,7 @@ from thalnet_mtl.errors import RunError
 from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import step
 from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.cuda_graphs import WARM
 from thalnet_mtl.training.step import can_capture
 
@@ -34,7 +35,7 @@ def recorder(captured):
 
 
 def weights(folder):
-    return torch.load(folder / "checkpoint" / "last.pt")
+    return load_checkpoint(folder / "checkpoint" / "last.pt")
 
 
 @pytest.mark.parametrize(
