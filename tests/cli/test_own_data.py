@@ -96,6 +96,40 @@ def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
         assert answer.item() == pytest.approx(change.item(), rel=1e-3, abs=0.01)
 
 
+@pytest.mark.parametrize("horizon", [2, 24])
+def test_numbers_of_several_columns_are_scored_one_by_one(capsys, tmp_path, monkeypatch, horizon):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.RandomState(0).rand(200, 2) * [1, 1000]
+    rows = "".join(f"{a},{b}\n" for a, b in values)
+    (tmp_path / "a.csv").write_text(f"temp,load\n{rows}")
+    (tmp_path / "a.yaml").write_text(
+        f"task: {{name: csv, path: a.csv, inputs: [temp], outputs: [temp, load], window: 4, "
+        f"horizon: {horizon}}}\ntrain: {{steps: 2, batch: 8}}"
+    )
+    status, out, _ = call(capsys, "data check a.yaml")
+    names = [f"{name} +{k}" for k in range(1, horizon + 1) for name in ("temp", "load")]
+    shown = names if horizon == 2 else [*names[:3], "… 42 more …", *names[-3:]]
+    guess = out.partition("guessing scores on test")[2].partition("repeating")[0].splitlines()[1:]
+    assert status == 0 and [line.strip().partition(":")[0] for line in guess] == shown
+    # The first forecast is of the row behind the window; training has the first 140 rows.
+    test = values[170:]
+    first = test[: len(test) - horizon + 1]
+    errors = np.abs(first - values[4 : 141 - horizon].mean(0)).mean(0)
+    numbers = [float(line.rpartition(" ")[2]) for line in guess[:2]]
+    assert numbers == pytest.approx(errors.tolist(), rel=1e-3)
+    assert call(capsys, "train a.yaml --out run --model.budget 2000")[0] == 0
+    lines = call(capsys, "evaluate run")[1].splitlines()[2:]
+    assert [line.strip().partition(":")[0] for line in lines] == shown
+    task = load_run("run").task().load("cpu")
+    batch = next(task.iterate("test", 500, 0))
+    with torch.no_grad():
+        outputs = load_run("run").network("csv", batch.xs)[0]
+    error = task.in_units(outputs) - task.in_units(batch.ys)
+    for k in (0, 1, -2, -1):
+        mae = float(lines[k].rpartition(" mae ")[2])
+        assert mae == pytest.approx(error[:, k].abs().mean().item(), rel=1e-3)
+
+
 PATIENTS = {
     "number": ("outputs: [died], target: class", "class"),
     "rows": ("outputs: [next, pressure], every_step: true", "number"),

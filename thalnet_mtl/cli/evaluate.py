@@ -30,6 +30,8 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one split of its data."""
     from thalnet_mtl.console import Console
     from thalnet_mtl.metrics.metric import format_scores
+    from thalnet_mtl.tasks.description import column_scores, shown_columns
+    from thalnet_mtl.tasks.evaluation import Evaluation
     from thalnet_mtl.training.evaluate import evaluate as score
     from thalnet_mtl.training.evaluate import lesions
     from thalnet_mtl.training.setup import choose_device, fetch_with, set_matmul_precision
@@ -51,12 +53,15 @@ def evaluate(options: argparse.Namespace) -> int:
         if task.source:
             fetch_with(console)(task.source)
         data = task.load(device), options.split, settings.batch, chunk, batches
-        values = score(run.network, *data)
+        evaluation = Evaluation(task, shown_columns(task))
+        values = score(run.network, *data, evaluation=evaluation)
         prefix = f"{name}: " if len(run.tasks) > 1 else ""
         console.print(
             f"{prefix}{options.split} {format_scores(task.metrics, values)}, loss "
             f"{values['loss']:.4f}, {values['count']:,} targets{limit}"
         )
+        for line in column_scores(task, evaluation):
+            console.print(line)
         for module, scores in (lesions(run.network, *data) if options.lesions else {}).items():
             console.print(f"  without {module}: {format_scores(task.metrics, scores)}")
     return 0

@@ -1,6 +1,6 @@
 """The data of a task in lines of at most 80 columns, to be read before anything is trained."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.tasks.evaluation import guess_scores
+from thalnet_mtl.tasks.evaluation import Evaluation, guess_scores
 from thalnet_mtl.tasks.files.table import TableTask
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 
 WIDTH = 80
+ENDS = 3  # of many columns: how many of the first and of the last are scored one by one
 EXAMPLES, MOST_ROWS, MOST_COLUMNS, MOST_STEPS, BATCH = 3, 20, 8, 5, 500
 
 
@@ -145,13 +146,43 @@ def _outputs(task: Task, statistics: dict[str, SplitStatistics]) -> Iterator[str
 def _guesses(task: Task, chunk: int) -> Iterator[str]:
     """Yield what simple answers score."""
     for split in ("validation", "test"):
+        evaluation = Evaluation(task, shown_columns(task))
         try:
-            scores = format_scores(task.metrics, guess_scores(task, split, BATCH, chunk))
+            scores = format_scores(
+                task.metrics, guess_scores(task, split, BATCH, chunk, 0, evaluation)
+            )
         except UndefinedScore as error:
             scores = f"not defined ({error})"
         yield f"guessing scores on {split}: {scores}"
-        if isinstance(task, TableTask) and (naive := task.naive_scores(split)):
+        yield from column_scores(task, evaluation, task.guesses)
+        evaluation = Evaluation(task, shown_columns(task))
+        if isinstance(task, TableTask) and (naive := task.naive_scores(split, BATCH, evaluation)):
             yield f"repeating the last value, on {split}: {format_scores(task.metrics, naive)}"
+            yield from column_scores(task, evaluation)
+
+
+def shown_columns(task: Task) -> list[int]:
+    """Return the outputs whose scores are shown one by one: named numbers, the ends of many."""
+    count = task.spec.outputs
+    if not isinstance(task, TableTask) or task.target.name != "numbers" or count == 1:
+        return []
+    columns = list(range(count))
+    return columns if count <= 2 * ENDS else [*columns[:ENDS], *columns[-ENDS:]]
+
+
+def column_scores(
+    task: Task, evaluation: Evaluation, fixed: Mapping[str, float | None] | None = None
+) -> Iterator[str]:
+    """Yield a line of scores for every column of an evaluation, which may differ in their units."""
+    names = output_names(task)
+    for place, (column, scorer) in enumerate(evaluation.columns.items()):
+        if place == ENDS and len(names) > len(evaluation.columns):
+            yield f"  … {len(names) - len(evaluation.columns):,} more …"
+        try:
+            scores = format_scores(task.metrics, scorer.compute(fixed))
+        except UndefinedScore as error:
+            scores = f"not defined ({error})"
+        yield f"  {names[column]}: {scores}"
 
 
 def _examples(task: Task, chunk: int) -> Iterator[str]:

@@ -14,7 +14,13 @@ from thalnet_mtl.tasks.evaluation import Evaluation
 
 @torch.no_grad()
 def evaluate(
-    network: Network, task: Task, split: str, batch: int = 500, chunk: int = 200, batches: int = 0
+    network: Network,
+    task: Task,
+    split: str,
+    batch: int = 500,
+    chunk: int = 200,
+    batches: int = 0,
+    evaluation: Evaluation | None = None,
 ) -> dict[str, float]:
     """Score a network on a split of a task.
 
@@ -26,6 +32,7 @@ def evaluate(
             starts from an empty state, so that it affects the score slightly.
         chunk: of a text, tokens per chunk.
         batches: the maximum number of batches; 0 for all.
+        evaluation: that it fills; by default a new one.
 
     Returns:
         ``loss``, the mean over targets; the score in each metric of the task by its name, the main
@@ -34,7 +41,7 @@ def evaluate(
     Raises:
         UndefinedScore: a metric has no value for the targets.
     """
-    evaluation, state = Evaluation(task), None
+    evaluation, state = evaluation or Evaluation(task), None
     with evaluation_mode(network):
         for part in islice(task.iterate(split, batch, chunk), batches or None):
             state = None if part.starts_sequence else state

@@ -48,11 +48,13 @@ class TableTask(SequenceTask):
         self._scalings = scalings
         self.naive = naive or {}
 
-    def naive_scores(self, split: str, size: int = 500) -> dict[str, float]:
+    def naive_scores(
+        self, split: str, size: int = 500, evaluation: Evaluation | None = None
+    ) -> dict[str, float]:
         """Return what the forecast scores that repeats the last value; {} if there is none."""
         if split not in self.naive:
             return {}
-        evaluation, first = Evaluation(self), 0
+        evaluation, first = evaluation or Evaluation(self), 0
         for batch in self.iterate(split, size, 0):
             parts = [torch.tensor(y).float() for y in self.naive[split][first : first + size]]
             outputs = torch.zeros(batch.ys.shape)
