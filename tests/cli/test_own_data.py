@@ -205,3 +205,21 @@ def test_the_data_of_any_task_can_be_checked(capsys, monkeypatch, tmp_path, task
     outputs = lookup("task", task)().spec.outputs
     assert [row.split()[0] for row in rows] == [str(k) for k in range(outputs)]
     assert "guessing scores on test: accuracy" in out and "example 3 of train:" in out
+
+
+def test_a_program_of_standardized_arrays_keeps_their_units(capsys, here):
+    rng = np.random.default_rng(0)
+    xs = rng.normal(500, 20, (60, 4, 1)).astype(np.float32)
+    np.savez(here / "far.npz", xs=xs, ys=xs.mean(1) + 1000)
+    (here / "far.yaml").write_text(
+        "task: {name: npz, path: far.npz, target: numbers, standardize: true}\n"
+        "model: {budget: 1000}\ntrain: {steps: 2, batch: 8}\nevaluate: {every: 2}\n"
+    )
+    status, _, err = call(capsys, "train far.yaml")
+    assert status == 0, err
+    assert call(capsys, "export runs/far --to torch --lengths")[0] == 0
+    program = torch.export.load("runs/far/export/sequences.pt2").module()
+    answers = program(torch.tensor(xs[:5]), torch.full((5,), 4))[0]
+    task = load_run("runs/far").task().load("cpu")
+    mean = task.scalings[1].mean[0]
+    assert mean > 1400 and answers.mean().item() == pytest.approx(mean, abs=100)

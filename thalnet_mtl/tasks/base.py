@@ -198,7 +198,10 @@ class Task:
 
     @property
     def scalings(self) -> tuple[Scaling | None, Scaling | None]:
-        """The scaling of the inputs and that of the targets; None for what is as in its source."""
+        """The scaling of the inputs and that of the targets; None for what is as in its source.
+
+        They may follow from the data, and be known once it is loaded.
+        """
         return None, None
 
     def in_units(self, values: Tensor) -> Tensor:

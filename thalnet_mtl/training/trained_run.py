@@ -67,8 +67,10 @@ class TrainedRun:
     def _check_scaling(self, name: str) -> None:
         """Raise if the data of a task has another mean or deviation than that of its training."""
         path = self.folder / "environment.json"
-        scalings = read_environment(path).get("scalings", {}).get(name)
-        if scalings and scalings != scalings_as_json(self.tasks[name]):
+        scalings, task = read_environment(path).get("scalings", {}).get(name), self.tasks[name]
+        if any(scalings or ()) and not any(task.scalings):
+            task.load("cpu")  # its scalings follow from the data
+        if scalings and scalings != scalings_as_json(task):
             raise UserError(
                 f"task '{name}': its data is not that of the training of {self.folder}, as the "
                 f"mean or the deviation of a column is not that in {path}. Restore the file."

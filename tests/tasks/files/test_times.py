@@ -163,3 +163,8 @@ def test_a_sign_of_thousands_is_never_read_as_decimals(cell):
 def test_a_separator_is_no_decimal_sign():
     with pytest.raises(UserError, match=r"decimal ';': expected one sign other than the separator"):
         load(write(range(30)), decimal=";")
+
+
+def test_a_column_of_points_alone_is_no_column_of_decimals_with_commas():
+    with pytest.raises(UserError, match=r"'0\.000' is no finite number\. The decimal sign is ','"):
+        load(write(range(30)), decimal=",")

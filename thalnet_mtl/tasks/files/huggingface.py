@@ -33,6 +33,7 @@ def huggingface(
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15),
     split_seed: int = 0,
     longest: int = 0,
+    standardize: bool = False,
 ) -> Task:
     """A data set of the Hugging Face hub, or local files: a text with a target, or next tokens.
 
@@ -51,11 +52,15 @@ def huggingface(
         fractions: sizes of train, validation and test, where one is cut off.
         split_seed: seed of the choice of rows that are cut off.
         longest: number of tokens after which a text is cut; 0 for no limit.
+        standardize: scale inputs and targets that are numbers to mean 0 and deviation 1 of the
+            training part. Scores are in the units of the data nevertheless.
 
     Raises:
         UserError: the data cannot be loaded, or a column does not fit; the message names it.
     """
     check_fractions(fractions)
+    if standardize and not outputs:
+        raise UserError("standardize scales numbers; without outputs, the task is on texts.")
     if longest < 0:
         raise UserError(f"longest {longest}: expected at least 0.")
     if target == "class" and len(outputs) > 1:
@@ -83,7 +88,9 @@ def huggingface(
         xs = {part: [x[:, None] if x.ndim == 1 else x for x in xs[part]] for part in SPLITS}
         ys, classes = _targets(rows, outputs, target, data["train"].features, name)
         pairs = {part: (xs[part], ys[part]) for part in SPLITS}
-        return SequenceTask("huggingface", pairs, target=target, class_names=classes)
+        return SequenceTask(
+            "huggingface", pairs, target=target, class_names=classes, standardize=standardize
+        )
     encode, vocabulary = _tokenizer(tokenizer, values["train"])
     if not outputs:
         texts = {part: encode("\n".join(values[part])) for part in SPLITS}
@@ -98,7 +105,9 @@ def huggingface(
     lengths = {len(text) for part in SPLITS for text in tokens[part]}
     spec = TaskSpec(vocabulary, width, tokens=True, steps=lengths.pop() if len(lengths) == 1 else 0)
     pairs = {part: (tokens[part], ys[part]) for part in SPLITS}
-    return SequenceTask("huggingface", pairs, spec, target=target, class_names=classes)
+    return SequenceTask(
+        "huggingface", pairs, spec, target=target, class_names=classes, standardize=standardize
+    )
 
 
 def _load(path: str | dict[str, str], config: str) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ def size_notices(target: Target, ys: Tensor) -> list[str]:
     return [
         f"the targets have mean {mean:.4g} and standard deviation {deviation:.4g} in the training "
         f"part; a network learns numbers near 0 and 1 much faster. Subtract the mean and divide by "
-        f"the standard deviation: set standardize: true."
+        f"the standard deviation, as standardize: true does."
     ]
 
 
