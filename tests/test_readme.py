@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_tasks import toy
 
-from thalnet_mtl import Network, TaskSpec, ThalNet, registry
+from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, registry
 from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.load import config_names
 from thalnet_mtl.training.trainer import train
@@ -60,8 +60,8 @@ def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, mo
 def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    (yaml_text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    yaml_text, _ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    program, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert max(len(yaml_text.splitlines()), len(program.splitlines())) < 15
     months = [
         f"{1949 + k // 12}-{k % 12 + 1:02d},{100 + k + 20 * (k % 12 == 6)}" for k in range(144)
@@ -74,6 +74,22 @@ def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     exec(program, {})
     assert float(capsys.readouterr().out.splitlines()[-1]) > 0.75
+
+
+def test_the_examples_of_a_stream_and_of_own_parts_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in registry._entries:
+        monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
+    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
+    _, stream = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    _, program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    Path("stream.yaml").write_text(stream)
+    assert main(["train", "stream.yaml"]) == 0
+    assert "digits_parity_new: ff_gru" in str(load_run("runs/stream").network)
+    exec(program, {"__name__": "my_package.parts"})
+    scores = json.loads(Path("runs/own/result.json").read_text())["tasks"]["digits_rows"]
+    assert scores["test"]["within_one"] > scores["test"]["accuracy"] > 0.3
+    assert load_run("runs/own").network.body.entry.__name__ == "MyGRU"
 
 
 def test_every_command_of_the_readme_names_what_exists():

@@ -294,5 +294,5 @@ class SequenceTask(Task):
         self.notices = tuple(notices)
         training = self._data("train")
         self.loss_function.prepare(training.ys, outputs)
-        self.loss_function.check(target, training.ys[:2], outputs, where)
+        self.loss_function.check(target, self._targets(training.ys[:2]), outputs, where)
         self._reader = ShuffledReader(training)

@@ -1,4 +1,4 @@
-"""How an exported network is called: its inputs, states and outputs in words, and as metadata."""
+"""Words and metadata on an exported network: how it is called, with its inputs and outputs."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def metadata(task: Task, program: Program) -> dict[str, str]:
         "task": task.name,
         "target": task.target.name,
         "inputs": json.dumps(inputs, ensure_ascii=False),
-        "others": json.dumps(program.names()[0]),
+        "states": json.dumps(program.names()[0]),
         "classes" if task.target.name == "class" else "outputs": json.dumps(
             list(names), ensure_ascii=False
         ),
