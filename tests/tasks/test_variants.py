@@ -95,3 +95,12 @@ def test_an_order_of_pixels_comes_before_the_changes():
 def test_what_cannot_be_varied_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         variant(**options)
+
+
+def test_a_variant_of_a_standardized_task_is_standardized(tmp_path):
+    xs = np.random.default_rng(0).normal(500, 20, (60, 4, 2)).astype("float32")
+    np.savez(tmp_path / "a.npz", xs=xs, ys=np.arange(60) % 2)
+    of = {"name": "npz", "path": str(tmp_path / "a.npz"), "standardize": True}
+    task = variant(of, steps_joined=2)
+    batch = next(task.iterate("train", 100, 0))
+    assert batch.xs.shape[1:] == (2, 4) and abs(batch.xs.mean()) < 1e-4

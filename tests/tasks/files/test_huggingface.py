@@ -101,3 +101,14 @@ def test_an_empty_text_and_a_damaged_file_are_named():
     with pytest.raises(UserError, match=r"b\.jsonl cannot be loaded: ") as error:
         huggingface("b.jsonl", "text", ["y"])
     assert "\n" not in str(error.value)
+
+
+def test_numbers_are_standardized_on_request():
+    rows = [{"x": [k, k + 1.0, k + 2.0], "y": 1000.0 + k} for k in range(40)]
+    task = huggingface(lines(rows=rows), "x", ["y"], "numbers", standardize=True).load("cpu")
+    batch = next(task.iterate("train", 28, 0))
+    for part in (batch.xs, batch.ys):
+        assert abs(part.mean()) < 1e-5 and part.std(correction=0) == pytest.approx(1, abs=1e-5)
+    assert task.in_units(batch.ys).min() >= 999.9
+    with pytest.raises(UserError, match="standardize scales numbers; without outputs"):
+        huggingface(lines(), "text", standardize=True)
