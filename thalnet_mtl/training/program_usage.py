@@ -23,7 +23,7 @@ def metadata(task: Task, program: Program) -> dict[str, str]:
         "task": task.name,
         "target": task.target.name,
         "inputs": json.dumps(inputs, ensure_ascii=False),
-        "states": json.dumps(program.names()[0]),
+        "states": json.dumps([] if isinstance(program, Sequences) else program.names()[0]),
         "classes" if task.target.name == "class" else "outputs": json.dumps(
             list(names), ensure_ascii=False
         ),
