@@ -199,8 +199,7 @@ class GrowthConfig:
 
     when: str = option(
         "never",
-        "when to attach modules: at new tasks, when validation stalls, or if a race of candidates "
-        "at a new task finds that they are worth it",
+        "when modules are attached; search: if candidates win a race",
         choices=GROWTH,
     )
     policy: str = option(

@@ -18,14 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from thalnet_mtl.data import wikitext
-from thalnet_mtl.data.packages import (
-    BLOCK,
-    Archive,
-    ProgressCallback,
-    file_hash,
-    locked,
-    root,
-)
+from thalnet_mtl.data.packages import BLOCK, Archive, ProgressCallback, file_hash, locked, root
 from thalnet_mtl.data.series_sources import SERIES
 from thalnet_mtl.data.sources import (
     CIFAR,

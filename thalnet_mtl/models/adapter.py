@@ -93,13 +93,13 @@ class TaskAdapter(Freezable):
         return rows.get(WHOLE, rows)
 
 
-def encoder(task: TaskSpec, width: int, module: str = "", learned: bool = False) -> nn.Module:
+def encoder(task: TaskSpec, width: int, module: str = "", trainable: bool = False) -> nn.Module:
     """Return the encoder from the input of a module to rows of a width.
 
-    Where both are equally wide it is the identity, unless it is to be learned.
+    Where both are equally wide it is the identity, unless it is to be trainable.
     """
     inputs = task.input_width(module)
-    learned = learned or inputs != width
+    trainable = trainable or inputs != width
     if task.tokens:
-        return nn.Embedding(inputs, width) if learned else OneHot(width)
-    return nn.Linear(inputs, width) if learned else nn.Identity()
+        return nn.Embedding(inputs, width) if trainable else OneHot(width)
+    return nn.Linear(inputs, width) if trainable else nn.Identity()

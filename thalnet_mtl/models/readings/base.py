@@ -102,8 +102,8 @@ class Reading(nn.Module):
             raise UserError(
                 f"{type(self).__name__} has no 'columns', so what it reads cannot be changed."
             )
-        own = {**self._parameters, **self._buffers}
-        changed = [name for name in self.columns if name not in own]
+        tensors = {**self._parameters, **self._buffers}
+        changed = [name for name in self.columns if name not in tensors]
         if changed:
             raise UserError(
                 f"its '{changed[0]}' is pruned or parametrized. Make that permanent first, with "
