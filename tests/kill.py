@@ -229,7 +229,8 @@ def fill_disk(name: str, out: Path, moments: random.Random, calls: int) -> dict[
     out.rmdir()
     copy.rename(out)
     failed = [line for line in done.stdout.splitlines() if " failed: " in line]
-    return {"disk": size, "said": (said or failed)[-1].replace(str(out), "OUT")}
+    line = (said or failed)[-1].replace(f"{out.resolve()}", "OUT").replace(str(out), "OUT")
+    return {"disk": size, "said": line}
 
 
 @contextmanager
