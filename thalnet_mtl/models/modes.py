@@ -57,7 +57,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             _looked_at.remove(id(module))
-            for part, mode, own in zip(parts, modes, buffers, strict=True):
+            for part, mode, saved in zip(parts, modes, buffers, strict=True):
                 part.training = mode
-                for name, buffer in own.items():
+                for name, buffer in saved.items():
                     part._buffers[name] = buffer

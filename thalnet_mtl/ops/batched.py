@@ -123,8 +123,8 @@ def sequence(
         if packing.some_end(t):
             sizes = following, count - following
             parts = [state.split(sizes, -2) for state in (center, *memories)]
-            (center, *memories), gone = map(list, zip(*parts, strict=True))
-            ended.append(gone)
+            (center, *memories), finished = map(list, zip(*parts, strict=True))
+            ended.append(finished)
     center, *memories = (torch.cat(parts[::-1], -2) for parts in zip(*ended, strict=True))
     by_name: dict[str, Tensor] = {}
     for group, states in zip(groups, memories, strict=True):

@@ -176,8 +176,8 @@ def _reading_shapes(plan: CellPlan) -> list[tuple[int, ...] | None]:
         "fast_softmax": [(context, center, features), (context, center)],
         "fast_gaussian": [(context, features), (context,)] * 2,
     }
-    found = shapes.get(plan.kernel, [(context, center)])
-    return [*found, *[None] * (READING_TENSORS - len(found))]
+    of_kernel = shapes.get(plan.kernel, [(context, center)])
+    return [*of_kernel, *[None] * (READING_TENSORS - len(of_kernel))]
 
 
 def _layer_shapes(plan: CellPlan) -> Iterator[tuple[int, ...] | None]:

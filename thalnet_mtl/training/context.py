@@ -61,9 +61,13 @@ class RunContext:
     def copy(self) -> "RunContext":
         """Return the run with a copy of its state, and the same data."""
         copied = copy.copy(self)
-        shared = {id(self): copied} | {id(task): task for task in self.tasks.values()}
-        copied.state = copy.deepcopy(self.state, shared)
+        copied.state = self.copy_state(copied)
         return copied
+
+    def copy_state(self, owner: "RunContext") -> TrainState:
+        """Return a copy of the state, whose strategy belongs to the run ``owner``."""
+        shared = {id(self): owner} | {id(task): task for task in self.tasks.values()}
+        return copy.deepcopy(self.state, shared)
 
     def take_over(self, state: TrainState) -> None:
         """Go on from another state of this run."""

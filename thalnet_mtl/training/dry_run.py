@@ -21,10 +21,15 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.growth import add_new_tasks, attach_configured_modules, check_trainable
+from thalnet_mtl.training.growth import (
+    add_new_tasks,
+    attach_configured_modules,
+    check_trainable,
+    freeze_tasks,
+)
 from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.search.candidates import apply as apply_candidate
-from thalnet_mtl.training.search.candidates import candidates
+from thalnet_mtl.training.search.candidates import candidates, reusable
 from thalnet_mtl.training.topology_changes import apply
 
 BATCH = 8  # random sequences in a step of a rehearsal
@@ -221,9 +226,9 @@ def rehearse_search(
             f"new task in an experience."
         )
     (head,), earlier = new, list(network.adapters)
-    changes = [network.freeze(task=t) for t in earlier if not network.adapter(t).spec.frozen]
-    fitting = [h for h in earlier if shapes[h].inputs == shapes[head].inputs]
-    for candidate in candidates(network, config, shapes[head], fitting[-1] if fitting else ""):
+    changes = freeze_tasks(network, earlier)
+    source = next(reversed(reusable(network, shapes[head])), "")
+    for candidate in candidates(config, shapes[head], source):
         copied = network if candidate.kind == "all" else deepcopy(network)
         applied = apply_candidate(candidate, copied, config, shapes, head)
     return changes + applied  # those of the last candidate, which is the largest

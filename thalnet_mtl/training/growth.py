@@ -94,7 +94,7 @@ def attach_configured_modules(
         readers = [n for n, module in existing.items() if not module.tasks and not module.frozen]
     else:
         older = [head for head in network.adapters if head not in heads]
-        changes += [network.freeze(task=t) for t in older if not network.adapter(t).spec.frozen]
+        changes += freeze_tasks(network, older)
     for head in heads:
         private = [n for n, module in existing.items() if module.tasks == (head,)] if suffix else []
         if suffix and not readers + private:
@@ -126,3 +126,8 @@ def check_trainable(network: Network, growth: GrowthConfig, heads: Iterable[str]
                 f"nothing that task '{head}' uses can be trained."
                 f"{hint if growth.policy == 'frozen' else ''}"
             )
+
+
+def freeze_tasks(network: Network, heads: Iterable[str]) -> list[TopologyChange]:
+    """Freeze those of some tasks that are not frozen yet. Returns the changes."""
+    return [network.freeze(task=t) for t in heads if not network.adapter(t).spec.frozen]

@@ -39,6 +39,9 @@ class Naming:
         return f" of {noun} {listed([repr(name) for name in self.columns])}"
 
 
+WITHOUT_NAMES = Naming()
+
+
 def listed(names: Sequence[str], most: int = MOST) -> str:
     """Return names with commas, shortened if there are many."""
     hidden = len(names) - most

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from thalnet_mtl.tasks.splits.checks import InputSummary
-from thalnet_mtl.tasks.splits.naming import Naming, listed
+from thalnet_mtl.tasks.splits.naming import WITHOUT_NAMES, Naming, listed
 from thalnet_mtl.tasks.targets import Target
 
 MOST = 3  # names in a sentence
@@ -15,7 +15,7 @@ LARGE = 20.0  # numbers above it, in size, slow training down
 def data_notices(
     target: Target,
     targets: Mapping[str, Tensor],
-    naming: Naming = Naming(),  # noqa: B008
+    naming: Naming = WITHOUT_NAMES,
 ) -> list[str]:
     """Return what cannot be learned from the targets of the training part.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.tasks.splits.naming import Naming, listed
+from thalnet_mtl.tasks.splits.naming import WITHOUT_NAMES, Naming, listed
 from thalnet_mtl.tasks.targets import Target
 
 BLOCK = 2**22  # entries that are reviewed at once
@@ -48,7 +48,7 @@ def check_varied(
     ys: Tensor,
     outputs: int,
     where: str,
-    naming: Naming = Naming(),  # noqa: B008
+    naming: Naming = WITHOUT_NAMES,
 ) -> None:
     """Raise if the training targets are constant: one class, or every label or number the same.
 

@@ -37,22 +37,27 @@ class Candidate:
         return f"{self.kind} of {self.source}" if self.source else self.kind
 
 
-def candidates(network: Network, config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
-    """Return the candidates for a new task.
+def candidates(config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
+    """Return the candidates for a new task, that with the most parameters last.
 
     Args:
-        network: with the earlier tasks.
         config: says with ``growth`` which modules are attached.
         shape: of the new task.
         source: head of the earlier task whose path may be reused; '' if there is none.
     """
-    kinds = ["alone", "all"] if len(network.adapters) else ["alone"]
-    if source:
-        wide = shape.inputs == network.adapter(source).task.inputs and not shape.tokens
-        reusing = ["probe", "bottom", "top", "finetune"]
-        reusing = [k for k in reusing if (k != "bottom" or wide) and (k != "top" or of_top(config))]
-        return [Candidate(kind, source) for kind in reusing] + [Candidate(kind) for kind in kinds]
-    return [Candidate(kind) for kind in kinds]
+    reusing = ["probe", "bottom", "top", "finetune"] if source else []
+    if shape.tokens and source:
+        reusing.remove("bottom")  # an encoder of rows
+    if source and not of_top(config):
+        reusing.remove("top")
+    return [*(Candidate(kind, source) for kind in reusing), Candidate("alone"), Candidate("all")]
+
+
+def reusable(network: Network, shape: TaskSpec) -> list[str]:
+    """Return the heads of the earlier tasks whose path can read the inputs of a new task."""
+    shapes = {head: network.adapter(head).task for head in network.adapters}
+    inputs = shape.inputs, shape.tokens
+    return [head for head, task in shapes.items() if (task.inputs, task.tokens) == inputs]
 
 
 def of_top(config: Config) -> dict[str, ModuleConfig]:

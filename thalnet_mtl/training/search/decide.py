@@ -6,6 +6,7 @@ from typing import Any
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth import freeze_tasks
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.search.race import Race
 from thalnet_mtl.training.topology_changes import on_topology_change
@@ -24,7 +25,9 @@ def search(run: RunContext, monitor: Monitor, task: str) -> list[TopologyChange]
     Raises:
         StopRequested: in the middle of the race.
     """
-    frozen = freeze_earlier(run)
+    frozen = freeze_tasks(run.network, run.network.adapters)
+    for change in frozen:
+        on_topology_change(run, change)
     race = Race(run, task)
     with interruptible():
         winner, untrained, record = race.decide()
@@ -38,19 +41,9 @@ def search(run: RunContext, monitor: Monitor, task: str) -> list[TopologyChange]
     return frozen + winner.changes
 
 
-def freeze_earlier(run: RunContext) -> list[TopologyChange]:
-    """Freeze all tasks of the network. Returns the changes."""
-    network, changes = run.network, list[TopologyChange]()
-    for head in network.adapters:
-        if not network.adapter(head).spec.frozen:
-            changes.append(network.freeze(task=head))
-            on_topology_change(run, changes[-1])
-    return changes
-
-
 def summary(record: list[dict[str, Any]]) -> str:
     """Return the decision of a record in a line."""
     chosen = next(entry for entry in record if entry["chosen"])
     ordered = sorted(record, key=itemgetter("score"))
     shown = ", ".join(f"{entry['candidate']} {entry['score']:.3f}" for entry in ordered)
-    return f"search: {chosen['task']} gets {chosen['candidate']} (loss, guessing 1: {shown})"
+    return f"search: {chosen['task']} gets {chosen['candidate']} (scores, 1 is guessing: {shown})"

@@ -5,7 +5,6 @@ keeps what it has learned and goes on. A race has no checkpoint of its own: a ru
 in it resumes at the begin of the experience and runs the same race again, to the same bits.
 """
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.search.candidates import Candidate, apply, candidates
+from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
 from thalnet_mtl.training.search.prior import Fit, fit_heads
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -85,7 +84,7 @@ class Race:
         source = min(prior, key=prior.__getitem__, default="")
         entrants = [
             self.enter(candidate, fits)
-            for candidate in candidates(run.network, run.config, self.task.spec, source)
+            for candidate in candidates(run.config, self.task.spec, source)
         ]
         alone = next(e.parameters for e in entrants if e.candidate.kind == "alone")
         for entrant in entrants:
@@ -119,14 +118,8 @@ class Race:
 
     def fit_heads(self) -> dict[str, Fit]:
         """Return heads that are fitted to the earlier paths that the inputs of the task fit."""
-        network, spec = self.run.network, self.task.spec
-        earlier = {head: network.adapter(head).task for head in network.adapters}
-        heads = [
-            head
-            for head, shape in earlier.items()
-            if (shape.inputs, shape.tokens) == (spec.inputs, spec.tokens)
-        ]
-        return fit_heads(network, self.task, heads, self.run.chunk)
+        heads = reusable(self.run.network, self.task.spec)
+        return fit_heads(self.run.network, self.task, heads, self.run.chunk)
 
     def enter(self, candidate: Candidate, fits: Mapping[str, Fit]) -> Entrant:
         """Return a candidate on a copy of the state at the begin.
@@ -134,9 +127,8 @@ class Race:
         Where it has the features of an earlier path at first, its head is the one fitted to them.
         """
         run, rng = self.run, torch.get_rng_state()
-        shared = {id(each): each for each in (run, *run.tasks.values())}
         before = count_parameters(run.network)
-        with self.state(copy.deepcopy(self.start, shared)) as state:
+        with self.state(run.copy_state(run)) as state:
             with run.separate_rng():
                 changes = apply(candidate, run.network, run.config, self.shapes, self.head)
             for change in changes:
