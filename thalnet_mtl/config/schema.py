@@ -181,6 +181,10 @@ class ExperienceConfig:
     steps: int = option(
         0, "training steps; 0: train.steps, or as many as train.epochs takes", low=0
     )
+    expect: tuple[str, ...] = option(
+        (),
+        "search: right answers for its new task, as in 'probe of digits', or 'probe' for any task",
+    )
 
     def checked(self, where: str) -> "ExperienceConfig":
         """Return the experience, or raise if it names no task."""

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
+from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.report.rows import MANY, summary_table
 from thalnet_mtl.report.topology import candidate_rows, history_rows, module_rows, task_rows, totals
+from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.topology_file import read_topology
 
@@ -66,6 +68,8 @@ def topology_table(folder: Path) -> RenderableType:
     if topology.candidates:
         columns = ("task", "candidate", "new parameters", "steps", "score", "chosen")
         parts += ["", TextTable(candidate_rows(topology), columns), Note(SCORES)]
+        count = count_decisions(load_run_config(folder).stream, topology.candidates)
+        parts += [Note(count.line())] if count else []
     return Group(*parts)
 
 

@@ -11,6 +11,7 @@ from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import RESULT, check_sums
+from thalnet_mtl.runs.decisions import DecisionCount
 
 SPLITS = ("train", "validation", "test")
 SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
@@ -142,6 +143,7 @@ class RunResult:
     train_seconds: float  # of training steps
     evaluation_batches: int  # at most so many batches of each split were scored; 0: all
     continual: ContinualSummary | None = None  # of a run over several experiences
+    decisions: DecisionCount | None = None  # of a search, where the stream has an answer key
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""
@@ -156,7 +158,8 @@ class RunResult:
             "train_seconds": self.train_seconds,
             "evaluation_batches": self.evaluation_batches,
         }
-        return content | ({"continual": self.continual.to_json()} if self.continual else {})
+        content |= {"continual": self.continual.to_json()} if self.continual else {}
+        return content | ({"decisions": asdict(self.decisions)} if self.decisions else {})
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "RunResult":

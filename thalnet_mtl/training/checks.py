@@ -7,6 +7,7 @@ from thalnet_mtl.config.options import without_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.registry import entries
+from thalnet_mtl.training.search.candidates import KINDS, REUSING
 from thalnet_mtl.training.support import defaults_by_field, pattern
 
 BASELINES = ("gru", "lstm", "mlp")
@@ -100,6 +101,31 @@ def check_search(config: Config) -> None:
             )
 
 
+def check_expected(config: Config) -> None:
+    """Raise if the answer key of a stream names a candidate that no decision can choose.
+
+    Raises:
+        UserError: with the experience, and the closest name where one is unknown.
+    """
+    heads: list[str] = []
+    for number, experience in enumerate(config.stream, 1):
+        names = [config.named_tasks[task].head or task for task in experience.tasks]
+        new = [head for head in dict.fromkeys(names) if head not in heads]
+        where = f"stream: experience {number}: expect"
+        if experience.expect and not (heads and new):
+            why = "it has no new task" if heads else "it is the first"
+            raise UserError(f"{where}: nothing is decided in this experience, since {why}.")
+        for answer in experience.expect:
+            kind, of, source = answer.partition(" of ")
+            if kind not in KINDS:
+                raise UserError(f"{where}: {unknown('candidate', kind, KINDS)}")
+            if of and kind not in REUSING:
+                raise UserError(f"{where}: '{kind}' reuses no earlier task; write '{kind}'.")
+            if of and source not in heads:
+                raise UserError(f"{where}: {unknown('earlier task', source, heads)}")
+        heads += new
+
+
 def without_effect(config: Config) -> list[str]:
     """Return a line for every option that is not at its default and has no effect, and why."""
     defaults, lines = defaults_by_field(), dict[str, str]()
@@ -143,6 +169,8 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     for option, when in (("patience", "on_plateau"), ("price", "search")):
         if growth.when != when:
             yield f"growth.{option}", f"growth.when is {growth.when}"
+    for number in range(len(config.stream)) if growth.when != "search" else ():
+        yield f"stream.{number}.expect", f"growth.when is {growth.when}"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"
     if config.modules:

@@ -17,6 +17,7 @@ from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters, parameter_counts
 from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
 from thalnet_mtl.runs.topology_file import (
@@ -53,6 +54,7 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
         train_seconds=round(run.state.timers.train_seconds, 2),
         evaluation_batches=run.config.evaluate.batches,
         continual=continual_summary(run) if run.continual else None,
+        decisions=count_decisions(run.config.stream, candidate_entries(run)),
     )
     run.network.save(folder / "model", config=run.config, result=result.to_json())
     save_readings(run, folder / "model" / "reading_weights.safetensors")
@@ -187,10 +189,14 @@ def write_topology(run: RunContext, directory: RunDirectory, step: int) -> None:
     """Write ``topology.json``: modules and tasks after a step, and all changes so far."""
     if run.network.body.graph is not None:
         history = [ChangeEntry(**entry) for entry in run.state.topology_log]
-        decisions = run.state.growth.decisions
-        candidates = [CandidateEntry(**entry) for entries in decisions for entry in entries]
-        snapshot = topology_snapshot(run.network, step, history, candidates)
+        snapshot = topology_snapshot(run.network, step, history, candidate_entries(run))
         directory.write_json("topology.json", snapshot.to_json())
+
+
+def candidate_entries(run: RunContext) -> list[CandidateEntry]:
+    """Return the candidates of all decisions of the search so far."""
+    decisions = run.state.growth.decisions
+    return [CandidateEntry(**entry) for entries in decisions for entry in entries]
 
 
 def topology_snapshot(

@@ -23,7 +23,7 @@ from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checks import check_joint_options, check_search
+from thalnet_mtl.training.checks import check_expected, check_joint_options, check_search
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
@@ -284,5 +284,6 @@ def check_stream(config: Config, stream: Sequence[Experience]) -> None:
         raise UserError("train.patience ends a whole run, so it cannot be used with a stream.")
     if config.growth.when != "never" and config.changes:
         raise UserError("growth and changes cannot be combined; give one of them.")
+    check_expected(config)
     if config.growth.when == "search":
         check_search(config)

@@ -9,7 +9,7 @@ from typing import Any
 
 from thalnet_mtl.config.load import flatten, flatten_section
 from thalnet_mtl.config.options import without_options
-from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
+from thalnet_mtl.config.schema import Config, ExperienceConfig, ModuleConfig, NamedTaskConfig
 
 # By field the supported values; None: all. A ``*`` stands for the name of an entry.
 Supported = Mapping[str, Collection[Any] | None]
@@ -33,7 +33,7 @@ BASIC: Supported = {
     **fields("train", "learning_rate weight_decay schedule warmup clip"),
     **fields("evaluate", "every batch batches log_every checkpoint_every"),
 }
-STREAM: Supported = fields("stream.*", "tasks steps")
+STREAM: Supported = fields("stream.*", "tasks steps expect")
 CHANGES: Supported = {
     **fields("changes.*", "step verb name source read_by open"),
     **fields("changes.*.module", MODULE),
@@ -69,12 +69,12 @@ def unsupported(config: Config, supported: Supported) -> str:
 
 
 def defaults_by_field() -> dict[str, Any]:
-    """Return the default of every field, also of those of tasks and modules."""
+    """Return the default of every field, also of those of tasks, modules and experiences."""
     defaults = flatten(Config())
     for section, entry in (("tasks.*", NamedTaskConfig()), ("modules.*", ModuleConfig())):
         for prefix in (section, f"growth.{section}"):
             defaults |= flatten_section(entry, prefix)
-    return defaults
+    return defaults | flatten_section(ExperienceConfig(), "stream.*")
 
 
 def pattern(path: str) -> str:

@@ -290,4 +290,6 @@ class Trainer:
         result = write_results(self.run, self.directory)
         if result.continual:
             self.console.print(result.continual.line())
+        if result.decisions:
+            self.console.print(result.decisions.line())
         return result

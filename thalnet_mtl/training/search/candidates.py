@@ -15,7 +15,8 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.topology.spec import TaskSpec
 
 Shapes = Mapping[str, TaskSpec]  # by the name of a head
-KINDS = ("probe", "bottom", "top", "finetune", "alone", "all")
+REUSING = ("probe", "bottom", "top", "finetune")  # kinds that reuse the path of an earlier task
+KINDS = (*REUSING, "alone", "all")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def candidates(config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
         shape: of the new task.
         source: head of the earlier task whose path may be reused; '' if there is none.
     """
-    reusing = ["probe", "bottom", "top", "finetune"] if source else []
+    reusing = [*REUSING] if source else []
     if shape.tokens and source:
         reusing.remove("bottom")  # an encoder of rows
     if source and not of_top(config):
