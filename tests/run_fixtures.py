@@ -87,10 +87,10 @@ def add_topology(folder: Path, *changes: tuple[int, str, str], names: tuple[str,
                              "parameters": 330}}  # fmt: skip
     history = [
         {"step": step, "seconds": slowness * step, "verb": verb, "about": about,
-         "parameters": 50_000 + step}
+         "parameters": 50_000 + step, "before": {}}
         for step, verb, about in changes
     ]  # fmt: skip
-    content = {"modules": modules, "tasks": tasks, "history": history, "step": 30, "candidates": []}
+    content = {"modules": modules, "tasks": tasks, "history": history, "step": 30, "decisions": []}
     (folder / "topology.json").write_text(json.dumps(content))
     return folder
 

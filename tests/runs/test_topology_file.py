@@ -68,3 +68,19 @@ def test_a_topology_is_written_as_it_was_read(tmp_path):
     assert TopologySnapshot.from_json(later, "topology.json") == topology
     assert topology.modules[0].slot == (0, 32)
     assert topology.tasks["digits_rows"].input_modules == ("eye",)
+
+
+def test_a_decision_has_exactly_one_chosen_candidate(tmp_path):
+    run = add_topology(make_run(tmp_path / "a"))
+    content = json.loads((run / "topology.json").read_text())
+    alone = {"candidate": "alone", "parameters": 9, "score": 0.5, "chosen": True}
+    decision = {"step": 9, "experience": 2, "task": "b", "about": "task", "reason": "why",
+                "candidates": [alone]}  # fmt: skip
+    topology = TopologySnapshot.from_json(content | {"decisions": [decision]}, "topology.json")
+    assert topology.decisions[0].chosen.candidate == "alone"
+    saved = json.loads(json.dumps(topology.to_json()))
+    assert TopologySnapshot.from_json(saved, "topology.json") == topology
+    for count, entries in ((0, [alone | {"chosen": False}]), (2, [alone, alone])):
+        damaged = content | {"decisions": [decision | {"candidates": entries}]}
+        with pytest.raises(UserError, match=rf"decisions\[0\] is damaged: {count} of its"):
+            TopologySnapshot.from_json(damaged, "topology.json")

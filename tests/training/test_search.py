@@ -41,7 +41,8 @@ def stream_of(*tasks, steps=256, **sections):
 
 def candidates_of(folder):
     """Return the candidates of the only decision of a run by name, and the chosen one."""
-    entries = json.loads((folder / "topology.json").read_text())["candidates"]
+    [decision] = json.loads((folder / "topology.json").read_text())["decisions"]
+    entries = decision["candidates"]
     (chosen,) = [entry["candidate"] for entry in entries if entry["chosen"]]
     return {entry["candidate"]: entry for entry in entries}, chosen
 
@@ -98,7 +99,7 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
     trained = {id(p) for p in winner.state.network.parameters() if p.requires_grad}
     assert held == trained
     assert winner.state.step == 32 + winner.steps == 32 + 4
-    assert sorted(entry["steps"] for entry in record) == [1, 1, 1, 1, 4, 4]
+    assert sorted(entry.steps for entry in record.candidates) == [1, 1, 1, 1, 4, 4]
 
 
 def test_candidates_train_on_the_same_batches_from_the_same_random_state(tmp_path):

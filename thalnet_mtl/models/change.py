@@ -14,6 +14,7 @@ from thalnet_mtl.models.followers import Follower, announce, unwrapped
 from thalnet_mtl.models.optimizer_update import update_optimizer
 from thalnet_mtl.models.parameter_changes import ParameterChanges, ResizedParameter
 from thalnet_mtl.models.readings.base import IndexMap
+from thalnet_mtl.topology.graph import ModuleGraph
 
 Act = Callable[[Any], Mapping[str, IndexMap] | None]
 
@@ -29,6 +30,7 @@ class TopologyChange(ParameterChanges):
             parameters changed, by name.
         buffers: all buffers after the change.
         layouts: by task, the layout of its state before and after.
+        graphs: of the modules before and after; None for a body without modules.
     """
 
     verb: str
@@ -36,6 +38,7 @@ class TopologyChange(ParameterChanges):
     act: Act = field(repr=False)
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     layouts: Mapping[str, tuple[StateLayout, StateLayout]] = field(default_factory=dict)
+    graphs: tuple[ModuleGraph | None, ModuleGraph | None] = None, None
 
     def __str__(self) -> str:
         return f"{self.verb} {self.about}"
@@ -119,15 +122,17 @@ def record_change(
     about: str,
     network: nn.Module,
     layouts: Callable[[], Mapping[str, StateLayout]],
+    graph: Callable[[], ModuleGraph | None],
     act: Act,
 ) -> TopologyChange:
     """Change a network by ``act`` and return the difference between before and after.
 
     Gradients that were accumulated before stay: grown parameters get theirs, zero in the new part.
 
-    ``layouts`` returns the layout of the state of every task; ``act`` see ``TopologyChange``.
+    ``layouts`` returns the layout of the state of every task, ``graph`` that of the modules;
+    ``act`` see ``TopologyChange``.
     """
-    (before, _), old_layouts = _named(network), layouts()
+    (before, _), old_layouts, old_graph = _named(network), layouts(), graph()
     old_trainable = {name for name, parameter in before.items() if parameter.requires_grad}
     remaps = act(network) or {}
     (after, buffers), new_layouts = _named(network), layouts()
@@ -159,6 +164,7 @@ def record_change(
             for task, layout in old_layouts.items()
             if task in new_layouts
         },
+        graphs=(old_graph, graph()),
     )
     announce(change, before.values())
     return change

@@ -287,7 +287,8 @@ class EditableNetwork(nn.Module):
         bound = bound_to(self)
         for optimizer in (each for each in bound if isinstance(each, Optimizer)):
             check_elementwise(optimizer)
-        change = record_change(verb, about, self, self._state_layouts, act)
+        layouts = self._state_layouts
+        change = record_change(verb, about, self, layouts, lambda: self.body.graph, act)
         for follower in bound:
             change.update(follower)
         return change

@@ -65,10 +65,10 @@ def topology_table(folder: Path) -> RenderableType:
     if topology.history:
         columns = ("#", "step", "time (s)", "change", "modules", "parameters")
         parts += ["", TextTable(history_rows(topology), columns)]
-    if topology.candidates:
+    if topology.decisions:
         columns = ("task", "candidate", "new parameters", "steps", "score", "chosen")
         parts += ["", TextTable(candidate_rows(topology), columns), Note(SCORES)]
-        count = count_decisions(load_run_config(folder).stream, topology.candidates)
+        count = count_decisions(load_run_config(folder).stream, topology.decisions)
         parts += [Note(count.line())] if count else []
     return Group(*parts)
 

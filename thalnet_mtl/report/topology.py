@@ -69,14 +69,15 @@ def candidate_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
     """Return a row for every candidate of every decision of the search."""
     return [
         {
-            "task": entry.task,
+            "task": decision.task,
             "candidate": entry.candidate,
             "new parameters": f"{entry.parameters:,}",
             "steps": f"{entry.steps:,}",
             "score": f"{entry.score:.3f}",
             "chosen": "yes" if entry.chosen else "",
         }
-        for entry in topology.candidates
+        for decision in topology.decisions
+        for entry in decision.candidates
     ]
 
 

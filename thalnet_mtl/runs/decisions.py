@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thalnet_mtl.config.schema import ExperienceConfig
-from thalnet_mtl.runs.topology_file import CandidateEntry
+from thalnet_mtl.runs.topology_file import DecisionEntry
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ def is_expected(candidate: str, expect: Sequence[str]) -> bool:
 
 
 def count_decisions(
-    stream: Sequence[ExperienceConfig], candidates: Sequence[CandidateEntry]
+    stream: Sequence[ExperienceConfig], decisions: Sequence[DecisionEntry]
 ) -> DecisionCount | None:
     """Compare the decisions of a run with the answer key of its stream.
 
     Args:
         stream: the configured experiences; those without ``expect`` are not scored.
-        candidates: of all decisions so far.
+        decisions: so far; those on what a new task gets are scored.
 
     Returns:
         None if no decision is scored.
     """
-    chosen = {entry.experience: entry.candidate for entry in candidates if entry.chosen}
+    chosen = {d.experience: d.chosen.candidate for d in decisions if d.about == "task"}
     right = [
         is_expected(chosen[number], experience.expect)
         for number, experience in enumerate(stream, 1)

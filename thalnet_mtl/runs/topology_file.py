@@ -4,7 +4,7 @@ The file is all that is read: the modules of a network can be looked at without 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,16 @@ _TASK_KEYS = {"shape": "task", "input_modules": "into", "output_modules": "out_o
 
 
 @dataclass(frozen=True)
+class EarlierModule:
+    """A module as it was before a change of the topology."""
+
+    reads: Sequence[str]
+    inputs: int
+    output: bool
+    frozen: bool
+
+
+@dataclass(frozen=True)
 class ChangeEntry:
     """A change of the topology in training."""
 
@@ -74,19 +84,59 @@ class ChangeEntry:
     parameters: int  # of the network after it
     verb: str  # 'attach', 'detach', 'freeze', …
     about: str  # the module and its connections
+    before: Mapping[str, EarlierModule | None] = field(default_factory=dict)
+    """Modules that it changed or removed, as they were; None for those that it added."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CandidateEntry:
-    """A candidate of a decision of the search."""
+    """A candidate of a decision: something that the network could get, lose or keep as it is."""
 
-    experience: int
-    task: str
-    candidate: str  # what the task would get
-    parameters: int  # that are new
-    steps: int  # that it has trained in the race
-    score: float  # loss relative to guessing, plus the price of its parameters
+    candidate: str  # what that is, in words: 'probe of digits', 'edge low → high', 'keep'
+    parameters: int  # that are new; negative: that are removed
+    steps: int = 0  # that it has trained before the decision
+    score: float  # the loss relative to guessing, plus the price; lower is better
+    price: float = 0.0  # of the new parameters, part of the score
+    scores: Sequence[float] = ()  # after each round of a race, the last one is ``score``
+    error: float | None = None  # standard error of the difference of its loss to the chosen's
+    p_value: float | None = None  # of a test that it lowers the loss, or does no harm
     chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionEntry:
+    """A decision on the topology: its candidates, what they scored, and why one was chosen.
+
+    Every decision in training is recorded like that, in ``run.state.growth.decisions`` as
+    ``asdict(DecisionEntry(...))``, and shown by ``thalnet inspect`` and ``thalnet report``. What it
+    changed is not repeated here: ``history`` has it.
+    """
+
+    step: int  # optimizer steps of the run before it
+    experience: int  # its number, from 1
+    task: str  # whose modules are decided on
+    about: str  # 'task': what a new task gets; 'growth': within a task; 'pruning': what it loses
+    reason: str  # a plain sentence with the numbers that decided, without a period
+    candidates: Sequence[CandidateEntry]  # exactly one of them is chosen
+    prior: Mapping[str, float] = field(default_factory=dict)
+    """By earlier task, the loss of a linear head on its path relative to guessing; {} if none."""
+
+    @property
+    def chosen(self) -> CandidateEntry:
+        """The chosen candidate."""
+        return next(entry for entry in self.candidates if entry.chosen)
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "DecisionEntry":
+        """Read a decision in ``topology.json``.
+
+        Raises:
+            UserError: a key is missing, a value has another type, or not one candidate is chosen.
+        """
+        decision = from_fields(cls, content, where)
+        if (count := sum(entry.chosen for entry in decision.candidates)) != 1:
+            raise UserError(f"{where} is damaged: {count} of its candidates are chosen, not 1.")
+        return decision
 
 
 @dataclass(frozen=True)
@@ -97,7 +147,7 @@ class TopologySnapshot:
     tasks: Mapping[str, TaskEntry]
     step: int
     history: Sequence[ChangeEntry]
-    candidates: Sequence[CandidateEntry] = ()  # of all decisions of the search
+    decisions: Sequence[DecisionEntry] = ()  # of the search
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``topology.json``."""
@@ -105,8 +155,8 @@ class TopologySnapshot:
             "modules": [vars(module) for module in self.modules],
             "tasks": {name: task.to_json() for name, task in self.tasks.items()},
             "step": self.step,
-            "history": [vars(change) for change in self.history],
-            "candidates": [vars(candidate) for candidate in self.candidates],
+            "history": [asdict(change) for change in self.history],
+            "decisions": [asdict(decision) for decision in self.decisions],
         }
 
     @classmethod

@@ -17,7 +17,7 @@ from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.metrics.summary import StageCost
 from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.runs.topology_file import ChangeEntry
+from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
 from thalnet_mtl.training.checkpoint_parts import (
     FILES,
     PREFIX,
@@ -197,3 +197,4 @@ def _check_state(run: RunContext) -> None:
         require(best, ("step", "value", "validations_since", "batches_seen"), f"best of '{name}'")
     typed(state.scores.costs, list[StageCost], "costs")
     typed(state.topology_log, list[ChangeEntry], "topology_log")
+    typed(state.growth.decisions, list[DecisionEntry], "decisions")

@@ -21,8 +21,8 @@ from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
 from thalnet_mtl.runs.topology_file import (
-    CandidateEntry,
     ChangeEntry,
+    DecisionEntry,
     ModuleEntry,
     TaskEntry,
     TopologySnapshot,
@@ -54,7 +54,7 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
         train_seconds=round(run.state.timers.train_seconds, 2),
         evaluation_batches=run.config.evaluate.batches,
         continual=continual_summary(run) if run.continual else None,
-        decisions=count_decisions(run.config.stream, candidate_entries(run)),
+        decisions=count_decisions(run.config.stream, decision_entries(run)),
     )
     run.network.save(folder / "model", config=run.config, result=result.to_json())
     save_readings(run, folder / "model" / "reading_weights.safetensors")
@@ -189,21 +189,21 @@ def write_topology(run: RunContext, directory: RunDirectory, step: int) -> None:
     """Write ``topology.json``: modules and tasks after a step, and all changes so far."""
     if run.network.body.graph is not None:
         history = [ChangeEntry(**entry) for entry in run.state.topology_log]
-        snapshot = topology_snapshot(run.network, step, history, candidate_entries(run))
+        snapshot = topology_snapshot(run.network, step, history, decision_entries(run))
         directory.write_json("topology.json", snapshot.to_json())
 
 
-def candidate_entries(run: RunContext) -> list[CandidateEntry]:
-    """Return the candidates of all decisions of the search so far."""
+def decision_entries(run: RunContext) -> list[DecisionEntry]:
+    """Return all decisions of the search so far."""
     decisions = run.state.growth.decisions
-    return [CandidateEntry(**entry) for entries in decisions for entry in entries]
+    return [DecisionEntry.from_json(decision, "decisions") for decision in decisions]
 
 
 def topology_snapshot(
     network: Network,
     step: int,
     history: Sequence[ChangeEntry],
-    candidates: Sequence[CandidateEntry] = (),
+    decisions: Sequence[DecisionEntry] = (),
 ) -> TopologySnapshot:
     """Describe the modules and tasks of a network, with slots and parameter counts."""
     body, description = network.body, network.describe()
@@ -224,7 +224,7 @@ def topology_snapshot(
         )
         for name, task in description["tasks"].items()
     }
-    return TopologySnapshot(modules, tasks, step, history, candidates)
+    return TopologySnapshot(modules, tasks, step, history, decisions)
 
 
 def save_readings(run: RunContext, path: Path) -> None:

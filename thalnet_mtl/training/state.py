@@ -89,7 +89,7 @@ class GrowthState(PlainPart):
     """The experiences in which the network grew on a plateau, and the random state of growth."""
 
     experiences: list[int] = field(default_factory=list)
-    decisions: list[list[dict[str, Any]]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)  # see ``DecisionEntry``
     rng: Tensor | None = None
 
     @contextmanager

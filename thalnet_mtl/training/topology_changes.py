@@ -1,10 +1,13 @@
 """Changes of the network during training: configured ones are applied, and the run follows."""
 
+from dataclasses import asdict
+
 from thalnet_mtl.config.schema import ChangeConfig, Config, ModuleConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.topology_file import ChangeEntry, EarlierModule
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.context import RunContext
 
@@ -30,8 +33,18 @@ def on_topology_change(run: RunContext, change: TopologyChange) -> None:
     state.strategy.after_topology_change(change)
     size = sum(parameter.numel() for parameter in change.parameters.values())
     seconds = round(state.timers.train_seconds, 2)
-    entry = {"step": state.step, "seconds": seconds, "parameters": size}
-    state.topology_log.append(entry | {"verb": change.verb, "about": change.about})
+    entry = ChangeEntry(state.step, seconds, size, change.verb, change.about, _before(change))
+    state.topology_log.append(asdict(entry))
+
+
+def _before(change: TopologyChange) -> dict[str, EarlierModule | None]:
+    """Return the modules that a change concerns as they were, see ``ChangeEntry``."""
+    old, new = (
+        {n: EarlierModule(m.seen, m.inputs, m.output, m.frozen) for n, m in (graph or {}).items()}
+        for graph in change.graphs
+    )
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return {name: old.get(name) for name in changed}
 
 
 def apply(network: Network, scheduled: ChangeConfig, config: Config) -> TopologyChange:

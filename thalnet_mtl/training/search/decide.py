@@ -1,9 +1,10 @@
 """A decision of the search, carried out in a run."""
 
-from operator import itemgetter
-from typing import Any
+from dataclasses import asdict
+from operator import attrgetter
 
 from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.runs.topology_file import DecisionEntry
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth import freeze_tasks
@@ -36,14 +37,14 @@ def search(run: RunContext, monitor: Monitor, task: str) -> list[TopologyChange]
         scores = state.scores.untrained[task]
     run.take_over(winner.state)
     run.state.scores.untrained[task] = scores
-    run.state.growth.decisions.append(record)
+    run.state.growth.decisions.append(asdict(record))
     monitor.console.print(f"  step {run.step:,}  {summary(record)}")
     return frozen + winner.changes
 
 
-def summary(record: list[dict[str, Any]]) -> str:
-    """Return the decision of a record in a line."""
-    chosen = next(entry for entry in record if entry["chosen"])
-    ordered = sorted(record, key=itemgetter("score"))
-    shown = ", ".join(f"{entry['candidate']} {entry['score']:.3f}" for entry in ordered)
-    return f"search: {chosen['task']} gets {chosen['candidate']} (scores, 1 is guessing: {shown})"
+def summary(decision: DecisionEntry) -> str:
+    """Return a decision in a line."""
+    ordered = sorted(decision.candidates, key=attrgetter("score"))
+    shown = ", ".join(f"{entry.candidate} {entry.score:.3f}" for entry in ordered)
+    chosen = decision.chosen.candidate
+    return f"search: {decision.task} gets {chosen} (scores, 1 is guessing: {shown})"

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +17,12 @@ from torch import Tensor
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
 from thalnet_mtl.training.search.prior import Fit, fit_heads
+from thalnet_mtl.training.search.reason import reason
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import on_topology_change
@@ -75,8 +76,8 @@ class Race:
         self.shapes = {each.head_name: each.spec for each in run.tasks.values()}
         self.start = run.state
 
-    def decide(self) -> tuple[Entrant, Entrant, list[dict[str, Any]]]:
-        """Return the best candidate as it has trained and as it was, and a record of each."""
+    def decide(self) -> tuple[Entrant, Entrant, DecisionEntry]:
+        """Return the best candidate as it has trained and as it was, and the record of it."""
         run = self.run
         fits = self.fit_heads()
         guess = run.guess(self.task.name, "validation")["loss"]
@@ -102,19 +103,34 @@ class Race:
             for entrant in entrants
             if entrant is not winner
         )
-        record = [
-            {
-                "experience": run.experience.number,
-                "task": self.task.name,
-                "candidate": str(entrant.candidate),
-                "parameters": entrant.parameters,
-                "steps": entrant.steps,
-                "score": entrant.score,
-                "chosen": entrant is winner,
-            }
+        return winner, self.enter(winner.candidate, fits), self.record(entrants, winner, prior)
+
+    def record(
+        self, entrants: Sequence[Entrant], winner: Entrant, prior: Mapping[str, float]
+    ) -> DecisionEntry:
+        """Return the record of the decision for a candidate."""
+        entries = [
+            CandidateEntry(
+                candidate=str(entrant.candidate),
+                parameters=entrant.parameters,
+                steps=entrant.steps,
+                score=entrant.score,
+                price=entrant.price,
+                scores=entrant.scores,
+                error=None if entrant is winner else standard_error(entrant, winner),
+                chosen=entrant is winner,
+            )
             for entrant in entrants
         ]
-        return winner, self.enter(winner.candidate, fits), record
+        return DecisionEntry(
+            step=self.start.step,
+            experience=self.run.experience.number,
+            task=self.task.name,
+            about="task",
+            reason=reason(entries),
+            candidates=entries,
+            prior=prior,
+        )
 
     def fit_heads(self) -> dict[str, Fit]:
         """Return heads that are fitted to the earlier paths that the inputs of the task fit."""
