@@ -190,7 +190,7 @@ def opened_routes_change_nothing(case: Case) -> None:
 
 
 def connected_modules_change_nothing(case: Case) -> None:
-    """Check that a head that reads a further module gives the same logits, and follows it."""
+    """Check that a head that reads a further module gives the same logits, until it disconnects."""
     case.walk(2)
     for _ in range(2):
         _, arguments, options = case.proposal(["connect"])
@@ -209,6 +209,9 @@ def connected_modules_change_nothing(case: Case) -> None:
         assert_unchanged(case, outputs, {})
         updated = {task: change.update_state(task, state) for task, state in states.items()}
         assert_unchanged(case, later, {}, updated)
+        again = case.duplicate()
+        again.change("disconnect", task, *options["output_modules"])
+        assert_same(again.snapshot(), before)
         case.train()
 
 

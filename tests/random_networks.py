@@ -57,7 +57,7 @@ TASKS = {
     "d": TaskSpec(inputs=5, outputs=2, tokens=True),
 }
 VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
-VERBS += ["clone_together", "connect"]
+VERBS += ["clone_together", "connect", "disconnect"]
 BATCH, TIME = 2, 3
 
 # Every reading and every design, with one of the others.
@@ -290,6 +290,10 @@ class Case:
             spec = self.network.adapter(task).spec
             free = [name for name in net if name not in spec.output_modules]
             return verb, [task], {"output_modules": draw.sample(free, min(1, len(free)))}
+        if verb == "disconnect":
+            spec = self.network.adapter(tasks[-1]).spec
+            ends = list(dict.fromkeys((*spec.input_modules, *spec.output_modules)))
+            return verb, [tasks[-1], draw.choice(ends)], {}
         if verb == "route":
             source = draw.choice(list(net))
             return verb, [chosen, source], {"open": source not in net[chosen].reads}
@@ -406,6 +410,10 @@ def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Topolo
         {module["name"]: module for module in snapshot["topology"]["arguments"]["modules"]}
         for snapshot in (before, after)
     ]
+    outputs = [
+        {task: spec["output_modules"] for task, spec in snapshot["topology"]["tasks"].items()}
+        for snapshot in (before, after)
+    ]
     group_of = [
         {name: k for k, group in enumerate(snapshot["groups"]) for name in group["params"]}
         for snapshot in (before, after)
@@ -431,7 +439,7 @@ def assert_carried(before: dict[str, Any], after: dict[str, Any], change: Topolo
     assert set(after["state"]) == set(before["state"]) & set(group_of[1])
     for name in before["weights"].keys() & after["weights"].keys():
         old, new = before["weights"][name], after["weights"][name]
-        axis, source = _follow(name, old, new, nets)
+        axis, source = _follow(name, old, new, nets, outputs)
         if axis is None:
             assert torch.equal(new, old), f"{change}: {name}"
         elif name in before["learns"]:
@@ -460,7 +468,11 @@ def _index(places: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _follow(
-    name: str, old: Tensor, new: Tensor, nets: Sequence[Mapping[str, Any]]
+    name: str,
+    old: Tensor,
+    new: Tensor,
+    nets: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Sequence[str]]],
 ) -> tuple[int | None, list[int | None]]:
     """Return the axis that has another length, and the old index of each of its entries."""
     if old.shape == new.shape:
@@ -468,7 +480,13 @@ def _follow(
     (axis,) = [k for k, size in enumerate(old.shape) if new.shape[k] != size]
     if name.startswith("adapters."):
         assert name.endswith(".head.weight"), name
-        return axis, [k if k < old.shape[axis] else None for k in range(new.shape[axis])]
+        task = name.split(".")[1]
+        places = [
+            [(module, k) for module in heads[task] for k in range(net[module]["features"])]
+            for net, heads in zip(nets, outputs, strict=True)
+        ]
+        index = {place: k for k, place in enumerate(places[0])}
+        return axis, [index.get(place) for place in places[1]]
     _, _, reader, part, *_ = name.split(".")
     assert part == "reading", name
     places = []

@@ -24,6 +24,8 @@ CHANGES = {
     "clone": ([], ("clone", ["side", "twin"], {})),
     "clone_together": ([], ("clone_together", [{"side": "twin", "input_a": "other"}], {})),
     "connect": ([], ("connect", ["a"], {"output_modules": ["side"]})),
+    "disconnect": ([("connect", ["a"], {"output_modules": ["side"]})],
+                   ("disconnect", ["a", "side"], {})),
     "route": ([], ("route", ["output_a", "input_a"], {})),
     "close": ([("route", ["output_a", "input_a"], {})],
               ("route", ["output_a", "side"], {"open": False})),
@@ -245,7 +247,7 @@ def test_averaged_weights_follow(name, reading, bound):
     new_buffers = dict(case.network.named_buffers()).keys() - dict(copied.named_buffers()).keys()
     for key in new_buffers:
         assert torch.equal(average.module.get_buffer(key), case.network.get_buffer(key))
-    if name not in ("close", "detach", "remove_task"):
+    if name not in ("close", "detach", "disconnect", "remove_task"):
         after = {task: average(task, case.batch(task, 1)[0])[0] for task in outputs}
         assert_near(after, outputs)
     for _ in range(2):

@@ -380,3 +380,44 @@ def test_mistakes_in_connections_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         network.connect("rows", **options)
     assert network.describe() == before
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([], "name at least one module"),
+        (["side1"], "is not connected to 'side1'"),
+        (["output"], "would have no output module"),
+        (["input"], "would have no input module"),
+    ],
+)
+def test_mistakes_in_disconnections_are_refused(modules, message):
+    network = Network(ThalNet(inputs=28, modules=4, features=4))
+    network.add_task("rows", ROWS)
+    before = network.describe()
+    with pytest.raises(UserError, match=message):
+        network.disconnect("rows", *modules)
+    network.freeze(task="rows")
+    with pytest.raises(UserError, match="is frozen"):
+        network.disconnect("rows", "output")
+    assert (
+        network.describe()["tasks"]["rows"]["output_modules"]
+        == before["tasks"]["rows"]["output_modules"]
+    )
+
+
+def test_a_disconnected_module_no_longer_counts():
+    network = Network(ThalNet(inputs=28, modules=4, features=4))
+    network.add_task("rows", ROWS)
+    network.connect("rows", output_modules=["side1", "side2"])
+    head, xs = network.adapter("rows").head, torch.rand(3, 5, 28)
+    with torch.no_grad():
+        head.weight.normal_()
+        ys, _ = network.features("rows", xs)
+        expected = (
+            head.bias
+            + ys[:, -1, :4] @ head.weight[:, :4].T
+            + (ys[:, -1, 8:] @ head.weight[:, 8:].T)
+        )
+    network.disconnect("rows", "side1")
+    assert_close(network("rows", xs)[0], expected)

@@ -1,6 +1,6 @@
 """The adapter of a task: encoders in front of a body and a head behind it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -44,17 +44,25 @@ class TaskAdapter(Freezable):
         self.head = nn.Linear(body.feature_width(spec.output_modules), spec.task.outputs)
 
     def connect(self, body: Body, spec: AdapterSpec) -> dict[str, IndexMap]:
-        """Follow further input and output modules. Returns changes of shape by parameter name."""
-        old, self.spec = self.head, spec
-        for name, width in body.input_widths(spec.input_modules).items():
+        """Follow other input and output modules. Returns changes of shape by parameter name."""
+        before, old, self.spec = self.spec.output_modules, self.head, spec
+        widths = body.input_widths(spec.input_modules)
+        for name in [name for name in self.encoders if name not in widths]:
+            del self.encoders[name]
+        for name, width in widths.items():
             if name not in self.encoders:
                 new = encoder(spec.task, width, name, spec.encode).to(old.weight)
                 self.encoders[name] = new.train(self.training)
-        width = body.feature_width(spec.output_modules)
-        if width == old.in_features:
+        if spec.output_modules == before:
             return {}
-        remap = IndexMap(1, (*range(old.in_features), *[None] * (width - old.in_features)))
-        self.head = nn.Linear(width, spec.task.outputs).to(old.weight).train(self.training)
+        columns, new_columns = (
+            head_columns(body, names) for names in (before, spec.output_modules)
+        )
+        source = [
+            k for name, new in new_columns.items() for k in columns.get(name, [None] * len(new))
+        ]
+        remap = IndexMap(1, tuple(source))
+        self.head = nn.Linear(len(source), spec.task.outputs).to(old.weight).train(self.training)
         self.head.weight = nn.Parameter(remap(old.weight.detach()), old.weight.requires_grad)
         self.head.bias = old.bias
         return {"head.weight": remap}
@@ -91,6 +99,15 @@ class TaskAdapter(Freezable):
         encoders = self.encoders.items()
         rows = {name: encode(name, e) for name, e in encoders if name in (WHOLE, *active)}
         return rows.get(WHOLE, rows)
+
+
+def head_columns(body: Body, modules: Sequence[str]) -> dict[str, Sequence[int]]:
+    """Return by module the columns of a head that reads some modules, side by side."""
+    places, end = dict[str, Sequence[int]](), 0
+    for name in modules:
+        start, end = end, end + body.feature_width([name])
+        places[name] = range(start, end)
+    return places
 
 
 def encoder(task: TaskSpec, width: int, module: str = "", trainable: bool = False) -> nn.Module:

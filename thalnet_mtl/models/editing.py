@@ -106,6 +106,34 @@ class EditableNetwork(nn.Module):
             if module in (*spec.input_modules, *spec.output_modules):
                 raise UserError(f"connect: task '{name}' is connected to '{module}' already.")
         ends = (*spec.input_modules, *input_modules), (*spec.output_modules, *output_modules)
+        return self._reconnect("connect", name, ends)
+
+    def disconnect(self, name: str, *modules: str) -> TopologyChange:
+        """Take modules away from the input and the head of a task, so that they can be detached.
+
+        The columns of the head for them are discarded. The task keeps at least one input and one
+        output module.
+        """
+        spec = self.adapter(name).spec
+        if spec.frozen:
+            raise UserError(f"disconnect: task '{name}' is frozen.")
+        if not modules:
+            raise UserError("disconnect: name at least one module.")
+        ends = spec.input_modules, spec.output_modules
+        for module in modules:
+            if not any(module in end for end in ends):
+                raise UserError(f"disconnect: task '{name}' is not connected to '{module}'.")
+        inputs, outputs = (tuple(m for m in end if m not in modules) for end in ends)
+        if not inputs or not outputs:
+            kind = "output" if inputs else "input"
+            raise UserError(f"disconnect: task '{name}' would have no {kind} module.")
+        return self._reconnect("disconnect", name, (inputs, outputs))
+
+    def _reconnect(
+        self, verb: str, name: str, ends: tuple[tuple[str, ...], tuple[str, ...]]
+    ) -> TopologyChange:
+        """Give a task other input and output modules."""
+        spec = self.adapter(name).spec
         ends = self.body.endpoints(name, spec.task, *ends)
         spec = replace(spec, input_modules=ends[0], output_modules=ends[1])
 
@@ -113,7 +141,7 @@ class EditableNetwork(nn.Module):
             remaps = network.adapter(name).connect(network.body, spec)
             return {f"adapters.{name}.{key}": remap for key, remap in remaps.items()}
 
-        return self._change("connect", name, act)
+        return self._change(verb, name, act)
 
     def remove_task(self, name: str) -> TopologyChange:
         """Remove the encoders and the head of a task; modules stay."""
