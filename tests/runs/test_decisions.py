@@ -10,7 +10,7 @@ def decision(experience, name, *others, about="task"):
         CandidateEntry(candidate=each, parameters=9, score=0.5, chosen=each == name)
         for each in (*others, name)
     ]
-    return DecisionEntry(step=4, experience=experience, task=f"t{experience}", about=about,
+    return DecisionEntry(step=4, changes=0, experience=experience, task=f"t{experience}", about=about,
                          reason="", candidates=entries)  # fmt: skip
 
 

@@ -109,10 +109,12 @@ class DecisionEntry:
 
     Every decision in training is recorded like that, in ``run.state.growth.decisions`` as
     ``asdict(DecisionEntry(...))``, and shown by ``thalnet inspect`` and ``thalnet report``. What it
-    changed is not repeated here: ``history`` has it.
+    changed is not repeated here: ``history`` has it. ``changes`` is ``len(run.state.topology_log)``
+    at that time.
     """
 
     step: int  # optimizer steps of the run before it
+    changes: int  # of ``history`` before it: those that follow until the next decision are its
     experience: int  # its number, from 1
     task: str  # whose modules are decided on
     about: str  # 'task': what a new task gets; 'growth': within a task; 'pruning': what it loses

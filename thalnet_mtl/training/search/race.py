@@ -124,6 +124,7 @@ class Race:
         ]
         return DecisionEntry(
             step=self.start.step,
+            changes=len(self.start.topology_log),
             experience=self.run.experience.number,
             task=self.task.name,
             about="task",
