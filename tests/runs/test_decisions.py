@@ -10,8 +10,8 @@ def decision(experience, name, *others, about="task"):
         CandidateEntry(candidate=each, parameters=9, score=0.5, chosen=each == name)
         for each in (*others, name)
     ]
-    return DecisionEntry(step=4, changes=0, experience=experience, task=f"t{experience}", about=about,
-                         reason="", candidates=entries)  # fmt: skip
+    return DecisionEntry(step=4, changes=0, experience=experience, task=f"t{experience}",
+                         about=about, reason="", candidates=entries)  # fmt: skip
 
 
 def test_decisions_are_right_by_their_name_or_by_their_kind():

@@ -74,8 +74,8 @@ def test_a_decision_has_exactly_one_chosen_candidate(tmp_path):
     run = add_topology(make_run(tmp_path / "a"))
     content = json.loads((run / "topology.json").read_text())
     alone = {"candidate": "alone", "parameters": 9, "score": 0.5, "chosen": True}
-    decision = {"step": 9, "changes": 0, "experience": 2, "task": "b", "about": "task", "reason": "why",
-                "candidates": [alone]}  # fmt: skip
+    decision = {"step": 9, "changes": 0, "experience": 2, "task": "b", "about": "task",
+                "reason": "why", "candidates": [alone]}  # fmt: skip
     topology = TopologySnapshot.from_json(content | {"decisions": [decision]}, "topology.json")
     assert topology.decisions[0].chosen.candidate == "alone"
     saved = json.loads(json.dumps(topology.to_json()))
