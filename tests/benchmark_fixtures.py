@@ -1,7 +1,7 @@
 """Records of the benchmarks that tests make up."""
 
 from benchmarks.claim.experiments import TASKS
-from benchmarks.search import metric_of
+from benchmarks.tuning import metric_of
 
 
 def scored_record(mnist, cifar, text, **fields):

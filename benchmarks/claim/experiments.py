@@ -5,9 +5,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks import search
+from benchmarks import tuning
 from benchmarks.launch import arguments, config_path
-from benchmarks.search import Setting, best_setting
+from benchmarks.tuning import Setting, best_setting
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -61,7 +61,7 @@ def settings(body: str, method: str) -> list[Setting]:
     """Return the settings to try; some depend on the trials of joint learning rates."""
     if method in SINGLE_TASK_FLAGS:
         return [*RATES]
-    rates = search.best_if_complete(RESULTS, f"weighted_{body}", JOINT_RATES)
+    rates = tuning.best_if_complete(RESULTS, f"weighted_{body}", JOINT_RATES)
     if method == "weighted":
         return [*JOINT_RATES, *({**rate, **weight} for rate in rates for weight in WEIGHTS)]
     return [{**rate, **aggregator} for rate in rates for aggregator in AGGREGATORS]
@@ -73,7 +73,7 @@ def trial_jobs() -> dict[str, list[str]]:
     for body, method in NETWORKS:
         for task, name in run_names(body, method).items():
             train = partial(command, body, method, task)
-            trials |= search.trial_jobs(name, settings(body, method), train)
+            trials |= tuning.trial_jobs(name, settings(body, method), train)
     return trials
 
 

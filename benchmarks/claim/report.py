@@ -16,7 +16,7 @@ from benchmarks.claim.experiments import (
 from benchmarks.launch import arguments
 from benchmarks.markdown import commands, header, row, spread
 from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count
-from benchmarks.search import (
+from benchmarks.tuning import (
     best_setting,
     display_scale,
     final_score,

@@ -11,7 +11,7 @@ from statistics import mean
 from benchmarks.launch import arguments, config_path
 from benchmarks.quality.experiments import FOLDER, RESULTS, Jobs
 from benchmarks.records import Record, RunsBySeed, load_by_seed, load_records, succeeded
-from benchmarks.search import TRIAL_SEED, Setting
+from benchmarks.tuning import TRIAL_SEED, Setting
 
 BODIES = {"thalnet": "ThalNet", "gru": "GRU"}
 TRIAL_STEPS = "400"

@@ -5,9 +5,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks import search
+from benchmarks import tuning
 from benchmarks.launch import arguments, config_path
-from benchmarks.search import Setting, best_setting
+from benchmarks.tuning import Setting, best_setting
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -37,7 +37,7 @@ def settings(name: str) -> list[Setting]:
     flags = {"train.strategy": name} if name in ("ewc", "replay") else {}
     if name != "ewc":
         return [flags | rate for rate in RATES]
-    rates = search.best_if_complete(RESULTS, "never", settings("never"))
+    rates = tuning.best_if_complete(RESULTS, "never", settings("never"))
     return [{**flags, **rate, **strength} for rate in rates for strength in STRENGTHS]
 
 
@@ -57,9 +57,9 @@ def trial_jobs() -> dict[str, list[str]]:
     jobs: dict[str, list[str]] = {}
     for name, (_, file) in METHODS.items():
         train = partial(command, ["recipe", "orders/0", file])
-        jobs |= search.trial_jobs(name, settings(name), train)
+        jobs |= tuning.trial_jobs(name, settings(name), train)
     for task in TASKS:
-        jobs |= search.trial_jobs(f"single_{task}", RATES, partial(single_task_command, task))
+        jobs |= tuning.trial_jobs(f"single_{task}", RATES, partial(single_task_command, task))
     return jobs
 
 
@@ -83,5 +83,5 @@ def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
 
 def ranked_rates(task: str) -> list[Setting]:
     """Return the learning rates of a single task, best in the trials first."""
-    scores = search.validation_scores(RESULTS, f"single_{task}", RATES)
+    scores = tuning.validation_scores(RESULTS, f"single_{task}", RATES)
     return [RATES[k] for k in sorted(scores, key=scores.__getitem__, reverse=True)]

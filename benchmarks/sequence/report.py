@@ -5,8 +5,8 @@ from statistics import mean
 
 from benchmarks.markdown import commands, header, row, spread
 from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count, succeeded
-from benchmarks.search import display_scale, final_score, metric_of, normalized_scores
 from benchmarks.sequence.experiments import METHODS, RESULTS, TASKS
+from benchmarks.tuning import display_scale, final_score, metric_of, normalized_scores
 from thalnet_mtl.metrics.multitask import delta_m, relative_gain
 from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
 

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.markdown import with_table
-from benchmarks.search import metric_of
 from benchmarks.sequence import experiments, report, run
+from benchmarks.tuning import metric_of
 
 
 def test_the_tables_of_the_sequence_are_made_from_the_raw_results():

@@ -1,10 +1,12 @@
 """Decisions of a search, compared with the answer key of its stream."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thalnet_mtl.config.schema import ExperienceConfig
 from thalnet_mtl.runs.topology_file import DecisionEntry
+
+SAME_MODULES = ("probe", "bottom")  # kinds that run the modules of another task, and no others
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,6 @@ class DecisionCount:
         return f"decisions: {self.as_expected} of {self.scored} as expected"
 
 
-def is_expected(candidate: str, expect: Sequence[str]) -> bool:
-    """Return whether a candidate is among those that are expected, by itself or by its kind.
-
-    >>> is_expected("probe of digits", ["probe"]), is_expected("alone", ["probe of digits"])
-    (True, False)
-    """
-    return candidate in expect or candidate.partition(" of ")[0] in expect
-
-
 def count_decisions(
     stream: Sequence[ExperienceConfig], decisions: Sequence[DecisionEntry]
 ) -> DecisionCount | None:
@@ -44,10 +37,36 @@ def count_decisions(
     Returns:
         None if no decision is scored.
     """
-    chosen = {d.experience: d.chosen.candidate for d in decisions if d.about == "task"}
-    right = [
-        is_expected(chosen[number], experience.expect)
-        for number, experience in enumerate(stream, 1)
-        if experience.expect and number in chosen
-    ]
+    right = [*right_decisions(stream, decisions).values()]
     return DecisionCount(len(right), sum(right)) if right else None
+
+
+def right_decisions(
+    stream: Sequence[ExperienceConfig], decisions: Sequence[DecisionEntry]
+) -> dict[int, bool]:
+    """Return by experience whether its decision is as expected; see ``count_decisions``.
+
+    An answer names a candidate, or its kind. Tasks with the same modules stand for each other: if
+    ``again`` is a probe of ``digits``, a probe of either is the same network.
+    """
+    about_tasks = {each.experience: each for each in decisions if each.about == "task"}
+    origins: dict[str, str] = {}
+    for _, decision in sorted(about_tasks.items()):
+        kind, _, source = decision.chosen.candidate.partition(" of ")
+        if kind in SAME_MODULES:
+            origins[decision.task] = origins.get(source, source)
+    return {
+        number: any(
+            _is_answer(about_tasks[number].chosen.candidate, answer, origins)
+            for answer in experience.expect
+        )
+        for number, experience in enumerate(stream, 1)
+        if experience.expect and number in about_tasks
+    }
+
+
+def _is_answer(candidate: str, answer: str, origins: Mapping[str, str]) -> bool:
+    """Return whether a candidate is an answer, with tasks replaced by the origin of their path."""
+    (kind, _, source), (expected, of, task) = candidate.partition(" of "), answer.partition(" of ")
+    same_path = origins.get(source, source) == origins.get(task, task)
+    return kind == expected and (same_path or not of)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import search
+from benchmarks import tuning
 from benchmarks.launch import arguments
 
 
@@ -17,13 +17,13 @@ def test_a_trial_is_selected_on_validation_alone(tmp_path):
         (tmp_path / f"trial_a-{number}.json").write_text(json.dumps(record))
     (tmp_path / "trial_a-3.json").write_text(json.dumps({"failed": "diverged"}))
     settings = [{"x": str(k)} for k in range(4)]
-    assert search.best_setting(tmp_path, "a", settings) == {"x": "1"}
+    assert tuning.best_setting(tmp_path, "a", settings) == {"x": "1"}
     with pytest.raises(SystemExit, match="no trial of b has succeeded"):
-        search.best_setting(tmp_path, "b", settings)
+        tuning.best_setting(tmp_path, "b", settings)
 
 
 def test_a_trial_has_the_trial_seed_and_the_flags_of_its_setting():
-    jobs = search.trial_jobs("a", [{"x": "1"}, {}], lambda seed, f: [f"{seed}", *arguments(f)])
+    jobs = tuning.trial_jobs("a", [{"x": "1"}, {}], lambda seed, f: [f"{seed}", *arguments(f)])
     assert jobs == {"trial_a-0": ["102", "--x", "1"], "trial_a-1": ["102"]}
 
 
@@ -32,4 +32,4 @@ def test_a_normalized_score_is_0_for_guessing_and_1_for_perfection():
         "cifar10_rows": {"metric": "accuracy", "validation": {"accuracy": 0.55}},
         "text8": {"metric": "bits_per_character", "validation": {"bits_per_character": 2.0}},
     }
-    assert search.normalized_scores({"result": {"tasks": tasks}}) == pytest.approx([0.5, 0.75])
+    assert tuning.normalized_scores({"result": {"tasks": tasks}}) == pytest.approx([0.5, 0.75])
