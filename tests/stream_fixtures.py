@@ -11,9 +11,9 @@ from toy_tasks import knobs_of, toy
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import entries, register
-from thalnet_mtl.training import growth
 from thalnet_mtl.training.checkpoint import save_run
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -71,7 +71,7 @@ def step_until(run: RunContext, until: int) -> None:
     """Take steps as the loop does, without its log."""
     train_step = TrainStep(run)
     while run.step < until:
-        if growth.grow_if_due(run):
+        if grow_if_due(run):
             train_step.drop_caches()
         now = run.experience
         train_step(StepInputs(next_batches(run), run.learning_rate()))

@@ -40,6 +40,7 @@ _MODULES = {
         "strategies.lwf",
         "strategies.gem",
     ),
+    "growth": ("training.growth.base", "training.growth.rules", "training.search.rule"),
     "weighting": ("training.weighting",),
     "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),
@@ -49,6 +50,7 @@ _PACKAGES = {
     "reading": "models.readings",
     "task": "tasks",
     "strategy": "strategies",
+    "growth": "training.growth",
     "loss": "tasks",
     "metric": "tasks",
 }

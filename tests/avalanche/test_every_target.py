@@ -16,7 +16,7 @@ from thalnet_mtl.avalanche.names import STRATEGIES
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops.inputs import first_input
-from thalnet_mtl.training import growth
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.setup import set_up
 
 pytestmark = [
@@ -50,7 +50,7 @@ def fit(run):
     run.state.strategy.fit(
         SimpleNamespace(
             run=run,
-            begin_experience_or_grow=lambda: growth.grow_if_due(run),
+            begin_experience_or_grow=lambda: grow_if_due(run),
             after_step=after_step,
         )
     )

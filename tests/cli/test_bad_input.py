@@ -218,7 +218,7 @@ VALUES = [
     flag("task.metrics", "f2", "unknown metric 'f2'"),
     flag("task.metrics", "accuracy,accuracy", "accuracy"),
     flag("evaluate.log_every", "10000000", "between 1 and 1000000"),
-    flag("growth.when", "always", "--growth.when: unknown value 'always'"),
+    flag("growth.when", "always", "unknown growth 'always'. Allowed: never, per_task"),
     flag("train.chunk", "3", "--train.chunk has no effect: no task is a text"),
     flag("train.draw", "1", "--train.draw has no effect: only one task is trained"),
     flag("model.layers", "4", "--model.layers has no effect: model.body is thalnet"),

@@ -354,3 +354,16 @@ def test_an_infinite_default_is_read_back_from_a_run(tmp_path):
     assert resolve_options(load_run_config(tmp_path), complete=True) == config
     with pytest.raises(UserError, match=r"task\.limit: expected a number, got -inf"):
         load_config(task={"name": "bounded", "limit": float("-inf")})
+
+
+@pytest.mark.parametrize(
+    ("when", "kept"), [("never", {}), ("on_plateau", {"patience": 4}), ("search", {"price": 0.5})]
+)
+def test_growth_of_an_earlier_run_has_those_fields_that_its_rule_reads(tmp_path, when, kept):
+    growth = {"when": when, "policy": "frozen", "modules": {}, "patience": 4, "price": 0.5}
+    recorded = {"model": {}, "changes": [], "growth": growth, "train": {}, "evaluate": {}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(recorded))
+    assert load_run_config(tmp_path).growth.options == kept
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"growth": growth}))
+    with pytest.raises(UserError, match=r"growth: .*unknown field '(patience|price)'"):
+        load_config(tmp_path / "config.yaml")

@@ -24,8 +24,8 @@ from toy_tasks import GROWING, STREAM
 from thalnet_mtl.strategies import gem
 from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.strategies.gem import GEM
-from thalnet_mtl.training import growth
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.step import TrainStep
 
 
@@ -55,7 +55,7 @@ def third_experience(strategy: str, growing: str) -> RunContext:
     """A run before the first step of its third task, with what it grew for it."""
     run = make_run(strategy, STREAM | {"growth": GROWING[growing]}, "thalnet", {"memory": 10})
     step_until(run, 40)
-    growth.grow_if_due(run)
+    grow_if_due(run)
     return run
 
 

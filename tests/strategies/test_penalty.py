@@ -15,8 +15,8 @@ from toy_tasks import GROWING, STREAM
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import trainable_parameters
 from thalnet_mtl.topology.spec import ModuleSpec
-from thalnet_mtl.training import growth
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.topology_changes import on_topology_change
 
 
@@ -56,7 +56,7 @@ def test_anchors_follow_a_net_that_grows_and_new_weights_are_free(strategy):
     step_until(run, 20)
     small = deepcopy(run.state.strategy.anchors[0])
     name = next(n for n in small[1] if n.startswith("body.cells.output.reading"))
-    growth.grow_if_due(run)
+    grow_if_due(run)
     now = trainable_parameters(run.network)
     grown = {n for n in small[1] if now[n].shape != small[1][n].shape}
     assert name in grown

@@ -22,7 +22,7 @@ STEPS = [{"tasks": ["a"], "steps": 3}, {"tasks": ["b"], "steps": 3}]
         ({}, "model.layers", "model.body is thalnet"),
         ({"model": {"body": "gru"}}, "model.reading", "model.body is gru"),
         ({"model": {"body": "mlp"}}, "train.ops", "model.body is mlp"),
-        ({}, "growth.patience", "growth.when is never"),
+        ({}, "growth.policy", "growth.when is never"),
         ({}, "growth.modules.a.input", "growth.when is never"),
         ({"modules": {"a": {"input": True, "output": True}}}, "model.modules", "names them"),
         ({"tasks": TWO}, "tasks.a.share", "train.draw is 0"),

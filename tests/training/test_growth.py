@@ -16,8 +16,8 @@ from thalnet_mtl.metrics.metric import ACCURACY, BITS_PER_CHARACTER
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
-from thalnet_mtl.training import growth
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
@@ -60,7 +60,7 @@ def test_a_frozen_task_answers_the_same_to_the_bit_whatever_is_learned_later(
             assert torch.equal(now[name], logits), (name, stop)
         after |= now
         if stop < 60:
-            growth.grow_if_due(run)
+            grow_if_due(run)
             now = answers(run)
             assert all(torch.equal(now[name], logits) for name, logits in after.items())
     assert list(after) == TASKS
@@ -102,7 +102,7 @@ def test_what_is_frozen_leaves_the_optimizer_and_what_is_new_joins_it_and_learns
     step_until(run, 20)
     old = {id(p) for p in run.network.parameters()}
     assert old == {id(p) for p in run.state.optimizer.param_groups[0]["params"]}
-    growth.grow_if_due(run)
+    grow_if_due(run)
     new = {n: p for n, p in run.network.named_parameters() if id(p) not in old}
     assert {n.split(".")[2] for n in new if n.startswith("body.")} == {
         "toy_wide_in",
@@ -129,7 +129,7 @@ def test_shared_growth_changes_no_old_answer_until_something_is_learned(reading)
     for stop in (20, 40):
         step_until(run, stop)
         before, modules = answers(run), list(run.network.body.graph)
-        assert len(growth.grow_if_due(run)) == 3  # two modules and a task
+        assert len(grow_if_due(run)) == 3  # two modules and a task
         after = answers(run)
         for name, logits in before.items():
             torch.testing.assert_close(after[name], logits, **ROUNDING)
@@ -251,7 +251,7 @@ def test_a_module_of_ones_own_may_be_read_by_those_that_come_with_it():
     modules = OWN | {"out": reading}
     run = set_up(toy(**STREAM, growth=own(**modules)), fetch=print)
     step_until(run, 20)
-    growth.grow_if_due(run)
+    grow_if_due(run)
     net = run.network.body.graph
     assert set(net["toy_wide_out"].seen) == {"side1", "toy_wide_in"}
     assert net["toy_wide_out"].tasks == ("toy_wide",)

@@ -9,8 +9,8 @@ from toy_tasks import GROWING, toy
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.size import count_parameters
-from thalnet_mtl.training import growth
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
@@ -39,7 +39,7 @@ def test_a_plateau_that_may_come_is_in_the_budget(policy):
         1,
         {"toy_rows": {"step": 1, "value": 0.0, "validations_since": 1}},
     )
-    assert [change.verb for change in growth.grow_if_due(run)][-1] == "attach"
+    assert [change.verb for change in grow_if_due(run)][-1] == "attach"
     size = count_parameters(run.network)
     for budget in (size, size - 1):
         sections = {"modules": modules, "growth": growing, "model": {"budget": budget}}
@@ -103,12 +103,8 @@ def test_what_is_attached_at_a_plateau_changes_no_answer_at_first_and_learns_the
     step_until(run, 10)
     run.state.scores.best_by_task = {"toy_rows": {"step": 1, "value": 0.0, "validations_since": 2}}
     before = answers(run)
-    [change] = growth.grow_if_due(run)
-    assert (
-        change.verb == "attach"
-        and run.state.growth.experiences == [1]
-        and growth.grow_if_due(run) == []
-    )
+    [change] = grow_if_due(run)
+    assert change.verb == "attach" and run.state.rule.grown == [1] and grow_if_due(run) == []
     for name, logits in answers(run).items():
         torch.testing.assert_close(logits, before[name], **ROUNDING)
     weights = {n: p.detach().clone() for n, p in run.network.named_parameters() if "more1" in n}
@@ -125,6 +121,6 @@ def test_tasks_that_share_a_head_get_modules_once_at_a_plateau():
         1,
         {name: {"step": 1, "value": 0.0, "validations_since": 2} for name in tasks},
     )
-    assert [str(change) for change in growth.grow_if_due(run)] == [
+    assert [str(change) for change in grow_if_due(run)] == [
         "attach rows_more1, read by input, side1, output"
     ]

@@ -87,7 +87,7 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
     weights = {name: value.clone() for name, value in run.network.state_dict().items()}
     xs = next(run.tasks["t1"].iterate("test", 99, 1)).xs
     before = run.network("t1", xs)[0]
-    winner, _, record = Race(run, "t2").decide()
+    winner, _, record, _ = run.state.rule.decide("t2")
     assert run.state is state and run.step == 32
     assert torch.equal(torch.get_rng_state(), rng)
     assert all(torch.equal(value, weights[n]) for n, value in run.network.state_dict().items())
@@ -104,9 +104,9 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
 
 def test_candidates_train_on_the_same_batches_from_the_same_random_state(tmp_path):
     run = at_the_race(tmp_path, FIRST, SMALL)
-    race = Race(run, "t2")
-    first, second = (race.enter(Candidate("alone"), {}) for _ in range(2))
-    other = race.enter(Candidate("all"), {})
+    race = Race(run, "t2", price=0.0)
+    first, second = (race.enter(Candidate("alone")) for _ in range(2))
+    other = race.enter(Candidate("all"))
     for entrant in (first, other, second):
         race.advance(entrant, 5)
     assert torch.equal(first.losses, second.losses)

@@ -23,7 +23,7 @@ from thalnet_mtl.metrics.continual import AccuracyMatrix
 from thalnet_mtl.metrics.summary import MEASURES
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import Evaluation
-from thalnet_mtl.training.growth import add_new_tasks, check_trainable
+from thalnet_mtl.training.growth.modules import add_tasks, check_trainable
 
 
 class Growth(SupervisedPlugin):
@@ -37,7 +37,7 @@ class Growth(SupervisedPlugin):
         model: defaults for the new modules.
 
     Raises:
-        UserError: growth on a plateau, which needs scores on validation data; before an experience,
+        UserError: a rule that needs scores on validation data; before an experience,
             that nothing can be trained in it.
     """
 
@@ -45,17 +45,18 @@ class Growth(SupervisedPlugin):
 
     def __init__(self, growth: GrowthConfig, model: ModelConfig | None = None):
         super().__init__()
-        if growth.when == "on_plateau":
+        if growth.when not in ("never", "per_task"):
             raise UserError(
-                "growth.when 'on_plateau' needs validation scores, which Avalanche does not pass "
-                "to plugins; use 'per_task'."
+                f"growth.when '{growth.when}' needs validation scores, which Avalanche does not "
+                f"pass to plugins; use 'per_task'."
             )
         self.config = replace(Config(), growth=growth, model=model or ModelConfig())
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         model = strategy.model
         heads = list(dict.fromkeys(model.heads[k] for k in strategy.experience.task_labels))
-        for change in add_new_tasks(model.network, self.config, model.specs, heads):
+        attach = self.config.growth.when == "per_task"
+        for change in add_tasks(model.network, self.config, model.specs, heads, attach):
             change.update_optimizer(strategy.optimizer)
         check_trainable(model.network, self.config.growth, heads)
         sync_parameters(strategy)

@@ -30,6 +30,7 @@ from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import rule_class
 from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
@@ -75,7 +76,7 @@ SUPPORTED: Supported = {
     **fields("task", "loss"),
     **fields("tasks.*", "share loss"),
     **fields("train", "optimizer dropout ops strategy"),
-    **fields("growth", "when"),
+    "growth.when": ("never", "per_task", "on_plateau"),  # others may train, or replace networks
 }
 
 
@@ -146,7 +147,7 @@ def check(context: RunContext, memory: int) -> None:
     growth, strategy = config.growth, config.train.strategy
     if field := unsupported(config, SUPPORTED):
         raise UserError(f"{strategy} does not support {field}; leave it at its default.")
-    name, grows = strategy.partition(":")[2], growth.when != "never"
+    name, grows = strategy.partition(":")[2], rule_class(config).grows
     if grows and name in FAILS_WITH_GROWTH:
         raise UserError(f"{strategy} does not support growth: {FAILS_WITH_GROWTH[name]}.")
     if grows and growth.policy == "frozen" and name in FAILS_WITH_FROZEN:

@@ -19,6 +19,7 @@ KINDS = {
     "modules": "module",
     "readings": "reading",
     "strategies": "strategy",
+    "growth": "growth",
     "weightings": "weighting",
     "losses": "loss",
     "metrics": "metric",

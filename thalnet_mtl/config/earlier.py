@@ -9,6 +9,9 @@ _TASK = {"name", "permutation", "batch"}
 _NAMED_TASK = _TASK | {"weight", "share", "reset", "head"}
 # The fields of its section ``strategy``, whatever the strategy.
 _STRATEGY = {"strength", "memory", "choice", "decay"}
+# The sections that every run records, and the fields of ``growth`` that only one rule reads.
+_RECORDED = {"model", "changes", "growth", "train", "evaluate"}
+_GROWTH = {"patience": "on_plateau", "price": "search"}
 
 
 def upgrade(tree: dict[str, Any]) -> None:
@@ -20,6 +23,11 @@ def upgrade(tree: dict[str, Any]) -> None:
     if isinstance(section, dict) and isinstance(train, dict) and section.keys() >= _STRATEGY:
         for name in _STRATEGY - declared_options("strategy", str(train.get("strategy"))):
             del section[name]
+    growth = tree.get("growth")
+    if tree.keys() >= _RECORDED and isinstance(growth, dict) and "when" in growth:
+        for name, rule in _GROWTH.items():
+            if growth["when"] in {"never", "per_task", *_GROWTH.values()} - {rule}:
+                growth.pop(name, None)
 
 
 def _drop_permutation(entry: Any) -> None:

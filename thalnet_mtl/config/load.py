@@ -93,7 +93,7 @@ def load_configs(
 
 def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return flags with those first that name something, since others may be its options."""
-    naming = (".name", ".body", "train.strategy")
+    naming = (".name", ".body", "growth.when", "train.strategy")
     return sorted(flags.items(), key=lambda flag: not flag[0].endswith(naming))
 
 

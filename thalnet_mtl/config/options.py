@@ -1,7 +1,7 @@
 """Options of what a configuration names: the keyword arguments of a registered function or class.
 
-A task, a body, a strategy, a loss or a metric declares its options by the arguments of its function
-or constructor, with types and defaults::
+A task, a body, a strategy, a rule of growth, a loss or a metric declares its options by the
+arguments of its function or constructor, with types and defaults::
 
     @register("task", "permuted_mnist")
     def permuted_mnist(permutation: int = 0) -> SequenceTask: ...
@@ -25,7 +25,7 @@ from thalnet_mtl.registry import entries, lookup
 
 SomeTask = TypeVar("SomeTask", bound=TaskConfig)
 
-KINDS = ("task", "body", "strategy", "loss", "metric")  # of entries that may have options
+KINDS = ("task", "body", "strategy", "growth", "loss", "metric")  # of entries that may have options
 # Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 
@@ -33,13 +33,15 @@ SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 def option_parameters(kind: str, entry: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of a registered function or class that are options, by name.
 
-    These are all of them, but for the context that a strategy gets, the outputs and targets that
-    the function of a loss or metric gets, and the sizes and fields of ``model`` that a body gets.
+    These are all of them, but for the run that a strategy or a rule of growth gets, the outputs and
+    targets that the function of a loss or metric gets, and the sizes and fields of ``model`` that a
+    body gets.
     """
-    # A class inherits the ``__init__`` of its base; ``Strategy`` also has a ``__new__``.
-    called = entry.__init__ if kind == "strategy" and inspect.isclass(entry) else entry
+    # A class inherits the ``__init__`` of its base; that of these two also has a ``__new__``.
+    in_context = kind in ("strategy", "growth")
+    called = entry.__init__ if in_context and inspect.isclass(entry) else entry
     parameters = list(inspect.signature(called, eval_str=True).parameters.values())
-    if kind == "strategy":
+    if in_context:
         parameters = parameters[1 + inspect.isclass(entry) :]
     elif kind in ("loss", "metric") and not inspect.isclass(entry):
         parameters = parameters[2:]
@@ -125,7 +127,8 @@ def resolve_options(
     else:
         config = replace(config, task=_task(config.task, f"{start}task", complete))
     model = resolve("body", config.model.body, config.model, f"{start}model")
-    config = replace(config, model=model)
+    growth = resolve("growth", config.growth.when, config.growth, f"{start}growth")
+    config = replace(config, model=model, growth=growth)
     if not strategy:
         return config
     section = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
@@ -149,7 +152,7 @@ def declared_options(kind: str, name: str) -> set[str]:
 
 
 def without_options(config: Config) -> Config:
-    """Return the configuration with the options of tasks, bodies and strategies left out."""
+    """Return the configuration without the options of tasks, bodies, rules and strategies."""
 
     def bare(section: Any) -> Any:
         return replace(section, options={})
@@ -163,6 +166,7 @@ def without_options(config: Config) -> Config:
         task=bare_task(config.task),
         tasks={name: bare_task(task) for name, task in config.tasks.items()},
         model=bare(config.model),
+        growth=bare(config.growth),
         strategy=bare(config.strategy),
     )
 

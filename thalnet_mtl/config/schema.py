@@ -12,7 +12,6 @@ from thalnet_mtl.config.overlay import option
 from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.errors import UserError
 
-GROWTH = ("never", "per_task", "on_plateau", "search")
 POLICIES = ("frozen", "shared")
 WIDEST = 1_000_000  # more is a typing error, and would fail in the allocator
 MOST_PARAMETERS = 10**10
@@ -195,17 +194,13 @@ class ExperienceConfig:
 
 @dataclass(frozen=True)
 class GrowthConfig:
-    """Growth of the network along a stream.
+    """Growth of the network along a stream. Further keys are options of the rule.
 
     Unless ``when`` is 'never', a task gets its head when its first experience begins. ``tasks:
     [new]`` makes an attached module belong to the new task alone.
     """
 
-    when: str = option(
-        "never",
-        "when modules are attached; search: if candidates win a race",
-        choices=GROWTH,
-    )
+    when: str = option("never", "rule of growth; see 'thalnet list growth'")
     policy: str = option(
         "frozen",
         "older modules: frozen, or shared (trained on, and able to read the new ones)",
@@ -214,12 +209,9 @@ class GrowthConfig:
     modules: dict[str, ModuleConfig] = field(
         default_factory=dict, metadata={"help": "modules to attach each time, by name"}
     )
-    patience: int = option(3, "on_plateau: validations without improvement before growth", low=1)
-    price: float = option(
-        0.02,
-        "search: what as many parameters as a task alone would get count, as a share of the loss "
-        "of guessing",
-        low=0.0,
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "option of the rule; see 'thalnet list growth'", "of": "when"},
     )
 
 

@@ -5,6 +5,7 @@ The file is all that is read: the modules of a network can be looked at without 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,12 @@ class DecisionEntry:
     def chosen(self) -> CandidateEntry:
         """The chosen candidate."""
         return next(entry for entry in self.candidates if entry.chosen)
+
+    def line(self) -> str:
+        """Return the decision in a line."""
+        ordered = sorted(self.candidates, key=attrgetter("score"))
+        shown = ", ".join(f"{entry.candidate} {entry.score:.3f}" for entry in ordered)
+        return f"decision on {self.task}: {self.chosen.candidate} (scores, 1 is guessing: {shown})"
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "DecisionEntry":

@@ -124,14 +124,7 @@ class Strategy:
     notice: str = ""  # a sentence for the user before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        hooks = [name for name in vars(Strategy) if not name.startswith("_")]
-        public = (name for name in dir(cls) if not name.startswith("_") and name not in hooks)
-        for name in public:
-            if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
-                raise UserError(
-                    f"strategy {cls.__name__}: no hook is called '{name}', so it would never run. "
-                    f"Did you mean '{closest[0]}'?"
-                )
+        check_hooks(cls, Strategy, "strategy")
         return super().__new__(cls)
 
     def __init__(self, context: TrainingContext):
@@ -188,6 +181,19 @@ class Strategy:
 @register("strategy", "naive")
 class Naive(Strategy):
     """Plain training: each experience is learned as it comes, and nothing is protected."""
+
+
+def check_hooks(subclass: type, base: type, kind: str) -> None:
+    """Raise ``UserError`` if a public method has nearly the name of one of the base class."""
+    hooks = [n for n, value in vars(base).items() if callable(value) and not n.startswith("_")]
+    for name in dir(subclass):
+        if name.startswith("_") or name in vars(base):
+            continue
+        if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
+            raise UserError(
+                f"{kind} {subclass.__name__}: no hook is called '{name}', so it would never run. "
+                f"Did you mean '{closest[0]}'?"
+            )
 
 
 def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -30,7 +30,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.state import DUE, TrainState
 
-FORMAT = 4  # raised whenever older checkpoints cannot be read any more
+FORMAT = 5  # raised whenever older checkpoints cannot be read any more
 BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
 LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics_size")
 

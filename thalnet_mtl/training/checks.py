@@ -82,25 +82,6 @@ def check_epoch_of(config: Config) -> None:
             )
 
 
-def check_search(config: Config) -> None:
-    """Raise if the search cannot build the modules of a task."""
-    growth = config.growth
-    if growth.policy != "frozen":
-        raise UserError(f"growth.policy {growth.policy}: growth.when 'search' freezes older tasks.")
-    for end in ("input", "output"):
-        if not any(getattr(module, end) for module in growth.modules.values()):
-            raise UserError(
-                f"growth.modules: growth.when 'search' builds whole tasks of them; give at least "
-                f"one {end} module, as in modules: {{a: {{input: true}}, b: {{output: true}}}}."
-            )
-    for name, module in growth.modules.items():
-        if module.tasks or module.reads:
-            raise UserError(
-                f"growth.modules.{name}: with growth.when 'search' a candidate says what a module "
-                f"reads and which tasks run it; leave out tasks and reads."
-            )
-
-
 def check_expected(config: Config) -> None:
     """Raise if the answer key of a stream names a candidate that no decision can choose.
 
@@ -164,12 +145,10 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     strategy = entries("strategy").get(train.strategy)
     if len(config.stream) < 2 and getattr(strategy, "only_after_experience", False):
         yield "train.strategy", "it acts after an experience, and there is only one experience"
-    for option in ("policy", "modules") if growth.when == "never" else ():
-        yield f"growth.{option}", "growth.when is never"
-    for option, when in (("patience", "on_plateau"), ("price", "search")):
-        if growth.when != when:
-            yield f"growth.{option}", f"growth.when is {growth.when}"
-    for number in range(len(config.stream)) if growth.when != "search" else ():
+    rule = entries("growth").get(growth.when)
+    for option in () if getattr(rule, "grows", True) else ("policy", "modules"):
+        yield f"growth.{option}", f"growth.when is {growth.when}"
+    for number in () if getattr(rule, "decides", True) else range(len(config.stream)):
         yield f"stream.{number}.expect", f"growth.when is {growth.when}"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"

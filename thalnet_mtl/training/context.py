@@ -2,8 +2,9 @@
 
 import copy
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.state import TrainState
+
+FEW_BATCHES = 10  # of the test split: enough to see the score of guessing
 
 
 class RunContext:
@@ -65,14 +68,37 @@ class RunContext:
         return copied
 
     def copy_state(self, owner: "RunContext") -> TrainState:
-        """Return a copy of the state, whose strategy belongs to the run ``owner``."""
-        shared = {id(self): owner} | {id(task): task for task in self.tasks.values()}
+        """Return a copy of the state, whose strategy belongs to the run ``owner``.
+
+        If that is this run, the rule of growth is no part of the copy: it goes on as it is when the
+        run takes over the copy.
+        """
+        shared: dict[int, Any] = {id(task): task for task in self.tasks.values()}
+        shared[id(self)] = owner
+        if owner is self:
+            shared[id(self.state.rule)] = self.state.rule
         return copy.deepcopy(self.state, shared)
+
+    def with_state(self, state: TrainState) -> "RunContext":
+        """Return the run with another state, and the same data."""
+        other = copy.copy(self)
+        other.take_over(state)
+        return other
 
     def take_over(self, state: TrainState) -> None:
         """Go on from another state of this run."""
         self.state = state
         self.forget_trainable_tasks()
+
+    @contextmanager
+    def having(self, state: TrainState) -> Iterator[TrainState]:
+        """Have another state within a context."""
+        before = self.state
+        self.take_over(state)
+        try:
+            yield state
+        finally:
+            self.take_over(before)
 
     @property
     def network(self) -> Network:
@@ -168,6 +194,15 @@ class RunContext:
     def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
         """Return the parameters that the logits of a task can depend on, by name."""
         return self.network.task_parameters(self.tasks[task].head_name)
+
+    def score_untrained(self, task: str) -> dict[str, float]:
+        """Return loss, metrics and count of a task on the test split, before its training.
+
+        With several experiences the score is part of the matrix of scores, so that it covers as
+        much of the split as later ones do.
+        """
+        batches = self.test_batches(task)
+        return self.score(task, "test", batches if self.continual else min(batches, FEW_BATCHES))
 
     def configure_network(self, network: Network) -> None:
         """Give a network the dropout rate and the backend of this run."""

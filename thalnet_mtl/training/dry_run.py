@@ -4,9 +4,9 @@ The copy changes, and trains on random inputs, in the order of the run. A rehear
 one way: it assumes that every task of an experience is drawn, and that nothing stops early.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import chain, groupby, pairwise
 
 import torch
@@ -20,16 +20,11 @@ from thalnet_mtl.models.export import Program
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
-from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.growth import (
-    add_new_tasks,
-    attach_configured_modules,
-    check_trainable,
-    freeze_tasks,
-)
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import make_rule
+from thalnet_mtl.training.growth.modules import check_trainable
 from thalnet_mtl.training.optimizers import optimizer_entry
-from thalnet_mtl.training.search.candidates import apply as apply_candidate
-from thalnet_mtl.training.search.candidates import candidates, reusable
+from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.topology_changes import apply
 
 BATCH = 8  # random sequences in a step of a rehearsal
@@ -71,7 +66,7 @@ class Rehearsal:
                         parameter.masked_fill_(new, NONZERO)
 
     @torch.no_grad()
-    def run(self, heads: Iterable[str]) -> None:
+    def run_heads(self, heads: Iterable[str]) -> None:
         """Compute outputs of some heads, to see that what is new can run."""
         for head in heads:
             self.outputs(head, 2)
@@ -114,132 +109,102 @@ def dry_run_changes(config: Config, network: Network, stream: Sequence[Experienc
     steps = sorted({change.step for change in config.changes})
     next_step = dict(pairwise([*steps, total]))
     advice = "Give model.features to leave room, or raise the budget"
-    with rehearsal(config, network) as copy:
+    with rehearsal(network):
+        rehearsed = Rehearsal(config, network)
         for step, changes in groupby(sorted(config.changes, key=step_of), key=step_of):
             for experience in stream:
-                copy.train(experience, min(experience.stop, step) - max(experience.start, done))
-            copy.untrained, done = 0, step
+                rehearsed.train(
+                    experience, min(experience.stop, step) - max(experience.start, done)
+                )
+            rehearsed.untrained, done = 0, step
             for change in changes:
                 where = f"changes: {change.verb} {change.name} after step {step}"
                 if step >= total:
                     raise UserError(f"{where}: there are only {total} steps.")
                 try:
-                    record = apply(copy.network, change, config)
+                    record = apply(rehearsed.network, change, config)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
-                copy.follow([record], copy.network.adapters, where, advice)
+                rehearsed.follow([record], rehearsed.network.adapters, where, advice)
             for experience in stream:
-                heads = [copy.heads[task] for task in experience.tasks]
-                used = [copy.network.task_parameters(head).values() for head in heads]
+                heads = [rehearsed.heads[task] for task in experience.tasks]
+                used = [rehearsed.network.task_parameters(head).values() for head in heads]
                 trainable = any(p.requires_grad for p in chain(*used))
                 overlaps = experience.stop > step and experience.start < next_step[step]
                 if overlaps and not trainable:
                     names = ", ".join(experience.tasks)
                     raise UserError(f"{where}: nothing that {names} use can be trained after it.")
-        copy.run(copy.network.adapters)
+        rehearsed.run_heads(rehearsed.network.adapters)
 
 
-def dry_run_growth(
-    config: Config, network: Network, shapes: Mapping[str, TaskSpec], stream: Sequence[Experience]
-) -> None:
-    """Raise if the network cannot grow as configured.
+class GrowthRehearsal(Rehearsal):
+    """A rehearsal with a rule of growth of its own, which acts on the copy."""
 
-    A network that grows on a plateau may do so in every experience, or in a single one: both are
+    def __init__(self, run: RunContext):
+        super().__init__(run.config, run.network)
+        self._act_on_copy(run)
+        self.run.state.rule = make_rule(self.run)
+
+    def duplicate(self) -> "GrowthRehearsal":
+        """Return a copy, which goes on independently."""
+        other, run = copy(self), self.run
+        other.network, other.optimizer = deepcopy((self.network, self.optimizer))
+        other._act_on_copy(run)
+        other.run.state.rule = deepcopy(run.state.rule, {id(run): other.run})
+        return other
+
+    def _act_on_copy(self, run: RunContext) -> None:
+        state = TrainState(self.network, run.state.weighting, self.optimizer, run.state.loss_log)
+        state.strategy, state.step = run.state.strategy, run.state.step
+        self.run = run.with_state(state)
+
+    def begin(self, experience: Experience) -> None:
+        """Rehearse the growth at the beginning of an experience."""
+        self.run.state.step = experience.start
+        self.grow(self.run.state.rule.rehearse_begin)
+
+    def grow(self, act: Callable[[], list[TopologyChange]]) -> None:
+        """Rehearse growth, and the outputs of the tasks that it is for."""
+        experience = self.run.experience
+        where = f"growth: experience {experience.number}"
+        heads = list(dict.fromkeys(self.heads[task] for task in experience.tasks))
+        try:
+            changes = act()
+            check_trainable(self.network, self.config.growth, heads)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        self.follow(changes, heads, where, "Lower features, or raise the budget")
+        self.run_heads(heads)
+
+
+def dry_run_growth(run: RunContext) -> None:
+    """Raise if the network of a run cannot grow as configured.
+
+    A network that grows within experiences may do so in every one, or in a single one: both are
     rehearsed.
 
     Raises:
         UserError: with the experience and the reason; also if it would outgrow its budget.
     """
-    with rehearsal(config, network) as copy:
-        copy.train(stream[0], 1)
-        if config.growth.when != "on_plateau":
-            for experience in stream:
-                begin(copy, shapes, experience)
-            return
-        never = deepcopy(copy)
-        for experience in stream:
-            begin(copy, shapes, experience)
-            grow_on_plateau(copy, shapes, experience)
-            begin(never, shapes, experience)
-            grow_on_plateau(deepcopy(never), shapes, experience)
-
-
-def begin(copy: Rehearsal, shapes: Mapping[str, TaskSpec], experience: Experience) -> None:
-    """Rehearse the growth at the beginning of an experience."""
-    heads = heads_of(copy, experience)
-    searches = copy.config.growth.when == "search" and len(copy.network.adapters)
-    act = rehearse_search if searches else add_new_tasks
-    grow(copy, experience, heads, lambda: act(copy.network, copy.config, shapes, heads))
-
-
-def grow_on_plateau(
-    copy: Rehearsal, shapes: Mapping[str, TaskSpec], experience: Experience
-) -> None:
-    """Rehearse growth within an experience."""
-    heads, suffix = heads_of(copy, experience), str(experience.number)
-    arguments = copy.network, copy.config, shapes, heads, suffix
-    grow(copy, experience, heads, lambda: attach_configured_modules(*arguments))
-
-
-def grow(
-    copy: Rehearsal,
-    experience: Experience,
-    heads: Sequence[str],
-    act: Callable[[], list[TopologyChange]],
-) -> None:
-    """Rehearse growth, and the outputs of the tasks that it is for."""
-    where = f"growth: experience {experience.number}"
-    try:
-        changes = act()
-        check_trainable(copy.network, copy.config.growth, heads)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    copy.follow(changes, heads, where, "Lower features, or raise the budget")
-    copy.run(heads)
-
-
-def heads_of(copy: Rehearsal, experience: Experience) -> list[str]:
-    """Return the heads of the tasks of an experience, each once."""
-    return list(dict.fromkeys(copy.heads[task] for task in experience.tasks))
-
-
-def rehearse_search(
-    network: Network, config: Config, shapes: Mapping[str, TaskSpec], heads: Sequence[str]
-) -> list[TopologyChange]:
-    """Give a new task the most that the search may give it. Returns the changes.
-
-    Args:
-        network: with the tasks before it, changed in place.
-        config: of the run.
-        shapes: of all tasks, by head.
-        heads: of the tasks of an experience.
-
-    Raises:
-        UserError: a candidate cannot be built, or two tasks are new.
-    """
-    new = [head for head in heads if head not in network.adapters]
-    if not new:
-        return []
-    if len(new) > 1:
-        raise UserError(
-            f"'{new[0]}' and '{new[1]}' are both new; growth.when 'search' decides for a single "
-            f"new task in an experience."
-        )
-    (head,), earlier = new, list(network.adapters)
-    changes = freeze_tasks(network, earlier)
-    source = next(reversed(reusable(network, shapes[head])), "")
-    for candidate in candidates(config, shapes[head], source):
-        copied = network if candidate.kind == "all" else deepcopy(network)
-        applied = apply_candidate(candidate, copied, config, shapes, head)
-    return changes + applied  # those of the last candidate, which is the largest
+    with rehearsal(run.network):
+        always = GrowthRehearsal(run)
+        always.train(run.stream[0], 1)
+        never = always.duplicate()
+        for experience in run.stream:
+            always.begin(experience)
+            if run.state.rule.acts_within:
+                always.grow(always.run.state.rule.rehearse_within)
+                never.begin(experience)
+                single = never.duplicate()
+                single.grow(single.run.state.rule.rehearse_within)
 
 
 @contextmanager
-def rehearsal(config: Config, network: Network) -> Iterator[Rehearsal]:
-    """Yield a rehearsal, and leave the random state as it was."""
+def rehearsal(network: Network) -> Iterator[None]:
+    """Leave the random state as it was, after a rehearsal with a copy of a network."""
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices):
-        yield Rehearsal(config, network)
+        yield
 
 
 def check_budget(network: Network, config: Config, where: str, advice: str) -> None:

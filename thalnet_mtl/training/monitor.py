@@ -17,7 +17,6 @@ from thalnet_mtl.training.results import measure_cost
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.state import NOT_TRAINED
 
-UNTRAINED_BATCHES = 10  # of the test split: enough to see the score of guessing
 DIVERGENCE_FACTOR = 100.0  # times the loss of guessing, or of the untrained network
 
 
@@ -41,18 +40,12 @@ class Monitor:
         self.run, self.directory, self.console, self.parts = run, directory, console, parts
 
     def score_untrained(self, task: str) -> None:
-        """Score a task on the test split before its training.
-
-        With several experiences the score is part of the matrix of scores, so that it covers as
-        much of the split as later ones do.
-        """
-        run, batches = self.run, self.run.test_batches(task)
-        if not run.continual:
-            batches = min(batches, UNTRAINED_BATCHES)
-        with interruptible():
-            values = run.score(task, "test", batches)
-        run.state.scores.untrained[task] = values
-        self.directory.log(run.step, task, "test", values)
+        """Score a task on the test split before its training, if its rule of growth has not yet."""
+        scores = self.run.state.scores.untrained
+        if task not in scores:
+            with interruptible():
+                scores[task] = self.run.score_untrained(task)
+        self.directory.log(self.run.step, task, "test", scores[task])
 
     def start_accuracy_matrix(self) -> None:
         """Score the untrained network: the first row of the matrix of scores."""

@@ -110,14 +110,14 @@ def task_result(run: RunContext, name: str) -> TaskResult:
 
 def continual_summary(run: RunContext) -> ContinualSummary:
     """Summarize a run over several experiences."""
-    growth = run.config.growth
+    growth, grows = run.config.growth, run.state.rule.grows
     return summarize(
         {name: task.metric for name, task in run.tasks.items()},
         [experience.tasks for experience in run.stream],
         run.state.scores.accuracy_matrix,
         scenario=scenario(run),
         strategy=run.config.train.strategy,
-        growth=growth.when if growth.when == "never" else f"{growth.when}, {growth.policy}",
+        growth=f"{growth.when}, {growth.policy}" if grows else growth.when,
         ends=[experience.stop for experience in run.stream],
         stages=stage_costs(run),
         guess={name: run.guess(name, "test")[task.metric.name] for name, task in run.tasks.items()},

@@ -23,9 +23,10 @@ from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checks import check_expected, check_joint_options, check_search
+from thalnet_mtl.training.checks import check_expected, check_joint_options
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
+from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
@@ -73,10 +74,10 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     run = RunContext(config, device, tasks, state)
     check_metrics(run)
     state.strategy = make_strategy(run)
+    state.rule = make_rule(run)
     check_stream(config, run.stream)
-    if config.growth.when != "never":
-        shapes = {task.head_name: task.spec for task in tasks.values()}
-        dry_run_growth(config, network, shapes, run.stream)
+    if state.rule.grows:
+        dry_run_growth(run)
     dry_run_changes(config, network, run.stream)
     return run
 
@@ -99,6 +100,7 @@ def check_buildable(config: Config) -> None:
     weighting_for(config, tasks)
     optimizer_entry(config.train.optimizer)
     check_strategy(config)
+    check_rule(config)
 
 
 def configure_process(config: Config, network: Network, device: torch.device) -> None:
@@ -184,7 +186,7 @@ def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
 
     If it grows, it has only the tasks of the first experience.
     """
-    grows = config.stream and config.growth.when != "never"
+    grows = config.stream and rule_class(config).grows
     first = config.stream[0].tasks if grows else config.trained_tasks
     for name in first:
         if name not in tasks:
@@ -282,8 +284,6 @@ def check_stream(config: Config, stream: Sequence[Experience]) -> None:
         )
     if len(stream) > 1 and config.train.patience:
         raise UserError("train.patience ends a whole run, so it cannot be used with a stream.")
-    if config.growth.when != "never" and config.changes:
+    if rule_class(config).grows and config.changes:
         raise UserError("growth and changes cannot be combined; give one of them.")
     check_expected(config)
-    if config.growth.when == "search":
-        check_search(config)

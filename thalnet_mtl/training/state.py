@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, Protocol, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 from thalnet_mtl.training.weighting import LossWeighting
 
-DUE = ("validate", "after_experience", "end_experience")  # what may follow a step, in this order
+DUE = (
+    "growth",
+    "validate",
+    "after_experience",
+    "end_experience",
+)  # what may follow a step, in this order
 NOT_TRAINED = -math.inf  # in the loss log, for a task that was not part of a step
 
 
@@ -86,9 +92,8 @@ class Scores(PlainPart):
 
 @dataclass
 class GrowthState(PlainPart):
-    """The experiences in which the network grew on a plateau, and the random state of growth."""
+    """What rules of growth have decided, and the random state from which they draw."""
 
-    experiences: list[int] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)  # see ``DecisionEntry``
     rng: Tensor | None = None
 
@@ -107,6 +112,46 @@ class GrowthState(PlainPart):
             torch.set_rng_state(main)
 
 
+class Rule(Protocol):
+    """The view that a run has of its rule of growth; see ``training.growth.base.GrowthRule``."""
+
+    grows: ClassVar[bool]
+    separate_rng: ClassVar[bool]
+
+    @property
+    def acts_within(self) -> bool:
+        """Whether ``before_step`` does anything."""
+        ...
+
+    def begin_experience(self) -> list[TopologyChange]:
+        """Change the network before the first step of an experience."""
+        ...
+
+    def before_step(self) -> list[TopologyChange]:
+        """Change the network before a step within an experience."""
+        ...
+
+    def end_experience(self) -> list[TopologyChange]:
+        """Change the network after the last step of an experience."""
+        ...
+
+    def rehearse_begin(self) -> list[TopologyChange]:
+        """Make the largest change that ``begin_experience`` may make."""
+        ...
+
+    def rehearse_within(self) -> list[TopologyChange]:
+        """Make the largest changes that the steps of an experience may make."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values, enough to resume from a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``."""
+        ...
+
+
 @dataclass
 class Timers(PlainPart):
     """Seconds of the whole run, and of its training steps alone."""
@@ -123,6 +168,7 @@ class TrainState:
     weighting: LossWeighting
     optimizer: torch.optim.Optimizer
     strategy: Strategy = field(init=False)  # built last, when all else is there
+    rule: Rule = field(init=False)  # of growth; built after it
     loss_log: Tensor  # (step, task): losses since the last line of the log
     step: int = 0
     due: list[str] = field(default_factory=list)  # those of ``DUE`` that are not done yet

@@ -40,7 +40,7 @@ CHANGES: Supported = {
 }
 # Without effect as long as ``growth.when`` is 'never'.
 GROWTH_OPTIONS: Supported = {
-    **fields("growth", "policy patience price"),
+    **fields("growth", "policy"),
     **fields("growth.modules.*", MODULE),
 }
 
@@ -50,7 +50,7 @@ def unsupported(config: Config, supported: Supported) -> str:
 
     It is the first one; a section of entries of which none is supported comes last, and is
     returned by its name, as ``changes``. Returns '' if everything is supported. Options of tasks,
-    bodies and strategies are always supported, since what reads them is.
+    bodies, growth and strategies are always supported, since what reads them is.
     """
     defaults = defaults_by_field()
     sections = []

@@ -13,7 +13,6 @@ from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
-from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.runs.directory import RunDirectory, check_same
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested, stop_signals
@@ -22,12 +21,11 @@ from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.environment import run_environment
 from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
-from thalnet_mtl.training.growth import grow_if_due
+from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
-from thalnet_mtl.training.results import write_results, write_topology
+from thalnet_mtl.training.results import decision_entries, write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.search.decide import search
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.state import DUE
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -181,47 +179,58 @@ class Trainer:
             self.monitor.report_early_stop()
             return None
         for scheduled in self._scheduled.get(run.step, ()):
-            self.on_topology_changes([apply_scheduled(run, scheduled)])
+            logged = len(run.state.topology_log)
+            apply_scheduled(run, scheduled)
+            self.report_changes(logged)
         self.begin_experience_or_grow()
         if not run.active_tasks:  # a change has frozen the tasks that had not stopped early
             self.monitor.report_early_stop()
             return None
         return StepInputs(next_batches(run), run.learning_rate())
 
-    def begin_experience_or_grow(self) -> list[TopologyChange]:
+    def begin_experience_or_grow(self) -> bool:
         """Announce an experience before its first step, and grow if it is time.
 
-        Tasks that get their head are scored before they are trained. Returns the changes.
+        Tasks that get their head are scored before they are trained. Returns whether the network
+        has changed.
         """
         run, experience = self.run, self.run.experience
         begins = run.step == experience.start
-        if not begins and run.config.growth.when != "on_plateau":
-            return []
+        if not begins and not run.state.rule.acts_within:
+            return False
         if run.continual and begins:
             names = ", ".join(experience.tasks)
             self.console.print(f"experience {experience.number} of {len(run.stream)}: {names}")
         attached = run.attached_tasks
-        new = [name for name in experience.tasks if name not in attached]
+        logged, decided = len(run.state.topology_log), len(run.state.growth.decisions)
         try:
-            if run.config.growth.when == "search" and attached and new:
-                changes = search(run, self.monitor, new[0])
-            else:
-                with run.separate_rng():
-                    changes = grow_if_due(run)
-                for name in run.attached_tasks:
-                    if name not in attached:
-                        self.monitor.score_untrained(name)
+            grow_if_due(run)
+            for name in run.attached_tasks:
+                if name not in attached:
+                    self.monitor.score_untrained(name)
         except StopRequested:  # the run was saved at this step, before the changes
             raise self.interrupted() from None
-        self.on_topology_changes(changes)
-        return changes
+        return self.report_changes(logged, decided)
 
-    def on_topology_changes(self, changes: Sequence[TopologyChange]) -> None:
-        """Report changes that the state of the run has followed."""
-        for change in changes:
-            self.console.print(f"  step {self.run.step:,}  {change}")
-        if changes:
-            write_topology(self.run, self.directory, self.run.step)
+    def report_changes(self, logged: int, decided: int | None = None) -> bool:
+        """Report decisions of the rule of growth, and changes that the run has followed.
+
+        Args:
+            logged: the number of changes that were reported before.
+            decided: that of decisions; by default all of them.
+
+        Returns:
+            whether there is a new change.
+        """
+        state = self.run.state
+        decisions = [] if decided is None else decision_entries(self.run)[decided:]
+        lines = [decision.line() for decision in decisions]
+        lines += [f"{entry['verb']} {entry['about']}" for entry in state.topology_log[logged:]]
+        for line in lines:
+            self.console.print(f"  step {state.step:,}  {line}")
+        if lines:
+            write_topology(self.run, self.directory, state.step)
+        return len(state.topology_log) > logged
 
     def after_step(self, losses: Tensor) -> None:
         """Count a step, and log, validate, end its experience and save as configured.
@@ -248,7 +257,7 @@ class Trainer:
         if logs:
             rate = learning_rate(run.config.train, experience, step - 1)
             self.monitor.log_losses(means, rate)
-        state.due += [*DUE[:1] * validates, *DUE[1:] * over]
+        state.due += [*DUE[:1] * over, *DUE[1:2] * validates, *DUE[2:] * over]
         self.finish_step(saves)
 
     def finish_step(self, saves: bool) -> None:
@@ -257,7 +266,11 @@ class Trainer:
         experience = run.last_experience
         try:
             while state.due:
-                if state.due[0] == "validate":
+                if state.due[0] == "growth":
+                    logged, decided = len(state.topology_log), len(state.growth.decisions)
+                    end_growth(run)
+                    self.report_changes(logged, decided)
+                elif state.due[0] == "validate":
                     self.monitor.validate()
                 elif state.due[0] == "after_experience":
                     state.strategy.after_experience(experience)

@@ -1,14 +1,13 @@
 """The race of the search: candidates train on the same batches, and the worse ones drop out.
 
-With B steps in the experience all candidates take B/32 steps, the best two of them B/8; the winner
-keeps what it has learned and goes on. A race has no checkpoint of its own: a run that is stopped
-in it resumes at the begin of the experience and runs the same race again, to the same bits.
+A race has no checkpoint of its own: a run that is stopped in it resumes at the begin of the
+experience and runs the same race again, to the same bits.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -20,14 +19,13 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
-from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.candidates import Candidate, apply, reusable
 from thalnet_mtl.training.search.prior import Fit, fit_heads
 from thalnet_mtl.training.search.reason import reason
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import on_topology_change
 
-ROUNDS = ((32, 2), (8, 1))  # the steps B / n of a candidate, and how many go on after them
 BLOCK = 50  # validation sequences whose mean loss is compared in pairs
 
 
@@ -64,50 +62,20 @@ class Entrant:
 
 
 class Race:
-    """The choice of what a new task gets.
+    """A comparison of candidates for a new task, each on a copy of the state of a run.
 
     Args:
         run: at the begin of the experience of the task, with the earlier tasks frozen.
         task: name of the new task.
+        price: of as many parameters as the task alone would get, in losses of guessing.
     """
 
-    def __init__(self, run: RunContext, task: str):
-        self.run, self.task = run, run.tasks[task]
+    def __init__(self, run: RunContext, task: str, price: float):
+        self.run, self.task, self.price = run, run.tasks[task], price
         self.shapes = {each.head_name: each.spec for each in run.tasks.values()}
         self.start = run.state
 
-    def decide(self) -> tuple[Entrant, Entrant, DecisionEntry]:
-        """Return the best candidate as it has trained and as it was, and the record of it."""
-        run = self.run
-        fits = self.fit_heads()
-        guess = run.guess(self.task.name, "validation")["loss"]
-        prior = {name: fit.loss / guess for name, fit in fits.items()}
-        source = min(prior, key=prior.__getitem__, default="")
-        entrants = [
-            self.enter(candidate, fits)
-            for candidate in candidates(run.config, self.task.spec, source)
-        ]
-        alone = next(e.parameters for e in entrants if e.candidate.kind == "alone")
-        for entrant in entrants:
-            entrant.price = run.config.growth.price * entrant.parameters / alone
-        length = run.experience.stop - run.experience.start
-        remaining = entrants
-        for divisor, keep in ROUNDS:
-            for entrant in remaining:
-                self.advance(entrant, -(-length // divisor))
-            remaining = ranked(remaining)[:keep]
-        (winner,) = remaining
-        timers = winner.state.timers
-        timers.train_seconds += sum(
-            entrant.state.timers.train_seconds - self.start.timers.train_seconds
-            for entrant in entrants
-            if entrant is not winner
-        )
-        return winner, self.enter(winner.candidate, fits), self.record(entrants, winner, prior)
-
-    def record(
-        self, entrants: Sequence[Entrant], winner: Entrant, prior: Mapping[str, float]
-    ) -> DecisionEntry:
+    def record(self, entrants: Sequence[Entrant], winner: Entrant) -> DecisionEntry:
         """Return the record of the decision for a candidate."""
         entries = [
             CandidateEntry(
@@ -130,30 +98,52 @@ class Race:
             about="task",
             reason=reason(entries),
             candidates=entries,
-            prior=prior,
+            prior=self.prior,
         )
 
-    def fit_heads(self) -> dict[str, Fit]:
-        """Return heads that are fitted to the earlier paths that the inputs of the task fit."""
+    @cached_property
+    def fits(self) -> dict[str, Fit]:
+        """Heads that are fitted to the earlier paths that the inputs of the task fit."""
         heads = reusable(self.run.network, self.task.spec)
         return fit_heads(self.run.network, self.task, heads, self.run.chunk)
 
-    def enter(self, candidate: Candidate, fits: Mapping[str, Fit]) -> Entrant:
+    @cached_property
+    def prior(self) -> dict[str, float]:
+        """By head, the validation loss with the fitted head as a share of that of guessing."""
+        return {head: fit.loss / self.guess for head, fit in self.fits.items()}
+
+    @cached_property
+    def guess(self) -> float:
+        """The loss of guessing."""
+        return self.run.guess(self.task.name, "validation")["loss"]
+
+    @cached_property
+    def parameters_alone(self) -> int:
+        """The number of parameters that a task with modules of its own has."""
+        return self.copy_with(Candidate("alone"))[2]
+
+    def enter(self, candidate: Candidate) -> Entrant:
         """Return a candidate on a copy of the state at the begin.
 
         Where it has the features of an earlier path at first, its head is the one fitted to them.
         """
-        run, rng = self.run, torch.get_rng_state()
+        state, changes, parameters = self.copy_with(candidate)
+        price = self.price * parameters / self.parameters_alone
+        if candidate.kind in ("probe", "finetune"):
+            head = self.fits[candidate.source].head
+            state.network.adapter(self.head).head.load_state_dict(head.state_dict())
+        return Entrant(candidate, state, torch.get_rng_state(), changes, parameters, price)
+
+    def copy_with(self, candidate: Candidate) -> tuple[TrainState, list[TopologyChange], int]:
+        """Return a copy of the state with a candidate, the changes, and the new parameters."""
+        run = self.run
         before = count_parameters(run.network)
-        with self.state(run.copy_state(run)) as state:
+        with run.having(run.copy_state(run)) as state:
             with run.separate_rng():
                 changes = apply(candidate, run.network, run.config, self.shapes, self.head)
             for change in changes:
                 on_topology_change(run, change)
-            if candidate.kind in ("probe", "finetune"):
-                head = fits[candidate.source].head
-                run.network.adapter(self.head).head.load_state_dict(head.state_dict())
-            return Entrant(candidate, state, rng, changes, count_parameters(run.network) - before)
+            return state, changes, count_parameters(run.network) - before
 
     @property
     def head(self) -> str:
@@ -164,7 +154,7 @@ class Race:
         """Train a candidate until it has taken some steps, and score it on validation data."""
         run, rng, begin = self.run, torch.get_rng_state(), time.monotonic()
         torch.set_rng_state(entrant.rng)
-        with self.state(entrant.state) as state:
+        with run.having(entrant.state) as state:
             train_step = TrainStep(run)
             while entrant.steps < steps:
                 losses = train_step(StepInputs(next_batches(run), run.learning_rate()))
@@ -177,16 +167,6 @@ class Race:
         entrant.rng = torch.get_rng_state()
         torch.set_rng_state(rng)
 
-    @contextmanager
-    def state(self, state: TrainState) -> Iterator[TrainState]:
-        """Let the run have another state within a context."""
-        before = self.run.state
-        self.run.take_over(state)
-        try:
-            yield state
-        finally:
-            self.run.take_over(before)
-
     @torch.no_grad()
     def losses(self) -> Tensor:
         """Return the losses of blocks of the validation split, relative to that of guessing."""
@@ -198,7 +178,7 @@ class Race:
                 state = None if batch.starts_sequence else state
                 outputs, state = network(self.head, batch.xs, state, batch.lengths)
                 losses.append(task.loss(outputs, batch).double())
-        return torch.stack(losses).cpu() / run.guess(task.name, "validation")["loss"]
+        return torch.stack(losses).cpu() / self.guess
 
 
 def ranked(entrants: Sequence[Entrant]) -> list[Entrant]:

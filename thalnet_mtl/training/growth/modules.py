@@ -1,4 +1,4 @@
-"""Growth of a network along a stream: with every new task, or when scores stop improving."""
+"""Growth by configured modules: tasks are added, and modules are attached for them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,56 +9,31 @@ from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.topology_changes import on_topology_change
 
 NEW = ("new",)  # in the configuration of a module: it belongs only to the task it is attached for
 Shapes = Mapping[str, TaskSpec]  # by the name of a head
 
 
-def grow_if_due(run: RunContext) -> list[TopologyChange]:
-    """Grow the network of a run if it is time, before the next step. Returns the changes."""
-    experience, growth, scores = run.experience, run.config.growth, run.state.scores
-    heads = list(dict.fromkeys(run.tasks[name].head_name for name in experience.tasks))
-    shapes = {task.head_name: task.spec for task in run.tasks.values()}
-    changes: list[TopologyChange] = []
-    if run.step == experience.start:
-        for name in experience.tasks:  # validations of an earlier experience do not count
-            scores.reset_patience(name)
-        changes = add_new_tasks(run.network, run.config, shapes, heads)
-    grown = run.state.growth.experiences
-    if growth.when == "on_plateau" and experience.number not in grown:
-        waited = min(scores.validations_without_improvement(name) for name in experience.tasks)
-        if waited >= growth.patience:
-            grown.append(experience.number)
-            changes = attach_configured_modules(
-                run.network, run.config, shapes, heads, str(experience.number)
-            )
-    for change in changes:
-        on_topology_change(run, change)
-    return changes
-
-
-def add_new_tasks(
-    network: Network, config: Config, shapes: Shapes, heads: list[str]
+def add_tasks(
+    network: Network, config: Config, shapes: Shapes, heads: list[str], attach: bool
 ) -> list[TopologyChange]:
-    """Add the tasks of an experience that have no head yet, with modules of their own.
+    """Add the tasks of an experience that have no head yet.
 
     Args:
         network: changed in place.
         config: says with ``growth`` which modules are attached for a task.
         shapes: of all tasks, by head.
         heads: of the tasks of the experience.
+        attach: whether modules are attached for them, too.
     """
     new = [head for head in dict.fromkeys(heads) if head not in network.adapters]
     growth, changes = config.growth, list[TopologyChange]()
     outputs = [name for name, spec in growth.modules.items() if spec.output]
-    grows = growth.when == "per_task"
-    if new and grows:
-        changes += attach_configured_modules(network, config, shapes, new)
+    if new and attach:
+        changes += attach_modules(network, config, shapes, new)
     for head in new:
         # The head reads the attached output modules, if there are any.
-        output_modules = [f"{head}_{name}" for name in outputs] if grows and outputs else None
+        output_modules = [f"{head}_{name}" for name in outputs] if attach and outputs else None
         changes.append(
             network.add_task(
                 head,
@@ -71,7 +46,7 @@ def add_new_tasks(
     return changes
 
 
-def attach_configured_modules(
+def attach_modules(
     network: Network, config: Config, shapes: Shapes, heads: list[str], suffix: str = ""
 ) -> list[TopologyChange]:
     """Attach the configured modules for each task; they read the modules that exist.
@@ -99,7 +74,7 @@ def attach_configured_modules(
         private = [n for n, module in existing.items() if module.tasks == (head,)] if suffix else []
         if suffix and not readers + private:
             raise UserError(
-                f"on_plateau: nothing would read what is attached for '{head}'. Use policy "
+                f"{growth.when}: nothing would read what is attached for '{head}'. Use policy "
                 f"shared, or give the task modules of its own."
             )
         names = {name: f"{head}_{name}{suffix}" for name in growth.modules}

@@ -1,0 +1,1 @@
+"""Rules of growth: when and how a network grows along a stream."""

@@ -1,0 +1,183 @@
+"""The rule of growth that searches: for each new task candidates race, and the best is kept."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Annotated, ClassVar, NamedTuple
+
+import torch
+
+from thalnet_mtl.config.values import Range
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.registry import register
+from thalnet_mtl.runs.topology_file import DecisionEntry
+from thalnet_mtl.signals import interruptible
+from thalnet_mtl.tasks.base import Task
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import GrowthRule
+from thalnet_mtl.training.growth.modules import freeze_tasks
+from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.race import Entrant, Race, ranked
+from thalnet_mtl.training.topology_changes import on_topology_change
+
+
+class Decision(NamedTuple):
+    """The outcome of a race.
+
+    Args:
+        winner: the best candidate, as it has trained.
+        untrained: the same before its training.
+        record: of all candidates, with the reason.
+        seconds: of the training of all candidates.
+    """
+
+    winner: Entrant
+    untrained: Entrant
+    record: DecisionEntry
+    seconds: float
+
+
+@register("growth", "search")
+class Search(GrowthRule):
+    """Search: for each new task candidates race, and the best is kept; earlier tasks are frozen.
+
+    The candidates reuse the path of an earlier task, in part or whole, or have modules of their
+    own; see ``Candidate``. They train on the same batches. The score of a candidate is its
+    validation loss as a share of the loss of guessing, plus price · p / q, for p new parameters
+    where a task alone would get q. The lowest score wins. The winner goes on with what it has
+    learned, and the others leave nothing behind.
+
+    Another chooser overrides ``source``, ``candidates``, ``rank`` or ``rounds``:
+
+    >>> class LastTask(Search):
+    ...     rounds = ()  # no candidate trains
+    ...     def source(self, prior):
+    ...         return list(prior)[-1] if prior else ""
+    ...     def candidates(self, task, prior):
+    ...         return super().candidates(task, prior)[:1]
+
+    Args:
+        run: the run that the rule is part of.
+        price: cost of as many parameters as a task alone would get, as a share of the loss of
+            guessing.
+
+    Raises:
+        UserError: older tasks are not frozen, or the modules of a task cannot be built.
+    """
+
+    decides: ClassVar[bool] = True
+    separate_rng: ClassVar[bool] = False  # a race trains, and draws for each candidate alike
+    # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k).
+    rounds: ClassVar[Sequence[tuple[int, int]]] = ((32, 2), (8, 1))
+    # Whether the winner begins again. It must if the race takes all steps of the experience.
+    restarts: ClassVar[bool] = False
+
+    def __init__(self, run: RunContext, price: Annotated[float, Range(low=0.0)] = 0.02):
+        super().__init__(run)
+        self.price = price
+        check_modules(run)
+
+    def source(self, prior: Mapping[str, float]) -> str:
+        """Return the head of the earlier task whose path may be reused; '' for none.
+
+        Args:
+            prior: by head of an earlier task whose inputs have the same shape, the validation
+                loss of a linear head on its features, as a share of the loss of guessing.
+        """
+        return min(prior, key=prior.__getitem__, default="")
+
+    def candidates(self, task: Task, prior: Mapping[str, float]) -> list[Candidate]:
+        """Return the candidates for a new task.
+
+        Args:
+            task: the new one.
+            prior: see ``source``.
+        """
+        return candidates(self.run.config, task.spec, self.source(prior))
+
+    def rank(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+        """Return candidates that have raced, the best first."""
+        return ranked(entrants)
+
+    def decide(self, task: str) -> Decision:
+        """Return what a new task gets; the run is as it was.
+
+        Args:
+            task: its name. The tasks before it are frozen.
+        """
+        race, experience = Race(self.run, task, self.price), self.experience
+        entrants = [race.enter(each) for each in self.candidates(race.task, race.prior)]
+        remaining, length = entrants, experience.stop - experience.start
+        for divisor, keep in self.rounds or ((None, 1),):
+            for entrant in remaining:
+                race.advance(entrant, -(-length // divisor) if divisor else 0)
+            remaining = self.rank(remaining)[:keep]
+        winner = remaining[0]
+        record = race.record(entrants, winner)
+        start = race.start.timers.train_seconds
+        seconds = sum(entrant.state.timers.train_seconds - start for entrant in entrants)
+        return Decision(winner, race.enter(winner.candidate), record, seconds)
+
+    def begin_experience(self) -> list[TopologyChange]:
+        run, new, timers = self.run, self.new_heads, self.run.state.timers
+        if not new:
+            with run.separate_rng():
+                return self.add_tasks()
+        task = next(n for n in self.experience.tasks if run.tasks[n].head_name == new[0])
+        for change in freeze_tasks(self.network, self.network.adapters):
+            on_topology_change(run, change)
+        with interruptible():
+            decision = self.decide(task)
+            with run.having(decision.untrained.state):
+                untrained = run.score_untrained(task)
+        chosen = decision.untrained if self.restarts else decision.winner
+        run.take_over(chosen.state)
+        torch.set_rng_state(chosen.rng)
+        run.state.scores.untrained[task] = untrained
+        run.state.timers.train_seconds = timers.train_seconds + decision.seconds
+        self.record(decision.record)
+        return []  # the run has followed all changes
+
+    def rehearse_begin(self) -> list[TopologyChange]:
+        """Build every candidate, and give the network the largest one."""
+        new, network, config = self.new_heads, self.network, self.run.config
+        if not new:
+            return self.add_tasks()
+        if len(new) > 1:
+            raise UserError(
+                f"'{new[0]}' and '{new[1]}' are both new; growth.when '{config.growth.when}' "
+                f"decides for a single new task in an experience."
+            )
+        (head,) = new
+        task = next(task for task in self.run.tasks.values() if task.head_name == head)
+        changes = freeze_tasks(network, network.adapters)
+        heads = reusable(network, task.spec)
+        prior = dict.fromkeys(heads, 1.0) | dict.fromkeys(heads[-1:], 0.0)
+        sizes = dict[Candidate, int]()
+        for candidate in self.candidates(task, prior):
+            copied = deepcopy(network)
+            apply(candidate, copied, config, self.shapes, head)
+            sizes[candidate] = count_parameters(copied)
+        largest = max(sizes, key=sizes.__getitem__)
+        return changes + apply(largest, network, config, self.shapes, head)
+
+
+def check_modules(run: RunContext) -> None:
+    """Raise ``UserError`` if the modules of a task cannot be built of the configured ones."""
+    growth = run.config.growth
+    where = f"growth.when '{growth.when}'"
+    if growth.policy != "frozen":
+        raise UserError(f"growth.policy {growth.policy}: {where} freezes older tasks.")
+    for end in ("input", "output"):
+        if not any(getattr(module, end) for module in growth.modules.values()):
+            raise UserError(
+                f"growth.modules: {where} builds whole tasks of them; give at least one {end} "
+                f"module, as in modules: {{a: {{input: true}}, b: {{output: true}}}}."
+            )
+    for name, module in growth.modules.items():
+        if module.tasks or module.reads:
+            raise UserError(
+                f"growth.modules.{name}: with {where} a candidate says what a module reads and "
+                f"which tasks run it; leave out tasks and reads."
+            )
