@@ -35,7 +35,7 @@ from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
 
 PUBLIC = [
-    *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody"),
+    *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody", "PathChooser"),
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
     *("Config", "load_config", "train", "load_run"),

@@ -1,6 +1,7 @@
 """ThalNet: recurrent modules around a routing center, for multi-task and continual learning.
 
-To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``
+To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``,
+                        ``PathChooser``
 To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``Body``,
                         ``RecurrentBody``, ``register``
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.models.body import Body as Body
     from thalnet_mtl.models.designs import Design as Design
     from thalnet_mtl.models.network import Network as Network
+    from thalnet_mtl.models.path_choice import PathChooser as PathChooser
     from thalnet_mtl.models.readings.base import Reading as Reading
     from thalnet_mtl.models.recurrent import RecurrentBody as RecurrentBody
     from thalnet_mtl.models.saving import load_model as load_model
@@ -52,6 +54,7 @@ _HOMES = {
     "Network": "models.network",
     "ModuleSpec": "topology.spec",
     "TaskSpec": "topology.spec",
+    "PathChooser": "models.path_choice",
     "Body": "models.body",
     "RecurrentBody": "models.recurrent",
     "SequenceTask": "tasks.sequences",
