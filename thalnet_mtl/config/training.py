@@ -6,6 +6,7 @@ from thalnet_mtl.config.overlay import option
 
 OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")
+BOUNDARIES = ("announced", "hidden")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class TrainConfig:
         0,
         "early stopping: validations without improvement before a task stops training; 0: off",
         low=0,
+    )
+    boundaries: str = option(
+        "announced",
+        "stream: whether the learner is told where an experience ends; hidden: it is not, all "
+        "tasks share a head, and each training sequence is used once",
+        choices=BOUNDARIES,
     )
     precision: str = option("fp32", "precision of products; tf32: GPU only", choices=PRECISIONS)
     ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)

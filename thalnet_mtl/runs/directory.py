@@ -135,7 +135,8 @@ def check_same(folder: Path, config: Config) -> None:
         return
     check_sums(folder, ["config.yaml"])
     recorded_config = load_run_config(folder)
-    recorded = flatten(recorded_config)
+    # An option that a run of an earlier version does not have was at its default.
+    recorded = flatten(resolve_options(recorded_config, complete=True))
     current = flatten(resolve_options(config, complete=True))
     differences = [
         f"{key} {current.get(key, 'absent')}, there {recorded.get(key, 'absent')}"

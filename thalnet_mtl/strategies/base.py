@@ -57,6 +57,14 @@ class TrainingContext(Protocol):
         ...
 
     @property
+    def announced(self) -> bool:
+        """Whether a strategy is told where an experience ends (``train.boundaries``).
+
+        If not, ``after_experience`` is never called, and the stream is one task in one experience.
+        """
+        ...
+
+    @property
     def trainable_tasks(self) -> set[str]:
         """The tasks that depend on at least one parameter that is not frozen."""
         ...
@@ -113,6 +121,7 @@ class Strategy:
     ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
     resume from is saved, and an interrupted run starts again. ``only_after_experience`` says that a
     strategy has no effect before the end of the first experience; a run of one experience says so.
+    ``needs_boundaries`` says why it cannot work with hidden boundaries; '' if it can.
 
     Raises:
         UserError: a subclass has a public method that would never be called, because its name is
@@ -121,6 +130,9 @@ class Strategy:
 
     resumable: ClassVar[bool] = True
     only_after_experience: ClassVar[bool] = False
+    needs_boundaries: ClassVar[str] = (
+        "it does not say that it works by step; if it does, set needs_boundaries = ''"
+    )
     notice: str = ""  # a sentence for the user before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -181,6 +193,8 @@ class Strategy:
 @register("strategy", "naive")
 class Naive(Strategy):
     """Plain training: each experience is learned as it comes, and nothing is protected."""
+
+    needs_boundaries = ""
 
 
 def check_hooks(subclass: type, base: type, kind: str) -> None:

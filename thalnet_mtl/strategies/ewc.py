@@ -1,6 +1,7 @@
 """Elastic weight consolidation: parameters that matter for old tasks stay near their values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Annotated
 
 import torch
@@ -11,7 +12,15 @@ from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.registry import register
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
-from thalnet_mtl.strategies.penalty import NamedTensors, QuadraticPenalty, Strength
+from thalnet_mtl.strategies.penalty import (
+    INTERVAL,
+    Interval,
+    NamedTensors,
+    QuadraticPenalty,
+    Strength,
+    check_interval,
+    interval_ends,
+)
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 
@@ -35,6 +44,8 @@ class EWC(QuadraticPenalty):
         context: of the run.
         strength: factor of the penalty.
     """
+
+    needs_boundaries = "it has a penalty for each experience"
 
     def __init__(self, context: TrainingContext, strength: Strength = 1.0):
         super().__init__(context, strength)
@@ -70,22 +81,37 @@ class EWC(QuadraticPenalty):
 class OnlineEWC(EWC):
     """EWC with a single anchor: the latest weights, and Ω ← decay · Ω + Fisher information.
 
-    Schwarz et al., "Progress & Compress", ICML 2018.
+    Schwarz et al., "Progress & Compress", ICML 2018. With hidden boundaries, every ``interval``
+    steps count as an experience, and the Fisher information is that of their last sequences.
 
     Args:
         context: of the run.
         strength: factor of the penalty.
         decay: factor of the importance of earlier experiences at the end of each one.
+        interval: steps after which Ω and the anchor are updated, with hidden boundaries.
     """
+
+    needs_boundaries = ""
 
     def __init__(
         self,
         context: TrainingContext,
         strength: Strength = 1.0,
         decay: Annotated[float, Range(0.0, 1.0)] = 0.9,
+        interval: Interval = INTERVAL,
     ):
         super().__init__(context, strength)
-        self.decay = decay
+        check_interval(context, interval)
+        self.decay, self.interval = decay, interval
+
+    def after_update(self, batches: Mapping[str, Batch]) -> None:
+        context = self.context
+        if interval_ends(context, self.interval):
+            (task,) = context.tasks
+            steps = range(context.step, context.step - self.interval, -1)
+            information = fisher_information(context, task, steps)
+            parameters = trainable_parameters(context.network)
+            self.add_anchor({n: p.detach().clone() for n, p in parameters.items()}, information)
 
     def add_anchor(self, anchor: NamedTensors, importance: NamedTensors) -> None:
         anchors, total = map(dict, self.anchors[0]) if self.anchors else ({}, {})
@@ -99,12 +125,19 @@ class OnlineEWC(EWC):
         self.anchors = [(anchors, total)]
 
 
-def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
+def fisher_information(
+    context: TrainingContext, task: str, steps: Iterable[int] | None = None
+) -> NamedTensors:
     """Return the mean over sequences of (d L(y, x) / dθ)², with y sampled from p(y | x).
 
     L is the loss of the sequence, summed over its steps: −log p(y | x) for the default losses.
     Steps whose target is missing count, because the network has an answer there; those after the
     end of a sequence do not. The network is in evaluation mode, without dropout.
+
+    Args:
+        context: of the run.
+        task: its name.
+        steps: whose training batches are read, in this order; by default the first ones.
     """
     source, network = context.tasks[task], context.network
     head = source.head_name
@@ -113,9 +146,9 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
         return {}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(context.seed)
-    count = 0
+    drawn = 0
     with evaluation_mode(network):
-        for batch in training_sequences(context, task):
+        for batch in training_sequences(context, task, steps):
             outputs, _ = network(head, batch.xs, None, batch.lengths)
             sampled = source.sample(outputs, batch, generator)
             loss = source.loss(outputs, sampled) * source.count(sampled)
@@ -123,8 +156,8 @@ def fisher_information(context: TrainingContext, task: str) -> NamedTensors:
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     total[name] += gradient.square()
-            count += 1
-    return {name: value / count for name, value in total.items()}
+            drawn += 1
+    return {name: value / drawn for name, value in total.items()}
 
 
 def check_sampled_targets(context: TrainingContext, task: str) -> None:
@@ -150,14 +183,17 @@ def check_sampled_targets(context: TrainingContext, task: str) -> None:
         )
 
 
-def training_sequences(context: TrainingContext, task: str) -> Iterator[Batch]:
-    """Yield ``SAMPLES`` training batches of a single sequence; always the same ones."""
-    remaining, step = SAMPLES, 0
-    while remaining:
+def training_sequences(
+    context: TrainingContext, task: str, steps: Iterable[int] | None = None
+) -> Iterator[Batch]:
+    """Yield up to ``SAMPLES`` training batches of a single sequence; always the same ones."""
+    remaining = SAMPLES
+    for step in count() if steps is None else steps:
         batch = context.tasks[task].training_batch(
             step, context.batch_size(task), context.chunk, context.seed
         )
         for place in range(min(remaining, len(batch.ys))):
             yield batch.slice(place, place + 1)
             remaining -= 1
-        step += 1
+        if not remaining:
+            return

@@ -74,6 +74,8 @@ class AGEM(GradientProjection):
             (equally many of each class of each task).
     """
 
+    needs_boundaries = ""
+
     def task_groups(self, older: list[str]) -> list[list[str]]:
         return [older] if older else []
 
@@ -98,6 +100,11 @@ class GEM(GradientProjection):
         choice: which sequences are stored: ``reservoir`` (all equally likely) or ``per_class``
             (equally many of each class of each task).
     """
+
+    needs_boundaries = (
+        "it has a constraint for each earlier task, and nothing says of which one a stored "
+        "sequence is"
+    )
 
     def task_groups(self, older: list[str]) -> list[list[str]]:
         return [[task] for task in older]

@@ -1,6 +1,6 @@
 """Learning without forgetting: distillation from the network before the current experience."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import Strategy, TrainingContext
-from thalnet_mtl.strategies.penalty import Strength
+from thalnet_mtl.strategies.penalty import INTERVAL, Interval, Strength, check_interval
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
@@ -28,20 +28,32 @@ class LearningWithoutForgetting(Strategy):
     is the mean over labels of the same; of numbers it is the mean squared difference of the old and
     the new answer. A term has the weight of its task. A task that returns learns without its own.
 
+    With hidden boundaries, the teacher moves: θ_old ← θ_old + (θ − θ_old) / interval
+    after every step, an average of the weights as in Tarvainen, Valpola, "Mean teachers", NIPS
+    2017. It begins anew with a network that changes its topology.
+
     Args:
         context: of the run.
         strength: factor of the distillation loss.
+        interval: steps over which the teacher is an average, with hidden boundaries.
     """
+
+    needs_boundaries = ""
 
     only_after_experience: ClassVar[bool] = True
 
-    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
+    def __init__(
+        self, context: TrainingContext, strength: Strength = 1.0, interval: Interval = INTERVAL
+    ):
         super().__init__(context)
-        self.strength = strength
+        check_interval(context, interval)
+        self.strength, self.interval = strength, interval
         self.teacher: Network | None = None  # the network before this experience
         self.old_tasks: list[str] = []  # tasks that the teacher was trained on
         specs = [task.spec for task in context.tasks.values()]
-        if not any(same_inputs(a, b) for k, a in enumerate(specs) for b in specs[:k]):
+        if context.announced and not any(
+            same_inputs(a, b) for k, a in enumerate(specs) for b in specs[:k]
+        ):
             self.notice = "lwf has no effect, because no two tasks have inputs of one shape."
 
     def rehearsed_tasks(self, batches: Mapping[str, Batch]) -> list[str]:
@@ -57,10 +69,11 @@ class LearningWithoutForgetting(Strategy):
         if self.teacher is None:
             return None
         context, tasks, network = self.context, self.context.tasks, self.context.network
+        current = context.experience.tasks if context.announced else ()
         older = [
             name
             for name in self.old_tasks
-            if name in context.trainable_tasks and name not in context.experience.tasks
+            if name in context.trainable_tasks and name not in current
         ]
         task_of = {tasks[name].head_name: tasks[name] for name in older}
         weights: dict[str, float] = {}  # of a head, the largest one of its older tasks
@@ -82,11 +95,30 @@ class LearningWithoutForgetting(Strategy):
         return self.strength * torch.stack(terms).sum() if terms else None
 
     def after_experience(self, experience: Experience) -> None:
+        self.teach(experience.tasks)
+
+    def teach(self, tasks: Sequence[str]) -> None:
+        """Make the network as it is the teacher, also of some tasks."""
         self.teacher = deepcopy(self.context.network).eval().requires_grad_(False)
-        self.old_tasks = [*dict.fromkeys([*self.old_tasks, *experience.tasks])]
+        self.old_tasks = [*dict.fromkeys([*self.old_tasks, *tasks])]
+
+    @torch.no_grad()
+    def after_update(self, batches: Mapping[str, Batch]) -> None:
+        if self.context.announced:
+            return
+        if self.teacher is None:
+            self.teach(list(batches))
+            return
+        learner = self.context.network
+        for old, new in zip(self.teacher.parameters(), learner.parameters(), strict=True):
+            old.lerp_(new, 1 / self.interval)
+        for buffer, latest in zip(self.teacher.buffers(), learner.buffers(), strict=True):
+            buffer.copy_(latest)
 
     def after_topology_change(self, change: TopologyChange) -> None:
         """Forget tasks whose head is deleted: a later head of that name is another one."""
+        if not self.context.announced:
+            self.teacher = None
         deleted = {name.split(".")[1] for name in change.deleted if name.startswith("adapters.")}
         heads = {task: self.context.tasks[task].head_name for task in self.old_tasks}
         self.old_tasks = [task for task, head in heads.items() if head not in deleted]

@@ -37,6 +37,9 @@ class ReplayMemory(Strategy):
     as one; see ``ClassGroups``. Sequences without any target are not stored. Text is stored in
     chunks, which start from an empty state.
 
+    With hidden boundaries, the sequences of a step are offered to the memory after it:
+    each sequence so far is equally likely to be stored (reservoir sampling).
+
     Args:
         context: of the run.
         memory: number of stored sequences, over all tasks.
@@ -53,6 +56,11 @@ class ReplayMemory(Strategy):
     ):
         super().__init__(context)
         self.memory, self.choice = memory, choice
+        if choice == "per_class" and not context.announced:
+            raise UserError(
+                "strategy.choice per_class counts the classes of all tasks before they come; with "
+                "hidden boundaries, use reservoir."
+            )
         self.stored: dict[str, StoredSequences] = {}
         self.groups: dict[str, ClassGroups] = {}
         if choice == "per_class":
@@ -92,9 +100,34 @@ class ReplayMemory(Strategy):
             }
             self.stored = per_class(self.stored | drawn, self.groups, capacity)
 
+    def after_update(self, batches: Mapping[str, Batch]) -> None:
+        if not self.context.announced:
+            generator = step_generator("memory", self.context.seed, self.context.step)
+            for task, batch in batches.items():
+                self.offer(task, batch, generator)
+
+    def offer(self, task: str, batch: Batch, generator: torch.Generator) -> None:
+        """Store those sequences of a batch whose random keys are among the smallest so far."""
+        source, old = self.context.tasks[task], self.stored.get(task)
+        keys = torch.rand(len(batch.ys), generator=generator, dtype=torch.float64)
+        chosen = source.target.present(batch.ys).reshape(len(keys), -1).any(1).cpu()
+        if old is not None and len(old.keys) == self.memory:
+            chosen &= keys < old.keys[-1]
+        places = chosen.nonzero().flatten()
+        if len(places):
+            data, keys = batch.select(places), keys[places]
+            if old is not None:
+                data = source.concatenate([old.data, data])
+                keys = torch.cat([old.keys, keys])
+            order = keys.argsort()[: self.memory]
+            self.stored[task] = StoredSequences(data, keys).select(order)
+
     def older_tasks(self) -> list[str]:
-        """Return the stored tasks that still train but are not part of this experience."""
-        current = self.context.experience.tasks
+        """Return the stored tasks that still train but are not part of this experience.
+
+        With hidden boundaries, it is the stream, with all that is stored.
+        """
+        current = self.context.experience.tasks if self.context.announced else ()
         return [
             task
             for task, sequences in self.stored.items()

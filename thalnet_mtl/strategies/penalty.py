@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from thalnet_mtl.config.values import Range
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.strategies.base import Strategy, TrainingContext, trainable_parameters
 from thalnet_mtl.tasks.batch import Batch
 
 NamedTensors = dict[str, Tensor]  # by the name of a parameter
 Strength = Annotated[float, Range(low=0.0)]  # an option: the factor of a penalty
+Interval = Annotated[int, Range(low=1)]  # an option: steps
+INTERVAL = 100  # its default
 
 
 class QuadraticPenalty(Strategy):
@@ -58,6 +61,20 @@ class QuadraticPenalty(Strategy):
             (to_device(anchor, device), to_device(importance, device))
             for anchor, importance in state["anchors"]
         ]
+
+
+def check_interval(context: TrainingContext, interval: int) -> None:
+    """Raise if an interval is set that has no effect, as boundaries are announced."""
+    if context.announced and interval != INTERVAL:
+        raise UserError(
+            f"strategy.interval {interval} has no effect: train.boundaries is announced, so that "
+            f"the strategy acts after an experience."
+        )
+
+
+def interval_ends(context: TrainingContext, interval: int) -> bool:
+    """Return whether boundaries are hidden and this step is the last of an interval."""
+    return not context.announced and (context.step + 1) % interval == 0
 
 
 def to_device(named: NamedTensors, device: torch.device) -> NamedTensors:

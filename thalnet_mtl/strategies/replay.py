@@ -22,6 +22,8 @@ class Replay(ReplayMemory):
             (equally many of each class of each task).
     """
 
+    needs_boundaries = ""
+
     def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
         older = self.older_tasks()
         return self.replay_loss(older) if older else None

@@ -9,9 +9,13 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.registry import register
 from thalnet_mtl.strategies.base import TrainingContext, trainable_parameters
 from thalnet_mtl.strategies.penalty import (
+    INTERVAL,
+    Interval,
     NamedTensors,
     QuadraticPenalty,
     Strength,
+    check_interval,
+    interval_ends,
     to_device,
 )
 from thalnet_mtl.tasks.batch import Batch
@@ -28,13 +32,23 @@ class SynapticIntelligence(QuadraticPenalty):
     gradient of the task losses without the penalty, Δ_k the change of a parameter over the
     experience; the penalty is strength · Σ Ω (θ − θ*)², with the latest weights as θ*.
 
+    With hidden boundaries, every ``interval`` steps count as an experience, as in RWalk
+    (Chaudhry et al., ECCV 2018), which also adds up scores over intervals.
+
     Args:
         context: of the run.
         strength: factor of the penalty.
+        interval: steps after which Ω and θ* are updated, with hidden boundaries.
     """
 
-    def __init__(self, context: TrainingContext, strength: Strength = 1.0):
+    needs_boundaries = ""
+
+    def __init__(
+        self, context: TrainingContext, strength: Strength = 1.0, interval: Interval = INTERVAL
+    ):
         super().__init__(context, strength)
+        check_interval(context, interval)
+        self.interval = interval
         self.start: NamedTensors = {}  # parameters at the start of the experience
         self.path: NamedTensors = {}  # ω
         self.before: NamedTensors = {}  # parameters and gradients before the update of this step
@@ -53,8 +67,14 @@ class SynapticIntelligence(QuadraticPenalty):
         parameters = trainable_parameters(self.context.network)
         for name, gradient in self.gradients.items():
             self.path[name] -= gradient * (parameters[name].detach() - self.before[name])
+        if interval_ends(self.context, self.interval):
+            self.consolidate()
 
     def after_experience(self, experience: Experience) -> None:
+        self.consolidate()
+
+    def consolidate(self) -> None:
+        """Add to the importance what was learned since the last time; keep the weights."""
         parameters = dict(self.context.network.named_parameters())  # also those frozen by now
         anchor, importance = map(dict, self.anchors[0]) if self.anchors else ({}, {})
         for name, path in self.path.items():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.schema import Config, ExperienceConfig
 from thalnet_mtl.errors import UserError, unknown
 
 
@@ -11,13 +11,16 @@ from thalnet_mtl.errors import UserError, unknown
 class Experience:
     """Tasks that are learned together, in the steps from ``start`` up to, not including, ``stop``.
 
-    ``number`` counts from 1.
+    ``number`` counts from 1. Where boundaries are hidden, ``shares`` are those of the tasks in a
+    batch, with the sum 1, and in ``blur`` steps around ``start`` they rise from 0.
     """
 
     number: int
     tasks: tuple[str, ...]
     start: int
     stop: int
+    shares: tuple[float, ...] = ()
+    blur: int = 0
 
 
 def make_stream(
@@ -40,13 +43,45 @@ def make_stream(
     stream: list[Experience] = []
     for entry in config.stream:
         _check_tasks(entry.tasks, config)
-        steps = entry.steps or options.steps or options.epochs * steps_per_epoch(entry.tasks)
+        shares, steps = _shares(entry, config), entry.steps or options.steps
+        if not steps and shares:  # one pass
+            passes = zip(entry.tasks, shares, strict=True)
+            steps = int(min(steps_per_epoch([task]) / share for task, share in passes))
+        steps = steps or options.epochs * steps_per_epoch(entry.tasks)
         start = stream[-1].stop if stream else 0
-        stream.append(Experience(len(stream) + 1, entry.tasks, start, start + steps))
+        span = start, start + steps
+        stream.append(Experience(len(stream) + 1, entry.tasks, *span, shares, entry.blur))
+    _check_blur(stream)
     missing = set(config.trained_tasks) - {task for entry in config.stream for task in entry.tasks}
     if missing:
         raise UserError(f"stream: no experience has task '{min(missing)}'.")
     return stream
+
+
+def _shares(entry: ExperienceConfig, config: Config) -> tuple[float, ...]:
+    """Return the shares of the tasks of an experience in a batch; () if each has its own batch."""
+    if config.train.boundaries == "announced":
+        if entry.shares or entry.blur:
+            raise UserError(
+                f"stream: {'shares' if entry.shares else 'blur'} mixes tasks within a batch; set "
+                f"train.boundaries to hidden, or leave it out."
+            )
+        return ()
+    shares = entry.shares or (1.0,) * len(entry.tasks)
+    return tuple(share / sum(shares) for share in shares)
+
+
+def _check_blur(stream: Sequence[Experience]) -> None:
+    """Check that an experience begins, and its share has risen, before it gives way to the next."""
+    for experience, following in zip(stream, [*stream[1:], None], strict=True):
+        before = experience.start - experience.blur // 2
+        risen, falls = before + experience.blur, experience.stop
+        falls -= following.blur // 2 if following else 0
+        if before < 0 or (experience.number == 1 and experience.blur) or risen > falls:
+            raise UserError(
+                f"stream: experience {experience.number} has {falls - experience.start} steps "
+                f"before the next one mixes in; a blur of {experience.blur} does not fit."
+            )
 
 
 def _check_tasks(tasks: Sequence[str], config: Config) -> None:

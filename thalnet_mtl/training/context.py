@@ -14,11 +14,13 @@ from thalnet_mtl.models.build import configure_network
 from thalnet_mtl.models.cost import count_macs
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.strategies.base import TrainingContext
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience, make_stream
 from thalnet_mtl.training.evaluate import evaluate
+from thalnet_mtl.training.hidden_boundaries import HiddenContext, make_task_stream
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.state import TrainState
 
@@ -42,6 +44,7 @@ class RunContext:
     ):
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self.stream = make_stream(config, self.steps_per_epoch)
+        self.task_stream = None if self.announced else make_task_stream(config, tasks, self.stream)
         self._ends = [experience.stop for experience in self.stream]
         self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
@@ -73,7 +76,8 @@ class RunContext:
         If that is this run, the rule of growth is no part of the copy: it goes on as it is when the
         run takes over the copy.
         """
-        shared: dict[int, Any] = {id(task): task for task in self.tasks.values()}
+        tasks = [*self.tasks.values(), *self.learned_tasks.values()]
+        shared: dict[int, Any] = {id(task): task for task in tasks}
         shared[id(self)] = owner
         if owner is self:
             shared[id(self.state.rule)] = self.state.rule
@@ -99,6 +103,21 @@ class RunContext:
             yield state
         finally:
             self.take_over(before)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the learner is told where an experience ends."""
+        return self.config.train.boundaries == "announced"
+
+    @property
+    def learned_tasks(self) -> Mapping[str, Task]:
+        """The tasks that the learner knows: those of the run, or the stream as a single one."""
+        return {self.task_stream.name: self.task_stream} if self.task_stream else self.tasks
+
+    @property
+    def learner(self) -> TrainingContext:
+        """What the strategy knows of the run."""
+        return HiddenContext(self, self.task_stream) if self.task_stream else self
 
     @property
     def network(self) -> Network:
@@ -176,7 +195,11 @@ class RunContext:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return learning_rate(self.config.train, self.experience, self.state.step)
+        return learning_rate(self.config.train, self.schedule(self.experience), self.state.step)
+
+    def schedule(self, experience: Experience) -> Experience:
+        """Return the steps of the schedule of learning rates: an experience, or all of a stream."""
+        return experience if self.announced else self.learner.experience
 
     def batches_per_epoch(self, task: str) -> int:
         """Return the training batches in an epoch of a task."""
@@ -193,7 +216,8 @@ class RunContext:
 
     def task_parameters(self, task: str) -> dict[str, nn.Parameter]:
         """Return the parameters that the logits of a task can depend on, by name."""
-        return self.network.task_parameters(self.tasks[task].head_name)
+        source = self.learned_tasks.get(task) or self.tasks[task]
+        return self.network.task_parameters(source.head_name)
 
     def score_untrained(self, task: str) -> dict[str, float]:
         """Return loss, metrics and count of a task on the test split, before its training.

@@ -133,7 +133,7 @@ def scenario(run: RunContext) -> str:
     """
     tasks = [run.tasks[name] for name in run.config.trained_tasks]
     heads = {task.head_name for task in tasks}
-    if len(heads) == len(tasks):
+    if run.announced and len(heads) == len(tasks):
         return "task-incremental"
     if len(heads) > 1:
         return "task-incremental, some heads shared"
@@ -145,7 +145,8 @@ def scenario(run: RunContext) -> str:
             kinds |= {"class"} if classes - seen else set()
             kinds |= {"domain"} if classes & seen or not classes else set()
         seen_tasks, seen = seen_tasks | new_tasks, seen | classes
-    return f"{'- and '.join(sorted(kinds)) or 'domain'}-incremental"
+    told = "" if run.announced else ", hidden boundaries"
+    return f"{'- and '.join(sorted(kinds)) or 'domain'}-incremental{told}"
 
 
 def measure_cost(run: RunContext) -> dict[str, Any]:

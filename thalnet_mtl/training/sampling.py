@@ -37,6 +37,11 @@ def next_batches(run: RunContext) -> dict[str, Batch]:
     Tasks that share their inputs get the sequences of the first of them.
     """
     batches, options, seen = dict[str, Batch](), run.config.train, run.state.batches_seen
+    if (stream := run.task_stream) is not None:
+        for name in stream.tasks_at(run.step):
+            seen[name] += 1
+        batch = stream.training_batch(run.step, options.batch, options.chunk, options.seed)
+        return {stream.name: batch}
     names = sample_tasks(run)
     for first, *rest in group_by_inputs(run.config, names):
         step, size = seen[first], run.batch_size(first)

@@ -27,6 +27,7 @@ from thalnet_mtl.training.checks import check_expected, check_joint_options
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
+from thalnet_mtl.training.hidden_boundaries import check_boundaries
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
@@ -52,6 +53,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     device = choose_device(config.train.device)
     check_precision(config.train.precision, device)
     tasks = make_tasks(config)
+    check_boundaries(config, tasks)
     torch.manual_seed(config.train.seed)
     network = make_network(config, tasks).to(device)
     configure_network(network, config.train)
@@ -96,6 +98,7 @@ def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
     check_joint_options(config)
     tasks = make_tasks(config)
+    check_boundaries(config, tasks)
     make_network(config, tasks)
     weighting_for(config, tasks)
     optimizer_entry(config.train.optimizer)
@@ -171,7 +174,7 @@ def _with_metrics(task: Task, metrics: Sequence[EntryConfig], where: str) -> Tas
 def make_strategy(run: RunContext) -> Strategy:
     """Return the configured strategy of a run."""
     options = check_strategy(run.config)
-    strategy: Strategy = lookup("strategy", run.config.train.strategy)(run, **options)
+    strategy: Strategy = lookup("strategy", run.config.train.strategy)(run.learner, **options)
     return strategy
 
 
@@ -206,6 +209,9 @@ def weighting_for(config: Config, tasks: Mapping[str, Task]) -> LossWeighting:
     """Return the configured combination of losses."""
     weights = {name: config.named_tasks[name].weight for name in config.trained_tasks}
     targets = {name: tasks[name].target.name for name in weights}
+    if config.train.boundaries != "announced":  # the stream is one task, with the name of the head
+        weights = {tasks[name].head_name: 1.0 for name in weights}
+        targets = dict.fromkeys(weights, *set(targets.values()))
     return make_weighting(config.train.combine, weights, targets)
 
 
@@ -277,6 +283,8 @@ def check_backends(config: Config, network: Network) -> None:
 def check_stream(config: Config, stream: Sequence[Experience]) -> None:
     """Raise if options do not fit the experiences."""
     shortest = min(experience.stop - experience.start for experience in stream)
+    if config.train.boundaries != "announced":  # one schedule for the whole stream
+        shortest = stream[-1].stop
     if config.train.warmup >= shortest:
         raise UserError(
             f"train.warmup ({config.train.warmup}) must be smaller than the shortest experience "

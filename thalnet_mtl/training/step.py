@@ -65,7 +65,7 @@ class TrainStep:
             self._changes = len(run.state.topology_log)
         carried = run.state.carried_states
         states = {
-            name: network.initial(run.tasks[name].head_name, len(batch.ys))
+            name: network.initial(run.learned_tasks[name].head_name, len(batch.ys))
             if batch.starts_sequence or name not in carried
             else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
@@ -75,10 +75,12 @@ class TrainStep:
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
-        carried |= {n: state for n, state in states.items() if run.tasks[n].carries_state}
+        carried |= {n: state for n, state in states.items() if run.learned_tasks[n].carries_state}
         if len(losses) == len(run.tasks):
             return losses
-        rows = dict(zip(batches, losses, strict=True))
+        # The log has the loss of a mixed batch under the task that most of it is of.
+        names = run.task_stream.tasks_at(run.step)[:1] if run.task_stream else batches
+        rows = dict(zip(names, losses, strict=True))
         absent = run.state.loss_log.new_tensor(NOT_TRAINED)
         return torch.stack([rows.get(name, absent) for name in run.tasks])
 
@@ -106,7 +108,8 @@ class TrainStep:
             torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
         optimizer.step()
         strategy.after_update(batches)
-        shown = [shown_loss(run.tasks[n], batches[n], loss) for n, loss in losses.items()]
+        tasks = run.learned_tasks
+        shown = [shown_loss(tasks[n], batches[n], loss) for n, loss in losses.items()]
         return torch.stack(shown), final_states
 
     def losses(
@@ -121,7 +124,7 @@ class TrainStep:
                 for name in batches
             }
             losses, finals = accumulate(
-                self.forward, groups, run.tasks, trained, batches, states, passes
+                self.forward, groups, run.learned_tasks, trained, batches, states, passes
             )
         else:
             losses, finals = {}, {}
@@ -134,8 +137,8 @@ class TrainStep:
         self, names: Sequence[str], batches: Mapping[str, Batch], states: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the losses and final states of tasks on the same sequences."""
-        run, first = self.run, batches[names[0]]
-        heads = {name: run.tasks[name].head_name for name in names}
+        run, first, tasks = self.run, batches[names[0]], self.run.learned_tasks
+        heads = {name: tasks[name].head_name for name in names}
         bf16 = run.config.train.precision == "bf16"
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
             outputs, finals = run.network.outputs_by_task(
@@ -145,7 +148,7 @@ class TrainStep:
                 first.lengths,
             )
         return (
-            {n: run.tasks[n].loss(outputs[head], batches[n]) for n, head in heads.items()},
+            {n: tasks[n].loss(outputs[head], batches[n]) for n, head in heads.items()},
             {n: map_state(Tensor.detach, finals[head]) for n, head in heads.items()},
         )
 
@@ -159,8 +162,8 @@ class TrainStep:
                     *run.task_parameters(task).values(),
                     *(p for name, p in weights.items() if name.endswith(f".{task}")),
                 ]
-                for task in run.attached_tasks
-                if task in run.trainable_tasks
+                for task in (run.attached_tasks if run.announced else run.learned_tasks)
+                if task in run.learner.trainable_tasks
             }
             # cuDNN keeps the weights of an RNN in one piece of its own.
             unflattened = [

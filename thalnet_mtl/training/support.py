@@ -33,7 +33,7 @@ BASIC: Supported = {
     **fields("train", "learning_rate weight_decay schedule warmup clip"),
     **fields("evaluate", "every batch batches log_every checkpoint_every"),
 }
-STREAM: Supported = fields("stream.*", "tasks steps expect")
+STREAM: Supported = fields("stream.*", "tasks steps expect shares blur")
 CHANGES: Supported = {
     **fields("changes.*", "step verb name source read_by open"),
     **fields("changes.*.module", MODULE),

@@ -255,7 +255,7 @@ class Trainer:
             means = mean_losses(run)
         state.timers.train_seconds += time.monotonic() - self.step_start
         if logs:
-            rate = learning_rate(run.config.train, experience, step - 1)
+            rate = learning_rate(run.config.train, run.schedule(experience), step - 1)
             self.monitor.log_losses(means, rate)
         state.due += [*DUE[:1] * over, *DUE[1:2] * validates, *DUE[2:] * over]
         self.finish_step(saves)
@@ -273,7 +273,8 @@ class Trainer:
                 elif state.due[0] == "validate":
                     self.monitor.validate()
                 elif state.due[0] == "after_experience":
-                    state.strategy.after_experience(experience)
+                    if run.announced:
+                        state.strategy.after_experience(experience)
                 elif run.continual:
                     self.monitor.end_experience(experience)
                 del state.due[0]
