@@ -1,5 +1,6 @@
 """A stream of experiences: the tasks that a run learns one after another."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,11 @@ def _shares(entry: ExperienceConfig, config: Config) -> tuple[float, ...]:
                 f"train.boundaries to hidden, or leave it out."
             )
         return ()
-    shares = entry.shares or (1.0,) * len(entry.tasks)
+    shares, names = entry.shares or (1.0,) * len(entry.tasks), ", ".join(entry.tasks)
+    if len(shares) != len(entry.tasks):
+        raise UserError(f"stream: {len(shares)} shares for {names}; give one for each, or none.")
+    if not all(0 < share < math.inf for share in shares):
+        raise UserError(f"stream: shares of {names} must be above 0, got {list(shares)}.")
     return tuple(share / sum(shares) for share in shares)
 
 
