@@ -16,7 +16,15 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.figures.accuracy_matrix import has_numbers, stream_figure
+from thalnet_mtl.report.decisions import (
+    SCORES,
+    candidate_rows,
+    decision_rows,
+    expected,
+    prior_sentence,
+)
+from thalnet_mtl.report.figures.accuracy_matrix import FEW, has_numbers, stream_figure
+from thalnet_mtl.report.figures.growth import Layout
 from thalnet_mtl.report.figures.readings import (
     MODULES,
     few_of,
@@ -24,7 +32,9 @@ from thalnet_mtl.report.figures.readings import (
     reading_images,
     slot_means,
 )
+from thalnet_mtl.report.figures.style import COLORS
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
+from thalnet_mtl.report.stages import sizes, stages, summary
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.records import RunRecord, read_runs
 
@@ -68,6 +78,9 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         gain_notes=baselines.caveats(comparisons),
         streams=[_stream(run, run.continual) for run in runs if run.continual],
         stream_formulas=FORMULAS,
+        searches=[_search(run) for run in runs if run.topology and run.topology.decisions],
+        scores=SCORES,
+        colors=COLORS,
         readings=[
             readings
             for group in group_by_key(runs, seedless_config)
@@ -94,6 +107,40 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
         "picture": stream_figure(
             metrics, summary.trained, summary.scores, curves, summary.ends, guesses
         ),
+    }
+
+
+def _search(run: RunRecord) -> dict[str, Any]:
+    """Return the decisions of a run and its stages, each with a picture and its candidates."""
+    assert run.topology is not None
+    stream = run.config.stream
+    all_stages, parameters = stages(run.topology), sizes(run.topology)
+    layout = Layout(all_stages, parameters)
+    rows = decision_rows(run.topology.decisions, stream)
+    return {
+        "name": run.name,
+        "rows": [{key: text for key, text in row.items() if key != "why"} for row in rows],
+        "few": len(all_stages) <= FEW,
+        "stages": [
+            {
+                "name": stage.name,
+                "gets": stage.decision.chosen.candidate if stage.decision else "",
+                "picture": layout.picture(number),
+                "summary": summary(stage, parameters),
+                "decisions": [
+                    {
+                        "about": decision.about,
+                        "step": f"{decision.step:,}",
+                        "reason": decision.reason,
+                        "prior": prior_sentence(decision),
+                        "expected": " or ".join(expected(decision, stream)),
+                        "candidates": candidate_rows(decision, by_round=True),
+                    }
+                    for decision in stage.decisions
+                ],
+            }
+            for number, stage in enumerate(all_stages)
+        ],
     }
 
 

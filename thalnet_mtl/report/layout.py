@@ -14,7 +14,8 @@ GAP = 2  # columns between two cells, and before the lines of a block
 NARROWEST = 16, 8  # columns of a cell that is wrapped: the only one of a row, or one of two
 WIDEST_NOTE = 100
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
-           "features", "context", "inputs", "#", "step", "time (s)", "slot"}  # fmt: skip
+           "features", "context", "inputs", "#", "step", "time (s)", "slot",
+           "new parameters", "steps", "steps of others", "score"}  # fmt: skip
 
 Row = dict[str, str]
 

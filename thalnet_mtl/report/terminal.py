@@ -8,14 +8,13 @@ from rich.console import Group, RenderableType
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
+from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.report.rows import MANY, summary_table
-from thalnet_mtl.report.topology import candidate_rows, history_rows, module_rows, task_rows, totals
+from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.topology_file import read_topology
-
-SCORES = "A score is the validation loss relative to guessing, plus the price of new parameters."
 
 
 def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -> RenderableType:
@@ -66,9 +65,17 @@ def topology_table(folder: Path) -> RenderableType:
         columns = ("#", "step", "time (s)", "change", "modules", "parameters")
         parts += ["", TextTable(history_rows(topology), columns)]
     if topology.decisions:
+        stream = load_run_config(folder).stream
+        decisions = decision_rows(topology.decisions, stream)
+        parts += ["", TextTable(decisions, [name for name in decisions[0] if name != "score"])]
+        candidates = [
+            {"task": decision.task} | row
+            for decision in topology.decisions
+            for row in candidate_rows(decision)
+        ]
         columns = ("task", "candidate", "new parameters", "steps", "score", "chosen")
-        parts += ["", TextTable(candidate_rows(topology), columns), Note(SCORES)]
-        count = count_decisions(load_run_config(folder).stream, topology.decisions)
+        parts += ["", TextTable(candidates, columns), Note(SCORES)]
+        count = count_decisions(stream, topology.decisions)
         parts += [Note(count.line())] if count else []
     return Group(*parts)
 

@@ -65,22 +65,6 @@ def history_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
     ]
 
 
-def candidate_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
-    """Return a row for every candidate of every decision of the search."""
-    return [
-        {
-            "task": decision.task,
-            "candidate": entry.candidate,
-            "new parameters": f"{entry.parameters:,}",
-            "steps": f"{entry.steps:,}",
-            "score": f"{entry.score:.3f}",
-            "chosen": "yes" if entry.chosen else "",
-        }
-        for decision in topology.decisions
-        for entry in decision.candidates
-    ]
-
-
 def totals(topology: TopologySnapshot) -> str:
     """Return the width of the center and the numbers of parameters, in one line."""
     parts: list[ModuleEntry | TaskEntry] = [*topology.modules, *topology.tasks.values()]

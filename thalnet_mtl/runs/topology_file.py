@@ -99,7 +99,8 @@ class CandidateEntry:
     score: float  # the loss relative to guessing, plus the price; lower is better
     price: float = 0.0  # of the new parameters, part of the score
     scores: Sequence[float] = ()  # after each round of a race, the last one is ``score``
-    error: float | None = None  # standard error of the difference of its loss to the chosen's
+    error: float | None = None  # standard error of the difference of its loss to the chosen's,
+    # both after the last round
     p_value: float | None = None  # of a test that it lowers the loss, or does no harm
     chosen: bool
 

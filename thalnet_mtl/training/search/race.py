@@ -77,6 +77,7 @@ class Race:
 
     def record(self, entrants: Sequence[Entrant], winner: Entrant) -> DecisionEntry:
         """Return the record of the decision for a candidate."""
+        rivals = [e for e in entrants if e.steps == winner.steps and e is not winner]
         entries = [
             CandidateEntry(
                 candidate=str(entrant.candidate),
@@ -85,7 +86,7 @@ class Race:
                 score=entrant.score,
                 price=entrant.price,
                 scores=entrant.scores,
-                error=None if entrant is winner else standard_error(entrant, winner),
+                error=standard_error(entrant, winner) if entrant in rivals else None,
                 chosen=entrant is winner,
             )
             for entrant in entrants
