@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from thalnet_mtl.config.schema import ExperienceConfig
-from thalnet_mtl.runs.decisions import is_expected
+from thalnet_mtl.runs.decisions import right_decisions
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 
 SCORES = "A score is the validation loss relative to guessing, plus the price of new parameters."
@@ -19,10 +19,9 @@ def decision_rows(
     'expected' stands where the stream has an answer key, 'about' where a decision is not on what a
     new task gets.
     """
-    rows = []
+    rows, right = [], right_decisions(stream, decisions)
     for decision in decisions:
-        chosen = decision.chosen
-        key = expected(decision, stream)
+        chosen, key = decision.chosen, expected(decision, stream)
         others = sum(e.steps for e in decision.candidates if not e.chosen)
         rows.append({
             "task": decision.task,
@@ -32,7 +31,7 @@ def decision_rows(
             "score": f"{chosen.score:.3f}",
             "steps of others": f"{others:,}",
             "expected": " or ".join(key),
-            "as expected": ("yes" if is_expected(chosen.candidate, key) else "no") if key else "",
+            "as expected": ("yes" if right[decision.experience] else "no") if key else "",
             "why": decision.reason,
         })  # fmt: skip
     optional = {"about": "task", "expected": "", "as expected": ""}
