@@ -83,7 +83,7 @@ def stages(topology: TopologySnapshot) -> list[Stage]:
     """Return the stages of a run in order; none for a run without decisions."""
     if not topology.decisions:
         return []
-    states, spans = _states(topology), list[list[DecisionEntry]]([[]])
+    states, spans = states_of(topology), list[list[DecisionEntry]]([[]])
     for decision in topology.decisions:
         if decision.about == "task":
             spans.append([])
@@ -105,6 +105,21 @@ def stages(topology: TopologySnapshot) -> list[Stage]:
         tasks = {head: topology.tasks[head] for head in added[number] if head in topology.tasks}
         result.append(Stage(tasks, begin, end, removed, spans[number]))
     return result
+
+
+def states_of(topology: TopologySnapshot) -> list[Modules]:
+    """Return the modules before the first change and after each, from the last one backwards."""
+    last = {m.name: EarlierModule(m.reads, m.inputs, m.output, m.frozen) for m in topology.modules}
+    states: list[Modules] = [last]
+    for change in reversed(topology.history):
+        state = {**states[-1]}
+        for name, module in change.before.items():
+            if module is None:
+                state.pop(name, None)
+            else:
+                state[name] = module
+        states.append(state)
+    return states[::-1]
 
 
 def sizes(topology: TopologySnapshot) -> dict[str, int]:
@@ -134,18 +149,3 @@ def summary(stage: Stage, sizes: Mapping[str, int]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= NAMES else f"{len(names)} modules"
-
-
-def _states(topology: TopologySnapshot) -> list[Modules]:
-    """Return the modules before the first change and after each, from the last one backwards."""
-    last = {m.name: EarlierModule(m.reads, m.inputs, m.output, m.frozen) for m in topology.modules}
-    states: list[Modules] = [last]
-    for change in reversed(topology.history):
-        state = {**states[-1]}
-        for name, module in change.before.items():
-            if module is None:
-                state.pop(name, None)
-            else:
-                state[name] = module
-        states.append(state)
-    return states[::-1]

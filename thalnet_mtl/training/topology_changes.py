@@ -33,11 +33,13 @@ def on_topology_change(run: RunContext, change: TopologyChange) -> None:
     state.strategy.after_topology_change(change)
     size = sum(parameter.numel() for parameter in change.parameters.values())
     seconds = round(state.timers.train_seconds, 2)
-    entry = ChangeEntry(state.step, seconds, size, change.verb, change.about, _before(change))
+    entry = ChangeEntry(
+        state.step, seconds, size, change.verb, change.about, earlier_modules(change)
+    )
     state.topology_log.append(asdict(entry))
 
 
-def _before(change: TopologyChange) -> dict[str, EarlierModule | None]:
+def earlier_modules(change: TopologyChange) -> dict[str, EarlierModule | None]:
     """Return the modules that a change concerns as they were, see ``ChangeEntry``."""
     old, new = (
         {n: EarlierModule(m.seen, m.inputs, m.output, m.frozen) for n, m in (graph or {}).items()}
