@@ -122,6 +122,7 @@ class DecisionEntry:
     about: str  # 'task': what a new task gets; 'growth': within a task; 'pruning': what it loses
     reason: str  # a plain sentence with the numbers that decided, without a period
     candidates: Sequence[CandidateEntry]  # exactly one of them is chosen
+    gradients: int = 0  # batches whose gradients were computed beside the steps of the candidates
     prior: Mapping[str, float] = field(default_factory=dict)
     """By earlier task, the loss of a linear head on its path relative to guessing; {} if none."""
 
@@ -135,6 +136,11 @@ class DecisionEntry:
         ordered = sorted(self.candidates, key=attrgetter("score"))
         shown = ", ".join(f"{entry.candidate} {entry.score:.3f}" for entry in ordered)
         return f"decision on {self.task}: {self.chosen.candidate} (scores, 1 is guessing: {shown})"
+
+    @property
+    def extra_steps(self) -> int:
+        """Steps that the decision took beside those that the run goes on from."""
+        return sum(e.steps for e in self.candidates if not e.chosen) + self.gradients
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "DecisionEntry":

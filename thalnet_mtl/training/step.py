@@ -47,7 +47,8 @@ class TrainStep:
         self.run = run
         self._flat: FlatOptimizer | None = None
         self._graphs: StepGraphs | None = None
-        self._changes = 0  # of the topology, that the caches have seen
+        self._state = run.state  # that the caches belong to
+        self._changes = 0  # of the topology, that they have seen
 
     def drop_caches(self) -> None:
         """Forget what was prepared for the network as it was."""
@@ -60,9 +61,9 @@ class TrainStep:
         """
         run, network, batches = self.run, self.run.state.network, inputs.batches
         check_told(run.state.optimizer)  # a strategy may have changed the network on its own
-        if self._changes != len(run.state.topology_log):
+        if self._state is not run.state or self._changes != len(run.state.topology_log):
             self.drop_caches()
-            self._changes = len(run.state.topology_log)
+            self._state, self._changes = run.state, len(run.state.topology_log)
         carried = run.state.carried_states
         states = {
             name: network.initial(run.learned_tasks[name].head_name, len(batch.ys))

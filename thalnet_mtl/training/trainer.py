@@ -201,16 +201,23 @@ class Trainer:
         if run.continual and begins:
             names = ", ".join(experience.tasks)
             self.console.print(f"experience {experience.number} of {len(run.stream)}: {names}")
-        attached = run.attached_tasks
+        attached, start = run.attached_tasks, run.step
         logged, decided = len(run.state.topology_log), len(run.state.growth.decisions)
         try:
             grow_if_due(run)
             for name in run.attached_tasks:
                 if name not in attached:
                     self.monitor.score_untrained(name)
-        except StopRequested:  # the run was saved at this step, before the changes
+        except StopRequested:  # before an experience, the run was saved at this step already
+            if not begins and run.state.strategy.resumable:
+                self.save()
             raise self.interrupted() from None
-        return self.report_changes(logged, decided)
+        changed = self.report_changes(logged, decided)
+        every = run.config.evaluate.every or run.epoch
+        if run.step // every > start // every:  # a race has taken the steps of a validation
+            run.state.due = ["validate"]
+            self.finish_step(saves=True)
+        return changed
 
     def report_changes(self, logged: int, decided: int | None = None) -> bool:
         """Report decisions of the rule of growth, and changes that the run has followed.

@@ -5,16 +5,18 @@ experience and runs the same race again, to the same bits.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.modes import evaluation_mode
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.context import RunContext
@@ -22,6 +24,7 @@ from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.candidates import Candidate, apply, reusable
 from thalnet_mtl.training.search.prior import Fit, fit_heads
 from thalnet_mtl.training.search.reason import reason
+from thalnet_mtl.training.search.warm_up import WARM_UP, Entries, larger_steps
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import on_topology_change
@@ -29,8 +32,11 @@ from thalnet_mtl.training.topology_changes import on_topology_change
 BLOCK = 50  # validation sequences whose mean loss is compared in pairs
 
 
+C = TypeVar("C")  # the type of a candidate
+
+
 @dataclass
-class Entrant:
+class Entrant(Generic[C]):
     """A candidate with the state that the run has if it is chosen.
 
     Args:
@@ -43,9 +49,10 @@ class Entrant:
         steps: that it has taken.
         losses: of blocks of the validation split, divided by the loss of guessing.
         scores: after every round.
+        warm_up: entries of parameters that take ``WARM_UP`` times larger steps.
     """
 
-    candidate: Candidate
+    candidate: C
     state: TrainState
     rng: Tensor
     changes: list[TopologyChange]
@@ -54,6 +61,7 @@ class Entrant:
     steps: int = 0
     losses: Tensor = field(default_factory=lambda: torch.zeros(0))
     scores: list[float] = field(default_factory=list)
+    warm_up: Entries = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -68,14 +76,24 @@ class Race:
         run: at the begin of the experience of the task, with the earlier tasks frozen.
         task: name of the new task.
         price: of as many parameters as the task alone would get, in losses of guessing.
+        block: validation sequences whose mean loss is compared in pairs.
+        blocks: of them that are scored; by default ``evaluate.batches``, 0 for all.
     """
 
-    def __init__(self, run: RunContext, task: str, price: float):
-        self.run, self.task, self.price = run, run.tasks[task], price
+    def __init__(
+        self,
+        run: RunContext,
+        task: str,
+        price: float,
+        block: int = BLOCK,
+        blocks: int | None = None,
+    ):
+        self.run, self.task, self.price, self.block = run, run.tasks[task], price, block
+        self.blocks = run.config.evaluate.batches if blocks is None else blocks
         self.shapes = {each.head_name: each.spec for each in run.tasks.values()}
         self.start = run.state
 
-    def record(self, entrants: Sequence[Entrant], winner: Entrant) -> DecisionEntry:
+    def record(self, entrants: Sequence[Entrant[Any]], winner: Entrant[Any]) -> DecisionEntry:
         """Return the record of the decision for a candidate."""
         rivals = [e for e in entrants if e.steps == winner.steps and e is not winner]
         entries = [
@@ -123,7 +141,7 @@ class Race:
         """The number of parameters that a task with modules of its own has."""
         return self.copy_with(Candidate("alone"))[2]
 
-    def enter(self, candidate: Candidate) -> Entrant:
+    def enter(self, candidate: Candidate) -> Entrant[Candidate]:
         """Return a candidate on a copy of the state at the begin.
 
         Where it has the features of an earlier path at first, its head is the one fitted to them.
@@ -137,58 +155,76 @@ class Race:
 
     def copy_with(self, candidate: Candidate) -> tuple[TrainState, list[TopologyChange], int]:
         """Return a copy of the state with a candidate, the changes, and the new parameters."""
-        run = self.run
-        before = count_parameters(run.network)
-        with run.having(run.copy_state(run)) as state:
-            with run.separate_rng():
-                changes = apply(candidate, run.network, run.config, self.shapes, self.head)
-            for change in changes:
-                on_topology_change(run, change)
-            return state, changes, count_parameters(run.network) - before
+        return changed_copy(
+            self.run,
+            lambda network: apply(candidate, network, self.run.config, self.shapes, self.head),
+        )
 
     @property
     def head(self) -> str:
         """Name of the head of the new task."""
         return self.task.head_name
 
-    def advance(self, entrant: Entrant, steps: int) -> None:
+    def advance(self, entrant: Entrant[Any], steps: int) -> None:
         """Train a candidate until it has taken some steps, and score it on validation data."""
         run, rng, begin = self.run, torch.get_rng_state(), time.monotonic()
         torch.set_rng_state(entrant.rng)
-        with run.having(entrant.state) as state:
-            train_step = TrainStep(run)
-            while entrant.steps < steps:
-                losses = train_step(StepInputs(next_batches(run), run.learning_rate()))
-                state.loss_log[state.step % len(state.loss_log)] = losses
-                state.step += 1
-                entrant.steps += 1
-            state.timers.train_seconds += time.monotonic() - begin
-            entrant.losses = self.losses()
-            entrant.scores.append(entrant.score)
-        entrant.rng = torch.get_rng_state()
-        torch.set_rng_state(rng)
+        try:
+            with run.having(entrant.state) as state:
+                train_step = TrainStep(run)
+                while entrant.steps < steps:
+                    inputs = StepInputs(next_batches(run), run.learning_rate())
+                    with larger_steps(run.network, entrant.warm_up, WARM_UP):
+                        losses = train_step(inputs)
+                    state.loss_log[state.step % len(state.loss_log)] = losses
+                    state.step += 1
+                    entrant.steps += 1
+                state.timers.train_seconds += time.monotonic() - begin
+                entrant.losses = self.losses()
+                entrant.scores.append(entrant.score)
+            entrant.rng = torch.get_rng_state()
+        finally:  # a signal may stop it
+            torch.set_rng_state(rng)
 
     @torch.no_grad()
     def losses(self) -> Tensor:
         """Return the losses of blocks of the validation split, relative to that of guessing."""
         run, network, task = self.run, self.run.network, self.task
-        batches = task.iterate("validation", BLOCK, run.chunk)
+        batches = task.iterate("validation", self.block, run.chunk)
         losses, state = [], None
         with evaluation_mode(network):
-            for batch in islice(batches, run.config.evaluate.batches or None):
+            for batch in islice(batches, self.blocks or None):
                 state = None if batch.starts_sequence else state
                 outputs, state = network(self.head, batch.xs, state, batch.lengths)
                 losses.append(task.loss(outputs, batch).double())
         return torch.stack(losses).cpu() / self.guess
 
 
-def ranked(entrants: Sequence[Entrant]) -> list[Entrant]:
+def changed_copy(
+    run: RunContext, act: Callable[[Network], list[TopologyChange]]
+) -> tuple[TrainState, list[TopologyChange], int]:
+    """Return a copy of the state of a run after changes of its network, and how it has grown.
+
+    Args:
+        run: stays as it is.
+        act: changes a network, and returns how.
+    """
+    before = count_parameters(run.network)
+    with run.having(run.copy_state(run)) as state:
+        with run.separate_rng():
+            changes = act(run.network)
+        for change in changes:
+            on_topology_change(run, change)
+        return state, changes, count_parameters(run.network) - before
+
+
+def ranked(entrants: Sequence[Entrant[C]]) -> list[Entrant[C]]:
     """Return candidates, the best first. A tie goes to fewer new parameters.
 
     Two are tied if their scores differ by at most the standard error of the mean difference of
     their losses, block by block. A candidate whose loss is not finite is the last.
     """
-    rest, order = list(entrants), list[Entrant]()
+    rest, order = list(entrants), list[Entrant[C]]()
     while rest:
         best = min(rest, key=lambda e: e.score if torch.isfinite(e.losses).all() else torch.inf)
         tied = [e for e in rest if e is best or e.score - best.score <= standard_error(e, best)]
@@ -197,7 +233,7 @@ def ranked(entrants: Sequence[Entrant]) -> list[Entrant]:
     return order
 
 
-def standard_error(first: Entrant, second: Entrant) -> float:
+def standard_error(first: Entrant[Any], second: Entrant[Any]) -> float:
     """Return the standard error of the mean difference of two candidates' losses."""
     difference = first.losses - second.losses
     return float(difference.std() / len(difference) ** 0.5) if len(difference) > 1 else 0.0

@@ -17,8 +17,12 @@ from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
-from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.budget import Budget
+from thalnet_mtl.training.search.candidates import KINDS, Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.paired_race import Outcome
+from thalnet_mtl.training.search.prune import prune_modules
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
+from thalnet_mtl.training.search.within import attach_and_connect, grow_within
 from thalnet_mtl.training.topology_changes import on_topology_change
 
 
@@ -32,8 +36,8 @@ class Decision(NamedTuple):
         seconds: of the training of all candidates.
     """
 
-    winner: Entrant
-    untrained: Entrant
+    winner: Entrant[Candidate]
+    untrained: Entrant[Candidate]
     record: DecisionEntry
     seconds: float
 
@@ -57,13 +61,22 @@ class Search(GrowthRule):
     ...     def candidates(self, task, prior):
     ...         return super().candidates(task, prior)[:1]
 
+    With ``every`` the network also grows while a task is trained: see ``grow_within``. With
+    ``prune`` it loses modules at the end of an experience: see ``prune_modules``.
+
     Args:
         run: the run that the rule is part of.
         price: cost of as many parameters as a task alone would get, as a share of the loss of
             guessing.
+        every: steps of an experience between two races for growth within the task; 0: none.
+        prune: whether modules are taken out if the network does no worse without them.
+        harm: the loss that pruning may add, as a share of the loss of guessing.
+        cost: the most steps of all candidates, with growth within tasks and pruning, as a multiple
+            of the steps of the run.
 
     Raises:
-        UserError: older tasks are not frozen, or the modules of a task cannot be built.
+        UserError: older tasks are not frozen, the modules of a task cannot be built, or the cost
+            is too low for what is to be tried.
     """
 
     decides: ClassVar[bool] = True
@@ -73,10 +86,34 @@ class Search(GrowthRule):
     # Whether the winner begins again. It must if the race takes all steps of the experience.
     restarts: ClassVar[bool] = False
 
-    def __init__(self, run: RunContext, price: Annotated[float, Range(low=0.0)] = 0.02):
+    def __init__(
+        self,
+        run: RunContext,
+        price: Annotated[float, Range(low=0.0)] = 0.02,
+        every: Annotated[int, Range(low=0)] = 0,
+        prune: bool = False,
+        harm: Annotated[float, Range(low=0.0)] = 0.01,
+        cost: Annotated[float, Range(low=1.0)] = 1.3,
+    ):
         super().__init__(run)
-        self.price = price
+        self.price, self.harm = price, harm
+        self.budget = Budget(every, prune, cost, self.race_cost() if run.continual else 0.0)
         check_modules(run)
+        if self.acts_within:
+            self.budget.check()
+            check_single_tasks(run)
+
+    @property
+    def acts_within(self) -> bool:
+        return bool(self.budget.every or self.budget.prune)
+
+    def race_cost(self) -> float:
+        """Return the steps of a race for a new task beside those of its winner, of B steps."""
+        entrants, last, cost = len(KINDS), 0.0, 0.0
+        for divisor, keep in self.rounds:
+            cost += entrants * (1 / divisor - last)
+            entrants, last = keep, 1 / divisor
+        return cost - last * (not self.restarts)
 
     def source(self, prior: Mapping[str, float]) -> str:
         """Return the head of the earlier task whose path may be reused; '' for none.
@@ -96,7 +133,7 @@ class Search(GrowthRule):
         """
         return candidates(self.run.config, task.spec, self.source(prior))
 
-    def rank(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+    def rank(self, entrants: Sequence[Entrant[Candidate]]) -> list[Entrant[Candidate]]:
         """Return candidates that have raced, the best first."""
         return ranked(entrants)
 
@@ -139,6 +176,32 @@ class Search(GrowthRule):
         self.record(decision.record)
         return []  # the run has followed all changes
 
+    def before_step(self) -> list[TopologyChange]:
+        run, budget = self.run, self.budget
+        grows = budget.grows(self.experience, run.step)
+        prunes = budget.prunes(self.experience, run.step)
+        if not (grows or prunes) or not run.active_tasks:
+            return []
+        (task,) = run.active_tasks
+        outcome: Outcome | None
+        with interruptible():
+            if grows:
+                outcome = grow_within(run, task, self.price, budget.allowance)
+            else:
+                outcome = prune_modules(run, task, self.harm, budget.settling(self.experience))
+        if outcome:
+            run.take_over(outcome.winner.state)
+            torch.set_rng_state(outcome.winner.rng)
+            self.record(outcome.record)
+        return []  # the run has followed all changes
+
+    def rehearse_within(self) -> list[TopologyChange]:
+        """Attach modules once; later ones that are over the budget do not race."""
+        if not self.budget.every:
+            return []
+        (task,) = self.experience.tasks
+        return attach_and_connect(self.network, self.run, task)
+
     def rehearse_begin(self) -> list[TopologyChange]:
         """Build every candidate, and give the network the largest one."""
         new, network, config = self.new_heads, self.network, self.run.config
@@ -161,6 +224,17 @@ class Search(GrowthRule):
             sizes[candidate] = count_parameters(copied)
         largest = max(sizes, key=sizes.__getitem__)
         return changes + apply(largest, network, config, self.shapes, head)
+
+
+def check_single_tasks(run: RunContext) -> None:
+    """Raise ``UserError`` if an experience trains several tasks."""
+    for experience in run.stream:
+        if len(experience.tasks) > 1:
+            raise UserError(
+                f"growth.every and growth.prune decide for a single task, and "
+                f"{' and '.join(experience.tasks[:2])} are trained together; give each an "
+                f"experience of its own in 'stream', or leave both options out."
+            )
 
 
 def check_modules(run: RunContext) -> None:

@@ -1,0 +1,69 @@
+"""When a network may grow or lose modules within an experience, and how many steps that may take.
+
+Costs are in steps of all entrants, as a multiple of the steps that the run goes on from.
+"""
+
+from math import ceil, floor
+from typing import NamedTuple
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.tasks.stream import Experience
+from thalnet_mtl.training.search.edges import BATCHES
+
+SETTLE = 0.02  # of the steps of an experience: how long a pruned network trains for a comparison
+SHORTEST = 20  # steps of a race that can tell anything
+CHALLENGERS = 2  # in a race at most: a new module, and a reading
+
+
+class Budget(NamedTuple):
+    """The plan of an experience.
+
+    Args:
+        every: steps between two races; 0: none.
+        prune: whether modules are taken out at the end.
+        cost: of all training, as a multiple of the steps of the run.
+        spent: part of it for the race for a new task, without the steps that its winner keeps.
+    """
+
+    every: int
+    prune: bool
+    cost: float
+    spent: float
+
+    @property
+    def allowance(self) -> int:
+        """Steps that a race may take beside those of its winner."""
+        share = self.cost - 1 - self.spent - SETTLE * self.prune
+        return floor(share * self.every + 1e-9)
+
+    def check(self) -> None:
+        """Raise ``UserError`` if the cost leaves too few steps."""
+        least = CHALLENGERS * SHORTEST + BATCHES
+        if self.every and self.allowance < least:
+            cost = self.cost + (least - self.allowance) / self.every
+            raise UserError(
+                f"growth.every {self.every}: growth.cost {self.cost:g} leaves "
+                f"{max(0, self.allowance)} steps for a race, which needs {least}; raise "
+                f"growth.cost to {ceil(cost * 100) / 100:g}, or growth.every."
+            )
+        if 1 + self.spent + SETTLE * self.prune > self.cost + 1e-9:
+            raise UserError(
+                f"growth.prune: growth.cost {self.cost:g} leaves nothing for it; raise growth.cost "
+                f"to {1 + self.spent + SETTLE:g}."
+            )
+
+    def settling(self, experience: Experience) -> int:
+        """Return the steps before the last one in which a pruned network settles; 0 for none."""
+        length = experience.stop - experience.start
+        return min(ceil(SETTLE * length), length - 1) if self.prune else 0
+
+    def grows(self, experience: Experience, step: int) -> bool:
+        """Return whether there is a race before a step: the winner has ``every`` steps left."""
+        position, stop = step - experience.start, experience.stop - self.settling(experience)
+        due = self.every and position and position % self.every == 0
+        return bool(due and step + self.every <= stop)
+
+    def prunes(self, experience: Experience, step: int) -> bool:
+        """Return whether modules are taken out before a step."""
+        settling = self.settling(experience)
+        return settling > 0 and step == experience.stop - settling - 1

@@ -1,0 +1,68 @@
+"""A race between a run as it is and other networks for it, decided by paired tests."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.search.race import BLOCK, Entrant, Race, changed_copy
+from thalnet_mtl.training.search.warm_up import new_entries
+
+BLOCKS = 20  # of validation sequences, if there are enough for one sequence each
+
+Act = Callable[[Network], list[TopologyChange]]
+
+
+class Outcome(NamedTuple):
+    """The winner of a race, whose state the run is to take over, and the record of it."""
+
+    winner: Entrant[str]
+    record: DecisionEntry
+
+
+class PairedRace(Race):
+    """A race for a task that is trained already, on blocks small enough for a paired test.
+
+    Args:
+        run: between two steps of an experience.
+        task: the only one that the experience trains.
+        price: of as many parameters as a new module has, in losses of guessing.
+    """
+
+    def __init__(self, run: RunContext, task: str, price: float = 0.0):
+        options = run.config.evaluate
+        count = run.tasks[task].batches_per_epoch("validation", 1, run.chunk)
+        if options.batches:
+            count = min(count, options.batches * options.batch)
+        block = max(1, min(BLOCK, count // BLOCKS))
+        super().__init__(run, task, price, block, -(-count // block))
+
+    def enter_changed(self, candidate: str, act: Act) -> Entrant[str]:
+        """Return an entrant on a copy of the state of the run, after changes of its network."""
+        state, changes, size = changed_copy(self.run, act)
+        rng = torch.get_rng_state()
+        return Entrant(candidate, state, rng, changes, size, warm_up=new_entries(changes))
+
+    def count_seconds(self, winner: Entrant[str], entrants: Sequence[Entrant[str]]) -> None:
+        """Add the seconds that the others have trained to those of the winner."""
+        start = self.start.timers.train_seconds
+        losers = [entrant.state.timers for entrant in entrants if entrant is not winner]
+        winner.state.timers.train_seconds += sum(t.train_seconds - start for t in losers)
+
+
+def entry(entrant: Entrant[str], p_value: float | None, chosen: bool) -> CandidateEntry:
+    """Return the record of an entrant."""
+    return CandidateEntry(
+        candidate=entrant.candidate,
+        parameters=entrant.parameters,
+        steps=entrant.steps,
+        score=entrant.score,
+        price=entrant.price,
+        scores=entrant.scores,
+        p_value=p_value,
+        chosen=chosen,
+    )

@@ -1,0 +1,106 @@
+"""Pruning: modules without which the network does no worse are taken out before it is frozen.
+
+A module is silenced first, which costs no training. Those whose silence does no harm leave a copy
+of the network, which trains for the last steps of the experience beside the network as it is. The
+copy goes on only if a paired test says that it is worse by less than a limit, ``growth.harm``.
+"""
+
+from contextlib import ExitStack
+from copy import deepcopy
+
+from torch import Tensor
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.topology_file import DecisionEntry
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.search.edges import growing_modules, modular_body
+from thalnet_mtl.training.search.paired import sign_flip
+from thalnet_mtl.training.search.paired_race import Outcome, PairedRace, entry
+
+LEVEL = 0.05  # of the tests that there is no harm
+
+
+def prune_modules(run: RunContext, task: str, harm: float, steps: int) -> Outcome | None:
+    """Take modules out of a copy of a run, and decide whether it goes on.
+
+    Returns None if no module can be silenced without harm. The run itself stays as it is.
+
+    Args:
+        run: near the end of an experience.
+        task: the only one that the experience trains.
+        harm: the loss that may be added, as a share of the loss of guessing.
+        steps: that both take before they are compared.
+    """
+    head, race = run.tasks[task].head_name, PairedRace(run, task)
+    silent = harmless_modules(race, head, harm)
+    if not silent:
+        return None
+    names = ", ".join(silent)
+    keep = race.enter_changed("keep", lambda network: [])
+    pruned = race.enter_changed(f"without {names}", lambda network: remove(network, head, silent))
+    for entrant in (keep, pruned):
+        race.advance(entrant, steps)
+    p_value = sign_flip(harm - (pruned.losses - keep.losses))
+    winner = pruned if p_value <= LEVEL else keep
+    race.count_seconds(winner, (keep, pruned))
+    verb = "is worse by less than" if winner is pruned else "may be worse by more than"
+    reason = (
+        f"the network without {names} {verb} the harm of {harm:.3f}: {pruned.score:.4f} against "
+        f"{keep.score:.4f}, p = {p_value:.2g}"
+    )
+    record = DecisionEntry(
+        step=run.step,
+        changes=len(run.state.topology_log),
+        experience=run.experience.number,
+        task=task,
+        about="pruning",
+        reason=reason,
+        candidates=[
+            entry(keep, None, winner is keep),
+            entry(pruned, p_value, winner is pruned),
+        ],
+    )
+    return Outcome(winner, record)
+
+
+def harmless_modules(race: PairedRace, head: str, harm: float) -> list[str]:
+    """Return modules that can be silent together, the one that matters least first."""
+    network, silent = race.run.network, list[str]()
+    before, waiting = race.losses(), growing_modules(network, head)
+    while waiting:
+        losses = {name: silenced(race, [*silent, name]) for name in waiting}
+        name = min(losses, key=lambda name: float(losses[name].mean()))
+        waiting.remove(name)
+        if sign_flip(harm - (losses[name] - before)) > LEVEL:
+            break
+        if can_be_removed(network, head, [*silent, name]):
+            silent.append(name)
+    return silent
+
+
+def silenced(race: PairedRace, names: list[str]) -> Tensor:
+    """Return the losses of blocks of the validation split while some modules are silent."""
+    with ExitStack() as lesions:
+        for name in names:
+            lesions.enter_context(modular_body(race.run.network).lesioned(name))
+        return race.losses()
+
+
+def can_be_removed(network: Network, head: str, names: list[str]) -> bool:
+    """Return whether a network has a path from the input to the head without some modules."""
+    try:
+        remove(deepcopy(network), head, names)
+    except UserError:
+        return False
+    return True
+
+
+def remove(network: Network, head: str, names: list[str]) -> list[TopologyChange]:
+    """Take modules away from the ends of a task and out of the network."""
+    spec, changes = network.adapter(head).spec, list[TopologyChange]()
+    ends = [name for name in names if name in (*spec.input_modules, *spec.output_modules)]
+    if ends:
+        changes.append(network.disconnect(head, *ends))
+    return changes + [network.detach(name) for name in names]
