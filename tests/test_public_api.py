@@ -38,6 +38,7 @@ PUBLIC = [
     *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody", "PathChooser"),
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
+    *("GrowthRule", "Search", "search"),
     *("Config", "load_config", "train", "load_run"),
     *("load_model", "save_model", "UserError"),
 ]

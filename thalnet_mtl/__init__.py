@@ -4,8 +4,9 @@ To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``,
                         ``PathChooser``
 To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``Body``,
-                        ``RecurrentBody``, ``register``
+                        ``RecurrentBody``, ``GrowthRule``, ``Search``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
+To let a network grow:  ``search``
 To save networks:       ``save_model``, ``load_model``
 Mistakes raise:         ``UserError``
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from thalnet_mtl.tasks.text import TextTask as TextTask
     from thalnet_mtl.topology.spec import ModuleSpec as ModuleSpec
     from thalnet_mtl.topology.spec import TaskSpec as TaskSpec
+    from thalnet_mtl.training.growth.base import GrowthRule as GrowthRule
+    from thalnet_mtl.training.search.by_hand import search as search
+    from thalnet_mtl.training.search.rule import Search as Search
     from thalnet_mtl.training.trained_run import load_run as load_run
     from thalnet_mtl.training.trainer import train as train
     from thalnet_mtl.training.weighting import LossWeighting as LossWeighting
@@ -64,6 +68,9 @@ _HOMES = {
     "Design": "models.designs",
     "Strategy": "strategies.base",
     "LossWeighting": "training.weighting",
+    "GrowthRule": "training.growth.base",
+    "Search": "training.search.rule",
+    "search": "training.search.by_hand",
     "register": "registry",
     "Config": "config.schema",
     "load_config": "config.load",

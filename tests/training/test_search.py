@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from random_networks import assert_same
+from search_streams import FIRST, MODULES, SMALL, at_the_race, stream_of
 
-from thalnet_mtl import load_config, load_run, train
+from thalnet_mtl import load_run, train
 from thalnet_mtl.cli import main
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.size import count_parameters
@@ -17,26 +18,6 @@ from thalnet_mtl.training.search.candidates import KINDS, Candidate
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Interrupted
-
-MODULES = {"low": {"input": True}, "high": {"output": True}}
-FIRST = {"name": "digits_rows"}
-SMALL = {"name": "variant", "of": "digits_rows", "train_per_class": 20, "sample_seed": 1}
-
-
-def stream_of(*tasks, steps=256, **sections):
-    named = {f"t{k}": task for k, task in enumerate(tasks, 1)}
-    defaults = {
-        "tasks": named,
-        "stream": [{"tasks": [name]} for name in named],
-        "modules": MODULES,
-        "model": {"features": 12},
-        "growth": {"when": "search", "modules": MODULES},
-        "train": {"steps": steps, "batch": 32, "optimizer": "adam", "learning_rate": 0.01},
-        "evaluate": {"every": steps, "log_every": steps},
-    }
-    for section, values in sections.items():
-        defaults[section] = {**defaults.get(section, {}), **values}
-    return load_config(**defaults)
 
 
 def candidates_of(folder):
@@ -72,17 +53,8 @@ def test_a_task_of_another_shape_gets_modules_of_its_own(tmp_path):
     assert set(candidates_of(tmp_path / "run")[0]) == {"alone", "all"}
 
 
-def at_the_race(tmp_path, *tasks):
-    """Return a run at the begin of its second experience."""
-    run = set_up(stream_of(*tasks, steps=32), fetch=print)
-    run.state.step = 32
-    run.network.freeze(task="t1").update_optimizer(run.state.optimizer)
-    run.forget_trainable_tasks()
-    return run
-
-
 def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
-    run = at_the_race(tmp_path, FIRST, SMALL)
+    run = at_the_race(FIRST, SMALL)
     state, rng = run.state, torch.get_rng_state()
     weights = {name: value.clone() for name, value in run.network.state_dict().items()}
     xs = next(run.tasks["t1"].iterate("test", 99, 1)).xs
@@ -103,7 +75,7 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
 
 
 def test_candidates_train_on_the_same_batches_from_the_same_random_state(tmp_path):
-    run = at_the_race(tmp_path, FIRST, SMALL)
+    run = at_the_race(FIRST, SMALL)
     race = Race(run, "t2", price=0.0)
     first, second = (race.enter(Candidate("alone")) for _ in range(2))
     other = race.enter(Candidate("all"))

@@ -26,7 +26,7 @@ from thalnet_mtl.training.search.within import attach_and_connect, grow_within
 from thalnet_mtl.training.topology_changes import on_topology_change
 
 
-class Decision(NamedTuple):
+class Outcome(NamedTuple):
     """The outcome of a race.
 
     Args:
@@ -137,7 +137,7 @@ class Search(GrowthRule):
         """Return candidates that have raced, the best first."""
         return ranked(entrants)
 
-    def decide(self, task: str) -> Decision:
+    def decide(self, task: str) -> Outcome:
         """Return what a new task gets; the run is as it was.
 
         Args:
@@ -154,7 +154,7 @@ class Search(GrowthRule):
         record = race.record(entrants, winner)
         start = race.start.timers.train_seconds
         seconds = sum(entrant.state.timers.train_seconds - start for entrant in entrants)
-        return Decision(winner, race.enter(winner.candidate), record, seconds)
+        return Outcome(winner, race.enter(winner.candidate), record, seconds)
 
     def begin_experience(self) -> list[TopologyChange]:
         run, new, timers = self.run, self.new_heads, self.run.state.timers
@@ -165,15 +165,15 @@ class Search(GrowthRule):
         for change in freeze_tasks(self.network, self.network.adapters):
             on_topology_change(run, change)
         with interruptible():
-            decision = self.decide(task)
-            with run.having(decision.untrained.state):
+            outcome = self.decide(task)
+            with run.having(outcome.untrained.state):
                 untrained = run.score_untrained(task)
-        chosen = decision.untrained if self.restarts else decision.winner
+        chosen = outcome.untrained if self.restarts else outcome.winner
         run.take_over(chosen.state)
         torch.set_rng_state(chosen.rng)
         run.state.scores.untrained[task] = untrained
-        run.state.timers.train_seconds = timers.train_seconds + decision.seconds
-        self.record(decision.record)
+        run.state.timers.train_seconds = timers.train_seconds + outcome.seconds
+        self.record(outcome.record)
         return []  # the run has followed all changes
 
     def before_step(self) -> list[TopologyChange]:
