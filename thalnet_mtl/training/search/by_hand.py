@@ -25,7 +25,7 @@ from thalnet_mtl.training.growth.base import make_rule
 from thalnet_mtl.training.growth.modules import freeze_tasks
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.search.candidates import apply
-from thalnet_mtl.training.search.rule import Outcome, Search
+from thalnet_mtl.training.search.rule import RaceOutcome, Search
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.topology_changes import on_topology_change
 from thalnet_mtl.training.weighting import make_weighting
@@ -49,7 +49,7 @@ class Decision:
 
     record: DecisionEntry
     budget: int
-    _outcome: Outcome
+    _outcome: RaceOutcome
     _run: RunContext
     _before: dict[str, Any]  # the network that was searched
 

@@ -26,8 +26,8 @@ from thalnet_mtl.training.search.within import attach_and_connect, grow_within
 from thalnet_mtl.training.topology_changes import on_topology_change
 
 
-class Outcome(NamedTuple):
-    """The outcome of a race.
+class RaceOutcome(NamedTuple):
+    """The outcome of a race for a new task.
 
     Args:
         winner: the best candidate, as it has trained.
@@ -137,7 +137,7 @@ class Search(GrowthRule):
         """Return candidates that have raced, the best first."""
         return ranked(entrants)
 
-    def decide(self, task: str) -> Outcome:
+    def decide(self, task: str) -> RaceOutcome:
         """Return what a new task gets; the run is as it was.
 
         Args:
@@ -154,7 +154,7 @@ class Search(GrowthRule):
         record = race.record(entrants, winner)
         start = race.start.timers.train_seconds
         seconds = sum(entrant.state.timers.train_seconds - start for entrant in entrants)
-        return Outcome(winner, race.enter(winner.candidate), record, seconds)
+        return RaceOutcome(winner, race.enter(winner.candidate), record, seconds)
 
     def begin_experience(self) -> list[TopologyChange]:
         run, new, timers = self.run, self.new_heads, self.run.state.timers
