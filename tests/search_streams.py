@@ -8,11 +8,11 @@ FIRST = {"name": "digits_rows"}
 SMALL = {"name": "variant", "of": "digits_rows", "train_per_class": 20, "sample_seed": 1}
 
 
-def stream_of(*tasks, steps=256, **sections):
+def stream_of(*tasks, steps=256, answers=None, **sections):
     named = {f"t{k}": task for k, task in enumerate(tasks, 1)}
     defaults = {
         "tasks": named,
-        "stream": [{"tasks": [name]} for name in named],
+        "stream": answers or [{"tasks": [name]} for name in named],
         "modules": MODULES,
         "model": {"features": 12},
         "growth": {"when": "search", "modules": MODULES},

@@ -1,0 +1,112 @@
+"""Other choosers are short subclasses of the search: they decide and resume as it does."""
+
+import json
+import random
+from itertools import chain
+
+import kill_and_resume
+import pytest
+from run_fixtures import interrupt_at
+from search_streams import FIRST, SMALL, stream_of
+
+from thalnet_mtl import Search, registry
+from thalnet_mtl.registry import entries
+from thalnet_mtl.training.search.candidates import Candidate
+from thalnet_mtl.training.trainer import train
+
+
+class Random(Search):
+    """A random candidate on a random path."""
+
+    rounds = ()  # nothing trains before the choice
+
+    def source(self, prior):
+        return self.draw.choice([*prior]) if prior else ""
+
+    def rank(self, entrants):
+        return self.draw.sample(entrants, len(entrants))
+
+    @property
+    def draw(self):
+        return random.Random(f"{self.run.seed} {self.experience.number}")
+
+
+class Oracle(Search):
+    """The answer of the configuration."""
+
+    rounds = ()
+
+    def candidates(self, task, prior):
+        (answer,) = self.run.config.stream[self.experience.number - 1].expect
+        return [Candidate(*answer.split(" of "))]
+
+
+class Exhaustive(Search):
+    """Every candidate on every path, each trained to the end."""
+
+    rounds, restarts = ((1, 1),), True
+
+    def candidates(self, task, prior):
+        every = [Search.candidates(self, task, {head: 0.0}) for head in prior]
+        return list(dict.fromkeys(chain(*every)))
+
+
+class PriorOnly(Search):
+    """The best path, if a linear head on it is far better than guessing."""
+
+    rounds = ()
+
+    def candidates(self, task, prior):
+        reuses = min(prior.values(), default=1.0) < 0.5
+        return [Candidate("probe", self.source(prior)) if reuses else Candidate("alone")]
+
+
+class RaceOnly(Search):
+    """The search on the last path, whatever the prior says of it."""
+
+    def source(self, prior):
+        return [*prior][-1] if prior else ""
+
+
+CHOOSERS = {"random": Random, "oracle": Oracle, "exhaustive": Exhaustive, "prior": PriorOnly,
+            "race": RaceOnly}  # fmt: skip
+STEPS = 32
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    entries("growth")
+    for name, chooser in CHOOSERS.items():
+        monkeypatch.setitem(registry._entries["growth"], name, chooser)
+
+
+@pytest.mark.parametrize("chooser", CHOOSERS)
+def test_a_chooser_decides_and_resumes_to_the_same_bits(chooser, tmp_path, monkeypatch):
+    answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": ["probe of t1"]}]
+    config = stream_of(FIRST, SMALL, steps=STEPS, growth={"when": chooser}, answers=answers)
+    result = train(config, tmp_path / "whole")
+    [decision] = json.loads((tmp_path / "whole" / "topology.json").read_text())["decisions"]
+    steps = [entry["steps"] for entry in decision["candidates"]]
+    assert steps == {
+        "random": [0] * 6, "oracle": [0], "exhaustive": [STEPS] * 6, "prior": [0],
+    }.get(chooser, steps)  # fmt: skip
+    assert result.steps == 2 * STEPS and result.decisions.scored == 1
+    if chooser == "oracle":
+        assert result.decisions.as_expected == 1
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(STEPS + 5, patch)
+        train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut")
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_winner_that_begins_again_keeps_nothing_of_the_race(tmp_path):
+    """Its training is that of a task which gets the same without a race."""
+    answer, scores = "alone", []
+    for chooser in ("exhaustive", "oracle"):
+        answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": [answer]}]
+        config = stream_of(FIRST, SMALL, steps=STEPS, growth={"when": chooser}, answers=answers)
+        scores.append(train(config, tmp_path / chooser).continual.scores)
+        [decision] = json.loads((tmp_path / chooser / "topology.json").read_text())["decisions"]
+        answer = next(e["candidate"] for e in decision["candidates"] if e["chosen"])
+    assert scores[0] == scores[1]
