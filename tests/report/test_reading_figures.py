@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thalnet_mtl.report.figures.readings import clipped, slot_means
+from thalnet_mtl.report.figures.readings import clipped, reading_images, slot_means
 
 
 def test_an_image_runs_from_the_5th_to_the_95th_percentile():
@@ -27,3 +27,9 @@ def test_block_means_are_over_a_reader_and_a_slot():
     np.testing.assert_array_equal(slot_means(weights, slots), [[2, 0], [2, 6]])
     slots = {"input": 1, "output": 3}
     np.testing.assert_array_equal(slot_means(weights, slots), [[1, 1], [2, 14 / 3]])
+
+
+def test_images_have_room_for_the_long_names_of_copies():
+    slots = {f"task{k}_task{k - 1}_task{k - 2}_low": 2 for k in range(20)}
+    weights = {name: np.ones((3, 40)) for name in list(slots)[:8]}
+    assert reading_images(weights, slots).startswith("data:image/png")  # a warning is an error

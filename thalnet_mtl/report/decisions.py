@@ -1,6 +1,6 @@
 """Decisions of the search as text: tables of them and of their candidates, and sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from thalnet_mtl.config.schema import ExperienceConfig
 from thalnet_mtl.runs.decisions import right_decisions
@@ -34,9 +34,7 @@ def decision_rows(
             "as expected": ("yes" if right[decision.experience] else "no") if key else "",
             "why": decision.reason,
         })  # fmt: skip
-    optional = {"about": "task", "expected": "", "as expected": ""}
-    left_out = {k for k, usual in optional.items() if all(row[k] == usual for row in rows)}
-    return [{k: text for k, text in row.items() if k not in left_out} for row in rows]
+    return _without(rows, {"about": "task", "expected": "", "as expected": ""})
 
 
 def expected(decision: DecisionEntry, stream: Sequence[ExperienceConfig]) -> Sequence[str]:
@@ -49,22 +47,22 @@ def candidate_rows(decision: DecisionEntry, by_round: bool = False) -> list[dict
     """Return a row for every candidate, with its last score or with one for each round of a race.
 
     '±' is the standard error of the difference of its loss to that of the chosen candidate, for
-    those of the last round.
+    those of the last round. Columns that say nothing are left out.
     """
     rounds = by_round * max(len(entry.scores) for entry in decision.candidates)
-    tested = any(entry.p_value is not None for entry in decision.candidates)
-    return [
+    rows = [
         {
             "candidate": entry.candidate,
             "new parameters": f"{entry.parameters:,}",
             "steps": f"{entry.steps:,}",
             **_scores(entry, rounds),
             "±": "" if entry.error is None else f"{entry.error:.3f}",
-            **({"p": "" if entry.p_value is None else f"{entry.p_value:.2g}"} if tested else {}),
+            "p": "" if entry.p_value is None else f"{entry.p_value:.2g}",
             "chosen": "yes" if entry.chosen else "",
         }
         for entry in decision.candidates
     ]
+    return _without(rows, {"±": "", "p": ""} | ({"steps": "0"} if by_round else {}))
 
 
 def prior_sentence(decision: DecisionEntry) -> str:
@@ -78,6 +76,12 @@ def prior_sentence(decision: DecisionEntry) -> str:
         f"the best {NEAREST} of {count} earlier paths" if count > NEAREST else "each earlier path"
     )
     return f"Loss of a linear head on {where}, relative to guessing: {named}."
+
+
+def _without(rows: Sequence[dict[str, str]], usual: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return rows without those columns that have their usual text in every row."""
+    left_out = {name for name, text in usual.items() if all(row[name] == text for row in rows)}
+    return [{k: text for k, text in row.items() if k not in left_out} for row in rows]
 
 
 def _scores(entry: CandidateEntry, rounds: int) -> dict[str, str]:

@@ -45,8 +45,8 @@ class Stage:
 
     @property
     def all_modules(self) -> Modules:
-        """Modules after, and those that were removed."""
-        return {**self.removed, **self.end}
+        """Modules after, and behind them those that were removed."""
+        return {**self.end, **self.removed}
 
     @property
     def new(self) -> list[str]:

@@ -17,6 +17,7 @@ from thalnet_mtl.report.stages import Modules, Stage
 
 WIDTH, GUTTER = 360.0, 44.0  # of a picture, and of the names of its rows, in pixels
 WIDEST, WIDER = 64.0, 4.0  # column; how much wider a column is if something in it is used
+TALL, LOWEST, HIGHEST = 240.0, 26.0, 44.0  # rows together, and one
 LARGEST, SMALLEST, END = 11.0, 2.0, 4.5  # radius of a module, and of the mark of a head
 ROOM = 14.0  # for the number of a column
 BEND, LEAST = 0.12, 5.0  # of an arc: as a share of its length, and at least
@@ -102,7 +103,7 @@ class Layout:
             rows += max(count for (_, each), count in counts.items() if each == level)
         self.rows = {name: self.first_rows[levels[name]] + rank for name, rank in ranks.items()}
         self.top = rows  # the last row is for the heads
-        self.row_height = 44.0 if self.top < 4 else 34.0 if self.top < 7 else 24.0
+        self.row_height = min(max(TALL / self.top, LOWEST), HIGHEST)
         self.height = (self.top + 1) * self.row_height + 16
 
     def picture(self, number: int) -> Picture:
@@ -159,7 +160,7 @@ class Layout:
         else:
             state = "reused" if name in stage.reused else "other"
         size, number = self.sizes.get(name, 0), self.columns[name]
-        largest = min(LARGEST, 0.42 * columns[number].width, 0.4 * self.row_height)
+        largest = min(LARGEST, 0.42 * columns[number].width, 0.34 * self.row_height)
         words = [name, "not used" if state == "other" else state, *["frozen"] * frozen]
         return Mark(
             "module",

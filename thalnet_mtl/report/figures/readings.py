@@ -44,9 +44,11 @@ def reading_images(weights: Mapping[str, ReadingWeights], slots: Mapping[str, in
     ratio = max(len(w) / w.shape[1] for w in weights.values())
     width = 6.6
     height = min(max(width / columns * ratio, 0.6), 3.0)
-    names = {"rotation": 90, "fontsize": 6} if len("".join(slots)) > 36 else {"fontsize": 8}
+    turned = len("".join(slots)) > 36
+    names = {"rotation": 90, "fontsize": 6} if turned else {"fontsize": 8}
     shown = every_few(list(slots))
-    with figure(width, rows * (height + (0.85 if "rotation" in names else 0.55)), "png") as (
+    room = max(0.85, 0.45 + 0.06 * max(map(len, shown.values()))) if turned else 0.55
+    with figure(width, rows * (height + room), "png") as (
         page,
         image,
     ):
