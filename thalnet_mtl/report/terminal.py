@@ -28,7 +28,9 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     note = ["note"] * any(row["note"] for row in rows)
     kinds = dict.fromkeys(m for run in runs for record in run.records for m in record.metrics)
     metric = ["metric"] * (len(kinds) > 1)
-    columns = ("run", "task", *mode, "parameters", *metric, "train", "validation", "test", *note)
+    unknown = ["unknown_task"] * any(row["unknown_task"] for row in rows)
+    scores = ("train", "validation", "test", *unknown)
+    columns = ("run", "task", *mode, "parameters", *metric, *scores, *note)
     parts: list[RenderableType] = [TextTable(rows, columns)]
     summarized = [run for run in runs if len(run.tasks) > MANY]
     if summarized:

@@ -8,7 +8,7 @@ from typing import Any
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import from_fields, require, typed
-from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
+from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes, list_names
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import RESULT, check_sums
 from thalnet_mtl.runs.decisions import DecisionCount
@@ -29,6 +29,34 @@ class SplitScores:
     def value(self) -> float:
         """Score in the main metric of the task."""
         return next(iter(self.values.values()))
+
+
+@dataclass(frozen=True)
+class UnknownTaskScores:
+    """Scores of one task on its test split, where sequences choose their path by their inputs.
+
+    A path is the head of a task with its modules, and has the name of the head.
+    """
+
+    path: str  # of the task
+    values: Mapping[str, float]  # by metric, the main one first
+    chosen: Mapping[str, float]  # share of the sequences by the path that they chose
+    own_batches: float  # share of the batches whose sequences together chose the path of the task
+
+    @property
+    def value(self) -> float:
+        """Score in the main metric of the task."""
+        return next(iter(self.values.values()))
+
+    @property
+    def own(self) -> float:
+        """Share of the sequences that chose the path of the task."""
+        return self.chosen[self.path]
+
+    @property
+    def confused(self) -> dict[str, float]:
+        """Shares of other paths, where they are a tenth or more."""
+        return {p: share for p, share in self.chosen.items() if p != self.path and share >= 0.1}
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,7 @@ class TaskResult:
     best_validation: BestScore  # of this task alone; the kept weights are best for all together
     # What guessing scores, by split and metric; empty in files of versions that did not record it.
     guess: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    unknown_task: UnknownTaskScores | None = None  # with evaluate.unknown_task
 
     @property
     def metric(self) -> str:
@@ -107,6 +136,8 @@ class TaskResult:
         for split, scores in self.scores.items():
             entry[split] = {"loss": scores.loss, **scores.values, "count": scores.count}
         guess = {split: dict(values) for split, values in self.guess.items()}
+        if self.unknown_task:
+            entry["unknown_task"] = asdict(self.unknown_task)
         return entry | {"own_best": asdict(self.best_validation), "guess": guess}
 
     @classmethod
@@ -126,6 +157,10 @@ class TaskResult:
         result = from_fields(cls, content | parts, where)
         for split, values in result.guess.items():
             require(values, names[:1], f"{where}: guess: {split}")
+        if result.unknown_task:
+            unknown_task, place = result.unknown_task, f"{where}: unknown_task"
+            require(unknown_task.values, names, f"{place}: values")
+            require(unknown_task.chosen, (unknown_task.path,), f"{place}: chosen")
         return result
 
 
@@ -161,6 +196,31 @@ class RunResult:
         content |= {"continual": self.continual.to_json()} if self.continual else {}
         return content | ({"decisions": asdict(self.decisions)} if self.decisions else {})
 
+    def unknown_task_lines(self) -> list[str]:
+        """Return in words how well inputs choose their path; nothing if that was not scored."""
+        by_metric: dict[Metric, list[tuple[TaskResult, UnknownTaskScores]]] = {}
+        instead = []
+        for name, task in self.tasks.items():
+            if not task.unknown_task:
+                continue
+            by_metric.setdefault(task.metrics[0], []).append((task, task.unknown_task))
+            for path, share in task.unknown_task.confused.items():
+                instead.append(f"{name} as {path} {_percent(share)}")
+        lines = []
+        for metric, scored in by_metric.items():
+            parts = [(s.value, task.test, s.own, s.own_batches) for task, s in scored]
+            value, known, own, batches = (
+                sum(part) / len(parts) for part in zip(*parts, strict=True)
+            )
+            lines.append(
+                f"task unknown: mean {metric.name} {metric.format(value)} (known: "
+                f"{metric.format(known)}); {_percent(own)} of sequences and {_percent(batches)} of "
+                f"batches choose their own path"
+            )
+        if instead:
+            lines.append(f"paths confused by their inputs: {list_names(instead)}")
+        return lines
+
     @classmethod
     def from_json(cls, content: Any, where: str) -> "RunResult":
         """Read the content of ``result.json``; ``where`` names the file in errors.
@@ -186,6 +246,10 @@ class RunResult:
         check_sums(Path(folder), [RESULT])
         path = Path(folder) / RESULT
         return cls.from_json(read_fields(path), str(path))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def read_metrics(content: Mapping[str, Any], where: str) -> tuple[Metric, ...]:

@@ -42,6 +42,7 @@ class Task:
         complete: whether every sequence has at least one target, once the data is loaded.
         classes_seen: classes that occur in the data, once it is loaded; () for other targets.
         shares_head: whether other tasks have its head, and may have other classes.
+        meaning: what its answers mean, in words, equal where they mean the same; '' if unknown.
         notices: what a user may want to know of the loaded data, a sentence each: a class that
             only the test split has, for example.
     """
@@ -65,7 +66,7 @@ class Task:
         self.target = target_of(target)
         self.loss_function = self._make_loss(loss or self.target.loss)
         self._scored = self._find_metrics(metrics or self.target.metrics)
-        self.source = source
+        self.source, self.meaning = source, ""
         self.classes_seen: tuple[int, ...] = ()
         self.notices: tuple[str, ...] = ()
         self.shares_head = False

@@ -24,7 +24,9 @@ ROUNDS = 4  # times that digits_stream reads each training digit in an epoch, in
 @register("task", "digits_rows")
 def digits_rows() -> SequenceTask:
     """The 1,797 digits that come with scikit-learn, 8 rows of 8 pixels; no download."""
-    return SequenceTask("digits_rows", read_digits, TaskSpec(8, 10, steps=8), scale=16.0)
+    task = SequenceTask("digits_rows", read_digits, TaskSpec(8, 10, steps=8), scale=16.0)
+    task.meaning = "digits"
+    return task
 
 
 @register("task", "digits_parity")

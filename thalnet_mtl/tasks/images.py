@@ -40,6 +40,7 @@ class ImageTask(SequenceTask):
     def __init__(self, name: str, source: str, spec: TaskSpec, order: Tensor | None = None):
         read_splits = partial(_read_splits, source)
         super().__init__(name, read_splits, spec, scale=255, order=order, source=source)
+        self.meaning = f"classes of {source}"
 
     def load(self, device: torch.device | str) -> Self:
         images = _images_on(torch.device(device), self.source)
@@ -86,6 +87,7 @@ class ClassPair(SequenceTask):
         read_splits = partial(_read_pair, whole, classes, first=classes[0])
         super().__init__(name, read_splits, spec, scale=whole.scale, source=whole.source)
         self._whole, self._pair = whole, classes
+        self.meaning = f"{whole.meaning}: {classes[0]}, {classes[1]}"
 
     def named(self, name: str, head: str = "") -> Self:
         task = super().named(name, head)

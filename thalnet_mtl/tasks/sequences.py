@@ -123,6 +123,7 @@ class SequenceTask(Task):
         super().__init__(
             name, spec, splits, target=target, loss=loss, metrics=metrics, source=source
         )
+        self.meaning = ", ".join(map(str, self.class_names))
 
     def _read_all(self, name: str, splits: Splits, target: str) -> dict[str, Split]:
         return {

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from thalnet_mtl.errors import UserError, unknown
 
+WRONG = 30.0  # a logit of certainty
 MISSING_CLASS = -100  # the default ``ignore_index`` of PyTorch
 
 
@@ -55,6 +56,15 @@ class Target:
     def constant(self, ys: Tensor, outputs: int) -> Float[Tensor, " outputs"]:
         """Return the outputs of the best constant answer: frequencies as logits, or means."""
         raise NotImplementedError
+
+    def wrong(self, ys: Tensor, constant: Tensor) -> Float[Tensor, "*answers outputs"]:
+        """Return outputs that are wrong for every target, or constant where no answer is wrong.
+
+        Args:
+            ys: the targets.
+            constant: (outputs,) the best constant answer.
+        """
+        return constant.expand(*ys.shape[:-1], -1).clone()
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw targets from the distribution that outputs describe; ``generator`` is on the CPU."""
@@ -99,6 +109,10 @@ class ClassTarget(Target):
     def constant(self, ys: Tensor, outputs: int) -> Tensor:
         counts = torch.bincount(ys[self.present(ys)].flatten().long(), minlength=outputs)
         return (counts + 1.0).log() - (counts.sum() + outputs).log()
+
+    def wrong(self, ys: Tensor, constant: Tensor) -> Tensor:
+        targets = ys.long().clamp(min=0)[..., None]
+        return constant.expand(*ys.shape, -1).scatter(-1, targets, -WRONG)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         probabilities = outputs.detach().flatten(0, -2).softmax(-1).cpu()
@@ -151,6 +165,9 @@ class LabelsTarget(FloatTarget):
         positive = ys.nansum(0)
         negative = self.present(ys).sum(0) - positive
         return ((positive + 1.0) / (negative + 1.0)).log()
+
+    def wrong(self, ys: Tensor, constant: Tensor) -> Tensor:
+        return (WRONG * (1 - 2 * ys)).nan_to_num(0)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         probabilities = outputs.detach().sigmoid().cpu()

@@ -18,6 +18,8 @@ from thalnet_mtl.tasks.splits.sequences import Sequences
 from thalnet_mtl.tasks.targets import out_of_range
 from thalnet_mtl.topology.spec import TaskSpec
 
+BYTES = 256  # tokens of a text that is read as it is stored
+
 
 class TextTask(Task):
     """A prediction of the next token at every step; state is carried from chunk to chunk.
@@ -44,6 +46,7 @@ class TextTask(Task):
     ):
         spec = TaskSpec(vocabulary, vocabulary, tokens=True, every_step=True)
         super().__init__(name, spec, read_splits, metrics=("bits_per_character",), source=source)
+        self.meaning = "bytes" if vocabulary == BYTES else source
 
     def batches_per_epoch(self, split: str, size: int, chunk: int) -> int:
         tokens = self._tokens(split)

@@ -72,7 +72,7 @@ def variant(
     _check(change, whole, name)
     spec = whole.spec
     width = spec.input_width() * steps_joined
-    return SequenceTask(
+    task = SequenceTask(
         "variant",
         partial(_read_splits, whole, change),
         TaskSpec(width, spec.outputs, steps=-(-spec.steps // steps_joined)),
@@ -81,6 +81,9 @@ def variant(
         class_names=whole.class_names if not (label_order or random_labels) else (),
         source=whole.source,
     )
+    if whole.meaning and not random_labels:
+        task.meaning = f"{whole.meaning}, order {label_order}" if label_order else whole.meaning
+    return task
 
 
 def _check(change: Change, whole: Any, name: str) -> None:

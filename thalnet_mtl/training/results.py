@@ -29,6 +29,7 @@ from thalnet_mtl.runs.topology_file import (
 )
 from thalnet_mtl.training.checkpoint import load_matching, load_network, save_checkpoint
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.unknown_task import fit_paths, unknown_task_scores
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 
@@ -43,6 +44,7 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
     load_best(run, best := folder / "checkpoint" / "best.pt")
     if run.continual:  # by now it refers to files of parts; for itself it can be moved
         save_checkpoint(best, load_matching(best, run.config))
+    fit_paths(run, [name for e in run.stream for name in e.tasks])  # that of an early stop
     result = RunResult(
         body=run.config.model.body,
         tasks=task_results(run),
@@ -81,7 +83,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
 
     As many batches of the training split are scored as of the test split, for scores to compare.
     """
-    task, state = run.tasks[name], run.state.scores
+    task, state, options = run.tasks[name], run.state.scores, run.config.evaluate
     values = {
         "train": run.score(name, "train", run.test_batches(name)),
         "validation": run.score(name, "validation"),
@@ -105,6 +107,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
         },
         guess={split: run.guess(name, split) for split in ("validation", "test")},
         best_validation=BestScore(int(best["step"]), best["value"]),
+        unknown_task=unknown_task_scores(run, name) if options.unknown_task else None,
     )
 
 

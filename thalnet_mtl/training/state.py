@@ -14,6 +14,7 @@ from thalnet_mtl.json_fields import from_fields, require, typed
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 from thalnet_mtl.training.weighting import LossWeighting
@@ -175,6 +176,7 @@ class TrainState:
     batches_seen: dict[str, int] = field(default_factory=dict)
     carried_states: dict[str, Any] = field(default_factory=dict)  # of text, from chunk to chunk
     scores: Scores = field(default_factory=Scores)
+    paths: PathChooser = field(default_factory=PathChooser)  # with evaluate.unknown_task
     topology_log: list[dict[str, Any]] = field(default_factory=list)
     growth: GrowthState = field(default_factory=GrowthState)
     timers: Timers = field(default_factory=Timers)

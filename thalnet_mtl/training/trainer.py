@@ -30,6 +30,7 @@ from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.state import DUE
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
+from thalnet_mtl.training.unknown_task import fit_paths
 from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
 
 
@@ -282,6 +283,7 @@ class Trainer:
                 elif state.due[0] == "after_experience":
                     if run.announced:
                         state.strategy.after_experience(experience)
+                    fit_paths(run, experience.tasks)
                 elif run.continual:
                     self.monitor.end_experience(experience)
                 del state.due[0]
@@ -311,6 +313,8 @@ class Trainer:
         result = write_results(self.run, self.directory)
         if result.continual:
             self.console.print(result.continual.line())
+        for line in result.unknown_task_lines():
+            self.console.print(line)
         if result.decisions:
             self.console.print(result.decisions.line())
         return result
