@@ -25,13 +25,13 @@ OTHER_LABELS = SMALL | {"label_order": 7, "sample_seed": 1}
 OTHER_COLUMNS = SMALL | {"input_order": 3}
 
 
-def stream_of(*tasks, unknown_task=True, **sections):
-    named = {f"t{k}": task for k, task in enumerate(tasks, 1)}
+def stream_of(*tasks, unknown=True, **sections):
+    named = {f"t{k}": task | {"unknown": unknown} for k, task in enumerate(tasks, 1)}
     return toy(
         tasks=named,
         stream=[{"tasks": [name], "steps": 20} for name in named],
         growth=PER_TASK,
-        evaluate={"unknown_task": unknown_task, "batch": 100},
+        evaluate={"batch": 100},
         **sections,
     )
 
@@ -97,7 +97,7 @@ def test_a_run_goes_on_to_the_same_choices(tmp_path, monkeypatch):
 
 def test_training_is_the_same_with_and_without(tmp_path):
     for option in (False, True):
-        train(stream_of(UPRIGHT, SMALL, unknown_task=option), tmp_path / str(option))
+        train(stream_of(UPRIGHT, SMALL, unknown=option), tmp_path / str(option))
     parts = ("network", "optimizer", "rng", "scores")
     plain, scored = (
         load_checkpoint(tmp_path / str(option) / "checkpoint" / "last.pt")
@@ -120,9 +120,9 @@ def text(name, period):
 def test_each_chunk_of_a_text_chooses_and_states_are_carried(tmp_path):
     tasks = [text("rising", 1), text("falling", 4)]
     config = toy(
-        tasks={"rising": {}, "falling": {}},
+        tasks={"rising": {"unknown": True}, "falling": {"unknown": True}},
         stream=[{"tasks": ["rising"]}, {"tasks": ["falling"]}],
-        evaluate={"unknown_task": True, "batch": 10},
+        evaluate={"batch": 10},
         train={"steps": 20},
     )
     result = train(config, tmp_path, tasks=tasks)
@@ -135,10 +135,11 @@ def test_each_chunk_of_a_text_chooses_and_states_are_carried(tmp_path):
 def test_other_answers_than_classes_are_scored(answer, tmp_path):
     tasks = {
         "a": {"name": "toy_kinds", "answer": answer},
-        "b": {"name": "toy_kinds", "answer": answer, "lengths": True},
+        "b": {"name": "toy_kinds", "answer": answer, "lengths": True, "unknown": True},
     }
-    result = train(toy(tasks=tasks, evaluate={"unknown_task": True}), tmp_path)
-    assert set(result.tasks["a"].unknown_task.chosen) == {"a", "b"}
+    result = train(toy(tasks=tasks), tmp_path)
+    assert result.tasks["a"].unknown_task is None
+    assert set(result.tasks["b"].unknown_task.chosen) == {"a", "b"}
 
 
 def test_wrong_answers_are_never_right():
@@ -158,25 +159,25 @@ def test_wrong_answers_are_never_right():
 
 
 def test_a_joint_run_that_stops_early_is_scored(tmp_path):
-    tasks = {"t1": UPRIGHT, "t2": OTHER_COLUMNS}
+    tasks = {"t1": UPRIGHT | {"unknown": True}, "t2": OTHER_COLUMNS}
     training = {"patience": 1, "learning_rate": 1e-12, "steps": 600}
-    result = train(toy(tasks=tasks, evaluate={"unknown_task": True}, train=training), tmp_path)
+    result = train(toy(tasks=tasks, train=training), tmp_path)
     assert result.steps < 600
-    assert all(task.unknown_task.own == 1 for task in result.tasks.values())
+    assert result.tasks["t1"].unknown_task.own == 1
 
 
 @pytest.mark.parametrize(
-    "tasks",
+    "others",
     [
-        {"t1": UPRIGHT},
-        {"t1": UPRIGHT | {"head": "all"}, "t2": OTHER_COLUMNS | {"head": "all"}},
-        {"t1": UPRIGHT, "t2": SMALL | {"steps_joined": 2}},
-        {"t1": UPRIGHT, "t2": SMALL | {"head": "t1", "only_scored": True}},
+        {},
+        {"t2": OTHER_COLUMNS | {"head": "t1"}},
+        {"t2": SMALL | {"steps_joined": 2}},
+        {"t2": SMALL | {"head": "t1", "only_scored": True}},
     ],
 )
-def test_without_a_choice_of_paths_the_option_is_refused(tasks, tmp_path, capsys):
-    config = load_config(tasks=tasks, evaluate={"unknown_task": True})
-    with pytest.raises(UserError, match="unknown_task: there is no path to choose"):
+def test_without_a_choice_of_paths_the_option_is_refused(others):
+    config = load_config(tasks={"t1": UPRIGHT | {"unknown": True}, **others})
+    with pytest.raises(UserError, match=r"tasks\.t1\.unknown: there is no path to choose"):
         set_up(config, fetch=print)
 
 
@@ -186,12 +187,14 @@ def test_inputs_that_are_scaled_by_task_are_refused():
         splits = dict.fromkeys(("train", "validation", "test"), (xs, ys))
         return SequenceTask(name, splits, standardize=True)
 
-    tasks = [task("a", 1), task("b", 100)]
-    config = toy(tasks={"a": {}, "b": {}}, evaluate={"unknown_task": True})
-    with pytest.raises(UserError, match="'a' and 'b' scale their inputs by their own mean"):
-        train(config, "never", tasks=tasks)
+    config = toy(tasks={"a": {}, "b": {"unknown": True}})
+    with pytest.raises(UserError, match=r"tasks\.b\.unknown: its inputs and those of .a. are sc"):
+        train(config, "never", tasks=[task("a", 1), task("b", 100)])
 
 
-def test_a_flag_that_is_no_truth_value_is_one_line_and_status_2(capsys):
-    assert main(["train", "digits", "--evaluate.unknown_task", "maybe", "--out", "never"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_flag_that_is_no_truth_value_is_one_line_and_status_2(tmp_path, capsys):
+    folder = str(tmp_path / "never")
+    flags = ["--tasks.digits_rows.unknown", "maybe"]
+    assert main(["train", "joint/digits", *flags, "--out", folder]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "tasks.digits_rows.unknown" in err

@@ -108,6 +108,11 @@ class NamedTaskConfig(TaskConfig):
         "", "task whose sequences it shares: one pass of the body serves both; default: none"
     )
     only_scored: bool = option(False, "validated and tested, never trained")
+    unknown: bool = option(
+        False,
+        "also test it without being told the task: inputs choose the path; costs one more pass "
+        "over the test split, of a text one for each path",
+    )
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,11 @@ class Config:
     def named_tasks(self) -> dict[str, NamedTaskConfig]:
         """Tasks of the run by name, whether it has one or several."""
         return self.tasks or {self.task.name: NamedTaskConfig(**vars(self.task))}
+
+    @property
+    def unknown_tasks(self) -> list[str]:
+        """Names of the tasks that are also tested without being told the task."""
+        return [name for name, task in self.named_tasks.items() if task.unknown]
 
     @property
     def trained_tasks(self) -> list[str]:

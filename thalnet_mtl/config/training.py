@@ -81,11 +81,6 @@ class EvaluateConfig:
 
     every: int = option(0, "steps between validations; 0: once per epoch", low=0)
     batch: int = option(500, "sequences per batch of an evaluation", low=1)
-    unknown_task: bool = option(
-        False,
-        "also score test sequences that choose their path by their inputs, without being told the "
-        "task; costs one more pass over the test split, of a text one for each path",
-    )
     batches: int = option(0, "maximum number of batches per split; 0: all", low=0)
     log_every: int = option(50, "steps between log entries of the training loss", low=1, high=10**6)
     checkpoint_every: int = option(0, "steps between checkpoints; 0: at every validation", low=0)

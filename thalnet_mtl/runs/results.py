@@ -89,7 +89,7 @@ class TaskResult:
     best_validation: BestScore  # of this task alone; the kept weights are best for all together
     # What guessing scores, by split and metric; empty in files of versions that did not record it.
     guess: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    unknown_task: UnknownTaskScores | None = None  # with evaluate.unknown_task
+    unknown_task: UnknownTaskScores | None = None  # with tasks.NAME.unknown
 
     @property
     def metric(self) -> str:

@@ -83,7 +83,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
 
     As many batches of the training split are scored as of the test split, for scores to compare.
     """
-    task, state, options = run.tasks[name], run.state.scores, run.config.evaluate
+    task, state, options = run.tasks[name], run.state.scores, run.config.named_tasks[name]
     values = {
         "train": run.score(name, "train", run.test_batches(name)),
         "validation": run.score(name, "validation"),
@@ -93,7 +93,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
     best = state.best_by_task[name]
     return TaskResult(
         label=task.label,
-        kind=run.config.named_tasks[name].name,
+        kind=options.name,
         source=task.source,
         classes=task.spec.outputs,
         metrics=task.metrics,
@@ -107,7 +107,7 @@ def task_result(run: RunContext, name: str) -> TaskResult:
         },
         guess={split: run.guess(name, split) for split in ("validation", "test")},
         best_validation=BestScore(int(best["step"]), best["value"]),
-        unknown_task=unknown_task_scores(run, name) if options.unknown_task else None,
+        unknown_task=unknown_task_scores(run, name) if options.unknown else None,
     )
 
 

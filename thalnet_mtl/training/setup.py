@@ -31,7 +31,7 @@ from thalnet_mtl.training.hidden_boundaries import check_boundaries
 from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
-from thalnet_mtl.training.unknown_task import check_unknown_task
+from thalnet_mtl.training.unknown_task import check_unknown_tasks
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
 # Below so many parameters more CPU threads than one do not pay: on a busy machine they wait for
@@ -65,7 +65,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
             fetch(task.source)
         task.load(device)
     share_inputs(config, tasks)
-    check_unknown_task(config, tasks)
+    check_unknown_tasks(config, tasks)
     check_tasks(config, tasks)
     check_backends(config, network)
     state = TrainState(
@@ -100,11 +100,8 @@ def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
     check_joint_options(config)
     tasks = make_tasks(config)
-<<<<<<< HEAD
     check_boundaries(config, tasks)
-=======
-    check_unknown_task(config, tasks)
->>>>>>> dbdd6c8 (Score test sequences whose task is unknown: their inputs choose the path)
+    check_unknown_tasks(config, tasks)
     make_network(config, tasks)
     weighting_for(config, tasks)
     optimizer_entry(config.train.optimizer)

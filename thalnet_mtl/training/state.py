@@ -176,7 +176,7 @@ class TrainState:
     batches_seen: dict[str, int] = field(default_factory=dict)
     carried_states: dict[str, Any] = field(default_factory=dict)  # of text, from chunk to chunk
     scores: Scores = field(default_factory=Scores)
-    paths: PathChooser = field(default_factory=PathChooser)  # with evaluate.unknown_task
+    paths: PathChooser = field(default_factory=PathChooser)  # of tasks that are unknown
     topology_log: list[dict[str, Any]] = field(default_factory=list)
     growth: GrowthState = field(default_factory=GrowthState)
     timers: Timers = field(default_factory=Timers)

@@ -1,7 +1,7 @@
 """Scores where nobody says which task test sequences belong to: their inputs choose the path."""
 
 from collections.abc import Iterable, Mapping
-from itertools import combinations, islice
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,34 +16,29 @@ from thalnet_mtl.tasks.evaluation import Evaluation
 from thalnet_mtl.tasks.random_streams import step_generator
 from thalnet_mtl.training.context import RunContext
 
-OPTION = "evaluate.unknown_task"
 
-
-def check_unknown_task(config: Config, tasks: Mapping[str, Task]) -> None:
-    """Raise if paths are to be chosen and there is no choice, or the scaling of inputs makes it.
+def check_unknown_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
+    """Raise if a task that nobody tells has no other path to choose, or its scaling tells it.
 
     Args:
         config: of the run.
         tasks: by name; scalings are checked of those whose data is loaded.
     """
-    if not config.evaluate.unknown_task:
-        return
-    pairs = [
-        (first, second)
-        for first, second in combinations([tasks[name] for name in config.trained_tasks], 2)
-        if first.head_name != second.head_name and _same_inputs(first, second)
-    ]
-    if not pairs:
-        raise UserError(
-            f"{OPTION}: there is no path to choose, as no two tasks with heads of their own have "
-            f"inputs of one shape; leave the option out."
-        )
-    for first, second in pairs:
-        if first.scalings[0] != second.scalings[0]:
+    for name in config.unknown_tasks:
+        where, task = f"tasks.{name}.unknown", tasks[name]
+        others = [tasks[other] for other in config.trained_tasks]
+        others = [o for o in others if o.head_name != task.head_name and _same_inputs(o, task)]
+        if not others:
             raise UserError(
-                f"{OPTION}: tasks '{first.name}' and '{second.name}' scale their inputs by their "
-                f"own mean and deviation, which already tells the task; use standardize: false."
+                f"{where}: there is no path to choose, as no trained task with another head has "
+                f"inputs of its shape; leave the option out."
             )
+        for other in others:
+            if other.scalings[0] != task.scalings[0]:
+                raise UserError(
+                    f"{where}: its inputs and those of '{other.name}' are scaled by their own mean "
+                    f"and deviation, which already tells the task; use standardize: false."
+                )
 
 
 def _same_inputs(first: Task, second: Task) -> bool:
@@ -53,9 +48,9 @@ def _same_inputs(first: Task, second: Task) -> bool:
 def fit_paths(run: RunContext, tasks: Iterable[str]) -> None:
     """Fit densities to up to 1,000 training sequences of each task; of a text, to chunks.
 
-    Nothing happens without the option ``evaluate.unknown_task``.
+    Nothing happens if all tasks are told at test time.
     """
-    for name in tasks if run.config.evaluate.unknown_task else ():
+    for name in tasks if run.config.unknown_tasks else ():
         task, chooser = run.tasks[name], run.state.paths
         # That of a task that returns would be the same; one that never began has no path.
         if name not in chooser.tasks and name in run.attached_tasks:
