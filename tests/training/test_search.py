@@ -13,6 +13,8 @@ from thalnet_mtl.cli import main
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.signals import StopRequested
+from thalnet_mtl.topology.spec import ModuleSpec
+from thalnet_mtl.training import context
 from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.search.candidates import KINDS, Candidate
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
@@ -72,6 +74,18 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
     assert held == trained
     assert winner.state.step == 32 + winner.steps == 32 + 4
     assert sorted(entry.steps for entry in record.candidates) == [1, 1, 1, 1, 4, 4]
+
+
+def test_a_copy_of_a_run_counts_no_multiply_adds_again_until_they_change(tmp_path, monkeypatch):
+    run, counted = at_the_race(tmp_path, FIRST, SMALL), []
+    count = context.count_macs
+    monkeypatch.setattr(context, "count_macs", lambda *inputs: counted.append(1) or count(*inputs))
+    small = run.multiply_adds("t1")
+    with run.having(run.copy_state(run)):
+        assert run.multiply_adds("t1") == small and len(counted) == 1
+        run.network.unfreeze(task="t1")
+        run.network.attach(ModuleSpec("more", features=3, context=3), read_by=["high"])
+        assert run.multiply_adds("t1") > small and len(counted) == 2
 
 
 def test_candidates_train_on_the_same_batches_from_the_same_random_state(tmp_path):

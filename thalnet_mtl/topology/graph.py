@@ -52,6 +52,9 @@ class ModuleGraph(Mapping[str, ModuleSpec]):
     def __len__(self) -> int:
         return len(self.modules)
 
+    def __deepcopy__(self, memo: Any) -> "ModuleGraph":
+        return self  # copies of a network run the same modules
+
     @cached_property
     def _by_name(self) -> dict[str, ModuleSpec]:
         return {module.name: module for module in self.modules}

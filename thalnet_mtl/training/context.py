@@ -4,6 +4,7 @@ import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.stream import Experience, make_stream
+from thalnet_mtl.topology.spec import AdapterSpec
 from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.hidden_boundaries import HiddenContext, make_task_stream
 from thalnet_mtl.training.optimizers import learning_rate
@@ -48,8 +50,8 @@ class RunContext:
         self._ends = [experience.stop for experience in self.stream]
         self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
-        # By task: the adapter and the modules that ran, and the multiply-adds of a sequence.
-        self._multiply_adds: dict[str, tuple[nn.Module, tuple[str, ...], int]] = {}
+        # By task: its adapter and the modules that ran, and the multiply-adds of a sequence.
+        self._multiply_adds: dict[str, tuple[AdapterSpec, tuple[str, ...], int]] = {}
 
     @property
     def trainable_tasks(self) -> set[str]:
@@ -276,12 +278,10 @@ class RunContext:
         They are counted anew only if other modules, or modules with other readings, run for it.
         """
         network, source = self.network, self.tasks[task]
-        adapter, active = (
-            network.adapter(source.head_name),
-            network.active_modules(source.head_name),
-        )
+        active = network.active_modules(source.head_name)
+        adapter = replace(network.adapter(source.head_name).spec, frozen=False)
         counted = self._multiply_adds.get(task)
-        if counted is None or counted[0] is not adapter or counted[1] is not active:
+        if counted is None or counted[0] != adapter or counted[1] is not active:
             xs = next(source.iterate("validation", 1, self.chunk)).xs
             counted = adapter, active, count_macs(network, source.head_name, xs)
             self._multiply_adds[task] = counted

@@ -1,0 +1,106 @@
+"""Runs of the search benchmark: every stream with every arm, all with the same budget."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from benchmarks.launch import arguments, config_path
+from thalnet_mtl.cli.parser import split_flags
+from thalnet_mtl.config.load import dump_config, load_config, load_configs
+from thalnet_mtl.config.schema import Config
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+RECIPE = "search/recipe"
+STREAMS = ("s_minus", "s_plus", "s_in", "s_out", "s_pl", "input_shape", "null", "s_long30")
+BUDGET = 1.25  # steps of arms without a race, as a multiple of the recipe's: what a race costs
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to decide what new tasks get.
+
+    Args:
+        title: of its rows in tables.
+        when: ``growth.when``; '' to leave it as it is.
+        races: whether candidates train for a decision. Otherwise every task trains longer.
+        file: of this folder, laid over recipe and stream; '' for none.
+        price: ``growth.price``; '' to leave it as it is.
+    """
+
+    title: str
+    when: str = ""
+    races: bool = False
+    file: str = ""
+    price: str = ""
+
+
+FIRST = ("search", "independent", "oracle", "random")  # trained first: the tables stand on them
+ARMS = {
+    "search": Arm("**search**", "search", races=True),
+    "oracle": Arm("oracle: the right answer", "oracle"),
+    "exhaustive": Arm("exhaustive: every candidate to the end", "exhaustive", races=True),
+    "random": Arm("random candidate", "random"),
+    "independent": Arm("independent networks", "independent"),
+    "never": Arm("fixed size, naive", "never"),
+    "per_task": Arm("new modules for every task", "per_task"),
+    "on_plateau": Arm("new modules on a plateau, all train", file="on_plateau"),
+    "columns": Arm("progressive columns of GRUs", file="columns"),
+    "prior_alone": Arm("prior alone", "prior_alone"),
+    "race_alone": Arm("race alone, source: the last task", "race_alone", races=True),
+    "price_0": Arm("price 0", "search", races=True, price="0"),
+}
+
+
+def command(stream: str, name: str, seed: int) -> list[str]:
+    """Return the arguments of ``benchmarks.search.train``.
+
+    Args:
+        stream: one of ``STREAMS``, or the path of a YAML file, in which the recipe is included.
+        name: of the arm.
+        seed: of the run.
+    """
+    arm, files = ARMS[name], [*stream_files(stream)]
+    flags = {"growth.when": arm.when, "growth.price": arm.price}
+    flags |= (
+        {} if arm.races else {"train.steps": str(round(BUDGET * recipe_config(stream).train.steps))}
+    )
+    files += [config_path(FOLDER / f"{arm.file}.yaml")] if arm.file else []
+    flags = {key: value for key, value in flags.items() if value} | {"train.seed": str(seed)}
+    return [*files, *arguments(flags)]
+
+
+def stream_files(stream: str) -> tuple[str, ...]:
+    """Return the configuration files of a stream; see ``command``."""
+    return (stream,) if stream.endswith(".yaml") else (RECIPE, f"search/{stream}")
+
+
+@cache
+def recipe_config(stream: str) -> Config:
+    """Return the configuration of a stream before an arm changes it."""
+    return load_config(*stream_files(stream))
+
+
+def jobs(streams: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, list[str]]:
+    """Return the command of every run by its name, by stream and seed, the ``FIRST`` arms first."""
+    groups = ([arm for arm in arms if (arm in FIRST) == first] for first in (True, False))
+    return {
+        f"{Path(stream).stem}/{arm}-seed{seed}": command(stream, arm, seed)
+        for group in groups
+        for stream in streams
+        for seed in seeds
+        for arm in group
+    }
+
+
+def load(words: Sequence[str]) -> Config:
+    """Return the configuration of a run by its command."""
+    files, flags = split_flags(words)
+    return load_configs(files, flags)[""]
+
+
+def fingerprint(words: Sequence[str]) -> str:
+    """Return a number that changes with the configuration of a run, however it is written."""
+    return hashlib.sha256(dump_config(load(words)).encode()).hexdigest()[:16]
