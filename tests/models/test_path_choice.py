@@ -1,7 +1,5 @@
 """The choice of a path: densities agree with scikit-learn and SciPy, and are restored exactly."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from thalnet_mtl import TaskSpec
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.densities import COMPONENTS, RowDensity, TokenDensity
+from thalnet_mtl.models.model_folder import save_tensors
 from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.ops.lengths import zero_past_end
 
@@ -153,20 +152,26 @@ def test_what_is_past_the_end_has_no_effect():
     assert torch.equal(first, second)
 
 
-def test_a_saved_chooser_is_restored_to_the_same_bits():
-    chooser = fitted(a=torch.rand(20, 8, 3), b=torch.rand(20, 8, 3))
+def test_a_saved_chooser_is_restored_to_the_same_bits(tmp_path):
+    chooser = PathChooser()
     chooser.fit("text", TaskSpec(3, 2, tokens=True), torch.randint(3, (20, 8)))
-    file = io.BytesIO()
-    torch.save(chooser.state_dict(), file)
-    file.seek(0)
-    restored = PathChooser()
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    xs = torch.rand(9, 8, 3)
-    assert restored.tasks == ["a", "b", "text"]
-    pair = ["a", "b"]
+    for name in ("b", "a.1"):
+        chooser.fit(name, ROWS, torch.rand(20, 8, 3))
+    chooser.save(tmp_path)
+    restored, xs = PathChooser.load(tmp_path), torch.rand(9, 8, 3)
+    assert restored.tasks == ["text", "b", "a.1"]
+    pair = ["b", "a.1"]
     assert torch.equal(
         restored.log_likelihoods(xs, tasks=pair), chooser.log_likelihoods(xs, tasks=pair)
     )
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"paths\.safetensors is missing or damaged"):
+        PathChooser.load(tmp_path)
+    save_tensors(tmp_path / "paths.safetensors", {"0.a..mean": torch.ones(2)})
+    with pytest.raises(UserError, match=r"paths\.safetensors is damaged: KeyError 'typical'"):
+        PathChooser.load(tmp_path)
 
 
 @pytest.mark.parametrize(

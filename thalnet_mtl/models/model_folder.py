@@ -17,7 +17,8 @@ from thalnet_mtl.json_fields import require
 
 FORMAT = 4  # of config.json
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FILES = {CONFIG, WEIGHTS, CARD, "reading_weights.safetensors"}  # the last in runs only
+PATHS = "paths.safetensors"  # of a ``PathChooser``
+FILES = {CONFIG, WEIGHTS, CARD, PATHS, "reading_weights.safetensors"}  # the last two in runs only
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -42,16 +43,13 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     Raises:
         UserError: a file is missing or damaged, or the two do not belong together.
     """
-    folder = _find(folder)
+    folder = find_model(folder)
     path = folder / CONFIG
     content = _read_config(path)
     with read_from(path):
         network = make(content["topology"])
     path = folder / WEIGHTS
-    try:
-        weights = load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise UserError(f"{path} is missing or damaged: {error}") from error
+    weights = read_tensors(path)
     dtypes = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if len(dtypes) == 1:
         network.to(dtypes.pop())
@@ -98,7 +96,15 @@ def save_tensors(
     write_atomically(path, lambda file: file.write(content))
 
 
-def _find(folder: Path) -> Path:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file; a UserError says that it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(f"{path} is missing or damaged: {error}") from error
+
+
+def find_model(folder: Path) -> Path:
     """Return a model folder itself, or the one of a run."""
     recover(folder)
     if not folder.is_dir():

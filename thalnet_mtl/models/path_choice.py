@@ -1,7 +1,7 @@
 """The choice of a path by its inputs, where nobody says which task they belong to."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,13 @@ from torch import Tensor
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.checks import check_inputs, check_lengths
 from thalnet_mtl.models.densities import TINY, RowDensity, TokenDensity, are_rows, are_tokens
+from thalnet_mtl.models.model_folder import (
+    PATHS,
+    find_model,
+    read_from,
+    read_tensors,
+    save_tensors,
+)
 from thalnet_mtl.ops.inputs import Inputs, first_input, inputs_by_name, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.topology.spec import TaskSpec
@@ -171,26 +178,48 @@ class PathChooser:
                 got = {name or "inputs": f"{tuple(x.shape)} {x.dtype}" for name, x in parts.items()}
                 raise UserError(f"task '{task}' has other inputs: {density.expected}; got {got}.")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the numbers of all densities as tensors, by task and input."""
-        return {
-            task: {
-                "typical": self._typical[task],
-                "densities": {name: density._asdict() for name, density in densities.items()},
-            }
-            for task, densities in self._densities.items()
-        }
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all numbers by ``NUMBER.TASK.INPUT.PART``, tasks numbered in their order."""
+        state = dict[str, Tensor]()
+        for number, (task, densities) in enumerate(self._densities.items()):
+            state[f"{number}.{task}..typical"] = self._typical[task]
+            for name, density in densities.items():
+                parts = density._asdict().items()
+                state |= {f"{number}.{task}.{name}.{part}": value for part, value in parts}
+        return state
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._typical = {task: entry["typical"] for task, entry in saved.items()}
+        entries: dict[str, dict[str, dict[str, Tensor]]] = {}
+        for key in sorted(saved, key=lambda key: int(key.partition(".")[0])):
+            task, name, part = key.partition(".")[2].rsplit(".", 2)
+            entries.setdefault(task, {}).setdefault(name, {})[part] = saved[key]
+        self._typical = {task: parts[""].pop("typical") for task, parts in entries.items()}
         self._densities = {
             task: {
                 name: RowDensity(**parts) if "noise" in parts else TokenDensity(**parts)
-                for name, parts in entry["densities"].items()
+                for name, parts in densities.items()
+                if parts
             }
-            for task, entry in saved.items()
+            for task, densities in entries.items()
         }
+
+    def save(self, folder: Path | str) -> None:
+        """Write the densities to the folder of a saved network, as ``paths.safetensors``."""
+        save_tensors(Path(folder) / PATHS, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "PathChooser":
+        """Return what ``save`` wrote to the folder of a saved network, or that of a finished run.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path, chooser = find_model(Path(folder)) / PATHS, cls()
+        tensors = read_tensors(path)
+        with read_from(path):
+            chooser.load_state_dict(tensors)
+        return chooser
 
 
 def _fit(spec: TaskSpec, xs: Inputs, lengths: Lengths | None) -> Densities:

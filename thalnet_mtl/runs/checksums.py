@@ -24,7 +24,8 @@ READ = (
     *("config.yaml", "environment.json", "metrics.json", "metrics.jsonl", "topology.json"),
     *(READINGS, RESULT),
 )
-FILES = (*READ, "accuracy_matrix.csv", *BEST, *MODEL)
+PATHS = "model/paths.safetensors"  # where a task is unknown at test time
+FILES = (*READ, "accuracy_matrix.csv", *BEST, *MODEL, PATHS)
 
 
 def write_sums(folder: Path, result: bytes) -> None:

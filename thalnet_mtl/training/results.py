@@ -59,6 +59,8 @@ def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
         decisions=count_decisions(run.config.stream, decision_entries(run)),
     )
     run.network.save(folder / "model", config=run.config, result=result.to_json())
+    if run.config.unknown_tasks:
+        run.state.paths.save(folder / "model")
     save_readings(run, folder / "model" / "reading_weights.safetensors")
     write_accuracy_matrix(run, result, folder / "accuracy_matrix.csv")
     write_topology(run, directory, scores.best_step)
