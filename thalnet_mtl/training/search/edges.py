@@ -69,11 +69,9 @@ def edge_evidence(run: RunContext, task: str) -> list[Evidence]:
         task: the only one that is trained.
     """
     rng = torch.get_rng_state()
-    try:
-        with run.having(run.copy_state(run)):
-            gradients = edge_gradients(run, task)
-    finally:
-        torch.set_rng_state(rng)
+    with run.having(run.copy_state(run)):
+        gradients = edge_gradients(run, task)
+    torch.set_rng_state(rng)
     vectors = [torch.stack(rows) for rows in gradients.values()]
     p_values = [sign_flip_norm(rows) for rows in vectors]
     evidence = [

@@ -169,22 +169,20 @@ class Race:
         """Train a candidate until it has taken some steps, and score it on validation data."""
         run, rng, begin = self.run, torch.get_rng_state(), time.monotonic()
         torch.set_rng_state(entrant.rng)
-        try:
-            with run.having(entrant.state) as state:
-                train_step = TrainStep(run)
-                while entrant.steps < steps:
-                    inputs = StepInputs(next_batches(run), run.learning_rate())
-                    with larger_steps(run.network, entrant.warm_up, WARM_UP):
-                        losses = train_step(inputs)
-                    state.loss_log[state.step % len(state.loss_log)] = losses
-                    state.step += 1
-                    entrant.steps += 1
-                state.timers.train_seconds += time.monotonic() - begin
-                entrant.losses = self.losses()
-                entrant.scores.append(entrant.score)
-            entrant.rng = torch.get_rng_state()
-        finally:  # a signal may stop it
-            torch.set_rng_state(rng)
+        with run.having(entrant.state) as state:
+            train_step = TrainStep(run)
+            while entrant.steps < steps:
+                inputs = StepInputs(next_batches(run), run.learning_rate())
+                with larger_steps(run.network, entrant.warm_up, WARM_UP):
+                    losses = train_step(inputs)
+                state.loss_log[state.step % len(state.loss_log)] = losses
+                state.step += 1
+                entrant.steps += 1
+            state.timers.train_seconds += time.monotonic() - begin
+            entrant.losses = self.losses()
+            entrant.scores.append(entrant.score)
+        entrant.rng = torch.get_rng_state()
+        torch.set_rng_state(rng)
 
     @torch.no_grad()
     def losses(self) -> Tensor:

@@ -12,7 +12,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import register
 from thalnet_mtl.runs.topology_file import DecisionEntry
-from thalnet_mtl.signals import interruptible
+from thalnet_mtl.signals import StopRequested, interruptible
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
@@ -183,17 +183,25 @@ class Search(GrowthRule):
         if not (grows or prunes) or not run.active_tasks:
             return []
         (task,) = run.active_tasks
-        outcome: Outcome | None
-        with interruptible():
-            if grows:
-                outcome = grow_within(run, task, self.price, budget.allowance)
-            else:
-                outcome = prune_modules(run, task, self.harm, budget.settling(self.experience))
+        rng = torch.get_rng_state()
+        try:
+            with interruptible():
+                outcome = self.act_within(task, grows)
+        except StopRequested:  # the run is saved as it is now
+            torch.set_rng_state(rng)
+            raise
         if outcome:
             run.take_over(outcome.winner.state)
             torch.set_rng_state(outcome.winner.rng)
             self.record(outcome.record)
         return []  # the run has followed all changes
+
+    def act_within(self, task: str, grows: bool) -> Outcome | None:
+        """Let the network of a task grow, or else be pruned; the run is as it was."""
+        if grows:
+            return grow_within(self.run, task, self.price, self.budget.allowance)
+        settling = self.budget.settling(self.experience)
+        return prune_modules(self.run, task, self.harm, settling)
 
     def rehearse_within(self) -> list[TopologyChange]:
         """Attach modules once; later ones that are over the budget do not race."""
