@@ -6,11 +6,12 @@ from itertools import chain
 
 import kill_and_resume
 import pytest
-from run_fixtures import interrupt_at
+from run_fixtures import interrupt_at, lines
 from search_streams import FIRST, SMALL, stream_of
 
 from thalnet_mtl import Search, registry
 from thalnet_mtl.registry import entries
+from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.search.candidates import Candidate
 from thalnet_mtl.training.trainer import train
 
@@ -32,13 +33,27 @@ class Random(Search):
 
 
 class Oracle(Search):
-    """The answer of the configuration."""
+    """The answer of the configuration; those that were given are kept."""
 
     rounds = ()
+
+    def __init__(self, run):
+        super().__init__(run)
+        self.given = []
 
     def candidates(self, task, prior):
         (answer,) = self.run.config.stream[self.experience.number - 1].expect
         return [Candidate(*answer.split(" of "))]
+
+    def rank(self, entrants):
+        self.given.append(str(entrants[0].candidate))
+        return entrants
+
+    def state_dict(self):
+        return {"given": self.given}
+
+    def load_state_dict(self, state):
+        self.given = state["given"]
 
 
 class Exhaustive(Search):
@@ -100,13 +115,25 @@ def test_a_chooser_decides_and_resumes_to_the_same_bits(chooser, tmp_path, monke
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
-def test_a_winner_that_begins_again_keeps_nothing_of_the_race(tmp_path):
-    """Its training is that of a task which gets the same without a race."""
+@pytest.mark.parametrize("chooser", ["exhaustive", "race"])
+def test_what_a_race_leaves_is_its_winner_alone(chooser, tmp_path):
+    """The oracle gives a task the same without a race."""
     answer, scores = "alone", []
-    for chooser in ("exhaustive", "oracle"):
+    for name in (chooser, "oracle"):
         answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": [answer]}]
-        config = stream_of(FIRST, SMALL, steps=STEPS, growth={"when": chooser}, answers=answers)
-        scores.append(train(config, tmp_path / chooser).continual.scores)
-        [decision] = json.loads((tmp_path / chooser / "topology.json").read_text())["decisions"]
+        config = stream_of(FIRST, SMALL, steps=STEPS, growth={"when": name}, answers=answers)
+        result = train(config, tmp_path / name).continual.scores
+        [decision] = json.loads((tmp_path / name / "topology.json").read_text())["decisions"]
         answer = next(e["candidate"] for e in decision["candidates"] if e["chosen"])
-    assert scores[0] == scores[1]
+        # The score before training is not that after the race.
+        tests = [x for x in lines(tmp_path / name) if (x["task"], x["split"]) == ("t2", "test")]
+        scores.append([[x for x in tests if x["step"] == STEPS], result[-1]])
+    assert scores[0] == scores[1] and scores[0][0]
+
+
+def test_a_chooser_keeps_its_state_when_a_winner_takes_over(tmp_path):
+    answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": ["alone"]}]
+    config = stream_of(FIRST, SMALL, steps=2, growth={"when": "oracle"}, answers=answers)
+    train(config, tmp_path)
+    saved = load_checkpoint(tmp_path / "checkpoint" / "last.pt")["rule"]
+    assert saved == {"given": ["alone"]}

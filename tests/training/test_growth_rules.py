@@ -2,11 +2,16 @@
 
 import json
 import signal
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import kill_and_resume
 import pytest
+from growth_rule_laws import rules_keep_their_laws
+from hypothesis import Phase, given
+from properties import examples, seeds
 from run_fixtures import interrupt_at
 from toy_tasks import OWN, STREAM, toy
 
@@ -181,3 +186,11 @@ def test_a_method_that_would_never_run_is_refused(monkeypatch):
         UserError, match=r"Misspelt: no hook is called 'begin_experiences'.*Did you"
     ):
         set_up(toy(growth={"when": "misspelt"}), fetch=print)
+
+
+@pytest.mark.parametrize("name", [*entries("growth"), "visitors"])
+@given(seed=seeds)
+@examples(max_examples=1, phases=[Phase.generate])
+def test_every_rule_keeps_its_laws(name, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        rules_keep_their_laws(name, seed, Path(folder))

@@ -39,20 +39,25 @@ class Monitor:
     ):
         self.run, self.directory, self.console, self.parts = run, directory, console, parts
 
-    def score_untrained(self, task: str) -> None:
-        """Score a task on the test split before its training, if its rule of growth has not yet."""
+    def score_untrained(self, task: str, step: int) -> None:
+        """Score a task on the test split before its training, if its rule of growth has not yet.
+
+        Args:
+            task: its name.
+            step: at which it is added. A rule of growth may have trained it since then.
+        """
         scores = self.run.state.scores.untrained
         if task not in scores:
             with interruptible():
                 scores[task] = self.run.score_untrained(task)
-        self.directory.log(self.run.step, task, "test", scores[task])
+        self.directory.log(step, task, "test", scores[task])
 
     def start_accuracy_matrix(self) -> None:
         """Score the untrained network: the first row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
         with evaluation_mode(run.network):
             for name in run.attached_tasks:
-                self.score_untrained(name)
+                self.score_untrained(name, run.step)
         row = {n: scores.untrained[n][run.tasks[n].metric.name] for n in run.attached_tasks}
         scores.accuracy_matrix.append(row)
         if run.continual:

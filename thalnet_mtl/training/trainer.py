@@ -208,7 +208,7 @@ class Trainer:
             grow_if_due(run)
             for name in run.attached_tasks:
                 if name not in attached:
-                    self.monitor.score_untrained(name)
+                    self.monitor.score_untrained(name, start)
         except StopRequested:  # before an experience, the run was saved at this step already
             if not begins and run.state.strategy.resumable:
                 self.save()
@@ -232,10 +232,11 @@ class Trainer:
         """
         state = self.run.state
         decisions = [] if decided is None else decision_entries(self.run)[decided:]
-        lines = [decision.line() for decision in decisions]
-        lines += [f"{entry['verb']} {entry['about']}" for entry in state.topology_log[logged:]]
-        for line in lines:
-            self.console.print(f"  step {state.step:,}  {line}")
+        lines = [(decision.step, decision.line()) for decision in decisions]
+        for entry in state.topology_log[logged:]:
+            lines.append((entry["step"], f"{entry['verb']} {entry['about']}"))
+        for step, line in lines:
+            self.console.print(f"  step {step:,}  {line}")
         if lines:
             write_topology(self.run, self.directory, state.step)
         return len(state.topology_log) > logged
