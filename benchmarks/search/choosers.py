@@ -61,7 +61,7 @@ class Oracle(Search):
 
 @register("growth", "exhaustive")
 class Exhaustive(Search):
-    """Every candidate trained for as long as the experience lasts; the best begins again."""
+    """An exhaustive search: every candidate trains to the end; the best one begins again."""
 
     rounds = ((1, 1),)
     restarts = True

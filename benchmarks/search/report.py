@@ -124,10 +124,10 @@ def verdict_table(arms: Arms) -> list[str]:
     return lines if len(lines) > 2 else []
 
 
-def compared(arms: Arms, others: Iterable[str], measure: Measure) -> dict[str, tuple[str, str]]:
+def compared(arms: Arms, against: Iterable[str], measure: Measure) -> dict[str, tuple[str, str]]:
     """Return by arm the mean difference of the search to it in points, and the verdict."""
     differences = {}
-    for name in others:
+    for name in against:
         pairs = scoring.by_seed(arms.get(OURS, {}), arms.get(name, {}))
         if len(pairs) > 1:
             differences[name] = [100 * (measure(a) - measure(b)) for a, b in pairs.values()]
