@@ -6,7 +6,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import examples
 from run_fixtures import add_topology, make_run
@@ -81,6 +81,14 @@ def test_decisions_within_a_task_stand_in_its_stage(tmp_path):
     assert "<th>p</th>" in part and "<td>0.03</td>" in part
 
 
+def test_pictures_of_further_runs_are_folded(tmp_path):
+    runs = [search_run(tmp_path / name, GETS) for name in ("x", "y", "z")]
+    html = write(runs, tmp_path / "report.html").read_text()
+    first, _, others = html.partition("<details><summary>The search of 2 more runs</summary>")
+    assert first.count('<section class="stage">') == 4
+    assert others.partition("</div>\n</details>")[0].count('<section class="stage">') == 8
+
+
 class Elements(HTMLParser):
     """The names of all elements that a page opens and does not close."""
 
@@ -149,7 +157,14 @@ def test_thirty_tasks_are_drawn_in_seconds_and_in_two_megabytes(tmp_path):
 
 
 @examples(max_examples=30)
-@given(gets=st.lists(st.sampled_from(KINDS), min_size=1, max_size=40), side=st.integers(0, 3))
+@given(
+    gets=st.integers(1, 40).flatmap(
+        lambda tasks: st.lists(st.sampled_from(KINDS), min_size=tasks, max_size=tasks)
+    ),
+    side=st.integers(0, 3),
+)
+@example(gets=["all"] * 40, side=3)
+@example(gets=["probe"] * 40, side=0)
 def test_marks_are_apart_and_within_their_picture(gets, side):
     topology = SearchedTopology("a")
     for number, kind in enumerate(gets):

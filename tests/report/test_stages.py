@@ -72,6 +72,13 @@ def test_readings_of_a_stage_are_new_or_earlier_ones():
     assert not edges["low", "high"] and not any("c_spare" in pair for pair in edges)
 
 
+def test_readings_of_modules_that_no_new_task_runs_are_left_out():
+    topology = SearchedTopology("a")
+    topology.add("b", "alone")
+    *_, last = stages(read(topology))
+    assert set(last.edges()) == {("b_low", "b_high", True), ("b_high", "b_low", True)}
+
+
 def test_a_slot_that_is_opened_between_earlier_modules_is_a_new_reading():
     topology = SearchedTopology("a")
     topology.add("b", "alone")
