@@ -12,7 +12,6 @@ from thalnet_mtl.training.search.edges import BATCHES
 
 SETTLE = 0.02  # of the steps of an experience: how long a pruned network trains for a comparison
 SHORTEST = 20  # steps of a race that can tell anything
-CHALLENGERS = 2  # in a race at most: a new module, and a reading
 
 
 class Budget(NamedTuple):
@@ -38,7 +37,7 @@ class Budget(NamedTuple):
 
     def check(self) -> None:
         """Raise ``UserError`` if the cost leaves too few steps."""
-        least = CHALLENGERS * SHORTEST + BATCHES
+        least = SHORTEST + BATCHES
         if self.every and self.allowance < least:
             cost = self.cost + (least - self.allowance) / self.every
             raise UserError(

@@ -1,15 +1,18 @@
 """Growth within a task: the network as it is races against itself with something more.
 
-Every ``growth.every`` steps of an experience there are up to three entrants: ``keep``, the network
-as it is; a new module of each kind that is configured, which reads only what comes with it and
-joins the head with columns of zeros; and the closed reading for which the gradient speaks most. All
-train on the same batches. The network grows only if a paired test says that the validation loss
-falls by more than the price of what is new, and otherwise waits for the next race.
+Every ``growth.every`` steps of an experience ``keep``, the network as it is, races against a
+challenger on the same batches. That is a new module of each kind that is configured, which reads
+only what comes with it and joins the head with columns of zeros. Where the last race went against
+a module, it is the closed reading for which the gradient speaks most, if it speaks for any; where
+it went against a reading, a module again. Two challengers at once would halve the race. The network
+grows only if a paired test says that the validation loss falls by more than the price of what is
+new.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
@@ -17,13 +20,15 @@ from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
-from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
+from thalnet_mtl.runs.topology_file import DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.search.edges import BATCHES, Evidence, edge_evidence
-from thalnet_mtl.training.search.paired import rejected, sign_flip
+from thalnet_mtl.training.search.paired import sign_flip
 from thalnet_mtl.training.search.paired_race import Outcome, PairedRace, entry
+from thalnet_mtl.training.search.race import Entrant
 
-LEVEL = 0.01  # of the tests of a race together
+LEVEL = 0.01  # of the test of a race
+MODULE = "module"  # how a challenger with a new module is called
 
 
 def grow_within(run: RunContext, task: str, price: float, allowance: int) -> Outcome | None:
@@ -37,40 +42,55 @@ def grow_within(run: RunContext, task: str, price: float, allowance: int) -> Out
         price: of as many parameters as a new module has, as a share of the loss of guessing.
         allowance: steps that the race may take beside those that the winner goes on from.
     """
-    evidence = edge_evidence(run, task)
     race = PairedRace(run, task, price)
-    module = race.enter_changed("", lambda network: attach_and_connect(network, run, task))
-    module.candidate = f"module {', '.join(new_modules(module.changes))}"
-    challengers = [module]
-    if evidence and evidence[0].accepted:
-        edge = evidence[0]
-        challengers.append(race.enter_changed(str(edge), lambda network: open_edge(network, edge)))
+    challenger = race.enter_changed("", lambda network: attach_and_connect(network, run, task))
+    challenger.candidate = f"{MODULE} {', '.join(new_modules(challenger.changes))}"
+    alone, extra, about_edges = challenger.parameters, 0, ""
     budget = run.config.model.budget or inf
-    challengers = [e for e in challengers if count_parameters(e.state.network) <= budget]
-    if not challengers:
+    fits = count_parameters(challenger.state.network) <= budget
+    if not fits or is_turn_of_edges(run.state.growth.decisions, run.experience.number):
+        evidence = edge_evidence(run, task)
+        extra, about_edges = BATCHES if evidence else 0, f"; {why_edge(evidence)}"
+        if evidence and evidence[0].accepted:
+            edge = evidence[0]
+            challenger = race.enter_changed(str(edge), lambda network: open_edge(network, edge))
+    if count_parameters(challenger.state.network) > budget:
         return None
     keep = race.enter_changed("keep", lambda network: [])
-    extra = BATCHES if evidence else 0
-    for entrant in (keep, *challengers):
-        entrant.price = race.price * entrant.parameters / module.parameters
-        race.advance(entrant, (allowance - extra) // len(challengers))
-    p_values = [sign_flip(keep.losses - e.losses - e.price) for e in challengers]
-    better = [e for e, ok in zip(challengers, rejected(p_values, LEVEL), strict=True) if ok]
-    winner = min(better, key=lambda e: e.score, default=keep)
-    race.count_seconds(winner, (keep, *challengers))
-    tested = zip((keep, *challengers), (None, *p_values), strict=True)
-    entries = [entry(entrant, p_value, entrant is winner) for entrant, p_value in tested]
+    challenger.price = price * challenger.parameters / alone
+    for entrant in (keep, challenger):
+        race.advance(entrant, allowance - extra)
+    p_value = sign_flip(keep.losses - challenger.losses - challenger.price)
+    winner = challenger if p_value <= LEVEL else keep
+    race.count_seconds(winner, (keep, challenger))
     record = DecisionEntry(
         step=run.step,
         changes=len(run.state.topology_log),
         experience=run.experience.number,
         task=task,
         about="growth",
-        reason=f"{why(entries)}; {why_edge(evidence)}",
-        candidates=entries,
+        reason=why(keep, challenger, p_value) + about_edges,
+        candidates=[
+            entry(keep, None, winner is keep),
+            entry(challenger, p_value, winner is challenger),
+        ],
         gradients=extra,
     )
     return Outcome(winner, record)
+
+
+def is_turn_of_edges(decisions: Sequence[Mapping[str, Any]], experience: int) -> bool:
+    """Return whether a reading races next: the last race went against a module, or for a reading.
+
+    Args:
+        decisions: of the run so far.
+        experience: that goes on.
+    """
+    races = [d for d in decisions if d["about"] == "growth" and d["experience"] == experience]
+    if not races:
+        return False
+    challenger = races[-1]["candidates"][1]
+    return bool(challenger["candidate"].startswith(MODULE) != challenger["chosen"])
 
 
 def attach_and_connect(network: Network, run: RunContext, task: str) -> list[TopologyChange]:
@@ -128,15 +148,13 @@ def new_modules(changes: Sequence[TopologyChange]) -> list[str]:
     return [name for name in graphs[-1] if name not in graphs[0]]
 
 
-def why(entries: Sequence[CandidateEntry]) -> str:
-    """Return why the chosen entrant has won."""
-    keep, *challengers = entries
-    best = min(challengers, key=lambda e: e.p_value if e.p_value is not None else 1.0)
-    shown = next((e for e in challengers if e.chosen), best)
-    verb = "lowers" if shown.chosen else "does not lower"
+def why(keep: Entrant[str], challenger: Entrant[str], p_value: float) -> str:
+    """Return why a challenger has won or lost."""
+    verb = "lowers" if p_value <= LEVEL else "does not lower"
     return (
-        f"{shown.candidate} {verb} the loss by more than its price of {shown.price:.4f}: "
-        f"{shown.score - shown.price:.4f} against {keep.score:.4f}, p = {shown.p_value:.2g}"
+        f"{challenger.candidate} {verb} the loss by more than its price of "
+        f"{challenger.price:.4f}: {challenger.score - challenger.price:.4f} against "
+        f"{keep.score:.4f}, p = {p_value:.2g}"
     )
 
 
