@@ -194,6 +194,17 @@ def test_inputs_that_are_scaled_by_task_are_refused():
         train(config, "never", tasks=[task("a", 1), task("b", 100)])
 
 
+def test_a_single_training_sequence_is_refused():
+    def task(name, count):
+        xs, ys = torch.rand(40, 5, 3), torch.arange(200).view(40, 5) % 2
+        splits = {"train": (xs[:count], ys[:count]), "validation": (xs, ys), "test": (xs, ys)}
+        return SequenceTask(name, splits)
+
+    config = toy(tasks={"a": {"unknown": True}, "b": {}}, train={"batch": 1})
+    with pytest.raises(UserError, match="task 'b' has a single training sequence"):
+        train(config, "never", tasks=[task("a", 40), task("b", 1)])
+
+
 def test_a_flag_that_is_no_truth_value_is_one_line_and_status_2(tmp_path, capsys):
     folder = str(tmp_path / "never")
     flags = ["--tasks.digits_rows.unknown", "maybe"]

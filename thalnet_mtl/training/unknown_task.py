@@ -22,7 +22,7 @@ def check_unknown_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
 
     Args:
         config: of the run.
-        tasks: by name; scalings are checked of those whose data is loaded.
+        tasks: by name; of those whose data is loaded, it is checked as well.
     """
     for name in config.unknown_tasks:
         where, task = f"tasks.{name}.unknown", tasks[name]
@@ -39,6 +39,9 @@ def check_unknown_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
                     f"{where}: its inputs and those of '{other.name}' are scaled by their own mean "
                     f"and deviation, which already tells the task; use standardize: false."
                 )
+        for each in (task, *others):
+            if each.splits and len(each.sequences("train", config.train.chunk)) < 2:
+                raise UserError(f"{where}: task '{each.name}' has a single training sequence.")
 
 
 def _same_inputs(first: Task, second: Task) -> bool:
