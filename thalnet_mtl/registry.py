@@ -40,7 +40,12 @@ _MODULES = {
         "strategies.lwf",
         "strategies.gem",
     ),
-    "growth": ("training.growth.base", "training.growth.rules", "training.search.rule"),
+    "growth": (
+        "training.growth.base",
+        "training.growth.rules",
+        "training.search.rule",
+        "training.search.paths",
+    ),
     "weighting": ("training.weighting",),
     "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),

@@ -196,7 +196,9 @@ def test_growth_is_refused():
     grown = toy(tasks=TASKS, stream=STREAM, train={"boundaries": "hidden"},
                 growth={"when": "per_task", "modules": {"m": {"output": True}}})  # fmt: skip
     assert set_up(config, fetch=print).task_stream
-    with pytest.raises(UserError, match=r"growth.when per_task begins with a task"):
+    with pytest.raises(
+        UserError, match=r"growth.when per_task does not work there: it acts when an exp"
+    ):
         set_up(grown, fetch=print)
 
 

@@ -58,7 +58,8 @@ class RunContext:
         """The tasks that depend on at least one parameter that is not frozen."""
         if self._trainable_tasks is None:
             heads = self.network.trainable_tasks()
-            names = {name for name, task in self.tasks.items() if task.head_name in heads}
+            head = self.task_stream.head_name if self.task_stream else ""
+            names = {n for n, task in self.tasks.items() if (head or task.head_name) in heads}
             self._trainable_tasks = names
         return self._trainable_tasks
 
@@ -244,7 +245,7 @@ class RunContext:
                 few, the whole split is scored.
         """
         options, chunk = self.config.evaluate, self.config.train.chunk
-        scored = self.network, self.tasks[task], split, options.batch, chunk
+        scored = self.state.rule.scored_network(), self.tasks[task], split, options.batch, chunk
         if batches is None:
             return evaluate(*scored, options.batches)
         try:

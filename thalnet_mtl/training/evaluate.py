@@ -3,6 +3,7 @@
 from itertools import islice
 
 import torch
+from torch import nn
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.modes import evaluation_mode
@@ -14,7 +15,7 @@ from thalnet_mtl.tasks.evaluation import Evaluation
 
 @torch.no_grad()
 def evaluate(
-    network: Network,
+    network: nn.Module,
     task: Task,
     split: str,
     batch: int = 500,

@@ -67,7 +67,7 @@ class HiddenContext:
     def trainable_tasks(self) -> set[str]:
         """The stream, if it depends on a parameter that is not frozen."""
         heads = self._run.network.trainable_tasks()
-        return {self._stream.name} & set(heads)
+        return {self._stream.name} if self._stream.head_name in heads else set()
 
     @property
     def chunk(self) -> int:
@@ -134,22 +134,18 @@ def check_boundaries(config: Config, tasks: Mapping[str, Task]) -> None:
                 f"{WHERE}: train.{name} {getattr(options, name)} needs to know of tasks or of the "
                 f"end of the stream; leave it at {value}."
             )
-    if config.growth.when != "never":
-        raise UserError(
-            f"{WHERE}: growth.when {config.growth.when} begins with a task that is announced; "
-            f"leave it at never."
-        )
     check_tasks(config, tasks)
-    strategy = lookup("strategy", options.strategy)
-    reason = getattr(strategy, "needs_boundaries", "another library takes its steps")
-    if reason:
-        names = sorted(
-            name for name, s in entries("strategy").items() if not getattr(s, "needs_boundaries", s)
-        )
-        raise UserError(
-            f"{WHERE}: strategy {options.strategy} does not work there: {reason}. Allowed: "
-            f"{', '.join(names)}."
-        )
+    for kind, field, name in (
+        ("growth", "growth.when", config.growth.when),
+        ("strategy", "train.strategy", options.strategy),
+    ):
+        reason = getattr(lookup(kind, name), "needs_boundaries", "another library takes its steps")
+        if reason:
+            able = [n for n, e in entries(kind).items() if not getattr(e, "needs_boundaries", e)]
+            raise UserError(
+                f"{WHERE}: {field} {name} does not work there: {reason}. Allowed: "
+                f"{', '.join(sorted(able))}."
+            )
 
 
 def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:

@@ -136,6 +136,14 @@ class Rule(Protocol):
         """Change the network after the last step of an experience."""
         ...
 
+    def after_step(self, loss: float) -> None:
+        """Called after each step of a stream with hidden boundaries."""
+        ...
+
+    def scored_network(self) -> nn.Module:
+        """Return what is scored in place of the network."""
+        ...
+
     def rehearse_begin(self) -> list[TopologyChange]:
         """Make the largest change that ``begin_experience`` may make."""
         ...

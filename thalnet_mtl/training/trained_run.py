@@ -61,6 +61,11 @@ class TrainedRun:
         name = name or next(iter(self.tasks))
         if name not in self.tasks:
             raise unknown("task", name, self.tasks)
+        if self.config.growth.when == "paths" and len(self.network.adapters) > 1:
+            raise UserError(
+                f"the network has {', '.join(self.network.adapters)}, and nothing in {self.folder} "
+                f"chooses one for task '{name}': call the network with the name of a path."
+            )
         self._check_scaling(name)
         return self.tasks[name]
 

@@ -254,6 +254,8 @@ class Trainer:
         run, state, options = self.run, self.run.state, self.run.config.evaluate
         experience, every = run.experience, options.every or run.epoch
         state.loss_log[state.step % options.log_every] = losses
+        if run.task_stream and state.rule.acts_within:
+            state.rule.after_step(float(losses.max()))
         state.step += 1
         step = state.step
         over = step == experience.stop

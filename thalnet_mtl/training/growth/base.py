@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
+from torch import nn
+
 from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.change import TopologyChange
@@ -44,7 +46,9 @@ class GrowthRule:
     all have theirs from the start. ``decides`` says that it records what a new task gets, to be
     compared with the answers in ``stream: [{expect: …}]``. ``separate_rng`` says that the run draws
     the new parameters from a random stream of their own; a rule that trains candidates takes care
-    of that itself.
+    of that itself. ``needs_boundaries`` says why it does not work with hidden boundaries, '' if it
+    does: ``begin_experience`` is then called once, before the first step, and ``end_experience``
+    never.
 
     Args:
         run: the run that the rule is part of. The network changes and may be replaced, so read it
@@ -58,6 +62,7 @@ class GrowthRule:
     grows: ClassVar[bool] = True
     decides: ClassVar[bool] = False
     separate_rng: ClassVar[bool] = True
+    needs_boundaries: ClassVar[str] = "it acts when an experience begins or ends"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         check_hooks(cls, GrowthRule, "rule of growth")
@@ -89,6 +94,13 @@ class GrowthRule:
         network as it was, or change it only at the end.
         """
         return []
+
+    def after_step(self, loss: float) -> None:
+        """Called after each step of a stream with hidden boundaries, with its loss."""
+
+    def scored_network(self) -> nn.Module:
+        """Return what is scored in place of the network, and is called as it is."""
+        return self.network
 
     def rehearse_begin(self) -> list[TopologyChange]:
         """Make the largest change that ``begin_experience`` may make, without any training."""
@@ -164,6 +176,7 @@ class Never(GrowthRule):
     """No growth: every task has its encoders and its head from the start."""
 
     grows: ClassVar[bool] = False
+    needs_boundaries = ""
 
 
 def rule_class(config: Config) -> type[GrowthRule]:
@@ -187,7 +200,7 @@ def make_rule(run: RunContext) -> GrowthRule:
 def grow_if_due(run: RunContext) -> list[TopologyChange]:
     """Let the rule of a run act before the next step. Returns the changes that the run followed."""
     experience, rule = run.experience, run.state.rule
-    if run.step > experience.start:
+    if run.step > (experience.start if run.announced else 0):
         return _grow(run, rule.before_step) if rule.acts_within else []
     for name in experience.tasks:  # validations of an earlier experience do not count
         run.state.scores.reset_patience(name)
@@ -196,7 +209,7 @@ def grow_if_due(run: RunContext) -> list[TopologyChange]:
 
 def end_growth(run: RunContext) -> list[TopologyChange]:
     """Let the rule of a run act after an experience. Returns the changes that the run followed."""
-    return _grow(run, run.state.rule.end_experience)
+    return _grow(run, run.state.rule.end_experience) if run.announced else []
 
 
 def _grow(run: RunContext, act: Callable[[], list[TopologyChange]]) -> list[TopologyChange]:

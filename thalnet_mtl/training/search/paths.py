@@ -1,0 +1,328 @@
+"""The rule of growth for hidden boundaries: when the data change, an old path or a new one."""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+from operator import itemgetter
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from thalnet_mtl.config.overlay import as_plain
+from thalnet_mtl.config.values import Range
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.json_fields import require, typed
+from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.modes import evaluation_mode
+from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.ops.inputs import map_inputs
+from thalnet_mtl.registry import register
+from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
+from thalnet_mtl.strategies.penalty import to_device
+from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.training.change_detection import WARMUP, Cusum
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.growth.base import GrowthRule
+from thalnet_mtl.training.growth.modules import freeze_tasks
+from thalnet_mtl.training.search.by_hand import TRAIN, search
+from thalnet_mtl.training.search.candidates import Candidate, apply
+from thalnet_mtl.training.search.path_network import PathNetwork, fit_chooser
+from thalnet_mtl.training.search.rule import check_modules
+
+NEW = "a new path"
+NAME = "path_of_its_own"  # of a path that is only built to know its size
+KEPT = 5  # earlier states of the path that trains
+SAMPLES = 1_000  # last sequences of a path that say what its inputs are like
+
+
+class Kept(NamedTuple):
+    """A path as it was at a step: its parameters, and mean and deviation of its losses."""
+
+    step: int
+    mean: float
+    deviation: float
+    parameters: dict[str, Tensor]
+
+
+@register("growth", "paths")
+class Paths(GrowthRule):
+    """Paths with hidden boundaries: a detected change returns to an old path, or adds a new one.
+
+    A path is a head with its modules; the first has the name of the head that all tasks share, the
+    others are ``path2``, ``path3``, …. One path trains, and the others are frozen. ``Cusum``
+    detects a change by the losses. After ``recent`` more batches, the path is as it was before the
+    losses rose, and the mean losses of all paths on these batches are compared. A path fits if its
+    mean is at most m + tolerance · s / √recent, with the mean m and the deviation s of its own
+    losses when it was left. The best that fits goes on, and trains again. If that is the path that
+    trains, the alarm was false, and nothing is changed. If none fits, a new path begins: with
+    ``growth.modules`` of its own, or with ``budget`` as a search on these batches decides.
+
+    Scores are those of the path that fits the inputs of each sequence best, see ``PathChooser``,
+    from up to 1,000 of the last sequences of each path. So tasks with the same inputs and other
+    labels are told apart in training, but not in scores.
+
+    Args:
+        run: the run that the rule is part of.
+        recent: batches on which paths are compared.
+        tolerance: standard errors by which the loss of an old path may be higher than it was.
+        most: paths; with so many, or no room in ``model.budget``, the path that trains goes on.
+        budget: steps with which a search for a new path reckons; 0: it has modules of its own.
+        price: see ``Search``.
+        allowance, threshold, window: see ``Cusum``.
+
+    Raises:
+        UserError: boundaries are announced, or a strategy protects what paths protect.
+    """
+
+    needs_boundaries: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        run: RunContext,
+        recent: Annotated[int, Range(low=2)] = 20,
+        tolerance: Annotated[float, Range(low=0.0)] = 3.0,
+        most: Annotated[int, Range(low=1)] = 8,
+        budget: Annotated[int, Range(low=0)] = 0,
+        price: Annotated[float, Range(low=0.0)] = 0.02,
+        allowance: Annotated[float, Range(low=0.0)] = 0.5,
+        threshold: Annotated[float, Range(low=0.0)] = 8.0,
+        window: Annotated[int, Range(low=2)] = 50,
+    ):
+        super().__init__(run)
+        if run.task_stream is None:
+            raise UserError(
+                "growth.when paths detects hidden boundaries; set train.boundaries to hidden, or "
+                "growth.when to search."
+            )
+        if run.config.train.strategy != "naive":
+            raise UserError(
+                f"growth.when paths freezes the paths that do not train, so that there is nothing "
+                f"for train.strategy {run.config.train.strategy} to protect; leave it at naive."
+            )
+        check_modules(run)
+        self.stream, self.recent, self.tolerance = run.task_stream, recent, tolerance
+        self.most, self.budget, self.price = most, budget, price
+        self.detector = Cusum(allowance, threshold, window)
+        self.kept: list[Kept] = []  # the path that trains, at some of the last steps
+        self.onset = self.alarm = -1  # steps: losses rise; they are found to; -1: they do not
+        self.spans: list[tuple[str, int, int]] = []  # paths that were left, with their steps
+        self.start = 0  # of the path that trains
+        self.typical: dict[str, tuple[float, float]] = {}  # of paths that were left: m and s
+
+    @property
+    def active(self) -> str:
+        """The path that trains."""
+        return self.stream.head_name
+
+    def begin_experience(self) -> list[TopologyChange]:
+        return []  # the first path is there
+
+    def after_step(self, loss: float) -> None:
+        if self.alarm >= 0 or not math.isfinite(loss):
+            return
+        step, detector = self.run.step, self.detector
+        if step % self.recent == 0 and detector.count >= WARMUP:
+            deviation = math.sqrt(detector.variance)
+            kept = Kept(step, detector.mean, deviation, self.parameters())
+            self.kept = [*self.kept[1 - KEPT :], kept]
+        if detector.update(loss):
+            self.onset, self.alarm = max(step + 1 - detector.rise, self.start), step
+
+    def before_step(self) -> list[TopologyChange]:
+        if self.alarm < 0 or self.run.step <= self.alarm + self.recent:
+            return []
+        changes = self.react()
+        self.onset = self.alarm = -1
+        return changes
+
+    def react(self) -> list[TopologyChange]:
+        """Choose the path that goes on after a change. Returns the changes of the network."""
+        step, active, onset = self.run.step, self.active, self.onset
+        before = next((kept for kept in reversed(self.kept) if kept.step < onset), None)
+        if before is None:  # the path has hardly begun
+            return []
+        now = self.parameters()
+        self.restore(before.parameters)
+        typical = self.typical | {active: (before.mean, before.deviation)}
+        batch = self.stream.concatenate([self.batch(k) for k in range(step - self.recent, step)])
+        losses = {path: self.loss(path, batch) for path in typical}
+        limits = {
+            path: mean + self.tolerance * deviation / math.sqrt(self.recent)
+            for path, (mean, deviation) in typical.items()
+        }
+        fitting = [path for path in losses if losses[path] <= limits[path]]
+        best = min(fitting, key=losses.__getitem__, default=NEW if self.has_room() else active)
+        self.note(batch, losses, limits, best)
+        if best == active:
+            self.restore(now)
+            return []
+        self.typical, self.kept = typical, []
+        self.spans.append((active, self.start, onset))
+        changes = freeze_tasks(self.network, self.network.adapters)
+        if best == NEW:
+            best = f"path{len(self.network.adapters) + 1}"
+            changes += self.add(best, batch)
+        else:
+            changes.append(self.network.unfreeze(task=best))
+        self.stream.head_name, self.start = best, self.alarm + 1
+        return changes
+
+    def add(self, path: str, batch: Batch) -> list[TopologyChange]:
+        """Add a path, with modules of its own or as a search on a batch decides."""
+        config, network, spec = self.run.config, self.network, self.stream.spec
+        data = [batch.xs, batch.ys, *([] if batch.lengths is None else [batch.lengths])]
+        if not self.budget or len(batch.ys.unique(dim=0)) < 2:
+            return apply(Candidate("alone"), network, config, {path: spec}, path)
+        fifths = torch.arange(len(batch.ys), device=batch.ys.device) % 5 == 0
+        splits = {
+            name: tuple(map_inputs(itemgetter(rows), part) for part in data)
+            for name, rows in (("train", ~fifths), ("validation", fifths), ("test", fifths))
+        }
+        loss, target = self.stream.loss_function, self.stream.target.name
+        decision = search(
+            network,
+            SequenceTask(path, splits, spec, target=target, loss=loss),
+            budget=self.budget,
+            train={name: getattr(config.train, name) for name in TRAIN},
+            growth={"modules": as_plain(config.growth.modules), "price": self.price},
+            model={n: getattr(config.model, n) for n in ("features", "context", "hidden")},
+        )
+        changes = decision.apply(network)
+        self.record(
+            replace(
+                decision.record,
+                step=self.run.step,
+                changes=len(self.run.state.topology_log),
+                experience=self.experience.number,
+            )
+        )
+        return changes
+
+    def has_room(self) -> bool:
+        """Return whether there may be another path, by ``most`` and by the budget."""
+        budget, size = self.run.config.model.budget, count_parameters(self.network)
+        room = not budget or size + self.size_alone() <= budget
+        return len(self.network.adapters) < self.most and room
+
+    def size_alone(self) -> int:
+        """Return the number of parameters of a path with modules of its own."""
+        copied, shapes = deepcopy(self.network), {NAME: self.stream.spec}
+        with torch.random.fork_rng():
+            apply(Candidate("alone"), copied, self.run.config, shapes, NAME)
+        return count_parameters(copied) - count_parameters(self.network)
+
+    def rehearse_within(self) -> list[TopologyChange]:
+        path, shape = f"path{len(self.network.adapters) + 1}", self.stream.spec
+        return apply(Candidate("alone"), self.network, self.run.config, {path: shape}, path)
+
+    def batch(self, step: int) -> Batch:
+        """Return the training batch of an earlier step."""
+        options = self.run.config.train
+        return self.stream.training_batch(step, options.batch, options.chunk, options.seed)
+
+    @torch.no_grad()
+    def loss(self, path: str, batch: Batch) -> float:
+        """Return the mean loss of a path over a batch."""
+        with evaluation_mode(self.network):
+            outputs, _ = self.network(path, batch.xs, None, batch.lengths)
+        return float(self.stream.loss(outputs, batch))
+
+    def guess(self, batch: Batch) -> float:
+        """Return the mean loss of the best constant answer to a batch."""
+        spec, target = self.stream.spec, self.stream.target
+        constant = target.constant(batch.ys, spec.outputs).nan_to_num(0.0).float()
+        answers = constant.expand(*batch.ys.shape[: 1 + spec.every_step], -1)
+        return float(self.stream.loss(answers, batch))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return a copy of the parameters that train, by name."""
+        named = self.network.task_parameters(self.active)
+        return {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
+
+    @torch.no_grad()
+    def restore(self, parameters: dict[str, Tensor]) -> None:
+        """Give parameters their earlier values."""
+        named = dict(self.network.named_parameters())
+        for name, value in parameters.items():
+            named[name].copy_(value)
+
+    def note(
+        self,
+        batch: Batch,
+        losses: dict[str, float],
+        limits: dict[str, float],
+        chosen: str,
+    ) -> None:
+        """Record a decision, with the losses of all paths relative to guessing."""
+        guess = self.guess(batch)
+        shown = ", ".join(
+            f"{path} has {losses[path] / guess:.3f} and fits up to {limits[path] / guess:.3f}"
+            for path in losses
+        )
+        scores = losses | ({NEW: guess} if chosen == NEW else {})
+        candidates = [
+            CandidateEntry(
+                candidate=path,
+                parameters=self.size_alone() if path == NEW else 0,
+                score=loss / guess,
+                chosen=path == chosen,
+            )
+            for path, loss in scores.items()
+        ]
+        self.record(
+            DecisionEntry(
+                step=self.run.step,
+                changes=len(self.run.state.topology_log),
+                experience=self.experience.number,
+                task=self.active,
+                about="path",
+                reason=(
+                    f"losses rise from step {self.onset:,} on; in {self.recent} batches since "
+                    f"then {shown}"
+                ),
+                candidates=candidates,
+            )
+        )
+
+    def scored_network(self) -> nn.Module:
+        if not self.spans:
+            return self.network
+        spans = [*self.spans, (self.active, self.start, self.run.step)]
+        batches = {
+            path: [self.batch(step) for step in self.last_steps(path, spans)]
+            for path in self.network.adapters
+        }
+        return PathNetwork(self.network, fit_chooser(self.stream, batches))
+
+    def last_steps(self, path: str, spans: list[tuple[str, int, int]]) -> list[int]:
+        """Return the last steps in which a path was trained, enough for ``SAMPLES`` sequences."""
+        steps = [k for name, start, stop in spans if name == path for k in range(start, stop)]
+        return steps[-max(2, SAMPLES // self.stream.size) :]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "active": self.active,
+            "start": self.start,
+            "onset": self.onset,
+            "alarm": self.alarm,
+            "detector": self.detector.state_dict(),
+            "kept": [list(kept) for kept in self.kept],
+            "spans": [list(span) for span in self.spans],
+            "typical": {path: list(numbers) for path, numbers in self.typical.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        require(state, self.state_dict(), "paths")
+        self.stream.head_name = typed(state["active"], str, "paths: active")
+        self.start = typed(state["start"], int, "paths: start")
+        self.onset = typed(state["onset"], int, "paths: onset")
+        self.alarm = typed(state["alarm"], int, "paths: alarm")
+        self.detector.load_state_dict(typed(state["detector"], dict[str, Any], "paths: detector"))
+        self.kept = [
+            Kept(step, mean, deviation, to_device(parameters, self.run.device))
+            for step, mean, deviation, parameters in state["kept"]
+        ]
+        self.spans = [(path, start, stop) for path, start, stop in state["spans"]]
+        self.typical = {path: (mean, s) for path, (mean, s) in state["typical"].items()}
