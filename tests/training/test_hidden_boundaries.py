@@ -151,6 +151,7 @@ REFUSED = {
         "is a TextTask; only tasks whose sequences are read whole",
     ),
     "weights": ({"tasks": TASKS | {"b": TASKS["b"] | {"weight": 2}}}, "tasks.b.weight would tell"),
+    "unknown": ({"tasks": TASKS | {"b": TASKS["b"] | {"unknown": True}}}, "tasks.b.unknown has no"),
     "batches": ({"tasks": TASKS | {"b": TASKS["b"] | {"batch": 9}}}, "tasks.b.batch"),
     "losses": (
         {"tasks": TASKS | {"b": TASKS["b"] | {
@@ -196,9 +197,7 @@ def test_growth_is_refused():
     grown = toy(tasks=TASKS, stream=STREAM, train={"boundaries": "hidden"},
                 growth={"when": "per_task", "modules": {"m": {"output": True}}})  # fmt: skip
     assert set_up(config, fetch=print).task_stream
-    with pytest.raises(
-        UserError, match=r"growth.when per_task does not work there: it acts when an exp"
-    ):
+    with pytest.raises(UserError, match=r"growth.when per_task does not work there: it acts"):
         set_up(grown, fetch=print)
 
 

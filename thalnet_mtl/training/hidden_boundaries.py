@@ -171,5 +171,9 @@ def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:
                 raise UserError(
                     f"{WHERE}: tasks.{name}.{field} would tell the learner the task; leave it out."
                 )
+        if entry.unknown:
+            raise UserError(
+                f"{WHERE}: tasks.{name}.unknown has no effect; no score knows the task there."
+            )
         if entry.batch not in (0, config.train.batch):
             raise UserError(f"{WHERE}: tasks.{name}.batch has no effect; set train.batch.")

@@ -1,38 +1,31 @@
 """The rule of growth for hidden boundaries: when the data change, an old path or a new one."""
 
 import math
-from copy import deepcopy
 from dataclasses import replace
-from operator import itemgetter
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.size import count_parameters
-from thalnet_mtl.ops.inputs import map_inputs
 from thalnet_mtl.registry import register
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.strategies.penalty import to_device
 from thalnet_mtl.tasks.batch import Batch
-from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.change_detection import WARMUP, Cusum
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
-from thalnet_mtl.training.search.by_hand import TRAIN, search
-from thalnet_mtl.training.search.candidates import Candidate, apply
+from thalnet_mtl.training.search.new_path import alone, searched, size_alone
 from thalnet_mtl.training.search.path_network import PathNetwork, fit_chooser
 from thalnet_mtl.training.search.rule import check_modules
 
 NEW = "a new path"
-NAME = "path_of_its_own"  # of a path that is only built to know its size
 KEPT = 5  # earlier states of the path that trains
 SAMPLES = 1_000  # last sequences of a path that say what its inputs are like
 
@@ -171,33 +164,15 @@ class Paths(GrowthRule):
 
     def add(self, path: str, batch: Batch) -> list[TopologyChange]:
         """Add a path, with modules of its own or as a search on a batch decides."""
-        config, network, spec = self.run.config, self.network, self.stream.spec
-        data = [batch.xs, batch.ys, *([] if batch.lengths is None else [batch.lengths])]
+        run, network = self.run, self.network
         if not self.budget or len(batch.ys.unique(dim=0)) < 2:
-            return apply(Candidate("alone"), network, config, {path: spec}, path)
-        fifths = torch.arange(len(batch.ys), device=batch.ys.device) % 5 == 0
-        splits = {
-            name: tuple(map_inputs(itemgetter(rows), part) for part in data)
-            for name, rows in (("train", ~fifths), ("validation", fifths), ("test", fifths))
-        }
-        loss, target = self.stream.loss_function, self.stream.target.name
-        decision = search(
-            network,
-            SequenceTask(path, splits, spec, target=target, loss=loss),
-            budget=self.budget,
-            train={name: getattr(config.train, name) for name in TRAIN},
-            growth={"modules": as_plain(config.growth.modules), "price": self.price},
-            model={n: getattr(config.model, n) for n in ("features", "context", "hidden")},
+            return alone(network, run.config, self.stream.spec, path)
+        changes, record = searched(
+            network, run.config, self.stream, path, batch, self.budget, self.price
         )
-        changes = decision.apply(network)
-        self.record(
-            replace(
-                decision.record,
-                step=self.run.step,
-                changes=len(self.run.state.topology_log),
-                experience=self.experience.number,
-            )
-        )
+        logged = len(run.state.topology_log)
+        number = self.experience.number
+        self.record(replace(record, step=run.step, changes=logged, experience=number))
         return changes
 
     def has_room(self) -> bool:
@@ -208,14 +183,11 @@ class Paths(GrowthRule):
 
     def size_alone(self) -> int:
         """Return the number of parameters of a path with modules of its own."""
-        copied, shapes = deepcopy(self.network), {NAME: self.stream.spec}
-        with torch.random.fork_rng():
-            apply(Candidate("alone"), copied, self.run.config, shapes, NAME)
-        return count_parameters(copied) - count_parameters(self.network)
+        return size_alone(self.network, self.run.config, self.stream.spec)
 
     def rehearse_within(self) -> list[TopologyChange]:
-        path, shape = f"path{len(self.network.adapters) + 1}", self.stream.spec
-        return apply(Candidate("alone"), self.network, self.run.config, {path: shape}, path)
+        path = f"path{len(self.network.adapters) + 1}"
+        return alone(self.network, self.run.config, self.stream.spec, path)
 
     def batch(self, step: int) -> Batch:
         """Return the training batch of an earlier step."""
