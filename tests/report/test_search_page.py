@@ -208,7 +208,7 @@ def test_a_candidate_that_dropped_out_has_no_score_in_later_rounds():
 def test_rows_of_decisions_have_the_columns_that_say_something():
     [row] = decision_rows([decision()], [])
     assert row == {"task": "b", "gets": "probe of a", "new parameters": "1", "score": "0.200",
-                   "steps of others": "2", "why": "why"}  # fmt: skip
+                   "extra steps": "2", "why": "why"}  # fmt: skip
     stream = [ExperienceConfig(("a",)), ExperienceConfig(("b",), expect=("alone", "top"))]
     [row] = decision_rows([decision()], stream)
     assert (row["expected"], row["as expected"]) == ("alone or top", "no")

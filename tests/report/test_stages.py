@@ -5,6 +5,7 @@ from random_networks import Case
 from search_fixtures import SearchedTopology
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.report.figures.growth import Layout
 from thalnet_mtl.report.stages import sizes, stages, states_of, summary
 from thalnet_mtl.runs.topology_file import ChangeEntry, EarlierModule, TopologySnapshot
 from thalnet_mtl.training.results import topology_snapshot
@@ -86,6 +87,24 @@ def test_a_slot_that_is_opened_between_earlier_modules_is_a_new_reading():
     topology.route("low", "b_high")
     *_, last = stages(read(topology))
     assert ("b_high", "low", True) in set(last.edges())
+
+
+def test_without_new_tasks_a_stage_begins_with_a_decision_that_changed_the_network():
+    topology = SearchedTopology("a")
+    topology.decide("growth", "keep it")
+    topology.decide("growth", "new module")
+    topology.attach("side", read_by=["high"])
+    topology.decide("growth", "keep it")
+    first, second = stages(read(topology))
+    assert (first.name, first.decision, first.new) == ("a", None, ["low", "high"])
+    assert (second.name, second.new, second.reused) == ("a, step 40", ["side"], ["low", "high"])
+    assert [len(stage.decisions) for stage in (first, second)] == [1, 2]
+    assert not any(module.frozen for module in second.begin.values())
+    layout = Layout([first, second], {})
+    before, after = layout.picture(0), layout.picture(1)
+    assert before.new.count("M") == 4 and not before.reused  # two readings, the data and the head
+    assert after.new.count("M") == 2 and after.reused.count("M") == 4  # to and from the new module
+    assert [mark.kind for mark in after.marks].count("head") == 1
 
 
 def test_a_summary_names_modules_with_their_sizes():

@@ -80,6 +80,10 @@ def test_a_decision_has_exactly_one_chosen_candidate(tmp_path):
     assert topology.decisions[0].chosen.candidate == "alone"
     saved = json.loads(json.dumps(topology.to_json()))
     assert TopologySnapshot.from_json(saved, "topology.json") == topology
+    for changes in ([1], [-1], [0, -1]):
+        decisions = [decision | {"changes": number} for number in changes]
+        with pytest.raises(UserError, match="decisions and history are in another order"):
+            TopologySnapshot.from_json(content | {"decisions": decisions}, "topology.json")
     for count, entries in ((0, [alone | {"chosen": False}]), (2, [alone, alone])):
         damaged = content | {"decisions": [decision | {"candidates": entries}]}
         with pytest.raises(UserError, match=rf"decisions\[0\] is damaged: {count} of its"):

@@ -15,21 +15,20 @@ def decision_rows(
 ) -> list[dict[str, str]]:
     """Return a row for every decision.
 
-    'steps of others' are those of the candidates that were not chosen: the cost of the decision.
+    'extra steps' are those beside the steps that the run goes on from: the cost of the decision.
     'expected' stands where the stream has an answer key, 'about' where a decision is not on what a
     new task gets.
     """
     rows, right = [], right_decisions(stream, decisions)
     for decision in decisions:
         chosen, key = decision.chosen, expected(decision, stream)
-        others = sum(e.steps for e in decision.candidates if not e.chosen)
         rows.append({
             "task": decision.task,
             "about": decision.about,
             "gets": chosen.candidate,
             "new parameters": f"{chosen.parameters:,}",
             "score": f"{chosen.score:.3f}",
-            "steps of others": f"{others:,}",
+            "extra steps": f"{decision.extra_steps:,}",
             "expected": " or ".join(key),
             "as expected": ("yes" if right[decision.experience] else "no") if key else "",
             "why": decision.reason,

@@ -17,31 +17,34 @@ NAMES = 6  # of more modules, their number is written
 
 @dataclass(frozen=True)
 class Stage:
-    """The network from a decision on a new task to the next one; the first begins without modules.
+    """The network from a decision to the next one that opens a stage; see ``stages``.
 
     Args:
-        tasks: that are new, by the name of their head.
+        tasks: that are new, or grow, by the name of their head.
         begin: modules before.
         end: modules after.
         removed: modules that were there for a while, and are gone after.
-        decisions: on the new task, and those that follow until the next one.
+        decision: that opened the stage; None for the first one, which begins without modules.
+        decisions: all of them until the next stage.
     """
 
     tasks: Mapping[str, TaskEntry]
     begin: Modules
     end: Modules
     removed: Modules
+    decision: DecisionEntry | None
     decisions: Sequence[DecisionEntry]
 
     @property
     def name(self) -> str:
-        """Names of the new tasks."""
-        return ", ".join(self.tasks) or ", ".join({d.task: "" for d in self.decisions})
+        """Names of the tasks; with the step of growth or pruning."""
+        step = f", step {self.decision.step:,}" if self.decision and self.within else ""
+        return ", ".join(self.tasks) + step
 
     @property
-    def decision(self) -> DecisionEntry | None:
-        """The decision on the new task; None for a stage without one."""
-        return next((d for d in self.decisions if d.about == "task"), None)
+    def within(self) -> bool:
+        """Whether a task that is not new grows, or is pruned."""
+        return bool(self.decision and self.decision.about != "task")
 
     @property
     def all_modules(self) -> Modules:
@@ -55,7 +58,7 @@ class Stage:
 
     @property
     def reused(self) -> list[str]:
-        """Modules of earlier stages that a new task runs."""
+        """Modules of earlier stages that a task runs."""
         active = {name for task in self.tasks.values() for name in task.active}
         return [name for name in self.end if name in active and name in self.begin]
 
@@ -80,12 +83,18 @@ class Stage:
 
 
 def stages(topology: TopologySnapshot) -> list[Stage]:
-    """Return the stages of a run in order; none for a run without decisions."""
+    """Return the stages of a run in order; none for a run without decisions.
+
+    A stage begins with a decision on a new task. In a run without such decisions it begins with one
+    that changed the network.
+    """
     if not topology.decisions:
         return []
     states, spans = states_of(topology), list[list[DecisionEntry]]([[]])
-    for decision in topology.decisions:
-        if decision.about == "task":
+    on_tasks = any(decision.about == "task" for decision in topology.decisions)
+    following = [*(d.changes for d in topology.decisions[1:]), len(topology.history)]
+    for decision, changes in zip(topology.decisions, following, strict=True):
+        if decision.about == "task" if on_tasks else changes > decision.changes:
             spans.append([])
         spans[-1].append(decision)
     starts = [0, *(span[0].changes for span in spans[1:]), len(topology.history)]
@@ -95,6 +104,8 @@ def stages(topology: TopologySnapshot) -> list[Stage]:
     ]
     later = {head for heads in added for head in heads}
     added[0] = [head for head in topology.tasks if head not in later] + added[0]
+    for heads, span in zip(added[1:], spans[1:], strict=True):
+        heads += [] if heads else [span[0].task]
     result = []
     for number, (start, stop) in enumerate(pairwise(starts)):
         seen = {
@@ -103,7 +114,8 @@ def stages(topology: TopologySnapshot) -> list[Stage]:
         begin, end = states[start] if number else {}, states[stop]
         removed = {name: module for name, module in seen.items() if name not in end}
         tasks = {head: topology.tasks[head] for head in added[number] if head in topology.tasks}
-        result.append(Stage(tasks, begin, end, removed, spans[number]))
+        opened_by = spans[number][0] if number else None
+        result.append(Stage(tasks, begin, end, removed, opened_by, spans[number]))
     return result
 
 
@@ -127,12 +139,12 @@ def sizes(topology: TopologySnapshot) -> dict[str, int]:
 
     Of a removed module, it is what the network lost: closed columns of its readers are counted.
     """
-    total, found = 0, dict[str, int]()
+    total, removed = 0, dict[str, int]()
     for change in topology.history:
         if change.verb == "detach":
-            found[change.about] = total - change.parameters
+            removed[change.about] = total - change.parameters
         total = change.parameters
-    return found | {module.name: module.parameters for module in topology.modules}
+    return removed | {module.name: module.parameters for module in topology.modules}
 
 
 def summary(stage: Stage, sizes: Mapping[str, int]) -> str:

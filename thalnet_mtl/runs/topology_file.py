@@ -182,7 +182,11 @@ class TopologySnapshot:
         Raises:
             UserError: a key is missing or a value has another type.
         """
-        return from_fields(cls, content, where)
+        snapshot = from_fields(cls, content, where)
+        changes = [*(decision.changes for decision in snapshot.decisions), len(snapshot.history)]
+        if changes != sorted(changes) or changes[0] < 0:
+            raise UserError(f"{where} is damaged: decisions and history are in another order.")
+        return snapshot
 
 
 def read_topology(folder: Path) -> TopologySnapshot:

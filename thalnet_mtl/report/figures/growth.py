@@ -115,12 +115,15 @@ class Layout:
         for task, entry in stage.tasks.items():
             data, head = self._data(stage, task, columns), self._head(number, task, "new", columns)
             ends += [data, head]
-            lines += [(data, modules[m], True) for m in entry.input_modules if m in modules]
-            lines += [(modules[m], head, True) for m in entry.output_modules if m in modules]
+            for name, module in modules.items():
+                is_new = name in stage.new or not stage.within
+                lines += [(data, module, is_new)] * (name in entry.input_modules)
+                lines += [(module, head, is_new)] * (name in entry.output_modules)
         earlier = [
             self._head(column, task, "other", columns)
             for column, each in enumerate(self.stages[:number])
             for task in each.tasks
+            if task not in stage.tasks
         ]
         in_order = sorted(modules.values(), key=lambda mark: ORDER.index(mark.state))
         new = [_arc(a, b, in_order) for a, b, is_new in lines if is_new]
