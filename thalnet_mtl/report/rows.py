@@ -17,7 +17,7 @@ def table(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
     Rows of further metrics are empty but for the metric and its scores.
 
     Keys: run, body, task, mode ('joint with 2 others'), parameters, seed, steps, best_step,
-    metric, train, validation, test, unknown_task (the test score where inputs choose the path, and
+    metric, train, validation, test, task unknown (the test score where inputs choose the path, and
     the share of sequences that choose their own), own_best and own_step (the best validation score
     of this task alone, if it was reached at another step), train_seconds, and note ('on the first 2
     batches only', 'unfinished at step 400').
@@ -65,7 +65,7 @@ def _mean_row(metric: Metric, records: Sequence[TaskRecord]) -> dict[str, str]:
         known = [score for record in records if not math.isnan(score := _last_score(record))]
         means = {"validation": sum(known) / len(known)} if known else {}
     about = {"task": f"mean of {len(records)} tasks", "mode": records[0].run.mode}
-    empty = dict.fromkeys(SPLITS, "–") | {"own_best": "", "own_step": "", "unknown_task": ""}
+    empty = dict.fromkeys(SPLITS, "–") | {"own_best": "", "own_step": "", "task unknown": ""}
     shown = {split: metric.format(mean) for split, mean in means.items()}
     return row_of(records[0]) | about | empty | shown
 
@@ -91,7 +91,7 @@ def row_of(record: TaskRecord) -> dict[str, str]:
         "metric": metric.title if metric else "–",
         "own_best": "",
         "own_step": "",
-        "unknown_task": "",
+        "task unknown": "",
     }
     if run.result and record.result:
         assert metric is not None
@@ -100,7 +100,7 @@ def row_of(record: TaskRecord) -> dict[str, str]:
             row |= {"own_best": metric.format(best.value), "own_step": f"{best.step:,}"}
         if unknown := record.result.unknown_task:
             shown = f"{metric.format(unknown.value)} (own path {100 * unknown.own:.1f} %)"
-            row["unknown_task"] = shown
+            row["task unknown"] = shown
         row |= {"steps": f"{run.result.steps:,}", "best_step": f"{run.result.best_step:,}"}
         row |= _scores(record, metric)
         row["parameters"] = f"{run.result.parameters.total:,}"
