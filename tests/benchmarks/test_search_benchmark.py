@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.markdown import with_table
-from benchmarks.search import choosers, experiments, report, run, scoring
+from benchmarks.search import choosers, experiments, report, run, scoring, worker
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
@@ -208,6 +208,15 @@ def test_runs_are_trained_in_order_recorded_not_repeated_and_shown(stream, tmp_p
         assert f"\n| {title} | 2 |" in table
     assert "t3 | top, probe of t1 |" in table
     assert table.count("p = ") == 2  # of two measures
+
+
+def test_a_run_that_fails_is_recorded_and_trained_again(stream, tmp_path):
+    name, words = "tiny/search-seed0", experiments.command(stream, "search", 0)
+    wrong = [*words, "--train.batch", "9999"]
+    assert "9999" in worker.train_and_record(name, wrong, tmp_path / "runs", tmp_path)
+    saved = json.loads((tmp_path / f"{name}.json").read_text())
+    assert "9999" in saved["failed"] and "result" not in saved
+    assert run.pending({name: wrong}, tmp_path) == {name: wrong}
 
 
 def test_the_tables_of_the_search_are_made_from_the_raw_results():
