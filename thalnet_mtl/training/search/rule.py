@@ -69,6 +69,7 @@ class Search(GrowthRule):
         price: cost of as many parameters as a task alone would get, as a share of the loss of
             guessing.
         every: steps of an experience between two races for growth within the task; 0: none.
+        edges: whether closed readings race in turn with new modules.
         prune: whether modules are taken out if the network does no worse without them.
         harm: the loss that pruning may add, as a share of the loss of guessing.
         cost: the most steps of all candidates, with growth within tasks and pruning, as a multiple
@@ -91,12 +92,13 @@ class Search(GrowthRule):
         run: RunContext,
         price: Annotated[float, Range(low=0.0)] = 0.02,
         every: Annotated[int, Range(low=0)] = 0,
+        edges: bool = True,
         prune: bool = False,
         harm: Annotated[float, Range(low=0.0)] = 0.01,
         cost: Annotated[float, Range(low=1.0)] = 1.3,
     ):
         super().__init__(run)
-        self.price, self.harm = price, harm
+        self.price, self.harm, self.edges = price, harm, edges
         self.budget = Budget(every, prune, cost, self.race_cost() if run.continual else 0.0)
         check_modules(run)
         if self.acts_within:
@@ -199,7 +201,7 @@ class Search(GrowthRule):
     def act_within(self, task: str, grows: bool) -> Outcome | None:
         """Let the network of a task grow, or else be pruned; the run is as it was."""
         if grows:
-            return grow_within(self.run, task, self.price, self.budget.allowance)
+            return grow_within(self.run, task, self.price, self.budget.allowance, self.edges)
         settling = self.budget.settling(self.experience)
         return prune_modules(self.run, task, self.harm, settling)
 

@@ -31,7 +31,9 @@ LEVEL = 0.01  # of the test of a race
 MODULE = "module"  # how a challenger with a new module is called
 
 
-def grow_within(run: RunContext, task: str, price: float, allowance: int) -> Outcome | None:
+def grow_within(
+    run: RunContext, task: str, price: float, allowance: int, edges: bool = True
+) -> Outcome | None:
     """Let the network of a run race against larger ones, and decide which goes on.
 
     Returns None if nothing more fits into ``model.budget``. The run itself stays as it is.
@@ -41,6 +43,7 @@ def grow_within(run: RunContext, task: str, price: float, allowance: int) -> Out
         task: the only one that the experience trains.
         price: of as many parameters as a new module has, as a share of the loss of guessing.
         allowance: steps that the race may take beside those that the winner goes on from.
+        edges: whether closed readings race, too.
     """
     race = PairedRace(run, task, price)
     challenger = race.enter_changed("", lambda network: attach_and_connect(network, run, task))
@@ -48,7 +51,8 @@ def grow_within(run: RunContext, task: str, price: float, allowance: int) -> Out
     alone, extra, about_edges = challenger.parameters, 0, ""
     budget = run.config.model.budget or inf
     fits = count_parameters(challenger.state.network) <= budget
-    if not fits or is_turn_of_edges(run.state.growth.decisions, run.experience.number):
+    turn = is_turn_of_edges(run.state.growth.decisions, run.experience.number)
+    if edges and (turn or not fits):
         evidence = edge_evidence(run, task)
         extra, about_edges = BATCHES if evidence else 0, f"; {why_edge(evidence)}"
         if evidence and evidence[0].accepted:
