@@ -66,6 +66,23 @@ def test_inputs_are_permuted_within_a_step_and_steps_are_joined():
     assert torch.equal(joined.split("test").xs[:, 1, 8:], images[:, 3])
 
 
+def test_gains_change_every_number_of_a_step_alike_in_all_splits():
+    task = variant(gains=3)
+    random = np.random.RandomState(3)
+    gains, offsets = 2 ** random.uniform(-2, 2, 8), 16 * random.uniform(-1, 1, 8)
+    for split in SPLITS:
+        expected = gains * DIGITS.split(split).xs.numpy() + offsets
+        np.testing.assert_allclose(task.split(split).xs.numpy(), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_neighboring_inputs_are_averaged():
+    task = variant(inputs_averaged=2)
+    assert task.spec == TaskSpec(4, 10, steps=8)
+    xs = DIGITS.split("test").xs.double()
+    expected = (xs[..., ::2] + xs[..., 1::2]) / 2
+    assert torch.equal(task.split("test").xs.double(), expected)
+
+
 def test_an_order_of_pixels_comes_before_the_changes():
     def ordered():
         order = torch.arange(64).flip(0)

@@ -8,7 +8,7 @@ import torch
 from random_networks import assert_same
 from search_streams import FIRST, MODULES, SMALL, at_the_race, stream_of
 
-from thalnet_mtl import load_run, train
+from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, train
 from thalnet_mtl.cli import main
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.size import count_parameters
@@ -16,15 +16,21 @@ from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import context
 from thalnet_mtl.training.checkpoint import load_checkpoint
-from thalnet_mtl.training.search.candidates import KINDS, Candidate
+from thalnet_mtl.training.search.candidates import KINDS, Candidate, reusable
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Interrupted
 
 
+def decision_of(folder):
+    """Return the only decision of a run."""
+    [decision] = json.loads((folder / "topology.json").read_text())["decisions"]
+    return decision
+
+
 def candidates_of(folder):
     """Return the candidates of the only decision of a run by name, and the chosen one."""
-    [decision] = json.loads((folder / "topology.json").read_text())["decisions"]
+    decision = decision_of(folder)
     entries = decision["candidates"]
     (chosen,) = [entry["candidate"] for entry in entries if entry["chosen"]]
     return {entry["candidate"]: entry for entry in entries}, chosen
@@ -40,19 +46,52 @@ ANSWERS = {
 @pytest.mark.parametrize("case", ANSWERS)
 def test_the_right_parts_are_reused(case, tmp_path, capsys):
     task, right = ANSWERS[case]
-    train(stream_of(FIRST, task), tmp_path / "run")
+    config = stream_of(FIRST, task)
+    first = replace(config.stream[0], steps=1_024)  # what is reused must be worth it
+    train(replace(config, stream=(first, config.stream[1])), tmp_path / "run")
     entries, chosen = candidates_of(tmp_path / "run")
     assert chosen in right, entries
     assert {name.split()[0] for name in entries} == set(KINDS)
     assert main(["inspect", str(tmp_path / "run")]) == 0
     assert f"{chosen} " in capsys.readouterr().out
-    steps = sum(entry["steps"] for entry in entries.values())
-    assert 256 + steps - entries[chosen]["steps"] <= 1.3 * 256
+    steps = sum(entry["steps"] for entry in entries.values()) - entries[chosen]["steps"]
+    assert 256 + steps - decision_of(tmp_path / "run")["skipped"] <= 1.3 * 256
 
 
-def test_a_task_of_another_shape_gets_modules_of_its_own(tmp_path):
-    train(stream_of(FIRST, SMALL | {"steps_joined": 2}, steps=64), tmp_path / "run")
-    assert set(candidates_of(tmp_path / "run")[0]) == {"alone", "all"}
+def test_a_path_reads_rows_of_another_width_through_an_encoder(tmp_path):
+    train(stream_of(FIRST, SMALL | {"inputs_averaged": 2}), tmp_path / "run")
+    entries, chosen = candidates_of(tmp_path / "run")
+    assert set(entries) == {"bottom of t1", "alone", "all"} and chosen == "bottom of t1"
+
+
+def test_only_paths_that_can_read_the_inputs_are_reused():
+    rows = TaskSpec(8, 10, steps=8)
+    network = Network(ThalNet(modules=[ModuleSpec("m", 4, 2, inputs=8, output=True)]))
+    network.add_task("rows", rows)
+    network.add_task("narrow", replace(rows, inputs=4))
+    network.add_task("tokens", TaskSpec(8, 8, tokens=True))
+    assert reusable(network, replace(rows, inputs=16)) == ["rows", "narrow"]
+    assert reusable(network, TaskSpec(8, 2, tokens=True)) == ["tokens"]
+    assert reusable(network, TaskSpec(9, 2, tokens=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("probe", 8), ("bottom", 8), ("finetune", 8), ("bottom", 4)]
+)
+def test_a_reused_path_begins_with_the_features_that_its_head_was_fitted_to(kind, width, tmp_path):
+    run = at_the_race(FIRST, SMALL, SMALL | {"inputs_averaged": 8 // width})
+    # The second task has a learned encoder, which a reused path must not lose.
+    second = run.network.add_task("t2", run.tasks["t2"].spec, encode=True)
+    second.update_optimizer(run.state.optimizer)
+    (encoder,) = run.network.adapter("t2").encoders.values()
+    torch.nn.init.normal_(encoder.weight, std=0.3)
+    race = Race(run, "t3", price=0.0)
+    entrant = race.enter(Candidate(kind, "t2"))
+    xs = next(run.tasks["t3"].iterate("test", 99, 1)).xs
+    features, _ = entrant.state.network.features("t3", xs)
+    wide = torch.nn.functional.interpolate(xs, 8, mode="linear")
+    assert torch.allclose(features, run.network.features("t2", wide)[0], atol=1e-6)
+    assert torch.equal(entrant.state.network.adapter("t3").head.weight, race.fits["t2"].head.weight)
 
 
 def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
@@ -72,12 +111,12 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
     held = {id(p) for group in winner.state.optimizer.param_groups for p in group["params"]}
     trained = {id(p) for p in winner.state.network.parameters() if p.requires_grad}
     assert held == trained
-    assert winner.state.step == 32 + winner.steps == 32 + 4
-    assert sorted(entry.steps for entry in record.candidates) == [1, 1, 1, 1, 4, 4]
+    assert winner.state.step == 32 + winner.steps + winner.skipped == 32 + 4
+    assert sorted(entry.steps for entry in record.candidates) == [0, 1, 1, 4, 4, 4]
 
 
 def test_a_copy_of_a_run_counts_no_multiply_adds_again_until_they_change(tmp_path, monkeypatch):
-    run, counted = at_the_race(tmp_path, FIRST, SMALL), []
+    run, counted = at_the_race(FIRST, SMALL), []
     count = context.count_macs
     monkeypatch.setattr(context, "count_macs", lambda *inputs: counted.append(1) or count(*inputs))
     small = run.multiply_adds("t1")
@@ -108,11 +147,11 @@ def test_a_race_that_is_stopped_is_run_again_to_the_same_bits(number, tmp_path, 
     train(config, tmp_path / "whole")
     advance, calls = Race.advance, []
 
-    def stop(self, entrant, steps):
+    def stop(self, entrant, steps, train=True):
         calls.append(steps)
         if len(calls) == 1 + 2 * number:
             raise StopRequested
-        advance(self, entrant, steps)
+        advance(self, entrant, steps, train)
 
     with monkeypatch.context() as patch:
         patch.setattr(Race, "advance", stop)

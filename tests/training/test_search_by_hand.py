@@ -70,8 +70,11 @@ def test_a_search_changes_nothing_and_is_the_same_for_the_same_seed(network):
     assert other.record != first.record
     kinds = {entry.candidate.split()[0] for entry in first.candidates}
     assert kinds == {"probe", "bottom", "top", "finetune", "alone", "all"}
-    assert sorted(entry.steps for entry in first.candidates) == [1, 1, 1, 1, 4, 4]
-    assert first.cost == (32 + 4 + 4) / 32 and first.chosen.candidate in first.reason
+    assert sorted(entry.steps for entry in first.candidates) == [0, 1, 1, 4, 4, 4]
+    assert (
+        first.cost == (32 + first.record.extra_steps) / 32
+        and first.chosen.candidate in first.reason
+    )
 
 
 def test_what_is_there_is_reused_and_stays_as_it_is_to_the_bit(network):

@@ -50,18 +50,20 @@ def test_a_run_records_what_its_decisions_need(tmp_path):
     first, second = topology.decisions
     assert (first.step, first.experience, first.task, first.about) == (32, 2, "t2", "task")
     assert (second.step, second.experience, second.task) == (64, 3, "t3")
-    assert set(first.prior) == {"t1"} and 0 < first.prior["t1"] < 1 and second.prior == {}
-    for decision in topology.decisions:
+    assert set(first.prior) == {"t1"} and 0 < first.prior["t1"] < 1
+    assert set(second.prior) == {"t1", "t2"}
+    for decision, number in zip(topology.decisions, (3, 2), strict=True):
         assert decision.reason == reason(decision.candidates)
         rivals = [e for e in decision.candidates if len(e.scores) == 2 and not e.chosen]
-        assert len(rivals) == 1 and rivals[0].error > 0
+        assert len(rivals) == number and all(rival.error > 0 for rival in rivals)
         for entry in decision.candidates:
             assert entry.score == entry.scores[-1] > entry.price > 0
             assert entry.error is None or entry in rivals
         before = topology.history[: decision.changes]
         assert [change.verb for change in before][-1] == "freeze"
-    _, reused, own = stages(topology)
-    assert list(reused.tasks) == ["t2"] and list(own.tasks) == ["t3"]
-    assert all(module.frozen for module in own.begin.values())
-    assert set(own.end) == {module.name for module in topology.modules}
-    assert set(own.new) == {module.name for module in topology.modules[-2:]}
+    _, second_stage, third_stage = stages(topology)
+    assert list(second_stage.tasks) == ["t2"] and list(third_stage.tasks) == ["t3"]
+    assert all(module.frozen for module in third_stage.begin.values())
+    assert set(third_stage.end) == {module.name for module in topology.modules}
+    added = {change.about for change in topology.history[second.changes :]}
+    assert set(third_stage.new) == {n.name for n in topology.modules if n.name in added}

@@ -113,10 +113,21 @@ def head_columns(body: Body, modules: Sequence[str]) -> dict[str, Sequence[int]]
 def encoder(task: TaskSpec, width: int, module: str = "", trainable: bool = False) -> nn.Module:
     """Return the encoder from the input of a module to rows of a width.
 
-    Where both are equally wide it is the identity, unless it is to be trainable.
+    Where both are equally wide it is the identity. If it is to be trainable in any case, it begins
+    as the one of ``resizing``, which is the identity then.
     """
     inputs = task.input_width(module)
-    trainable = trainable or inputs != width
     if task.tokens:
-        return nn.Embedding(inputs, width) if trainable else OneHot(width)
-    return nn.Linear(inputs, width) if trainable else nn.Identity()
+        return nn.Embedding(inputs, width) if trainable or inputs != width else OneHot(width)
+    if not trainable:
+        return nn.Linear(inputs, width) if inputs != width else nn.Identity()
+    return resizing(inputs, width)
+
+
+def resizing(inputs: int, width: int) -> nn.Linear:
+    """Return the layer that brings rows to another width by linear interpolation."""
+    linear = nn.Linear(inputs, width)
+    with torch.no_grad():
+        linear.weight.copy_(F.interpolate(torch.eye(inputs)[None], width, mode="linear")[0].T)
+        linear.bias.zero_()
+    return linear

@@ -122,6 +122,7 @@ class DecisionEntry:
     about: str  # 'task': what a new task gets; 'growth': within a task; 'pruning': what it loses
     reason: str  # a plain sentence with the numbers that decided, without a period
     candidates: Sequence[CandidateEntry]  # exactly one of them is chosen
+    skipped: int = 0  # steps of the run that the chosen one had not to train: it was fitted
     gradients: int = 0  # batches whose gradients were computed beside the steps of the candidates
     prior: Mapping[str, float] = field(default_factory=dict)
     """By earlier task, the loss of a linear head on its path relative to guessing; {} if none."""
@@ -140,7 +141,8 @@ class DecisionEntry:
     @property
     def extra_steps(self) -> int:
         """Steps that the decision took beside those that the run goes on from."""
-        return sum(e.steps for e in self.candidates if not e.chosen) + self.gradients
+        others = sum(entry.steps for entry in self.candidates if not entry.chosen)
+        return others + self.gradients - self.skipped
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "DecisionEntry":

@@ -1,4 +1,4 @@
-"""Variants of a task: fewer sequences, other labels, another order or width of the inputs.
+"""Variants of a task: fewer sequences, other labels, other inputs, another width of the inputs.
 
 Streams of them have known right answers: what of an earlier task helps with a variant of it. Their
 sizes and names follow the streams of CTrL (Veniat et al., ICLR 2021, arXiv:2012.12631).
@@ -31,6 +31,8 @@ class Change:
     label_order: int
     random_labels: int
     input_order: int
+    gains: int
+    inputs_averaged: int
     steps_joined: int
 
 
@@ -43,6 +45,8 @@ def variant(
     label_order: int = 0,
     random_labels: int = 0,
     input_order: int = 0,
+    gains: int = 0,
+    inputs_averaged: int = 1,
     steps_joined: int = 1,
 ) -> SequenceTask:
     """Another task with fewer sequences, other labels, or its inputs in another order or width.
@@ -58,6 +62,10 @@ def variant(
             learn; 0 for the classes as they are.
         input_order: seed of a permutation of the numbers of a step, the same at all steps; 0 for
             none.
+        gains: seed of a gain and an offset for each number of a step, the same at all steps, as
+            after another calibration of sensors: x becomes g x + o with log₂ g uniform in [-2, 2]
+            and o uniform in [-1, 1] times the scale of the task; 0 for none.
+        inputs_averaged: neighboring numbers of a step that are averaged into one.
         steps_joined: steps that are read at once, side by side.
     """
     options = dict(of) if isinstance(of, dict) else {"name": of}
@@ -67,11 +75,11 @@ def variant(
     whole = lookup("task", name)(**check_options("task", name, options, "of", ("name",)))
     change = Change(
         train_per_class, validation_per_class, sample_seed, label_order, random_labels,
-        input_order, steps_joined,
+        input_order, gains, inputs_averaged, steps_joined,
     )  # fmt: skip
     _check(change, whole, name)
     spec = whole.spec
-    width = spec.input_width() * steps_joined
+    width = spec.input_width() // inputs_averaged * steps_joined
     task = SequenceTask(
         "variant",
         partial(_read_splits, whole, change),
@@ -95,9 +103,14 @@ def _check(change: Change, whole: Any, name: str) -> None:
     if spec.tokens or spec.input_names:
         raise UserError(f"{where}: expected a task with one input of numbers.")
     for option, value in vars(change).items():
-        least = 1 if option == "steps_joined" else 0
+        least = 1 if option in ("inputs_averaged", "steps_joined") else 0
         if not least <= value < 2**32:
             raise UserError(f"{where}: {option} is {value}; expected {least} or more.")
+    if spec.input_width() % change.inputs_averaged:
+        raise UserError(
+            f"{where}: inputs_averaged {change.inputs_averaged} does not divide its "
+            f"{spec.input_width()} inputs."
+        )
     if spec.steps % change.steps_joined:
         raise UserError(
             f"{where}: steps_joined {change.steps_joined} does not divide its {spec.steps} steps."
@@ -119,7 +132,7 @@ def _changed(data: Any, split: str, whole: SequenceTask, change: Change) -> Spli
         part = part.select(_choose(part.ys, counts[split], change.sample_seed, where))
     if change.steps_joined > 1 and part.lengths is not None:
         raise UserError(f"{where}: steps of sequences of unequal lengths cannot be joined.")
-    part = part.map_xs(partial(_rearrange, order=whole.order, change=change))
+    part = part.map_xs(partial(_rearrange, whole=whole, change=change))
     outputs, ys = whole.spec.outputs, part.ys
     if change.label_order:
         permutation = np.random.RandomState(change.label_order).permutation(outputs)
@@ -145,12 +158,19 @@ def _choose(ys: Tensor, per_class: int, seed: int, where: str) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate(places)))
 
 
-def _rearrange(xs: Tensor, order: Tensor | None, change: Change) -> Tensor:
-    """Return inputs (N, time, inputs) in another order, several steps side by side."""
+def _rearrange(xs: Tensor, whole: SequenceTask, change: Change) -> Tensor:
+    """Return inputs (N, time, inputs) in another order, with other gains, or of another width."""
     xs = xs if xs.ndim == 3 else xs[..., None]  # one number a step
-    if order is not None:
-        xs = xs.flatten(1).index_select(1, order).view_as(xs)
+    if whole.order is not None:
+        xs = xs.flatten(1).index_select(1, whole.order).view_as(xs)
     if change.input_order:
         permutation = np.random.RandomState(change.input_order).permutation(xs.shape[2])
         xs = xs[:, :, torch.from_numpy(permutation)]
+    if change.gains:
+        random = np.random.RandomState(change.gains)
+        gains = torch.from_numpy(2 ** random.uniform(-2, 2, xs.shape[2])).float()
+        offsets = torch.from_numpy(random.uniform(-1, 1, xs.shape[2])).float()
+        xs = gains * xs + offsets * whole.scale
+    if change.inputs_averaged > 1:
+        xs = xs.float().unflatten(2, (-1, change.inputs_averaged)).mean(3)
     return xs.reshape(len(xs), -1, xs.shape[2] * change.steps_joined)

@@ -71,8 +71,7 @@ class Decision:
     @property
     def cost(self) -> float:
         """The steps of all candidates and of the winner, as a multiple of the budget."""
-        others = sum(entry.steps for entry in self.candidates if not entry.chosen)
-        return (self.budget + others) / self.budget
+        return (self.budget + self.record.extra_steps) / self.budget
 
     def __str__(self) -> str:
         return self.record.line()

@@ -7,9 +7,13 @@ the path of an earlier task, in part or whole, or adds modules of its own.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import nn
+
 from thalnet_mtl.config.schema import Config, ModuleConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import build
+from thalnet_mtl.models.adapter import resizing
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.topology.spec import TaskSpec
@@ -38,10 +42,11 @@ class Candidate:
         return f"{self.kind} of {self.source}" if self.source else self.kind
 
 
-def candidates(config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
+def candidates(network: Network, config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
     """Return the candidates for a new task, that with the most parameters last.
 
     Args:
+        network: with the earlier tasks.
         config: says with ``growth`` which modules are attached.
         shape: of the new task.
         source: head of the earlier task whose path may be reused; '' if there is none.
@@ -51,14 +56,23 @@ def candidates(config: Config, shape: TaskSpec, source: str) -> list[Candidate]:
         reusing.remove("bottom")  # an encoder of rows
     if source and not of_top(config):
         reusing.remove("top")
+    if source and network.adapter(source).task.inputs != shape.inputs:
+        reusing = ["bottom"]  # a path reads rows of another width through an encoder alone
     return [*(Candidate(kind, source) for kind in reusing), Candidate("alone"), Candidate("all")]
 
 
 def reusable(network: Network, shape: TaskSpec) -> list[str]:
-    """Return the heads of the earlier tasks whose path can read the inputs of a new task."""
-    shapes = {head: network.adapter(head).task for head in network.adapters}
-    inputs = shape.inputs, shape.tokens
-    return [head for head, task in shapes.items() if (task.inputs, task.tokens) == inputs]
+    """Return the heads of the earlier tasks whose path can read the inputs of a new task.
+
+    Rows of another width are brought to that of the path.
+    """
+
+    def fits(task: TaskSpec) -> bool:
+        if task.tokens or task.input_names:
+            return (task.inputs, task.tokens) == (shape.inputs, shape.tokens)
+        return not (shape.tokens or shape.input_names)
+
+    return [head for head in network.adapters if fits(network.adapter(head).task)]
 
 
 def of_top(config: Config) -> dict[str, ModuleConfig]:
@@ -83,12 +97,15 @@ def apply(
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    encode = False
     if candidate.source:
-        spec, path = (
-            network.adapter(candidate.source).spec,
+        spec = network.adapter(candidate.source).spec
+        inputs, outputs, path = (
+            spec.input_modules,
+            spec.output_modules,
             network.active_modules(candidate.source),
         )
-        inputs, outputs = spec.input_modules, spec.output_modules
+        encode = spec.encode or kind == "bottom"
     if kind == "finetune":
         names = {name: f"{head}_{name}" for name in path}
         changes.append(network.clone_together(names))
@@ -108,10 +125,25 @@ def apply(
             output_modules=outputs,
             sub_steps=config.model.sub_steps,
             extra_steps=config.model.extra_steps,
-            encode=kind == "bottom",
+            encode=encode,
         )
     )
+    if candidate.source:
+        _inherit_encoders(network, head, candidate.source)
     return changes
+
+
+@torch.no_grad()
+def _inherit_encoders(network: Network, head: str, source: str) -> None:
+    """Let learned encoders of a task begin as those of the task whose path it reuses."""
+    new, old = network.adapter(head), network.adapter(source)
+    for encoder, earlier in zip(new.encoders.values(), old.encoders.values(), strict=True):
+        if isinstance(encoder, nn.Linear) and isinstance(earlier, nn.Linear):
+            resize = resizing(encoder.in_features, earlier.in_features).to(earlier.weight)
+            encoder.weight.copy_(earlier.weight @ resize.weight)
+            encoder.bias.copy_(earlier.bias)
+        elif isinstance(encoder, nn.Embedding) and isinstance(earlier, nn.Embedding):
+            encoder.load_state_dict(earlier.state_dict())
 
 
 def _attach(

@@ -8,11 +8,8 @@ import torch
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
-from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.search.race import BLOCK, Entrant, Race, changed_copy
+from thalnet_mtl.training.search.race import Entrant, Race, changed_copy
 from thalnet_mtl.training.search.warm_up import new_entries
-
-BLOCKS = 20  # of validation sequences, if there are enough for one sequence each
 
 Act = Callable[[Network], list[TopologyChange]]
 
@@ -25,21 +22,13 @@ class Outcome(NamedTuple):
 
 
 class PairedRace(Race):
-    """A race for a task that is trained already, on blocks small enough for a paired test.
+    """A race for a task that is trained already.
 
     Args:
         run: between two steps of an experience.
         task: the only one that the experience trains.
         price: of as many parameters as a new module has, in losses of guessing.
     """
-
-    def __init__(self, run: RunContext, task: str, price: float = 0.0):
-        options = run.config.evaluate
-        count = run.tasks[task].batches_per_epoch("validation", 1, run.chunk)
-        if options.batches:
-            count = min(count, options.batches * options.batch)
-        block = max(1, min(BLOCK, count // BLOCKS))
-        super().__init__(run, task, price, block, -(-count // block))
 
     def enter_changed(self, candidate: str, act: Act) -> Entrant[str]:
         """Return an entrant on a copy of the state of the run, after changes of its network."""

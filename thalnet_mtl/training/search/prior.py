@@ -1,9 +1,11 @@
 """The prior of the search: how well a linear head on an earlier path answers a new task."""
 
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
@@ -12,8 +14,9 @@ from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 
 SAMPLES = 1_000  # at most so many sequences of the training split, and of the validation split
+MORE_SAMPLES = 5_000  # the same for the path that was chosen
 ITERATIONS = 100
-DECAY = 1e-3  # of the weights, in the loss
+DECAYS = (1e-3, 1e-2, 1e-1, 1.0)  # of the weights, in the loss; validation chooses
 
 
 class Fit(NamedTuple):
@@ -23,7 +26,9 @@ class Fit(NamedTuple):
     loss: float
 
 
-def fit_heads(network: Network, task: Task, heads: list[str], chunk: int) -> dict[str, Fit]:
+def fit_heads(
+    network: Network, task: Task, heads: list[str], chunk: int, samples: int = SAMPLES
+) -> dict[str, Fit]:
     """Return by earlier task a linear head on its features that answers a new task.
 
     The features do not change, so that they are computed once; the fit is then a convex problem for
@@ -32,10 +37,13 @@ def fit_heads(network: Network, task: Task, heads: list[str], chunk: int) -> dic
     Args:
         network: with the earlier tasks.
         task: the new task, with its data loaded.
-        heads: the earlier tasks, of the same input shape.
+        heads: the earlier tasks whose path can read its inputs; see ``reusable``.
         chunk: of a text, tokens per chunk.
+        samples: at most so many sequences of the training split, and of the validation split.
     """
-    training, validation = (first_batch(task, split, chunk) for split in ("train", "validation"))
+    training, validation = (
+        first_batch(task, split, chunk, samples) for split in ("train", "validation")
+    )
     fits = {}
     with evaluation_mode(network):
         for name in heads:
@@ -44,18 +52,21 @@ def fit_heads(network: Network, task: Task, heads: list[str], chunk: int) -> dic
     return fits
 
 
-def first_batch(task: Task, split: str, chunk: int) -> Batch:
-    """Return up to ``SAMPLES`` sequences of a split, the same each time."""
+def first_batch(task: Task, split: str, chunk: int, samples: int = SAMPLES) -> Batch:
+    """Return up to so many sequences of a split, the same each time."""
     if split == "train":
-        size = min(SAMPLES, task.batches_per_epoch("train", 1, chunk))
+        size = min(samples, task.batches_per_epoch("train", 1, chunk))
         return task.training_batch(0, size, chunk, seed=0)
-    return next(task.iterate(split, SAMPLES, chunk))
+    return next(task.iterate(split, samples, chunk))
 
 
 @torch.no_grad()
 def _read(network: Network, name: str, task: Task, batch: Batch) -> Tensor:
     """Return what a head on the path of an earlier task reads: at the last step, or at every."""
-    features, _ = network.features(name, batch.xs, None, batch.lengths)
+    shape, xs = network.adapter(name).task, batch.xs
+    if isinstance(xs, Tensor) and not shape.tokens and xs.shape[-1] != shape.input_width():
+        xs = F.interpolate(xs, shape.input_width(), mode="linear")
+    features, _ = network.features(name, xs, None, batch.lengths)
     if task.spec.every_step:
         return features
     ends_together = network.adapter(name).spec.extra_steps
@@ -65,6 +76,16 @@ def _read(network: Network, name: str, task: Task, batch: Batch) -> Tensor:
 def _fit(
     task: Task, training: Batch, validation: Batch, points: Tensor, validation_points: Tensor
 ) -> Fit:
+    """Return the head that is best on validation, of those fitted with several decays."""
+    fits = []
+    for decay in DECAYS:
+        head = _fit_head(task, training, points, decay)
+        with torch.no_grad():
+            fits.append(Fit(head, float(task.loss(head(validation_points), validation))))
+    return min(fits, key=attrgetter("loss"))
+
+
+def _fit_head(task: Task, training: Batch, points: Tensor, decay: float) -> nn.Linear:
     head = nn.Linear(points.shape[-1], task.spec.outputs).to(points)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -74,10 +95,9 @@ def _fit(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = task.loss(head(points), training) + DECAY * head.weight.square().sum()
+        loss = task.loss(head(points), training) + decay * head.weight.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    with torch.no_grad():
-        return Fit(head, float(task.loss(head(validation_points), validation)))
+    return head

@@ -22,14 +22,15 @@ from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.candidates import Candidate, apply, reusable
-from thalnet_mtl.training.search.prior import Fit, fit_heads
+from thalnet_mtl.training.search.prior import MORE_SAMPLES, Fit, fit_heads
 from thalnet_mtl.training.search.reason import reason
 from thalnet_mtl.training.search.warm_up import WARM_UP, Entries, larger_steps
-from thalnet_mtl.training.state import TrainState
+from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import on_topology_change
 
-BLOCK = 50  # validation sequences whose mean loss is compared in pairs
+BLOCK = 50  # at most so many validation sequences have their mean loss compared in pairs,
+BLOCKS = 20  # and fewer where there would be fewer blocks than that
 
 
 C = TypeVar("C")  # the type of a candidate
@@ -47,6 +48,7 @@ class Entrant(Generic[C]):
         parameters: their number that is new.
         price: what they count.
         steps: that it has taken.
+        skipped: steps of the run that it had not to take.
         losses: of blocks of the validation split, divided by the loss of guessing.
         scores: after every round.
         warm_up: entries of parameters that take ``WARM_UP`` times larger steps.
@@ -59,6 +61,7 @@ class Entrant(Generic[C]):
     parameters: int
     price: float = 0.0
     steps: int = 0
+    skipped: int = 0
     losses: Tensor = field(default_factory=lambda: torch.zeros(0))
     scores: list[float] = field(default_factory=list)
     warm_up: Entries = field(default_factory=dict)
@@ -76,26 +79,17 @@ class Race:
         run: at the begin of the experience of the task, with the earlier tasks frozen.
         task: name of the new task.
         price: of as many parameters as the task alone would get, in losses of guessing.
-        block: validation sequences whose mean loss is compared in pairs.
-        blocks: of them that are scored; by default ``evaluate.batches``, 0 for all.
     """
 
-    def __init__(
-        self,
-        run: RunContext,
-        task: str,
-        price: float,
-        block: int = BLOCK,
-        blocks: int | None = None,
-    ):
-        self.run, self.task, self.price, self.block = run, run.tasks[task], price, block
-        self.blocks = run.config.evaluate.batches if blocks is None else blocks
+    def __init__(self, run: RunContext, task: str, price: float = 0.0):
+        self.run, self.task, self.price = run, run.tasks[task], price
         self.shapes = {each.head_name: each.spec for each in run.tasks.values()}
         self.start = run.state
+        self._heads_of_paths = dict[str, dict[str, Tensor]]()
 
     def record(self, entrants: Sequence[Entrant[Any]], winner: Entrant[Any]) -> DecisionEntry:
         """Return the record of the decision for a candidate."""
-        rivals = [e for e in entrants if e.steps == winner.steps and e is not winner]
+        rivals = [e for e in entrants if e.state.step == winner.state.step and e is not winner]
         entries = [
             CandidateEntry(
                 candidate=str(entrant.candidate),
@@ -117,6 +111,7 @@ class Race:
             about="task",
             reason=reason(entries),
             candidates=entries,
+            skipped=winner.skipped,
             prior=self.prior,
         )
 
@@ -125,6 +120,14 @@ class Race:
         """Heads that are fitted to the earlier paths that the inputs of the task fit."""
         heads = reusable(self.run.network, self.task.spec)
         return fit_heads(self.run.network, self.task, heads, self.run.chunk)
+
+    def head_of_path(self, source: str) -> dict[str, Tensor]:
+        """Return the weights of a head that is fitted to an earlier path, on more sequences."""
+        if source not in self._heads_of_paths:
+            run = self.run
+            fits = fit_heads(run.network, self.task, [source], run.chunk, MORE_SAMPLES)
+            self._heads_of_paths[source] = fits[source].head.state_dict()
+        return self._heads_of_paths[source]
 
     @cached_property
     def prior(self) -> dict[str, float]:
@@ -148,9 +151,9 @@ class Race:
         """
         state, changes, parameters = self.copy_with(candidate)
         price = self.price * parameters / self.parameters_alone
-        if candidate.kind in ("probe", "finetune"):
-            head = self.fits[candidate.source].head
-            state.network.adapter(self.head).head.load_state_dict(head.state_dict())
+        if candidate.kind in ("probe", "bottom", "finetune"):
+            head = state.network.adapter(self.head).head
+            head.load_state_dict(self.head_of_path(candidate.source))
         return Entrant(candidate, state, torch.get_rng_state(), changes, parameters, price)
 
     def copy_with(self, candidate: Candidate) -> tuple[TrainState, list[TopologyChange], int]:
@@ -165,13 +168,19 @@ class Race:
         """Name of the head of the new task."""
         return self.task.head_name
 
-    def advance(self, entrant: Entrant[Any], steps: int) -> None:
-        """Train a candidate until it has taken some steps, and score it on validation data."""
+    def advance(self, entrant: Entrant[Any], steps: int, train: bool = True) -> None:
+        """Train a candidate until it has taken some steps, and score it on validation data.
+
+        Without ``train`` its state gets to that step as it is.
+        """
         run, rng, begin = self.run, torch.get_rng_state(), time.monotonic()
         torch.set_rng_state(entrant.rng)
         with run.having(entrant.state) as state:
             train_step = TrainStep(run)
-            while entrant.steps < steps:
+            if not train:
+                skip_steps(run, steps - entrant.skipped)
+                entrant.skipped = steps
+            while train and entrant.steps < steps:
                 inputs = StepInputs(next_batches(run), run.learning_rate())
                 with larger_steps(run.network, entrant.warm_up, WARM_UP):
                     losses = train_step(inputs)
@@ -188,14 +197,26 @@ class Race:
     def losses(self) -> Tensor:
         """Return the losses of blocks of the validation split, relative to that of guessing."""
         run, network, task = self.run, self.run.network, self.task
-        batches = task.iterate("validation", self.block, run.chunk)
+        options, sequences = run.config.evaluate, task.batches_per_epoch("validation", 1, run.chunk)
+        if options.batches:
+            sequences = min(sequences, options.batches * options.batch)
+        block = max(1, min(BLOCK, sequences // BLOCKS))
+        batches = task.iterate("validation", block, run.chunk)
         losses, state = [], None
         with evaluation_mode(network):
-            for batch in islice(batches, self.blocks or None):
+            for batch in islice(batches, -(-sequences // block)):
                 state = None if batch.starts_sequence else state
                 outputs, state = network(self.head, batch.xs, state, batch.lengths)
                 losses.append(task.loss(outputs, batch).double())
         return torch.stack(losses).cpu() / self.guess
+
+
+def skip_steps(run: RunContext, steps: int) -> None:
+    """Go on by some steps without training."""
+    state = run.state
+    for _ in range(steps):
+        state.loss_log[state.step % len(state.loss_log)] = NOT_TRAINED
+        state.step += 1
 
 
 def changed_copy(

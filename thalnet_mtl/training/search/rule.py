@@ -82,8 +82,9 @@ class Search(GrowthRule):
 
     decides: ClassVar[bool] = True
     separate_rng: ClassVar[bool] = False  # a race trains, and draws for each candidate alike
-    # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k).
-    rounds: ClassVar[Sequence[tuple[int, int]]] = ((32, 2), (8, 1))
+    # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k). The
+    # head of a probe is fitted already: it trains only after the race, and is in the last round.
+    rounds: ClassVar[Sequence[tuple[int, int]]] = ((64, 3), (8, 1))
     # Whether the winner begins again. It must if the race takes all steps of the experience.
     restarts: ClassVar[bool] = False
 
@@ -111,7 +112,7 @@ class Search(GrowthRule):
 
     def race_cost(self) -> float:
         """Return the steps of a race for a new task beside those of its winner, of B steps."""
-        entrants, last, cost = len(KINDS), 0.0, 0.0
+        entrants, last, cost = len(KINDS) - 1, 0.0, 0.0  # a probe does not train
         for divisor, keep in self.rounds:
             cost += entrants * (1 / divisor - last)
             entrants, last = keep, 1 / divisor
@@ -133,11 +134,25 @@ class Search(GrowthRule):
             task: the new one.
             prior: see ``source``.
         """
-        return candidates(self.run.config, task.spec, self.source(prior))
+        return candidates(self.network, self.run.config, task.spec, self.source(prior))
 
     def rank(self, entrants: Sequence[Entrant[Candidate]]) -> list[Entrant[Candidate]]:
         """Return candidates that have raced, the best first."""
         return ranked(entrants)
+
+    def best(self, entrants: Sequence[Entrant[Candidate]], number: int) -> list[Entrant[Candidate]]:
+        """Return those that go on: the best, and with them at least one that reuses no path.
+
+        What reuses a path begins ahead of modules that have learned nothing yet.
+        """
+        ordered = self.rank(entrants)
+        if number == 1:
+            return ordered[:1]
+        trained = [entrant for entrant in ordered if entrant.candidate.kind != "probe"]
+        kept, new = trained[:number], [e for e in trained if not e.candidate.source]
+        if new and all(entrant.candidate.source for entrant in kept):
+            kept[-1] = new[0]
+        return kept + [entrant for entrant in ordered if entrant.candidate.kind == "probe"]
 
     def decide(self, task: str) -> RaceOutcome:
         """Return what a new task gets; the run is as it was.
@@ -150,8 +165,9 @@ class Search(GrowthRule):
         remaining, length = entrants, experience.stop - experience.start
         for divisor, keep in self.rounds or ((None, 1),):
             for entrant in remaining:
-                race.advance(entrant, -(-length // divisor) if divisor else 0)
-            remaining = self.rank(remaining)[:keep]
+                steps = -(-length // divisor) if divisor else 0
+                race.advance(entrant, steps, train=entrant.candidate.kind != "probe")
+            remaining = self.best(remaining, keep)
         winner = remaining[0]
         record = race.record(entrants, winner)
         start = race.start.timers.train_seconds
