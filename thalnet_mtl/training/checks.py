@@ -150,7 +150,8 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     rule = entries("growth").get(growth.when)
     for option in () if getattr(rule, "grows", True) else ("policy", "modules"):
         yield f"growth.{option}", f"growth.when is {growth.when}"
-    for number in () if getattr(rule, "decides", True) else range(len(config.stream)):
+    answered = [number for number, experience in enumerate(config.stream) if experience.expect]
+    for number in () if getattr(rule, "decides", True) else answered[:1]:  # one line for all
         yield f"stream.{number}.expect", f"growth.when is {growth.when}"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"
