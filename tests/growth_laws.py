@@ -25,6 +25,9 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.topology.spec import ModuleSpec
+from thalnet_mtl.training.search.edges import closed_edges, growing_modules
+from thalnet_mtl.training.search.prune import can_be_removed, remove
 
 
 def attaching_leaves_outputs_unchanged(case: Case) -> None:
@@ -244,6 +247,44 @@ def paths_cloned_together_equal_their_source(case: Case) -> None:
     assert_near({"": logits}, {"": outputs[task]})
 
 
+def growth_and_pruning_of_a_task_touch_no_other(case: Case) -> None:
+    """Check that what the search opens, attaches and takes out leaves a frozen task as it is."""
+    case.walk(2)
+    grown, frozen = case.random.sample(list(case.network.adapters), 2)
+    case.change("freeze", task=frozen)
+    if not any(p.requires_grad for p in case.network.adapter(grown).parameters()):
+        return
+    before = case.logits(frozen)
+
+    def trains_on() -> None:
+        case.train(2, [grown], clip=0.1)
+        assert torch.equal(case.logits(frozen), before)
+
+    edges = closed_edges(case.network, grown)
+    for reader, source in case.random.sample(edges, min(2, len(edges))):
+        try:
+            case.change("route", reader, source)
+        except UserError:  # its columns are fixed, for one
+            continue
+        trains_on()
+    name, spec = f"m{case.modules}", case.network.adapter(grown).spec
+    width = case.network.body.graph[spec.input_modules[0]].inputs
+    case.change("attach", ModuleSpec(name, 2, 2, inputs=width, reads=(name,)))
+    assert name not in case.network.active_modules(grown)
+    case.change("connect", grown, input_modules=[name], output_modules=[name])
+    trains_on()
+    assert name in growing_modules(case.network, grown)
+    assert not set(growing_modules(case.network, grown)) & set(case.network.active_modules(frozen))
+    for module in case.random.sample(growing_modules(case.network, grown), 1):
+        if can_be_removed(case.network, grown, [module]):
+            snapshot = case.duplicate()
+            for change in remove(case.network, grown, [module]):
+                change.update_optimizer(case.optimizer)
+            trains_on()
+            assert module not in case.network.body.graph
+            assert torch.equal(snapshot.logits(frozen), before)  # where it is rolled back
+
+
 LAWS = (
     attaching_leaves_outputs_unchanged,
     frozen_tasks_do_not_change,
@@ -255,6 +296,7 @@ LAWS = (
     opened_routes_change_nothing,
     connected_modules_change_nothing,
     paths_cloned_together_equal_their_source,
+    growth_and_pruning_of_a_task_touch_no_other,
 )
 
 
