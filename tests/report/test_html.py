@@ -56,7 +56,7 @@ def test_values_are_those_of_result_json(tmp_path):
         "run": "a", "body": "thalnet", "task": "digits_rows", "parameters": "12,345", "seed": "7",
         "steps": "30", "best_step": "20", "metric": "accuracy ↑", "train": "91.23 %",
         "validation": "87.65 %", "test": "85.43 %", "train_seconds": "3.0", "note": "",
-        "mode": "single", "own_best": "", "own_step": "",
+        "mode": "single", "own_best": "", "own_step": "", "task unknown": "",
     }  # fmt: skip
     html = page(tmp_path, run)
     for value in ("12,345", "91.23 %", "87.65 %", "85.43 %", "higher is better"):
