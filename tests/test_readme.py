@@ -96,7 +96,7 @@ def test_every_command_of_the_readme_names_what_exists():
     for name in re.findall(r"thalnet train ([\w/ ]+?)(?: +--|  |\n| *#)", README):
         for config in name.split():
             assert config in config_names()
-    for kind in ("task", "module", "reading", "strategy"):
+    for kind in ("task", "module", "reading", "strategy", "growth"):
         for name, entry in registry.entries(kind).items():
             if not entry.__module__.startswith("thalnet_mtl."):
                 continue  # registered by another test

@@ -1,5 +1,6 @@
 """Rules of growth of one's own: named in a configuration, rehearsed, saved and resumed."""
 
+import doctest
 import json
 import signal
 import tempfile
@@ -13,6 +14,7 @@ from growth_rule_laws import rules_keep_their_laws
 from hypothesis import Phase, given
 from properties import examples, seeds
 from run_fixtures import interrupt_at
+from stream_fixtures import step_until
 from toy_tasks import OWN, STREAM, toy
 
 from thalnet_mtl import cli, registry
@@ -186,6 +188,18 @@ def test_a_method_that_would_never_run_is_refused(monkeypatch):
         UserError, match=r"Misspelt: no hook is called 'begin_experiences'.*Did you"
     ):
         set_up(toy(growth={"when": "misspelt"}), fetch=print)
+
+
+def test_the_example_of_a_rule_grows_as_it_says(monkeypatch):
+    names = {"GrowthRule": GrowthRule}
+    for example in doctest.DocTestParser().get_examples(GrowthRule.__doc__):
+        exec(example.source, names)
+    monkeypatch.setitem(registry._entries["growth"], "every_few", names["EveryFew"])
+    config = toy(**STREAM, growth={"when": "every_few", "every": 3, "modules": OWN})
+    run = set_up(config, fetch=print)
+    step_until(run, 60)
+    attached = [x["about"].split(",")[0] for x in run.state.topology_log if x["verb"] == "attach"]
+    assert attached == ["toy_text_in", "toy_text_out"]
 
 
 @pytest.mark.parametrize("name", [*entries("growth"), "visitors"])

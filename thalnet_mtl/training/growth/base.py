@@ -29,7 +29,7 @@ class GrowthRule:
     Each changes the network and returns the changes, in order; optimizer, carried states, strategy
     and log of the run then follow them. By default a new task gets encoders and a head. Register a
     rule with ``@register("growth", NAME)``. The further arguments of its ``__init__`` are its
-    options in a configuration: ``growth: {when: halves, every: 3}`` or ``--growth.every 3``.
+    options in a configuration: ``growth: {when: every_few, every: 3}`` or ``--growth.every 3``.
 
     >>> class EveryFew(GrowthRule):
     ...     def __init__(self, run, every: int = 2):
@@ -38,9 +38,9 @@ class GrowthRule:
     ...     def begin_experience(self):
     ...         return self.add_tasks(attach=self.experience.number % self.every == 0)
 
-    A rule is built once, before the first step. Before that, it is rehearsed on a copy of the
-    network, so that what cannot be built, or is over the budget, is known at once: each experience
-    calls ``rehearse_begin``, and with or without it ``rehearse_within``.
+    A rule is built once, before the first step. It is then rehearsed on a copy of the network, so
+    that what cannot be built, or is over the budget, is known at once: ``rehearse_begin`` is called
+    for each experience, and ``rehearse_within`` for all of them, and for each one alone.
 
     ``grows`` says whether a task gets its head only when its first experience begins; otherwise
     all have theirs from the start. ``decides`` says that it records what a new task gets, to be
