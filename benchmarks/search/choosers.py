@@ -61,7 +61,10 @@ class Oracle(Search):
 
 @register("growth", "exhaustive")
 class Exhaustive(Search):
-    """An exhaustive search: every candidate trains to the end; the best one begins again."""
+    """An exhaustive search: every candidate trains to the end; the best one begins again.
+
+    The head of a probe is fitted, not trained, as in every race.
+    """
 
     rounds = ((1, 1),)
     restarts = True

@@ -128,7 +128,7 @@ def test_choosers_decide_as_they_say(stream, monkeypatch):
     monkeypatch.setattr(choosers, "USEFUL", 2.0)
     assert chosen(stream, "prior_alone")[0] == "probe of t1"
     every, last = (decisions(stream, arm)[1]["candidates"] for arm in ("exhaustive", "race_alone"))
-    assert [entry["steps"] for entry in every] == 6 * [32]
+    assert {e["candidate"]: e["steps"] for e in every if e["steps"] != 32} == {"probe of t1": 0}
     assert {entry["candidate"].partition(" of ")[2] for entry in last} == {"", "t2"}
 
 
@@ -178,7 +178,7 @@ def test_arms_without_a_race_train_as_long_as_a_race_costs(stream):
     steps = {name: experiments.load(experiments.command(stream, name, 1)).train.steps
              for name in experiments.ARMS}  # fmt: skip
     races = {"search", "exhaustive", "race_alone", "price_0"}
-    assert steps == {name: 32 if name in races else 40 for name in experiments.ARMS}
+    assert steps == {name: 32 if name in races else 42 for name in experiments.ARMS}
     configs = {name: experiments.load(experiments.command(stream, name, 1)) for name in steps}
     assert configs["price_0"].growth.options == {"price": 0.0}
     assert configs["columns"].growth.modules["high"].module == "gru"
