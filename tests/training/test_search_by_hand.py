@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
+from toy_tasks import toy_kinds, toy_text
 
 from thalnet_mtl import (
     ModuleSpec,
@@ -141,6 +142,18 @@ def test_a_loader_is_read_as_its_tensors(network):
     loaders = [DataLoader(TensorDataset(*part), batch_size=7) for part in DATA]
     found, expected = (search(network, "again", d, budget=1, train=TRAIN) for d in (loaders, DATA))
     assert found.record == expected.record
+
+
+@pytest.mark.parametrize("kind", ["text", "labels", "numbers", "each"])
+def test_a_task_may_be_a_short_text_or_have_any_target(kind):
+    task = toy_text() if kind == "text" else toy_kinds(kind, lengths=True)
+    network = Network(ThalNet(inputs=task.spec.input_width(), modules=3, features=6))
+    network.add_task("old", task.spec)
+    decision = search(network, task.named("new"), budget=4, train={"batch": 10, "chunk": 7})
+    assert all(torch.isfinite(torch.tensor(entry.score)) for entry in decision.candidates)
+    decision.apply(network)
+    batch = task.load("cpu").training_batch(0, 10, 7, 0)
+    assert network("new", batch.xs, None, batch.lengths)[0].shape[-1] == task.spec.outputs
 
 
 def test_new_modules_are_like_the_last_one_or_as_told(network):

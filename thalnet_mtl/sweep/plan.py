@@ -139,8 +139,9 @@ def format_value(value: Any) -> str:
 def _choices(base: Config, key: str, grid: Mapping[str, Sequence[str]]) -> list[Any]:
     """Return values of a key of the grid, converted to the type of their field."""
     texts, first = grid[key], dict[str, Any]()
-    if key.startswith("strategy.") and STRATEGY in grid:
-        first = {STRATEGY: grid[STRATEGY][0]}
+    for section, name in (("strategy.", STRATEGY), ("growth.", "growth.when")):
+        if key.startswith(section) and name in grid:
+            first = {name: grid[name][0]}
     values = [
         flatten(configure(base, first | {key: parse_flag(text, f"--grid {key}")}, 0))[key]
         for text in texts

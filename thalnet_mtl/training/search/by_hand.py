@@ -11,6 +11,7 @@ from torch import nn
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.training import TrainConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.followers import bound_to, unwrapped
@@ -184,11 +185,13 @@ def search(
     if adapters:
         steps = network.adapter(adapters[-1]).spec
         design |= {"sub_steps": steps.sub_steps, "extra_steps": steps.extra_steps}
+    batch = dict(train or {}).get("batch", TrainConfig().batch)
     config = load_config(
         task={"name": task.name},
         model={**design, **as_plain(model or {})},
         growth={"when": "search", "modules": MODULES, **as_plain(growth or {})},
         train={**(train or {}), "steps": budget},
+        evaluate={"batch": batch} if task.carries_state else {},  # a text is cut into so many
     )
     with torch.random.fork_rng(_gpus(network)):
         torch.manual_seed(config.train.seed)

@@ -54,10 +54,10 @@ def fit_heads(
 
 def first_batch(task: Task, split: str, chunk: int, samples: int = SAMPLES) -> Batch:
     """Return up to so many sequences of a split, the same each time."""
+    size = min(samples, task.batches_per_epoch(split, 1, chunk))
     if split == "train":
-        size = min(samples, task.batches_per_epoch("train", 1, chunk))
         return task.training_batch(0, size, chunk, seed=0)
-    return next(task.iterate(split, samples, chunk))
+    return next(task.iterate(split, size, chunk))
 
 
 @torch.no_grad()
