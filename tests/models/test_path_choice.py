@@ -138,6 +138,14 @@ def test_sequences_of_no_known_task_are_a_surprise(lengths):
     assert float(new.mean()) > 1.5
 
 
+def test_what_is_typical_is_measured_on_sequences_that_were_not_fitted():
+    surprises = []
+    for draw in range(0, 24, 2):
+        chooser = fitted(a=correlated(100, 8, 3, draw=draw))
+        surprises.append(chooser.surprise(correlated(200, 8, 3, draw=draw + 1)).mean())
+    assert abs(float(torch.stack(surprises).mean())) < 0.5
+
+
 def test_what_is_past_the_end_has_no_effect():
     xs, lengths = torch.rand(20, 8, 3), torch.tensor([5, 8]).repeat(10)
     other = xs.clone()
@@ -155,11 +163,11 @@ def test_what_is_past_the_end_has_no_effect():
 def test_a_saved_chooser_is_restored_to_the_same_bits(tmp_path):
     chooser = PathChooser()
     chooser.fit("text", TaskSpec(3, 2, tokens=True), torch.randint(3, (20, 8)))
-    for name in ("b", "a.1"):
+    for name in ("b", *(f"a.{k}" for k in range(12))):
         chooser.fit(name, ROWS, torch.rand(20, 8, 3))
     chooser.save(tmp_path)
     restored, xs = PathChooser.load(tmp_path), torch.rand(9, 8, 3)
-    assert restored.tasks == ["text", "b", "a.1"]
+    assert restored.tasks == chooser.tasks and chooser.tasks[-1] == "a.11"
     pair = ["b", "a.1"]
     assert torch.equal(
         restored.log_likelihoods(xs, tasks=pair), chooser.log_likelihoods(xs, tasks=pair)
