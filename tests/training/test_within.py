@@ -9,6 +9,7 @@ from thalnet_mtl import load_config
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.edges import BATCHES, closed_edges, edge_evidence
+from thalnet_mtl.training.search.race import Race
 from thalnet_mtl.training.search.within import grow_within
 from thalnet_mtl.training.setup import set_up
 
@@ -40,6 +41,22 @@ def test_nothing_joins_where_one_module_is_enough():
     assert "does not lower the loss" in decision.reason
     assert set(winner.state.network.body.graph) == {"m1"}
     assert count_parameters(winner.state.network) == count_parameters(run.network)
+
+
+def test_what_only_outruns_a_jump_of_the_loss_does_not_join(monkeypatch):
+    """The network as it is gets worse in its race, as it may at a constant rate."""
+    run = trained(switching(rules=1), 600)
+    advance = Race.advance
+
+    def jump(race, entrant, steps):
+        advance(race, entrant, steps)
+        if entrant.candidate == "keep":
+            entrant.losses = entrant.losses + 0.5
+
+    monkeypatch.setattr(Race, "advance", jump)
+    _, decision = grow_within(run, "switching_dynamics", price=0.01, allowance=100)
+    keep, module = decision.candidates
+    assert keep.score - module.score > 0.4 and keep.chosen and module.p_value > 0.01
 
 
 def test_a_race_is_repeated_to_the_same_bits():

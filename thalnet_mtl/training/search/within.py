@@ -5,8 +5,8 @@ challenger on the same batches. That is a new module of each kind that is config
 only what comes with it and joins the head with columns of zeros. Where the last race went against
 a module, it is the closed reading for which the gradient speaks most, if it speaks for any; where
 it went against a reading, a module again. Two challengers at once would halve the race. The network
-grows only if a paired test says that the validation loss falls by more than the price of what is
-new.
+grows only if a paired test says that the validation loss is lower by more than the price of what is
+new: lower than that of ``keep``, and than before the race.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,11 +60,13 @@ def grow_within(
             challenger = race.enter_changed(str(edge), lambda network: open_edge(network, edge))
     if count_parameters(challenger.state.network) > budget:
         return None
-    keep = race.enter_changed("keep", lambda network: [])
+    keep, before = race.enter_changed("keep", lambda network: []), race.losses()
     challenger.price = price * challenger.parameters / alone
     for entrant in (keep, challenger):
         race.advance(entrant, allowance - extra)
-    p_value = sign_flip(keep.losses - challenger.losses - challenger.price)
+    # A rate that is constant makes losses jump: what only outruns a jump of ``keep`` is no better.
+    others = keep.losses, before
+    p_value = max(sign_flip(other - challenger.losses - challenger.price) for other in others)
     winner = challenger if p_value <= LEVEL else keep
     race.count_seconds(winner, (keep, challenger))
     record = DecisionEntry(
@@ -73,7 +75,7 @@ def grow_within(
         experience=run.experience.number,
         task=task,
         about="growth",
-        reason=why(keep, challenger, p_value) + about_edges,
+        reason=why(keep, challenger, float(before.mean()), p_value) + about_edges,
         candidates=[
             entry(keep, None, winner is keep),
             entry(challenger, p_value, winner is challenger),
@@ -152,13 +154,13 @@ def new_modules(changes: Sequence[TopologyChange]) -> list[str]:
     return [name for name in graphs[-1] if name not in graphs[0]]
 
 
-def why(keep: Entrant[str], challenger: Entrant[str], p_value: float) -> str:
+def why(keep: Entrant[str], challenger: Entrant[str], start: float, p_value: float) -> str:
     """Return why a challenger has won or lost."""
     verb = "lowers" if p_value <= LEVEL else "does not lower"
     return (
         f"{challenger.candidate} {verb} the loss by more than its price of "
         f"{challenger.price:.4f}: {challenger.score - challenger.price:.4f} against "
-        f"{keep.score:.4f}, p = {p_value:.2g}"
+        f"{keep.score:.4f}, and {start:.4f} before the race, p = {p_value:.2g}"
     )
 
 
