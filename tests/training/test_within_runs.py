@@ -42,7 +42,7 @@ STREAM = {
     "train": {"steps": 130, "batch": 32, "optimizer": "adamw", "learning_rate": 0.01, "clip": 1},
     "evaluate": {"every": 65, "log_every": 65},
 }
-CALLS = {"losses": 20, "gradients": 16}  # in the whole run
+CALLS = {"losses": 26, "gradients": 16}  # in the whole run
 
 
 def configured(**sections):
@@ -71,7 +71,7 @@ def test_every_decision_is_recorded_and_its_cost_is_bounded(whole, capsys):
     assert all(d["step"] in (127, 257) for d in decisions if d["about"] == "pruning")
     for decision in decisions:
         (chosen,) = [c for c in decision["candidates"] if c["chosen"]]
-        assert decision["reason"] and chosen["steps"] > 0
+        assert decision["reason"] and (chosen["steps"] > 0 or decision["about"] == "task")
         tested = [c for c in decision["candidates"] if c["p_value"] is not None]
         assert len(tested) == (len(decision["candidates"]) - 1) * (decision["about"] != "task")
     extra = sum(
@@ -143,8 +143,8 @@ def test_an_earlier_task_answers_the_same_to_the_bit_through_races_and_pruning()
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"growth": {"cost": 1.3}}, r"growth.every 40: .* leaves 1 steps .* raise growth.cost to"),
-        ({"growth": {"every": 0, "cost": 1.26}}, "growth.prune: growth.cost 1.26 leaves nothing"),
+        ({"growth": {"cost": 1.3}}, r"growth.every 40: .* leaves 5 steps .* raise growth.cost to"),
+        ({"growth": {"every": 0, "cost": 1.15}}, "growth.prune: growth.cost 1.15 leaves nothing"),
         ({"growth": {"every": -1}}, "growth.every"),
         ({"growth": {"harm": -0.1}}, "growth.harm"),
         ({"growth": {"cost": 0.5}}, "growth.cost"),

@@ -21,7 +21,7 @@ class Budget(NamedTuple):
         every: steps between two races; 0: none.
         prune: whether modules are taken out at the end.
         cost: of all training, as a multiple of the steps of the run.
-        spent: part of it for the race for a new task, without the steps that its winner keeps.
+        spent: part of it for the races for new tasks, without the steps that their winners keep.
     """
 
     every: int
@@ -33,7 +33,7 @@ class Budget(NamedTuple):
     def allowance(self) -> int:
         """Steps that a race may take beside those of its winner."""
         share = self.cost - 1 - self.spent - SETTLE * self.prune
-        return floor(share * self.every + 1e-9)
+        return min(floor(share * self.every + 1e-9), self.every - 1)
 
     def check(self) -> None:
         """Raise ``UserError`` if the cost leaves too few steps."""

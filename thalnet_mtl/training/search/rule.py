@@ -100,7 +100,7 @@ class Search(GrowthRule):
     ):
         super().__init__(run)
         self.price, self.harm, self.edges = price, harm, edges
-        self.budget = Budget(every, prune, cost, self.race_cost() if run.continual else 0.0)
+        self.budget = Budget(every, prune, cost, self.race_cost() * share_of_races(run))
         check_modules(run)
         if self.acts_within:
             self.budget.check()
@@ -250,6 +250,16 @@ class Search(GrowthRule):
             sizes[candidate] = count_parameters(copied)
         largest = max(sizes, key=sizes.__getitem__)
         return changes + apply(largest, network, config, self.shapes, head)
+
+
+def share_of_races(run: RunContext) -> float:
+    """Return the share of the steps of a run in experiences that begin with a race."""
+    seen, steps = set(run.stream[0].tasks), 0
+    for experience in run.stream[1:]:
+        if not seen.issuperset(experience.tasks):
+            steps += experience.stop - experience.start
+        seen.update(experience.tasks)
+    return steps / run.total_steps
 
 
 def check_single_tasks(run: RunContext) -> None:
