@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.markdown import header, row, with_table
 from thalnet_mtl import load_config
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.files import write_text
 from thalnet_mtl.training.change_detection import Cusum
 from thalnet_mtl.training.sampling import next_batches
@@ -74,19 +75,26 @@ def blur(data: Data, change: str) -> int:
     return data.steps // 3 if change == "blurry" else 0
 
 
-def losses(data: Data, change: str, seed: int) -> list[float]:
-    """Return the training losses of a stream, to three digits."""
+def stream_of(data: Data, change: str, order: Sequence[int] = ORDER) -> list[dict[str, Any]]:
+    """Return a stream with the changes of an order of tasks, or without a change."""
     if change == "none":
-        stream = [{"tasks": ["t0"], "steps": data.unchanged // 2}] * 2
-    else:
-        parts = [{"tasks": [f"t{k}"], "steps": data.steps} for k in ORDER]
-        stream = [parts[0], *(part | {"blur": blur(data, change)} for part in parts[1:])]
+        return [{"tasks": ["t0"], "steps": data.unchanged // 2}] * 2
+    parts = [{"tasks": [f"t{k}"], "steps": data.steps} for k in order]
+    return [parts[0], *(part | {"blur": blur(data, change)} for part in parts[1:])]
+
+
+def configuration(
+    data: Data, stream: Sequence[Mapping[str, Any]], seed: int, growth: str = "never"
+) -> Config:
+    """Return the configuration of a run."""
     tasks = {f"t{k}": task | {"head": "path1"} for k, task in enumerate(data.tasks)}
-    config = load_config(
+    modules = {"low": {"input": True}, "high": {"output": True}}
+    return load_config(
         tasks={name: tasks[name] for part in stream for name in part["tasks"]},
         stream=stream,
-        modules={"low": {"input": True}, "high": {"output": True}},
+        modules=modules,
         model={"features": 16},
+        growth={"when": growth, **({"modules": modules} if growth != "never" else {})},
         train={
             "boundaries": "hidden",
             "batch": data.batch,
@@ -96,6 +104,11 @@ def losses(data: Data, change: str, seed: int) -> list[float]:
             "seed": seed,
         },
     )
+
+
+def losses(data: Data, change: str, seed: int) -> list[float]:
+    """Return the training losses of a stream, to three digits."""
+    config = configuration(data, stream_of(data, change), seed)
     run = set_up(config, fetch=lambda name: None)
     step, values = TrainStep(run), list[float]()
     while run.step < run.total_steps:

@@ -8,11 +8,13 @@ import torch
 from stream_fixtures import save_scored, train_plainly
 from toy_tasks import knobs_of, toy
 
-from thalnet_mtl import load_run
+from thalnet_mtl import load_run, registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
+from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.checkpoint import resume_run
+from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -207,3 +209,19 @@ def test_an_experience_without_steps_is_a_pass_in_its_shares():
     # 37 batches of a in an epoch, and three quarters of every batch are of a.
     assert [e.stop for e in run.stream] == [49, 54]
     assert run.task_stream.counts[:49].sum(0).tolist() == [294, 98]
+
+
+def test_a_strategy_and_a_rule_of_ones_own_say_that_they_work_by_step(monkeypatch):
+    strategy = type("Own", (Strategy,), {})
+    monkeypatch.setitem(registry._entries["strategy"], "own", strategy)
+    with pytest.raises(UserError, match="own does not work there: it does not say that it works"):
+        set_up(config_of("own"), fetch=print)
+    strategy.needs_boundaries = ""
+    assert isinstance(set_up(config_of("own"), fetch=print).state.strategy, strategy)
+    rule = type("Rule", (GrowthRule,), {})
+    monkeypatch.setitem(registry._entries["growth"], "rule", rule)
+    grown = toy(tasks=TASKS, stream=STREAM, train={"boundaries": "hidden"}, growth={"when": "rule"})
+    with pytest.raises(UserError, match=r"growth.when rule does not work there: it acts when"):
+        set_up(grown, fetch=print)
+    rule.needs_boundaries = ""
+    assert isinstance(set_up(grown, fetch=print).state.rule, rule)

@@ -16,8 +16,10 @@ from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.search.paths import Kept
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
+from thalnet_mtl.training.topology_changes import on_topology_change
 from thalnet_mtl.training.trainer import train
 
 
@@ -172,6 +174,14 @@ def test_sequences_are_answered_by_the_path_whose_inputs_are_like_them():
         torch.testing.assert_close(answers[1::2], run.network("path2", xs + 2.0)[0])
 
 
+def test_the_inputs_of_paths_are_read_again_after_further_steps():
+    run = trained(config_of(), 150)
+    chooser = run.state.rule.scored_network().chooser
+    assert run.state.rule.scored_network().chooser is chooser
+    *_, _ = steps_of(run, 160)
+    assert run.state.rule.scored_network().chooser is not chooser
+
+
 def test_a_false_alarm_changes_nothing():
     run = trained(config_of(), 80)
     before, rule = weights(run), run.state.rule
@@ -214,3 +224,28 @@ def test_what_paths_cannot_do_is_refused(case):
     options, message = REFUSED[case]
     with pytest.raises(UserError, match=message):
         set_up(config_of(**options), fetch=print)
+
+
+@pytest.mark.parametrize("answer", ["each", "numbers"])
+def test_paths_are_chosen_for_sequences_of_unequal_length_and_every_kind_of_target(answer):
+    kinds = {"name": "toy_kinds", "answer": answer, "lengths": True, "head": "path1"}
+    tasks = {"a": kinds, "b": kinds | {"seed": 3}}
+    run = set_up(config_of([("a", 6), ("b", 6)], tasks=tasks), fetch=print)
+    *_, _ = steps_of(run, 6)
+    rule = run.state.rule
+    rule.kept, rule.onset, rule.alarm = [Kept(1, -1.0, 0.0, rule.parameters())], 3, 2
+    rule.recent = 3
+    for change in rule.before_step():  # no path has a loss below -1
+        on_topology_change(run, change)
+    assert decisions(run) == [(6, "a new path")]
+    *_, _ = steps_of(run, 12)
+    data = run.tasks["b"].to_batch(run.tasks["b"].split("test"))
+    scored = rule.scored_network().eval()
+    answers, _ = scored("path1", data.xs, None, data.lengths)
+    chosen = scored.chooser.choose(data.xs, data.lengths)
+    with torch.no_grad():
+        for path in ("path1", "path2"):
+            places = [k for k, name in enumerate(chosen) if name == path]
+            each, _ = run.network(path, data.xs, None, data.lengths)
+            torch.testing.assert_close(answers[places], each[places])
+    assert run.score("b", "test")["loss"] > 0

@@ -53,7 +53,8 @@ class TaskStream(Task):
         if self._order is None or self._order[0] != seed:
             self._order = seed, [sequence_order(task, seed) for task in self.parts]
         batches = []
-        for k, (start, count) in enumerate(zip(self._starts[step], self.counts[step], strict=True)):
+        starts, counts = self._starts[step].tolist(), self.counts[step].tolist()
+        for k, (start, count) in enumerate(zip(starts, counts, strict=True)):
             if count:
                 source, order = self.parts[k], self._order[1][k]
                 data = source.sequences("train", chunk).select(order[start : start + count])
@@ -68,9 +69,9 @@ class TaskStream(Task):
 
     def tasks_at(self, step: int) -> list[str]:
         """Return the names of the tasks in the batch of a step, that with the most first."""
-        counts = self.counts[step]
-        order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
-        return [self.parts[k].name for k in order.tolist()]
+        counts = self.counts[step].tolist()
+        present = [k for k, count in enumerate(counts) if count]
+        return [self.parts[k].name for k in sorted(present, key=lambda k: -counts[k])]
 
 
 def names_in_order(stream: Sequence[Experience]) -> list[str]:

@@ -17,22 +17,37 @@ from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.search.by_hand import TRAIN, search
-from thalnet_mtl.training.search.candidates import Candidate, apply
+from thalnet_mtl.training.search.candidates import Candidate, apply, candidates
 
+ALONE = Candidate("alone")
 NAME = "path_of_its_own"  # of a path that is only built to know its size
 
 
 def alone(network: Network, config: Config, spec: TaskSpec, path: str) -> list[TopologyChange]:
     """Add a path with modules of its own, ``growth.modules``. Returns the changes."""
-    return apply(Candidate("alone"), network, config, {path: spec}, path)
+    return apply(ALONE, network, config, {path: spec}, path)
 
 
-def size_alone(network: Network, config: Config, spec: TaskSpec) -> int:
-    """Return the number of parameters of a path with modules of its own."""
-    copied = deepcopy(network)
-    with torch.random.fork_rng({p.device for p in copied.parameters() if p.is_cuda}):
-        alone(copied, config, spec, NAME)
-    return count_parameters(copied) - count_parameters(network)
+def largest(
+    network: Network, config: Config, spec: TaskSpec, searches: bool
+) -> tuple[Candidate, int]:
+    """Return the candidate for a new path with the most parameters, and their number.
+
+    Args:
+        network: with the paths that may be reused; it stays as it is.
+        config: of the run.
+        spec: the shape of the data.
+        searches: whether a search decides; otherwise the path has modules of its own.
+    """
+    every = {c for head in network.adapters for c in candidates(config, spec, head)}
+    sizes = dict[Candidate, int]()
+    with torch.random.fork_rng({p.device for p in network.parameters() if p.is_cuda}):
+        for candidate in sorted(every, key=str) if searches else (ALONE,):
+            copied = deepcopy(network)
+            apply(candidate, copied, config, {NAME: spec}, NAME)
+            sizes[candidate] = count_parameters(copied) - count_parameters(network)
+    chosen = max(sizes, key=sizes.__getitem__)
+    return chosen, sizes[chosen]
 
 
 def searched(

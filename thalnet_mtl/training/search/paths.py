@@ -11,18 +11,25 @@ from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.models.change import TopologyChange
-from thalnet_mtl.models.modes import evaluation_mode
+from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import register
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.strategies.penalty import to_device
 from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.task_stream import TaskStream
 from thalnet_mtl.training.change_detection import WARMUP, Cusum
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
-from thalnet_mtl.training.search.new_path import alone, searched, size_alone
-from thalnet_mtl.training.search.path_network import PathNetwork, fit_chooser
+from thalnet_mtl.training.search.candidates import Candidate, apply
+from thalnet_mtl.training.search.new_path import alone, largest, searched
+from thalnet_mtl.training.search.path_network import (
+    PathNetwork,
+    fit_chooser,
+    loss_of,
+    loss_of_guessing,
+)
 from thalnet_mtl.training.search.rule import check_modules
 
 NEW = "a new path"
@@ -95,7 +102,7 @@ class Paths(GrowthRule):
                 f"for train.strategy {run.config.train.strategy} to protect; leave it at naive."
             )
         check_modules(run)
-        self.stream, self.recent, self.tolerance = run.task_stream, recent, tolerance
+        self.recent, self.tolerance = recent, tolerance
         self.most, self.budget, self.price = most, budget, price
         self.detector = Cusum(allowance, threshold, window)
         self.kept: list[Kept] = []  # the path that trains, at some of the last steps
@@ -103,6 +110,13 @@ class Paths(GrowthRule):
         self.spans: list[tuple[str, int, int]] = []  # paths that were left, with their steps
         self.start = 0  # of the path that trains
         self.typical: dict[str, tuple[float, float]] = {}  # of paths that were left: m and s
+        self._fitted: tuple[tuple[int, int], PathChooser] | None = None  # step, paths left
+
+    @property
+    def stream(self) -> TaskStream:
+        """The stream as the task that is learned; its head is that of the path that trains."""
+        assert self.run.task_stream is not None
+        return self.run.task_stream
 
     @property
     def active(self) -> str:
@@ -140,14 +154,15 @@ class Paths(GrowthRule):
         self.restore(before.parameters)
         typical = self.typical | {active: (before.mean, before.deviation)}
         batch = self.stream.concatenate([self.batch(k) for k in range(step - self.recent, step)])
-        losses = {path: self.loss(path, batch) for path in typical}
+        losses = {path: loss_of(self.network, path, self.stream, batch) for path in typical}
         limits = {
             path: mean + self.tolerance * deviation / math.sqrt(self.recent)
             for path, (mean, deviation) in typical.items()
         }
         fitting = [path for path in losses if losses[path] <= limits[path]]
-        best = min(fitting, key=losses.__getitem__, default=NEW if self.has_room() else active)
-        self.note(batch, losses, limits, best)
+        full = not (fitting or self.has_room())
+        best = min(fitting, key=losses.__getitem__, default=active if full else NEW)
+        self.note(batch, losses, limits, best, "; there is no room for another path" * full)
         if best == active:
             self.restore(now)
             return []
@@ -178,35 +193,21 @@ class Paths(GrowthRule):
     def has_room(self) -> bool:
         """Return whether there may be another path, by ``most`` and by the budget."""
         budget, size = self.run.config.model.budget, count_parameters(self.network)
-        room = not budget or size + self.size_alone() <= budget
+        room = not budget or size + self.largest()[1] <= budget
         return len(self.network.adapters) < self.most and room
 
-    def size_alone(self) -> int:
-        """Return the number of parameters of a path with modules of its own."""
-        return size_alone(self.network, self.run.config, self.stream.spec)
+    def largest(self) -> tuple[Candidate, int]:
+        """Return what a new path may get that has the most parameters, and their number."""
+        return largest(self.network, self.run.config, self.stream.spec, bool(self.budget))
 
     def rehearse_within(self) -> list[TopologyChange]:
-        path = f"path{len(self.network.adapters) + 1}"
-        return alone(self.network, self.run.config, self.stream.spec, path)
+        network, path = self.network, f"path{len(self.network.adapters) + 1}"
+        return apply(self.largest()[0], network, self.run.config, {path: self.stream.spec}, path)
 
     def batch(self, step: int) -> Batch:
         """Return the training batch of an earlier step."""
         options = self.run.config.train
         return self.stream.training_batch(step, options.batch, options.chunk, options.seed)
-
-    @torch.no_grad()
-    def loss(self, path: str, batch: Batch) -> float:
-        """Return the mean loss of a path over a batch."""
-        with evaluation_mode(self.network):
-            outputs, _ = self.network(path, batch.xs, None, batch.lengths)
-        return float(self.stream.loss(outputs, batch))
-
-    def guess(self, batch: Batch) -> float:
-        """Return the mean loss of the best constant answer to a batch."""
-        spec, target = self.stream.spec, self.stream.target
-        constant = target.constant(batch.ys, spec.outputs).nan_to_num(0.0).float()
-        answers = constant.expand(*batch.ys.shape[: 1 + spec.every_step], -1)
-        return float(self.stream.loss(answers, batch))
 
     def parameters(self) -> dict[str, Tensor]:
         """Return a copy of the parameters that train, by name."""
@@ -226,9 +227,10 @@ class Paths(GrowthRule):
         losses: dict[str, float],
         limits: dict[str, float],
         chosen: str,
+        ending: str,
     ) -> None:
         """Record a decision, with the losses of all paths relative to guessing."""
-        guess = self.guess(batch)
+        guess = loss_of_guessing(self.stream, batch)
         shown = ", ".join(
             f"{path} has {losses[path] / guess:.3f} and fits up to {limits[path] / guess:.3f}"
             for path in losses
@@ -237,7 +239,7 @@ class Paths(GrowthRule):
         candidates = [
             CandidateEntry(
                 candidate=path,
-                parameters=self.size_alone() if path == NEW else 0,
+                parameters=self.largest()[1] if path == NEW else 0,
                 score=loss / guess,
                 chosen=path == chosen,
             )
@@ -252,7 +254,7 @@ class Paths(GrowthRule):
                 about="path",
                 reason=(
                     f"losses rise from step {self.onset:,} on; in {self.recent} batches since "
-                    f"then {shown}"
+                    f"then {shown}{ending}"
                 ),
                 candidates=candidates,
             )
@@ -261,12 +263,15 @@ class Paths(GrowthRule):
     def scored_network(self) -> nn.Module:
         if not self.spans:
             return self.network
-        spans = [*self.spans, (self.active, self.start, self.run.step)]
-        batches = {
-            path: [self.batch(step) for step in self.last_steps(path, spans)]
-            for path in self.network.adapters
-        }
-        return PathNetwork(self.network, fit_chooser(self.stream, batches))
+        now = self.run.step, len(self.spans)
+        if self._fitted is None or self._fitted[0] != now:
+            spans = [*self.spans, (self.active, self.start, self.run.step)]
+            batches = {
+                path: [self.batch(step) for step in self.last_steps(path, spans)]
+                for path in self.network.adapters
+            }
+            self._fitted = now, fit_chooser(self.stream, batches)
+        return PathNetwork(self.network, self._fitted[1])
 
     def last_steps(self, path: str, spans: list[tuple[str, int, int]]) -> list[int]:
         """Return the last steps in which a path was trained, enough for ``SAMPLES`` sequences."""
