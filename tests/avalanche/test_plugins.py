@@ -101,9 +101,10 @@ def test_moments_of_what_goes_on_learning_survive_growth():
     assert torch.equal(seen[0], before) and before.abs().sum() > 0
 
 
-def test_growth_at_a_plateau_is_refused_from_their_side():
-    with pytest.raises(UserError, match="on_plateau"):
-        Growth(GrowthConfig("on_plateau"))
+@pytest.mark.parametrize("rule", ["on_plateau", "search"])
+def test_growth_that_needs_validation_scores_is_refused_from_their_side(rule):
+    with pytest.raises(UserError, match=f"growth.when '{rule}' needs validation scores"):
+        Growth(GrowthConfig(rule))
 
 
 def test_measures_equal_those_of_avalanche():

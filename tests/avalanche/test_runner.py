@@ -218,6 +218,7 @@ def test_an_interrupted_run_starts_anew_and_ends_as_if_never_interrupted(tmp_pat
         ({"train": {"precision": "bf16"}}, "train.precision"),
         ({"train": {"draw": 1.0}}, "train.draw"),
         ({"tasks": {"b": {"reset": 0.5}}}, "tasks.b.reset 0.5"),
+        ({"growth": {"when": "search", "modules": OWN}}, "growth.when search"),
     ],
 )
 def test_what_their_loop_does_not_do_is_refused(sections, word, tmp_path):

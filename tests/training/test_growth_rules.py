@@ -190,6 +190,21 @@ def test_a_method_that_would_never_run_is_refused(monkeypatch):
         set_up(toy(growth={"when": "misspelt"}), fetch=print)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [(None, "returns the list of its changes, got None"), ([], "not returned the change")],
+)
+def test_changes_that_a_rule_does_not_return_are_refused(monkeypatch, returned, message):
+    class Silent(GrowthRule):
+        def begin_experience(self):
+            self.add_tasks(attach=True)
+            return returned
+
+    monkeypatch.setitem(registry._entries["growth"], "silent", Silent)
+    with pytest.raises(UserError, match=f"experience .: .*{message}"):
+        set_up(toy(**STREAM, growth={"when": "silent", "modules": OWN}), fetch=print)
+
+
 def test_the_example_of_a_rule_grows_as_it_says(monkeypatch):
     names = {"GrowthRule": GrowthRule}
     for example in doctest.DocTestParser().get_examples(GrowthRule.__doc__):

@@ -79,12 +79,15 @@ class RunContext:
         If that is this run, the rule of growth is no part of the copy: it goes on as it is when the
         run takes over the copy.
         """
-        tasks = [*self.tasks.values(), *self.learned_tasks.values()]
-        shared: dict[int, Any] = {id(task): task for task in tasks}
-        shared[id(self)] = owner
+        shared = self.shared(owner)
         if owner is self:
             shared[id(self.state.rule)] = self.state.rule
         return copy.deepcopy(self.state, shared)
+
+    def shared(self, owner: "RunContext") -> dict[int, Any]:
+        """Return what a copy of a part of this run does not copy, for ``copy.deepcopy``."""
+        tasks = [*self.tasks.values(), *self.learned_tasks.values()]
+        return {id(self): owner} | {id(task): task for task in tasks}
 
     def with_state(self, state: TrainState) -> "RunContext":
         """Return the run with another state, and the same data."""

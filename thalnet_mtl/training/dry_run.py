@@ -17,11 +17,12 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.export import Program
+from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.growth.base import make_rule
+from thalnet_mtl.training.growth.base import listed, make_rule
 from thalnet_mtl.training.growth.modules import check_trainable
 from thalnet_mtl.training.optimizers import optimizer_entry
 from thalnet_mtl.training.state import TrainState
@@ -150,7 +151,7 @@ class GrowthRehearsal(Rehearsal):
         other, run = copy(self), self.run
         other.network, other.optimizer = deepcopy((self.network, self.optimizer))
         other._act_on_copy(run)
-        other.run.state.rule = deepcopy(run.state.rule, {id(run): other.run})
+        other.run.state.rule = deepcopy(run.state.rule, run.shared(other.run))
         return other
 
     def _act_on_copy(self, run: RunContext) -> None:
@@ -169,11 +170,18 @@ class GrowthRehearsal(Rehearsal):
         where = f"growth: experience {experience.number}"
         heads = list(dict.fromkeys(self.heads[task] for task in experience.tasks))
         try:
-            changes = act()
+            changes = listed(act())
             check_trainable(self.network, self.config.growth, heads)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         self.follow(changes, heads, where, "Lower features, or raise the budget")
+        try:
+            check_told(self.optimizer)
+        except UserError:
+            raise UserError(
+                f"{where}: growth.when '{self.config.growth.when}' has changed the network and not "
+                f"returned the change; return the list of all of them."
+            ) from None
         self.run_heads(heads)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup, register
@@ -215,7 +216,14 @@ def end_growth(run: RunContext) -> list[TopologyChange]:
 def _grow(run: RunContext, act: Callable[[], list[TopologyChange]]) -> list[TopologyChange]:
     """Let a rule act, and the run follow the changes that it returns."""
     with run.separate_rng() if run.state.rule.separate_rng else nullcontext():
-        changes = act()
+        changes = listed(act())
         for change in changes:
             on_topology_change(run, change)
+    return changes
+
+
+def listed(changes: Any) -> list[TopologyChange]:
+    """Return what a rule has returned, or raise ``UserError`` if that is no list of changes."""
+    if not isinstance(changes, list) or not all(isinstance(c, TopologyChange) for c in changes):
+        raise UserError(f"a rule of growth returns the list of its changes, got {changes!r}.")
     return changes
