@@ -43,6 +43,18 @@ def test_nothing_joins_where_one_module_is_enough():
     assert count_parameters(winner.state.network) == count_parameters(run.network)
 
 
+def test_nothing_joins_where_the_targets_are_noise():
+    run = switching(rules=2)
+    for split in ("train", "validation"):  # as likely, and of another sequence
+        ys = run.tasks["switching_dynamics"].split(split).ys
+        ys.copy_(ys.roll(1, dims=0))
+    winner, decision = grow_within(
+        trained(run, 200), "switching_dynamics", price=0.005, allowance=100
+    )
+    assert decision.chosen.candidate == "keep" and not winner.changes
+    assert decision.candidates[0].score > 0.95
+
+
 def test_what_only_outruns_a_jump_of_the_loss_does_not_join(monkeypatch):
     """The network as it is gets worse in its race, as it may at a constant rate."""
     run = trained(switching(rules=1), 600)
