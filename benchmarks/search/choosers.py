@@ -67,6 +67,7 @@ class Exhaustive(Search):
     """
 
     rounds = ((1, 1),)
+    fitted = ()
     restarts = True
 
 

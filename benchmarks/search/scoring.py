@@ -59,11 +59,13 @@ def score_run(folder: Path) -> dict[str, Any]:
 def lost_steps(decision: DecisionEntry, length: int) -> int:
     """Return the steps of candidates that the run did not go on from.
 
-    These are the steps of all candidates that were not chosen; of the chosen one as well, if it
-    took all steps of the experience, whose ``length`` is given, and then began again.
+    These are the steps of all candidates that were not chosen, less those that the run skipped,
+    because the chosen one was fitted. If the chosen one was at the end of the experience, whose
+    ``length`` is given, it began again.
     """
-    steps = sum(entry.steps for entry in decision.candidates)
-    return steps - (decision.chosen.steps if decision.chosen.steps < length else 0)
+    if decision.chosen.steps < length:
+        return decision.extra_steps
+    return sum(entry.steps for entry in decision.candidates)
 
 
 def write_compact_record(

@@ -19,11 +19,11 @@ NEW = ("alone", "finetune", "all")
 LAST = {
     "s_minus": (LARGE, SMALL, set(), {"probe of t1"}),
     "s_plus": (SMALL, LARGE, set(), {"alone", "finetune of t1", "all"}),
-    "s_in": (LARGE, TINY, {"input_order"}, {"bottom of t1"}),
+    "s_in": (LARGE, TINY, {"gains"}, {"bottom of t1"}),
     "s_out": (LARGE, SMALL, {"label_order"}, {"probe of t1", "top of t1"}),
-    "input_shape": (LARGE, SMALL, {"steps_joined"}, {"bottom of t1"}),
+    "input_shape": (LARGE, SMALL, {"inputs_averaged"}, {"bottom of t1"}),
 }
-CHANGES = {"label_order", "input_order", "steps_joined", "random_labels"}
+CHANGES = {"label_order", "gains", "inputs_averaged", "random_labels"}
 
 
 def tasks_of(stream):
@@ -66,7 +66,7 @@ def test_the_answers_of_the_long_stream_follow_from_its_tasks():
         source = first.setdefault(permutation, f"t{number}")
         if source == f"t{number}":
             right = set(NEW) if number > 1 else set()
-        elif "input_order" in changes:
+        elif "gains" in changes:
             right = {f"bottom of {source}"}
         else:
             kinds = ("probe", "top") if "label_order" in changes else ("probe",)

@@ -36,7 +36,7 @@ BLOCKS = 20  # and fewer where there would be fewer blocks than that
 C = TypeVar("C")  # the type of a candidate
 
 
-@dataclass
+@dataclass(eq=False)
 class Entrant(Generic[C]):
     """A candidate with the state that the run has if it is chosen.
 

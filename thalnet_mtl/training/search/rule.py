@@ -82,9 +82,10 @@ class Search(GrowthRule):
 
     decides: ClassVar[bool] = True
     separate_rng: ClassVar[bool] = False  # a race trains, and draws for each candidate alike
-    # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k). The
-    # head of a probe is fitted already: it trains only after the race, and is in the last round.
+    # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k).
     rounds: ClassVar[Sequence[tuple[int, int]]] = ((64, 3), (8, 1))
+    # Their head is fitted already: they train only after the race, and are in its last round.
+    fitted: ClassVar[Sequence[str]] = ("probe",)
     # Whether the winner begins again. It must if the race takes all steps of the experience.
     restarts: ClassVar[bool] = False
 
@@ -112,7 +113,7 @@ class Search(GrowthRule):
 
     def race_cost(self) -> float:
         """Return the steps of a race for a new task beside those of its winner, of B steps."""
-        entrants, last, cost = len(KINDS) - 1, 0.0, 0.0  # a probe does not train
+        entrants, last, cost = len(KINDS) - len(self.fitted), 0.0, 0.0
         for divisor, keep in self.rounds:
             cost += entrants * (1 / divisor - last)
             entrants, last = keep, 1 / divisor
@@ -148,11 +149,12 @@ class Search(GrowthRule):
         ordered = self.rank(entrants)
         if number == 1:
             return ordered[:1]
-        trained = [entrant for entrant in ordered if entrant.candidate.kind != "probe"]
+        fitted = [entrant for entrant in ordered if entrant.candidate.kind in self.fitted]
+        trained = [entrant for entrant in ordered if entrant not in fitted]
         kept, new = trained[:number], [e for e in trained if not e.candidate.source]
         if new and all(entrant.candidate.source for entrant in kept):
             kept[-1] = new[0]
-        return kept + [entrant for entrant in ordered if entrant.candidate.kind == "probe"]
+        return kept + fitted
 
     def decide(self, task: str) -> RaceOutcome:
         """Return what a new task gets; the run is as it was.
@@ -166,7 +168,7 @@ class Search(GrowthRule):
         for divisor, keep in self.rounds or ((None, 1),):
             for entrant in remaining:
                 steps = -(-length // divisor) if divisor else 0
-                race.advance(entrant, steps, train=entrant.candidate.kind != "probe")
+                race.advance(entrant, steps, train=entrant.candidate.kind not in self.fitted)
             remaining = self.best(remaining, keep)
         winner = remaining[0]
         record = race.record(entrants, winner)
