@@ -29,7 +29,8 @@ def by_hand(losses, allowance, threshold, window):
 @pytest.mark.parametrize(("allowance", "threshold", "window"), [(0.5, 8.0, 50), (0.3, 9.0, 35)])
 def test_a_change_is_detected_by_the_formula(allowance, threshold, window):
     losses = np.random.RandomState(3).normal(2.0, 0.3, 120)
-    losses[80:] += 0.5
+    losses[60] += 3.0  # of which 4 standard deviations count
+    losses[80:] += 1.0
     detector = Cusum(allowance, threshold, window)
     found = next((step, detector.rise) for step, x in enumerate(losses) if detector.update(x))
     assert found == by_hand(losses, allowance, threshold, window)

@@ -110,6 +110,7 @@ def test_a_change_gets_a_new_path_and_a_task_that_returns_finds_its_own():
     for step, boundary in zip(steps, (90, 180, 240), strict=True):
         assert boundary + 10 <= step < boundary + 30
     assert list(run.network.adapters) == ["path1", "path2"] and run.task_stream.head_name == "path2"
+    assert set(run.network.trainable_tasks()) == {"path2"}  # the other is frozen
     scores = [run.score(task, "test")["accuracy"] for task in "ab"]
     assert min(scores) > 0.8, scores
 

@@ -39,7 +39,7 @@ def largest(
         spec: the shape of the data.
         searches: whether a search decides; otherwise the path has modules of its own.
     """
-    every = {c for head in network.adapters for c in candidates(config, spec, head)}
+    every = {c for head in network.adapters for c in candidates(network, config, spec, head)}
     sizes = dict[Candidate, int]()
     with torch.random.fork_rng({p.device for p in network.parameters() if p.is_cuda}):
         for candidate in sorted(every, key=str) if searches else (ALONE,):
