@@ -1,7 +1,7 @@
 """Growth within a task, where the right number of modules is known: switching linear dynamics.
 
     python -m benchmarks.search.switching                 all runs that have no record yet
-    python -m benchmarks.search.switching --table         only the table of the records
+    python -m benchmarks.search.switching --table         only the table in SWITCHING.md
 
 For each number of rules and each seed, of the data and of the network, a network grows from one
 module (``configs/search/switching_N.yaml``). The oracle has a module for each rule from the start:
@@ -21,32 +21,34 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.markdown import header, row, with_table
 from thalnet_mtl import load_config, train
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.topology_file import read_topology
 
-RECORDS = Path(__file__).parent / "results" / "switching.jsonl"
+FOLDER = Path(__file__).parent
 TASK = "switching_dynamics"
 RULES, SEEDS = (1, 2, 4, 8), range(8)
 Record = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train what has no record yet, and print the table."""
+    """Train what has no record yet, and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of page and records")
     options = parser.parse_args(arguments)
-    recorded = {(r["rules"], r["seed"]) for r in records(options.records)}
+    path, page = options.folder / "results" / "switching.jsonl", options.folder / "SWITCHING.md"
+    recorded = {(r["rules"], r["seed"]) for r in records(path)}
     for rules, seed in jobs():
         if not options.table and (rules, seed) not in recorded:
             record = compare(rules, seed)
-            options.records.parent.mkdir(parents=True, exist_ok=True)
-            with options.records.open("a") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print(json.dumps(record | {"decisions": "…"}), flush=True)
-    print(table(records(options.records)))
+    page.write_text(with_table(page.read_text(), table(records(path))))
 
 
 def jobs() -> Iterator[tuple[int, int]]:
@@ -121,20 +123,16 @@ def loss(result: RunResult) -> float:
 
 def table(rows: list[Record]) -> str:
     """Return medians over the seeds, a line for each number of rules."""
-    lines = [
-        "| rules | seeds | modules: median (all) | loss | oracle | ratio of medians | cost |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = header("rules", "seeds", "modules: median (all)", "loss", "oracle", "ratio", "cost")
     for rules in RULES:
         runs = sorted((r for r in rows if r["rules"] == rules), key=lambda r: r["seed"])
         if runs:
             modules = [r["modules"] for r in runs]
             grown, oracle = (median(r[key] for r in runs) for key in ("loss", "oracle"))
-            lines.append(
-                f"| {rules} | {len(runs)} | {median(modules):g} ({' '.join(map(str, modules))}) | "
-                f"{grown:.4f} | {oracle:.4f} | {grown / oracle:.2f} | "
-                f"{max(r['cost'] for r in runs):.2f} |"
-            )
+            counts = f"{median(modules):g} ({' '.join(map(str, modules))})"
+            losses = f"{grown:.4f}", f"{oracle:.4f}", f"{grown / oracle:.2f}"
+            cost = f"{max(r['cost'] for r in runs):.2f}"
+            lines.append(row(f"{rules}", f"{len(runs)}", counts, *losses, cost))
     return "\n".join(lines)
 
 

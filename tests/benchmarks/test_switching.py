@@ -20,7 +20,7 @@ def test_the_oracle_has_a_module_for_each_rule_and_the_same_training():
         assert module == vars(set_up(growing, fetch=print).network.body.graph["m1"])
 
 
-def test_what_is_recorded_is_not_trained_again(tmp_path, monkeypatch, capsys):
+def test_what_is_recorded_is_not_trained_again(tmp_path, monkeypatch):
     done = []
 
     def compare(rules, seed):
@@ -31,7 +31,8 @@ def test_what_is_recorded_is_not_trained_again(tmp_path, monkeypatch, capsys):
         return {"rules": rules, "seed": seed, **scores}
 
     monkeypatch.setattr(switching, "compare", compare)
-    records = ["--records", str(tmp_path / "results" / "switching.jsonl")]
+    (tmp_path / "SWITCHING.md").write_text("<!-- results -->\n<!-- end of results -->\n")
+    records = ["--folder", str(tmp_path)]
     try:
         switching.main(records)
     except KeyboardInterrupt:
@@ -40,6 +41,5 @@ def test_what_is_recorded_is_not_trained_again(tmp_path, monkeypatch, capsys):
     assert len(set(done)) == len(done) - 1
     lines = (tmp_path / "results" / "switching.jsonl").read_text().splitlines()
     assert {(r["rules"], r["seed"]) for r in map(json.loads, lines)} == set(done)
-    assert "| 8 | 8 | 8.5 (8 9 8 9 8 9 8 9) | 0.0200 | 0.0400 | 0.50 | 1.25 |" in (
-        capsys.readouterr().out
-    )
+    page = (tmp_path / "SWITCHING.md").read_text()
+    assert "| 8 | 8 | 8.5 (8 9 8 9 8 9 8 9) | 0.0200 | 0.0400 | 0.50 | 1.25 |" in page

@@ -1,4 +1,4 @@
-"""When a network may grow or lose modules within an experience, and how many steps that may take.
+"""The plan of growth and pruning within an experience: at which steps, and how many they take.
 
 Costs are in steps of all entrants, as a multiple of the steps that the run goes on from.
 """
@@ -59,8 +59,8 @@ class Budget(NamedTuple):
     def grows(self, experience: Experience, step: int) -> bool:
         """Return whether there is a race before a step: the winner has ``every`` steps left."""
         position, stop = step - experience.start, experience.stop - self.settling(experience)
-        due = self.every and position and position % self.every == 0
-        return bool(due and step + self.every <= stop)
+        in_turn = self.every and position and position % self.every == 0
+        return bool(in_turn and step + self.every <= stop)
 
     def prunes(self, experience: Experience, step: int) -> bool:
         """Return whether modules are taken out before a step."""

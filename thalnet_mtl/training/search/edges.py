@@ -1,4 +1,4 @@
-"""Which closed readings would lower the loss, by the gradient of the columns that they would get.
+"""Closed readings that would lower the loss, by the gradient of the columns that they would get.
 
 A module r that does not read a slot s could do so with a column of zeros, which changes nothing.
 The gradient of the loss with respect to that column says whether it would stay zero.

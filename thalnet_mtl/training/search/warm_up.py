@@ -1,4 +1,4 @@
-"""What a change of the topology adds to the parameters, and its warm-up.
+"""The warm-up of new parameters: entries that a change of the topology adds take larger steps.
 
 New units answer at once, but hardly get a gradient at first: what reads them starts at zero. So
 they need a head start before they are compared with a network that has long converged.

@@ -65,8 +65,8 @@ def grow_within(
     for entrant in (keep, challenger):
         race.advance(entrant, allowance - extra)
     # A rate that is constant makes losses jump: what only outruns a jump of ``keep`` is no better.
-    others = keep.losses, before
-    p_value = max(sign_flip(other - challenger.losses - challenger.price) for other in others)
+    limit = challenger.losses + challenger.price
+    p_value = max(sign_flip(losses - limit) for losses in (keep.losses, before))
     winner = challenger if p_value <= LEVEL else keep
     race.count_seconds(winner, (keep, challenger))
     record = DecisionEntry(
