@@ -69,7 +69,30 @@ def command(stream: str, name: str, seed: int) -> list[str]:
     )
     files += [config_path(FOLDER / f"{arm.file}.yaml")] if arm.file else []
     flags = {key: value for key, value in flags.items() if value} | {"train.seed": str(seed)}
-    return [*files, *arguments(flags)]
+    return [*files, *arguments(flags | data_flags(stream, seed))]
+
+
+def data_flags(stream: str, seed: int) -> dict[str, str]:
+    """Return the options by which the data of a stream depend on the seed of a run.
+
+    Samples, permutations, labels and gains are drawn anew. Tasks with the same data keep that.
+    """
+    flags = {}
+    for name, task in recipe_config(stream).tasks.items():
+        if task.name != "variant" or not seed:
+            continue
+        options = {**task.options, "sample_seed": task.options.get("sample_seed", 0)}
+        steps = {"sample_seed": 100, "label_order": 1, "gains": 1, "random_labels": 1}
+        flags |= {
+            f"tasks.{name}.{option}": str(options[option] + step * seed)
+            for option, step in steps.items()
+            if option in options
+        }
+        if isinstance(options["of"], dict):
+            permutation = options["of"]["permutation"] + 10 * seed
+            of = f"{{name: {options['of']['name']}, permutation: {permutation}}}"
+            flags[f"tasks.{name}.of"] = of
+    return flags
 
 
 def stream_files(stream: str) -> tuple[str, ...]:

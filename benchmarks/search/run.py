@@ -1,13 +1,13 @@
 """Trains streams with known right decisions with every arm of the search benchmark.
 
-    python -m benchmarks.search.run --seeds 0 1 2 3 4 5 6 7 --jobs 2
-    python -m benchmarks.search.run --seeds 0 1 --streams s_minus s_in --arms search random
+    python -m benchmarks.search.run --seeds 11 12 13 14 15 16 17 18 --jobs 2
+    python -m benchmarks.search.run --seeds 11 12 --streams s_minus s_in --arms search random
     python -m benchmarks.search.run                       # only the tables, from the records
 
 A finished run is not repeated, an interrupted one resumes: stop with Ctrl+C, and give the same
 command again. A record holds the fingerprint of its configuration, so that a run is repeated when
 ``configs/search/recipe.yaml``, its stream or its arm has changed. (After a change of the code of
-the search, remove ``results/``.) The arms that matter most are trained first, on all streams and
+the search, remove the folders of ``results/``.) The arms that matter most are trained first, on all streams and
 seeds: see ``FIRST`` in ``experiments.py``. Each of the ``--jobs`` processes trains runs on one
 thread and prints a line for each: ``tail -f runs/search/worker*.log``.
 """

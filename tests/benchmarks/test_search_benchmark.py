@@ -132,6 +132,18 @@ def test_choosers_decide_as_they_say(stream, monkeypatch):
     assert {entry["candidate"].partition(" of ")[2] for entry in last} == {"", "t2"}
 
 
+def test_the_data_of_a_stream_are_drawn_anew_for_every_seed():
+    first, second = (experiments.load(experiments.command("s_in", "search", k)) for k in (0, 2))
+    assert first.tasks == experiments.recipe_config("s_in").tasks
+    t1, t2, *_, t6 = second.tasks.values()
+    assert t1.options["of"] == t6.options["of"] == "mnist_rows"
+    assert (t1.options["sample_seed"], t6.options["sample_seed"], t6.options["gains"]) == (
+        200, 201, 9
+    )  # fmt: skip
+    assert t2.options["of"] == {"name": "permuted_mnist", "permutation": 21}
+    assert second.stream == first.stream
+
+
 def test_the_random_chooser_draws_every_candidate_and_repeats_itself(stream):
     drawn = [chosen(stream, "random", seed) for seed in range(12)]
     kinds = {name.partition(" of ")[0] for names in drawn for name in names}
