@@ -1,49 +1,27 @@
 """Other choosers are short subclasses of the search: they decide and resume as it does."""
 
 import json
-import random
-from itertools import chain
 
 import kill_and_resume
 import pytest
 from run_fixtures import interrupt_at, lines
 from search_streams import FIRST, SMALL, stream_of
 
-from thalnet_mtl import Search, registry
-from thalnet_mtl.registry import entries
+from benchmarks.search import choosers
+from thalnet_mtl import registry
 from thalnet_mtl.training.checkpoint import load_checkpoint
-from thalnet_mtl.training.search.candidates import Candidate
 from thalnet_mtl.training.trainer import train
 
-
-class Random(Search):
-    """A random candidate on a random path."""
-
-    rounds = ()  # nothing trains before the choice
-
-    def source(self, prior):
-        return self.draw.choice([*prior]) if prior else ""
-
-    def rank(self, entrants):
-        return self.draw.sample(entrants, len(entrants))
-
-    @property
-    def draw(self):
-        return random.Random(f"{self.run.seed} {self.experience.number}")
+CHOOSERS = ("random", "oracle", "exhaustive", "prior_alone", "race_alone")
+STEPS = 32
 
 
-class Oracle(Search):
-    """The answer of the configuration; those that were given are kept."""
-
-    rounds = ()
+class Remembering(choosers.Oracle):
+    """The oracle, which keeps what it was asked for."""
 
     def __init__(self, run):
         super().__init__(run)
         self.given = []
-
-    def candidates(self, task, prior):
-        (answer,) = self.run.config.stream[self.experience.number - 1].expect
-        return [Candidate(*answer.split(" of "))]
 
     def rank(self, entrants):
         self.given.append(str(entrants[0].candidate))
@@ -56,45 +34,6 @@ class Oracle(Search):
         self.given = state["given"]
 
 
-class Exhaustive(Search):
-    """Every candidate on every path, each trained to the end."""
-
-    rounds, restarts = ((1, 1),), True
-
-    def candidates(self, task, prior):
-        every = [Search.candidates(self, task, {head: 0.0}) for head in prior]
-        return list(dict.fromkeys(chain(*every)))
-
-
-class PriorOnly(Search):
-    """The best path, if a linear head on it is far better than guessing."""
-
-    rounds = ()
-
-    def candidates(self, task, prior):
-        reuses = min(prior.values(), default=1.0) < 0.5
-        return [Candidate("probe", self.source(prior)) if reuses else Candidate("alone")]
-
-
-class RaceOnly(Search):
-    """The search on the last path, whatever the prior says of it."""
-
-    def source(self, prior):
-        return [*prior][-1] if prior else ""
-
-
-CHOOSERS = {"random": Random, "oracle": Oracle, "exhaustive": Exhaustive, "prior": PriorOnly,
-            "race": RaceOnly}  # fmt: skip
-STEPS = 32
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    entries("growth")
-    for name, chooser in CHOOSERS.items():
-        monkeypatch.setitem(registry._entries["growth"], name, chooser)
-
-
 @pytest.mark.parametrize("chooser", CHOOSERS)
 def test_a_chooser_decides_and_resumes_to_the_same_bits(chooser, tmp_path, monkeypatch):
     answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": ["probe of t1"]}]
@@ -103,7 +42,7 @@ def test_a_chooser_decides_and_resumes_to_the_same_bits(chooser, tmp_path, monke
     [decision] = json.loads((tmp_path / "whole" / "topology.json").read_text())["decisions"]
     steps = [entry["steps"] for entry in decision["candidates"]]
     assert steps == {
-        "random": [0] * 6, "oracle": [0], "exhaustive": [STEPS] * 6, "prior": [0],
+        "random": [0], "oracle": [0], "exhaustive": [STEPS] * 6, "prior_alone": [0],
     }.get(chooser, steps)  # fmt: skip
     assert result.steps == 2 * STEPS and result.decisions.scored == 1
     if chooser == "oracle":
@@ -115,7 +54,7 @@ def test_a_chooser_decides_and_resumes_to_the_same_bits(chooser, tmp_path, monke
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
-@pytest.mark.parametrize("chooser", ["exhaustive", "race"])
+@pytest.mark.parametrize("chooser", ["exhaustive", "race_alone"])
 def test_what_a_race_leaves_is_its_winner_alone(chooser, tmp_path):
     """The oracle gives a task the same without a race."""
     answer, scores = "alone", []
@@ -131,9 +70,10 @@ def test_what_a_race_leaves_is_its_winner_alone(chooser, tmp_path):
     assert scores[0] == scores[1] and scores[0][0]
 
 
-def test_a_chooser_keeps_its_state_when_a_winner_takes_over(tmp_path):
+def test_a_chooser_keeps_its_state_when_a_winner_takes_over(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._entries["growth"], "remembering", Remembering)
     answers = [{"tasks": ["t1"]}, {"tasks": ["t2"], "expect": ["alone"]}]
-    config = stream_of(FIRST, SMALL, steps=2, growth={"when": "oracle"}, answers=answers)
+    config = stream_of(FIRST, SMALL, steps=2, growth={"when": "remembering"}, answers=answers)
     train(config, tmp_path)
     saved = load_checkpoint(tmp_path / "checkpoint" / "last.pt")["rule"]
     assert saved == {"given": ["alone"]}

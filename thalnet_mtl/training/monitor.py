@@ -13,7 +13,7 @@ from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.checkpoint_parts import PartFiles
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.divergence import diverged
-from thalnet_mtl.training.results import measure_cost
+from thalnet_mtl.training.results import decision_entries, measure_cost, write_topology
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.state import NOT_TRAINED
 
@@ -130,6 +130,27 @@ class Monitor:
         self.console.print(
             f"  step {run.step:,}  test after experience {experience.number}: {shown}"
         )
+
+    def report_changes(self, logged: int, decided: int | None = None) -> bool:
+        """Report decisions of the rule of growth, and changes that the run has followed.
+
+        Args:
+            logged: the number of changes that were reported before.
+            decided: that of decisions; by default all of them.
+
+        Returns:
+            whether there is a new change.
+        """
+        state = self.run.state
+        decisions = [] if decided is None else decision_entries(self.run)[decided:]
+        lines = [(decision.step, decision.line()) for decision in decisions]
+        for entry in state.topology_log[logged:]:
+            lines.append((entry["step"], f"{entry['verb']} {entry['about']}"))
+        for step, line in lines:
+            self.console.print(f"  step {step:,}  {line}")
+        if lines:
+            write_topology(self.run, self.directory, state.step)
+        return len(state.topology_log) > logged
 
     def report_notices(self) -> None:
         """Print notices on the data, each once with its tasks, and on the strategy."""

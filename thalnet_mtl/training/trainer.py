@@ -24,7 +24,7 @@ from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
-from thalnet_mtl.training.results import decision_entries, write_results, write_topology
+from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.state import DUE
@@ -182,7 +182,7 @@ class Trainer:
         for scheduled in self._scheduled.get(run.step, ()):
             logged = len(run.state.topology_log)
             apply_scheduled(run, scheduled)
-            self.report_changes(logged)
+            self.monitor.report_changes(logged)
         self.begin_experience_or_grow()
         if not run.active_tasks:  # a change has frozen the tasks that had not stopped early
             self.monitor.report_early_stop()
@@ -213,33 +213,12 @@ class Trainer:
             if not begins and run.state.strategy.resumable:
                 self.save()
             raise self.interrupted() from None
-        changed = self.report_changes(logged, decided)
+        changed = self.monitor.report_changes(logged, decided)
         every = run.config.evaluate.every or run.epoch
         if run.step // every > start // every:  # a race has taken the steps of a validation
             run.state.due = ["validate"]
             self.finish_step(saves=True)
         return changed
-
-    def report_changes(self, logged: int, decided: int | None = None) -> bool:
-        """Report decisions of the rule of growth, and changes that the run has followed.
-
-        Args:
-            logged: the number of changes that were reported before.
-            decided: that of decisions; by default all of them.
-
-        Returns:
-            whether there is a new change.
-        """
-        state = self.run.state
-        decisions = [] if decided is None else decision_entries(self.run)[decided:]
-        lines = [(decision.step, decision.line()) for decision in decisions]
-        for entry in state.topology_log[logged:]:
-            lines.append((entry["step"], f"{entry['verb']} {entry['about']}"))
-        for step, line in lines:
-            self.console.print(f"  step {step:,}  {line}")
-        if lines:
-            write_topology(self.run, self.directory, state.step)
-        return len(state.topology_log) > logged
 
     def after_step(self, losses: Tensor) -> None:
         """Count a step, and log, validate, end its experience and save as configured.
@@ -280,7 +259,7 @@ class Trainer:
                 if state.due[0] == "growth":
                     logged, decided = len(state.topology_log), len(state.growth.decisions)
                     end_growth(run)
-                    self.report_changes(logged, decided)
+                    self.monitor.report_changes(logged, decided)
                 elif state.due[0] == "validate":
                     self.monitor.validate()
                 elif state.due[0] == "after_experience":
