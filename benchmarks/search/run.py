@@ -7,9 +7,9 @@
 A finished run is not repeated, an interrupted one resumes: stop with Ctrl+C, and give the same
 command again. A record holds the fingerprint of its configuration, so that a run is repeated when
 ``configs/search/recipe.yaml``, its stream or its arm has changed. (After a change of the code of
-the search, remove the folders of ``results/``.) The arms that matter most are trained first, on all streams and
-seeds: see ``FIRST`` in ``experiments.py``. Each of the ``--jobs`` processes trains runs on one
-thread and prints a line for each: ``tail -f runs/search/worker*.log``.
+the search, remove the folders of ``results/``.) The arms that matter most are trained first, on all
+streams and seeds: see ``FIRST`` in ``experiments.py``. Each of the ``--jobs`` processes trains runs
+on one thread and prints a line for each: ``tail -f runs/search/worker*.log``.
 """
 
 import argparse
