@@ -17,6 +17,7 @@ from thalnet_mtl.tasks.evaluation import Evaluation
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.unknown_task import fit_paths
 
 DIGITS = "digits_rows"
 UPRIGHT = {"name": DIGITS}
@@ -95,6 +96,18 @@ def test_a_run_goes_on_to_the_same_choices(tmp_path, monkeypatch):
     chooser = PathChooser.load(tmp_path / "cut")
     assert chooser.tasks == ["t1", "t2", "t3"]
     assert_same(chooser.state_dict(), whole)
+
+
+def test_a_fit_takes_up_to_a_thousand_different_sequences_chosen_by_the_seed(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(PathChooser, "fit", lambda self, task, spec, xs, ends: fitted.append(xs))
+    for seed in (1, 1, 2):
+        run = set_up(stream_of(UPRIGHT, SMALL, train={"seed": seed}), fetch=print)
+        fit_paths(run, ["t1"])  # of 1,297; the second task has no path yet
+    fit_paths(run, ["t2"])
+    assert [len(xs) for xs in fitted] == [1_000] * 3
+    assert torch.equal(fitted[0], fitted[1]) and not torch.equal(fitted[0], fitted[2])
+    assert len(fitted[0].unique(dim=0)) > 990
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
@@ -183,7 +196,7 @@ def test_without_a_choice_of_paths_the_option_is_refused(others):
         set_up(config, fetch=print)
 
 
-def test_inputs_that_are_scaled_by_task_are_refused():
+def test_inputs_that_are_scaled_by_task_are_refused(tmp_path):
     def task(name, factor):
         xs, ys = factor * torch.randn(60, 5, 3), torch.arange(60) % 2
         splits = dict.fromkeys(("train", "validation", "test"), (xs, ys))
@@ -191,10 +204,10 @@ def test_inputs_that_are_scaled_by_task_are_refused():
 
     config = toy(tasks={"a": {}, "b": {"unknown": True}})
     with pytest.raises(UserError, match=r"tasks\.b\.unknown: its inputs and those of .a. are sc"):
-        train(config, "never", tasks=[task("a", 1), task("b", 100)])
+        train(config, tmp_path / "never", tasks=[task("a", 1), task("b", 100)])
 
 
-def test_a_single_training_sequence_is_refused():
+def test_a_single_training_sequence_is_refused(tmp_path):
     def task(name, count):
         xs, ys = torch.rand(40, 5, 3), torch.arange(200).view(40, 5) % 2
         splits = {"train": (xs[:count], ys[:count]), "validation": (xs, ys), "test": (xs, ys)}
@@ -202,7 +215,7 @@ def test_a_single_training_sequence_is_refused():
 
     config = toy(tasks={"a": {"unknown": True}, "b": {}}, train={"batch": 1})
     with pytest.raises(UserError, match="task 'b' has a single training sequence"):
-        train(config, "never", tasks=[task("a", 40), task("b", 1)])
+        train(config, tmp_path / "never", tasks=[task("a", 40), task("b", 1)])
 
 
 def test_a_flag_that_is_no_truth_value_is_one_line_and_status_2(tmp_path, capsys):
