@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,3 +63,13 @@ def test_names_are_distinct_as_the_configurations_are_or_there_is_no_plan(
     assert len(configs) == len(set(configs.values())) == len(plan)
     assert len(plan) == len(rates) * len(modules) * len(designs) * max(1, len(seeds))
     assert all(re.fullmatch(r"\w[\w.=+,-]*", name) for name in configs)
+
+
+def test_a_grid_over_rules_of_growth_takes_options_of_the_first_one():
+    base = load_configs(["continual/search"])
+    runs = grid.plan(base, {"growth.patience": ["1", "2"], "growth.when": ["on_plateau"]}, [0], {})
+    assert [run.config.growth.options for run in runs] == [{"patience": 1}, {"patience": 2}]
+    with pytest.raises(UserError, match=r"unknown field 'patience'.*an option of on_plateau"):
+        grid.plan(
+            base, {"growth.when": ["per_task", "on_plateau"], "growth.patience": ["1"]}, [0], {}
+        )
