@@ -55,6 +55,9 @@ def test_clearly_different_inputs_choose_their_own_path(tmp_path, capsys):
     assert main(["report", str(folder)]) == 0
     assert "(own path 100.0 %)" in (folder / "report.html").read_text()
     assert RunResult.load(folder).to_json() == result.to_json()
+    assert "  model/paths.safetensors\n" in (folder / "SHA256SUMS").read_text()
+    load_run(folder).network.save(folder / "model")  # replaces the saved model with all its files
+    assert not (folder / "model" / "paths.safetensors").exists()
 
 
 def test_inputs_that_tell_no_task_are_reported_with_what_they_choose(tmp_path, capsys):
