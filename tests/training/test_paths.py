@@ -16,6 +16,7 @@ from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.search.path_network import parameters_of
 from thalnet_mtl.training.search.paths import Kept
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -234,7 +235,11 @@ def test_paths_are_chosen_for_sequences_of_unequal_length_and_every_kind_of_targ
     run = set_up(config_of([("a", 6), ("b", 6)], tasks=tasks), fetch=print)
     *_, _ = steps_of(run, 6)
     rule = run.state.rule
-    rule.kept, rule.onset, rule.alarm = [Kept(1, -1.0, 0.0, rule.parameters())], 3, 2
+    rule.kept, rule.onset, rule.alarm = (
+        [Kept(1, -1.0, 0.0, parameters_of(run.network, "path1"))],
+        3,
+        2,
+    )
     rule.recent = 3
     for change in rule.before_step():  # no path has a loss below -1
         on_topology_change(run, change)
@@ -250,3 +255,28 @@ def test_paths_are_chosen_for_sequences_of_unequal_length_and_every_kind_of_targ
             each, _ = run.network(path, data.xs, None, data.lengths)
             torch.testing.assert_close(answers[places], each[places])
     assert run.score("b", "test")["loss"] > 0
+
+
+def test_a_new_path_is_removed_if_an_old_one_fits_after_all(tmp_path):
+    config = config_of()
+    run = trained(config, 165)
+    before, rule = weights(run), run.state.rule
+    rule.onset, rule.alarm, rule.tolerance = 160, 154, -1e6  # an alarm, and no path fits
+    for change in rule.before_step():
+        on_topology_change(run, change)
+    rule.tolerance = 3.0
+    assert run.task_stream.head_name == "path3"
+    *_, _ = steps_of(run, 168)
+    save_scored(tmp_path / "run.pt", run)
+    again = set_up(config, fetch=print)
+    resume_run(tmp_path / "run.pt", again)
+    for each in (run, again):
+        *_, _ = steps_of(each, 176)
+        assert decisions(each)[1:] == [(165, "a new path"), (175, "path2")]
+        assert "so that path3 is removed" in each.state.growth.decisions[-1]["reason"]
+        assert each.task_stream.head_name == "path2"
+        assert set(each.network.trainable_tasks()) == {"path2"}
+        assert set(weights(each)) == set(before)  # neither a head nor a module of path3 is left
+        held = {id(p) for group in each.state.optimizer.param_groups for p in group["params"]}
+        assert held == {id(p) for p in each.network.parameters() if p.requires_grad}
+    assert_same(weights(run), weights(again))

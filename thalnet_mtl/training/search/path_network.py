@@ -1,4 +1,4 @@
-"""Paths of a network: answers of the path that fits the inputs best, and losses of each."""
+"""A network that answers each sequence by the path that fits its inputs best."""
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.ops.inputs import Inputs, map_inputs
@@ -58,16 +57,15 @@ def fit_chooser(task: Task, batches: Mapping[str, Sequence[Batch]]) -> PathChoos
     return chooser
 
 
+def parameters_of(network: Network, path: str) -> dict[str, Tensor]:
+    """Return a copy of the parameters of a path that train, by name."""
+    named = network.task_parameters(path)
+    return {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
+
+
 @torch.no_grad()
-def loss_of(network: Network, path: str, task: Task, batch: Batch) -> float:
-    """Return the mean loss of a path over a batch, in evaluation mode."""
-    with evaluation_mode(network):
-        outputs, _ = network(path, batch.xs, None, batch.lengths)
-    return float(task.loss(outputs, batch))
-
-
-def loss_of_guessing(task: Task, batch: Batch) -> float:
-    """Return the mean loss of the best constant answer to a batch."""
-    constant = task.target.constant(batch.ys, task.spec.outputs).nan_to_num(0.0).float()
-    answers = constant.expand(*batch.ys.shape[: 1 + task.spec.every_step], -1)
-    return float(task.loss(answers, batch))
+def restore(network: Network, parameters: Mapping[str, Tensor]) -> None:
+    """Give parameters of a network their earlier values."""
+    named = dict(network.named_parameters())
+    for name, value in parameters.items():
+        named[name].copy_(value)

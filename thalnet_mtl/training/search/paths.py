@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.config.values import Range
@@ -14,7 +13,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import register
-from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
+from thalnet_mtl.runs.topology_file import DecisionEntry
 from thalnet_mtl.strategies.penalty import to_device
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.task_stream import TaskStream
@@ -24,15 +23,16 @@ from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
 from thalnet_mtl.training.search.candidates import Candidate, apply
 from thalnet_mtl.training.search.new_path import alone, largest, searched
+from thalnet_mtl.training.search.path_comparison import NEW, Comparison, compare
 from thalnet_mtl.training.search.path_network import (
     PathNetwork,
     fit_chooser,
-    loss_of,
-    loss_of_guessing,
+    parameters_of,
+    restore,
 )
 from thalnet_mtl.training.search.rule import check_modules
 
-NEW = "a new path"
+TRIALS = 5  # comparisons of a new path with old ones
 KEPT = 5  # earlier states of the path that trains
 SAMPLES = 1_000  # last sequences of a path that say what its inputs are like
 
@@ -57,7 +57,10 @@ class Paths(GrowthRule):
     mean is at most m + tolerance · s / √recent, with the mean m and the deviation s of its own
     losses when it was left. The best that fits goes on, and trains again. If that is the path that
     trains, the alarm was false, and nothing is changed. If none fits, a new path begins: with
-    ``growth.modules`` of its own, or with ``budget`` as a search on these batches decides.
+    ``growth.modules`` of its own, or with ``budget`` as a search on these batches decides. While
+    the data of two tasks mix, no path fits. So a new path is on trial: for five times, after
+    ``recent`` steps, the old paths are compared again, and if one fits by then, it goes on, and
+    the new path is removed.
 
     Scores are those of the path that fits the inputs of each sequence best, see ``PathChooser``,
     from up to 1,000 of the last sequences of each path. So tasks with the same inputs and other
@@ -109,6 +112,7 @@ class Paths(GrowthRule):
         self.onset = self.alarm = -1  # steps: losses rise; they are found to; -1: they do not
         self.spans: list[tuple[str, int, int]] = []  # paths that were left, with their steps
         self.start = 0  # of the path that trains
+        self.trials = 0  # comparisons left for a new path
         self.typical: dict[str, tuple[float, float]] = {}  # of paths that were left: m and s
         self._fitted: tuple[tuple[int, int], PathChooser] | None = None  # step, paths left
 
@@ -132,54 +136,84 @@ class Paths(GrowthRule):
         step, detector = self.run.step, self.detector
         if step % self.recent == 0 and detector.count >= WARMUP:
             deviation = math.sqrt(detector.variance)
-            kept = Kept(step, detector.mean, deviation, self.parameters())
+            kept = Kept(step, detector.mean, deviation, parameters_of(self.network, self.active))
             self.kept = [*self.kept[1 - KEPT :], kept]
         if detector.update(loss):
             self.onset, self.alarm = max(step + 1 - detector.rise, self.start), step
 
     def before_step(self) -> list[TopologyChange]:
-        if self.alarm < 0 or self.run.step <= self.alarm + self.recent:
+        if self.alarm >= 0:
+            if self.run.step <= self.alarm + self.recent:
+                return []
+            return self.react()
+        steps = self.run.step - self.start - self.recent  # since the path began
+        if not self.trials or steps <= 0 or steps % self.recent:
             return []
-        changes = self.react()
-        self.onset = self.alarm = -1
-        return changes
+        self.trials -= 1
+        return self.compare_again()
 
     def react(self) -> list[TopologyChange]:
         """Choose the path that goes on after a change. Returns the changes of the network."""
-        step, active, onset = self.run.step, self.active, self.onset
+        active, onset, alarm = self.active, self.onset, self.alarm
+        self.onset = self.alarm = -1
         before = next((kept for kept in reversed(self.kept) if kept.step < onset), None)
         if before is None:  # the path has hardly begun
             return []
-        now = self.parameters()
-        self.restore(before.parameters)
+        now = parameters_of(self.network, self.active)
+        restore(self.network, before.parameters)
         typical = self.typical | {active: (before.mean, before.deviation)}
-        batch = self.stream.concatenate([self.batch(k) for k in range(step - self.recent, step)])
-        losses = {path: loss_of(self.network, path, self.stream, batch) for path in typical}
-        limits = {
-            path: mean + self.tolerance * deviation / math.sqrt(self.recent)
-            for path, (mean, deviation) in typical.items()
-        }
-        fitting = [path for path in losses if losses[path] <= limits[path]]
-        full = not (fitting or self.has_room())
-        best = min(fitting, key=losses.__getitem__, default=active if full else NEW)
-        self.note(batch, losses, limits, best, "; there is no room for another path" * full)
+        compared = self.compare(typical)
+        best = compared.best(NEW)
+        full = best == NEW and not self.has_room()
+        best = active if full else best
+        reason = f"losses rise from step {onset:,} on; in {self.recent} batches then {compared}"
+        self.note(compared, best, reason + "; there is no room for another path" * full)
         if best == active:
-            self.restore(now)
+            restore(self.network, now)
             return []
         self.typical, self.kept = typical, []
         self.spans.append((active, self.start, onset))
         changes = freeze_tasks(self.network, self.network.adapters)
         if best == NEW:
             best = f"path{len(self.network.adapters) + 1}"
-            changes += self.add(best, batch)
+            changes += self.add(best)
+            self.trials = TRIALS
         else:
             changes.append(self.network.unfreeze(task=best))
-        self.stream.head_name, self.start = best, self.alarm + 1
+            self.trials = 0
+        self.stream.head_name, self.start = best, alarm + 1
         return changes
 
-    def add(self, path: str, batch: Batch) -> list[TopologyChange]:
-        """Add a path, with modules of its own or as a search on a batch decides."""
-        run, network = self.run, self.network
+    def compare_again(self) -> list[TopologyChange]:
+        """Go back to an old path, and remove the new one, if it fits now. Returns the changes."""
+        network, new = self.network, self.active
+        compared = self.compare(self.typical)
+        best = compared.best(new)
+        if best == new:
+            return []
+        reason = f"in the last {self.recent} batches {compared}, so that {new} is removed"
+        self.note(compared, best, reason)
+        changes = [network.remove_task(new), network.unfreeze(task=best)]
+        own = [name for name in network.body.graph or () if name.startswith(f"{new}_")]
+        changes += [network.detach(name) for name in reversed(own)]
+        self.stream.head_name, self.start = best, self.run.step - self.recent
+        self.trials, self.kept = 0, []
+        self.detector.restart()
+        return changes
+
+    def compare(self, typical: dict[str, tuple[float, float]]) -> Comparison:
+        """Compare the paths on the recent batches."""
+        errors = self.tolerance / math.sqrt(self.recent)
+        return compare(self.network, self.stream, self.recent_batch(), typical, errors)
+
+    def recent_batch(self) -> Batch:
+        """Return the recent batches as one."""
+        step = self.run.step
+        return self.stream.concatenate([self.batch(k) for k in range(step - self.recent, step)])
+
+    def add(self, path: str) -> list[TopologyChange]:
+        """Add a path, with modules of its own or as a search on the recent batches decides."""
+        run, network, batch = self.run, self.network, self.recent_batch()
         if not self.budget or len(batch.ys.unique(dim=0)) < 2:
             return alone(network, run.config, self.stream.spec, path)
         changes, record = searched(
@@ -209,42 +243,8 @@ class Paths(GrowthRule):
         options = self.run.config.train
         return self.stream.training_batch(step, options.batch, options.chunk, options.seed)
 
-    def parameters(self) -> dict[str, Tensor]:
-        """Return a copy of the parameters that train, by name."""
-        named = self.network.task_parameters(self.active)
-        return {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
-
-    @torch.no_grad()
-    def restore(self, parameters: dict[str, Tensor]) -> None:
-        """Give parameters their earlier values."""
-        named = dict(self.network.named_parameters())
-        for name, value in parameters.items():
-            named[name].copy_(value)
-
-    def note(
-        self,
-        batch: Batch,
-        losses: dict[str, float],
-        limits: dict[str, float],
-        chosen: str,
-        ending: str,
-    ) -> None:
-        """Record a decision, with the losses of all paths relative to guessing."""
-        guess = loss_of_guessing(self.stream, batch)
-        shown = ", ".join(
-            f"{path} has {losses[path] / guess:.3f} and fits up to {limits[path] / guess:.3f}"
-            for path in losses
-        )
-        scores = losses | ({NEW: guess} if chosen == NEW else {})
-        candidates = [
-            CandidateEntry(
-                candidate=path,
-                parameters=self.largest()[1] if path == NEW else 0,
-                score=loss / guess,
-                chosen=path == chosen,
-            )
-            for path, loss in scores.items()
-        ]
+    def note(self, compared: Comparison, chosen: str, reason: str) -> None:
+        """Record a decision for a path, and why."""
         self.record(
             DecisionEntry(
                 step=self.run.step,
@@ -252,11 +252,8 @@ class Paths(GrowthRule):
                 experience=self.experience.number,
                 task=self.active,
                 about="path",
-                reason=(
-                    f"losses rise from step {self.onset:,} on; in {self.recent} batches since "
-                    f"then {shown}{ending}"
-                ),
-                candidates=candidates,
+                reason=reason,
+                candidates=compared.candidates(chosen, self.largest()[1]),
             )
         )
 
@@ -282,6 +279,7 @@ class Paths(GrowthRule):
         return {
             "active": self.active,
             "start": self.start,
+            "trials": self.trials,
             "onset": self.onset,
             "alarm": self.alarm,
             "detector": self.detector.state_dict(),
@@ -293,9 +291,8 @@ class Paths(GrowthRule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         require(state, self.state_dict(), "paths")
         self.stream.head_name = typed(state["active"], str, "paths: active")
-        self.start = typed(state["start"], int, "paths: start")
-        self.onset = typed(state["onset"], int, "paths: onset")
-        self.alarm = typed(state["alarm"], int, "paths: alarm")
+        for name in ("start", "trials", "onset", "alarm"):
+            setattr(self, name, typed(state[name], int, f"paths: {name}"))
         self.detector.load_state_dict(typed(state["detector"], dict[str, Any], "paths: detector"))
         self.kept = [
             Kept(step, mean, deviation, to_device(parameters, self.run.device))
