@@ -14,6 +14,12 @@ from thalnet_mtl.training.search.within import grow_within
 from thalnet_mtl.training.setup import set_up
 
 
+@pytest.fixture(scope="module")
+def settled():
+    """Return a run with one module and one rule that hardly learns any more."""
+    return trained(switching(rules=1), 600)
+
+
 def test_a_module_joins_where_rules_are_left_over():
     run = trained(switching(rules=2), 300)
     before, size = snapshot(run), count_parameters(run.network)
@@ -34,13 +40,12 @@ def test_a_module_joins_where_rules_are_left_over():
     assert decision.extra_steps <= 140
 
 
-def test_nothing_joins_where_one_module_is_enough():
-    run = trained(switching(rules=1), 600)
-    winner, decision = grow_within(run, "switching_dynamics", price=0.01, allowance=100)
+def test_nothing_joins_where_one_module_is_enough(settled):
+    winner, decision = grow_within(settled, "switching_dynamics", price=0.01, allowance=60)
     assert decision.chosen.candidate == "keep" and not winner.changes
     assert "does not lower the loss" in decision.reason
     assert set(winner.state.network.body.graph) == {"m1"}
-    assert count_parameters(winner.state.network) == count_parameters(run.network)
+    assert count_parameters(winner.state.network) == count_parameters(settled.network)
 
 
 def test_nothing_joins_where_the_targets_are_noise():
@@ -49,15 +54,14 @@ def test_nothing_joins_where_the_targets_are_noise():
         ys = run.tasks["switching_dynamics"].split(split).ys
         ys.copy_(ys.roll(1, dims=0))
     winner, decision = grow_within(
-        trained(run, 200), "switching_dynamics", price=0.005, allowance=100
+        trained(run, 100), "switching_dynamics", price=0.005, allowance=60
     )
     assert decision.chosen.candidate == "keep" and not winner.changes
     assert decision.candidates[0].score > 0.95
 
 
-def test_what_only_outruns_a_jump_of_the_loss_does_not_join(monkeypatch):
+def test_what_only_outruns_a_jump_of_the_loss_does_not_join(settled, monkeypatch):
     """The network as it is gets worse in its race, as it may at a constant rate."""
-    run = trained(switching(rules=1), 600)
     advance = Race.advance
 
     def jump(race, entrant, steps):
@@ -66,7 +70,7 @@ def test_what_only_outruns_a_jump_of_the_loss_does_not_join(monkeypatch):
             entrant.losses = entrant.losses + 0.5
 
     monkeypatch.setattr(Race, "advance", jump)
-    _, decision = grow_within(run, "switching_dynamics", price=0.01, allowance=100)
+    _, decision = grow_within(settled, "switching_dynamics", price=0.01, allowance=60)
     keep, module = decision.candidates
     assert keep.score - module.score > 0.4 and keep.chosen and module.p_value > 0.01
 
