@@ -38,12 +38,16 @@ def test_an_idle_module_is_taken_out():
 
 
 def test_modules_that_are_needed_stay():
-    assert prune_modules(trained(switching(modules=2), 200), TASK, harm=0.01, steps=10) is None
+    run = trained(switching(modules=2), 200)
+    winner, decision = prune_modules(run, TASK, harm=0.01, steps=10)
+    assert [c.candidate for c in decision.candidates] == ["keep"] and decision.extra_steps == 0
+    assert "the loss may rise by more than the harm of 0.010" in decision.reason
+    assert winner.state.step == run.step and set(winner.state.network.body.graph) == {"m1", "m2"}
 
 
 def test_what_is_worse_after_all_is_rolled_back(monkeypatch):
     run = trained(switching(modules=2), 200)
-    monkeypatch.setattr(pruning, "harmless_modules", lambda *_: ["m1"])
+    monkeypatch.setattr(pruning, "harmless_modules", lambda *_: (["m1"], ""))
     winner, decision = prune_modules(run, TASK, harm=0.01, steps=10)
     assert decision.chosen.candidate == "keep" and decision.candidates[1].p_value > 0.05
     assert winner.changes == [] and set(winner.state.network.body.graph) == {"m1", "m2"}
@@ -68,3 +72,5 @@ def test_modules_of_other_tasks_are_no_candidates(frozen):
     assert growing_modules(network, TASK) == ["m2"]
     network.remove_task("other")
     assert growing_modules(network, TASK) == ([] if frozen else ["m1"]) + ["m2"]
+    network.freeze(task=TASK)
+    assert prune_modules(run, TASK, harm=0.01, steps=1) is None

@@ -87,7 +87,7 @@ def test_every_decision_is_recorded_and_its_cost_is_bounded(whole, capsys):
     assert {130, 260, winners[0]} <= validated  # a race has passed the validation at step 65
 
 
-@pytest.mark.parametrize(("kind", "number"), [("gradients", 7), ("losses", 3), ("losses", -1)])
+@pytest.mark.parametrize(("kind", "number"), [("gradients", 7), ("losses", 7), ("losses", -1)])
 def test_a_stop_in_a_decision_resumes_to_the_same_bits(kind, number, whole, tmp_path, monkeypatch):
     owner, name = (Race, "losses") if kind == "losses" else (edges, "loss_gradients")
     original, calls = getattr(owner, name), []

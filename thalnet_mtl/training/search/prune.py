@@ -25,7 +25,7 @@ LEVEL = 0.05  # of the tests that there is no harm
 def prune_modules(run: RunContext, task: str, harm: float, steps: int) -> Outcome | None:
     """Take modules out of a copy of a run, and decide whether it goes on.
 
-    Returns None if no module can be silenced without harm. The run itself stays as it is.
+    Returns None if every module is frozen, or another task runs it. The run itself stays as it is.
 
     Args:
         run: near the end of an experience.
@@ -34,22 +34,28 @@ def prune_modules(run: RunContext, task: str, harm: float, steps: int) -> Outcom
         steps: that both take before they are compared.
     """
     head, race = run.tasks[task].head_name, PairedRace(run, task)
-    silent = harmless_modules(race, head, harm)
-    if not silent:
+    if not growing_modules(run.network, head):
         return None
-    names = ", ".join(silent)
+    silent, reason = harmless_modules(race, head, harm)
     keep = race.enter_changed("keep", lambda network: [])
-    pruned = race.enter_changed(f"without {names}", lambda network: remove(network, head, silent))
-    for entrant in (keep, pruned):
-        race.advance(entrant, steps)
-    p_value = sign_flip(harm - (pruned.losses - keep.losses))
-    winner = pruned if p_value <= LEVEL else keep
-    race.count_seconds(winner, (keep, pruned))
-    verb = "is worse by less than" if winner is pruned else "may be worse by more than"
-    reason = (
-        f"the network without {names} {verb} the harm of {harm:.3f}: {pruned.score:.4f} against "
-        f"{keep.score:.4f}, p = {p_value:.2g}"
-    )
+    keep.losses, p_value = race.losses(), 1.0
+    entrants = [keep]
+    if silent:
+        names = ", ".join(silent)
+        pruned = race.enter_changed(
+            f"without {names}", lambda network: remove(network, head, silent)
+        )
+        entrants.append(pruned)
+        for entrant in entrants:
+            race.advance(entrant, steps)
+        p_value = sign_flip(harm - (pruned.losses - keep.losses))
+        verb = "is worse by less than" if p_value <= LEVEL else "may be worse by more than"
+        reason = (
+            f"the network without {names} {verb} the harm of {harm:.3f}: {pruned.score:.4f} "
+            f"against {keep.score:.4f}, p = {p_value:.2g}"
+        )
+    winner = entrants[-1] if p_value <= LEVEL else keep
+    race.count_seconds(winner, entrants)
     record = DecisionEntry(
         step=run.step,
         changes=len(run.state.topology_log),
@@ -58,26 +64,34 @@ def prune_modules(run: RunContext, task: str, harm: float, steps: int) -> Outcom
         about="pruning",
         reason=reason,
         candidates=[
-            entry(keep, None, winner is keep),
-            entry(pruned, p_value, winner is pruned),
+            entry(entrant, None if entrant is keep else p_value, entrant is winner)
+            for entrant in entrants
         ],
     )
     return Outcome(winner, record)
 
 
-def harmless_modules(race: PairedRace, head: str, harm: float) -> list[str]:
-    """Return modules that can be silent together, the one that matters least first."""
-    network, silent = race.run.network, list[str]()
+def harmless_modules(race: PairedRace, head: str, harm: float) -> tuple[list[str], str]:
+    """Return modules that can be silent together, and why the next one cannot.
+
+    The module that matters least comes first.
+    """
+    network, silent, reason = race.run.network, list[str](), "the input needs a path to the head"
     before, waiting = race.losses(), growing_modules(network, head)
     while waiting:
         losses = {name: silenced(race, [*silent, name]) for name in waiting}
         name = min(losses, key=lambda name: float(losses[name].mean()))
         waiting.remove(name)
-        if sign_flip(harm - (losses[name] - before)) > LEVEL:
+        p_value = sign_flip(harm - (losses[name] - before))
+        if p_value > LEVEL:
+            reason = (
+                f"without {name} the loss may rise by more than the harm of {harm:.3f}: "
+                f"{losses[name].mean():.4f} against {before.mean():.4f}, p = {p_value:.2g}"
+            )
             break
         if can_be_removed(network, head, [*silent, name]):
             silent.append(name)
-    return silent
+    return silent, reason
 
 
 def silenced(race: PairedRace, names: list[str]) -> Tensor:
