@@ -153,16 +153,16 @@ def detections(
     A change is detected by the first alarm after it has begun, up to half an experience after its
     middle.
     """
-    delays, changes, others = list[int](), len(ORDER) - 1, 0
+    delays, changes, other_alarms = list[int](), len(ORDER) - 1, 0
     for values in streams.values():
         steps = alarms(values, setting)
-        others += len(steps)
+        other_alarms += len(steps)
         for middle in range(data.steps, (changes + 1) * data.steps, data.steps):
             begin = middle - blur(data, change) // 2
             hits = [step for step in steps if begin <= step < middle + data.steps // 2]
             delays += [step - middle for step in hits[:1]]
     delay = f"{median(delays):.0f}" if delays else "–"
-    return [f"{len(delays)} of {changes * len(streams)}", delay, str(others - len(delays))]
+    return [f"{len(delays)} of {changes * len(streams)}", delay, str(other_alarms - len(delays))]
 
 
 def table(records: Streams) -> str:

@@ -17,7 +17,7 @@ from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.path_network import parameters_of
-from thalnet_mtl.training.search.paths import Kept
+from thalnet_mtl.training.search.paths import Snapshot
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import on_topology_change
@@ -126,7 +126,7 @@ def test_the_path_that_is_left_is_as_it_was_before_the_losses_rose_and_stays_so_
             now = run.network("path1", xs)[0]
             assert logits is None or torch.equal(now, logits)
             logits = now
-    # Kept after every tenth step, the last time after step 80, before the change at 90.
+    # Snapshot after every tenth step, the last time after step 80, before the change at 90.
     kept = {name: w for name, w in weights(run).items() if name in before[81]}
     assert_same(kept, before[81])
 
@@ -235,8 +235,8 @@ def test_paths_are_chosen_for_sequences_of_unequal_length_and_every_kind_of_targ
     run = set_up(config_of([("a", 6), ("b", 6)], tasks=tasks), fetch=print)
     *_, _ = steps_of(run, 6)
     rule = run.state.rule
-    rule.kept, rule.onset, rule.alarm = (
-        [Kept(1, -1.0, 0.0, parameters_of(run.network, "path1"))],
+    rule.snapshots, rule.onset, rule.alarm = (
+        [Snapshot(1, -1.0, 0.0, parameters_of(run.network, "path1"))],
         3,
         2,
     )

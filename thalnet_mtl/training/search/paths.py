@@ -33,11 +33,11 @@ from thalnet_mtl.training.search.path_network import (
 from thalnet_mtl.training.search.rule import check_modules
 
 TRIALS = 5  # comparisons of a new path with old ones
-KEPT = 5  # earlier states of the path that trains
+SNAPSHOTS = 5  # earlier states of the path that trains
 SAMPLES = 1_000  # last sequences of a path that say what its inputs are like
 
 
-class Kept(NamedTuple):
+class Snapshot(NamedTuple):
     """A path as it was at a step: its parameters, and mean and deviation of its losses."""
 
     step: int
@@ -108,7 +108,7 @@ class Paths(GrowthRule):
         self.recent, self.tolerance = recent, tolerance
         self.most, self.budget, self.price = most, budget, price
         self.detector = Cusum(allowance, threshold, window)
-        self.kept: list[Kept] = []  # the path that trains, at some of the last steps
+        self.snapshots: list[Snapshot] = []  # the path that trains, at some of the last steps
         self.onset = self.alarm = -1  # steps: losses rise; they are found to; -1: they do not
         self.spans: list[tuple[str, int, int]] = []  # paths that were left, with their steps
         self.start = 0  # of the path that trains
@@ -135,9 +135,9 @@ class Paths(GrowthRule):
             return
         step, detector = self.run.step, self.detector
         if step % self.recent == 0 and detector.count >= WARMUP:
-            deviation = math.sqrt(detector.variance)
-            kept = Kept(step, detector.mean, deviation, parameters_of(self.network, self.active))
-            self.kept = [*self.kept[1 - KEPT :], kept]
+            numbers = step, detector.mean, math.sqrt(detector.variance)
+            snapshot = Snapshot(*numbers, parameters_of(self.network, self.active))
+            self.snapshots = [*self.snapshots[1 - SNAPSHOTS :], snapshot]
         if detector.update(loss):
             self.onset, self.alarm = max(step + 1 - detector.rise, self.start), step
 
@@ -156,7 +156,7 @@ class Paths(GrowthRule):
         """Choose the path that goes on after a change. Returns the changes of the network."""
         active, onset, alarm = self.active, self.onset, self.alarm
         self.onset = self.alarm = -1
-        before = next((kept for kept in reversed(self.kept) if kept.step < onset), None)
+        before = next((each for each in reversed(self.snapshots) if each.step < onset), None)
         if before is None:  # the path has hardly begun
             return []
         now = parameters_of(self.network, self.active)
@@ -171,7 +171,7 @@ class Paths(GrowthRule):
         if best == active:
             restore(self.network, now)
             return []
-        self.typical, self.kept = typical, []
+        self.typical, self.snapshots = typical, []
         self.spans.append((active, self.start, onset))
         changes = freeze_tasks(self.network, self.network.adapters)
         if best == NEW:
@@ -194,10 +194,10 @@ class Paths(GrowthRule):
         reason = f"in the last {self.recent} batches {compared}, so that {new} is removed"
         self.note(compared, best, reason)
         changes = [network.remove_task(new), network.unfreeze(task=best)]
-        own = [name for name in network.body.graph or () if name.startswith(f"{new}_")]
-        changes += [network.detach(name) for name in reversed(own)]
+        added = [name for name in network.body.graph or () if name.startswith(f"{new}_")]
+        changes += [network.detach(name) for name in reversed(added)]
         self.stream.head_name, self.start = best, self.run.step - self.recent
-        self.trials, self.kept = 0, []
+        self.trials, self.snapshots = 0, []
         self.detector.restart()
         return changes
 
@@ -283,7 +283,7 @@ class Paths(GrowthRule):
             "onset": self.onset,
             "alarm": self.alarm,
             "detector": self.detector.state_dict(),
-            "kept": [list(kept) for kept in self.kept],
+            "snapshots": [list(snapshot) for snapshot in self.snapshots],
             "spans": [list(span) for span in self.spans],
             "typical": {path: list(numbers) for path, numbers in self.typical.items()},
         }
@@ -294,9 +294,9 @@ class Paths(GrowthRule):
         for name in ("start", "trials", "onset", "alarm"):
             setattr(self, name, typed(state[name], int, f"paths: {name}"))
         self.detector.load_state_dict(typed(state["detector"], dict[str, Any], "paths: detector"))
-        self.kept = [
-            Kept(step, mean, deviation, to_device(parameters, self.run.device))
-            for step, mean, deviation, parameters in state["kept"]
+        self.snapshots = [
+            Snapshot(step, mean, deviation, to_device(parameters, self.run.device))
+            for step, mean, deviation, parameters in state["snapshots"]
         ]
         self.spans = [(path, start, stop) for path, start, stop in state["spans"]]
         self.typical = {path: (mean, s) for path, (mean, s) in state["typical"].items()}
