@@ -219,8 +219,7 @@ class Paths(GrowthRule):
         changes, record = searched(
             network, run.config, self.stream, path, batch, self.budget, self.price
         )
-        logged = len(run.state.topology_log)
-        number = self.experience.number
+        logged, number = len(run.state.topology_log), self.experience.number
         self.record(replace(record, step=run.step, changes=logged, experience=number))
         return changes
 
