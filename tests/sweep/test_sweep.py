@@ -213,7 +213,7 @@ def test_a_sweep_over_strategies_gives_each_its_options_and_repeats_nothing(caps
         for name in ("naive", "si", "gem")
     }
     gem = {"memory": 9, "choice": "reservoir"}
-    assert found == {"naive": {}, "si": {"strength": 3.0}, "gem": gem}
+    assert found == {"naive": {}, "si": {"strength": 3.0, "interval": 100}, "gem": gem}
     assert sweep(capsys, *words)[0] == 0 and len(trained) == 3
 
 

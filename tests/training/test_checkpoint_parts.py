@@ -12,7 +12,7 @@ from toy_tasks import toy
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.training import checkpoint_parts
-from thalnet_mtl.training.checkpoint import load_checkpoint, part_files, save_checkpoint
+from thalnet_mtl.training.checkpoint import FORMAT, load_checkpoint, part_files, save_checkpoint
 from thalnet_mtl.training.trainer import train
 
 NAMES = [f"t{number}" for number in range(12)]
@@ -41,7 +41,7 @@ def same(first: object, second: object) -> bool:
 
 
 def as_read(values: dict) -> dict:
-    return values | {"config": json.loads(json.dumps(values["config"])), "format": 4}
+    return values | {"config": json.loads(json.dumps(values["config"])), "format": FORMAT}
 
 
 def test_what_has_not_changed_is_written_once_and_read_as_it_was(tmp_path):
@@ -94,7 +94,7 @@ def test_every_checkpoint_finds_its_parts_whenever_the_run_is_killed(tmp_path_fa
             patch.setattr(checkpoint_parts, "write_atomically", write)
             try:
                 save_checkpoint(folder / name, {"values": list(values), "step": step}, parts)
-                expected[name] = {"values": list(values), "step": step, "format": 4}
+                expected[name] = {"values": list(values), "step": step, "format": FORMAT}
             except KeyboardInterrupt:
                 parts = part_files(folder)  # another process goes on
         for checkpoint, saved in expected.items():

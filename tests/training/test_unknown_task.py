@@ -37,7 +37,8 @@ def stream_of(*tasks, unknown=True, **sections):
     )
 
 
-def test_clearly_different_inputs_choose_their_own_path(tmp_path, capsys):
+def test_clearly_different_inputs_choose_their_own_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # of a table
     folder = tmp_path / "run"
     result = train(stream_of(UPRIGHT, OTHER_COLUMNS), folder, Console())
     for name, task in result.tasks.items():
