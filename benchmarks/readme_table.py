@@ -1,6 +1,7 @@
 """Tables of results of the top README and of the README of all benchmarks."""
 
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from benchmarks.claim import report as claim
@@ -8,10 +9,13 @@ from benchmarks.markdown import header, row, spread, with_table
 from benchmarks.quality import report as quality
 from benchmarks.quality import text_experiments, text_report
 from benchmarks.quality.experiments import TASKS, search
+from benchmarks.search import experiments as search_streams
+from benchmarks.search import report as search_report
 
 BENCHMARKS_README = Path(__file__).parent / "README.md"
 README = Path(__file__).parents[1] / "README.md"
 
+RIGHT = 90  # percent of right decisions, from which on the search is said to be right
 SETTING = "setting (test %, ≤ 50,000 parameters a task unless stated otherwise)"
 
 
@@ -30,7 +34,7 @@ class Result(NamedTuple):
 
 def results() -> list[Result]:
     """Return all results of both tables, as far as their runs are complete."""
-    return [*image_results(), *text_results(), *claim_results()]
+    return [*image_results(), *text_results(), *claim_results(), *search_results()]
 
 
 def full_table() -> str:
@@ -99,6 +103,23 @@ def claim_results() -> list[Result]:
             command = f"claim.run --tune {seeds(int(count))}"
             rows.append(Result("claim", setting, thalnet, gru, count, difference, verdict, command))
     return rows
+
+
+def search_results() -> list[Result]:
+    """Return the decisions of the search on streams with a known answer, over complete seeds."""
+    streams = [runs for name in search_streams.STREAMS if (runs := search_report.searches(name))]
+    complete = sorted(set.intersection(*map(set, streams))) if streams else []
+    if not complete:
+        return []
+    shares = [
+        100.0 * mean(right for runs in streams for right in search_report.rights(runs[seed]))
+        for seed in complete
+    ]
+    cells = spread(shares, 1), "–", str(len(complete)), "–"
+    word = "**right**" if mean(shares) >= RIGHT else "**often wrong**"
+    setting = f"search for an architecture, right decisions on {len(streams)} streams of tasks, %"
+    command = f"search.run {seeds(len(complete), complete[0])}"
+    return [Result("search", setting, *cells, word, command)]
 
 
 def seeds(count: int, first: int = 0) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.markdown import commands, header, row, spread
+from benchmarks.markdown import header, row, spread
 from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count, succeeded
 from benchmarks.search import scoring
 from benchmarks.search.experiments import ARMS, RESULTS, STREAMS, recipe_config
@@ -37,8 +37,7 @@ def report(streams: Iterable[str] = STREAMS, results: Path = RESULTS) -> str:
         failed = {name: len(runs[stream][name]) - len(arms[name]) for name in arms}
         parts += [[f"### {Path(stream).stem}"], stream_table(stream, arms, failed)]
         parts += [kind_table(stream, arms), verdict_table(arms)]
-    records = (r for arms in runs.values() for by_seed in arms.values() for r in by_seed.values())
-    return "\n\n".join("\n".join(lines) for lines in [*parts, [commands(records)]] if lines)
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def overview(runs: Mapping[str, Arms]) -> list[str]:
@@ -139,9 +138,19 @@ def compared(arms: Arms, against: Iterable[str], measure: Measure) -> dict[str, 
     return cells
 
 
+def searches(stream: str) -> RunsBySeed:
+    """Return the finished runs of the search on a stream."""
+    return succeeded(load_by_seed(RESULTS / stream).get(OURS, {}))
+
+
+def rights(record: Record) -> list[bool]:
+    """Return whether each decision with an answer is right."""
+    return [d["right"] for d in record["result"]["decisions"] if d["right"] is not None]
+
+
 def right_share(record: Record) -> float | None:
     """Return the share of decisions that are right; None without decisions."""
-    right = [d["right"] for d in record["result"]["decisions"] if d["right"] is not None]
+    right = rights(record)
     return mean(right) if right else None
 
 

@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import readme_table
 from benchmarks.launch import announce_stop, last_line
 from benchmarks.markdown import with_table
 from benchmarks.records import is_finished
@@ -95,6 +96,7 @@ def main() -> None:
         commands = jobs(options.streams, options.arms, options.seeds)
         launch(commands, options.runs, RESULTS, options.jobs)
     README.write_text(with_table(README.read_text(), report()))
+    readme_table.write()
 
 
 if __name__ == "__main__":

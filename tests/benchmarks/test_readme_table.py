@@ -35,3 +35,20 @@ def test_the_claim_has_rows_once_both_networks_were_trained(monkeypatch):
     first, second = readme_table.claim_results()
     assert (first[2:], second[2:]) == (text, joint)
     assert "text8" in first.setting and "Δm over three single-task GRUs, %" in second.setting
+
+
+def test_the_search_has_a_row_over_the_seeds_that_all_its_streams_have(monkeypatch):
+    def record(right):
+        return {"result": {"decisions": [{"right": value} for value in right]}}
+
+    runs = {"s_minus": {1: record([True, None]), 2: record([True, True])}, "s_plus": {}}
+    monkeypatch.setattr(readme_table.search_report, "searches", lambda name: runs.get(name, {}))
+    (result,) = readme_table.search_results()
+    assert "on 1 streams" in result.setting and result.thalnet == "100.0"
+    assert (result.seeds, result.verdict) == ("2", "**right**")
+    assert result.command == "search.run --seeds {1..2}"
+    runs["s_plus"] = {2: record([False, True, True, False])}
+    (result,) = readme_table.search_results()
+    assert (result.thalnet, result.seeds, result.verdict) == ("66.7", "1", "**often wrong**")
+    runs["s_plus"] = {3: record([True])}
+    assert readme_table.search_results() == []
