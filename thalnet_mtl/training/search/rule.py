@@ -47,10 +47,11 @@ class Search(GrowthRule):
     """Search: for each new task candidates race, and the best is kept; earlier tasks are frozen.
 
     The candidates reuse the path of an earlier task, in part or whole, or have modules of their
-    own; see ``Candidate``. They train on the same batches. The score of a candidate is its
-    validation loss as a share of the loss of guessing, plus price · p / q, for p new parameters
-    where a task alone would get q. The lowest score wins. The winner goes on with what it has
-    learned, and the others leave nothing behind.
+    own; see ``Candidate``. They train on the same batches, but for a probe, whose head is fitted by
+    L-BFGS. The score of a candidate is its validation loss as a share of the loss of guessing, plus
+    price · p / q, for p new parameters where a task alone would get q. The lowest score wins; a tie
+    within the standard error goes to fewer parameters. The winner goes on with what it has learned,
+    and the others leave nothing behind.
 
     Another chooser overrides ``source``, ``candidates``, ``rank`` or ``rounds``:
 
