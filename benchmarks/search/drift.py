@@ -10,7 +10,7 @@ trained again; without seeds ``DRIFT.md`` is only made from the records.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -184,14 +184,28 @@ def table(records: Streams) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def update(
+    description: str | None,
+    record: Callable[[Sequence[int]], None],
+    table: Callable[[Mapping[str, Any]], str],
+    records: Path,
+    page: Path,
+) -> None:
+    """Train what the command line asks for, and write the table of all records into a page.
+
+    Args:
+        description: of the command.
+        record: trains some seeds, and writes their records.
+        table: makes the table of the records.
+        records: their file.
+        page: with the table.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[], help="none: table only")
     options = parser.parse_args()
     record(options.seeds)
-    table_now = table(json.loads(RECORDS.read_text()))
-    TABLE.write_text(with_table(TABLE.read_text(), table_now))
+    page.write_text(with_table(page.read_text(), table(json.loads(records.read_text()))))
 
 
 if __name__ == "__main__":
-    main()
+    update(__doc__, record, table, RECORDS, TABLE)

@@ -8,15 +8,14 @@ one path that learns all (never). Data and settings are those of ``drift``. The 
 only made from them.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean
 from typing import Any
 
-from benchmarks.markdown import header, row, spread, with_table
-from benchmarks.search.drift import DATA, FOLDER, Data, configuration, stream_of
+from benchmarks.markdown import header, row, spread
+from benchmarks.search.drift import DATA, FOLDER, Data, configuration, stream_of, update
 from thalnet_mtl.files import write_text
 from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
@@ -101,14 +100,5 @@ def table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="none: table only")
-    options = parser.parse_args()
-    record(options.seeds)
-    table_now = table(json.loads(RECORDS.read_text()))
-    TABLE.write_text(with_table(TABLE.read_text(), table_now))
-
-
 if __name__ == "__main__":
-    main()
+    update(__doc__, record, table, RECORDS, TABLE)

@@ -184,6 +184,26 @@ def test_a_tie_goes_to_fewer_parameters():
     assert [e.candidate for e in ranked([failed, large])] == ["large", "failed"]
 
 
+def test_one_that_reuses_nothing_and_the_probe_stay_in_the_race():
+    names = ["probe of t1", "bottom of t1", "finetune of t1", "top of t1", "all", "alone"]
+    entrants = []
+    for rank, name in enumerate(names):
+        kind, _, source = name.partition(" of ")
+        entrants.append(entrant(Candidate(kind, source), 1, [float(rank)] * 3))
+    rule = set_up(stream_of(FIRST, SMALL, steps=32), fetch=print).state.rule
+    went_on = [str(each.candidate) for each in rule.best(entrants[::-1], 3)]
+    assert went_on == ["bottom of t1", "finetune of t1", "all", "probe of t1"]
+    assert [str(each.candidate) for each in rule.best(entrants, 1)] == ["probe of t1"]
+
+
+@pytest.mark.parametrize("images", [3, 14])
+def test_few_validation_sequences_are_compared_one_by_one(images):
+    task = SMALL | {"validation_per_class": images}
+    run = at_the_race(FIRST, task)
+    with run.having(Race(run, "t2").enter(Candidate("alone")).state):
+        assert len(Race(run, "t2").losses()) == {3: 30, 14: 20}[images]
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

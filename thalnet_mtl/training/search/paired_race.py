@@ -36,22 +36,49 @@ class PairedRace(Race):
         rng = torch.get_rng_state()
         return Entrant(candidate, state, rng, changes, size, warm_up=new_entries(changes))
 
-    def count_seconds(self, winner: Entrant[str], entrants: Sequence[Entrant[str]]) -> None:
-        """Add the seconds that the others have trained to those of the winner."""
+    def outcome(
+        self,
+        about: str,
+        winner: Entrant[str],
+        entrants: Sequence[Entrant[str]],
+        p_value: float,
+        reason: str,
+        gradients: int = 0,
+    ) -> Outcome:
+        """Return the winner and the record; the seconds of all entrants count for the winner.
+
+        Args:
+            about: kind of the decision; see ``DecisionEntry``.
+            winner: of the race.
+            entrants: the network as it is, which comes first, and those against it.
+            p_value: of the test of the others.
+            reason: why it has won.
+            gradients: batches whose gradients were computed beside the steps.
+        """
         start = self.start.timers.train_seconds
         losers = [entrant.state.timers for entrant in entrants if entrant is not winner]
         winner.state.timers.train_seconds += sum(t.train_seconds - start for t in losers)
-
-
-def entry(entrant: Entrant[str], p_value: float | None, chosen: bool) -> CandidateEntry:
-    """Return the record of an entrant."""
-    return CandidateEntry(
-        candidate=entrant.candidate,
-        parameters=entrant.parameters,
-        steps=entrant.steps,
-        score=entrant.score,
-        price=entrant.price,
-        scores=entrant.scores,
-        p_value=p_value,
-        chosen=chosen,
-    )
+        candidates = [
+            CandidateEntry(
+                candidate=entrant.candidate,
+                parameters=entrant.parameters,
+                steps=entrant.steps,
+                score=entrant.score,
+                price=entrant.price,
+                scores=entrant.scores,
+                p_value=p_value if number else None,
+                chosen=entrant is winner,
+            )
+            for number, entrant in enumerate(entrants)
+        ]
+        record = DecisionEntry(
+            step=self.run.step,
+            changes=len(self.run.state.topology_log),
+            experience=self.run.experience.number,
+            task=self.task.name,
+            about=about,
+            reason=reason,
+            candidates=candidates,
+            gradients=gradients,
+        )
+        return Outcome(winner, record)

@@ -13,11 +13,10 @@ from torch import Tensor
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.runs.topology_file import DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.search.edges import growing_modules, modular_body
 from thalnet_mtl.training.search.paired import sign_flip
-from thalnet_mtl.training.search.paired_race import Outcome, PairedRace, entry
+from thalnet_mtl.training.search.paired_race import Outcome, PairedRace
 
 LEVEL = 0.05  # of the tests that there is no harm
 
@@ -55,20 +54,7 @@ def prune_modules(run: RunContext, task: str, harm: float, steps: int) -> Outcom
             f"against {keep.score:.4f}, p = {p_value:.2g}"
         )
     winner = entrants[-1] if p_value <= LEVEL else keep
-    race.count_seconds(winner, entrants)
-    record = DecisionEntry(
-        step=run.step,
-        changes=len(run.state.topology_log),
-        experience=run.experience.number,
-        task=task,
-        about="pruning",
-        reason=reason,
-        candidates=[
-            entry(entrant, None if entrant is keep else p_value, entrant is winner)
-            for entrant in entrants
-        ],
-    )
-    return Outcome(winner, record)
+    return race.outcome("pruning", winner, entrants, p_value, reason)
 
 
 def harmless_modules(race: PairedRace, head: str, harm: float) -> tuple[list[str], str]:

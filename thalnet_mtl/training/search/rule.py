@@ -53,7 +53,7 @@ class Search(GrowthRule):
     within the standard error goes to fewer parameters. The winner goes on with what it has learned,
     and the others leave nothing behind.
 
-    Another chooser overrides ``source``, ``candidates``, ``rank`` or ``rounds``:
+    Another chooser overrides ``source``, ``candidates``, ``rank``, ``rounds`` or ``fitted``:
 
     >>> class LastTask(Search):
     ...     rounds = ()  # no candidate trains
@@ -152,10 +152,10 @@ class Search(GrowthRule):
             return ordered[:1]
         fitted = [entrant for entrant in ordered if entrant.candidate.kind in self.fitted]
         trained = [entrant for entrant in ordered if entrant not in fitted]
-        kept, new = trained[:number], [e for e in trained if not e.candidate.source]
-        if new and all(entrant.candidate.source for entrant in kept):
-            kept[-1] = new[0]
-        return kept + fitted
+        chosen, new = trained[:number], [e for e in trained if not e.candidate.source]
+        if new and all(entrant.candidate.source for entrant in chosen):
+            chosen[-1] = new[0]
+        return chosen + fitted
 
     def decide(self, task: str) -> RaceOutcome:
         """Return what a new task gets; the run is as it was.

@@ -20,11 +20,10 @@ from thalnet_mtl.models import build
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters
-from thalnet_mtl.runs.topology_file import DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.search.edges import BATCHES, Evidence, edge_evidence
 from thalnet_mtl.training.search.paired import sign_flip
-from thalnet_mtl.training.search.paired_race import Outcome, PairedRace, entry
+from thalnet_mtl.training.search.paired_race import Outcome, PairedRace
 from thalnet_mtl.training.search.race import Entrant
 
 LEVEL = 0.01  # of the test of a race
@@ -68,21 +67,8 @@ def grow_within(
     limit = challenger.losses + challenger.price
     p_value = max(sign_flip(losses - limit) for losses in (keep.losses, before))
     winner = challenger if p_value <= LEVEL else keep
-    race.count_seconds(winner, (keep, challenger))
-    record = DecisionEntry(
-        step=run.step,
-        changes=len(run.state.topology_log),
-        experience=run.experience.number,
-        task=task,
-        about="growth",
-        reason=why(keep, challenger, float(before.mean()), p_value) + about_edges,
-        candidates=[
-            entry(keep, None, winner is keep),
-            entry(challenger, p_value, winner is challenger),
-        ],
-        gradients=extra,
-    )
-    return Outcome(winner, record)
+    reason = why(keep, challenger, float(before.mean()), p_value) + about_edges
+    return race.outcome("growth", winner, (keep, challenger), p_value, reason, extra)
 
 
 def is_turn_of_edges(decisions: Sequence[Mapping[str, Any]], experience: int) -> bool:
