@@ -49,6 +49,7 @@ _MODULES = {
     "weighting": ("training.weighting",),
     "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),
+    "stream": ("tasks.named_streams",),
 }
 # By kind, the package of which every other file is imported as well: a new file is enough.
 _PACKAGES = {

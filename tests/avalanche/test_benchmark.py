@@ -3,9 +3,11 @@
 import pytest
 import torch
 from avalanche_fixtures import tasks
+from torch.utils.data import TensorDataset
 from toy_tasks import toy_rows, toy_text
 
 from thalnet_mtl.avalanche.benchmark import benchmark
+from thalnet_mtl.registry import lookup
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),
@@ -41,3 +43,23 @@ def test_a_limit_draws_among_training_sequences_only():
     }
     drawn = {tuple(x.flatten().tolist()) for x, *_ in scenario.train_stream[0].dataset}
     assert len(drawn) == 40 and drawn < whole
+
+
+@pytest.mark.parametrize("options", [{"seed": 3}, {"fixed_class_order": [*range(9, -1, -1)]}])
+def test_our_split_has_the_class_order_of_theirs(options):
+    from avalanche.benchmarks import nc_benchmark
+    from avalanche.benchmarks.utils import as_classification_dataset
+
+    data = TensorDataset(torch.zeros(20, 1), torch.arange(10).repeat(2))
+    data.targets = [*range(10)] * 2
+    theirs = nc_benchmark(
+        *(as_classification_dataset(data) for _ in range(2)),
+        n_experiences=5,
+        task_labels=False,
+        **options,
+    )
+    ours = lookup("stream", "split_mnist")(5, **options)
+    parts = [entry["classes"] for experience in ours for entry in experience.values()]
+    assert [set(classes) for classes in parts] == [
+        set(experience.classes_in_this_experience) for experience in theirs.train_stream
+    ]

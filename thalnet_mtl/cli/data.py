@@ -15,6 +15,7 @@ from thalnet_mtl.errors import UserError, one_line, unknown
 # What the command line calls a kind, and what the registry does.
 KINDS = {
     "tasks": "task",
+    "streams": "stream",
     "bodies": "body",
     "modules": "module",
     "readings": "reading",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.earlier import upgrade
+from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.schema import Config
@@ -65,7 +66,7 @@ def check_config(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"expected a Config, as load_config returns it, got {config!r}.")
-    return overlay(Config(), as_plain(config), "config")
+    return write_out_stream(overlay(Config(), as_plain(config), "config"))
 
 
 def load_configs(
@@ -80,7 +81,8 @@ def load_configs(
         names: of the files.
         flags: by ``section.field``.
         swept: keys of a grid that will be laid over the runs. With ``train.strategy`` among them,
-            options of strategies are left for the sweep to check.
+            options of strategies are left for the sweep to check; with an option of ``stream``,
+            the experiences are left for the sweep to write out.
     """
     configs = {"": Config()}
     for name in names:
@@ -88,7 +90,7 @@ def load_configs(
     for key, text in names_first(flags or {}):
         value = parse_flag(text, f"--{key}")
         configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
-    return _resolved(configs, "train.strategy" not in swept)
+    return _resolved(configs, swept)
 
 
 def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -97,12 +99,13 @@ def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(flags.items(), key=lambda flag: not flag[0].endswith(naming))
 
 
-def _resolved(configs: Mapping[str, Config], strategy: bool = True) -> dict[str, Config]:
-    """Check the options of every run; those of its strategy only on request."""
-    return {
-        run: resolve_options(config, f"run '{run}'" if run else "", strategy=strategy)
-        for run, config in configs.items()
-    }
+def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dict[str, Config]:
+    """Write out the streams of all runs and check their options, but for those that are swept."""
+    runs = {run: f"run '{run}'" if run else "" for run in configs}
+    if not any(key.startswith("stream.") for key in swept):
+        configs = {run: write_out_stream(configs[run], where) for run, where in runs.items()}
+    strategy = "train.strategy" not in swept
+    return {run: resolve_options(configs[run], runs[run], strategy=strategy) for run in runs}
 
 
 def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:

@@ -25,7 +25,8 @@ from thalnet_mtl.registry import entries, lookup
 
 SomeTask = TypeVar("SomeTask", bound=TaskConfig)
 
-KINDS = ("task", "body", "strategy", "growth", "loss", "metric")  # of entries that may have options
+# Kinds of entries that may have options.
+KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream")
 # Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 
@@ -105,6 +106,23 @@ def check_options(
         else value
         for option, value in options.items()
     }
+
+
+def task_options(
+    of: str | dict[str, Any], where: str, more: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of a task that another one or a stream is made of, and its checked options.
+
+    Args:
+        of: its name, or a mapping of its ``name`` and options.
+        where: what is made of it, for error messages.
+        more: further options of it.
+    """
+    options: dict[str, Any] = dict(of) if isinstance(of, dict) else {"name": of}
+    name = options.pop("name", "")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: of needs the name of a task, as in of: {{name: mnist_rows}}.")
+    return name, check_options("task", name, {**options, **(more or {})}, f"{where}: of", ("name",))
 
 
 def resolve_options(

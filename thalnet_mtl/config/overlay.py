@@ -48,8 +48,9 @@ def overlay(config: Any, values: Any, where: str) -> Any:
         values: a mapping from field names to values. A field that is a dataclass takes a mapping,
             overlaid in turn. A field that maps names to dataclasses takes a mapping by name; each
             entry is overlaid on the entry of that name, or on the defaults. A field that is a
-            tuple of dataclasses takes a list, which replaces all of them. A dataclass with a field
-            from ``options_field`` keeps all further keys in that.
+            tuple of dataclasses takes a list, which replaces all of them; if it is declared with
+            a dataclass ``named`` that may stand for them, also a name or the mapping of that. A
+            dataclass with a field from ``options_field`` keeps all further keys in that.
         where: the file or flag that the values come from, for error messages.
 
     Raises:
@@ -68,7 +69,10 @@ def overlay(config: Any, values: Any, where: str) -> Any:
             raise UserError(f"{where}: {unknown('field', key, declared)}")
         current, kind = getattr(config, key), declared[key].type
         inner = where if where.startswith("--") else f"{where}: {key}"
-        if is_dataclass(current):
+        named = declared[key].metadata.get("named")
+        if named and not isinstance(value, list | tuple):
+            changes[key] = _overlay_named(current, value, named, inner)
+        elif is_dataclass(current) and not named:
             changes[key] = overlay(current, value, inner)
         elif get_origin(kind) is dict:
             changes[key] = _overlay_entries(current, value, get_args(kind)[1], inner)
@@ -131,6 +135,14 @@ def _overlay_entries(current: dict[str, Any], values: Any, kind: Any, where: str
         inner = where if where.startswith("--") else f"{where}: {name}"
         entries[name] = overlay(entries.get(name, kind()), {} if entry is None else entry, inner)
     return entries
+
+
+def _overlay_named(current: Any, values: Any, kind: Any, where: str) -> Any:
+    """Return what stands for a list by its name, laid over an earlier one."""
+    values = {"name": values} if isinstance(values, str) else values
+    if not isinstance(values, dict) or not ("name" in values or isinstance(current, kind)):
+        raise UserError(f"{where}: expected a list, or a name with options, got {shown(values)}.")
+    return overlay(current if isinstance(current, kind) else kind(), values, where)
 
 
 def _read_list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:

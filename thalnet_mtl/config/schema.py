@@ -8,6 +8,7 @@ Sections with a fixed set of fields (``model``, ``task``, ``train``, …) are se
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from thalnet_mtl.config.experience import ExperienceConfig
 from thalnet_mtl.config.overlay import option
 from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.errors import UserError
@@ -178,29 +179,21 @@ _NO_CHANGE = ChangeConfig()
 
 
 @dataclass(frozen=True)
-class ExperienceConfig:
-    """An entry of ``stream``: one experience."""
+class NamedStream:
+    """A stream by name, as ``stream: {name: permuted_mnist, n_experiences: 100}``.
 
-    tasks: tuple[str, ...] = option((), "tasks to train, jointly if there are several")
-    steps: int = option(
-        0, "training steps; 0: train.steps, or as many as train.epochs takes", low=0
-    )
-    expect: tuple[str, ...] = option(
-        (),
-        "search: right answers for its new task, as in 'probe of digits', or 'probe' for any task",
-    )
-    shares: tuple[float, ...] = option(
-        (), "hidden boundaries: shares of the tasks in a batch, in their order; default: equal"
-    )
-    blur: int = option(
-        0, "hidden boundaries: steps in which its share rises, half of them before it begins", low=0
-    )
+    It stands for its experiences and their tasks until the configuration is complete: see
+    ``config.named_stream``. Further keys are options of the stream.
+    """
 
-    def checked(self, where: str) -> "ExperienceConfig":
-        """Return the experience, or raise if it names no task."""
-        if not self.tasks:
-            raise UserError(f"{where}: every experience needs tasks.")
-        return self
+    name: str = option("", "stream of tasks; see 'thalnet list streams'")
+    each: NamedTaskConfig = field(
+        default_factory=NamedTaskConfig, metadata={"help": "fields that all of its tasks get"}
+    )
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "option of the stream; see 'thalnet list streams'", "of": "name"},
+    )
 
 
 @dataclass(frozen=True)
@@ -263,7 +256,11 @@ class Config:
     )
     stream: tuple[ExperienceConfig, ...] = field(
         default_factory=tuple,
-        metadata={"help": "experiences, trained one after another; default: one, of all tasks"},
+        metadata={
+            "help": "experiences, trained one after another; default: one, of all tasks; or "
+            "{name: STREAM, each: {…}} with options of that stream, see 'thalnet list streams'",
+            "named": NamedStream,
+        },
     )
     growth: GrowthConfig = field(
         default_factory=GrowthConfig, metadata={"help": "growth of the network along a stream"}

@@ -173,8 +173,14 @@ def record_change(
 def _named(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, Tensor]]:
     """Return parameters and buffers by name, in a single pass over the modules."""
     parameters, buffers, seen = dict[str, nn.Parameter](), dict[str, Tensor](), set[int]()
-    for path, part in network.named_modules():
-        start = f"{path}." if path else ""
+    remaining: list[tuple[str, nn.Module]] = [("", network)]
+    while remaining:  # much faster than ``named_modules``, whose generators are nested
+        start, part = remaining.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        children = [(f"{start}{n}.", m) for n, m in part._modules.items() if m is not None]
+        remaining += reversed(children)
         for name, parameter in part._parameters.items():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))

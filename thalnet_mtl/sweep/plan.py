@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
+from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import parse_flag
@@ -94,12 +95,18 @@ def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
 
     In a grid over ``train.strategy``, the options of ``base`` go to the strategies that have them.
     """
+    config = with_value(_lay_over(base, values), "train.seed", seed, "--seeds")
+    return resolve_options(write_out_stream(config))
+
+
+def _lay_over(base: Config, values: Mapping[str, Any]) -> Config:
+    """Return a configuration with values of the grid, whose stream may still be a name."""
     for key, value in names_first(values):
         base = with_value(base, key, value, f"--grid {key}")
         if key == STRATEGY:
             for other in entries("strategy"):
                 base = drop_options_of(base, other)
-    return resolve_options(with_value(base, "train.seed", seed, "--seeds"))
+    return base
 
 
 def options_without_effect(bases: Mapping[str, Config], runs: Sequence[PlannedRun]) -> list[str]:
@@ -142,10 +149,13 @@ def _choices(base: Config, key: str, grid: Mapping[str, Sequence[str]]) -> list[
     for section, name in (("strategy.", STRATEGY), ("growth.", "growth.when")):
         if key.startswith(section) and name in grid:
             first = {name: grid[name][0]}
-    values = [
-        flatten(configure(base, first | {key: parse_flag(text, f"--grid {key}")}, 0))[key]
-        for text in texts
-    ]
+    values = []
+    for text in texts:
+        point = first | {key: parse_flag(text, f"--grid {key}")}
+        config = configure(base, point, 0)
+        if key.startswith("stream."):  # an option of a stream, which is written out by now
+            config = _lay_over(base, point)
+        values.append(flatten(config)[key])
     if isinstance(values[0], list):
         raise UserError(
             f"--grid {key}: a list cannot be told from several values by its commas; describe "

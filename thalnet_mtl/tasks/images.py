@@ -4,11 +4,10 @@ The last 5,000 training images of MNIST and CIFAR-10 are the validation split. A
 process read the same copy of a data set, whatever the order of their pixels.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,7 +18,10 @@ from torch import Tensor
 from thalnet_mtl.data import datasets
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
+from thalnet_mtl.tasks.classes_of import ClassesOf
 from thalnet_mtl.tasks.sequences import SequenceTask
+from thalnet_mtl.tasks.splits.checks import InputSummary
+from thalnet_mtl.tasks.splits.sequences import Split
 from thalnet_mtl.topology.spec import TaskSpec
 
 VALIDATION = 5_000
@@ -43,9 +45,15 @@ class ImageTask(SequenceTask):
         self.meaning = f"classes of {source}"
 
     def load(self, device: torch.device | str) -> Self:
-        images = _images_on(torch.device(device), self.source)
+        self._images = images = _images_on(torch.device(device), self.source)
         self.read_splits = lambda: images  # keeps them in memory for as long as the task
         return super().load(device)
+
+    def _summarize(self, split: str, data: Split, where: str) -> Mapping[str, InputSummary]:
+        known = self._images.summaries
+        if split not in known:
+            known[split] = super()._summarize(split, data, where)
+        return known[split]
 
 
 @register("task", "permuted_mnist")
@@ -70,39 +78,12 @@ def cifar10_rows() -> ImageTask:
     return ImageTask("cifar10_rows", "cifar10", TaskSpec(96, 10, steps=32))
 
 
-class ClassPair(SequenceTask):
-    """A task of two of the classes of another task.
-
-    With a head of its own it has the classes 0 and 1; with a head that it shares, the two classes
-    keep their numbers among all classes of the other task.
-
-    Args:
-        name: name of the task.
-        whole: task with all classes, before its data is loaded.
-        classes: the two classes.
-    """
-
-    def __init__(self, name: str, whole: SequenceTask, classes: tuple[int, int]):
-        spec = replace(whole.spec, outputs=2)
-        read_splits = partial(_read_pair, whole, classes, first=classes[0])
-        super().__init__(name, read_splits, spec, scale=whole.scale, source=whole.source)
-        self._whole, self._pair = whole, classes
-        self.meaning = f"{whole.meaning}: {classes[0]}, {classes[1]}"
-
-    def named(self, name: str, head: str = "") -> Self:
-        task = super().named(name, head)
-        if head:
-            task.spec = self._whole.spec
-            task.read_splits = partial(_read_pair, self._whole, self._pair)
-        return task
-
-
-def split_task(name: str, whole: str, part: int) -> Callable[[], ClassPair]:
+def pair_task(name: str, whole: str, part: int) -> Callable[[], ClassesOf]:
     """Return the function that makes a task of two of the ten classes of another task."""
-    classes = (2 * part, 2 * part + 1)
+    classes = [2 * part, 2 * part + 1]
 
-    def make_task() -> ClassPair:
-        return ClassPair(name, lookup("task", whole)(), classes)
+    def make_task() -> ClassesOf:
+        return ClassesOf(name, lookup("task", whole)(), classes)
 
     make_task.__doc__ = (
         f"Classes {classes[0]} and {classes[1]} of {whole}; with a shared head, of ten."
@@ -113,11 +94,15 @@ def split_task(name: str, whole: str, part: int) -> Callable[[], ClassPair]:
 for _part in range(5):
     for _stream, _whole in (("split_mnist", "mnist_rows"), ("split_cifar10", "cifar10_rows")):
         _name = f"{_stream}_{_part}"
-        register("task", _name)(split_task(_name, _whole, _part))
+        register("task", _name)(pair_task(_name, _whole, _part))
 
 
 class _Images(dict[str, tuple[Tensor, Tensor]]):
     """Images and labels of each split; unlike a plain dict it can be referred to weakly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summaries: dict[str, Mapping[str, InputSummary]] = {}  # of the images of a split
 
 
 # Loaded images by store, device and data set, until no task needs them any longer.
@@ -147,13 +132,3 @@ def _read_splits(source: str) -> Splits:
         "validation": (images[-VALIDATION:], labels[-VALIDATION:]),
         "test": (test_images, test_labels),
     }
-
-
-def _read_pair(whole: SequenceTask, classes: tuple[int, int], first: int = 0) -> Splits:
-    """Return the sequences of two classes, which are counted from ``first``."""
-    splits: Splits = {}
-    for split, data in whole.read_splits().items():
-        xs, ys = cast(tuple[np.ndarray, np.ndarray], data)
-        chosen = np.isin(ys, classes)
-        splits[split] = xs[chosen], ys[chosen] - first
-    return splits

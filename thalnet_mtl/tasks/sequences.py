@@ -245,13 +245,16 @@ class SequenceTask(Task):
         data: Split = self.split(split)
         return data
 
+    def _summarize(self, split: str, data: Split, where: str) -> Mapping[str, InputSummary]:
+        """Return summaries of the inputs of a split by name."""
+        return summarize(data, where)
+
     def _validate(self, name: str, split: Any) -> Split:
         where, spec, target = f"task '{self.name}', {name}", self.spec, self.target
         data = read_split(split, target, self.columns, where)
-        summaries = summarize(data, where)
-        widths = {spec.input_width(name) for name in spec.input_names or ("",)}
+        summaries = self._summarize(name, data, where)
         flat = all(len(part.shape) == 1 for part in summaries.values())
-        if flat and widths == {1} and not spec.tokens:
+        if flat and not spec.tokens and spec.input_width() == 1:
             data = data.map_xs(lambda part: part[..., None])  # one number a step
             summaries = {n: part._replace(shape=(*part.shape, 1)) for n, part in summaries.items()}
         check_inputs(summaries, len(data), spec, where)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalnet_mtl.config.options import check_options
+from thalnet_mtl.config.options import task_options
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.tasks.sequences import SequenceTask
@@ -68,11 +68,8 @@ def variant(
         inputs_averaged: neighboring numbers of a step that are averaged into one.
         steps_joined: steps that are read at once, side by side.
     """
-    options = dict(of) if isinstance(of, dict) else {"name": of}
-    name = options.pop("name", "")
-    if not isinstance(name, str) or not name:
-        raise UserError("variant: of needs the name of a task, as in of: {name: mnist_rows}.")
-    whole = lookup("task", name)(**check_options("task", name, options, "of", ("name",)))
+    name, options = task_options(of, "variant")
+    whole = lookup("task", name)(**options)
     change = Change(
         train_per_class, validation_per_class, sample_seed, label_order, random_labels,
         input_order, gains, inputs_averaged, steps_joined,
