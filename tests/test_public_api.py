@@ -39,7 +39,7 @@ PUBLIC = [
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
     *("GrowthRule", "Search", "search"),
-    *("Config", "load_config", "train", "load_run"),
+    *("Config", "load_config", "train", "load_run", "table"),
     *("load_model", "save_model", "UserError"),
 ]
 

@@ -7,6 +7,7 @@ To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``
                         ``RecurrentBody``, ``GrowthRule``, ``Search``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To let a network grow:  ``search``
+To compare runs:        ``table``
 To save networks:       ``save_model``, ``load_model``
 Mistakes raise:         ``UserError``
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.models.saving import save_model as save_model
     from thalnet_mtl.models.thalnet import ThalNet as ThalNet
     from thalnet_mtl.registry import register as register
+    from thalnet_mtl.report.make_table import table as table
     from thalnet_mtl.strategies.base import Strategy as Strategy
     from thalnet_mtl.tasks.base import Task as Task
     from thalnet_mtl.tasks.sequences import SequenceTask as SequenceTask
@@ -72,6 +74,7 @@ _HOMES = {
     "Search": "training.search.rule",
     "search": "training.search.by_hand",
     "register": "registry",
+    "table": "report.make_table",
     "Config": "config.schema",
     "load_config": "config.load",
     "train": "training.trainer",

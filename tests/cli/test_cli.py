@@ -126,7 +126,19 @@ def test_help_says_what_every_field_may_be(capsys):
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "train", "sweep", "evaluate", "compare", "report", "inspect", "data", "list", "export"],
+    [
+        "",
+        "train",
+        "sweep",
+        "evaluate",
+        "compare",
+        "table",
+        "report",
+        "inspect",
+        "data",
+        "list",
+        "export",
+    ],
 )
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")

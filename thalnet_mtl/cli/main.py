@@ -16,6 +16,7 @@ from thalnet_mtl.cli.inspect import (
 )
 from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
+from thalnet_mtl.cli.table import add_table_command
 from thalnet_mtl.cli.train import add_train_command, train
 from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_error, one_line
 from thalnet_mtl.files import attempt
@@ -133,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_sweep_command,
         add_evaluate_command,
         add_compare_command,
+        add_table_command,
         add_report_command,
         add_inspect_command,
         add_export_command,

@@ -1,6 +1,6 @@
 """Tables as text for any width: no word is broken and nothing is cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product, zip_longest
 
@@ -32,6 +32,7 @@ class TextTable:
     rows: Sequence[Row]
     columns: Sequence[str]
     header: bool = True
+    numbers: Collection[str] = frozenset(NUMBERS)  # columns that stand to the right, never wrapped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         rows = [{name: one_line(row[name]) for name in self.columns} for row in self.rows]
@@ -59,7 +60,7 @@ class TextTable:
             cells[name].append(name)
         widths = {name: max(map(cell_len, texts), default=0) for name, texts in cells.items()}
         excess = sum(widths.values()) + GAP * (len(columns) - 1) - width
-        wordy = sorted(set(columns) - NUMBERS, key=lambda name: (-widths[name], name))
+        wordy = sorted(set(columns) - {*self.numbers}, key=lambda name: (-widths[name], name))
         for name in wordy[:wrapped]:
             words = [word for text in cells[name] for word in text.split()]
             least = max([NARROWEST[wrapped - 1], *map(cell_len, words)])
@@ -72,9 +73,22 @@ class TextTable:
         self, rows: Sequence[Row], columns: Sequence[str], widths: dict[str, int]
     ) -> Iterator[Text]:
         if self.header:
-            yield from _table_row({name: name for name in columns}, widths, "bold")
+            yield from self._row({name: name for name in columns}, widths, "bold")
         for row in rows:
-            yield from _table_row({name: row[name] for name in columns}, widths)
+            yield from self._row({name: row[name] for name in columns}, widths)
+
+    def _row(self, cells: Row, widths: dict[str, int], style: str = "") -> Iterator[Text]:
+        """Yield the lines of a row: several if a cell is wrapped."""
+        lines = {
+            name: _wrapped(text, widths[name]) if cell_len(text) > widths[name] else [text]
+            for name, text in cells.items()
+        }
+        for k in range(max(map(len, lines.values()))):
+            parts = [
+                _padded(part[k] if k < len(part) else "", widths[name], name in self.numbers)
+                for name, part in lines.items()
+            ]
+            yield _line((" " * GAP).join(parts).rstrip(), style)
 
     def _cells(self, rows: Sequence[Row], columns: Sequence[str], width: int) -> Iterator[Text]:
         """Yield a line for every cell that is not empty, with the name of its column before it."""
@@ -106,20 +120,6 @@ def _blocks(rows: Sequence[Row], first: str) -> list[list[Row]]:
         names.append(row[first] or (names[-1] if names else ""))
     pairs = groupby(zip(names, rows, strict=True), key=lambda pair: pair[0])
     return [[row for _, row in block] for _, block in pairs]
-
-
-def _table_row(cells: Row, widths: dict[str, int], style: str = "") -> Iterator[Text]:
-    """Yield the lines of a row: several if a cell is wrapped."""
-    lines = {
-        name: _wrapped(text, widths[name]) if cell_len(text) > widths[name] else [text]
-        for name, text in cells.items()
-    }
-    for k in range(max(map(len, lines.values()))):
-        parts = [
-            _padded(part[k] if k < len(part) else "", widths[name], name in NUMBERS)
-            for name, part in lines.items()
-        ]
-        yield _line((" " * GAP).join(parts).rstrip(), style)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -1,0 +1,194 @@
+"""Make tables of runs: a row for each configuration, its seeds folded to mean and interval.
+
+print(table("runs/sweep", rows=["train.strategy"], columns=["ACC", "forgetting"],
+            against="naive"))
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.metrics.metric import Metric, list_names
+from thalnet_mtl.report.cells import Cell, Column, compare
+from thalnet_mtl.report.folding import Row, fold
+from thalnet_mtl.report.quantities import (
+    Quantity,
+    References,
+    default_columns,
+    find_quantity,
+)
+from thalnet_mtl.report.table import Table
+from thalnet_mtl.runs.summaries import RunSummary, read_summaries
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def table(
+    runs: Paths,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    against: str = "",
+    test: Sequence[str] = (),
+    fold: Sequence[str] = (),
+    single: Paths = (),
+    joint: Paths = (),
+    titles: Mapping[str, str] | None = None,
+    decimals: Mapping[str, int] | None = None,
+) -> Table:
+    """Make a table of runs, in which runs that differ in nothing but the seed are one row.
+
+    Args:
+        runs: run directories, folders of them (such as that of a sweep), and records of runs.
+        rows: fields of the configuration that tell rows apart, such as 'train.strategy', or 'run'
+            for names of runs. By default all in which the runs differ.
+        columns: quantities, such as 'ACC', 'test.accuracy' or 'parameters'; see
+            ``thalnet_mtl.report.quantities``. By default those of a stream, or test scores.
+        against: the row that the others are compared with. See ``Table.pairs_against``.
+        test: columns that are compared; by default the first one.
+        fold: fields that are averaged over like the seed, such as 'stream' for orders of tasks.
+        single: runs on a single task each, which 'transfer', 'skill' and 'gain' are relative to.
+        joint: joint runs, which 'intransigence' is relative to.
+        titles: of columns, fields and values, by their name. Rows named here come first, in order.
+        decimals: by the name of the column; under '', those of all other columns.
+
+    Raises:
+        UserError: there is no run, row, field or column of that name; names the closest one.
+    """
+    summaries, notes = read_summaries(_paths(runs))
+    singles, joints = (
+        read_summaries(among)[0] if (among := _paths(given)) else [] for given in (single, joint)
+    )
+    references = References(singles, joints)
+    return make_table(
+        summaries,
+        references,
+        rows=rows,
+        columns=columns,
+        against=against,
+        test=test,
+        over=fold,
+        titles=titles or {},
+        decimals=decimals,
+        notes=notes,
+    )
+
+
+def make_table(
+    runs: Sequence[RunSummary],
+    references: References | None = None,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    against: str = "",
+    test: Sequence[str] = (),
+    over: Sequence[str] = (),
+    titles: Mapping[str, str] | None = None,
+    decimals: Mapping[str, int] | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
+    """Make a table of runs that have been read; see ``table``."""
+    references, titles = references or References(), titles or {}
+    fields, folded, fold_notes = fold(runs, rows, over)
+    places = {label: place for place, label in enumerate(titles)}
+    folded.sort(key=lambda row: (places.get(row.label, len(places)), row.label != against))
+    names = list(dict.fromkeys(columns or default_columns(runs)))
+    for name in test:
+        if name not in names:
+            raise UserError(f"--test {name}: {unknown('column', name, names)}")
+    quantities = [find_quantity(name, runs, references) for name in names]
+    made = [_column(quantity, folded, titles) for quantity in quantities]
+    result = Table(
+        fields, folded, made, [], [*notes, *fold_notes], titles, _decimals(decimals, names)
+    )
+    if test and not against:
+        raise UserError("--test needs --against: the row that the others are compared with.")
+    if against:
+        pairs, tested = result.pairs_against(against), test or names[:1]
+        result.comparisons = compare(pairs, [c for c in made if c.name in tested])
+    result.remarks += _missing(result, references)
+    return result
+
+
+def _decimals(decimals: Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int]:
+    """Return the decimals of the columns for which they are given."""
+    given = dict(decimals or {})
+    for name in given:
+        if name and name not in names:
+            raise UserError(f"decimals of {name}: {unknown('column', name, names)}")
+    others = dict.fromkeys(names, given.pop("")) if "" in given else {}
+    return others | given
+
+
+def _column(quantity: Quantity, rows: Sequence[Row], titles: Mapping[str, str]) -> Column:
+    """Return a column, whose values must have the same unit."""
+    values: dict[Path, float] = {}
+    metrics: dict[str, Metric] = {}
+    for run in (run for row in rows for run in row.runs.values()):
+        value, metric = quantity.value(run)
+        if value is not None and isfinite(value):
+            values[run.path], metrics[metric.name] = float(value), metric
+    if len(metrics) > 1:
+        raise UserError(
+            f"column {quantity.name}: some runs are scored in {' and others in '.join(metrics)}. "
+            f"Name a metric or a task, or fewer runs."
+        )
+    kind = next(iter(metrics.values()), None)
+    unit = f", {kind.unit}" if kind and kind.unit else ""
+    title = titles.get(quantity.name, f"{quantity.title}{unit}")
+    cells = [
+        Cell([values[run.path] for run in row.runs.values() if run.path in values], kind)
+        for row in rows
+    ]
+    return Column(quantity.name, title, kind, values, cells)
+
+
+def _missing(table: Table, references: References) -> list[str]:
+    """Return a line on everything that is missing: runs, seeds, values, pairs."""
+    lines = [f"{run.path}: {run.problem}" for row in table.rows for run in row.unfinished]
+    seeds = {row.label: seed_ranges(row.seeds) for row in table.rows}
+    if len(set(seeds.values())) > 1:
+        lines.append("seeds differ: " + "; ".join(f"{k}: {v or 'none'}" for k, v in seeds.items()))
+    for column in table.columns:
+        partial = [
+            f"{row.label} ({len(cell.values)} of {len(row.runs)})"
+            for row, cell in zip(table.rows, column.cells, strict=True)
+            if len(cell.values) < len(row.runs)
+        ]
+        if partial:
+            lines.append(f"{column.name}: no value in some runs: {list_names(partial)}")
+    for c in table.comparisons:
+        most = max(len(c.row.runs), len(c.baseline.runs))
+        if c.pairs < most:
+            rows = f"{c.row.label} and {c.baseline.label}"
+            lines.append(f"{c.column.name}: {rows} share {c.pairs} of {most} seeds")
+    lines += sorted(references.missing)[:6]
+    results = [run.result for row in table.rows for run in row.runs.values()]
+    limits = dict.fromkeys(result.evaluation_batches for result in results if result)
+    counts = ["batch" if n == 1 else f"{n} batches" for n in limits if n]
+    lines += [f"scores are on the first {count} only" for count in counts]
+    return lines
+
+
+def seed_ranges(seeds: Sequence[int]) -> str:
+    """Return seeds as text, with those that follow each other as a range.
+
+    >>> seed_ranges([0, 1, 2, 5])
+    '0–2 5'
+    """
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return " ".join(f"{p[0]}–{p[-1]}" if len(p) > 2 else " ".join(map(str, p)) for p in parts)
+
+
+def _paths(paths: Paths) -> list[Path]:
+    """Return one path or several as a list."""
+    if isinstance(paths, str | os.PathLike):
+        return [Path(paths)]
+    return [Path(path) for path in paths]
