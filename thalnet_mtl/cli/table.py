@@ -10,24 +10,34 @@ from thalnet_mtl.errors import UserError, one_line
 from thalnet_mtl.files import write_text
 
 FORMATS = ("text", "markdown", "latex", "csv")
-COLUMNS = """columns, with TASK a name of the runs and METRIC one of 'thalnet list metrics':
-  ACC, AIA, forgetting, BWT, FWT, min-ACC     measures of a stream; TASK.forgetting: of one task
-  test, validation.METRIC, TASK.test.METRIC   scores; also train, untrained, gap (train − test)
-  gain, skill, transfer, steps_to_90          relative to --single runs; TASK.gain: of one task
-  intransigence                               relative to --joint runs
-  parameters, parameters.trainable, parameters.frozen, parameters.start, steps, best_step,
-  seconds, multiply_adds, stored              size and cost
+COLUMNS = """columns, for TASK of a run and METRIC of 'thalnet list metrics':
+  ACC, AIA, forgetting, BWT, FWT, min-ACC  measures of a stream; TASK.forgetting
+  test, validation.METRIC, TASK.test       scores; also train, untrained, gap
+                                           (train − test)
+  gain, skill, transfer, steps_to_90       relative to --single; also TASK.gain
+  intransigence                            relative to --joint
+  parameters, parameters.trainable, parameters.frozen, parameters.start, steps,
+  best_step, seconds, multiply_adds, stored
 
 examples:
   thalnet table runs/sweep
-  thalnet table runs/sweep --rows train.strategy --columns ACC,forgetting,BWT --against naive
-  thalnet table runs/sweep --rows train.strategy --as latex --titles ewc=EWC --out table.tex
+  thalnet table runs/sweep --rows train.strategy --columns ACC,forgetting
+  thalnet table runs/sweep --against naive --as latex --out table.tex
 """
 
 
 def add_table_command(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = add_command(commands, table, epilog=COLUMNS)
+    parser = add_command(
+        commands,
+        table,
+        epilog=COLUMNS,
+        usage="thalnet table RUN [RUN ...] [--rows FIELD ...] [--columns COLUMN ...]\n"
+        "                     [--against ROW] [--test COLUMN ...] [--fold FIELD ...]\n"
+        "                     [--single RUN ...] [--joint RUN ...]\n"
+        "                     [--titles NAME=TITLE ...] [--decimals N ...]\n"
+        "                     [--as {text,markdown,latex,csv}] [--out FILE]",
+    )
     parser.add_argument(
         "runs", type=path, nargs="+", metavar="RUN",
         help="run directories, folders of them such as that of a sweep, or records of runs",
