@@ -20,7 +20,7 @@ from thalnet_mtl.config.options import check_options, declared_options, resolve_
 from thalnet_mtl.config.schema import Config, EntryConfig, NamedTaskConfig, TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.runs.directory import check_same
+from thalnet_mtl.runs.differences import check_same
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.strategies.replay import Replay
 from thalnet_mtl.sweep.plan import options_without_effect, plan

@@ -7,12 +7,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from thalnet_mtl.config.load import declaration_order, dump_config, flatten, load_run_config
-from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import FolderLock, attempt, remove_parts, write_text
-from thalnet_mtl.runs.checksums import RESULT, check_sums, write_sums
+from thalnet_mtl.files import (
+    FolderLock,
+    attempt,
+    make_folder,
+    move_into_place,
+    remove_parts,
+    write_text,
+)
+from thalnet_mtl.runs.checksums import RESULT, write_sums
+from thalnet_mtl.runs.differences import allowed_differences
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
 from thalnet_mtl.runs.tensorboard import EventFile
@@ -21,21 +28,57 @@ from thalnet_mtl.runs.tensorboard import EventFile
 class RunDirectory:
     """A run directory, opened for writing by one process.
 
+    ``differences`` are those fields of the configuration that differ from those of the run that
+    the directory holds; until ``reopen`` it keeps its own.
+
     Raises:
         UserError: another process writes to it, or it holds a run of another configuration.
         OSError: it cannot be written to.
     """
 
     def __init__(self, folder: Path, config: Config):
-        self.folder = folder
+        self.folder, self.config = folder, config
         self._board: EventFile | None = None
         with ExitStack() as resources:
             resources.enter_context(FolderLock(folder))
-            check_same(folder, config)
+            self.differences = allowed_differences(folder, config)
             remove_parts(folder)
-            write_text(folder / "config.yaml", dump_config(config))
+            if not self.differences:
+                write_text(folder / "config.yaml", dump_config(config))
             self._metrics = resources.enter_context(open_log(folder / "metrics.jsonl"))
             self._resources = resources.pop_all()
+
+    def check_log(self, size: int) -> None:
+        """Raise ``UserError`` if the metrics have fewer bytes than a checkpoint says."""
+        if self.size < size:
+            path = self.folder / "metrics.jsonl"
+            raise UserError(f"{path} has lost lines: {self.size} bytes of {size} are left.")
+
+    def reopen(self, step: int, lineage: dict[str, Any]) -> None:
+        """Let a run go on with other values of its configuration, finished or not.
+
+        The result and the network of a finished run are moved to ``earlier/step-STEP/``. Whenever
+        this is interrupted, the same command does the rest.
+
+        Args:
+            step: at which it goes on.
+            lineage: what ``environment.json`` tells about it.
+        """
+        for name in (RESULT, "model"):  # without its result, a run has not finished
+            if (self.folder / name).exists():
+                earlier = self.folder / "earlier" / f"step-{step}" / name
+                with attempt(f"write {earlier}"):
+                    make_folder(earlier.parent)
+                    move_into_place(self.folder / name, earlier)
+        self.record_lineage(lineage)
+        write_text(self.folder / "config.yaml", dump_config(self.config))
+
+    def record_lineage(self, entry: dict[str, Any]) -> None:
+        """Add where the weights of the run come from to ``environment.json``, once."""
+        content = read_environment(self.folder / "environment.json")
+        lineage = list(content.get("lineage", ()))
+        if not lineage or lineage[-1] | {"date": ""} != entry | {"date": ""}:
+            self.write_json("environment.json", content | {"lineage": [*lineage, entry]})
 
     def rewind(self, size: int, anew: bool = False) -> None:
         """Truncate the metrics to ``size`` bytes: drop what was logged after a checkpoint.
@@ -44,9 +87,8 @@ class RunDirectory:
             anew: The run restarts on purpose. Otherwise a truncation to 0 bytes of metrics that
                 were logged in training means that the checkpoint has been lost, an error.
         """
-        path, current_size = self.folder / "metrics.jsonl", self.size
-        if current_size < size:
-            raise UserError(f"{path} has lost lines: {current_size} bytes of {size} are left.")
+        path = self.folder / "metrics.jsonl"
+        self.check_log(size)
         if size == 0 and not anew and _has_trained(path):
             raise UserError(
                 f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
@@ -88,7 +130,8 @@ class RunDirectory:
         """Record the environment and the step of a resumed run, if the environment has changed."""
         first = read_environment(self.folder / "environment.json")
         resumed = first.pop("resumed", [])
-        latest = {key: value for key, value in (resumed or [first])[-1].items() if key != "step"}
+        no_part = {"step", "lineage"}
+        latest = {k: value for k, value in (resumed or [first])[-1].items() if k not in no_part}
         if environment != latest:
             resumed.append({"step": step} | environment)
             self.write_json("environment.json", first | {"resumed": resumed})
@@ -127,26 +170,3 @@ def open_log(path: Path) -> Iterator[BinaryIO]:
 
 def _as_text(content: Any) -> str:
     return json.dumps(content, indent=2) + "\n"
-
-
-def check_same(folder: Path, config: Config) -> None:
-    """Raise ``UserError`` if a folder holds a run of another configuration, with differences."""
-    if not (folder / "config.yaml").exists():
-        return
-    check_sums(folder, ["config.yaml"])
-    recorded_config = load_run_config(folder)
-    # An option that a run of an earlier version does not have was at its default.
-    recorded = flatten(resolve_options(recorded_config, complete=True))
-    current = flatten(resolve_options(config, complete=True))
-    differences = [
-        f"{key} {current.get(key, 'absent')}, there {recorded.get(key, 'absent')}"
-        for key in current | recorded
-        if current.get(key) != recorded.get(key)
-    ]
-    if not differences and declaration_order(recorded_config) != declaration_order(config):
-        differences = ["tasks or modules in another order"]
-    if differences:
-        raise UserError(
-            f"{folder} holds a run of another configuration: {'; '.join(differences[:3])}. Give "
-            f"--out DIR, or delete that folder."
-        )

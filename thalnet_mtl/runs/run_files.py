@@ -26,6 +26,7 @@ _ENVIRONMENT: dict[str, Any] = {
     "scalings": Mapping[str, Sequence[Mapping[str, Sequence[float]] | None]],
     "fingerprints": Mapping[str, str],
     "resumed": Sequence[Mapping[str, Any]],
+    "lineage": Sequence[Mapping[str, Any]],
 }
 
 

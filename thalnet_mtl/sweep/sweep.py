@@ -21,7 +21,7 @@ from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.files import FolderLock, read_fields, write_text
 from thalnet_mtl.json_fields import from_fields
 from thalnet_mtl.metrics.metric import format_scores
-from thalnet_mtl.runs.directory import check_same
+from thalnet_mtl.runs.differences import check_same
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequest, stop_signals
 from thalnet_mtl.sweep.plan import PlannedRun, configure

@@ -5,9 +5,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
@@ -17,6 +19,7 @@ from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.metrics.summary import StageCost
 from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.runs.differences import without_differing
 from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
 from thalnet_mtl.training.checkpoint_parts import (
     FILES,
@@ -28,11 +31,12 @@ from thalnet_mtl.training.checkpoint_parts import (
 )
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
-from thalnet_mtl.training.state import DUE, TrainState
+from thalnet_mtl.training.state import DUE, NOT_TRAINED, TrainState
 
 FORMAT = 5  # raised whenever older checkpoints cannot be read any more
 BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
 LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics_size")
+KEPT = "best"  # key of last.pt, which may be missing: the content of best.pt before the end
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], parts: PartFiles | None = None) -> None:
@@ -109,14 +113,22 @@ def _is_whole(path: Path) -> bool:
 
 
 def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
-    """Load a checkpoint with these keys that a run of this very configuration wrote."""
+    """Load a checkpoint with these keys that a run of this configuration wrote.
+
+    Fields that may differ when a run goes on are not compared.
+    """
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
-    if unexpected := content.keys() - {"format", "config", *keys}:
+    if unexpected := content.keys() - {"format", "config", *keys} - {KEPT if keys is LAST else ""}:
         raise UserError(f"{path} is another checkpoint: it has '{min(unexpected)}' as well.")
-    if _plain(content["config"]) != _plain(flatten(config)):
+    if _plain(without_differing(content["config"])) != _plain(recorded_fields(config)):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
+
+
+def recorded_fields(config: Config) -> dict[str, Any]:
+    """Return the values of a configuration by field that a checkpoint is checked against."""
+    return without_differing(flatten(config))
 
 
 def _plain(values: Mapping[str, Any]) -> Any:
@@ -136,12 +148,27 @@ def load_network(content: Mapping[str, Any], path: Path) -> Network:
 def save_best(path: Path, run: RunContext, parts: PartFiles | None = None) -> None:
     """Write the network of this step as the best one so far."""
     content = {"step": run.step, "topology": run.network.describe()}
-    content |= {"network": run.network.state_dict(), "config": flatten(run.config)}
+    content |= {"network": run.network.state_dict(), "config": recorded_fields(run.config)}
     save_checkpoint(path, content, parts)
 
 
+def load_best(folder: Path) -> dict[str, Any]:
+    """Return the content of best.pt in a folder of checkpoints."""
+    return load_checkpoint(folder / "best.pt")
+
+
+def restore_best(last: Path) -> None:
+    """Write the best weights that are part of a checkpoint, if there are any, as best.pt."""
+    if kept := load_checkpoint(last).get(KEPT):
+        save_checkpoint(last.with_name("best.pt"), kept)
+
+
 def save_run(
-    path: Path, run: RunContext, metrics_size: int, parts: PartFiles | None = None
+    path: Path,
+    run: RunContext,
+    metrics_size: int,
+    parts: PartFiles | None = None,
+    best: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write all that a run needs to resume at this step.
 
@@ -150,17 +177,21 @@ def save_run(
         run: between two steps.
         metrics_size: bytes of ``metrics.jsonl`` that were written up to this step.
         parts: see ``save_checkpoint``.
+        best: the content of best.pt, if it is kept as well.
     """
     rng = [torch.get_rng_state()]
     if run.device.type == "cuda":
         rng.append(torch.cuda.get_rng_state())
-    origin = {"config": flatten(run.config), "rng": rng, "metrics_size": metrics_size}
+    origin = {"config": recorded_fields(run.config), "rng": rng, "metrics_size": metrics_size}
+    origin |= {KEPT: dict(best)} if best else {}
     save_checkpoint(path, run.state.state_dict() | origin, parts)
 
 
 def resume_run(path: Path, run: RunContext) -> int:
     """Bring a run to the step of a checkpoint. Returns its ``metrics_size``."""
     content = load_matching(path, run.config, LAST)
+    typed(content["step"], int, f"{path}: step")
+    content["loss_log"] = _resized(content["loss_log"], content["step"], run.state.loss_log)
     network = load_network(content, path).to(run.device)
     run.configure_network(network)
     with read_from(path):
@@ -177,10 +208,23 @@ def resume_run(path: Path, run: RunContext) -> int:
         return size
 
 
+def _resized(saved: Any, step: int, current: Tensor) -> Any:
+    """Return a log of losses with as many rows as another one: ``evaluate.log_every`` may change.
+
+    The loss of step k, counted from 0, is in row k modulo the number of rows.
+    """
+    if not isinstance(saved, Tensor) or saved.shape[:1] == current.shape[:1] or not len(saved):
+        return saved
+    rows = torch.full((len(current), *saved.shape[1:]), NOT_TRAINED, dtype=saved.dtype)
+    for k in range(max(0, step - min(len(saved), len(rows))), step):
+        rows[k % len(rows)] = saved[k % len(saved)]
+    return rows
+
+
 def _check_state(run: RunContext) -> None:
     """Raise ``UserError`` if the restored state is not one of this run: its tasks and its steps."""
     state = run.state
-    if not 0 <= state.step <= run.total_steps:
+    if state.step < 0:
         raise UserError(f"step {state.step} is not one of {run.total_steps}.")
     require(state.batches_seen, run.tasks, "batches_seen")
     require(state.scores.untrained, run.attached_tasks, "untrained scores")

@@ -1,11 +1,11 @@
-"""Fingerprints of training data, by which a run notices that it goes on with other data."""
+"""Fingerprints of data, by which a run notices that it goes on with others, and of weights."""
 
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
@@ -81,7 +81,15 @@ def check_data_from_python(folder: Path, from_python: Collection[str], config: C
     check_same_data(folder, {name: fingerprint(task, chunk) for name, task in loaded.items()})
 
 
+def weights_checksum(network: nn.Module) -> str:
+    """Return a checksum of the weights of a network, the same whatever file they stand in."""
+    digest = hashlib.sha256(usedforsecurity=False)
+    for name, weight in sorted(network.state_dict().items()):
+        _update(digest, name, weight)
+    return digest.hexdigest()
+
+
 def _update(digest: "hashlib._Hash", name: str, part: Tensor) -> None:
     part = part.detach().cpu().contiguous()
     digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
-    digest.update(part.view(torch.uint8).numpy().data)
+    digest.update(part.reshape(-1).view(torch.uint8).numpy().data)

@@ -21,7 +21,8 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted, RunError, UserError
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.training.continuation import is_finished
 from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import StepInputs, can_capture
@@ -57,9 +58,7 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
     check(next(iter(configs.values())))
     unfinished = {}
     for folder, config in configs.items():
-        if (folder / "result.json").exists():
-            check_same(folder, config)
-        else:
+        if not is_finished(folder, config, console):
             unfinished[folder] = config
     if not unfinished:
         return

@@ -20,6 +20,7 @@ from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_stat
 from thalnet_mtl.training.weighting import LossWeighting
 
 DUE = (
+    "log",
     "growth",
     "validate",
     "after_experience",

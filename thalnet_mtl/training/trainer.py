@@ -1,7 +1,7 @@
 """The training loop: from the first step, or from the last checkpoint, to the results."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,12 +13,19 @@ from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
-from thalnet_mtl.runs.directory import RunDirectory, check_same
+from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested, stop_signals
-from thalnet_mtl.training.checkpoint import part_files, resume_run, save_run
+from thalnet_mtl.training.checkpoint import part_files, save_run
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.continuation import (
+    due_after_step,
+    fixed_length,
+    is_finished,
+    resume,
+    save_before_end,
+)
 from thalnet_mtl.training.environment import run_environment
 from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
@@ -27,7 +34,6 @@ from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import fetch_with, set_up
-from thalnet_mtl.training.state import DUE
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
 from thalnet_mtl.training.unknown_task import fit_paths
@@ -61,8 +67,7 @@ def train(
     config = check_config(config)
     with unregistered_tasks(tasks, config) as from_python:
         config = resolve_options(config, complete=True)
-        if (folder / "result.json").exists():
-            check_same(folder, config)
+        if is_finished(folder, config, console):
             check_data_from_python(folder, from_python, config)
             return RunResult.load(folder)
         run = set_up(config, fetch_with(console))
@@ -114,6 +119,7 @@ class Trainer:
         self.parts = part_files(directory.folder / "checkpoint") if run.continual else None
         self.monitor = Monitor(run, directory, console, self.parts)
         self.train_step = TrainStep(run)
+        self.may_go_on = not fixed_length(run.config)
         self.stop_requested: Callable[[], bool] = lambda: False
         self.step_start = time.monotonic() if start is None else start
         self._scheduled: dict[int, list[ChangeConfig]] = {}
@@ -147,7 +153,7 @@ class Trainer:
         facts, last = run_environment(run), self.directory.folder / "checkpoint" / "last.pt"
         if resumable and last.exists():
             check_same_data(self.directory.folder, facts["fingerprints"])
-            self.directory.rewind(resume_run(last, run))
+            resume(run, self.directory, self.console)
             self.train_step.drop_caches()
             self.directory.record_resumed(facts, run.step)
             write_topology(run, self.directory, run.step)
@@ -231,32 +237,41 @@ class Trainer:
             Interrupted: if the user asked to stop; the step is saved.
         """
         run, state, options = self.run, self.run.state, self.run.config.evaluate
-        experience, every = run.experience, options.every or run.epoch
         state.loss_log[state.step % options.log_every] = losses
         if run.task_stream and state.rule.acts_within:
             state.rule.after_step(float(losses.max()))
         state.step += 1
-        step = state.step
-        over = step == experience.stop
-        logs, validates = step % options.log_every == 0 or over, step % every == 0 or over
-        saves = validates or self.stop_requested()
-        saves = saves or step % (options.checkpoint_every or every) == 0
-        if logs or saves:
-            means = mean_losses(run)
+        due, often = due_after_step(run), options.checkpoint_every
+        saves = (
+            "validate" in due or self.stop_requested() or bool(often and state.step % often == 0)
+        )
+        means = mean_losses(run) if saves or "log" in due else None
         state.timers.train_seconds += time.monotonic() - self.step_start
-        if logs:
-            rate = learning_rate(run.config.train, run.schedule(experience), step - 1)
-            self.monitor.log_losses(means, rate)
-        state.due += [*DUE[:1] * over, *DUE[1:2] * validates, *DUE[2:] * over]
-        self.finish_step(saves)
+        state.due += due
+        if self.ends:
+            save_before_end(run, self.directory)
+        self.finish_step(saves, means)
 
-    def finish_step(self, saves: bool) -> None:
-        """Do what is due after a step, and save. What a stop request leaves is done on resuming."""
+    @property
+    def ends(self) -> bool:
+        """Whether the run is at its last step, and saved as ``save_before_end`` does."""
+        return self.run.step == self.run.total_steps and self.may_go_on
+
+    def finish_step(self, saves: bool, means: Mapping[str, float] | None = None) -> None:
+        """Do what is due after a step, and save. What a stop request leaves is done on resuming.
+
+        Args:
+            saves: whether to save.
+            means: of the losses since the last line of the log, if they are known.
+        """
         run, state = self.run, self.run.state
         experience = run.last_experience
         try:
             while state.due:
-                if state.due[0] == "growth":
+                if state.due[0] == "log":
+                    rate = learning_rate(run.config.train, run.schedule(experience), run.step - 1)
+                    self.monitor.log_losses(means or mean_losses(run), rate)
+                elif state.due[0] == "growth":
                     logged, decided = len(state.topology_log), len(state.growth.decisions)
                     end_growth(run)
                     self.monitor.report_changes(logged, decided)
@@ -273,7 +288,7 @@ class Trainer:
             saves = True
         state.timers.seconds += time.monotonic() - self.step_start
         self.console.advance(state.step)
-        if saves and state.strategy.resumable:
+        if saves and state.strategy.resumable and not self.ends:
             self.save()
         if saves and self.stop_requested():
             raise self.interrupted()

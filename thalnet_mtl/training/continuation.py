@@ -1,0 +1,157 @@
+"""Going on with a run, finished or not, for more steps or on other hardware.
+
+At its last step a run is saved before what only an end brings, so that it goes on as if it had been
+longer from the start: to the same bits, with the same log. Streams are saved after that, since the
+end of an experience is part of what follows.
+"""
+
+import shlex
+import sys
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.console import Console
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.registry import entries
+from thalnet_mtl.runs.checksums import RESULT
+from thalnet_mtl.runs.differences import LENGTH, ROUNDING, Differences, allowed_differences
+from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run, save_run
+from thalnet_mtl.training.checks import overridden_options
+from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.fingerprint import weights_checksum
+from thalnet_mtl.training.growth.base import Never, rule_class
+from thalnet_mtl.training.state import DUE
+
+
+def is_finished(folder: Path, config: Config, console: Console) -> bool:
+    """Return whether a run has its result, and the configuration does not ask for other steps.
+
+    Raises:
+        UserError: the folder holds a run of another configuration.
+    """
+    if not (folder / RESULT).exists():
+        return False
+    different = allowed_differences(folder, config)
+    if lengths(different, config):
+        return False
+    for line in shown(different):
+        console.print(f"note: {line} changes nothing: {folder} has finished")
+    return True
+
+
+def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
+    """Bring a run to the step of its last checkpoint, with the configuration of today.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the run cannot go on to that many steps. The
+            directory is left as it is.
+    """
+    folder, different = directory.folder, directory.differences
+    path = folder / "checkpoint" / "last.pt"
+    size = resume_run(path, run)
+    directory.check_log(size)
+    longer = {field: different[field] for field in lengths(different, run.config)}
+    check_length(run, folder, shown(longer))
+    if different:
+        entry = lineage(folder, run.step, weights_checksum(run.network))
+        changed = {field: [there, now] for field, (now, there) in different.items()}
+        directory.reopen(run.step, entry | {"changed": changed})
+    due = due_after_step(run)
+    if DUE[-1] in run.state.due and DUE[-1] not in due:  # this was the end of a shorter run
+        restore_best(path)
+        run.state.due = [name for name in run.state.due if name in due]
+    directory.rewind(size)
+    rounding = {field: different[field] for field in different if field in ROUNDING}
+    for line in shown(rounding):
+        console.print(f"note: {line}, from step {run.step:,} on: results may differ by rounding")
+
+
+def due_after_step(run: RunContext) -> list[str]:
+    """Return the parts of ``DUE`` that follow the last step of a run."""
+    if run.step == run.last_experience.stop:
+        return list(DUE)
+    due = {"log": run.step % run.config.evaluate.log_every == 0, "validate": validates(run)}
+    return [name for name in DUE if due.get(name)]
+
+
+def validates(run: RunContext) -> bool:
+    """Return whether a validation follows the last step of a run, wherever the run ends."""
+    every = run.config.evaluate.every or run.steps_per_epoch(run.last_experience.tasks)
+    return run.step % every == 0
+
+
+def save_before_end(run: RunContext, directory: RunDirectory) -> None:
+    """Save a run at its last step, so that it can go on as if it had been longer.
+
+    If it would not have been validated at this step, its best weights so far are saved as well.
+    """
+    folder = directory.folder / "checkpoint"
+    best = {} if validates(run) or not run.state.scores.best_step else load_best(folder)
+    save_run(folder / "last.pt", run, directory.size, best=best)
+
+
+def lengths(different: Differences, config: Config) -> list[str]:
+    """Return the fields that differ and change the number of steps."""
+    overridden = {field for field, _ in overridden_options(config)}
+    return [field for field in LENGTH if field in different and field not in overridden]
+
+
+def check_length(run: RunContext, folder: Path, changed: Collection[str]) -> None:
+    """Raise ``UserError`` unless a run may have the configured number of steps from here on.
+
+    Args:
+        run: at the step at which it goes on.
+        folder: of the run.
+        changed: texts for the fields that differ and change the number of steps.
+    """
+    asked = f" ({', '.join(changed)})" if changed else ""
+    if run.step > run.total_steps:
+        raise UserError(
+            f"{folder} has taken {run.step:,} steps already, more than {run.total_steps:,}{asked}. "
+            f"Give --out DIR for another run."
+        )
+    if changed and (reason := fixed_length(run.config)):
+        raise UserError(
+            f"{folder} cannot go on to another length{asked}: {reason}. Start another run, with "
+            f"--out DIR."
+        )
+
+
+def fixed_length(config: Config) -> str:
+    """Return why a run of a configuration cannot become longer; '' if it can."""
+    train = config.train
+    if config.stream:
+        return "a stream ends with its last experience"
+    if train.schedule != "constant":
+        return f"its learning rates followed train.schedule {train.schedule} to the last step"
+    if rule_class(config) is not Never:
+        return f"growth.when {config.growth.when} plans with its number of steps"
+    if not getattr(entries("strategy").get(train.strategy), "resumable", True):
+        return f"train.strategy {train.strategy} cannot be saved"
+    return ""
+
+
+def lineage(parent: Path, step: int, weights: str) -> dict[str, Any]:
+    """Return an entry of ``lineage`` in ``environment.json``.
+
+    Args:
+        parent: the run that the weights are of.
+        step: after which they were saved.
+        weights: their checksum.
+    """
+    return {
+        "run": str(parent.absolute()),
+        "step": step,
+        "weights": weights,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def shown(different: Differences) -> list[str]:
+    """Return a text for each field that differs."""
+    return [f"{field} {now} (there {there})" for field, (now, there) in different.items()]
