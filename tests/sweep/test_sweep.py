@@ -17,9 +17,7 @@ from toy_tasks import TOY
 from thalnet_mtl import cli
 from thalnet_mtl.cli.parser import split_flags
 from thalnet_mtl.config.load import load_configs, load_run_config
-from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.sweep import plan as grid
-from thalnet_mtl.sweep import workers
 from thalnet_mtl.training.trainer import train
 
 RATES = "train.learning_rate=0.01,1e30"
@@ -27,44 +25,6 @@ REAL = [
     "digits", "debug", "--train.steps=20", "--evaluate.every=10", "--train.optimizer=adam",
     "--model.modules=2", "--seeds", "0", "1", "--grid", RATES,
 ]  # fmt: skip
-
-
-class InProcessWorkers(workers.LocalWorkers):
-    """Workers that train one run after another in this process."""
-
-    def __init__(self):
-        super().__init__(1)
-        self.trained: list[str] = []
-        self._ends: list[workers.ProcessResult] = []
-
-    @property
-    def running(self) -> int:
-        return len(self._ends)
-
-    def submit(self, job: workers.TrainingJob) -> None:
-        name, folder = job.name, job.folder
-        self.trained.append(name)
-        status = 0
-        try:
-            train(load_run_config(folder), folder)
-        except (RunError, UserError) as error:
-            status = 2 if isinstance(error, UserError) else 1
-            with (folder / workers.LOG).open("a") as log:
-                log.write(f"thalnet: {error}\n")
-        self._ends.append(workers.ProcessResult(name, status, 1.0))
-
-    def poll(self) -> list[workers.ProcessResult]:
-        ends, self._ends = self._ends, []
-        return ends
-
-
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """A folder where sweeps train without processes; the names of what they train."""
-    monkeypatch.chdir(tmp_path)
-    local = InProcessWorkers()
-    monkeypatch.setattr(workers, "make_workers", lambda on, jobs: local)
-    return local.trained
 
 
 @pytest.fixture(scope="module")

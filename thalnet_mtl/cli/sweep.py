@@ -1,14 +1,51 @@
-"""``thalnet sweep``: train all combinations of values and seeds, in parallel processes."""
+"""``thalnet sweep``: train all combinations of values and seeds, or search for settings."""
 
 import argparse
+import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.output import print_table, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
 from thalnet_mtl.config.load import load_configs
-from thalnet_mtl.errors import RunError, one_line
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import RunError, UserError, one_line
 from thalnet_mtl.runs.names import run_name, safe_name
+
+if TYPE_CHECKING:
+    from thalnet_mtl.sweep.plan import PlannedRun
+    from thalnet_mtl.sweep.queue import RunQueue
+    from thalnet_mtl.sweep.space import Sample
+
+SEARCH = ("sample", "sampler", "tuning_seed", "tune_on", "confirm")  # options that need --trials
+EPILOG = """The same command resumes a sweep; with more seeds or values it adds runs to it.
+Fields of --grid, of --sample and flags: see 'thalnet train --help'.
+With --on ray, runs go to the cluster that RAY_ADDRESS names, or to one that is
+started on this machine; all nodes must share the file system of DIR.
+
+search for settings:
+  thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
+    --trials 16 --sample train.learning_rate=log:1e-4,1e-2 model.modules=int:2,4
+    ewc:strategy.strength=log:1,1e4 --confirm 6
+
+  --grid gives the arms, which all get --trials trials. A trial trains with one value
+  of each field of --sample:
+    log:low,high        log-uniform between two ends, both above 0; where the field
+                        takes whole numbers, so are its values
+    uniform:low,high    uniform between two ends
+    int:low,high        whole numbers, both ends included
+    value,value,...     one of these values
+  VALUE:section.field=... is for the arms that have VALUE in the grid, and replaces
+  what is given for all. Numbers are rounded to four significant digits. At random,
+  all arms get the same values; a field that an arm does not have is left out there,
+  and the output says so.
+
+  The best trial of each arm is chosen by its validation score (the mean over tasks
+  and seeds); a failed trial counts, and is never chosen. --confirm N trains each
+  winner with N new seeds, in DIR/winners: 'thalnet table DIR/winners' compares them.
+  DIR/tuning.json records everything. With more --trials, trials are added."""
 
 
 def add_sweep_command(commands: Commands) -> None:
@@ -16,45 +53,60 @@ def add_sweep_command(commands: Commands) -> None:
     parser = add_command(
         commands,
         sweep,
-        epilog="The same command resumes a sweep; with more seeds or values it adds runs to it.\n"
-        "Fields of --grid and flags: see 'thalnet train --help'.\n"
-        "With --on ray, runs go to the cluster that RAY_ADDRESS names, or to one that is\n"
-        "started on this machine; all nodes must share the file system of DIR.",
+        epilog=EPILOG,
         usage="thalnet sweep CONFIG [CONFIG ...] [--out DIR] [--seeds N ...] [--jobs N]\n"
         "                     [--grid section.field=value,value ...] [--on ray]\n"
+        "                     [--trials N --sample section.field=DISTRIBUTION ...\n"
+        "                      [--sampler tpe] [--tune-on K] [--confirm N]]\n"
         "                     [--section.field value ...]",
     )
     add_config_arguments(parser)
     parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B",
-                        help="values of a field, one run each")  # fmt: skip
+                        help="values of a field: runs, or arms of --trials")  # fmt: skip
     parser.add_argument(
         "--jobs", type=whole_number, metavar="N", help="runs at a time (as many as there are cores)"
     )
     parser.add_argument("--on", choices=("ray",), help="run on a cluster, not on this machine")
+    parser.add_argument("--trials", type=whole_number, metavar="N",
+                        help="search for settings: trials of every arm")  # fmt: skip
+    parser.add_argument("--sample", nargs="+", action="extend", default=[], metavar="KEY=…",
+                        help="distribution of a field in the trials; see below")  # fmt: skip
+    parser.add_argument("--sampler", choices=("random", "tpe"),
+                        help="tpe learns from earlier trials (random)")  # fmt: skip
+    parser.add_argument("--tuning-seed", type=whole_number, metavar="N",
+                        help="seed of the sampled values (0)")  # fmt: skip
+    parser.add_argument("--tune-on", metavar="K",
+                        help="stream: experiences that trials train on, or all (2)")  # fmt: skip
+    parser.add_argument("--confirm", type=whole_number, metavar="N",
+                        help="train winners with N seeds that no trial used")  # fmt: skip
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Train all combinations of values and seeds, each in its own process."""
+    """Train all combinations of values and seeds, or search for the best settings."""
     from thalnet_mtl.sweep.plan import options_without_effect, parse, plan
 
-    values = parse(options.grid)
-    bases = load_configs(options.config, options.flags, swept=values)
-    planned = plan(bases, values, options.seeds, options.flags)
+    grid, sampled = parse(options.grid), _sampled(options)
+    keys = dict.fromkeys([*grid, *(sample.key for sample in sampled)])
+    bases = load_configs(options.config, options.flags, swept=keys)
+    planned = plan(bases, grid, [] if sampled else options.seeds, options.flags)
     for line in options_without_effect(bases, planned):
         print(f"note: {one_line(line)}")
     from thalnet_mtl.training.flags import changed_values, check_effect
 
     configs = [planned_run.config for planned_run in planned]
     check_effect(configs, options.flags)
-    check_effect(configs, values, "--grid {}")
-    flags = changed_values(options.config, options.flags, values)
-    name = safe_name("-".join([run_name(options.config, flags), "sweep", *values]))
+    check_effect(configs, grid, "--grid {}")
+    flags = changed_values(options.config, options.flags, keys)
+    kind = "trials" if sampled else "sweep"
+    name = safe_name("-".join([run_name(options.config, flags), kind, *keys]))
+    out = options.out or Path("runs") / name
+    if sampled:
+        return _search(options, bases, planned, sampled, out)
     from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers
     from thalnet_mtl.training.setup import check_buildable
 
-    out = options.out or Path("runs") / name
     workers = make_workers(options.on, options.jobs)
     with closing(workers), closing(Sweep(out, bases, planned, check_buildable)) as runs:
         options.began = True
@@ -64,6 +116,93 @@ def sweep(options: argparse.Namespace) -> int:
             raise RunError(f"{stop}; {resume_hint(options)}") from None
     print_table(sweep_table(planned, runs.status, runs.out, runs.failures))
     print(f"record: {one_line(str(runs.out / 'sweep.json'))}")
-    failed = [name for name, status in runs.status.items() if status == "failed"]
-    by_users = [name for name in failed if runs.entries[name].exit_status == 2]
-    return 0 if not failed else 2 if failed == by_users else 1
+    return _status([runs])
+
+
+def _sampled(options: argparse.Namespace) -> "list[Sample]":
+    """Return the sampled fields of a search for settings, [] for a sweep without one.
+
+    Raises:
+        UserError: an option of a search is wrong, or stands without a search.
+    """
+    from thalnet_mtl.sweep.sampler import check_sampler
+    from thalnet_mtl.sweep.space import parse_samples
+
+    if options.trials is None:
+        for name in SEARCH:
+            if getattr(options, name) not in (None, []):
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is for a search for settings: give --trials N as well.")
+        return []
+    if not options.sample:
+        raise UserError("--trials needs --sample: fields, and the values to try.")
+    for name in ("trials", "confirm"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    check_sampler(options.sampler)
+    return parse_samples(options.sample)
+
+
+def _search(
+    options: argparse.Namespace,
+    bases: Mapping[str, Config],
+    planned: "Sequence[PlannedRun]",
+    sampled: "Sequence[Sample]",
+    out: Path,
+) -> int:
+    """Search for the settings of every arm of a grid, and train the winners with new seeds."""
+    from rich.console import Group
+
+    from thalnet_mtl.report.layout import Note
+    from thalnet_mtl.sweep.arms import experiences_to_tune_on, make_arms, trial_seeds
+    from thalnet_mtl.sweep.trials import Settings
+    from thalnet_mtl.sweep.tuning import RECORD, WINNERS, Tuning
+    from thalnet_mtl.sweep.tuning_summary import announcement, choice_table
+    from thalnet_mtl.sweep.workers import make_workers
+    from thalnet_mtl.training.flags import reason_without_effect
+    from thalnet_mtl.training.setup import check_buildable
+
+    arms = make_arms(bases, planned, sampled, options.flags, reason_without_effect)
+    workers = make_workers(options.on, options.jobs)
+    settings = Settings(
+        trials=options.trials,
+        sampler=options.sampler or "random",
+        tuning_seed=options.tuning_seed or 0,
+        seeds=trial_seeds(arms, options.seeds, options.flags),
+        tuned_on=experiences_to_tune_on(options.tune_on, bases),
+        at_a_time=-(-workers.count // len(arms)),
+    )
+    space, command = {s.name: s.text for s in sampled}, ["thalnet", *options.command]
+    with (
+        closing(workers),
+        closing(Tuning(out, arms, settings, space, command, check_buildable)) as tuning,
+    ):
+        options.began = True
+        print_table(Group(*map(Note, announcement(arms, settings, bases))))
+        try:
+            tuning.run(workers)
+            print_table(choice_table(tuning.chosen, settings))
+            winners = tuning.confirm(options.confirm or 0)
+            if options.confirm:
+                print(f"winners with {options.confirm} new seeds:")
+                winners.run(workers)
+        except RunError as stop:
+            raise RunError(f"{stop}; {resume_hint(options)}") from None
+    if options.confirm:
+        print_table(Group(*map(Note, winners.failures)))
+        print(f"winners: thalnet table {shlex.quote(str(out / WINNERS))}")
+    print(f"record: {one_line(str(out / RECORD))}")
+    without = [name for name, record in tuning.chosen.items() if record.winner is None]
+    return _status([winners, *([tuning.trials] if without else [])])
+
+
+def _status(queues: "Sequence[RunQueue]") -> int:
+    """Return 0 if no run failed, 2 if all that failed are mistakes of the user, otherwise 1."""
+    failed = [
+        queue.entries[name]
+        for queue in queues
+        for name, status in queue.status.items()
+        if status == "failed"
+    ]
+    by_user = [entry for entry in failed if entry.exit_status == 2]
+    return 0 if not failed else 2 if failed == by_user else 1

@@ -95,8 +95,12 @@ def load_configs(
 
 def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return flags with those first that name something, since others may be its options."""
-    naming = (".name", ".body", "growth.when", "train.strategy")
-    return sorted(flags.items(), key=lambda flag: not flag[0].endswith(naming))
+    return sorted(flags.items(), key=lambda flag: not key_names_something(flag[0]))
+
+
+def key_names_something(key: str) -> bool:
+    """Return whether the value of a field is a name that other fields may be options of."""
+    return key.endswith((".name", ".body", "growth.when", "train.strategy"))
 
 
 def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dict[str, Config]:

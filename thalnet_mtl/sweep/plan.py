@@ -90,7 +90,7 @@ def plan(
     return runs
 
 
-def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
+def configure(base: Config, values: Mapping[str, Any], seed: int, where: str = "--grid") -> Config:
     """Return a configuration with values of the grid and a seed, all of them checked.
 
     In a grid over ``train.strategy``, the options of ``base`` go to the strategies that have them.
@@ -102,7 +102,7 @@ def configure(base: Config, values: Mapping[str, Any], seed: int) -> Config:
 def _lay_over(base: Config, values: Mapping[str, Any]) -> Config:
     """Return a configuration with values of the grid, whose stream may still be a name."""
     for key, value in names_first(values):
-        base = with_value(base, key, value, f"--grid {key}")
+        base = with_value(base, key, value, f"{where} {key}")
         if key == STRATEGY:
             for other in entries("strategy"):
                 base = drop_options_of(base, other)
@@ -166,8 +166,13 @@ def _choices(base: Config, key: str, grid: Mapping[str, Sequence[str]]) -> list[
     return values
 
 
-def _name(run: str, values: Mapping[str, Any], seed: int) -> str:
+def point_name(run: str, values: Mapping[str, Any]) -> str:
+    """Return the name of a named run at a point of the grid: 'strategy=ewc,when=never'."""
     names = column_names(list(values))
     point = ",".join(f"{names[key]}={format_value(value)}" for key, value in values.items())
-    parts = [run, re.sub(r"[^\w.=+,-]+", "_", point), f"seed{seed}"]
+    parts = [run, re.sub(r"[^\w.=+,-]+", "_", point)]
     return "-".join(part for part in parts if part)
+
+
+def _name(run: str, values: Mapping[str, Any], seed: int) -> str:
+    return "-".join(part for part in (point_name(run, values), f"seed{seed}") if part)

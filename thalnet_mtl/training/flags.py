@@ -28,6 +28,11 @@ def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = 
             raise UserError(f"{name.format(flag)} has no effect: {found[0]}. Leave it out.")
 
 
+def reason_without_effect(config: Config, option: str) -> str:
+    """Return why ``section.field`` has no effect on a run, '' if it has one."""
+    return _reason(option, _reasons(config))
+
+
 def changed_values(
     names: Sequence[str], flags: Mapping[str, str], swept: Collection[str] = ()
 ) -> dict[str, str]:

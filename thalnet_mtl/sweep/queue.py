@@ -1,0 +1,236 @@
+"""Runs of a plan, several at a time: what is trained, how it ended, and what is shown of it."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from thalnet_mtl.config.load import dump_config
+from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.console import Console, duration
+from thalnet_mtl.errors import RunError
+from thalnet_mtl.files import write_text
+from thalnet_mtl.metrics.metric import Metric, format_scores
+from thalnet_mtl.metrics.summary import NORMALIZED
+from thalnet_mtl.runs.differences import check_same
+from thalnet_mtl.runs.results import RunResult
+from thalnet_mtl.signals import StopRequest, stop_signals
+from thalnet_mtl.sweep.plan import PlannedRun
+from thalnet_mtl.sweep.workers import (
+    LOG,
+    LocalWorkers,
+    ProcessResult,
+    RayTasks,
+    TrainingJob,
+    run_jobs,
+)
+
+STATUSES = ("waiting", "done", "failed", "stopped")
+
+
+@dataclass
+class SweepEntry:
+    """A run in the record of a sweep; its status is one of ``STATUSES``."""
+
+    run: str
+    values: dict[str, Any]
+    seed: int
+    status: str = "waiting"
+    exit_status: int | None = None
+    error: str = ""
+    seconds: float = 0.0  # of all its processes
+
+
+class RunQueue:
+    """Planned runs in a folder, and the record of how each of them ended.
+
+    Args:
+        out: The folder; every run gets a directory in it.
+        plan: The runs.
+        entries: The record by name of the run; runs are added to it.
+        save: Writes the record to the disk; called before the first run, and whenever one ends.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        plan: Sequence[PlannedRun],
+        entries: dict[str, SweepEntry],
+        save: Callable[[], None],
+    ):
+        self.out, self.entries, self.save = out, entries, save
+        self.plan: list[PlannedRun] = []
+        self.add(plan)
+        self.total = len(plan)
+
+    def add(self, plan: Sequence[PlannedRun]) -> None:
+        """Add runs to the plan, with the status 'done' if they have a result."""
+        for planned in plan:
+            self._update(planned)
+        self.plan += plan
+
+    def _update(self, planned: PlannedRun) -> None:
+        """Set the status of a run to 'done' if it has a result, otherwise to 'waiting'."""
+        folder = self.out / planned.name
+        check_same(folder, planned.config)
+        new_entry = SweepEntry(planned.run, planned.values, planned.seed)
+        entry = self.entries.setdefault(planned.name, new_entry)
+        if not (folder / "result.json").exists():
+            if not self.is_final(entry):
+                entry.status, entry.exit_status, entry.error = "waiting", None, ""
+        elif entry.status != "done":  # the sweep was killed before it could record the end
+            entry.status, entry.exit_status, entry.error = "done", None, ""
+            entry.seconds = entry.seconds or RunResult.load(folder).seconds
+
+    def is_final(self, entry: SweepEntry) -> bool:
+        """Return whether a run that has no result is not to be trained again."""
+        return False
+
+    def batches(self) -> Iterator[Sequence[PlannedRun]]:
+        """Yield runs to train; those of a batch have ended before the next batch is asked for."""
+        yield self.plan
+
+    @property
+    def status(self) -> dict[str, str]:
+        """Status of every planned run, by its name."""
+        return {planned.name: self.entries[planned.name].status for planned in self.plan}
+
+    @property
+    def failures(self) -> list[str]:
+        """Errors of the planned runs that failed, and the paths of their logs."""
+        return [
+            f"{name} failed: {self.entries[name].error}\n  full log: {self.out / name / LOG}"
+            for name, status in self.status.items()
+            if status == "failed"
+        ]
+
+    def run(self, workers: LocalWorkers | RayTasks, noun: str = "runs") -> None:
+        """Train all runs that are not done yet.
+
+        Args:
+            workers: processes to train them in.
+            noun: what the runs are, for the lines that are shown.
+
+        Raises:
+            RunError: on Ctrl+C, SIGTERM or SIGHUP, after the running processes have ended.
+        """
+        start = time.monotonic()
+        done_before = self.count("done", "failed")  # what will be tried again is waiting
+        console = Console()
+        if done_before:
+            console.print(f"{done_before} of {self.total} {noun} are done already")
+        self.save()
+        log_sizes: dict[str, int] = {}  # of each run when it was started
+        with (
+            console.progress(noun, done_before, self.total) as progress,
+            _stop_signals(console) as stop,
+        ):
+            running = min(workers.count, self.total - done_before)
+            progress.update(done_before, f"{running} running")
+            for batch in self.batches():
+                for result in run_jobs(self._jobs(batch, log_sizes), workers, stop):
+                    self._record(result, log_sizes[result.name], stop.requested())
+                    self.save()
+                    ended = self.count("done", "failed")
+                    left = self.total - done_before - len(log_sizes)  # runs that were not started
+                    seconds = (time.monotonic() - start) / max(1, ended - done_before) * left
+                    going = left > 0 and not stop.requested()
+                    estimate = f"  {duration(seconds)} left" if going else ""
+                    console.print(f"{ended}/{self.total}  {self.outcome(result.name)}{estimate}")
+                    if details := self.details(result.name):
+                        console.print(f"    {details}")
+                    failed = f", {self.count('failed')} failed" * bool(self.count("failed"))
+                    progress.update(ended, f"{workers.running} running{failed}")
+                if stop.requested():
+                    break
+        if stop.requested() and self.count("done", "failed") < self.total:
+            raise RunError(f"stopped, {self.count('done')} of {self.total} {noun} are done")
+
+    def count(self, *status: str) -> int:
+        """Return the number of planned runs with one of these statuses."""
+        return sum(run_status in status for run_status in self.status.values())
+
+    def _jobs(self, plan: Sequence[PlannedRun], log_sizes: dict[str, int]) -> Iterator[TrainingJob]:
+        """Yield the runs that are not done, and note how long the log of each is already."""
+        for planned in plan:
+            entry = self.entries[planned.name]
+            if entry.status == "done" or self.is_final(entry):
+                continue
+            job = TrainingJob(planned.name, self.out.resolve() / planned.name)
+            if not (job.folder / "config.yaml").exists():
+                config = resolve_options(planned.config, complete=True)  # as the run records it
+                write_text(job.folder / "config.yaml", dump_config(config))
+            log_sizes[planned.name] = job.log_path.stat().st_size if job.log_path.exists() else 0
+            yield job
+
+    def _record(self, result: ProcessResult, log_size: int, stopping: bool) -> None:
+        """Record the end of a run; its error is in the log, after its first ``log_size`` bytes."""
+        entry = self.entries[result.name]
+        entry.exit_status = result.status
+        entry.seconds = round(entry.seconds + result.seconds, 2)
+        entry.status = "done" if result.status == 0 else "stopped" if stopping else "failed"
+        log = self.out / result.name / LOG
+        output = log.read_bytes()[log_size:] if log.exists() else b""
+        entry.error = "" if result.status == 0 else result.lost or _error(result.status, output)
+
+    def outcome(self, name: str) -> str:
+        """Return a line on how a run ended: its scores or its error."""
+        entry = self.entries[name]
+        if entry.status != "done":
+            return f"{name}  {entry.status}, {entry.error}"
+        result = RunResult.load(self.out / name)
+        if len(result.tasks) == 1:
+            (task,) = result.tasks.values()
+            scores = format_scores(task.metrics, task.scores["validation"].values)
+        else:
+            score, metric = score_of(result, list(result.tasks))
+            title = metric.name.replace("_", " ")
+            scores = f"{title} {metric.format(score)}, mean of {len(result.tasks)} tasks"
+        return f"{name}  done in {duration(entry.seconds)}, validation {scores}"
+
+    def details(self, name: str) -> str:
+        """Return a second line on a run that has ended, '' for none."""
+        return ""
+
+
+def score_of(result: RunResult, tasks: Sequence[str]) -> tuple[float, Metric]:
+    """Return the mean validation score of a run over some tasks, in their main metric.
+
+    Where tasks differ in their metric, it is the mean of normalized scores: 0 for guessing, 1 for a
+    perfect answer.
+    """
+    results = [result.tasks[task] for task in tasks]
+    metrics = {task.metrics[0] for task in results}
+    if len(metrics) == 1:
+        return fmean(task.validation for task in results), metrics.pop()
+    scores = [
+        task.metrics[0].normalized_score(task.validation, task.guess_score("validation"))
+        for task in results
+    ]
+    return fmean(scores), NORMALIZED
+
+
+def _error(status: int | None, output: bytes) -> str:
+    """Return the exit status or the signal, and the last line of the output."""
+    if status is not None and status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    lines = output.decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return f"exit status {status}, {last.removeprefix('thalnet: ')}"
+
+
+def _stop_signals(console: Console) -> AbstractContextManager[StopRequest]:
+    """Count Ctrl+C, SIGTERM and SIGHUP.
+
+    The runs have sessions of their own, so that the sweep has to pass the signals on to them.
+    """
+
+    def announce(count: int) -> None:
+        hint = "; press Ctrl+C again to abort them" if count == 1 else ""
+        console.print(f"stopping: the running processes save and end{hint}")
+
+    return stop_signals(announce, abort=False)

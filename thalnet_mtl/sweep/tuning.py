@@ -1,0 +1,224 @@
+"""A search for settings: trials of every arm, the choice on validation, the winners with new seeds.
+
+The folder holds the runs of the trials in ``trials``, those of the winners in ``winners``, and the
+record of everything in ``tuning.json``. The same command resumes it; with more trials or new seeds
+it adds to what is there.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.files import FolderLock, attempt, make_folder, read_fields, write_text
+from thalnet_mtl.json_fields import from_fields
+from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
+from thalnet_mtl.sweep.plan import PlannedRun
+from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
+from thalnet_mtl.sweep.sampler import random_values
+from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
+from thalnet_mtl.sweep.workers import LocalWorkers, RayTasks
+
+RECORD = "tuning.json"
+TRIALS, WINNERS, FORMER = "trials", "winners", "former_winners"  # folders of runs
+
+
+@dataclass
+class TuningRecord:
+    """The content of ``tuning.json``."""
+
+    command: list[str]  # the last one
+    space: dict[str, str]  # distributions by field, as the command gives them
+    keys: list[str]  # of the grid
+    sampler: str
+    tuning_seed: int
+    seeds: list[int]  # of every trial
+    tuned_on: dict[str, int]  # experiences that trials train, by run; 0 without a stream
+    at_a_time: int  # trials of an arm that TPE suggests before it sees their scores
+    arms: dict[str, ArmRecord] = field(default_factory=dict)
+    trial_runs: dict[str, SweepEntry] = field(default_factory=dict)
+    winner_runs: dict[str, SweepEntry] = field(default_factory=dict)
+    former_winner_runs: dict[str, SweepEntry] = field(default_factory=dict)
+
+
+class Tuning:
+    """The folder of a search for settings, locked for one process.
+
+    Args:
+        out: the folder.
+        arms: the arms.
+        settings: what is asked for.
+        space: distributions by field, as the command gives them.
+        command: for the record.
+        check: raises ``UserError`` if a configuration cannot be built. It is called for the first
+            trial of every arm before any is trained.
+
+    Raises:
+        UserError: a trial cannot be built, or the folder holds something else.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        arms: Sequence[Arm],
+        settings: Settings,
+        space: Mapping[str, str],
+        command: Sequence[str],
+        check: Callable[[Config], object],
+    ):
+        self.out, self.arms = out, arms
+        _check_first_trials(arms, settings, check)
+        for file, kind in (("config.yaml", "a run"), ("sweep.json", "a sweep without trials")):
+            if (out / file).exists():
+                raise UserError(f"{out} is the directory of {kind}. Give --out DIR.")
+        self.lock = FolderLock(out)
+        try:
+            self.record = self._read(settings, space, command)
+            for arm in arms:
+                entry = ArmRecord(arm.run, dict(arm.point), dict(arm.left_out))
+                self.record.arms.setdefault(arm.name, entry)
+            recorded = max(len(self.record.arms[arm.name].trials) for arm in arms)
+            if recorded > settings.trials:
+                raise UserError(
+                    f"{out} holds {recorded} trials of an arm; give --trials {recorded} or more."
+                )
+            # The number at a time is recorded, so that TPE goes on with the same trials.
+            self.settings = Settings(**{**vars(settings), "at_a_time": self.record.at_a_time})
+            self.trials = Trials(
+                out / TRIALS, arms, self.settings, self.record.arms, self.record.trial_runs,
+                self.write,
+            )  # fmt: skip
+        except UserError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the lock of the folder."""
+        self.lock.release()
+
+    def _read(
+        self, settings: Settings, space: Mapping[str, str], command: Sequence[str]
+    ) -> TuningRecord:
+        """Read the record, or begin one; raise if it belongs to another tuning."""
+        new = TuningRecord(
+            list(command), dict(space), list(self.arms[0].point), settings.sampler,
+            settings.tuning_seed, list(settings.seeds), dict(settings.tuned_on),
+            settings.at_a_time,
+        )  # fmt: skip
+        path = self.out / RECORD
+        if not path.exists():
+            return new
+        record = from_fields(TuningRecord, read_fields(path), str(path))
+        record.seeds, record.keys = list(record.seeds), list(record.keys)
+        for name in ("space", "keys", "sampler", "tuning_seed", "seeds", "tuned_on"):
+            recorded, asked = getattr(record, name), getattr(new, name)
+            if recorded != asked:
+                title = name.replace("_", " ")
+                raise UserError(
+                    f"{self.out} holds a tuning with another {title}, {_shown(recorded)}, not "
+                    f"{_shown(asked)}. Give --out DIR."
+                )
+        for name, arm in record.arms.items():
+            names = {run for trial in arm.trials for run in trial.runs}
+            numbers = [trial.number for trial in arm.trials]
+            if names - set(record.trial_runs) or numbers != list(range(len(numbers))):
+                raise UserError(f"{path} is damaged: the trials of '{name}' are incomplete.")
+        record.command = list(command)
+        return record
+
+    def write(self) -> None:
+        """Write ``tuning.json``."""
+        self.trials.update()
+        text = json.dumps(asdict(self.record), indent=1, ensure_ascii=False)
+        write_text(self.out / RECORD, text + "\n")
+
+    def run(self, workers: LocalWorkers | RayTasks) -> None:
+        """Train all trials that are not done yet, then choose the winner of every arm.
+
+        Raises:
+            RunError: on Ctrl+C, SIGTERM or SIGHUP, after the running processes have ended.
+        """
+        self.trials.run(workers, "trial runs")
+        for arm in self.arms:
+            record = self.record.arms[arm.name]
+            best = record.best(self.settings.trials)
+            record.winner = best.number if best else None
+        self.write()
+
+    @property
+    def chosen(self) -> dict[str, ArmRecord]:
+        """Records of the arms of this command, by name."""
+        return {arm.name: self.record.arms[arm.name] for arm in self.arms}
+
+    def confirm(self, count: int) -> RunQueue:
+        """Plan the runs of the winners with new seeds, the same for all arms.
+
+        Runs of an earlier winner, which had the best score before there were more trials, are
+        moved to another folder.
+
+        Args:
+            count: of seeds.
+        """
+        planned, stems = [], []
+        for arm in self.arms:
+            record = self.record.arms[arm.name]
+            if record.winner is None:
+                continue
+            stem = f"{arm.name}-trial{record.winner:02}".removeprefix("-")
+            values = record.trials[record.winner].values
+            stems.append(f"{stem}-seed")
+            for seed in new_seeds(count, self.settings.seeds):
+                config = arm.configure(values, seed)
+                point = {**arm.point, **values}
+                planned.append(PlannedRun(f"{stem}-seed{seed}", arm.run, point, seed, config))
+        self._move_former(stems)
+        runs = self.record.winner_runs
+        return RunQueue(self.out / WINNERS, planned, runs, self.write)
+
+    def _move_former(self, stems: Sequence[str]) -> None:
+        """Move runs between the folders of winners, so that only present winners are in theirs.
+
+        Args:
+            stems: beginnings of the names of the runs of present winners.
+        """
+        winners, former = self.record.winner_runs, self.record.former_winner_runs
+        names = [f"{arm.name}-trial".removeprefix("-") for arm in self.arms]
+        for name in [*winners, *former]:
+            wins = any(name.startswith(stem) for stem in stems)
+            if not any(name.startswith(start) for start in names) or wins == (name in winners):
+                continue  # of an arm that is not asked for, or in its place
+            old, new = (FORMER, WINNERS) if wins else (WINNERS, FORMER)
+            source, target = self.out / old / name, self.out / new / name
+            if source.exists():
+                with attempt(f"move {source} to {target}"):
+                    make_folder(target.parent)
+                    os.replace(source, target)
+            there, here = (former, winners) if wins else (winners, former)
+            here[name] = there.pop(name)
+        self.write()
+
+
+def _check_first_trials(
+    arms: Sequence[Arm], settings: Settings, check: Callable[[Config], object]
+) -> None:
+    """Raise if the first trial of an arm, or the whole run with its values, cannot be built."""
+    for arm in arms:
+        values = arm.trial_values(random_values(arm.space, settings.tuning_seed, 0))
+        whole, count = arm.configure(values, 0), settings.tuned_on[arm.run]
+        try:
+            check(whole)
+            if 0 < count < len(whole.stream):
+                check(first_experiences(whole, count))
+        except UserError as error:
+            title = f"{arm.name}, trial 0" if arm.name else "trial 0"
+            raise UserError(f"{title} ({describe_values(values)}): {error}") from None
+
+
+def _shown(value: object) -> str:
+    """Return a value of the record on a line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={part}" for key, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
