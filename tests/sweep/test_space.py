@@ -88,7 +88,7 @@ def test_a_word_that_is_no_sample_is_one_line(word, message):
     with pytest.raises(UserError, match="--sample") as error:
         parse_samples([word])
     assert message in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(UserError, match="train.clip is given twice"):
+    with pytest.raises(UserError, match="given twice"):
         parse_samples(["train.clip=0,1", "train.clip=2,3"])
 
 
@@ -107,7 +107,7 @@ def test_a_word_that_is_no_sample_is_one_line(word, message):
 )
 def test_a_distribution_that_does_not_fit_its_field_is_one_line(text, field, message):
     [sample] = parse_samples([f"train.some={text}"])
-    with pytest.raises(UserError, match="--sample train.some") as error:
+    with pytest.raises(UserError, match="--sample") as error:
         distribution_of(sample, field)
     assert message in str(error.value)
 

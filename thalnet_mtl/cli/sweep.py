@@ -169,7 +169,7 @@ def _search(
         sampler=options.sampler or "random",
         tuning_seed=options.tuning_seed or 0,
         seeds=trial_seeds(arms, options.seeds, options.flags),
-        tuned_on=experiences_to_tune_on(options.tune_on, bases),
+        tuned_on=experiences_to_tune_on(options.tune_on, {a.name: a.experiences for a in arms}),
         at_a_time=-(-workers.count // len(arms)),
     )
     space, command = {s.name: s.text for s in sampled}, ["thalnet", *options.command]
@@ -178,7 +178,7 @@ def _search(
         closing(Tuning(out, arms, settings, space, command, check_buildable)) as tuning,
     ):
         options.began = True
-        print_table(Group(*map(Note, announcement(arms, settings, bases))))
+        print_table(Group(*map(Note, announcement(arms, settings))))
         try:
             tuning.run(workers)
             print_table(choice_table(tuning.chosen, settings))

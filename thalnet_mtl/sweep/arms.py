@@ -42,6 +42,7 @@ class Arm:
     run: str  # name in the ``runs`` of the configuration; '' if there are none
     point: Mapping[str, Any]  # values of the grid
     base: Config
+    experiences: int  # of its whole stream; 0 without one
     space: Mapping[str, Distribution]
     left_out: Mapping[str, str]  # sampled fields that no trial of it has, and why
     without_effect: WithoutEffect
@@ -134,7 +135,8 @@ def _arm(
             choices[key] = space[key].values
     in_order = {key: space[key] for key in mine if key in space}
     name = point_name(planned.run, point)
-    return Arm(name, planned.run, point, base, in_order, left_out, without_effect)
+    length = len(planned.config.stream)
+    return Arm(name, planned.run, point, base, length, in_order, left_out, without_effect)
 
 
 def lacks(config: Config, key: str) -> str:
@@ -198,26 +200,23 @@ def new_seeds(count: int, used: Sequence[int]) -> list[int]:
     return [seed for seed in range(count + len(used)) if seed not in used][:count]
 
 
-def experiences_to_tune_on(text: str | None, bases: Mapping[str, Config]) -> dict[str, int]:
-    """Return the number of experiences that trials train, by run; 0 for one without a stream.
+def experiences_to_tune_on(text: str | None, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of experiences that the trials of each arm train; 0 without a stream.
 
     Args:
         text: a number or 'all', from the command; None for the default.
-        bases: configurations of whole runs.
+        lengths: of the whole stream of each arm; 0 or 1 without one.
     """
-    lengths = {run: len(config.stream) for run, config in bases.items()}
     longest = max(lengths.values())
     if text is not None and longest < 2:
         raise UserError("--tune-on is for streams, and there is no stream of several experiences.")
-    if text == "all":
-        return lengths
-    if text is not None and not (text.isdecimal() and 1 <= int(text) <= longest):
+    if text not in (None, "all") and not (text.isdecimal() and 1 <= int(text) <= longest):
         raise UserError(
             f"--tune-on {text}: expected a number of experiences from 1 to {longest}, or all."
         )
-    counts = {run: TUNED_ON if text is None else int(text) for run in bases}
+    count = longest if text == "all" else TUNED_ON if text is None else int(text)
     spare = 1 if text is None else 0  # by default a later experience is left
-    return {run: min(counts[run], n - spare) if n > 1 else 0 for run, n in lengths.items()}
+    return {arm: min(count, n - spare) if n > 1 else 0 for arm, n in lengths.items()}
 
 
 def first_experiences(config: Config, count: int) -> Config:

@@ -95,11 +95,11 @@ def configure(base: Config, values: Mapping[str, Any], seed: int, where: str = "
 
     In a grid over ``train.strategy``, the options of ``base`` go to the strategies that have them.
     """
-    config = with_value(_lay_over(base, values), "train.seed", seed, "--seeds")
+    config = with_value(_lay_over(base, values, where), "train.seed", seed, "--seeds")
     return resolve_options(write_out_stream(config))
 
 
-def _lay_over(base: Config, values: Mapping[str, Any]) -> Config:
+def _lay_over(base: Config, values: Mapping[str, Any], where: str = "--grid") -> Config:
     """Return a configuration with values of the grid, whose stream may still be a name."""
     for key, value in names_first(values):
         base = with_value(base, key, value, f"{where} {key}")

@@ -63,7 +63,7 @@ class Settings:
     sampler: str
     tuning_seed: int
     seeds: Sequence[int]  # of every trial
-    tuned_on: Mapping[str, int]  # experiences that trials train, by run; 0 without a stream
+    tuned_on: Mapping[str, int]  # experiences that trials train, by arm; 0 without a stream
     at_a_time: int  # trials of an arm that TPE suggests before it sees their scores
 
 
@@ -88,8 +88,8 @@ class Trials(RunQueue):
         save: Callable[[], None],
     ):
         self.arms, self.settings, self.records = arms, settings, records
-        self._results: dict[str, RunResult] = {}
-        self._trials: dict[str, tuple[Arm, Trial, int]] = {}  # by run, with its seed
+        self._trials: dict[str, tuple[Arm, Trial]] = {}  # by run
+        self._scores: dict[str, tuple[float, Metric]] = {}  # by run
         super().__init__(out, [], entries, save)
         self.total = len(arms) * settings.trials * len(settings.seeds)
         for arm in arms:
@@ -119,13 +119,12 @@ class Trials(RunQueue):
     def update(self) -> None:
         """Set the status and the score of every trial to what its runs say."""
         for arm in self.arms:
-            trained = first_experiences(arm.base, self.settings.tuned_on[arm.run]).trained_tasks
             record = self.records[arm.name]
             for trial in record.trials[: self.settings.trials]:
                 statuses = {self.entries[name].status for name in trial.runs}
                 trial.status, trial.score = "waiting", None
                 if statuses == {"done"}:
-                    scores = [score_of(self._result(name), trained) for name in trial.runs]
+                    scores = [self._score(name) for name in trial.runs]
                     mean, record.metric = fmean(score for score, _ in scores), scores[0][1]
                     finite = math.isfinite(mean)
                     trial.status, trial.score = ("done", mean) if finite else ("failed", None)
@@ -134,17 +133,16 @@ class Trials(RunQueue):
 
     def config(self, arm: Arm, values: Mapping[str, Any], seed: int) -> Config:
         """Return the configuration of a run of a trial."""
-        return first_experiences(arm.configure(values, seed), self.settings.tuned_on[arm.run])
+        return first_experiences(arm.configure(values, seed), self.settings.tuned_on[arm.name])
 
     def outcome(self, name: str) -> str:
         """Return a line on how a run of a trial ended: its score or its error."""
-        (arm, trial, seed), entry = self._trials[name], self.entries[name]
-        several = f" seed {seed}" if len(self.settings.seeds) > 1 else ""
+        (arm, trial), entry = self._trials[name], self.entries[name]
+        several = f" seed {entry.seed}" if len(self.settings.seeds) > 1 else ""
         title = f"{arm.name} trial {trial.number}{several}".strip()
         if entry.status != "done":
             return f"{title}: {entry.status}, {entry.error}"
-        trained = first_experiences(arm.base, self.settings.tuned_on[arm.run]).trained_tasks
-        score, metric = score_of(self._result(name), trained)
+        score, metric = self._score(name)
         name = metric.name.replace("_", " ")
         return f"{title}: validation {name} {metric.format(score)} in {duration(entry.seconds)}"
 
@@ -174,14 +172,18 @@ class Trials(RunQueue):
             if name in self._trials:
                 self.total -= 1
                 continue
-            self._trials[name] = arm, trial, seed
+            self._trials[name] = arm, trial
             config = self.config(arm, trial.values, seed)
             self.add([PlannedRun(name, arm.run, {**arm.point, **trial.values}, seed, config)])
 
-    def _result(self, name: str) -> RunResult:
-        if name not in self._results:
-            self._results[name] = RunResult.load(self.out / name)
-        return self._results[name]
+    def _score(self, name: str) -> tuple[float, Metric]:
+        """Return the validation score of a finished run over the tasks that it trained."""
+        if name not in self._scores:
+            result = RunResult.load(self.out / name)
+            (arm, trial), seed = self._trials[name], self.entries[name].seed
+            trained = self.config(arm, trial.values, seed).trained_tasks
+            self._scores[name] = score_of(result, trained)
+        return self._scores[name]
 
 
 def describe_values(values: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ class TuningRecord:
     sampler: str
     tuning_seed: int
     seeds: list[int]  # of every trial
-    tuned_on: dict[str, int]  # experiences that trials train, by run; 0 without a stream
+    tuned_on: dict[str, int]  # experiences that trials train, by arm; 0 without a stream
     at_a_time: int  # trials of an arm that TPE suggests before it sees their scores
     arms: dict[str, ArmRecord] = field(default_factory=dict)
     trial_runs: dict[str, SweepEntry] = field(default_factory=dict)
@@ -113,6 +113,8 @@ class Tuning:
             return new
         record = from_fields(TuningRecord, read_fields(path), str(path))
         record.seeds, record.keys = list(record.seeds), list(record.keys)
+        new.tuned_on = record.tuned_on | new.tuned_on
+        record.tuned_on = new.tuned_on | record.tuned_on  # arms may have been added
         for name in ("space", "keys", "sampler", "tuning_seed", "seeds", "tuned_on"):
             recorded, asked = getattr(record, name), getattr(new, name)
             if recorded != asked:
@@ -207,7 +209,7 @@ def _check_first_trials(
     """Raise if the first trial of an arm, or the whole run with its values, cannot be built."""
     for arm in arms:
         values = arm.trial_values(random_values(arm.space, settings.tuning_seed, 0))
-        whole, count = arm.configure(values, 0), settings.tuned_on[arm.run]
+        whole, count = arm.configure(values, 0), settings.tuned_on[arm.name]
         try:
             check(whole)
             if 0 < count < len(whole.stream):

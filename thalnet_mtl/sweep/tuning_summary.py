@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 
-from thalnet_mtl.config.schema import Config
 from thalnet_mtl.report.layout import Note, TextTable
 from thalnet_mtl.sweep.arms import Arm, describe_left_out
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, describe_values
 
 
-def announcement(arms: Sequence[Arm], settings: Settings, bases: Mapping[str, Config]) -> list[str]:
+def announcement(arms: Sequence[Arm], settings: Settings) -> list[str]:
     """Return lines on the trials, on what they leave out, and on what they see of a stream."""
     count, seeds = len(arms), ", ".join(map(str, settings.seeds))
     of_arms = f"{count} arms × " if count > 1 else ""
@@ -18,27 +17,30 @@ def announcement(arms: Sequence[Arm], settings: Settings, bases: Mapping[str, Co
         f"{of_arms}{settings.trials} trials, {settings.sampler}, chosen on validation; "
         f"seed{'s' * (len(settings.seeds) > 1)} {seeds} of every trial"
     ]
-    for run, tuned_on in settings.tuned_on.items():
-        length, name = len(bases[run].stream), f"{run}: " * bool(run)
-        if not tuned_on:
-            continue
-        if tuned_on == length:
-            lines.append(
-                f"WARNING: {name}trials train on ALL {length} experiences, so the choice has seen "
-                f"every task. --tune-on {max(1, length // 2)} would leave later tasks out."
-            )
-            continue
-        seen = f"experiences 1 to {tuned_on}" if tuned_on > 1 else "experience 1"
-        lines.append(
-            f"note: {name}trials train and validate on {seen} of {length}; the data of later ones "
-            f"have no part in the choice (--tune-on)"
-        )
-        if tuned_on == 1:
-            lines.append(
-                f"note: {name}no task is forgotten within one experience, so options of a strategy "
-                f"cannot be chosen by it"
-            )
+    seen = {(settings.tuned_on[arm.name], arm.experiences) for arm in arms}
+    for tuned_on, length in sorted(seen):
+        lines += _on_stream(tuned_on, length) if tuned_on else []
     return [*lines, *(f"note: {line}" for line in describe_left_out(arms))]
+
+
+def _on_stream(tuned_on: int, length: int) -> list[str]:
+    """Return lines on how many experiences of a stream the trials see."""
+    if tuned_on == length:
+        return [
+            f"WARNING: trials train on ALL {length} experiences, so the choice has seen every "
+            f"task. --tune-on {length // 2} would leave later tasks out."
+        ]
+    experiences = f"experiences 1 to {tuned_on}" if tuned_on > 1 else "experience 1"
+    lines = [
+        f"note: trials train and validate on {experiences} of {length}; the data of later ones "
+        f"have no part in the choice (--tune-on)"
+    ]
+    if tuned_on == 1:
+        lines.append(
+            "note: nothing is forgotten within one experience, so options of a strategy cannot be "
+            "chosen by it"
+        )
+    return lines
 
 
 def choice_table(records: Mapping[str, ArmRecord], settings: Settings) -> RenderableType:
