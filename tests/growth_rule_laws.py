@@ -28,9 +28,8 @@ from toy_tasks import OWN, toy
 from thalnet_mtl import registry
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.registry import lookup
+from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.training.growth.base import GrowthRule
-from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.trainer import train
 
 PATH = {"low": {"input": True, "output": True}}
@@ -74,7 +73,11 @@ def random_stream(name: str, draw: Random, sections: dict[str, Any]) -> Config:
     tasks = {f"t{k}": {"name": draw.choice(TASKS)} for k in range(draw.choice([2, 3]))}
     if sections.get("train", {}).get("boundaries") == "hidden":  # one head, each sequence once
         tasks = {n: {"name": ONE_SHAPE[k % 2], "head": "path1"} for k, n in enumerate(tasks)}
-    options = {"optimizer": draw.choice([*OPTIMIZERS]), "weight_decay": 0.1, "clip": 0.5}
+    options = {
+        "optimizer": draw.choice([*entries("optimizer")]),
+        "weight_decay": 0.1,
+        "clip": 0.5,
+    }
     options |= {"seed": draw.randrange(1000), "steps": 0} | sections.get("train", {})
     return toy(
         **{part: values for part, values in sections.items() if part not in ("growth", "train")},

@@ -11,7 +11,7 @@ from toy_tasks import toy
 
 from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, registry
 from thalnet_mtl.cli.main import main
-from thalnet_mtl.config.load import config_names
+from thalnet_mtl.config.files import config_names
 from thalnet_mtl.training.trainer import train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

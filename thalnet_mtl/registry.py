@@ -47,6 +47,7 @@ _MODULES = {
         "training.search.paths",
     ),
     "weighting": ("training.weighting",),
+    "optimizer": ("training.optimizers",),
     "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),
     "stream": ("tasks.named_streams",),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, is_dataclass
+from itertools import compress
 from pathlib import Path
 from typing import get_args
 
@@ -16,8 +17,13 @@ from toy_tasks import TOY, toy
 
 import thalnet_mtl
 from thalnet_mtl import cli
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.cli.kinds import KINDS
+from thalnet_mtl.config import docstring
+from thalnet_mtl.config.files import config_names
+from thalnet_mtl.config.options import option_parameters
+from thalnet_mtl.config.schema import ChangeConfig, Config, ExperienceConfig
 from thalnet_mtl.data import datasets as data
+from thalnet_mtl.registry import entries
 from thalnet_mtl.training.trainer import train
 
 
@@ -78,7 +84,7 @@ def test_help_on_a_command_comes_by_either_word_order(capsys):
             cli.main(words)
         assert end.value.code == 0
         texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1] and "--train.learning_rate" in texts[0]
+    assert texts[0] == texts[1] and "learning_rate, weight_decay" in texts[0]
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
@@ -86,60 +92,76 @@ def test_version_is_that_of_the_package(capsys, flag):
     assert call(capsys, flag) == (0, f"thalnet {thalnet_mtl.__version__}\n", "")
 
 
-def test_help_describes_every_field_that_a_user_can_set(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--help"])
-    text = capsys.readouterr().out
-    for section in fields(Config):
-        kinds = [section.type, *get_args(section.type)]
-        kind = next(kind for kind in kinds if is_dataclass(kind))
-        prefix = f"--{section.name}." if kind is section.type else ""
-        assert f"\n{section.name}: " in text
-        for leaf in fields(kind):
-            flag = f"{prefix}{'OPTION' if leaf.name == 'options' else leaf.name}"
-            named = f"  {flag}\n", f"  {flag} "
-            assert any(name in text for name in named) or leaf.name == "modules", leaf.name
+@pytest.mark.parametrize("section", fields(Config), ids=lambda section: section.name)
+def test_help_of_a_section_says_what_every_field_may_be(capsys, section):
+    status, out, err = call(capsys, "config", "help", section.name)
+    assert (status, err) == (0, "") and max(map(len, out.splitlines())) <= 80
+    text = " ".join(out.split())
+    assert text.startswith(f"{section.name}: {section.metadata['help']} in YAML: {section.name}: ")
+    kind = next(k for k in [section.type, *get_args(section.type)] if is_dataclass(k))
+    flag = "none" if kind in (ChangeConfig, ExperienceConfig) else f"--{section.name}."
+    assert f"as flag: {flag}" in text
+    for leaf in fields(kind):
+        limits = leaf.metadata
+        if leaf.name == "options":
+            continue
+        about = text[text.index(f" {leaf.name} {limits['help']}") :][:700]
+        if limits.get("names"):
+            names = list(entries(limits["names"]))
+            assert f"one of {', '.join(names)}; see 'thalnet list " in about or len(names) > 24
+        if limits.get("choices"):
+            assert all(f" {choice} {line}" in about for choice, line in limits["choices"].items())
+        if leaf.type is bool:
+            assert "true or false" in about
+        elif leaf.type in (int, float) and limits["high"] < math.inf:
+            assert f"{limits['low']:,} to {limits['high']:,})" in about
+        elif leaf.type in (int, float):
+            assert f"at least {limits['low']:,})" in about
 
 
-def test_help_says_what_every_field_may_be(capsys):
+@pytest.mark.parametrize(
+    ("section", "kinds"),
+    [
+        ("model", ["body"]),
+        ("task", ["task", "loss", "metric"]),
+        ("growth", ["growth"]),
+        ("strategy", ["strategy"]),
+        ("stream", ["stream"]),
+    ],
+)
+def test_help_of_a_section_explains_the_options_of_every_name(capsys, section, kinds):
+    text = " ".join(call(capsys, "config", "help", section)[1].split())
+    for kind in kinds:
+        for name, entry in entries(kind).items():
+            options = option_parameters(kind, entry)
+            if not options or not entry.__module__.startswith("thalnet_mtl."):
+                continue
+            about = text[text.index(f" {name}: ") :]
+            for option, parameter in options.items():
+                text_of_option = docstring.arguments(entry)[option]
+                start = about.index(f" {option} {text_of_option} (")
+                facts = about[start + len(option) + len(text_of_option) :][:200]
+                required = parameter.default is parameter.empty
+                assert ("required)" if required else "default: ") in facts, (name, option)
+
+
+def test_help_of_train_names_every_section_and_field(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for section in fields(Config):
         kind = next(k for k in [section.type, *get_args(section.type)] if is_dataclass(k))
-        for leaf in fields(kind):
-            if section.name == "growth" and leaf.name == "modules":  # a section of its own
-                continue
-            about = text[text.index(leaf.metadata["help"]) :][:300]
-            limits = leaf.metadata
-            if limits.get("choices"):
-                assert f"one of {', '.join(limits['choices'])}" in about
-            elif leaf.type is bool:
-                assert "true or false" in about
-            elif leaf.type in (int, float) and limits["high"] < math.inf:
-                assert f"{limits['low']:,} to {limits['high']:,})" in about
-            elif leaf.type in (int, float):
-                assert f"at least {limits['low']:,})" in about
-    for word in ("--tasks.NAME.", "--modules.NAME.", "changes: ", "stream: "):
-        assert word in text
+        names = [leaf.name for leaf in fields(kind) if leaf.name != "options"]
+        line = ", ".join(names) or "its options"
+        assert f" {section.name} {section.metadata['help']} {line}" in text
+    assert "'thalnet config help SECTION' explains" in text
 
 
 @pytest.mark.parametrize(
     "verb",
-    [
-        "",
-        "train",
-        "sweep",
-        "evaluate",
-        "compare",
-        "table",
-        "report",
-        "inspect",
-        "data",
-        "list",
-        "export",
-    ],
-)
+    ["", "train", "sweep", "evaluate", "compare", "table", "report", "inspect", "data", "list",
+     "export", "config"],
+)  # fmt: skip
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
@@ -218,7 +240,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("report run --out run/config.yaml/x", "cannot write run/config.yaml/x"),
         ("data fetch mnits", "unknown data set 'mnits'. Allowed: all, mnist"),
         ("data fetch", "name at least one data set. Allowed: all, mnist"),
-        ("list configs digits", "list configs takes no name"),
+        ("list configs nowhere", "unknown config 'nowhere'. Allowed: continual/all_orders"),
         ("list tasks csw", "unknown task 'csw'. Allowed:"),
         ("data check", "data check needs a configuration"),
         ("data check nothing.yaml", "no config file 'nothing.yaml'"),
@@ -331,9 +353,61 @@ def test_list_names_everything_that_a_configuration_may_use(capsys):
         ("readings", "fast_gaussian"),
         ("strategies", "avalanche:ewc"),
         ("weightings", "nash_mtl"),
+        ("optimizers", "adamw"),
+        ("schedules", "cosine"),
+        ("backends", "fused"),
+        ("growth", "on_plateau"),
+        ("losses", "huber"),
+        ("metrics", "auroc"),
     ]:
         status, out, _ = call(capsys, "list", kind)
-        assert status == 0 and some in out
+        assert status == 0 and some in out and kind in call(capsys, "list")[1]
+
+
+def test_a_list_says_something_of_every_name_in_one_line_or_in_80_columns(capsys, monkeypatch):
+    for kind, registered in KINDS.items():
+        names = list(entries(registered.registry) if registered.registry else registered.values)
+        lines = call(capsys, "list", kind)[1].splitlines()
+        assert [line.split()[0] for line in lines] == names
+        ours = [entries(registered.registry)[n].__module__.startswith("thalnet_mtl") for n in names
+                ] if registered.registry else [True] * len(names)  # fmt: skip
+        with monkeypatch.context() as narrow:
+            narrow.setenv("COLUMNS", "80")
+            out = call(capsys, "list", kind)[1]
+        assert max(map(len, out.splitlines())) <= 80
+        texts = [line.partition(" ")[2].strip() for line in compress(lines, ours)]
+        assert all(len(text) > 15 for text in texts) and len({*texts}) == len(texts)
+        indent = max(map(len, names)) + 2
+        starts = [line[:indent].strip() for line in out.splitlines()]
+        assert [start for start in starts if start] == names  # further lines are indented
+
+
+def test_a_list_gives_source_targets_and_options(capsys):
+    for kind, name, fact in [
+        ("strategies", "gem", 'source: Lopez-Paz, Ranzato, "Gradient Episodic Memory'),
+        ("weightings", "upgrad", 'source: Quinton, Rey, "Jacobian Descent'),
+        ("losses", "huber", "targets: numbers; options: delta=1.0"),
+        ("tasks", "npz", "options: path, target=class, "),
+    ]:
+        lines = call(capsys, "list", kind)[1].splitlines()
+        assert fact in next(line for line in lines if line.startswith(f"{name} "))
+
+
+def test_a_list_can_be_filtered_by_words(capsys):
+    lines = call(capsys, "list", "strategies", "STORED", "episodic")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["replay"]
+    lines = call(capsys, "list", "configs", "split_mnist")[1].splitlines()
+    assert {line.split()[0] for line in lines} == {
+        name for name in config_names() if "split_mnist" in name
+    }
+
+
+def test_a_name_is_explained_with_its_options(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = call(capsys, "list", "strategies", "ewc")
+    assert status == 0 and out.startswith("Elastic weight consolidation: a penalty")
+    assert "  strength  factor of the penalty (at least 0; default: 1.0)" in out
+    assert "Args:" not in out and "context" not in out and max(map(len, out.splitlines())) <= 80
 
 
 def test_data_ls_tells_what_is_there(capsys, monkeypatch, tmp_path):

@@ -5,9 +5,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalnet_mtl.config.files import config_names
 from thalnet_mtl.config.load import (
     check_config,
-    config_names,
     dump_config,
     load_config,
     load_configs,
@@ -164,7 +164,7 @@ def test_yaml_and_flags_give_the_same_configuration(data):
     }
     value = data.draw(values[leaf.type])
     if leaf.metadata["choices"]:
-        value = data.draw(st.sampled_from(leaf.metadata["choices"]))
+        value = data.draw(st.sampled_from(list(leaf.metadata["choices"])))
     from_yaml = overlay(
         Config(), yaml.safe_load(yaml.safe_dump({section: {leaf.name: value}})), "x"
     )

@@ -337,7 +337,7 @@ def test_a_strategy_is_built_with_its_options(tmp_path):
 def test_the_list_of_tasks_shows_options_with_their_defaults(capsys):
     assert cli.main(["list", "tasks"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Options: path, columns=[x], rate=1.0, shift=null" in text
+    assert "options: path, columns=[x], rate=1.0, shift=null" in text
     assert cli.main(["list", "losses"]) == 0
     assert "width=0.1" in capsys.readouterr().out
 

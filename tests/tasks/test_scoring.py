@@ -143,7 +143,11 @@ def test_an_own_metric_is_described_by_what_it_is_registered_with():
         ),
         ([{"name": "mae", "k": 1}], "numbers", "metric 'mae' has no option 'k'"),
         ([{"k": 1}], "numbers", "a metric needs a name"),
-        ([{"name": "f1", "average": "makro"}], "class", "f1: average 'makro'. Allowed: macro"),
+        (
+            [{"name": "f1", "average": "makro"}],
+            "class",
+            "average: unknown value 'makro'. Allowed: macro",
+        ),
         ([{"name": "log_error", "nothing": 1}], "numbers", "'log_error' cannot be built"),
         (["nameless"], "class", "metric 'nameless' does not say higher_is_better: give it where"),
         ([], "class", "task 'a' has no metric"),

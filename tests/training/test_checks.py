@@ -3,7 +3,8 @@
 import pytest
 from toy_tasks import toy
 
-from thalnet_mtl.config.load import config_names, load_configs
+from thalnet_mtl.config.files import config_names
+from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.training.checks import without_effect
 from thalnet_mtl.training.sampling import next_batches

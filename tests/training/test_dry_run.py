@@ -14,7 +14,6 @@ from thalnet_mtl.models.designs import Design
 from thalnet_mtl.registry import registered
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.optimizers import OPTIMIZERS, OptimizerEntry
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
@@ -134,9 +133,9 @@ def test_a_module_that_cannot_run_fails_before_the_first_step(grows):
         set_up(toy(**GROWING[grows]), fetch=print)
 
 
-def test_an_optimizer_has_to_follow(monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "adafactor", OptimizerEntry(Adafactor))
-    with pytest.raises(UserError, match="attach late after step 5: Adafactor cannot follow"):
+def test_an_optimizer_has_to_follow():
+    error = pytest.raises(UserError, match="attach late after step 5: Adafactor cannot follow")
+    with registered("optimizer", {"adafactor": Adafactor}), error:
         set_up(toy(**JOINT, changes=[ATTACH], train={"optimizer": "adafactor"}), fetch=print)
 
 

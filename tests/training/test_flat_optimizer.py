@@ -1,22 +1,21 @@
 """Flattened parameters are updated as PyTorch's optimizers update them one by one."""
 
 import copy
-from dataclasses import fields
 
 import pytest
 import torch
 from torch import nn
 
-from thalnet_mtl.config.training import TrainConfig
+from thalnet_mtl.registry import entries
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
-from thalnet_mtl.training.optimizers import OPTIMIZERS, OptimizerEntry
 
 SHAPES = {"a": (5, 7), "b": (3,), "c": (), "d": (2, 3, 4), "e": (65,)}
 USED = {"one": "abc", "two": "cd"}  # e is used by none
 DECAY = {"weight_decay": 0.1}
 
-# A row that a user might add: NAdam has a second moment that is one number, beside its step.
-KINDS = OPTIMIZERS | {"nadam": OptimizerEntry(torch.optim.NAdam)}
+OPTIMIZERS = entries("optimizer")
+# One that a user might add: NAdam has a second moment that is one number, beside its step.
+KINDS = OPTIMIZERS | {"nadam": torch.optim.NAdam}
 
 
 def made(names=SHAPES):
@@ -44,7 +43,7 @@ def loss(parameters, tasks):
 
 def train(kind, steps, join):
     parameters = made()
-    optimizer = KINDS[kind].build(groups(parameters), lr=1e-3, **DECAY)
+    optimizer = KINDS[kind](groups(parameters), lr=1e-3, **DECAY)
     joined = FlatOptimizer(optimizer, used_by(parameters)) if join else None
     for step in range(steps):
         tasks = (["one"], ["two"], ["one", "two"])[step % 3]
@@ -85,7 +84,7 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
     found = []
     for names in ("a", "ad", "da", "eda"):
         parameters = made(names)
-        optimizer = OPTIMIZERS[kind].build(list(parameters.values()), lr=0.01, **DECAY)
+        optimizer = OPTIMIZERS[kind](list(parameters.values()), lr=0.01, **DECAY)
         joined = FlatOptimizer(optimizer, {"task": parameters.values()})
         for _ in range(5):
             joined.zero_grad(["task"])
@@ -97,15 +96,13 @@ def test_the_place_among_others_does_not_change_a_bit(kind):
 
 def test_there_are_as_few_tensors_as_groups_and_sets_of_tasks():
     parameters = made()
-    joined = FlatOptimizer(OPTIMIZERS["adam"].build(groups(parameters)), used_by(parameters))
+    joined = FlatOptimizer(OPTIMIZERS["adam"](groups(parameters)), used_by(parameters))
     assert len(joined.rows) == 5  # a, c, d, e differ in their tasks, b in its group
-    alike = FlatOptimizer(
-        OPTIMIZERS["adam"].build(parameters.values()), {"task": parameters.values()}
-    )
+    alike = FlatOptimizer(OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()})
     assert len(alike.rows) == 1
     lone = [parameters["a"], parameters["d"]]
     apart = FlatOptimizer(
-        OPTIMIZERS["adam"].build(parameters.values()), {"task": parameters.values()}, lone
+        OPTIMIZERS["adam"](parameters.values()), {"task": parameters.values()}, lone
     )
     assert len(apart.rows) == 3
 
@@ -113,7 +110,7 @@ def test_there_are_as_few_tensors_as_groups_and_sets_of_tasks():
 def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
     parameters, optimizer = train("adam", 5, join=True)
     again = {name: nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
-    other = OPTIMIZERS["adam"].build(groups(again))
+    other = OPTIMIZERS["adam"](groups(again))
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for each, by in ((parameters, optimizer), (again, other)):
         joined = FlatOptimizer(by, used_by(each))
@@ -121,8 +118,3 @@ def test_a_state_dict_of_the_optimizer_holds_all_that_was_learned():
         loss(each, ["one"]).backward()
         joined.step()
     assert all(torch.equal(again[name], p) for name, p in parameters.items())
-
-
-def test_the_help_of_the_configuration_names_the_optimizers_of_the_table():
-    (optimizer,) = [field for field in fields(TrainConfig) if field.name == "optimizer"]
-    assert optimizer.metadata["help"] == f"optimizer: {', '.join(OPTIMIZERS)}"

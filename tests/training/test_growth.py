@@ -18,7 +18,6 @@ from thalnet_mtl.registry import entries
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import grow_if_due
-from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
@@ -42,7 +41,7 @@ def answers(run: RunContext) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("optimizer", "more"),
-    [(optimizer, {}) for optimizer in OPTIMIZERS]
+    [(optimizer, {}) for optimizer in entries("optimizer")]
     + [("adam", {"combine": "uncertainty"})]
     + [("adam", {"strategy": strategy}) for strategy in STRATEGIES],
 )

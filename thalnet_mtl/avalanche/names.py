@@ -53,12 +53,9 @@ def _register(name: str, title: str) -> None:
 
         return AvalancheStrategy(context, **options)
 
-    build.__doc__ = "\n".join(
-        [
-            f"Avalanche's {title}, in Avalanche's training loop.",
-            *(f"\n{option.name}: {_HELP[option.name]}." for option in _OPTIONS[name]),
-        ]
-    )
+    lines = [f"    {option.name}: {_HELP[option.name]}." for option in _OPTIONS[name]]
+    arguments = ["", "Args:", *lines] if lines else []
+    build.__doc__ = "\n".join([f"Avalanche's {title}, in Avalanche's training loop.", *arguments])
     register(
         "strategy",
         f"avalanche:{name}",

@@ -31,7 +31,7 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import rule_class
-from thalnet_mtl.training.optimizers import optimizer_entry
+from thalnet_mtl.training.optimizers import make_optimizer
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
@@ -110,7 +110,8 @@ class AvalancheStrategy(Strategy):
         tasks_by_experience = [part.tasks for part in run.stream]
         stream = benchmark(run.tasks, tasks_by_experience, options.chunk, limit)
         model = as_avalanche(run.network, run.tasks)
-        run.state.optimizer = optimizer_entry(options.optimizer).build(
+        run.state.optimizer = make_optimizer(
+            options.optimizer,
             [p for p in model.parameters() if p.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,

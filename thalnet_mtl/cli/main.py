@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import thalnet_mtl
-from thalnet_mtl.cli.data import add_data_command, add_list_command, data
+from thalnet_mtl.cli.config import add_config_command
+from thalnet_mtl.cli.data import add_data_command, data
 from thalnet_mtl.cli.evaluate import add_evaluate_command
 from thalnet_mtl.cli.inspect import (
     add_compare_command,
@@ -14,6 +15,7 @@ from thalnet_mtl.cli.inspect import (
     add_inspect_command,
     add_report_command,
 )
+from thalnet_mtl.cli.listing import add_list_command
 from thalnet_mtl.cli.parser import Parser, split_flags
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.table import add_table_command
@@ -140,6 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_export_command,
         add_data_command,
         add_list_command,
+        add_config_command,
     ):
         add(commands)
     return parser

@@ -3,23 +3,41 @@
 import argparse
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from thalnet_mtl.errors import one_line
 from thalnet_mtl.runs.names import run_folders
 
 UNLIMITED = 10_000  # columns
+NARROWEST = 40
+
+
+def line_width() -> int:
+    """Return the width of the terminal, or COLUMNS; other files get lines of any length."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return max(NARROWEST, shutil.get_terminal_size().columns) if narrow else UNLIMITED
+
+
+def hanging(label: str, text: str, indent: int, width: int = 80) -> list[str]:
+    """Return the lines of a text that is indented, with a label before its first line."""
+    lines = wrap(text, width - indent, break_on_hyphens=False) or [""]
+    if len(label) + 1 >= indent:
+        return [label, *(" " * indent + line for line in lines)]
+    return [f"{label:<{indent}}{lines[0]}", *(" " * indent + line for line in lines[1:])]
 
 
 def print_table(table: Any) -> None:
     """Print a table for the width of the terminal, or of COLUMNS; other files get long lines."""
     from rich.console import Console
 
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(highlight=False, width=None if narrow else UNLIMITED).print(table, crop=False)
+    width = line_width()
+    fixed = UNLIMITED if width == UNLIMITED else None
+    Console(highlight=False, width=fixed).print(table, crop=False)
 
 
 def print_runs(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:

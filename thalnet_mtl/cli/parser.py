@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
         if match:
-            kind = "command" if match[1] == "COMMAND" else match[1]
+            kind = match[1].lower() if match[1].isupper() else match[1]
             raise unknown(kind, match[2], match[3].replace("'", "").split(", "))
         raise UserError(f"{message}. See {self.prog} --help.")
 

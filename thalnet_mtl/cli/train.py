@@ -4,7 +4,7 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from thalnet_mtl.cli.fields import describe_fields
+from thalnet_mtl.cli.fields import describe_overview
 from thalnet_mtl.cli.output import print_runs, resume_hint, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
 from thalnet_mtl.config.load import load_configs, with_seeds
@@ -17,7 +17,7 @@ def add_train_command(commands: Commands) -> None:
     parser = add_command(
         commands,
         train,
-        epilog=f"The same command resumes a run that was interrupted.\n\n{describe_fields()}",
+        epilog=f"The same command resumes a run that was interrupted.\n\n{describe_overview()}",
         usage="thalnet train CONFIG [CONFIG ...] [--out DIR] [--seeds N ... [--stacked]]\n"
         "                     [--section.field value ...]",
     )

@@ -6,20 +6,19 @@ also hold ``runs``, a mapping from run names to overlays: it then describes seve
 """
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.earlier import upgrade
+from thalnet_mtl.config.files import read_config_file
 from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.config.yaml_text import LARGEST_FILE, parse_flag, parse_yaml, write_yaml
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.config.yaml_text import parse_flag, write_yaml
+from thalnet_mtl.errors import UserError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -114,15 +113,15 @@ def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dic
 
 def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
     """Lay a file over every run; a file with ``runs`` turns the only run into several."""
-    tree = _read(name)
-    runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
-    configs = {run: overlay_config(config, tree, name) for run, config in configs.items()}
-    if runs is None:
+    file = read_config_file(name)
+    configs = {run: overlay_config(config, file.sections, name) for run, config in configs.items()}
+    if file.runs is None:
         return configs
     if list(configs) != [""]:
         raise UserError(f"{name}: an earlier file already has 'runs'.")
     return {
-        run: overlay_config(configs[""], values, f"run '{run}'") for run, values in runs.items()
+        run: overlay_config(configs[""], values, f"run '{run}'")
+        for run, values in file.runs.items()
     }
 
 
@@ -254,54 +253,3 @@ def closest_flag(word: str, options: Sequence[str] = ()) -> str:
     names = {name.partition(".")[2]: name for name in flag_names()}
     names |= {name: name for name in (*flag_names(), *options)}
     return next((names[close] for close in get_close_matches(word, names, n=1)), "")
-
-
-def config_names() -> dict[str, str]:
-    """Return the configs that come with the package, with the comment on their first line."""
-    folder = _folder()
-    paths = sorted(folder.rglob("*.yaml"))
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
-        .partition("\n")[0]
-        .removeprefix("#")
-        .strip()
-        for path in paths
-    }
-
-
-def _folder() -> Path:
-    """Return the folder of configs: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def _read(name: str) -> dict[str, Any]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
-    if not path.is_file():
-        if path != Path(name):
-            raise unknown("config", name, config_names())
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise UserError(f"no config file '{name}': it {problem}.")
-    if (size := path.stat().st_size) > LARGEST_FILE:
-        raise UserError(f"{name} has {size:,} bytes; a configuration has at most {LARGEST_FILE:,}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not text in UTF-8 (byte {error.start:,}).") from error
-    tree = parse_yaml(text, name)
-    if not isinstance(tree, dict):
-        sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
-        raise UserError(f"{name} holds no sections. Allowed: {sections}.")
-    upgrade(tree)
-    return tree
-
-
-def _runs(runs: Any, name: str) -> dict[str, Any]:
-    """Return the overlays by the name of their run, which is also that of its folder."""
-    if not isinstance(runs, dict) or not runs:
-        raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
-    for run in runs:
-        if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
-            raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
-    return {str(run): {} if values is None else values for run, values in runs.items()}

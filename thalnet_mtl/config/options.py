@@ -52,20 +52,6 @@ def option_parameters(kind: str, entry: Any) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
 
 
-def describe_options(kind: str, entry: Any) -> list[str]:
-    """Return the options of a registered function or class, each with its default: ``delta=1.0``.
-
-    The default is missing where the option must be given.
-    """
-    if kind not in KINDS:
-        return []
-    return [
-        name if parameter.default is parameter.empty else f"{name}={_as_yaml(parameter.default)}"
-        for name, parameter in option_parameters(kind, entry).items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-
-
 def check_options(
     kind: str,
     name: str,
@@ -203,7 +189,7 @@ def _unknown_option(kind: str, name: str, option: str, allowed: Sequence[str]) -
     return f"{line} It is an option of {', '.join(having)}." if having else line
 
 
-def _as_yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """Return a default as it is written in YAML: ``true``, ``null``, ``[x, y]``."""
     text = yaml.safe_dump(as_plain(value), default_flow_style=True, width=1000)
     return text.partition("\n")[0]

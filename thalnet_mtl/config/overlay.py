@@ -24,20 +24,46 @@ def option(
     *,
     low: float | int = -math.inf,
     high: float | int = math.inf,
-    choices: tuple[str, ...] = (),
+    choices: Mapping[str, str] | tuple[str, ...] = (),
+    names: str = "",
 ) -> Any:
-    """Declare a dataclass field: its default, its help, and the values that it allows."""
-    return field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
-    )
+    """Declare a dataclass field.
+
+    Args:
+        default: its value where none is given.
+        help: a line on what it is.
+        low, high: the range of a number.
+        choices: the values that it allows, with a line on each if they need one.
+        names: the kind of the registry of which it names an entry.
+    """
+    limits = {"low": low, "high": high, "choices": choices, "names": names}
+    return field(default=default, metadata={"help": help} | limits)
 
 
-def options_field(of: str, help: str) -> Any:
+def options_field(of: str, help: str, names: str = "") -> Any:
     """Declare the field ``options`` of a dataclass, which holds the keys that are no fields of it.
 
-    They are options of what the field ``of`` names, and are dropped if that name changes.
+    Args:
+        of: the field that names what they are options of. They are dropped if that name changes.
+        help: a line on what they are.
+        names: the kind of the registry that has the options, where the field ``of`` does not say.
     """
-    return field(default_factory=dict, metadata={"help": help, "of": of})
+    return field(default_factory=dict, metadata={"help": help, "of": of, "names": names})
+
+
+def registry_kind(section: Any, outer: str = "") -> str:
+    """Return the kind of the registry whose options a section takes, '' if it takes none.
+
+    Args:
+        section: a dataclass, or its type.
+        outer: the kind that the field says which holds the section.
+    """
+    declared = {leaf.name: leaf for leaf in fields(section)}
+    if OPTIONS not in declared:
+        return ""
+    of = declared[OPTIONS].metadata["of"]
+    named: str = declared[of].metadata["names"] if of else declared[OPTIONS].metadata["names"]
+    return named or outer
 
 
 def overlay(config: Any, values: Any, where: str) -> Any:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from thalnet_mtl.config.experience import ExperienceConfig
-from thalnet_mtl.config.overlay import option
+from thalnet_mtl.config.overlay import option, options_field
 from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
 from thalnet_mtl.errors import UserError
 
-POLICIES = ("frozen", "shared")
+POLICIES = {
+    "frozen": "they stay as they are, and so do the scores of older tasks",
+    "shared": "they are trained on, and may read the new ones",
+}
 WIDEST = 1_000_000  # more is a typing error, and would fail in the allocator
 MOST_PARAMETERS = 10**10
 
@@ -22,12 +25,10 @@ MOST_PARAMETERS = 10**10
 class ModelConfig:
     """The body between encoders and heads. Further keys are options of a body of your own."""
 
-    body: str = option(
-        "thalnet", "thalnet, or a baseline: gru, lstm, mlp; see 'thalnet list bodies'"
-    )
+    body: str = option("thalnet", "a ThalNet, or a baseline", names="body")
     modules: int = option(4, "thalnet: number of modules around the center", low=1, high=1000)
-    module: str = option("ff_gru", "thalnet: design of the modules; see 'thalnet list modules'")
-    reading: str = option("weight_norm", "thalnet: reading; see 'thalnet list readings'")
+    module: str = option("ff_gru", "thalnet: design of the modules", names="module")
+    reading: str = option("weight_norm", "thalnet: reading", names="reading")
     features: int = option(
         0,
         "features per module, or units per layer; 0: the most that the budget allows",
@@ -47,10 +48,7 @@ class ModelConfig:
         low=0,
         high=MOST_PARAMETERS,
     )
-    options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "option of a body of your own; see 'thalnet list bodies'", "of": "body"},
-    )
+    options: dict[str, Any] = options_field("body", "option of the body")
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ class EntryConfig:
     """A name of the registry with options: ``huber``, or ``{name: huber, delta: 0.5}``."""
 
     name: str = option("", "name")
-    options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "option of what it names", "of": "name"}
-    )
+    options: dict[str, Any] = options_field("name", "option of what it names")
 
     def checked(self, where: str) -> "EntryConfig":
         """Return the entry, or raise if it has no name."""
@@ -73,26 +69,22 @@ class EntryConfig:
 class TaskConfig:
     """The task, where there is only one. Further keys are options of the task."""
 
-    name: str = option("permuted_mnist", "task to train; see 'thalnet list tasks'")
+    name: str = option("permuted_mnist", "task to train", names="task")
     batch: int = option(0, "batch size of this task; 0: train.batch", low=0)
-    loss: EntryConfig = option(
-        EntryConfig(), "loss; see 'thalnet list losses'; default: that of the task"
-    )
+    loss: EntryConfig = option(EntryConfig(), "loss; default: that of the task", names="loss")
     metrics: tuple[EntryConfig, ...] = option(
         (),
-        "metrics, the main one first; see 'thalnet list metrics'; default: those of the task",
+        "metrics, the main one first; default: those of the task",
+        names="metric",
     )
-    options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "option of the task; see 'thalnet list tasks'", "of": "name"},
-    )
+    options: dict[str, Any] = options_field("name", "option of the task")
 
 
 @dataclass(frozen=True)
 class NamedTaskConfig(TaskConfig):
     """An entry of ``tasks``: one task among several."""
 
-    name: str = option("", "task to train; default: the name of the entry")
+    name: str = option("", "task to train; default: the name of the entry", names="task")
     weight: float = option(1.0, "factor of its loss", low=0.0)
     share: float = option(
         0.0, "size of the task for train.draw; 0: number of its training batches", low=0.0
@@ -131,19 +123,27 @@ class ModuleConfig:
     features: int = option(0, "number of its features; 0: model.features", low=0, high=WIDEST)
     context: int = option(0, "size of its context; 0: model.context", low=0, high=WIDEST)
     hidden: int = option(0, "hidden size; 0: model.hidden", low=0, high=WIDEST)
-    module: str = option("", "design; default: model.module")
-    reading: str = option("", "reading; default: model.reading")
+    module: str = option("", "design; default: model.module", names="module")
+    reading: str = option("", "reading; default: model.reading", names="reading")
     frozen: bool = option(False, "not trained")
 
 
 # The fields that each verb of a change takes, beside step, verb and name.
-_VERB_FIELDS: dict[str, tuple[str, ...]] = {
+VERB_FIELDS: dict[str, tuple[str, ...]] = {
     "attach": ("read_by", "module"),
     "detach": (),
     "clone": ("source", "module"),
     "freeze": (),
     "unfreeze": (),
     "route": ("source", "open"),
+}
+VERBS = {
+    "attach": "a new module of that name",
+    "detach": "the module leaves",
+    "clone": "a new module with the weights of 'source'",
+    "freeze": "the module, or all of a task, is no longer trained",
+    "unfreeze": "it is trained again",
+    "route": "the module may read 'source' from then on, or no longer ('open: false')",
 }
 
 
@@ -152,7 +152,7 @@ class ChangeConfig:
     """An entry of ``changes``: one change of the topology between two training steps."""
 
     step: int = option(0, "number of training steps before the change", low=1)
-    verb: str = option("", "what to do", choices=tuple(_VERB_FIELDS))
+    verb: str = option("", "what to do", choices=VERBS)
     name: str = option("", "module to change; freeze and unfreeze also take the name of a task")
     source: str = option("", "clone: module to copy; route: module that is read")
     read_by: tuple[str, ...] = option((), "attach: existing modules that read the new one")
@@ -165,7 +165,7 @@ class ChangeConfig:
         """Return the change, or raise if its verb lacks a field or does not take one."""
         if not (self.step and self.verb and self.name):
             raise UserError(f"{where}: every change needs a step, a verb and a name.")
-        takes = _VERB_FIELDS[self.verb]
+        takes = VERB_FIELDS[self.verb]
         if "source" in takes and not self.source:
             raise UserError(f"{where}: {self.verb} {self.name}: it needs a source.")
         for leaf in fields(self)[3:]:
@@ -186,14 +186,11 @@ class NamedStream:
     ``config.named_stream``. Further keys are options of the stream.
     """
 
-    name: str = option("", "stream of tasks; see 'thalnet list streams'")
+    name: str = option("", "stream of tasks", names="stream")
     each: NamedTaskConfig = field(
         default_factory=NamedTaskConfig, metadata={"help": "fields that all of its tasks get"}
     )
-    options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "option of the stream; see 'thalnet list streams'", "of": "name"},
-    )
+    options: dict[str, Any] = options_field("name", "option of the stream")
 
 
 @dataclass(frozen=True)
@@ -204,29 +201,21 @@ class GrowthConfig:
     [new]`` makes an attached module belong to the new task alone.
     """
 
-    when: str = option("never", "rule of growth; see 'thalnet list growth'")
+    when: str = option("never", "rule of growth", names="growth")
     policy: str = option(
-        "frozen",
-        "older modules: frozen, or shared (trained on, and able to read the new ones)",
-        choices=POLICIES,
+        "frozen", "modules of older tasks, when the network grows", choices=POLICIES
     )
     modules: dict[str, ModuleConfig] = field(
         default_factory=dict, metadata={"help": "modules to attach each time, by name"}
     )
-    options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "option of the rule; see 'thalnet list growth'", "of": "when"},
-    )
+    options: dict[str, Any] = options_field("when", "option of the rule")
 
 
 @dataclass(frozen=True)
 class StrategyConfig:
     """Options of the continual-learning strategy ``train.strategy``; each has its own."""
 
-    options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "option of the strategy; see 'thalnet list strategies'", "of": ""},
-    )
+    options: dict[str, Any] = options_field("", "option of the strategy", names="strategy")
 
 
 @dataclass(frozen=True)
@@ -258,7 +247,7 @@ class Config:
         default_factory=tuple,
         metadata={
             "help": "experiences, trained one after another; default: one, of all tasks; or "
-            "{name: STREAM, each: {…}} with options of that stream, see 'thalnet list streams'",
+            "{name: STREAM, each: {…}} with options of that stream",
             "named": NamedStream,
         },
     )

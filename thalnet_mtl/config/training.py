@@ -4,9 +4,30 @@ from dataclasses import dataclass
 
 from thalnet_mtl.config.overlay import option
 
-OPS = ("auto", "triton", "cpp", "fused", "batched", "reference")
-PRECISIONS = ("fp32", "tf32", "bf16")
-BOUNDARIES = ("announced", "hidden")
+# Values that a field allows, with a line on each.
+OPS = {
+    "auto": "the fastest of cpp, fused, batched and reference that can run the network",
+    "triton": "GPU kernels in Triton, for modules ff_gru under static readings, in tf32 or bf16",
+    "cpp": "a CPU kernel in C++, compiled when it is first used",
+    "fused": "PyTorch, with gradients of all steps in few large products; static readings",
+    "batched": "PyTorch, with equal modules in one product; any reading and design",
+    "reference": "PyTorch, one module and one step at a time: the definition of the others",
+}
+SCHEDULES = {
+    "constant": "η after the warm-up",
+    "cosine": "half a cosine, η/2 · (1 + cos πt), from η after the warm-up (t = 0) to 0 at the "
+    'end of the experience (t = 1); Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts',
+}
+PRECISIONS = {
+    "fp32": "32 bits",
+    "tf32": "inputs of products rounded to 10 bits after the point, sums in 32 bits; GPU only",
+    "bf16": "products in bfloat16 with autocast, weights in 32 bits",
+}
+BOUNDARIES = {
+    "announced": "the learner is told where an experience ends",
+    "hidden": "it is not, all tasks share a head, and each training sequence is used once",
+}
+DEVICES = {"auto": "a GPU if there is one", "cpu": "the processor", "cuda": "an Nvidia GPU"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +51,10 @@ class TrainConfig:
         1, "passes in which the batch of a step is computed; more need less memory", low=1
     )
     chunk: int = option(200, "text: bytes per chunk of truncated back-propagation", low=1)
-    optimizer: str = option("rmsprop", "optimizer: rmsprop, adam, adamw, sgd")
+    optimizer: str = option("rmsprop", "optimizer", names="optimizer")
     learning_rate: float = option(1e-3, "peak learning rate", low=0.0)
     weight_decay: float = option(0.0, "weight decay", low=0.0)
-    schedule: str = option(
-        "constant", "learning rate after warm-up", choices=("constant", "cosine")
-    )
+    schedule: str = option("constant", "learning rate after warm-up", choices=SCHEDULES)
     warmup: int = option(0, "steps of linear warm-up, in every experience", low=0)
     dropout: float = option(
         0.0,
@@ -44,14 +63,14 @@ class TrainConfig:
         high=0.9,
     )
     clip: float = option(0.0, "maximum gradient norm; 0: no clipping", low=0.0)
-    combine: str = option("fixed", "loss weighting of tasks; see 'thalnet list weightings'")
+    combine: str = option("fixed", "loss weighting of tasks", names="weighting")
     draw: float = option(
         0.0,
         "0: every task in each step; T > 0: one task per step, sampled with probability "
         "∝ size^(1/T)",
         low=0.0,
     )
-    strategy: str = option("naive", "continual-learning strategy; see 'thalnet list strategies'")
+    strategy: str = option("naive", "continual-learning strategy", names="strategy")
     patience: int = option(
         0,
         "early stopping: validations without improvement before a task stops training; 0: off",
@@ -59,13 +78,12 @@ class TrainConfig:
     )
     boundaries: str = option(
         "announced",
-        "stream: whether the learner is told where an experience ends; hidden: it is not, all "
-        "tasks share a head, and each training sequence is used once",
+        "stream: whether the learner is told where an experience ends",
         choices=BOUNDARIES,
     )
-    precision: str = option("fp32", "precision of products; tf32: GPU only", choices=PRECISIONS)
-    ops: str = option("auto", "backend of a ThalNet; auto: the fastest available", choices=OPS)
-    device: str = option("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = option("fp32", "precision of products", choices=PRECISIONS)
+    ops: str = option("auto", "backend of a ThalNet", choices=OPS)
+    device: str = option("auto", "where the network is trained", choices=DEVICES)
     threads: int = option(
         0,
         "CPU threads; 0: one for small networks, otherwise PyTorch's default",

@@ -7,7 +7,7 @@ the first of two equal keys, and turn ``010`` into 8, ``1:30`` into 90 and ``no`
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -58,6 +58,9 @@ def parse_flag(text: str, where: str) -> Any:
     return parse_yaml(text, where) if text[:1] in tuple("[{\"'") else parse_scalar(text)
 
 
+Lines = Mapping[tuple[str, ...], int]  # of keys and entries of lists, by their path
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Return what a text in YAML holds, as dictionaries with text as keys, lists and scalars.
 
@@ -69,8 +72,17 @@ def parse_yaml(text: str, where: str) -> Any:
         UserError: it is no YAML, has a key twice, a tag, or is too deep or too large; with the
             line.
     """
+    return parse_with_lines(text, where)[0]
+
+
+def parse_with_lines(text: str, where: str) -> tuple[Any, Lines]:
+    """Return what ``parse_yaml`` does, and the line of each key and of each entry of a list.
+
+    What an alias or ``<<`` repeats has the line of where it stands.
+    """
+    document = _Document(yaml.parse(text, Loader=_LOADER), where)
     try:
-        return _Document(yaml.parse(text, Loader=_LOADER), where).read()
+        return document.read(), document.lines
     except (yaml.YAMLError, UnicodeError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -101,7 +113,9 @@ class _Document:
     def __init__(self, events: Iterator[Any], where: str):
         self.events, self.where = events, where
         self.anchors: dict[str, tuple[Any, int]] = {}  # value and number of values inside
-        self.count = self.depth = 0
+        self.count = 0
+        self.path: list[str] = []
+        self.lines: dict[tuple[str, ...], int] = {}
 
     def read(self) -> Any:
         """Return the only document; None if there is none."""
@@ -132,12 +146,10 @@ class _Document:
         if isinstance(event, yaml.ScalarEvent):
             value = parse_scalar(event.value) if event.implicit[0] else event.value
         else:
-            self.depth += 1
-            if self.depth > DEEPEST:
+            if len(self.path) >= DEEPEST:
                 raise self.error(event, f"more than {DEEPEST} lists or mappings in each other")
             is_list = isinstance(event, yaml.SequenceStartEvent)
-            value = list(self.entries(yaml.SequenceEndEvent)) if is_list else self.mapping()
-            self.depth -= 1
+            value = list(self.entries()) if is_list else self.mapping()
         if event.anchor:
             self.anchors[event.anchor] = value, self.count - before
         return value
@@ -148,10 +160,20 @@ class _Document:
         if self.count > MOST_VALUES:
             raise self.error(event, f"more than {MOST_VALUES:,} values, aliases included")
 
-    def entries(self, end: type) -> Iterator[Any]:
-        """Yield values until an event of the type ``end``."""
-        while not isinstance(event := next(self.events), end):
-            yield self.value(event)
+    def inner(self, key: str, event: Any, line: int) -> Any:
+        """Return the value of a key, or of an entry of a list, which stands in a line."""
+        self.path.append(key)
+        self.lines[tuple(self.path)] = line
+        value = self.value(event)
+        self.path.pop()
+        return value
+
+    def entries(self) -> Iterator[Any]:
+        """Yield the entries of a list."""
+        number = 0
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            yield self.inner(str(number), event, _line(event))
+            number += 1
 
     def mapping(self) -> dict[str, Any]:
         """Return the entries of a mapping, with those of ``<<`` as defaults."""
@@ -165,7 +187,7 @@ class _Document:
             if name in lines:
                 raise self.error(key, f"'{name}' is given twice, first in line {lines[name]}")
             lines[name] = line
-            value = self.value(next(self.events))
+            value = self.inner(name, next(self.events), line)
             if name != "<<" or not key.implicit[0]:
                 entries[name] = value
                 continue

@@ -116,7 +116,16 @@ class RecurrentBody(Body):
 
 @register("body", "rnn")
 class TorchRNN(RecurrentBody):
-    """An nn.RNN, nn.GRU or nn.LSTM of PyTorch with all of its options."""
+    """An nn.RNN, nn.GRU or nn.LSTM of PyTorch with all of its options.
+
+    Args:
+        inputs, features, layers: sizes.
+        kind: which of the three.
+        nonlinearity: of an ``rnn``.
+        bias: whether the layers have biases.
+        dropout: rate between layers, while training.
+        projection: ``proj_size`` of an ``lstm``; 0: none.
+    """
 
     def __init__(
         self,

@@ -58,7 +58,11 @@ class ImageTask(SequenceTask):
 
 @register("task", "permuted_mnist")
 def permuted_mnist(permutation: int = 0) -> ImageTask:
-    """MNIST under a fixed permutation of its pixels (its seed: permutation), 28 rows of 28."""
+    """MNIST under a fixed permutation of its pixels, 28 rows of 28.
+
+    Args:
+        permutation: seed of the permutation.
+    """
     if not 0 <= permutation < 2**32:
         raise UserError(f"permutation must be between 0 and {2**32 - 1}, got {permutation}.")
     # NumPy's compatibility policy freezes RandomState: the order of a seed never changes.

@@ -230,7 +230,12 @@ def mae(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @register("loss", "huber", targets=("numbers",))
 def huber(outputs: Tensor, targets: Tensor, delta: float = 1.0) -> Tensor:
-    """Huber's loss: half the squared error up to ``delta``, linear beyond."""
+    """Huber's loss: ½ (y − ŷ)² up to ``delta``, linear beyond: delta · (|y − ŷ| − ½ delta).
+
+    Args:
+        outputs, targets: ŷ and y.
+        delta: the error from which on it is linear, in the unit of the targets, above 0.
+    """
     if not delta > 0:
         raise UserError(f"huber: delta {delta} must be above 0.")
     return F.huber_loss(outputs, targets, reduction="none", delta=delta)

@@ -7,7 +7,7 @@ logits of classes or labels, or numbers. ``tasks/scoring.py`` says which targets
 
 import warnings
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,12 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @register("metric", **asdict(plain.TOP_K_ACCURACY), targets=("class",))
 def top_k_accuracy(outputs: Tensor, targets: Tensor, k: int = 5) -> Tensor:
-    """Part of targets among the k classes with the largest outputs."""
+    """Part of targets among the k classes with the largest outputs.
+
+    Args:
+        outputs, targets: a score for each class, and the class.
+        k: number of classes, fewer than there are.
+    """
     if not 1 <= k < outputs.shape[-1]:
         raise UserError(
             f"top_k_accuracy: k = {k} must lie in 1 … {outputs.shape[-1] - 1}, below the number of "
@@ -46,14 +51,18 @@ def top_k_accuracy(outputs: Tensor, targets: Tensor, k: int = 5) -> Tensor:
 
 @register("metric", **asdict(plain.F1), targets=("class", "labels"))
 class F1Score:
-    """F1 score 2PR / (P + R), mean over classes or labels (average: macro, micro, weighted).
+    """F1 score 2PR / (P + R) of precision P and recall R, mean over classes or labels.
 
     As in scikit-learn, a class that neither occurs nor is predicted is left out of the mean.
+
+    Args:
+        average: macro, the mean of the classes; weighted, by how often they occur; or micro, of
+            all targets together.
     """
 
     keeps_missing = True
 
-    def __init__(self, average: str = "macro"):
+    def __init__(self, average: Literal["macro", "micro", "weighted"] = "macro"):
         if average not in ("macro", "micro", "weighted"):
             raise UserError(f"f1: average '{average}'. Allowed: macro, micro, weighted.")
         self.average = average
@@ -139,6 +148,9 @@ class CalibrationError:
 
     The bins are of equal width (Guo et al., ICML 2017). Of labels, it compares the
     probability of yes with how often yes is right.
+
+    Args:
+        bins: number of bins of confidence.
     """
 
     keeps_missing = True

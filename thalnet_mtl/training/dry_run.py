@@ -24,7 +24,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import listed, make_rule
 from thalnet_mtl.training.growth.modules import check_trainable
-from thalnet_mtl.training.optimizers import optimizer_entry
+from thalnet_mtl.training.optimizers import make_optimizer
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.topology_changes import apply
 
@@ -43,8 +43,8 @@ class Rehearsal:
         self.network.dropout = 0.0
         self.heads = {name: task.head or name for name, task in config.named_tasks.items()}
         trainable = [p for p in self.network.parameters() if p.requires_grad]
-        entry = optimizer_entry(config.train.optimizer)
-        self.optimizer = entry.build([{"params": trainable}], lr=0.0)
+        groups = [{"params": trainable}]
+        self.optimizer = make_optimizer(config.train.optimizer, groups, lr=0.0)
         self.untrained = 0  # changes since the last training
 
     def train(self, experience: Experience, steps: int) -> None:

@@ -1,9 +1,7 @@
 """Optimizers by name, their learning-rate schedule, and their state by parameter name."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,43 +9,63 @@ from torch import nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.training import TrainConfig
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import typed
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.weighting import LossWeighting
 
+Groups = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # of parameters
 
-@dataclass(frozen=True)
-class OptimizerEntry:
-    """A row of the table of optimizers: add one to make an optimizer available.
 
-    ``capturable`` says whether a CUDA graph can replay its step: the learning rate must be read
-    from the device. Networks that change need an elementwise state, see
-    ``TopologyChange.update_optimizer``.
+@register("optimizer", "rmsprop")
+def rmsprop(groups: Groups, lr: float = 1e-3, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """RMSprop: v ← 0.99 v + 0.01 g², θ ← θ − η g / (√v + 10⁻⁸), with ``torch.optim.RMSprop``.
+
+    Tieleman, Hinton, "Lecture 6.5: RMSprop", Coursera 2012.
     """
-
-    build: Callable[..., torch.optim.Optimizer]
-    capturable: bool = True
+    return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay)
 
 
-OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "rmsprop": OptimizerEntry(torch.optim.RMSprop),
-    "adam": OptimizerEntry(partial(torch.optim.Adam, fused=True)),
-    "adamw": OptimizerEntry(partial(torch.optim.AdamW, fused=True)),
-    "sgd": OptimizerEntry(partial(torch.optim.SGD, momentum=0.9), capturable=False),
-}
+@register("optimizer", "adam")
+def adam(groups: Groups, lr: float = 1e-3, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """Adam: θ ← θ − η m / (√v + 10⁻⁸), averages m of g (0.9) and v of g² (0.999), bias-corrected.
+
+    Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; ``torch.optim.Adam``.
+    """
+    return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def optimizer_entry(name: str) -> OptimizerEntry:
-    """Return the row of the table with a name.
+@register("optimizer", "adamw")
+def adamw(groups: Groups, lr: float = 1e-3, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay: θ ← (1 − η λ) θ before the step of Adam.
+
+    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; ``torch.optim.AdamW``.
+    """
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+@register("optimizer", "sgd")
+def sgd(groups: Groups, lr: float = 1e-3, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """Gradient descent with momentum: v ← 0.9 v + g, θ ← θ − η v, with ``torch.optim.SGD``."""
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def make_optimizer(
+    name: str, groups: Groups, lr: float = 1e-3, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """Return the optimizer with a name.
+
+    Networks that change need an elementwise state, see ``TopologyChange.update_optimizer``.
 
     Raises:
         UserError: there is none.
     """
-    if name not in OPTIMIZERS:
-        raise unknown("optimizer", name, OPTIMIZERS)
-    return OPTIMIZERS[name]
+    optimizer: torch.optim.Optimizer = lookup("optimizer", name)(
+        groups, lr=lr, weight_decay=weight_decay
+    )
+    return optimizer
 
 
 def optimizer_for(
@@ -59,8 +77,8 @@ def optimizer_for(
         {"params": [p for p in network.parameters() if p.requires_grad]},
         {"params": list(weighting.parameters()), "weight_decay": 0.0},
     ]
-    return optimizer_entry(options.optimizer).build(
-        groups, lr=options.learning_rate, weight_decay=options.weight_decay
+    return make_optimizer(
+        options.optimizer, groups, lr=options.learning_rate, weight_decay=options.weight_decay
     )
 
 

@@ -28,7 +28,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
-from thalnet_mtl.training.optimizers import optimizer_entry, optimizer_for
+from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.unknown_task import check_unknown_tasks
@@ -104,7 +104,7 @@ def check_buildable(config: Config) -> None:
     check_unknown_tasks(config, tasks)
     make_network(config, tasks)
     weighting_for(config, tasks)
-    optimizer_entry(config.train.optimizer)
+    lookup("optimizer", config.train.optimizer)
     check_strategy(config)
     check_rule(config)
 

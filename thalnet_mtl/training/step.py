@@ -15,7 +15,6 @@ from thalnet_mtl.training.accumulation import accumulate
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
-from thalnet_mtl.training.optimizers import OPTIMIZERS
 from thalnet_mtl.training.sampling import group_by_inputs, reset_states
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
@@ -185,6 +184,8 @@ def shown_loss(task: Task, batch: Batch, loss: Tensor) -> Tensor:
 
 # A loss of your own may wait for the GPU.
 CAPTURABLE_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
+# They read the learning rate from the device, so that a graph can replay their step.
+CAPTURABLE_OPTIMIZERS = ("rmsprop", "adam", "adamw")
 # TorchJD's aggregators do some of their work on the CPU, and strategies decide there.
 CAPTURABLE: Supported = {
     **BASIC,
@@ -199,7 +200,7 @@ CAPTURABLE: Supported = {
     **fields("train", "dropout draw patience precision"),
     **fields("growth", "when"),
     "train.combine": ("fixed", "uncertainty"),
-    "train.optimizer": [name for name, entry in OPTIMIZERS.items() if entry.capturable],
+    "train.optimizer": CAPTURABLE_OPTIMIZERS,
 }
 
 

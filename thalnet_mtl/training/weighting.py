@@ -27,13 +27,66 @@ AGGREGATORS: dict[str, tuple[str, dict[str, float]]] = {
     "random": ("Random", {}),
     "upgrad": ("UPGrad", {}),
 }
+# What each makes of the gradients g_i of the tasks, with ḡ their mean; and where it is from.
+_ABOUT = {
+    "aligned_mtl": (
+        "Gradients made orthogonal and equally long, then averaged.",
+        'Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023.',
+    ),
+    "cagrad": (
+        "The d with ‖d − ḡ‖ ≤ 0.4 ‖ḡ‖ that maximizes min_i ⟨g_i, d⟩.",
+        'Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021.',
+    ),
+    "config": (
+        "The direction with the same cosine to all g_i, as long as the sum of their projections.",
+        'Liu, Chu, Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural '
+        'Networks", ICLR 2025.',
+    ),
+    "dualproj": (
+        "ḡ projected onto the d with ⟨g_i, d⟩ ≥ 0 for all i, as in GEM.",
+        'Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NIPS 2017.',
+    ),
+    "graddrop": (
+        "Of every coordinate only the positive or only the negative g_i, drawn by their sizes.",
+        'Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign '
+        'Dropout", NeurIPS 2020.',
+    ),
+    "imtl_g": (
+        "The Σ w_i g_i, Σ w_i = 1, with equal projections on all g_i / ‖g_i‖.",
+        'Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021.',
+    ),
+    "mgda": (
+        "The shortest Σ w_i g_i, w_i ≥ 0, Σ w_i = 1: no loss rises.",
+        'Sener, Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018.',
+    ),
+    "nash_mtl": (
+        "The Nash bargaining solution: the d in a ball that maximizes Σ log ⟨g_i, d⟩.",
+        'Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.',
+    ),
+    "pcgrad": (
+        "The sum of the g_i, each projected in turn onto the normal planes of those it conflicts "
+        "with.",
+        'Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.',
+    ),
+    "random": (
+        "Σ w_i g_i, w drawn in each step as the softmax of normal numbers; a baseline.",
+        'Lin et al., "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task '
+        'Learning", TMLR 2022.',
+    ),
+    "upgrad": (
+        "The mean of the g_i, each projected onto the d with ⟨g_j, d⟩ ≥ 0 for all j.",
+        'Quinton, Rey, "Jacobian Descent for Multi-Objective Optimization", 2024.',
+    ),
+}
 
 TaskParameters = Callable[[str], Mapping[str, nn.Parameter]]  # of a task, by name
 
 
 @register("weighting", "fixed")
 class LossWeighting(nn.Module):
-    """Fixed weights: the gradient of Σ w_i L_i. The base class of all weightings.
+    """Fixed weights: the gradient of Σ w_i L_i, with the ``weight`` w_i of each task.
+
+    It is the base class of all weightings.
 
     Args:
         weights: w_i of each task.
@@ -198,7 +251,8 @@ def _register_aggregator(name: str) -> None:
     def build(weights: Mapping[str, float], targets: Mapping[str, str]) -> LossWeighting:
         return GradientAggregation(weights, targets, name)
 
-    build.__doc__ = f"Gradients aggregated by {AGGREGATORS[name][0]} of TorchJD."
+    line, source = _ABOUT[name]
+    build.__doc__ = f"{line}\n\n{source} The aggregator {AGGREGATORS[name][0]} of TorchJD."
     register("weighting", name)(build)
 
 

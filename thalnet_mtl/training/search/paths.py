@@ -72,8 +72,11 @@ class Paths(GrowthRule):
         tolerance: standard errors by which the loss of an old path may be higher than it was.
         most: paths; with so many, or no room in ``model.budget``, the path that trains goes on.
         budget: steps with which a search for a new path reckons; 0: it has modules of its own.
-        price: see ``Search``.
-        allowance, threshold, window: see ``Cusum``.
+        price: cost of as many parameters as a task alone would get, in the search for a new path,
+            as a share of the loss of guessing.
+        allowance: rise of the losses that is no change, in their standard deviations.
+        threshold: sum of the rises beyond it at which a change is detected, in standard deviations.
+        window: losses over which their mean and deviation are taken.
 
     Raises:
         UserError: boundaries are announced, or a strategy protects what paths protect.

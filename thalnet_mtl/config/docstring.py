@@ -1,0 +1,70 @@
+"""What a docstring says of an entry of the registry: a line, its source, and its arguments."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+# Authors, a title in quotation marks, a venue and a year: 'Li, Hoiem, "Title", ECCV 2016'.
+_SOURCE = re.compile(r'(?:[A-Z][\w-]+(?: et al\.)?, )+"[^"]+", (?:[A-Z][\w-]* )*\d{4}')
+_ARGUMENT = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
+
+
+def plain_docstring(entry: Any) -> str:
+    """Return the docstring of an entry without its indentation and its markup."""
+    return inspect.cleandoc(entry.__doc__ or "").replace("``", "")
+
+
+def summary(entry: Any) -> str:
+    """Return the first line of a docstring."""
+    return plain_docstring(entry).partition("\n")[0]
+
+
+def source(entry: Any) -> str:
+    """Return the first publication that a docstring names, '' if it names none."""
+    match = _SOURCE.search(" ".join(plain_docstring(entry).split()))
+    return match[0] if match else ""
+
+
+def prose(entry: Any) -> list[str]:
+    """Return the paragraphs of a docstring before its sections 'Args:', 'Raises:' and others."""
+    text = re.split(r"\n(?:Args|Returns|Raises):\n", plain_docstring(entry))[0]
+    return [paragraph for paragraph in text.strip().split("\n\n") if paragraph]
+
+
+def arguments(entry: Any) -> dict[str, str]:
+    """Return what a docstring says of each argument, by name.
+
+    >>> def f(a, b):
+    ...     '''Do it.
+    ...
+    ...     Args:
+    ...         a: a number
+    ...             of rows.
+    ...         b: another.
+    ...     '''
+    >>> arguments(f)
+    {'a': 'a number of rows', 'b': 'another'}
+    """
+    return {
+        name: " ".join(text.split()).rstrip(".")
+        for names, text in _argument_blocks(plain_docstring(entry))
+        for name in names.split(", ")
+    }
+
+
+def _argument_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and the text of each entry of the section 'Args:'."""
+    _, _, section = text.partition("\nArgs:\n")
+    names, block = "", ""
+    for line in section.split("\n"):
+        if line and not line.startswith("    "):
+            break
+        if match := _ARGUMENT.fullmatch(line):
+            if names:
+                yield names, block
+            names, block = match[1], match[2]
+        else:
+            block += f" {line}"
+    if names:
+        yield names, block

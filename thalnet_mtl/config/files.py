@@ -1,0 +1,94 @@
+"""Configuration files: those that come with the package, by name, and those of a path."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from thalnet_mtl.config.earlier import upgrade
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_with_lines
+from thalnet_mtl.errors import UserError, unknown
+
+
+def config_names() -> dict[str, str]:
+    """Return the configs that come with the package, with the comment on their first line."""
+    folder = _folder()
+    paths = sorted(folder.rglob("*.yaml"))
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+        .partition("\n")[0]
+        .removeprefix("#")
+        .strip()
+        for path in paths
+    }
+
+
+def config_path(name: str) -> Path:
+    """Return the file of a configuration that is given by its name, or by its path.
+
+    Raises:
+        UserError: there is none; the message has the closest name.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if path != Path(name):
+        raise unknown("config", name, config_names())
+    problem = "is not a file" if path.exists() else "does not exist"
+    raise UserError(f"no config file '{name}': it {problem}.")
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """What a configuration file holds, before its values are checked."""
+
+    name: str  # as it was given
+    sections: dict[str, Any]  # of every run
+    runs: dict[str, Any] | None  # sections laid over them, by the name of the run
+    lines: Lines
+
+    def line(self, path: Sequence[str]) -> int:
+        """Return the line of a value, or else of the innermost thing around it that has one."""
+        return next((self.lines[p] for k in range(len(path), 0, -1)
+                     if (p := tuple(path[:k])) in self.lines), 1)  # fmt: skip
+
+
+def read_config_file(name: str) -> ConfigFile:
+    """Read a configuration that is given by its name, or by its path.
+
+    Raises:
+        UserError: there is none, or it is no YAML with sections; with the line.
+    """
+    path = config_path(name)
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise UserError(f"{name} has {size:,} bytes; a configuration has at most {LARGEST_FILE:,}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not text in UTF-8 (byte {error.start:,}).") from error
+    tree, lines = parse_with_lines(text, name)
+    if not isinstance(tree, dict):
+        sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
+        raise UserError(f"{name} holds no sections. Allowed: {sections}.")
+    upgrade(tree)
+    runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
+    return ConfigFile(name, tree, runs, lines)
+
+
+def _folder() -> Path:
+    """Return the folder of configs: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _runs(runs: Any, name: str) -> dict[str, Any]:
+    """Return the overlays by the name of their run, which is also that of its folder."""
+    if not isinstance(runs, dict) or not runs:
+        raise UserError(f"{name}: 'runs' must map names of runs to overlays.")
+    for run in runs:
+        if not re.fullmatch(r"\w[\w.=+-]*", str(run)):
+            raise UserError(f"{name}: '{run}' cannot be the name of a run; use letters and digits.")
+    return {str(run): {} if values is None else values for run, values in runs.items()}
