@@ -99,10 +99,14 @@ class RunDirectory:
     @property
     def size(self) -> int:
         """Size of the metrics so far in bytes, after flushing them to disk."""
+        self._flush()
+        return os.fstat(self._metrics.fileno()).st_size
+
+    def _flush(self) -> None:
+        """Wait until all metrics are on the disk."""
         with attempt(f"write {self.folder / 'metrics.jsonl'}"):
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
-        return os.fstat(self._metrics.fileno()).st_size
 
     def log(self, step: int, task: str, split: str, values: dict[str, float], **extra: Any) -> None:
         """Log one value per metric, as a line of ``metrics.jsonl`` and to TensorBoard."""
@@ -142,6 +146,7 @@ class RunDirectory:
 
     def write_result(self, result: RunResult) -> None:
         """Write ``result.json``, which ends the run, after the checksums of all its files."""
+        self._flush()
         content = result.to_json()
         write_sums(self.folder, _as_text(content).encode())
         self.write_json(RESULT, content)
