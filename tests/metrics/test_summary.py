@@ -94,8 +94,9 @@ def test_compare_shows_measures_below_the_runs(streams, capsys, monkeypatch):
     assert cli.main(["compare", str(streams / "never"), str(streams / "frozen")]) == 0
     shown = capsys.readouterr().out
     assert "one of 2 in a stream" in shown and "per_task, frozen" in shown
-    (line,) = [line for line in shown.splitlines() if line.startswith("frozen  task-incremental")]
+    (line,) = [line for line in shown.splitlines() if line.startswith("frozen  per_task, frozen")]
     cells = line.split()
+    assert "All: scenario task-incremental, strategy naive" in shown
     assert cells[-1] == "–" and cells[-3] == "0.0" and cells[-4] == "0.0"
     assert FORMULAS.split(".")[0] in shown
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from run_fixtures import add_topology, make_run
 
 from thalnet_mtl import cli
+from thalnet_mtl.metrics.metric import METRICS
+from thalnet_mtl.metrics.summary import StageCost, summarize
 from thalnet_mtl.report.terminal import topology_table
 
 TWO = {"mnist_rows": {}, "digits_rows": {}}
@@ -121,3 +123,46 @@ def test_names_from_files_move_no_cursor(tmp_path, capsys):
         printed = capsys.readouterr().out
         assert all(letter.isprintable() or letter == "\n" for letter in printed)
         assert r"\x1b[2J" in printed
+
+
+def test_compare_folds_seeds_and_shows_what_is_the_same_in_all_once(capsys, tmp_path, monkeypatch):
+    for seed, score in enumerate((0.5, 0.7, 0.9)):
+        make_run(tmp_path / f"rate=1-seed{seed}", TWO, {"train.seed": str(seed)}, test=score)
+        flags = {"train.seed": str(seed), "train.clip": "1"}
+        make_run(tmp_path / f"rate=2-seed{seed}", TWO, flags, finished=seed > 0, test=0.4)
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = call(capsys, "compare", tmp_path)
+    lines = out.splitlines()
+    assert status == 0 and max(map(len, lines)) <= 80
+    first, second = [line.split() for line in lines if "mnist_rows" in line]
+    interval = ["87.7", "%", "70.0", "[50.0,", "90.0]", "%"]
+    assert first == ["rate=1", "mnist_rows", "3", "12,345", *interval]
+    assert second == ["rate=2", "mnist_rows", "2", "of", "3", "12,345", "87.7", "%", "40.0", "%"]
+    assert sum("joint with 1 other" in line for line in lines) == 1
+
+
+def test_a_run_that_repeats_another_is_no_further_seed(capsys, tmp_path):
+    runs = [make_run(tmp_path / name, test=score) for name, score in (("a", 0.5), ("b", 0.7))]
+    out = call(capsys, "compare", *runs)[1]
+    assert "50.00 %" in out and "70.00 %" in out and "[" not in out
+
+
+def test_measures_of_streams_are_shown_in_the_unit_of_their_scores(capsys, tmp_path):
+    names = ("mnist_rows", "digits_rows")
+    for kind in ("accuracy", "bits_per_character"):
+        folder = make_run(tmp_path / kind, {name: {"metric": kind} for name in names})
+        config = folder / "config.yaml"
+        stream = "stream:\n- {tasks: [mnist_rows]}\n- {tasks: [digits_rows]}\n"
+        config.write_text(config.read_text().replace("stream: []\n", stream))
+        rows = [dict.fromkeys(names, x) for x in (0.1, 0.5, 0.75)]
+        cost = StageCost(10, 10, 0, {}, 0)
+        summary = summarize(
+            dict.fromkeys(names, METRICS[kind]), [[n] for n in names], rows, scenario="x",
+            strategy="naive", growth="never", ends=[10, 20], stages=[cost] * 3,
+        )  # fmt: skip
+        content = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(content | {"continual": summary.to_json()}))
+    out = call(capsys, "compare", tmp_path)[1]
+    assert "ACC, %" in out and "ACC, bits" in out
+    cells = [line.split() for line in out.splitlines()]
+    assert ["accuracy", "10", "12,345", "75.00", "62.50"] in [line[:5] for line in cells]

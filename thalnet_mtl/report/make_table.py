@@ -98,8 +98,7 @@ def make_table(
     for name in test:
         if name not in names:
             raise UserError(f"--test {name}: {unknown('column', name, names)}")
-    quantities = [find_quantity(name, runs, references) for name in names]
-    made = [_column(quantity, folded, titles) for quantity in quantities]
+    made = [column(find_quantity(name, runs, references), folded, titles) for name in names]
     result = Table(
         fields, folded, made, [], [*notes, *fold_notes], titles, _decimals(decimals, names)
     )
@@ -122,7 +121,9 @@ def _decimals(decimals: Mapping[str, int] | None, names: Sequence[str]) -> dict[
     return others | given
 
 
-def _column(quantity: Quantity, rows: Sequence[Row], titles: Mapping[str, str]) -> Column:
+def column(
+    quantity: Quantity, rows: Sequence[Row], titles: Mapping[str, str] | None = None
+) -> Column:
     """Return a column, whose values must have the same unit."""
     values: dict[Path, float] = {}
     metrics: dict[str, Metric] = {}
@@ -137,7 +138,7 @@ def _column(quantity: Quantity, rows: Sequence[Row], titles: Mapping[str, str]) 
         )
     kind = next(iter(metrics.values()), None)
     unit = f", {kind.unit}" if kind and kind.unit else ""
-    title = titles.get(quantity.name, f"{quantity.title}{unit}")
+    title = (titles or {}).get(quantity.name, f"{quantity.title}{unit}")
     cells = [
         Cell([values[run.path] for run in row.runs.values() if run.path in values], kind)
         for row in rows

@@ -217,7 +217,7 @@ def _measure(run: RunSummary, key: str, task: str = "") -> Value:
         kind = metrics.get(task, kind)
         return summary.measures[key].values.get(task), _directed(kind, key)
     if summary.measures[key].why == MEAN_OF_NORMALIZED:
-        kind = NORMALIZED
+        kind = replace(NORMALIZED, unit="normalized")
     return summary.measures[key].mean, _directed(kind, key)
 
 

@@ -23,6 +23,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_json
 from thalnet_mtl.json_fields import typed
 from thalnet_mtl.runs.log import read_log
+from thalnet_mtl.runs.records import RunRecord
 from thalnet_mtl.runs.results import RunResult
 
 TAIL = 65_536  # bytes at the end of a log, which hold its last line
@@ -70,6 +71,12 @@ class RunSummary:
             return list(zip(steps, scores, strict=True))
         log = read_log(self.path / "metrics.jsonl", self.tasks)
         return [(int(n), float(score)) for n, _, score in log.curve(task, "validation", metric)]
+
+
+def summary_of(run: RunRecord) -> RunSummary:
+    """Return the summary of a run that was read with its log."""
+    problem = "" if run.result else f"unfinished at step {run.log.step:,}"
+    return RunSummary(run.folder, run.config, run.result, problem)
 
 
 def read_summaries(paths: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
