@@ -9,11 +9,15 @@ A package registers its own through an entry point of the group ``thalnet_mtl``,
 its modules. That module is imported before the first look-up, and its decorators do the rest.
 """
 
+import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, TypeVar
 
@@ -61,7 +65,8 @@ _PACKAGES = {
     "loss": "tasks",
     "metric": "tasks",
 }
-_entries: dict[str, dict[str, Any]] = {kind: {} for kind in _MODULES}
+KINDS = tuple(_MODULES)  # of entries
+_entries: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
 
 def register(kind: str, name: str, **facts: Any) -> Callable[[Entry], Entry]:
@@ -117,10 +122,15 @@ def lookup(kind: str, name: str) -> Any:
     available = entries(kind)
     if name in available:
         return available[name]
+    raise unknown_entry(kind, name, available)
+
+
+def unknown_entry(kind: str, name: str, available: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among those of a kind."""
     error = unknown(kind, name, available)
     if _own_plugins_installed():
-        raise error
-    raise UserError(
+        return error
+    return UserError(
         f"{error} The plug-ins of thalnet_mtl itself are not registered: install it with pip, "
         f"again if an older version is installed."
     )
@@ -140,6 +150,11 @@ def entries(kind: str) -> dict[str, Any]:
     return dict(sorted(_entries[kind].items(), key=position))
 
 
+def registered_now(kind: str) -> dict[str, Any]:
+    """Return the entries of a kind that are registered so far; nothing is imported."""
+    return dict(_entries[kind])
+
+
 def _built_in_modules(kind: str) -> list[str]:
     """Return the modules that may register entries of a kind."""
     modules = [f"thalnet_mtl.{module}" for module in _MODULES[kind]]
@@ -154,7 +169,7 @@ def _built_in_modules(kind: str) -> list[str]:
 @cache
 def _load_plugins() -> None:
     """Import the modules that entry points name; once, because finding them takes a while."""
-    for plugin in entry_points(group="thalnet_mtl"):
+    for plugin in _plugins():
         try:
             plugin.load()
         except Exception as error:  # a plug-in may fail in any way
@@ -166,5 +181,38 @@ def _load_plugins() -> None:
 
 def _own_plugins_installed() -> bool:
     """Return whether the entry points of this package are there, as after its installation."""
-    plugins = entry_points(group="thalnet_mtl")
-    return any(plugin.value.startswith("thalnet_mtl.") for plugin in plugins)
+    return any(plugin.value.startswith("thalnet_mtl.") for plugin in _plugins())
+
+
+@cache
+def _plugins() -> EntryPoints:
+    """Return the entry points of all plug-ins."""
+    return entry_points(group="thalnet_mtl")
+
+
+def plugin_packages() -> list[str]:
+    """Return the names of the packages that plug-ins are in, this one left out."""
+    names = {plugin.module.partition(".")[0] for plugin in _plugins()}
+    return sorted(names - {"thalnet_mtl"})
+
+
+def source_checksum() -> str:
+    """Return a checksum of the source files that entries come from, by their sizes and times.
+
+    These are the files of this package and of the packages of its plug-ins.
+    """
+    digest = hashlib.sha256(f"{sys.version} {sorted(map(str, _plugins()))}".encode())
+    for package in ("thalnet_mtl", *plugin_packages()):
+        spec = find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for path in sorted(Path(folder).rglob("*.*")):
+                if path.suffix in (".py", ".j2"):
+                    _update(digest, path)
+        if spec and spec.origin and Path(spec.origin).is_file():
+            _update(digest, Path(spec.origin))
+    return digest.hexdigest()
+
+
+def _update(digest: "hashlib._Hash", path: Path) -> None:
+    facts = path.stat()
+    digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode())

@@ -10,7 +10,8 @@ import numpy as np
 
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.base import Task
-from thalnet_mtl.training.search.candidates import REUSING, Candidate
+from thalnet_mtl.training.search.candidates import Candidate
+from thalnet_mtl.training.search.kinds import REUSING
 from thalnet_mtl.training.search.rule import Search
 
 USEFUL = 0.5  # share of the loss of guessing below which the prior alone reuses a path

@@ -16,7 +16,8 @@ from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training import context
 from thalnet_mtl.training.checkpoint import load_checkpoint
-from thalnet_mtl.training.search.candidates import KINDS, Candidate, reusable
+from thalnet_mtl.training.search.candidates import Candidate, reusable
+from thalnet_mtl.training.search.kinds import KINDS
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Interrupted

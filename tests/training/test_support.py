@@ -9,10 +9,10 @@ from toy_tasks import GROWING, GROWTH, JOINT, STREAM, toy
 from thalnet_mtl.avalanche import runner
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config, ModuleConfig, NamedTaskConfig
-from thalnet_mtl.training import stacked, step
+from thalnet_mtl.training import stackable, step
 from thalnet_mtl.training.support import BASIC, pattern, unsupported
 
-WAYS = {"stacked": stacked.SUPPORTED, "graphs": step.CAPTURABLE, "avalanche": runner.SUPPORTED}
+WAYS = {"stacked": stackable.SUPPORTED, "graphs": step.CAPTURABLE, "avalanche": runner.SUPPORTED}
 
 
 def schema() -> set[str]:
@@ -52,12 +52,12 @@ def test_nothing_is_supported_that_is_not_declared():
     ],
 )
 def test_the_first_field_that_is_not_supported_is_named(sections, field):
-    assert unsupported(toy(**sections), stacked.SUPPORTED) == field
+    assert unsupported(toy(**sections), stackable.SUPPORTED) == field
 
 
 def test_a_value_that_is_not_among_the_supported_ones_is_named():
-    assert unsupported(toy(train={"ops": "fused"}), stacked.SUPPORTED) == "train.ops fused"
-    assert unsupported(toy(train={"ops": "cpp"}), stacked.SUPPORTED) == ""
+    assert unsupported(toy(train={"ops": "fused"}), stackable.SUPPORTED) == "train.ops fused"
+    assert unsupported(toy(train={"ops": "cpp"}), stackable.SUPPORTED) == ""
 
 
 def test_graphs_are_captured_for_all_but_the_fields_that_need_the_cpu():

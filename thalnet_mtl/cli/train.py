@@ -1,15 +1,21 @@
 """``thalnet train``: train the runs of a configuration, one after another or stacked."""
 
 import argparse
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.fields import describe_overview
 from thalnet_mtl.cli.output import print_runs, resume_hint, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
 from thalnet_mtl.config.load import load_configs, with_seeds
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import Interrupted, RunError
 from thalnet_mtl.runs.names import run_name
+
+if TYPE_CHECKING:
+    from thalnet_mtl.console import Console
 
 
 def add_train_command(commands: Commands) -> None:
@@ -29,28 +35,44 @@ def add_train_command(commands: Commands) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train a network, print its scores and write a report."""
-    runs = load_configs(options.config, options.flags)
+    from thalnet_mtl.config.declarations import are_stored
+    from thalnet_mtl.console import Console
+        from thalnet_mtl.training.finished import is_finished
     from thalnet_mtl.training.flags import changed_values, check_effect
+    from thalnet_mtl.training.stackable import check_stackable
 
+    console = Console()
+    if not are_stored():
+        console.print("importing what this version offers …")
+    runs = load_configs(options.config, options.flags)
     name = run_name(options.config, changed_values(options.config, options.flags))
     if options.seeds or options.stacked:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name
-    from thalnet_mtl.console import Console
-    from thalnet_mtl.training.stacked import check, train_stacked
+    folders = {out / name if name else out: config for name, config in runs.items()}
+    for config in runs.values() if options.stacked else ():
+        check_stackable(config)
+    check_effect(runs.values(), options.flags)
+    finished = [is_finished(folder, config, console) for folder, config in folders.items()]
+    if not all(finished):
+        console.print(f"{out}: {_description(runs)}")
+        _train(folders, options, console)
+    print_runs(list(folders))
+    write_report(list(folders), out / "report.html")
+    return 0
+
+
+def _train(folders: Mapping[Path, Config], options: argparse.Namespace, console: "Console") -> None:
+    """Train the runs that are not finished, one after another or stacked."""
+    from thalnet_mtl.training.stacked import train_stacked
     from thalnet_mtl.training.trainer import train
 
-    console = Console()
-    folders = {out / name if name else out: config for name, config in runs.items()}
     at_once = len(options.seeds) if options.stacked else 1
     remaining = iter(folders.items())
-    for config in runs.values() if options.stacked else ():
-        check(config)  # all of them, before the first is trained
-    check_effect(runs.values(), options.flags)
     options.began = True
     while batch := dict(islice(remaining, at_once)):
         folder, config = next(iter(batch.items()))
-        if len(runs) > 1:
+        if len(folders) > 1:
             names = ", ".join(folder.name for folder in batch)
             console.print(f"{names}: {config.model.body} on {', '.join(config.named_tasks)}")
         try:
@@ -64,6 +86,12 @@ def train(options: argparse.Namespace) -> int:
             saved = any((folder / "checkpoint" / "last.pt").exists() for folder in folders)
             kept = "the last checkpoint is kept" if saved else "nothing was saved yet"
             raise RunError(f"interrupted, {kept}; {resume_hint(options, saved)}") from None
-    print_runs(list(folders))
-    write_report(list(folders), out / "report.html")
-    return 0
+
+
+def _description(runs: Mapping[str, Config]) -> str:
+    """Return what is trained: a run by its network, tasks and seed, several by their names."""
+    if len(runs) > 1:
+        return f"{len(runs)} runs: {', '.join(runs)}"
+    [config] = runs.values()
+    tasks = ", ".join(config.named_tasks)
+    return f"{config.model.body} on {tasks}, seed {config.train.seed}"

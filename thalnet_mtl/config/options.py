@@ -17,39 +17,17 @@ from typing import Any, TypeVar
 
 import yaml
 
+from thalnet_mtl.config.declarations import (
+    declaration,
+    declarations,
+    is_declared,
+)
 from thalnet_mtl.config.overlay import OPTIONS, as_plain
-from thalnet_mtl.config.schema import Config, EntryConfig, ModelConfig, TaskConfig
+from thalnet_mtl.config.schema import Config, EntryConfig, TaskConfig
 from thalnet_mtl.config.values import check_type
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.registry import entries, lookup
 
 SomeTask = TypeVar("SomeTask", bound=TaskConfig)
-
-# Kinds of entries that may have options.
-KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream")
-# Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
-SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
-
-
-def option_parameters(kind: str, entry: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a registered function or class that are options, by name.
-
-    These are all of them, but for the run that a strategy or a rule of growth gets, the outputs and
-    targets that the function of a loss or metric gets, and the sizes and fields of ``model`` that a
-    body gets.
-    """
-    # A class inherits the ``__init__`` of its base; that of these two also has a ``__new__``.
-    in_context = kind in ("strategy", "growth")
-    called = entry.__init__ if in_context and inspect.isclass(entry) else entry
-    parameters = list(inspect.signature(called, eval_str=True).parameters.values())
-    if in_context:
-        parameters = parameters[1 + inspect.isclass(entry) :]
-    elif kind in ("loss", "metric") and not inspect.isclass(entry):
-        parameters = parameters[2:]
-    elif kind == "body":
-        chosen = {*SIZES, *(leaf.name for leaf in fields(ModelConfig))}
-        parameters = [p for p in parameters if p.name not in chosen]
-    return {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
 
 
 def check_options(
@@ -70,7 +48,7 @@ def check_options(
     Raises:
         UserError: there is no such entry; an option does not exist, has a wrong type or is missing.
     """
-    parameters = option_parameters(kind, lookup(kind, name))
+    parameters = declaration(kind, name).options
     declared = {n: p for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     clash = [n for n in declared if n in allowed_fields]
     if clash:
@@ -151,8 +129,7 @@ def drop_options_of(config: Config, strategy: str) -> Config:
 
 def declared_options(kind: str, name: str) -> set[str]:
     """Return the options that an entry of the registry declares; none if there is no entry."""
-    entry = entries(kind).get(name)
-    return set(option_parameters(kind, entry)) if entry else set()
+    return set(declaration(kind, name).options) if is_declared(kind, name) else set()
 
 
 def without_options(config: Config) -> Config:
@@ -185,7 +162,7 @@ def _unknown_option(kind: str, name: str, option: str, allowed: Sequence[str]) -
     line = f"{kind} '{name}' has no option '{option}'."
     if allowed:
         line = str(unknown("field", option, allowed))
-    having = [other for other in entries(kind) if option in declared_options(kind, other)]
+    having = [other for other, entry in declarations(kind).items() if option in entry.options]
     return f"{line} It is an option of {', '.join(having)}." if having else line
 
 
@@ -213,11 +190,11 @@ def _resolve(kind: str, name: str, section: Any, where: str, complete: bool) -> 
         if section.options:
             raise UserError(f"{where}: options without a name: {', '.join(section.options)}.")
         return section
-    if not complete and (not section.options or name not in entries(kind)):
+    if not complete and (not section.options or not is_declared(kind, name)):
         return section
     options = check_options(kind, name, section.options, where, field_names(section))
     if complete:
-        options = _defaults(option_parameters(kind, lookup(kind, name))) | options
+        options = _defaults(declaration(kind, name).options) | options
     return replace(section, options=as_plain(options))
 
 

@@ -4,6 +4,8 @@ A report reads run directories only. It shows values, seeds and caveats side by 
 nothing.
 """
 
+import hashlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
+from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import (
     SCORES,
@@ -36,11 +39,12 @@ from thalnet_mtl.report.figures.style import COLORS
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
 from thalnet_mtl.report.stages import sizes, stages, summary
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
+from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
 from thalnet_mtl.runs.records import RunRecord, read_runs
 
 
 def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] = ()) -> Path:
-    """Write a report and return its path.
+    """Write a report and return its path; one that was made of the same files stays as it is.
 
     Args:
         folders: Run directories.
@@ -51,11 +55,14 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         UserError: there are no runs, or one of them is damaged.
         OSError: ``out`` cannot be written.
     """
+    if not folders:
+        raise UserError("a report needs at least one run directory.")
+    inputs = _checksum_of_inputs(folders, baseline_folders)
+    if inputs and out.is_file() and inputs in out.read_text(encoding="utf-8", errors="replace"):
+        return out
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     runs = read_runs(folders)
-    if not runs:
-        raise UserError("a report needs at least one run directory.")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -68,6 +75,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         comparisons = baselines.compare_with_baselines(runs, read_runs(baseline_folders))
     sections = make_sections(runs)
     page = environment.get_template("report.html.j2").render(
+        inputs=inputs,
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=sections,
@@ -90,6 +98,22 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     )
     write_text(out, page)
     return out
+
+
+def _checksum_of_inputs(folders: Sequence[Path], baseline_folders: Sequence[Path]) -> str:
+    """Return a checksum of what a report on finished runs is made of; '' if one is unfinished.
+
+    Raises:
+        UserError: a file of a run has changed since the run finished.
+    """
+    digest = hashlib.sha256(source_checksum().encode())
+    for folder in (*folders, *baseline_folders):
+        digest.update(f"{folder} {os.path.abspath(folder)} {folder in folders}\n".encode())
+        if not (folder / RESULT).is_file() or not (folder / SUMS).is_file():
+            return ""
+        check_sums(folder, READ)
+        digest.update((folder / SUMS).read_bytes())
+    return digest.hexdigest()
 
 
 def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from thalnet_mtl.config.declarations import fact
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.options import without_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.registry import entries
-from thalnet_mtl.training.search.candidates import KINDS, REUSING
+from thalnet_mtl.training.search.kinds import KINDS, REUSING
 from thalnet_mtl.training.support import defaults_by_field, pattern
 
 BASELINES = ("gru", "lstm", "mlp")
@@ -144,14 +144,14 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
         yield from [] if train.draw else [(f"tasks.{name}.share", "train.draw is 0")]
     for option in () if joint else ("combine", "draw", "epoch_of"):
         yield f"train.{option}", "only one task is trained"
-    strategy = entries("strategy").get(train.strategy)
-    if len(config.stream) < 2 and getattr(strategy, "only_after_experience", False):
+    late = fact("strategy", train.strategy, "only_after_experience", False)
+    if len(config.stream) < 2 and late:
         yield "train.strategy", "it acts after an experience, and there is only one experience"
-    rule = entries("growth").get(growth.when)
-    for option in () if getattr(rule, "grows", True) else ("policy", "modules"):
+    for option in () if fact("growth", growth.when, "grows", True) else ("policy", "modules"):
         yield f"growth.{option}", f"growth.when is {growth.when}"
     answered = [number for number, experience in enumerate(config.stream) if experience.expect]
-    for number in () if getattr(rule, "decides", True) else answered[:1]:  # one line for all
+    decides = fact("growth", growth.when, "decides", True)
+    for number in () if decides else answered[:1]:  # one line for all
         yield f"stream.{number}.expect", f"growth.when is {growth.when}"
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"

@@ -16,31 +16,14 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries
-from thalnet_mtl.runs.checksums import RESULT
-from thalnet_mtl.runs.differences import LENGTH, ROUNDING, Differences, allowed_differences
+from thalnet_mtl.runs.differences import ROUNDING
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run, save_run
-from thalnet_mtl.training.checks import overridden_options
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.fingerprint import weights_checksum
+from thalnet_mtl.training.finished import lengths, shown
 from thalnet_mtl.training.growth.base import Never, rule_class
 from thalnet_mtl.training.state import DUE
-
-
-def is_finished(folder: Path, config: Config, console: Console) -> bool:
-    """Return whether a run has its result, and the configuration does not ask for other steps.
-
-    Raises:
-        UserError: the folder holds a run of another configuration.
-    """
-    if not (folder / RESULT).exists():
-        return False
-    different = allowed_differences(folder, config)
-    if lengths(different, config):
-        return False
-    for line in shown(different):
-        console.print(f"note: {line} changes nothing: {folder} has finished")
-    return True
 
 
 def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
@@ -94,12 +77,6 @@ def save_before_end(run: RunContext, directory: RunDirectory) -> None:
     save_run(folder / "last.pt", run, directory.size, best=best)
 
 
-def lengths(different: Differences, config: Config) -> list[str]:
-    """Return the fields that differ and change the number of steps."""
-    overridden = {field for field, _ in overridden_options(config)}
-    return [field for field in LENGTH if field in different and field not in overridden]
-
-
 def check_length(run: RunContext, folder: Path, changed: Collection[str]) -> None:
     """Raise ``UserError`` unless a run may have the configured number of steps from here on.
 
@@ -150,8 +127,3 @@ def lineage(parent: Path, step: int, weights: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
     }
-
-
-def shown(different: Differences) -> list[str]:
-    """Return a text for each field that differs."""
-    return [f"{field} {now} (there {there})" for field, (now, there) in different.items()]

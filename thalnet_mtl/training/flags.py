@@ -7,7 +7,6 @@ from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.training.checks import ineffective_options, overridden_options
-from thalnet_mtl.training.setup import make_tasks
 
 
 def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = "--{}") -> None:
@@ -21,7 +20,7 @@ def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = 
         flags: by ``section.field``.
         name: how the command line writes a flag.
     """
-    reasons = [_reasons(config) for config in configs] if flags else []
+    reasons = [_reasons(config, flags) for config in configs] if flags else []
     for flag in flags:
         found = [_reason(flag, options) for options in reasons]
         if all(found):
@@ -71,11 +70,14 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _reasons(config: Config) -> dict[str, str]:
-    """Return why options have no effect on a run, by option."""
+def _reasons(config: Config, flags: Collection[str]) -> dict[str, str]:
+    """Return why options have no effect on a run, by option; all of those that flags set."""
     reasons = dict(overridden_options(config)) | dict(ineffective_options(config))
-    if not any(task.carries_state for task in make_tasks(config).values()):
-        reasons["train.chunk"] = "no task is a text"
+    if "train.chunk" in flags:
+        from thalnet_mtl.training.setup import make_tasks  # imports torch, for this flag only
+
+        if not any(task.carries_state for task in make_tasks(config).values()):
+            reasons["train.chunk"] = "no task is a text"
     return reasons
 
 

@@ -19,31 +19,15 @@ from torch import Tensor
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import Interrupted, RunError, UserError
+from thalnet_mtl.errors import Interrupted, RunError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.training.continuation import is_finished
-from thalnet_mtl.training.setup import choose_device, fetch_with, set_up
+from thalnet_mtl.training.finished import is_finished
+from thalnet_mtl.training.setup import fetch_with, set_up
+from thalnet_mtl.training.stackable import check_stackable
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import StepInputs, can_capture
-from thalnet_mtl.training.support import (
-    BASIC,
-    GROWTH_OPTIONS,
-    Supported,
-    fields,
-    unsupported,
-)
 from thalnet_mtl.training.trainer import Trainer, session
-
-SUPPORTED: Supported = {
-    **BASIC,
-    **GROWTH_OPTIONS,
-    **fields("task", "batch loss"),
-    **fields("tasks.*", "batch loss weight share"),
-    **fields("train", "optimizer precision patience"),
-    "train.combine": ("fixed", "uncertainty"),
-    "train.ops": ("auto", "cpp", "batched"),
-}
 
 
 def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
@@ -55,7 +39,7 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
         Interrupted: on Ctrl+C, SIGTERM or SIGHUP, after saving all runs.
     """
     configs = {folder: resolve_options(c, complete=True) for folder, c in configs.items()}
-    check(next(iter(configs.values())))
+    check_stackable(next(iter(configs.values())))
     unfinished = {}
     for folder, config in configs.items():
         if not is_finished(folder, config, console):
@@ -82,17 +66,6 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
     if errors:
         ending = ", the others are done" if len(errors) < len(runs) else ""
         raise RunError(f"{len(errors)} of {len(runs)} seeds failed{ending}. {' '.join(errors)}")
-
-
-def check(config: Config) -> None:
-    """Raise unless runs of this configuration can take their steps together."""
-    if can_capture(config, choose_device(config.train.device)):
-        return  # each takes its own steps then
-    field = unsupported(config, SUPPORTED)
-    if config.train.patience and len(config.named_tasks) > 1:  # tasks stop at different steps
-        field = f"train.patience {config.train.patience} of several tasks"
-    if field:
-        raise UserError(f"--stacked does not support {field}; run without it.")
 
 
 @dataclass

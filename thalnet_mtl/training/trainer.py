@@ -22,12 +22,12 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import (
     due_after_step,
     fixed_length,
-    is_finished,
     resume,
     save_before_end,
 )
 from thalnet_mtl.training.environment import run_environment
 from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
+from thalnet_mtl.training.finished import is_finished
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate

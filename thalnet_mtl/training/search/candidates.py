@@ -17,10 +17,9 @@ from thalnet_mtl.models.adapter import resizing
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.topology.spec import TaskSpec
+from thalnet_mtl.training.search.kinds import REUSING
 
 Shapes = Mapping[str, TaskSpec]  # by the name of a head
-REUSING = ("probe", "bottom", "top", "finetune")  # kinds that reuse the path of an earlier task
-KINDS = (*REUSING, "alone", "all")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
 from thalnet_mtl.training.search.budget import Budget
-from thalnet_mtl.training.search.candidates import KINDS, Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
+from thalnet_mtl.training.search.kinds import KINDS
 from thalnet_mtl.training.search.paired_race import Outcome
 from thalnet_mtl.training.search.prune import prune_modules
 from thalnet_mtl.training.search.race import Entrant, Race, ranked

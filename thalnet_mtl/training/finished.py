@@ -1,0 +1,36 @@
+"""Whether a run directory holds the finished run of a configuration; known without torch."""
+
+from pathlib import Path
+
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.console import Console
+from thalnet_mtl.runs.checksums import RESULT
+from thalnet_mtl.runs.differences import LENGTH, Differences, allowed_differences
+from thalnet_mtl.training.checks import overridden_options
+
+
+def is_finished(folder: Path, config: Config, console: Console) -> bool:
+    """Return whether a run has its result, and the configuration does not ask for other steps.
+
+    Raises:
+        UserError: the folder holds a run of another configuration.
+    """
+    if not (folder / RESULT).exists():
+        return False
+    different = allowed_differences(folder, config)
+    if lengths(different, config):
+        return False
+    for line in shown(different):
+        console.print(f"note: {line} changes nothing: {folder} has finished")
+    return True
+
+
+def lengths(different: Differences, config: Config) -> list[str]:
+    """Return the fields that differ and change the number of steps."""
+    overridden = {field for field, _ in overridden_options(config)}
+    return [field for field in LENGTH if field in different and field not in overridden]
+
+
+def shown(different: Differences) -> list[str]:
+    """Return a text for each field that differs."""
+    return [f"{field} {now} (there {there})" for field, (now, there) in different.items()]
