@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import walk_packages
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError, unknown
 
-Entry = TypeVar("Entry", bound=Callable[..., Any])
+Entry = TypeVar("Entry")
 
 # By kind, the modules whose import registers the built-in entries, in the order of lists.
 _MODULES = {
@@ -169,7 +169,7 @@ def _built_in_modules(kind: str) -> list[str]:
 @cache
 def _load_plugins() -> None:
     """Import the modules that entry points name; once, because finding them takes a while."""
-    for plugin in _plugins():
+    for plugin in entry_points(group="thalnet_mtl"):
         try:
             plugin.load()
         except Exception as error:  # a plug-in may fail in any way
@@ -181,27 +181,24 @@ def _load_plugins() -> None:
 
 def _own_plugins_installed() -> bool:
     """Return whether the entry points of this package are there, as after its installation."""
-    return any(plugin.value.startswith("thalnet_mtl.") for plugin in _plugins())
-
-
-@cache
-def _plugins() -> EntryPoints:
-    """Return the entry points of all plug-ins."""
-    return entry_points(group="thalnet_mtl")
+    plugins = entry_points(group="thalnet_mtl")
+    return any(plugin.value.startswith("thalnet_mtl.") for plugin in plugins)
 
 
 def plugin_packages() -> list[str]:
     """Return the names of the packages that plug-ins are in, this one left out."""
-    names = {plugin.module.partition(".")[0] for plugin in _plugins()}
-    return sorted(names - {"thalnet_mtl"})
+    plugins = entry_points(group="thalnet_mtl")
+    return sorted({plugin.module.partition(".")[0] for plugin in plugins} - {"thalnet_mtl"})
 
 
+@cache
 def source_checksum() -> str:
     """Return a checksum of the source files that entries come from, by their sizes and times.
 
     These are the files of this package and of the packages of its plug-ins.
     """
-    digest = hashlib.sha256(f"{sys.version} {sorted(map(str, _plugins()))}".encode())
+    plugins = sorted(map(str, entry_points(group="thalnet_mtl")))
+    digest = hashlib.sha256(f"{sys.version} {plugins}".encode())
     for package in ("thalnet_mtl", *plugin_packages()):
         spec = find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():

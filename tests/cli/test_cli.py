@@ -138,7 +138,7 @@ def test_help_of_a_section_explains_the_options_of_every_name(capsys, section, k
                 continue
             about = text[text.index(f" {name}: ") :]
             for option, parameter in options.items():
-                text_of_option = docstring.arguments(entry)[option]
+                text_of_option = docstring.arguments(entry.__doc__)[option]
                 start = about.index(f" {option} {text_of_option} (")
                 facts = about[start + len(option) + len(text_of_option) :][:200]
                 required = parameter.default is parameter.empty
@@ -263,7 +263,7 @@ def test_a_mistake_is_one_line_and_status_2(capsys, run, command, message):
 def test_ctrl_c_saves_and_says_how_to_resume(here):
     command = [sys.executable, "-m", "thalnet_mtl.cli", "train", "digits", "--train.steps=4000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "step" not in process.stdout.readline():
+    while "steps/s" not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.report.html import write
 from thalnet_mtl.report.rows import table
+from thalnet_mtl.runs.checksums import write_sums
 from thalnet_mtl.runs.records import read_run
 
 
@@ -388,3 +390,26 @@ def test_a_report_names_no_folder_of_this_machine_and_escapes_every_name(tmp_pat
     assert "<script" not in html and "&lt;script&gt;" in html
     assert "/home/ada" not in html and str(tmp_path) not in html
     assert ".../a.csv" in html
+
+
+def test_a_report_that_nothing_changed_is_not_written_again(tmp_path, monkeypatch):
+    runs, out = [make_run(tmp_path / name) for name in "ab"], tmp_path / "report.html"
+    write_sums(runs[0], (runs[0] / "result.json").read_bytes())
+
+    def is_written(*folders: Path, baselines: tuple[Path, ...] = ()) -> bool:
+        os.utime(out, (0, 0))
+        write(folders, out, baselines)
+        return out.stat().st_mtime != 0
+
+    write(runs[:1], out)
+    with monkeypatch.context() as patch:
+        patch.setattr("thalnet_mtl.report.html.read_runs", None)
+        assert not is_written(runs[0])
+    assert is_written(runs[0], baselines=(runs[1],)) and is_written(runs[0])
+    assert is_written(*runs) and not is_written(*runs)
+    (runs[0] / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"metrics.jsonl has changed since the run finished"):
+        write(runs[:1], out)
+    write_sums(runs[0], (runs[0] / "result.json").read_bytes())
+    write(runs, out)
+    assert is_written(runs[0]) and not is_written(runs[0])

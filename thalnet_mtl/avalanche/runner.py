@@ -24,9 +24,8 @@ from thalnet_mtl.avalanche.benchmark import benchmark
 from thalnet_mtl.avalanche.model import Loss, as_avalanche
 from thalnet_mtl.avalanche.plugins import sync_parameters
 from thalnet_mtl.avalanche.strategies import make_strategy
-from thalnet_mtl.config.options import option_parameters
+from thalnet_mtl.config.declarations import declaration
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
@@ -94,7 +93,7 @@ class AvalancheStrategy(Strategy):
     resumable: ClassVar[bool] = False
 
     def __init__(self, context: RunContext, **options: Any):
-        defaults = option_parameters("strategy", lookup("strategy", context.config.train.strategy))
+        defaults = declaration("strategy", context.config.train.strategy).options
         self.options = {name: p.default for name, p in defaults.items()} | options
         check(context, self.options.get("memory", 0))
         super().__init__(context)

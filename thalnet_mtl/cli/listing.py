@@ -98,11 +98,11 @@ def _lines(name: str, item: Item, indent: int, width: int) -> Iterator[str]:
 def _explanation(kind: str, name: str, width: int) -> Iterator[str]:
     """Yield the docstring of an entry, and its options."""
     from thalnet_mtl.config.catalog import catalog
+    from thalnet_mtl.config.declarations import declaration
     from thalnet_mtl.config.docstring import prose
-    from thalnet_mtl.registry import lookup
 
     width = min(width, 100)
-    for number, paragraph in enumerate(prose(lookup(kind, name))):
+    for number, paragraph in enumerate(prose(declaration(kind, name).doc)):
         yield from [""] * bool(number)
         lines = paragraph.split("\n")
         is_code = any(line.startswith((" ", ">>>", "-")) for line in lines)

@@ -1,7 +1,7 @@
 """``thalnet train``: train the runs of a configuration, one after another or stacked."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,8 @@ def train(options: argparse.Namespace) -> int:
     """Train a network, print its scores and write a report."""
     from thalnet_mtl.config.declarations import are_stored
     from thalnet_mtl.console import Console
-        from thalnet_mtl.training.finished import is_finished
+    from thalnet_mtl.training.checks import check_joint_options
+    from thalnet_mtl.training.finished import is_finished
     from thalnet_mtl.training.flags import changed_values, check_effect
     from thalnet_mtl.training.stackable import check_stackable
 
@@ -50,19 +51,26 @@ def train(options: argparse.Namespace) -> int:
         runs, name = with_seeds(runs, options.seeds, options.flags), f"{name}-seeds"
     out = options.out or Path("runs") / name
     folders = {out / name if name else out: config for name, config in runs.items()}
-    for config in runs.values() if options.stacked else ():
-        check_stackable(config)
+    for config in runs.values():
+        check_joint_options(config)
+        if options.stacked:
+            check_stackable(config)
     check_effect(runs.values(), options.flags)
-    finished = [is_finished(folder, config, console) for folder, config in folders.items()]
-    if not all(finished):
+    finished = {f for f, config in folders.items() if is_finished(f, config, console)}
+    if len(finished) < len(folders):
         console.print(f"{out}: {_description(runs)}")
-        _train(folders, options, console)
+        _train(folders, finished, options, console)
     print_runs(list(folders))
     write_report(list(folders), out / "report.html")
     return 0
 
 
-def _train(folders: Mapping[Path, Config], options: argparse.Namespace, console: "Console") -> None:
+def _train(
+    folders: Mapping[Path, Config],
+    finished: Collection[Path],
+    options: argparse.Namespace,
+    console: "Console",
+) -> None:
     """Train the runs that are not finished, one after another or stacked."""
     from thalnet_mtl.training.stacked import train_stacked
     from thalnet_mtl.training.trainer import train
@@ -71,6 +79,9 @@ def _train(folders: Mapping[Path, Config], options: argparse.Namespace, console:
     remaining = iter(folders.items())
     options.began = True
     while batch := dict(islice(remaining, at_once)):
+        batch = {folder: config for folder, config in batch.items() if folder not in finished}
+        if not batch:
+            continue
         folder, config = next(iter(batch.items()))
         if len(folders) > 1:
             names = ", ".join(folder.name for folder in batch)

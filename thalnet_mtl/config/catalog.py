@@ -6,12 +6,11 @@ Help, lists, completion and the JSON schema are made from it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import Parameter
-from typing import Any
 
 from thalnet_mtl.config import docstring
+from thalnet_mtl.config.declarations import Declaration, declarations
 from thalnet_mtl.config.json_types import Schema, describe_type, type_schema
-from thalnet_mtl.config.options import KINDS, as_yaml, option_parameters
-from thalnet_mtl.registry import entries
+from thalnet_mtl.config.options import as_yaml
 
 
 @dataclass(frozen=True)
@@ -49,23 +48,22 @@ class CatalogEntry:
 
 def catalog(kind: str) -> dict[str, CatalogEntry]:
     """Return all entries of a kind of the registry by name."""
-    return {name: _entry(kind, entry) for name, entry in entries(kind).items()}
+    return {name: _entry(entry) for name, entry in declarations(kind).items()}
 
 
-def _entry(kind: str, entry: Any) -> CatalogEntry:
-    parameters = option_parameters(kind, entry) if kind in KINDS else {}
-    help = docstring.arguments(entry)
-    targets = getattr(entry, "targets", ())
+def _entry(entry: Declaration) -> CatalogEntry:
+    help = docstring.arguments(entry.doc)
+    targets = entry.facts.get("targets", ())
     return CatalogEntry(
-        text=docstring.summary(entry),
-        source=docstring.source(entry),
+        text=docstring.summary(entry.doc),
+        source=docstring.source(entry.doc),
         targets=(targets,) if isinstance(targets, str) else tuple(targets),
         options={
             name: _option(parameter, help.get(name, ""))
-            for name, parameter in parameters.items()
+            for name, parameter in entry.options.items()
             if parameter.kind is not Parameter.VAR_KEYWORD
         },
-        takes_any=any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()),
+        takes_any=any(p.kind is Parameter.VAR_KEYWORD for p in entry.options.values()),
     )
 
 

@@ -3,36 +3,35 @@
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
 
 # Authors, a title in quotation marks, a venue and a year: 'Li, Hoiem, "Title", ECCV 2016'.
 _SOURCE = re.compile(r'(?:[A-Z][\w-]+(?: et al\.)?, )+"[^"]+", (?:[A-Z][\w-]* )*\d{4}')
 _ARGUMENT = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
 
 
-def plain_docstring(entry: Any) -> str:
-    """Return the docstring of an entry without its indentation and its markup."""
-    return inspect.cleandoc(entry.__doc__ or "").replace("``", "")
+def plain_docstring(doc: str) -> str:
+    """Return a docstring without its indentation and its markup."""
+    return inspect.cleandoc(doc).replace("``", "")
 
 
-def summary(entry: Any) -> str:
+def summary(doc: str) -> str:
     """Return the first line of a docstring."""
-    return plain_docstring(entry).partition("\n")[0]
+    return plain_docstring(doc).partition("\n")[0]
 
 
-def source(entry: Any) -> str:
+def source(doc: str) -> str:
     """Return the first publication that a docstring names, '' if it names none."""
-    match = _SOURCE.search(" ".join(plain_docstring(entry).split()))
+    match = _SOURCE.search(" ".join(plain_docstring(doc).split()))
     return match[0] if match else ""
 
 
-def prose(entry: Any) -> list[str]:
+def prose(doc: str) -> list[str]:
     """Return the paragraphs of a docstring before its sections 'Args:', 'Raises:' and others."""
-    text = re.split(r"\n(?:Args|Returns|Raises):\n", plain_docstring(entry))[0]
+    text = re.split(r"\n(?:Args|Returns|Raises):\n", plain_docstring(doc))[0]
     return [paragraph for paragraph in text.strip().split("\n\n") if paragraph]
 
 
-def arguments(entry: Any) -> dict[str, str]:
+def arguments(doc: str) -> dict[str, str]:
     """Return what a docstring says of each argument, by name.
 
     >>> def f(a, b):
@@ -43,12 +42,12 @@ def arguments(entry: Any) -> dict[str, str]:
     ...             of rows.
     ...         b: another.
     ...     '''
-    >>> arguments(f)
+    >>> arguments(f.__doc__)
     {'a': 'a number of rows', 'b': 'another'}
     """
     return {
         name: " ".join(text.split()).rstrip(".")
-        for names, text in _argument_blocks(plain_docstring(entry))
+        for names, text in _argument_blocks(plain_docstring(doc))
         for name in names.split(", ")
     }
 

@@ -58,7 +58,8 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     if not folders:
         raise UserError("a report needs at least one run directory.")
     inputs = _checksum_of_inputs(folders, baseline_folders)
-    if inputs and out.is_file() and inputs in out.read_text(encoding="utf-8", errors="replace"):
+    old = out.read_text(encoding="utf-8", errors="replace") if out.is_file() else ""
+    if inputs and inputs in old:
         return out
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -96,7 +97,8 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         ],
         details=[_details(run) for run in runs],
     )
-    write_text(out, page)
+    if page != old:
+        write_text(out, page)
     return out
 
 

@@ -10,11 +10,11 @@ from inspect import Parameter
 from itertools import product
 from typing import Any
 
+from thalnet_mtl.config.declarations import declaration, declarations, is_declared
 from thalnet_mtl.config.load import check_seeds, flatten, key_names_something, names_first
-from thalnet_mtl.config.options import field_names, option_parameters
+from thalnet_mtl.config.options import field_names
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import entries
 from thalnet_mtl.sweep.plan import (
     PlannedRun,
     configure,
@@ -155,11 +155,11 @@ def lacks(config: Config, key: str) -> str:
     if section not in named or name in field_names(getattr(config, section)):
         return ""
     kind, entry = named[section]
-    if entry not in entries(kind):
+    if not is_declared(kind, entry):
         return ""
-    parameters = option_parameters(kind, entries(kind)[entry])
+    parameters = declaration(kind, entry).options
     takes_all = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
-    having = [e for e in entries(kind) if name in option_parameters(kind, entries(kind)[e])]
+    having = any(name in other.options for other in declarations(kind).values())
     if name in parameters or takes_all or not having:
         return ""
     return f"{kind} '{entry}' has no option '{name}'"

@@ -8,13 +8,13 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from thalnet_mtl.config.declarations import declarations
 from thalnet_mtl.config.load import check_seeds, closest_flag, flatten, names_first, with_value
 from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import parse_flag
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import entries
 
 STRATEGY = "train.strategy"  # what names the strategy, whose options are in ``strategy``
 
@@ -104,7 +104,7 @@ def _lay_over(base: Config, values: Mapping[str, Any], where: str = "--grid") ->
     for key, value in names_first(values):
         base = with_value(base, key, value, f"{where} {key}")
         if key == STRATEGY:
-            for other in entries("strategy"):
+            for other in declarations("strategy"):
                 base = drop_options_of(base, other)
     return base
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from thalnet_mtl.config.declarations import fact
+from thalnet_mtl.config.declarations import declaration, fact
 from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.options import without_options
-from thalnet_mtl.config.schema import Config
+from thalnet_mtl.config.schema import Config, ModuleConfig
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.training.search.kinds import KINDS, REUSING
 from thalnet_mtl.training.support import defaults_by_field, pattern
@@ -14,14 +14,29 @@ BASELINES = ("gru", "lstm", "mlp")
 
 
 def check_joint_options(config: Config) -> None:
-    """Raise if options of several tasks contradict each other, or name a task that is not there.
+    """Raise if options contradict each other, or name what is not there; nothing is imported.
 
     Raises:
         UserError: with the option, and the closest name where one is unknown.
     """
+    check_names(config)
     check_only_scored(config)
     check_inputs_of(config)
     check_epoch_of(config)
+
+
+def check_names(config: Config) -> None:
+    """Raise if the optimizer, the combination of losses or a part of a ThalNet does not exist."""
+    model, train = config.model, config.train
+    declaration("optimizer", train.optimizer)
+    try:
+        declaration("weighting", train.combine)
+    except UserError as error:
+        raise UserError(f"train.combine: {error}") from None
+    if model.body == "thalnet":
+        for part in config.modules.values() or [ModuleConfig()]:
+            declaration("reading", part.reading or model.reading)
+            declaration("module", part.module or model.module)
 
 
 def check_only_scored(config: Config) -> None:

@@ -29,7 +29,7 @@ def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = 
 
 def reason_without_effect(config: Config, option: str) -> str:
     """Return why ``section.field`` has no effect on a run, '' if it has one."""
-    return _reason(option, _reasons(config))
+    return _reason(option, _reasons(config, [option]))
 
 
 def changed_values(

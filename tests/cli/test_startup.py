@@ -1,0 +1,87 @@
+"""What a command does before PyTorch is there, and that it does not import it without need."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+DIGITS = ["digits", "--train.steps=2", "--evaluate.batches=1"]
+WATCH = """
+import sys
+from thalnet_mtl.cli.main import main
+
+class Output:
+    lines = []
+    def write(self, text):
+        self.lines.append(("torch" in sys.modules, text))
+    def flush(self):
+        pass
+    def isatty(self):
+        return False
+
+def run(*words):
+    Output.lines, sys.stdout, sys.stderr = [], Output(), Output()
+    status = main(words)
+    text = "".join(text for _, text in Output.lines)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    first = next((torch for torch, text in Output.lines), None)
+    print(json.dumps([status, text, first, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory):
+    """Return a function that runs commands in a new process each, with a cache of their own."""
+    folder = tmp_path_factory.mktemp("startup")
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+
+    def calls(*commands):
+        code = "import json\n" + WATCH + "".join(f"run(*{words!r})\n" for words in commands)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return calls
+
+
+def heavy(modules):
+    """Return the modules among some that take long to import."""
+    names = ("torch", "avalanche", "matplotlib", "jinja2", "pandas", "sklearn", "scipy", "ray")
+    return {name for name in names if name in modules}
+
+
+def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
+    [[status, text, torch, _]] = calls(["train", *DIGITS])
+    assert status == 0 and text.startswith("importing what this version offers …\n")
+    assert not torch  # as is the next line, in every run but the first
+    [[status, text, torch, _]] = calls(["train", *DIGITS, "--train.seed=1"])
+    folder = "runs/digits-evaluate.batches=1-train.seed=1-train.steps=2"
+    assert text.startswith(f"{folder}: thalnet on digits_rows, seed 1\n") and not torch
+    wrong = {
+        "--train.strategy=ewc": "has no effect: it acts after an experience",
+        "--train.optimizer=adan": "Did you mean 'adam'?",
+        "--task.permutation=3": "It is an option of permuted_mnist",
+        "--strategy.memory=9": "It is an option of replay",
+    }
+    commands = [
+        ["train", *DIGITS],
+        ["train", *DIGITS, "--train.seed", "1", "--train.clip=1.0"],
+        ["compare", "runs"],
+        ["list", "configs"],
+        *(["train", *DIGITS, flag] for flag in wrong),
+    ]
+    results = calls(*commands)
+    for status, text, _, modules in results[:4]:
+        assert status == 0 and not heavy(modules), text
+    assert results[0][1].startswith("run ") and "report: runs/digits" in results[0][1]
+    for (status, text, _, modules), message in zip(results[4:], wrong.values(), strict=True):
+        assert status == 2 and message in text and text.count("\n") == 1
+        assert not heavy(modules)
