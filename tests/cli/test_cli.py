@@ -19,8 +19,8 @@ import thalnet_mtl
 from thalnet_mtl import cli
 from thalnet_mtl.cli.kinds import KINDS
 from thalnet_mtl.config import docstring
+from thalnet_mtl.config.declarations import option_parameters
 from thalnet_mtl.config.files import config_names
-from thalnet_mtl.config.options import option_parameters
 from thalnet_mtl.config.schema import ChangeConfig, Config, ExperienceConfig
 from thalnet_mtl.data import datasets as data
 from thalnet_mtl.registry import entries
