@@ -1,11 +1,12 @@
 """Tables of the READMEs in Markdown: rows, means with intervals, commands, marks in a text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 from benchmarks.records import Record
 from thalnet_mtl.metrics.significance import bootstrap_interval
+from thalnet_mtl.report.table_formats import Grid
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
 
@@ -18,6 +19,17 @@ def header(*cells: str) -> list[str]:
 def row(*cells: str) -> str:
     """Return a line of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def lines_of(grid: Grid) -> list[str]:
+    """Return the lines of a table, whose first row is its header."""
+    return [*header(*grid[0]), *(row(*cells) for cells in grid[1:])] if len(grid) > 1 else []
+
+
+def select(grid: Grid, titles: Mapping[str, str]) -> Grid:
+    """Return some columns of a table by their header, in an order and under titles of one's own."""
+    places = [grid[0].index(name) for name in titles]
+    return [[*titles.values()], *([cells[k] for k in places] for cells in grid[1:])]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

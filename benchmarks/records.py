@@ -8,6 +8,9 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from thalnet_mtl.config.yaml_text import parse_yaml
+from thalnet_mtl.runs.summaries import RunSummary, read_summaries
+
 Record = dict[str, Any]
 RunsBySeed = dict[int, Record]
 
@@ -19,6 +22,8 @@ def write_record(
 ) -> None:
     """Write the record of a run: its result, or the error that ended it without one."""
     record: Record = {"command": " ".join(["thalnet train", *command])}
+    if (config := folder / "config.yaml").exists():
+        record["config"] = parse_yaml(config.read_text(), str(config))
     if (folder / "result.json").exists():
         record["result"] = json.loads((folder / "result.json").read_text())
         record["environment"] = json.loads((folder / "environment.json").read_text())
@@ -68,18 +73,23 @@ def reading_strengths(
     }
 
 
-def load_records(folder: Path) -> dict[str, Record]:
-    """Return all records of a folder by the name of their run."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+def load_records(folder: Path, names: str = "*") -> dict[str, Record]:
+    """Return the records of a folder whose names match a pattern, by the name of their run."""
+    paths = sorted(folder.glob(f"{names}.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def load_runs(folder: Path) -> list[RunSummary]:
+    """Return all runs of a folder as ``thalnet table`` reads them."""
+    return read_summaries([*sorted(folder.glob("*.json"))])[0]
 
 
 def load_by_seed(folder: Path) -> dict[str, RunsBySeed]:
     """Return the records of the runs ``NAME-seedN`` by name, then by seed."""
     runs: dict[str, RunsBySeed] = {}
-    for name, record in load_records(folder).items():
-        start, dash, seed = name.rpartition("-seed")
-        if dash:
-            runs.setdefault(start, {})[int(seed)] = record
+    for name, record in load_records(folder, "*-seed*").items():
+        start, _, seed = name.rpartition("-seed")
+        runs.setdefault(start, {})[int(seed)] = record
     return runs
 
 

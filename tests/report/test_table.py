@@ -115,14 +115,19 @@ def test_runs_that_differ_in_more_than_the_seed_are_split_and_the_field_is_named
     assert column(folded, "runs") == {"naive": "4"}
 
 
-def test_pairs_are_equal_in_what_is_averaged_over_where_a_seed_comes_twice(tmp_path):
+def test_runs_of_a_seed_are_one_value_and_paired_where_they_are_equal(tmp_path):
     for strategy, shift in (("naive", 0), ("ewc", 0.1)):
         streams(tmp_path / f"{strategy}1", strategy, [0.5 + shift], learning_rate=0.01)
         streams(tmp_path / f"{strategy}2", strategy, [0.1 + shift], learning_rate=0.001)
     made = table(tmp_path, rows=["train.strategy"], columns=["a.test"], against="naive",
                  fold=["train.learning_rate"])  # fmt: skip
     (comparison,) = made.comparisons
-    assert comparison.difference.values == pytest.approx([0.1, 0.1])
+    assert comparison.difference.values == pytest.approx([0.1]) and comparison.pairs == 1
+    assert made.columns[0].cells[0].values == pytest.approx([0.3])  # naive: mean of 0.5 and 0.1
+    (tmp_path / "ewc2" / "ewc-seed0.json").unlink()  # then only 0.6 − 0.5 is a pair
+    made = table(tmp_path, rows=["train.strategy"], columns=["a.test"], against="naive",
+                 fold=["train.learning_rate"])  # fmt: skip
+    assert made.comparisons[0].difference.values == pytest.approx([0.1])
 
 
 def test_rows_are_by_default_the_fewest_fields_in_which_runs_differ(tmp_path):
@@ -194,7 +199,9 @@ def test_streams_joint_runs_and_single_tasks_stand_in_one_table(tmp_path):
     )
     assert column(made, "forgetting")["joint"] == ""
     assert column(made, "a.test")["single"] == ""
-    assert any(note.startswith("forgetting: no value in some runs") for note in made.notes())
+    assert any(
+        note.startswith("forgetting: no value for joint (0 of 1 seeds)") for note in made.notes()
+    )
 
 
 def test_relative_columns_pair_single_task_runs_by_data_and_seed(tmp_path):

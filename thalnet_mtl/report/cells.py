@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, isfinite, log10
 from pathlib import Path
-from statistics import fmean
+from statistics import mean
 
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import (
@@ -15,7 +15,7 @@ from thalnet_mtl.metrics.significance import (
     sign_flip_test,
     verdict,
 )
-from thalnet_mtl.report.folding import MISSING, Row, paired
+from thalnet_mtl.report.folding import MISSING, Key, Row
 
 MOST_DECIMALS = 10
 NO_PAIR = Verdict("undecided", "no pair of runs with the same seed.")
@@ -23,7 +23,7 @@ NO_PAIR = Verdict("undecided", "no pair of runs with the same seed.")
 
 @dataclass(frozen=True)
 class Cell:
-    """The values of a quantity over the runs of a row, in the unit of its metric."""
+    """The values of a quantity over the seeds of a row, in the unit of its metric."""
 
     values: Sequence[float]
     metric: Metric | None = None
@@ -31,7 +31,7 @@ class Cell:
     @property
     def mean(self) -> float | None:
         """Mean of the values; None if there is none."""
-        return fmean(self.values) if self.values else None
+        return float(mean(self.values)) if self.values else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -49,12 +49,12 @@ class Cell:
             return MISSING
         shown = [self.metric.scale(value) for value in self.values]
         if decimals is None:
-            decimals = _decimals(self.metric, fmean(shown))
+            decimals = _decimals(self.metric, mean(shown))
         if len(set(shown)) == 1:
             return _number(shown[0], decimals)
         low, high = bootstrap_interval(shown)
         ends = f"[{_number(low, decimals)}, {_number(high, decimals)}]"
-        return f"{_number(fmean(shown), decimals)} {ends}"
+        return f"{_number(mean(shown), decimals)} {ends}"
 
 
 def _number(value: float, decimals: int) -> str:
@@ -66,11 +66,11 @@ def _number(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _decimals(metric: Metric, mean: float) -> int:
-    """Return the decimals of a metric, or as many as show four significant digits of a mean."""
+def _decimals(metric: Metric, value: float) -> int:
+    """Return the decimals of a metric, or as many as show four significant digits of a value."""
     if metric.decimals is not None:
         return metric.decimals
-    size = floor(log10(abs(mean))) if mean and isfinite(mean) else 0
+    size = floor(log10(abs(value))) if value and isfinite(value) else 0
     return min(max(0, 3 - size), MOST_DECIMALS)
 
 
@@ -117,12 +117,22 @@ class Comparison:
 
 
 def compare(pairs: Iterable[tuple[Row, Row]], columns: Iterable[Column]) -> list[Comparison]:
-    """Test the differences of pairs of rows in some columns, over runs with the same seed.
+    """Test the differences of pairs of rows in some columns; see ``differences`` and ``tested``."""
+    return tested(differences(pairs, columns))
 
-    p values of exact sign-flip tests are corrected for all these tests by Holm's method.
-    """
+
+def differences(pairs: Iterable[tuple[Row, Row]], columns: Iterable[Column]) -> list[Comparison]:
+    """Return the differences of pairs of rows in some columns, a value for each common seed."""
     pairs = list(pairs)
-    compared = [_difference(*pair, column) for column in columns for pair in pairs]
+    return [_difference(*pair, column) for column in columns for pair in pairs]
+
+
+def tested(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """Return comparisons with p of exact sign-flip tests, corrected for all of them, and verdicts.
+
+    The correction is that of Holm. A comparison of fewer than two pairs is not tested.
+    """
+    compared = list(comparisons)
     p_values = {
         str(number): sign_flip_test(comparison.difference.values)
         for number, comparison in enumerate(compared)
@@ -144,12 +154,28 @@ def compare(pairs: Iterable[tuple[Row, Row]], columns: Iterable[Column]) -> list
     return compared
 
 
+def seed_means(row: Row, values: Mapping[Path, float]) -> dict[int, float]:
+    """Return the mean over the runs of each seed, by seed; runs have values by their path."""
+    by_seed: dict[int, list[float]] = {}
+    for run in row.runs.values():
+        if run.path in values:
+            by_seed.setdefault(run.seed, []).append(values[run.path])
+    return {seed: mean(by_seed[seed]) for seed in sorted(by_seed)}
+
+
 def _difference(row: Row, baseline: Row, column: Column) -> Comparison:
-    """Return two rows with their differences, run by run."""
-    values = column.values
-    differences = [
-        values[ours.path] - values[theirs.path]
-        for ours, theirs in paired(row, baseline)
-        if ours.path in values and theirs.path in values
-    ]
+    """Return two rows with their differences by seed.
+
+    Where both have several runs of a seed, it is between those that are equal in all fields that
+    are averaged over, if there are any.
+    """
+    values, sides = column.values, list[dict[Key, float]]()
+    for runs in (row.runs, baseline.runs):
+        sides.append({key: values[run.path] for key, run in runs.items() if run.path in values})
+    differences = []
+    for seed in sorted(set.intersection(*({seed for seed, _ in side} for side in sides))):
+        ours, theirs = ({key: x for key, x in side.items() if key[0] == seed} for side in sides)
+        common = ours.keys() & theirs.keys()
+        means = [mean(side[key] for key in sorted(common or side)) for side in (ours, theirs)]
+        differences.append(means[0] - means[1])
     return Comparison(row, baseline, column, Cell(differences, column.metric))

@@ -21,7 +21,7 @@ SECTIONS = ("stream", "changes", "modules", "tasks")  # compared as a whole
 NAMING = (".name", ".body", "growth.when", "train.strategy")  # fields that others are options of
 MANY_FIELDS = 4  # rows that differ in more are named by their runs
 
-Key = tuple[Any, ...]  # tells the runs of a row apart: the seed, and fields that were averaged over
+Key = tuple[int, str]  # tells the runs of a row apart: seed, and fields that are averaged over
 
 
 @dataclass
@@ -44,9 +44,10 @@ class Row:
 
     @property
     def count(self) -> str:
-        """Number of finished runs, and of all runs if some of them did not finish: '2 of 3'."""
-        total = len(self.runs) + len(self.unfinished)
-        return f"{len(self.runs)} of {total}" if self.unfinished else f"{total}"
+        """Number of seeds, or of those whose runs all finished: '2 of 3'."""
+        unfinished = {run.seed for run in self.unfinished}
+        total = len({*self.seeds, *unfinished})
+        return f"{total - len(unfinished)} of {total}" if unfinished else f"{total}"
 
 
 def fold(
@@ -116,19 +117,6 @@ def _rows(
 def _key(run: RunSummary, fields: Sequence[str]) -> str:
     """Return a text that is equal for runs that are equal in some fields."""
     return json.dumps([field_value(run, name) for name in fields], sort_keys=True)
-
-
-def paired(ours: Row, theirs: Row) -> list[tuple[RunSummary, RunSummary]]:
-    """Return the runs of two rows with the same seed, in its order.
-
-    Where a row has a seed more than once, the fields that are averaged over must be equal too.
-    """
-    by_seed = all(len(row.seeds) == len(row.runs) for row in (ours, theirs))
-    first, second = (
-        {(key[:1] if by_seed else key): run for key, run in row.runs.items()}
-        for row in (ours, theirs)
-    )
-    return [(first[key], second[key]) for key in sorted(first) if key in second]
 
 
 def check_field(name: str, runs: Sequence[RunSummary]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric, list_names
-from thalnet_mtl.report.cells import Cell, Column, compare
+from thalnet_mtl.report.cells import Cell, Column, compare, seed_means
 from thalnet_mtl.report.folding import Row, fold
 from thalnet_mtl.report.quantities import (
     Quantity,
@@ -81,7 +81,7 @@ def make_table(
     references: References | None = None,
     *,
     rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
+    columns: Sequence[str | Quantity] = (),
     against: str = "",
     test: Sequence[str] = (),
     over: Sequence[str] = (),
@@ -94,11 +94,15 @@ def make_table(
     fields, folded, fold_notes = fold(runs, rows, over)
     places = {label: place for place, label in enumerate(titles)}
     folded.sort(key=lambda row: (places.get(row.label, len(places)), row.label != against))
-    names = list(dict.fromkeys(columns or default_columns(runs)))
+    quantities = [
+        each if isinstance(each, Quantity) else find_quantity(each, runs, references)
+        for each in dict.fromkeys(columns or default_columns(runs))
+    ]
+    names = [quantity.name for quantity in quantities]
     for name in test:
         if name not in names:
             raise UserError(f"--test {name}: {unknown('column', name, names)}")
-    made = [column(find_quantity(name, runs, references), folded, titles) for name in names]
+    made = [column(quantity, folded, titles) for quantity in quantities]
     result = Table(
         fields, folded, made, [], [*notes, *fold_notes], titles, _decimals(decimals, names)
     )
@@ -139,10 +143,7 @@ def column(
     kind = next(iter(metrics.values()), None)
     unit = f", {kind.unit}" if kind and kind.unit else ""
     title = (titles or {}).get(quantity.name, f"{quantity.title}{unit}")
-    cells = [
-        Cell([values[run.path] for run in row.runs.values() if run.path in values], kind)
-        for row in rows
-    ]
+    cells = [Cell([*seed_means(row, values).values()], kind) for row in rows]
     return Column(quantity.name, title, kind, values, cells)
 
 
@@ -152,20 +153,28 @@ def _missing(table: Table, references: References) -> list[str]:
     seeds = {row.label: seed_ranges(row.seeds) for row in table.rows}
     if len(set(seeds.values())) > 1:
         lines.append("seeds differ: " + "; ".join(f"{k}: {v or 'none'}" for k, v in seeds.items()))
-    for column in table.columns:
+    for each in table.columns:
         partial = [
-            f"{row.label} ({len(cell.values)} of {len(row.runs)})"
-            for row, cell in zip(table.rows, column.cells, strict=True)
-            if len(cell.values) < len(row.runs)
+            f"{row.label} ({len(cell.values)} of {len(row.seeds)} seeds)"
+            for row, cell in zip(table.rows, each.cells, strict=True)
+            if len(cell.values) < len(row.seeds)
         ]
         if partial:
-            lines.append(f"{column.name}: no value in some runs: {list_names(partial)}")
+            lines.append(f"{each.name}: no value for {list_names(partial)}")
+    shared: dict[tuple[str, str, int, int], list[str]] = {}
     for c in table.comparisons:
-        most = max(len(c.row.runs), len(c.baseline.runs))
+        most = max(len(c.row.seeds), len(c.baseline.seeds))
         if c.pairs < most:
-            rows = f"{c.row.label} and {c.baseline.label}"
-            lines.append(f"{c.column.name}: {rows} share {c.pairs} of {most} seeds")
-    lines += sorted(references.missing)[:6]
+            key = c.column.name, c.baseline.label, c.pairs, most
+            shared.setdefault(key, []).append(c.row.label)
+    lines += [
+        f"{name}: {list_names(rows)} and {baseline} share {pairs} of {most} seeds"
+        for (name, baseline, pairs, most), rows in shared.items()
+    ]
+    lines += [
+        f"no finished {what} with seed {seed_ranges(sorted(seeds))}"
+        for what, seeds in references.missing.items()
+    ]
     results = [run.result for row in table.rows for run in row.runs.values()]
     limits = dict.fromkeys(result.evaluation_batches for result in results if result)
     counts = ["batch" if n == 1 else f"{n} batches" for n in limits if n]

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import mean
 from typing import Any
 
 from thalnet_mtl.errors import UserError, unknown
@@ -45,7 +46,7 @@ class References:
 
     single: Sequence[RunSummary] = ()
     joint: Sequence[RunSummary] = ()
-    missing: set[str] = field(default_factory=set)  # what a run needed, and what there was not
+    missing: dict[str, set[int]] = field(default_factory=dict)  # seeds without such a run
 
     def single_scores(self, run: RunSummary, split: str) -> dict[str, float]:
         """Return S, the score of the single-task run with the same data and seed, by task."""
@@ -80,7 +81,7 @@ class References:
             names = f"{finished[0].path} and {finished[1].path}"
             raise UserError(f"there is more than one {what} with seed {seed}: {names}. Name one.")
         if not finished:
-            self.missing.add(f"no finished {what} with seed {seed}")
+            self.missing.setdefault(what, set()).add(seed)
             return None
         return finished[0].result
 
@@ -198,15 +199,18 @@ def _score(run: RunSummary, task: str, split: str, metric: str) -> Value:
     (kind,) = metrics.values()
     if split == GAP:
         kind = replace(kind, higher_is_better=not kind.higher_is_better)
-    return sum(scores) / len(scores), kind
+    return mean(scores), kind
 
 
 def _measure(run: RunSummary, key: str, task: str = "") -> Value:
     """Return a measure of a stream, or its value of one task."""
     assert run.result is not None
     summary, tasks = run.result.continual, run.result.tasks
-    if summary is None:  # a run that is no stream has a mean score, and nothing else
-        return _score(run, "", "test", "") if key == "average_accuracy" else (None, NORMALIZED)
+    same_unit = len({result.metric for result in tasks.values()}) == 1
+    if key == "average_accuracy" and not task and (summary is None or same_unit):
+        return _score(run, "", "test", "")  # the last row of R, and defined for any run
+    if summary is None:
+        return None, NORMALIZED
     metrics = {name: result.metrics[0] for name, result in tasks.items()}
     matrix = trained_matrix(metrics, summary.trained, summary.scores)
     kind = next(iter(matrix.metrics.values()))
