@@ -127,7 +127,7 @@ def test_a_run_that_is_cut_after_it_became_longer_may_end_where_it_would_have(tm
     ("sections", "longer", "message"),
     [
         ({}, {"steps": 9}, r"has taken 20 steps already, more than 9 \(train.steps 9 \(there 20"),
-        ({"train": {"schedule": "cosine"}}, {"steps": 30}, "followed train.schedule cosine"),
+        ({"train": {"schedule": "cosine"}}, {"steps": 30}, "follow train.schedule cosine"),
         ({**STREAM, "stream": [{"tasks": [t]} for t in STREAM["tasks"]]}, {"steps": 30}, "stream"),
         (
             {"growth": {"when": "on_plateau", "policy": "shared", "modules": {"more": {}}}},

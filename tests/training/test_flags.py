@@ -65,4 +65,11 @@ def test_a_field_of_a_file_can_be_set_back_to_its_default():
     words = [word.removeprefix("--").partition("=") for word in TOY[1:]]
     flags = {key: text for key, _, text in words} | {"evaluate.batches": "0"}
     changed = changed_values(["debug"], flags)
-    assert changed["evaluate.batches"] == "0" and changed["train.steps"] == "20"
+    assert changed["evaluate.batches"] == "0" and changed["model.features"] == "6"
+
+
+def test_flags_that_may_differ_when_a_run_goes_on_are_no_part_of_its_name():
+    same = {"train.threads": "2", "train.ops": "reference", "evaluate.log_every": "7"}
+    assert changed_values(["debug"], same | {"train.steps": "20"}) == {}
+    cosine = {"train.schedule": "cosine", "train.steps": "20"}
+    assert changed_values(["debug"], same | cosine) == cosine

@@ -27,7 +27,7 @@ KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream")
 # Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 # Attributes of entries that say what may be configured beside them.
-FACTS = ("decides", "grows", "needs_boundaries", "only_after_experience", "targets")
+FACTS = ("decides", "grows", "needs_boundaries", "only_after_experience", "resumable", "targets")
 # Modules of this package that types and defaults of options are from; others are of Python.
 PLAIN = ("thalnet_mtl.config.declarations", "thalnet_mtl.config.values")
 

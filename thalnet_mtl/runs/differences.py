@@ -1,7 +1,7 @@
 """Differences between the configuration of a run and that with which it is called again.
 
-Three kinds of fields may differ. Where the rates of learning do not depend on its length, a run may
-become longer; the other two kinds change no result, or change it by rounding alone.
+Three kinds of fields may differ. A run may become longer, where its learning rates do not depend
+on its length. The other two kinds change no result, or change it by rounding alone.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 
 from thalnet_mtl.config.load import declaration_order, flatten, load_run_config
 from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.config.overridden import overridden_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.checksums import check_sums
@@ -51,6 +52,17 @@ def allowed_differences(folder: Path, config: Config) -> Differences:
     if declaration_order(recorded_config) != declaration_order(config):
         raise other_configuration(folder, {})
     return different
+
+
+def lengths(different: Differences, config: Config) -> list[str]:
+    """Return the fields that differ and change the number of steps."""
+    overridden = {field for field, _ in overridden_options(config)}
+    return [field for field in LENGTH if field in different and field not in overridden]
+
+
+def shown(different: Differences) -> list[str]:
+    """Return a text for each field that differs."""
+    return [f"{field} {now} (there {there})" for field, (now, there) in different.items()]
 
 
 def other_configuration(folder: Path, different: Differences) -> UserError:

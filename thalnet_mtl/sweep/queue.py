@@ -16,7 +16,7 @@ from thalnet_mtl.errors import RunError
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.metric import Metric, format_scores
 from thalnet_mtl.metrics.summary import NORMALIZED
-from thalnet_mtl.runs.differences import check_same
+from thalnet_mtl.runs.differences import allowed_differences, lengths
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequest, stop_signals
 from thalnet_mtl.sweep.plan import PlannedRun
@@ -76,10 +76,10 @@ class RunQueue:
     def _update(self, planned: PlannedRun) -> None:
         """Set the status of a run to 'done' if it has a result, otherwise to 'waiting'."""
         folder = self.out / planned.name
-        check_same(folder, planned.config)
+        longer = lengths(allowed_differences(folder, planned.config), planned.config)
         new_entry = SweepEntry(planned.run, planned.values, planned.seed)
         entry = self.entries.setdefault(planned.name, new_entry)
-        if not (folder / "result.json").exists():
+        if longer or not (folder / "result.json").exists():
             if not self.is_final(entry):
                 entry.status, entry.exit_status, entry.error = "waiting", None, ""
         elif entry.status != "done":  # the sweep was killed before it could record the end
@@ -160,7 +160,10 @@ class RunQueue:
             entry = self.entries[planned.name]
             if entry.status == "done" or self.is_final(entry):
                 continue
-            job = TrainingJob(planned.name, self.out.resolve() / planned.name)
+            folder = self.out.resolve() / planned.name
+            different = allowed_differences(folder, planned.config)
+            flags = [f"--{field}={now}" for field, (now, _) in different.items()]
+            job = TrainingJob(planned.name, folder, [str(folder / "config.yaml"), *flags])
             if not (job.folder / "config.yaml").exists():
                 config = resolve_options(planned.config, complete=True)  # as the run records it
                 write_text(job.folder / "config.yaml", dump_config(config))

@@ -13,7 +13,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, read_fields, write_text
 from thalnet_mtl.json_fields import from_fields
-from thalnet_mtl.runs.differences import check_same
+from thalnet_mtl.runs.differences import allowed_differences
 from thalnet_mtl.sweep.plan import PlannedRun, configure
 from thalnet_mtl.sweep.queue import STATUSES, RunQueue, SweepEntry
 
@@ -86,7 +86,7 @@ class Sweep(RunQueue):
                 config = configure(bases[entry.run], entry.values, entry.seed)
             except UserError as error:
                 raise UserError(f"{path} is damaged: {name}: {error}") from error
-            check_same(self.out / name, config)
+            allowed_differences(self.out / name, config)
         return record.runs
 
     def write(self) -> None:

@@ -136,15 +136,18 @@ def without_effect(config: Config) -> list[str]:
     return list(lines.values())
 
 
-def overridden_options(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield options that others override, and the reason; files laid over each other may do so."""
-    if config.train.steps:
-        yield "train.epochs", f"train.steps is {config.train.steps}"
-    if config.train.boundaries != "announced":
-        yield "train.epochs", "each training sequence is used once"
-    if config.stream and all(experience.steps for experience in config.stream):
-        for option in ("epochs", "steps"):
-            yield f"train.{option}", "every experience has its own steps"
+def fixed_length(config: Config) -> str:
+    """Return why a run of a configuration cannot go on to more steps; '' if it can."""
+    train, growth = config.train, config.growth.when
+    if config.stream:
+        return "a stream ends with its last experience"
+    if train.schedule != "constant":
+        return f"its learning rates follow train.schedule {train.schedule} to the last step"
+    if growth != "never":
+        return f"growth.when {growth} plans with the number of steps"
+    if not fact("strategy", train.strategy, "resumable", True):
+        return f"train.strategy {train.strategy} cannot be saved"
+    return ""
 
 
 def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:

@@ -12,17 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import entries
-from thalnet_mtl.runs.differences import ROUNDING
+from thalnet_mtl.runs.differences import ROUNDING, lengths, shown
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run, save_run
+from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.fingerprint import weights_checksum
-from thalnet_mtl.training.finished import lengths, shown
-from thalnet_mtl.training.growth.base import Never, rule_class
 from thalnet_mtl.training.state import DUE
 
 
@@ -96,20 +93,6 @@ def check_length(run: RunContext, folder: Path, changed: Collection[str]) -> Non
             f"{folder} cannot go on to another length{asked}: {reason}. Start another run, with "
             f"--out DIR."
         )
-
-
-def fixed_length(config: Config) -> str:
-    """Return why a run of a configuration cannot become longer; '' if it can."""
-    train = config.train
-    if config.stream:
-        return "a stream ends with its last experience"
-    if train.schedule != "constant":
-        return f"its learning rates followed train.schedule {train.schedule} to the last step"
-    if rule_class(config) is not Never:
-        return f"growth.when {config.growth.when} plans with its number of steps"
-    if not getattr(entries("strategy").get(train.strategy), "resumable", True):
-        return f"train.strategy {train.strategy} cannot be saved"
-    return ""
 
 
 def lineage(parent: Path, step: int, weights: str) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from pathlib import Path
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.runs.checksums import RESULT
-from thalnet_mtl.runs.differences import LENGTH, Differences, allowed_differences
-from thalnet_mtl.training.checks import overridden_options
+from thalnet_mtl.runs.differences import allowed_differences, lengths, shown
 
 
 def is_finished(folder: Path, config: Config, console: Console) -> bool:
@@ -23,14 +22,3 @@ def is_finished(folder: Path, config: Config, console: Console) -> bool:
     for line in shown(different):
         console.print(f"note: {line} changes nothing: {folder} has finished")
     return True
-
-
-def lengths(different: Differences, config: Config) -> list[str]:
-    """Return the fields that differ and change the number of steps."""
-    overridden = {field for field, _ in overridden_options(config)}
-    return [field for field in LENGTH if field in different and field not in overridden]
-
-
-def shown(different: Differences) -> list[str]:
-    """Return a text for each field that differs."""
-    return [f"{field} {now} (there {there})" for field, (now, there) in different.items()]

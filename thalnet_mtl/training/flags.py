@@ -4,9 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from thalnet_mtl.config.load import flatten, load_configs
 from thalnet_mtl.config.options import resolve_options
+from thalnet_mtl.config.overridden import overridden_options
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.training.checks import ineffective_options, overridden_options
+from thalnet_mtl.runs.differences import LENGTH, MAY_DIFFER
+from thalnet_mtl.training.checks import fixed_length, ineffective_options
 
 
 def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = "--{}") -> None:
@@ -38,7 +40,8 @@ def changed_values(
     """Return the flags that change what the files say, sorted, with their values as in YAML.
 
     So ``--train.seed 0`` where the seed is 0 names no other run, and ``1e-3`` and ``0.001`` name
-    the same.
+    the same. Fields that may differ when a run goes on are left out: more steps only where a run
+    can become longer.
     """
     kept = dict(sorted(flags.items()))
     wanted = _complete(names, kept, swept)
@@ -50,7 +53,11 @@ def changed_values(
         except UserError:  # as it names what others are options of
             continue
     values = flatten(next(iter(wanted.values())))
-    return {flag: _as_text(values.get(flag, text)) for flag, text in kept.items()}
+    same_run = set(MAY_DIFFER)
+    if any(fixed_length(config) for config in wanted.values()):
+        same_run -= set(LENGTH)
+    named = {flag: text for flag, text in kept.items() if flag not in same_run}
+    return {flag: _as_text(values.get(flag, text)) for flag, text in named.items()}
 
 
 def _complete(

@@ -17,11 +17,10 @@ from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested, stop_signals
 from thalnet_mtl.training.checkpoint import part_files, save_run
-from thalnet_mtl.training.checks import without_effect
+from thalnet_mtl.training.checks import fixed_length, without_effect
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import (
     due_after_step,
-    fixed_length,
     resume,
     save_before_end,
 )
