@@ -95,6 +95,13 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[Entry], Entry]:
     return decorate
 
 
+def unregister(module: str) -> None:
+    """Drop what a module has registered, before a later version of it is imported."""
+    for named in _entries.values():
+        for name in [name for name, entry in named.items() if entry.__module__ == module]:
+            del named[name]
+
+
 @contextmanager
 def registered(kind: str, named: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     """Register entries by name for the duration of a ``with`` block.

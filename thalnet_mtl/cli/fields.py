@@ -62,7 +62,8 @@ def _forms(name: str, section: Field[Any]) -> list[str]:
     elif get_args(section.type)[0] is str:
         yaml, flag = f"{name}: {{NAME: {{FIELD: VALUE}}}}", f"--{name}.NAME.FIELD VALUE"
     else:
-        yaml, flag = f"{name}: [{{FIELD: VALUE}}, …]", "none; a list is set in YAML"
+        entry = f"{{{field}: VALUE}}" if field == "FIELD" else "NAME"
+        yaml, flag = f"{name}: [{entry}, …]", "none; a list is set in YAML"
     return [f"  in YAML:  {yaml}", f"  as flag:  {flag}"]
 
 

@@ -113,8 +113,9 @@ def add_command(
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``train`` and ``sweep`` have in common."""
     parser.add_argument(
-        "config", nargs="+", metavar="CONFIG", help="name or YAML file; later ones override"
-    )
+        "config", nargs="+", metavar="CONFIG",
+        help="name or YAML file, later ones override; or Python file with entries of your own",
+    )  # fmt: skip
     parser.add_argument("--out", type=path, metavar="DIR", help="output folder (runs/CONFIG)")
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], metavar="N", help="one run per seed"

@@ -27,25 +27,26 @@ started on this machine; all nodes must share the file system of DIR.
 
 search for settings:
   thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
-    --trials 16 --sample train.learning_rate=log:1e-4,1e-2 model.modules=int:2,4
-    ewc:strategy.strength=log:1,1e4 --confirm 6
+      --trials 16 --sample train.learning_rate=log:1e-4,1e-2
+      model.modules=int:2,4 ewc:strategy.strength=log:1,1e4 --confirm 6
 
-  --grid gives the arms, which all get --trials trials. A trial trains with one value
-  of each field of --sample:
-    log:low,high        log-uniform between two ends, both above 0; where the field
-                        takes whole numbers, so are its values
-    uniform:low,high    uniform between two ends
-    int:low,high        whole numbers, both ends included
-    value,value,...     one of these values
-  VALUE:section.field=... is for the arms that have VALUE in the grid, and replaces
-  what is given for all. Numbers are rounded to four significant digits. At random,
-  all arms get the same values; a field that an arm does not have is left out there,
-  and the output says so.
+  --grid gives the arms, which all get --trials trials. A trial trains with one
+  value of each field of --sample:
+    log:low,high      log-uniform between two ends, both above 0; where a field
+                      takes whole numbers, rounded to them
+    uniform:low,high  uniform between two ends
+    int:low,high      whole numbers, both ends included
+    value,value,...   one of these values
+  VALUE:section.field=... is for the arms that have VALUE in the grid, and
+  replaces what is given for all. Numbers have four significant digits. At
+  random, all arms get the same values; a field that an arm does not have is left
+  out there, and the output says so.
 
-  The best trial of each arm is chosen by its validation score (the mean over tasks
-  and seeds); a failed trial counts, and is never chosen. --confirm N trains each
-  winner with N new seeds, in DIR/winners: 'thalnet table DIR/winners' compares them.
-  DIR/tuning.json records everything. With more --trials, trials are added."""
+  The best trial of each arm is chosen by its validation score (the mean over
+  tasks and seeds); a failed trial counts, and is never chosen. --confirm N
+  trains each winner with N new seeds, in DIR/winners: 'thalnet table
+  DIR/winners' compares them. DIR/tuning.json records everything. With more
+  --trials, trials are added."""
 
 
 def add_sweep_command(commands: Commands) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.earlier import upgrade
+from thalnet_mtl.config.plugins import anchored
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_with_lines
 from thalnet_mtl.errors import UserError, unknown
@@ -73,6 +74,8 @@ def read_config_file(name: str) -> ConfigFile:
         sections = ", ".join([f.name for f in fields(Config)] + ["runs"])
         raise UserError(f"{name} holds no sections. Allowed: {sections}.")
     upgrade(tree)
+    if "plugins" in tree:
+        tree["plugins"] = anchored(tree["plugins"], path.parent)
     runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
     return ConfigFile(name, tree, runs, lines)
 

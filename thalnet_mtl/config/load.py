@@ -16,6 +16,7 @@ from thalnet_mtl.config.files import read_config_file
 from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
+from thalnet_mtl.config.plugins import import_plugins, with_plugin
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import parse_flag, write_yaml
 from thalnet_mtl.errors import UserError
@@ -27,9 +28,9 @@ def load_config(*sources: Source, **sections: Any) -> Config:
     """Load the configuration of one run.
 
     Args:
-        sources: names (see ``thalnet list configs``), paths of YAML files, or mappings with
-            sections (``{"train": {"seed": 3}}``) or flags (``{"train.seed": 3}``) as keys. Each
-            is laid over those before it.
+        sources: names (see ``thalnet list configs``), paths of YAML files, paths of Python files
+            that register entries, or mappings with sections (``{"train": {"seed": 3}}``) or flags
+            (``{"train.seed": 3}``) as keys. Each is laid over those before it.
         sections: values laid over all of them, by section. A dataclass replaces the section.
 
     Raises:
@@ -65,7 +66,7 @@ def check_config(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"expected a Config, as load_config returns it, got {config!r}.")
-    return write_out_stream(overlay(Config(), as_plain(config), "config"))
+    return write_out_stream(import_plugins(overlay(Config(), as_plain(config), "config")))
 
 
 def load_configs(
@@ -103,7 +104,8 @@ def key_names_something(key: str) -> bool:
 
 
 def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dict[str, Config]:
-    """Write out the streams of all runs and check their options, but for those that are swept."""
+    """Import plugins, write out streams and check options, but for those that are swept."""
+    configs = {run: import_plugins(config) for run, config in configs.items()}
     runs = {run: f"run '{run}'" if run else "" for run in configs}
     if not any(key.startswith("stream.") for key in swept):
         configs = {run: write_out_stream(configs[run], where) for run, where in runs.items()}
@@ -112,7 +114,12 @@ def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dic
 
 
 def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
-    """Lay a file over every run; a file with ``runs`` turns the only run into several."""
+    """Lay a file over every run; a file with ``runs`` turns the only run into several.
+
+    A Python file is a plugin of every run.
+    """
+    if name.endswith(".py"):
+        return {run: with_plugin(config, name) for run, config in configs.items()}
     file = read_config_file(name)
     configs = {run: overlay_config(config, file.sections, name) for run, config in configs.items()}
     if file.runs is None:

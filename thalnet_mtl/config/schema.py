@@ -212,6 +212,19 @@ class GrowthConfig:
 
 
 @dataclass(frozen=True)
+class PluginConfig:
+    """An entry of ``plugins``: a Python file that registers entries of your own."""
+
+    name: str = option("", "path of the file, in a YAML file relative to it: mine.py")
+
+    def checked(self, where: str) -> "PluginConfig":
+        """Return the entry, or raise if it names no file."""
+        if not self.name:
+            raise UserError(f"{where}: every plugin needs the path of a Python file.")
+        return self
+
+
+@dataclass(frozen=True)
 class StrategyConfig:
     """Options of the continual-learning strategy ``train.strategy``; each has its own."""
 
@@ -262,6 +275,13 @@ class Config:
     )
     evaluate: EvaluateConfig = field(
         default_factory=EvaluateConfig, metadata={"help": "logging, validation and checkpoints"}
+    )
+    plugins: tuple[PluginConfig, ...] = field(
+        default_factory=tuple,
+        metadata={
+            "help": "Python files with entries of your own, imported first; on the command line "
+            "beside the configurations: thalnet train digits mine.py"
+        },
     )
 
     def __post_init__(self) -> None:

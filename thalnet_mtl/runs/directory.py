@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from thalnet_mtl.config.load import dump_config
+from thalnet_mtl.config.plugins import keep_copies
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import (
@@ -45,6 +46,7 @@ class RunDirectory:
             remove_parts(folder)
             if not self.differences:
                 write_text(folder / "config.yaml", dump_config(config))
+                keep_copies(config, folder)
             self._metrics = resources.enter_context(open_log(folder / "metrics.jsonl"))
             self._resources = resources.pop_all()
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from thalnet_mtl.config.load import load_run_config
+from thalnet_mtl.config.plugins import import_plugins
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.export import Program, Scalings, Sequences, Step, default_name, export
@@ -142,7 +143,7 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
         UserError: there is no run, a file of it is damaged, or it needs a task that is not given.
     """
     folder = Path(folder)
-    config = load_run_config(folder)
+    config = import_plugins(load_run_config(folder), folder)
     path = folder / "checkpoint" / "best.pt"
     check_sums(folder, ["config.yaml", *BEST])
     best = load_matching(path, config)
