@@ -39,8 +39,8 @@ search for settings:
     value,value,...   one of these values
   VALUE:section.field=... is for the arms that have VALUE in the grid, and
   replaces what is given for all. Numbers have four significant digits. At
-  random, all arms get the same values; a field that an arm does not have is left
-  out there, and the output says so.
+  random, all arms get the same values; a field that an arm does not have is
+  left out there, and the output says so.
 
   The best trial of each arm is chosen by its validation score (the mean over
   tasks and seeds); a failed trial counts, and is never chosen. --confirm N
