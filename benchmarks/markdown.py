@@ -6,6 +6,7 @@ from statistics import mean
 
 from benchmarks.records import Record
 from thalnet_mtl.metrics.significance import bootstrap_interval
+from thalnet_mtl.report.cells import Comparison
 from thalnet_mtl.report.table_formats import Grid
 
 MARKS = "<!-- results -->", "<!-- end of results -->"
@@ -30,6 +31,11 @@ def select(grid: Grid, titles: Mapping[str, str]) -> Grid:
     """Return some columns of a table by their header, in an order and under titles of one's own."""
     places = [grid[0].index(name) for name in titles]
     return [[*titles.values()], *([cells[k] for k in places] for cells in grid[1:])]
+
+
+def verdict(comparison: Comparison) -> str:
+    """Return the verdict of a comparison, with its reason."""
+    return f"**{comparison.result.word}**: {comparison.result.line}"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -1,137 +1,116 @@
 """Tables of the sequence benchmark, made from the records of its runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean
 
-from benchmarks.markdown import commands, header, row, spread
-from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count, succeeded
+from benchmarks.markdown import commands, header, lines_of, row, select, verdict
+from benchmarks.records import load_records, load_runs
 from benchmarks.sequence.experiments import METHODS, RESULTS, TASKS
-from benchmarks.tuning import display_scale, final_score, metric_of, normalized_scores
-from thalnet_mtl.metrics.multitask import delta_m, relative_gain
-from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
+from thalnet_mtl.report.cells import compare
+from thalnet_mtl.report.make_table import make_table
+from thalnet_mtl.report.quantities import Quantity, References, Value, find_quantity
+from thalnet_mtl.report.table import Table
+from thalnet_mtl.runs.summaries import RunSummary
 
 COMPARED = [("ewc", "never"), ("replay", "never"), ("frozen", "never"), ("shared", "never")]
 COMPARED += [("frozen", "ewc"), ("frozen", "replay")]
 ADDED = [("through", "frozen"), ("through", "ewc")]  # after the results of all others were known
-GROUPS = {"images": ("permuted_mnist", "cifar10_rows"), "text": ("text8",)}
+GROUPS = {
+    "images, points": ("permuted_mnist", "cifar10_rows"),
+    "text, bits": ("text8",),
+}
+SCORES = [f"{task}.test" for task in TASKS]
+FOLDED = ("stream", "tasks", "modules", "model.features")  # what the order of the tasks sets
 
 
 def report() -> str:
     """Return all tables in Markdown: results of each method, then the comparisons."""
-    runs = load_by_seed(RESULTS)
-    tables = [method_table(runs), verdict_table(runs, COMPARED), verdict_table(runs, ADDED)]
-    records = (record for by_seed in runs.values() for record in by_seed.values())
-    return "\n\n".join("\n".join(part) for part in (*tables, [commands(records)]) if part)
+    runs = load_runs(RESULTS)
+    singles = [run for task in TASKS for run in single_task_runs(runs, task)]
+    table = make_methods_table([run for run in runs if run.name in METHODS], singles)
+    parts = [method_lines(table, singles), verdict_table(table, COMPARED)]
+    parts += [verdict_table(table, ADDED), [commands(load_records(RESULTS, "*-seed*").values())]]
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
-def method_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def make_methods_table(runs: Sequence[RunSummary], singles: Sequence[RunSummary]) -> Table:
     """Return final scores, Δm, forgetting and transfer of every method."""
-    kinds = [(measure, group) for measure in ("forgetting", "transfer") for group in GROUPS]
-    units = {"images": "images, points", "text": "text, bits"}
-    lines = header("ThalNet", "parameters", "seeds", *TASKS.values(), "Δm, %",
-                   *(f"{measure}, {units[group]}" for measure, group in kinds))  # fmt: skip
-    for name, (title, _) in METHODS.items():
-        records = succeeded(runs.get(name, {}))
-        if not records:
-            continue
-        sizes = [record["result"]["parameters"]["total"] for record in records.values()]
-        size = " to ".join(dict.fromkeys(f"{n:,}" for n in (min(sizes), max(sizes))))
-        seeds = seed_count(len(records), len(runs[name]) - len(records))
-        cells = [
-            spread([display_scale(task) * final_score(r, task) for r in records.values()])
-            for task in TASKS
-        ]
-        cells.append(f"**{spread([*mean_gains(runs, name).values()], 1)}**")
-        measures = [
-            forgetting_and_transfer(record, single_task_scores(runs, seed))
-            for seed, record in records.items()
-        ]
-        cells += [spread([values[kind] for values in measures if kind in values]) for kind in kinds]
-        lines.append(row(title, size, seeds, *cells))
-    singles = {task: single_task_runs(runs, task) for task in TASKS}
-    cells = [
-        spread([display_scale(task) * final_score(r, task) for r in records.values()])
-        for task, records in singles.items()
+    references = References(singles)
+    measures = [
+        group_mean(measure, group, runs, references)
+        for measure in ("forgetting", "transfer")
+        for group in GROUPS
     ]
-    count = str(min(map(len, singles.values())))
-    lines.append(
-        f"| three single-task networks | 3 times | {count} | {' | '.join(cells)} | 0 |||||"
-    )
-    return lines
+    columns = ["parameters", *SCORES, "gain", *measures]
+    return make_table(
+        runs, references, rows=["run"], columns=columns, over=FOLDED,
+        titles={name: title for name, (title, _) in METHODS.items()},
+        decimals={"": 2, "gain": 1, "parameters": 0},
+    )  # fmt: skip
 
 
-def single_task_runs(runs: Mapping[str, RunsBySeed], task: str) -> RunsBySeed:
-    """Return the single-task runs at the one of two rates that validates better over all seeds."""
-    prefix = f"single_{task}_at_"
-    candidates = [succeeded(by_seed) for name, by_seed in runs.items() if name.startswith(prefix)]
-    scores = [
-        mean(score for record in records.values() for score in normalized_scores(record))
-        if records
-        else 0
-        for records in candidates
-    ]
-    return candidates[scores.index(max(scores))] if candidates else {}
+def group_mean(
+    measure: str, group: str, runs: Sequence[RunSummary], references: References
+) -> Quantity:
+    """Return the mean of a measure over images or texts, apart from the last or first task.
 
-
-def single_task_scores(runs: Mapping[str, RunsBySeed], seed: int) -> dict[str, float]:
-    """Return S by task."""
-    records = {task: single_task_runs(runs, task).get(seed) for task in TASKS}
-    return {task: final_score(record, task) for task, record in records.items() if record}
-
-
-def mean_gains(runs: Mapping[str, RunsBySeed], name: str) -> dict[int, float]:
-    """Return Δm in percent by seed, where all runs that it needs have succeeded."""
-    gains = {}
-    for seed, record in succeeded(runs.get(name, {})).items():
-        singles = single_task_scores(runs, seed)
-        if len(singles) == len(TASKS):
-            relative = [
-                relative_gain(final_score(record, task), singles[task], metric_of(task))
-                for task in TASKS
-            ]
-            gains[seed] = 100 * delta_m(relative)
-    return gains
-
-
-def forgetting_and_transfer(
-    record: Record, singles: Mapping[str, float]
-) -> dict[tuple[str, str], float]:
-    """Return forgetting and transfer R[j, j] − S, of images in percent points, of text in bits.
-
-    Transfer is over the tasks that are not the first, which no earlier task can help.
+    The last task cannot be forgotten, and no earlier task can help the first one.
     """
-    content, tasks = record["result"]["continual"], list(record["result"]["tasks"])
-    forgetting = content["measures"]["forgetting"]["values"]
-    measures: dict[tuple[str, str], float] = {}
-    for group, names in GROUPS.items():
-        scale = display_scale(names[0])
-        forgotten = [scale * forgetting[task] for task in names if task in forgetting]
-        if forgotten:
-            measures["forgetting", group] = mean(forgotten)
-        transfers = []
-        for task in names:
-            stage = next(k for k, trained in enumerate(content["trained"], 1) if task in trained)
-            score = content["scores"][stage][tasks.index(task)]
-            sign = 1 if metric_of(task).higher_is_better else -1
-            if task in singles and stage > 1:
-                transfers.append(scale * sign * (score - singles[task]))
-        if transfers:
-            measures["transfer", group] = mean(transfers)
-    return measures
+    each = {task: find_quantity(f"{task}.{measure}", runs, references) for task in GROUPS[group]}
+
+    def value(run: RunSummary) -> Value:
+        assert run.result is not None and run.result.continual is not None
+        first = run.result.continual.trained[0] if measure == "transfer" else ()
+        known = [quantity.value(run) for task, quantity in each.items() if task not in first]
+        values = [value for value, _ in known if value is not None]
+        metric = run.result.tasks[GROUPS[group][0]].metrics[0]
+        return (mean(values) if values else None), replace(metric, unit="")
+
+    return Quantity(f"{measure}, {group}", f"{measure}, {group}", value)
 
 
-def verdict_table(runs: Mapping[str, RunsBySeed], pairs: Sequence[tuple[str, str]]) -> list[str]:
+def method_lines(table: Table, singles: Sequence[RunSummary]) -> list[str]:
+    """Return the lines of the table of methods, with the single-task networks below."""
+    grid = table.main_grid()
+    for line, each in zip(grid[1:], table.rows, strict=True):
+        sizes = [run.result.parameters.total for run in each.runs.values() if run.result]
+        line[2] = " to ".join(dict.fromkeys(f"{n:,}" for n in (min(sizes), max(sizes))))
+        line[6] = f"**{line[6]}**"
+    titles = {"run": "ThalNet", "parameters": "parameters", "seeds": "seeds"}
+    titles |= dict(
+        zip((column.title for column in table.columns[1:4]), TASKS.values(), strict=True)
+    )
+    titles |= {"Δm, %": "Δm, %"}
+    titles |= {column.title: column.title for column in table.columns[5:]}
+    alone = make_table(singles, rows=["model.body"], columns=SCORES, decimals={"": 2},
+                       over=["task", "train.learning_rate"])  # fmt: skip
+    _, count, *scores = alone.main_grid()[1]
+    last = f"| three single-task networks | 3 times | {count} | {' | '.join(scores)} | 0 |||||"
+    return [*lines_of(select(grid, titles)), last]
+
+
+def single_task_runs(runs: Sequence[RunSummary], task: str) -> list[RunSummary]:
+    """Return the single-task runs at the one of two rates that validates better over all seeds."""
+    by_name: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        if run.name.startswith(f"single_{task}_at_") and run.result:
+            by_name.setdefault(run.name, []).append(run)
+
+    def score(name: str) -> float:
+        results = [run.result.tasks[task] for run in by_name[name] if run.result]
+        sign = 1 if results[0].metrics[0].higher_is_better else -1
+        return sign * mean(result.validation for result in results)
+
+    return by_name[max(by_name, key=score)] if by_name else []
+
+
+def verdict_table(table: Table, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return the comparisons of Δm in the same order of tasks with the same seed."""
-    gains, differences = {name: mean_gains(runs, name) for name in METHODS}, {}
-    for ours, theirs in pairs:
-        seeds = sorted(gains[ours].keys() & gains[theirs].keys())
-        if len(seeds) > 1:
-            values = [gains[ours][seed] - gains[theirs][seed] for seed in seeds]
-            differences[METHODS[ours][0], METHODS[theirs][0]] = values
-    corrected = holm({str(pair): sign_flip_test(d) for pair, d in differences.items()})
+    gain = next(column for column in table.columns if column.name == "gain")
+    rows = {each.label: each for each in table.rows}
     lines = header("Δm of", "minus Δm of", "difference, points", "verdict")
-    for pair, values in differences.items():
-        result = verdict(values, corrected[str(pair)], True, len(differences))
-        text = f"**{result.word}**: {result.line}"
-        lines.append(row(*pair, spread(values, 1), text))
-    return lines if differences else []
+    for c in compare([(rows[ours], rows[theirs]) for ours, theirs in pairs], [gain]):
+        names = table.row_title(c.row), table.row_title(c.baseline)
+        lines.append(row(*names, c.difference.format(1), verdict(c)))
+    return lines

@@ -41,6 +41,8 @@ class Cell:
     def format(self, decimals: int | None = None) -> str:
         """Return mean and interval as they are shown, or the value alone where all are equal.
 
+        Without decimals, those of the metric are used, and '0.0' says that all are exactly 0.
+
         >>> from thalnet_mtl.metrics.metric import ACCURACY
         >>> Cell([0.9, 0.92, 0.94], ACCURACY).format(), Cell([0.5, 0.5], ACCURACY).format(0)
         ('92.00 [90.00, 94.00]', '50')
@@ -50,6 +52,8 @@ class Cell:
         shown = [self.metric.scale(value) for value in self.values]
         if decimals is None:
             decimals = _decimals(self.metric, mean(shown))
+            if decimals and not any(shown):
+                return "0.0"
         if len(set(shown)) == 1:
             return _number(shown[0], decimals)
         low, high = bootstrap_interval(shown)
@@ -58,9 +62,7 @@ class Cell:
 
 
 def _number(value: float, decimals: int) -> str:
-    """Format a number; one that is exactly 0 as '0.0'."""
-    if value == 0 and decimals:
-        return "0.0"
+    """Format a number with some decimals, a huge or tiny one with an exponent."""
     if value and isfinite(value) and not 1e-6 <= abs(value) < 1e12:
         return f"{value:.3e}"
     return f"{value:,.{decimals}f}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from thalnet_mtl.config.load import flatten
@@ -122,7 +123,8 @@ def _key(run: RunSummary, fields: Sequence[str]) -> str:
 def check_field(name: str, runs: Sequence[RunSummary]) -> None:
     """Raise ``UserError`` unless some run has a field, or a section of that name."""
     known = [RUN, *dict.fromkeys(n for run in runs for n in run.fields), *flatten(Config())]
-    if name in known or any(n.startswith(f"{name}.") for n in known):
+    sections = {section.name for section in dataclass_fields(Config)}
+    if name in known or name in sections or any(n.startswith(f"{name}.") for n in known):
         return
     ends = [n for n in known if n.rpartition(".")[2] == name]
     hint = f" Did you mean '{ends[0]}'?" if ends else suggest(name, known)
