@@ -1,6 +1,6 @@
 """Tables of the claim, made from the records of its runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.claim.experiments import (
     BODIES,
@@ -14,8 +14,15 @@ from benchmarks.claim.experiments import (
     settings,
 )
 from benchmarks.launch import arguments
-from benchmarks.markdown import commands, header, row, spread
-from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count
+from benchmarks.markdown import commands, header, row, spread, verdict
+from benchmarks.records import (
+    Record,
+    RunsBySeed,
+    load_by_seed,
+    load_records,
+    load_runs,
+    seed_count,
+)
 from benchmarks.tuning import (
     best_setting,
     display_scale,
@@ -23,13 +30,17 @@ from benchmarks.tuning import (
     metric_of,
     validation_scores,
 )
-from thalnet_mtl.metrics.multitask import delta_m, relative_gain
-from thalnet_mtl.metrics.significance import Verdict, holm, sign_flip_test, verdict
+from thalnet_mtl.report.cells import Column, Comparison, compare, differences, tested
+from thalnet_mtl.report.folding import Row
+from thalnet_mtl.report.make_table import column
+from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.runs.summaries import RunSummary
 
-Pair = tuple[tuple[str, str], tuple[str, str]]
-BETWEEN_BODIES: Pair = (("thalnet", "weighted"), ("gru", "weighted"))
+Network = tuple[str, str]  # body and training method
+Rows = Mapping[Network, Row]
+BETWEEN_BODIES: tuple[Network, Network] = (("thalnet", "weighted"), ("gru", "weighted"))
 # Δm of the first minus Δm of the second, both relative to single-task networks of the second body.
-COMPARED: list[Pair] = [
+COMPARED: list[tuple[Network, Network]] = [
     (("thalnet", "weighted"), ("thalnet", "alone")),
     (("gru", "weighted"), ("gru", "alone")),
     (("thalnet", "aggregated"), ("thalnet", "weighted")),
@@ -39,99 +50,74 @@ COMPARED: list[Pair] = [
 ]
 
 
-def complete_runs(
-    runs: Mapping[str, RunsBySeed], body: str, method: str
-) -> dict[int, dict[str, Record]]:
-    """Return the records by seed, then by task, of the seeds whose runs all succeeded."""
-    by_task = {task: runs.get(name, {}) for task, name in run_names(body, method).items()}
-    seeds = sorted(set.intersection(*(set(records) for records in by_task.values())))
-    by_seed = {seed: {task: by_task[task][seed] for task in TASKS} for seed in seeds}
-    return {
-        seed: records
-        for seed, records in by_seed.items()
-        if all("result" in record for record in records.values())
-    }
-
-
-def gains(
-    runs: Mapping[str, RunsBySeed], body: str, method: str, base: str
-) -> dict[int, dict[str, float]]:
-    """Return ±(R − S) / S in percent by seed, then by task.
-
-    S is the score of a single-task network of the body ``base``.
-    """
-    trained, singles = complete_runs(runs, body, method), complete_runs(runs, base, "alone")
-    return {
-        seed: {
-            task: 100
-            * relative_gain(
-                final_score(trained[seed][task], task),
-                final_score(singles[seed][task], task),
-                metric_of(task),
-            )
-            for task in TASKS
-        }
-        for seed in trained
-        if seed in singles
-    }
-
-
 def report() -> str:
     """Return all tables in Markdown: scores, gains, verdicts, lesions and selected settings."""
-    (runs, later), untuned = split_seeds(load_by_seed(RESULTS)), load_by_seed(RESULTS / "untuned")
-    parts = [score_table(runs), gain_table(runs), verdict_table(runs), single_task_table(runs)]
-    parts += [lesion_table(runs)]
-    if any(later.values()):
-        parts += [
-            ["New seeds, for the comparisons of the joint ThalNet with single-task ThalNets:"],
-            score_table(later),
-            verdict_table(later),
-            lesion_table(later),
-        ]
-    records = [r for part in [*runs.values(), *later.values()] for r in part.values()]
-    parts += [selection_table(), [commands(records)]]
-    parts += [
-        ["Earlier protocol: twice as many batches, GRUs of 4 layers, no tuning:"],
-        score_table(untuned),
-        gain_table(untuned),
+    runs, records = load_runs(RESULTS), load_by_seed(RESULTS)
+    first, later = (fold_networks(r for r in runs if (r.seed in SEEDS) is early)
+                    for early in (True, False))  # fmt: skip
+    lesions = [
+        lesion_table(
+            {s: r for s, r in records["weighted_thalnet"].items() if (s in SEEDS) is early}
+        )
+        for early in (True, False)
     ]
+    parts = [score_table(first), gain_table(first), verdict_table(first), single_task_table(first)]
+    parts += [lesions[0]]
+    if any(each.runs for each in later.values()):
+        title = "New seeds, for the comparisons of the joint ThalNet with single-task ThalNets:"
+        parts += [[title], score_table(later), verdict_table(later), lesions[1]]
+    parts += [selection_table(), [commands(load_records(RESULTS, "*-seed*").values())]]
+    untuned = fold_networks(load_runs(RESULTS / "untuned"))
+    title = "Earlier protocol: twice as many batches, GRUs of 4 layers, no tuning:"
+    parts += [[title], score_table(untuned), gain_table(untuned)]
     return "\n\n".join("\n".join(part) for part in parts if len(part) != len(header()))
 
 
-def split_seeds(
-    runs: Mapping[str, RunsBySeed],
-) -> tuple[dict[str, RunsBySeed], dict[str, RunsBySeed]]:
-    """Split the records into the seeds of all comparisons and the later seeds."""
-    first, later = (
-        {
-            name: {seed: r for seed, r in records.items() if (seed in SEEDS) is early}
-            for name, records in runs.items()
-        }
-        for early in (True, False)
-    )
-    return first, later
+def fold_networks(runs: Iterable[RunSummary]) -> Rows:
+    """Return a row for each network; a single-task one has a run for each task and seed."""
+    by_name: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append(run)
+    rows = {}
+    for body, method in NETWORKS:
+        names = {*run_names(body, method).values()}
+        members = [run for name in names for run in by_name.get(name, ())]
+        done = {(run.seed, run.name): run for run in members if run.result}
+        seeds = {seed for seed, _ in done if all((seed, name) in done for name in names)}
+        complete = {key: run for key, run in sorted(done.items()) if key[0] in seeds}
+        failed = [run for run in members if not run.result]
+        rows[body, method] = Row((BODIES[body], METHODS[method]), complete, failed)
+    return rows
 
 
-def score_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def score_columns(rows: Rows) -> list[Column]:
+    """Return the test scores by task."""
+    runs = [run for each in rows.values() for run in each.runs.values()]
+    names = [f"{task}.test" for task in TASKS if runs]
+    return [column(find_quantity(n, runs, References()), [*rows.values()]) for n in names]
+
+
+def gain_columns(rows: Rows, base: str) -> list[Column]:
+    """Return the gain over single-task networks of a body by task, and their mean Δm."""
+    runs = [run for each in rows.values() for run in each.runs.values()]
+    singles = References([*rows[base, "alone"].runs.values()])
+    names = [*(f"{task}.gain" for task in TASKS), "gain"]
+    if not singles.single:
+        return []
+    return [column(find_quantity(n, runs, singles), [*rows.values()]) for n in names]
+
+
+def score_table(rows: Rows) -> list[str]:
     """Return the table of test scores of every network and training method."""
     lines = header("network", "training", "parameters", "seeds", *TASKS.values())
-    for body, method in NETWORKS:
-        complete = complete_runs(runs, body, method)
-        if not complete:
-            continue
-        first = next(iter(complete.values()))
-        sizes = {r["command"]: r["result"]["parameters"]["total"] for r in first.values()}
-        names = {*run_names(body, method).values()}
-        failed = sum("failed" in r for name in names for r in runs[name].values())
-        cells = [
-            spread(
-                [display_scale(task) * final_score(r[task], task) for r in complete.values()],
-                digits(task),
-            )
-            for task in TASKS
-        ]
-        size, seeds = f"{sum(sizes.values()):,}", seed_count(len(complete), failed)
-        lines.append(row(BODIES[body], METHODS[method], size, seeds, *cells))
+    columns = score_columns(rows)
+    for number, each in enumerate(rows.values()):
+        if each.runs:
+            first = [run.result for run in each.runs.values() if run.seed == each.seeds[0]]
+            size = sum(result.parameters.total for result in first if result)
+            cells = [c.cells[number].format(digits(t)) for c, t in zip(columns, TASKS, strict=True)]
+            count = seed_count(len(each.seeds), len(each.unfinished))
+            lines.append(row(*each.cells, f"{size:,}", count, *cells))
     return lines
 
 
@@ -140,19 +126,18 @@ def digits(task: str) -> int:
     return 2 if metric_of(task).higher_is_better else 3
 
 
-def gain_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def gain_table(rows: Rows) -> list[str]:
     """Return the table of gains over single-task networks, by task and as Δm."""
     lines = header(
         "network", "gain over single-task, a third", "seeds", *map(short, TASKS), "Δm, %"
     )
-    for body, method in NETWORKS:
-        by_seed = gains(runs, body, method, body)
-        if method != "alone" and by_seed:
-            cells = [spread([gain[task] for gain in by_seed.values()]) for task in TASKS]
-            mean = spread([*mean_gains(runs, body, method, body).values()])
-            lines.append(
-                row(BODIES[body], METHODS[method], str(len(by_seed)), *cells, f"**{mean}**")
-            )
+    columns = {body: gain_columns(rows, body) for body in BODIES}
+    for number, (body, method) in enumerate(rows):
+        cells = [each.cells[number] for each in columns[body]]
+        if method != "alone" and cells and cells[-1].values:
+            *by_task, mean = (cell.format(2) for cell in cells)
+            count = str(len(cells[-1].values))
+            lines.append(row(BODIES[body], METHODS[method], count, *by_task, f"**{mean}**"))
     return lines
 
 
@@ -161,101 +146,64 @@ def short(task: str) -> str:
     return TASKS[task].partition(",")[0]
 
 
-def mean_gains(
-    runs: Mapping[str, RunsBySeed], body: str, method: str, base: str
-) -> dict[int, float]:
-    """Return Δm in percent by seed."""
-    return {seed: delta_m([*g.values()]) for seed, g in gains(runs, body, method, base).items()}
+def joint_comparisons(rows: Rows) -> list[Comparison]:
+    """Return the comparisons of Δm, Holm-corrected over all."""
+    columns = {base: gain_columns(rows, base)[-1:] for base in BODIES}
+    pairs = [((rows[ours], rows[theirs]), columns[theirs[0]]) for ours, theirs in COMPARED]
+    return [c for c in tested(d for p, c in pairs for d in differences([p], c)) if c.pairs]
 
 
-def joint_verdicts(runs: Mapping[str, RunsBySeed]) -> dict[Pair, tuple[list[float], Verdict]]:
-    """Return paired differences and verdict of every comparison, Holm-corrected over all."""
-    differences = {}
-    for pair in COMPARED:
-        ours, theirs = (mean_gains(runs, *network, pair[1][0]) for network in pair)
-        if paired := [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]:
-            differences[pair] = paired
-    corrected = holm({str(pair): sign_flip_test(d) for pair, d in differences.items()})
-    return {
-        pair: (values, verdict(values, corrected[str(pair)], True, len(differences)))
-        for pair, values in differences.items()
-    }
-
-
-def verdict_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def verdict_table(rows: Rows) -> list[str]:
     """Return the table of all comparisons with their verdicts."""
     lines = header(
         "Δm of", "minus Δm of", "both relative to single-task", "difference, points", "verdict"
     )
-    for pair, (values, result) in joint_verdicts(runs).items():
-        cells = (f"{BODIES[body]}, {METHODS[method]}" for body, method in pair)
-        text = f"**{result.word}**: {result.line}"
-        lines.append(row(*cells, BODIES[pair[1][0]], spread(values), text))
+    for c in joint_comparisons(rows):
+        cells = c.row.label, c.baseline.label, c.baseline.cells[0], c.difference.format(2)
+        lines.append(row(*cells, verdict(c)))
     return lines
 
 
 def joint_cells() -> list[str]:
     """Return Δm of ThalNet and GRU over single-task GRUs, seeds, difference and verdict."""
-    runs, _ = split_seeds(load_by_seed(RESULTS))
-    if BETWEEN_BODIES not in (verdicts := joint_verdicts(runs)):
-        return []
-    values, result = verdicts[BETWEEN_BODIES]
-    both = [spread([*mean_gains(runs, *network, "gru").values()]) for network in BETWEEN_BODIES]
-    return [*both, str(len(values)), spread(values), f"**{result.word}**"]
+    rows = fold_networks(run for run in load_runs(RESULTS) if run.seed in SEEDS)
+    pair = tuple(rows[network] for network in BETWEEN_BODIES)
+    found = [c for c in joint_comparisons(rows) if (c.row, c.baseline) == pair]
+    return [text for c in found for text in comparison_cells(c, [*rows.values()], 2)]
 
 
-def single_task_verdicts(
-    runs: Mapping[str, RunsBySeed],
-) -> dict[str, tuple[list[list[float]], Verdict]]:
-    """Return by task the scores of single-task ThalNets and GRUs and the verdict, after Holm."""
-    complete = [complete_runs(runs, body, "alone") for body in BODIES]
-    seeds = sorted(set.intersection(*map(set, complete)))
-    values = {
-        task: [
-            [display_scale(task) * final_score(by_seed[seed][task], task) for seed in seeds]
-            for by_seed in complete
-        ]
-        for task in TASKS
-    }
-    differences = {task: subtract(*both) for task, both in values.items() if seeds}
-    corrected = holm({task: sign_flip_test(d) for task, d in differences.items()})
-    return {
-        task: (
-            values[task],
-            verdict(d, corrected[task], metric_of(task).higher_is_better, len(differences)),
-        )
-        for task, d in differences.items()
-    }
+def comparison_cells(c: Comparison, rows: Sequence[Row], decimals: int) -> list[str]:
+    """Return both cells of a comparison, number of seeds, difference and verdict."""
+    both = [c.column.cells[rows.index(each)].format(decimals) for each in (c.row, c.baseline)]
+    return [*both, str(c.pairs), c.difference.format(decimals), f"**{c.result.word}**"]
 
 
-def subtract(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Return the differences of paired values."""
-    return [a - b for a, b in zip(ours, theirs, strict=True)]
+def single_task_comparisons(rows: Rows) -> dict[str, Comparison]:
+    """Return the comparison of single-task ThalNets and GRUs by task, after Holm."""
+    ours, theirs = (rows[body, "alone"] for body in BODIES)
+    compared = compare([(ours, theirs)], score_columns(rows))
+    return {task: c for task, c in zip(TASKS, compared, strict=False) if c.pairs}
 
 
-def single_task_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def single_task_table(rows: Rows) -> list[str]:
     """Return the table that compares single-task ThalNets with single-task GRUs."""
     lines = header("single-task, a third of the size each", "seeds", "ThalNet − GRU", "ThalNet is")
-    for task, (both, result) in single_task_verdicts(runs).items():
-        difference = spread(subtract(*both), digits(task))
-        text = f"**{result.word}**: {result.line}"
-        lines.append(row(TASKS[task], str(len(both[0])), difference, text))
+    for task, c in single_task_comparisons(rows).items():
+        difference = c.difference.format(digits(task))
+        lines.append(row(TASKS[task], str(c.pairs), difference, verdict(c)))
     return lines
 
 
 def text_cells() -> list[str]:
     """Return scores of single-task ThalNet and GRU on text, seeds, difference and verdict."""
-    verdicts = single_task_verdicts(split_seeds(load_by_seed(RESULTS))[0])
-    if "text8" not in verdicts:
-        return []
-    both, result = verdicts["text8"]
-    cells = [spread(values, digits("text8")) for values in (*both, subtract(*both))]
-    return [*cells[:2], str(len(both[0])), cells[2], f"**{result.word}**"]
+    rows = fold_networks(run for run in load_runs(RESULTS) if run.seed in SEEDS)
+    found = single_task_comparisons(rows).get("text8")
+    return comparison_cells(found, [*rows.values()], digits("text8")) if found else []
 
 
-def lesion_table(runs: Mapping[str, RunsBySeed]) -> list[str]:
+def lesion_table(runs: RunsBySeed) -> list[str]:
     """Return the table of what each task loses without each module of the joint ThalNets."""
-    records = [r for r in runs.get("weighted_thalnet", {}).values() if "lesions" in r]
+    records = [record for record in runs.values() if "lesions" in record]
     losses = (f"loss on {short(task)}" for task in TASKS)
     lines = header(f"lesioned module, {len(records)} seeds", *losses)
     for module in records[0]["lesions"] if records else ():

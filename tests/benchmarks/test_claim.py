@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmark_fixtures import scored_record
+from benchmark_fixtures import claim_runs, scored_record
 
 from benchmarks.claim import experiments, report, run
 from benchmarks.markdown import with_table
@@ -21,27 +21,23 @@ def test_gains_are_paired_by_seed_and_positive_where_joint_training_helps():
         1: scored_record(0.8, 0.5, 4.0),
         2: {"failed": "exit status 1"},
     }
-    runs = {
-        f"alone_{task}_gru": {seed: record | {"command": task} for seed, record in alone.items()}
-        for task in experiments.TASKS
-    }
+    runs = {f"alone_{task}_gru": alone for task in experiments.TASKS}
     runs["weighted_gru"] = {k: scored_record(0.6, 0.4, 1.5) for k in range(4)}
-    expected = {"permuted_mnist": 20, "cifar10_rows": 0, "text8": 25}
-    lower = {"permuted_mnist": -25, "cifar10_rows": -20, "text8": 62.5}
-    assert report.gains(runs, "gru", "weighted", "gru") == {
-        0: pytest.approx(expected),
-        1: pytest.approx(lower),
-    }
-    assert report.score_table(runs)[2:] == [
+    rows = report.fold_networks(claim_runs(runs))
+    place = [*rows].index(("gru", "weighted"))
+    gains = [column.cells[place].values for column in report.gain_columns(rows, "gru")]
+    expected = [(0.2, -0.25), (0, -0.2), (0.25, 0.625)]
+    assert gains[:3] == [pytest.approx(values) for values in expected]
+    assert report.score_table(rows)[2:] == [
         "| GRU | single-task, a third of the size each | 30 | 2 (3 failed) | "
         "65.00 [50.00, 80.00] | 45.00 [40.00, 50.00] | 3.000 [2.000, 4.000] |",
         "| GRU | joint, fixed loss weights | 10 | 4 | 60.00 | 40.00 | 1.500 |",
     ]
-    assert report.gain_table(runs)[2].endswith(
-        "-2.50 [-25.00, 20.00] | -10.00 [-20.00, 0.00] | 43.75 [25.00, 62.50] "
+    assert report.gain_table(rows)[2].endswith(
+        "| 2 | -2.50 [-25.00, 20.00] | -10.00 [-20.00, 0.00] | 43.75 [25.00, 62.50] "
         "| **10.42 [5.83, 15.00]** |"
     )
-    (line,) = report.verdict_table(runs)[2:]
+    (line,) = report.verdict_table(rows)[2:]
     networks = "GRU, joint, fixed loss weights | GRU, single-task, a third of the size each"
     assert f"| {networks} | GRU | 10.42" in line
     assert "**undecided**: 2 pairs cannot go below" in line
@@ -54,7 +50,8 @@ def test_single_task_networks_are_compared_by_task_and_fewer_bits_are_better():
         for task in experiments.TASKS
         for body, values in scores.items()
     }
-    assert [line.partition(": 8 pairs")[0] for line in report.single_task_table(runs)[2:]] == [
+    rows = report.fold_networks(claim_runs(runs))
+    assert [line.partition(": 8 pairs")[0] for line in report.single_task_table(rows)[2:]] == [
         "| permuted MNIST, % | 8 | -10.00 | **worse**",
         "| CIFAR-10 by rows, % | 8 | 25.00 | **better**",
         "| text8, first 74 MB, bits | 8 | 1.000 | **worse**",
@@ -70,10 +67,6 @@ def test_later_seeds_are_for_joint_and_single_task_thalnets(monkeypatch):
         f"{way}_{task}_thalnet-seed8" for task in experiments.TASKS for way in ("alone", "wide")
     }
     assert {name for name in jobs if name.endswith("-seed8")} == {"weighted_thalnet-seed8", *alone}
-    assert report.split_seeds({"a": {7: {}, 8: {}}, "b": {7: {}}}) == (
-        {"a": {7: {}}, "b": {7: {}}},
-        {"a": {8: {}}, "b": {}},
-    )
 
 
 def test_the_loss_by_a_lesion_is_positive_where_it_harms():
@@ -81,9 +74,7 @@ def test_the_loss_by_a_lesion_is_positive_where_it_harms():
         "trunk": dict(zip(experiments.TASKS, (0.7, 0.5, 3.5), strict=True)),
         "eye": {"text8": 2.0},
     }
-    runs = {
-        "weighted_thalnet": {k: scored_record(0.9, 0.5, 2.5, lesions=without) for k in range(2)}
-    }
+    runs = {seed: scored_record(0.9, 0.5, 2.5, lesions=without) for seed in range(2)}
     assert report.lesion_table(runs) == [
         "| lesioned module, 2 seeds | loss on permuted MNIST | loss on CIFAR-10 by rows "
         "| loss on text8 |",

@@ -1,6 +1,6 @@
 """The tables of results of the top README and of the README of all benchmarks."""
 
-from benchmark_fixtures import scored_record
+from benchmark_fixtures import claim_runs, scored_record
 
 from benchmarks import readme_table
 from benchmarks.claim import experiments
@@ -23,7 +23,7 @@ def test_the_claim_has_rows_once_both_networks_were_trained(monkeypatch):
     }
     records = {"thalnet": scored_record(0.1, 0.1, 4.0), "gru": scored_record(0.5, 0.5, 2.0)}
     runs = {name: dict[int, dict]() for name in names}
-    monkeypatch.setattr(claim, "load_by_seed", lambda folder: runs)
+    monkeypatch.setattr(claim, "load_runs", lambda folder: claim_runs(runs))
     assert readme_table.claim_results() == []
     runs |= {name: {0: records[body]} for name, body in names.items()}
     runs["weighted_thalnet"] = {0: scored_record(0.6, 0.5, 2.0)}
