@@ -253,8 +253,8 @@ STRUCTURES = [
     sections("stream: [{tasks: [b]}]", "'b'"),
     sections("stream: [{task: toy_rows}]", "unknown field 'task'"),
     sections(JOINT + "stream: [{tasks: [a], steps: -1}]", "steps: must be at least 0, got -1"),
-    sections(JOINT + "stream: [{tasks: [a]}, {tasks: [b]}]\ntrain: {patience: 2, steps: 9}",
-             "train.patience ends a whole run"),
+    sections(JOINT + "stream: [{tasks: [a]}, {tasks: [b]}]\ntrain: {patience: 2, steps: 9}\n"
+             "changes: [{step: 3, verb: freeze, name: a}]", "train.patience and changes: "),
     sections(JOINT + "train: {epoch_of: c}", "train.epoch_of: unknown task 'c'"),
     sections(JOINT + "train: {combine: upgrat}", "unknown weighting 'upgrat'"),
     sections("tasks: [toy_rows]", "tasks: expected entries by name"),

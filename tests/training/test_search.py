@@ -14,7 +14,6 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.topology.spec import ModuleSpec
-from thalnet_mtl.training import context
 from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.search.candidates import Candidate, reusable
 from thalnet_mtl.training.search.kinds import KINDS
@@ -118,8 +117,8 @@ def test_a_race_leaves_the_run_and_the_earlier_task_alone(tmp_path):
 
 def test_a_copy_of_a_run_counts_no_multiply_adds_again_until_they_change(tmp_path, monkeypatch):
     run, counted = at_the_race(FIRST, SMALL), []
-    count = context.count_macs
-    monkeypatch.setattr(context, "count_macs", lambda *inputs: counted.append(1) or count(*inputs))
+    count = cost.count_macs
+    monkeypatch.setattr(cost, "count_macs", lambda *inputs: counted.append(1) or count(*inputs))
     small = run.multiply_adds("t1")
     with run.having(run.copy_state(run)):
         assert run.multiply_adds("t1") == small and len(counted) == 1

@@ -73,7 +73,8 @@ class TrainConfig:
     strategy: str = option("naive", "continual-learning strategy", names="strategy")
     patience: int = option(
         0,
-        "early stopping: validations without improvement before a task stops training; 0: off",
+        "early stopping: validations without improvement before a task stops training; in a "
+        "stream, each experience ends so, and with its best weights; 0: off",
         low=0,
     )
     boundaries: str = option(

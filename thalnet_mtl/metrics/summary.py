@@ -89,6 +89,7 @@ class ContinualSummary:
     trained: Sequence[Sequence[str]]  # the tasks of each experience
     scores: Sequence[Sequence[float | None]]  # R: a row a stage, a column a task
     measures: Mapping[str, MeasureSummary]  # by the keys of MEASURES
+    kept: Sequence[int] = ()  # with early stopping, the step whose weights each experience kept
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry ``continual`` of ``result.json``."""
@@ -101,7 +102,7 @@ class ContinualSummary:
             "trained": [list(tasks) for tasks in self.trained],
             "scores": [list(row) for row in self.scores],
             "measures": {name: measure.to_json() for name, measure in self.measures.items()},
-        }
+        } | ({"kept": list(self.kept)} if self.kept else {})
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "ContinualSummary":
@@ -161,6 +162,7 @@ def summarize(
     ends: Sequence[int],
     stages: Sequence[StageCost],
     guess: Mapping[str, float] | None = None,
+    kept: Sequence[int] = (),
 ) -> ContinualSummary:
     """Compute all measures of a run over several experiences.
 
@@ -172,7 +174,7 @@ def summarize(
         trained: The tasks of each experience.
         scores: Test scores by task, before training and after each experience; a task without a
             head yet has none.
-        scenario, strategy, growth, ends, stages: See ``ContinualSummary``.
+        scenario, strategy, growth, ends, stages, kept: See ``ContinualSummary``.
         guess: The test score of guessing by task.
     """
     rows = [[row.get(task) for task in metrics] for row in scores]
@@ -189,6 +191,7 @@ def summarize(
         measures={
             name: _measure(function, matrix, normalized) for name, (_, function) in MEASURES.items()
         },
+        kept=kept,
     )
 
 

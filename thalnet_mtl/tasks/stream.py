@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from thalnet_mtl.config.schema import Config, ExperienceConfig
 from thalnet_mtl.errors import UserError, unknown
@@ -57,6 +58,21 @@ def make_stream(
     if missing:
         raise UserError(f"stream: no experience has task '{min(missing)}'.")
     return stream
+
+
+def with_ends(stream: Sequence[Experience], ends: Sequence[int]) -> list[Experience]:
+    """Return a stream whose first experiences have ended at other steps; the others follow them.
+
+    Args:
+        stream: as it was planned.
+        ends: the last steps of as many experiences as are over.
+    """
+    moved: list[Experience] = []
+    for planned, end in zip_longest(stream, ends):
+        start = moved[-1].stop if moved else 0
+        stop = start + planned.stop - planned.start if end is None else end
+        moved.append(replace(planned, start=start, stop=stop))
+    return moved
 
 
 def _shares(entry: ExperienceConfig, config: Config) -> tuple[float, ...]:

@@ -31,11 +31,12 @@ from thalnet_mtl.training.checkpoint_parts import (
 )
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
-from thalnet_mtl.training.state import DUE, NOT_TRAINED, TrainState
+from thalnet_mtl.training.state import KEEPING_BEST, NOT_TRAINED, OPTIONAL, TrainState
 
 FORMAT = 5  # raised whenever older checkpoints cannot be read any more
 BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
 LAST = ("topology", *(part.name for part in fields(TrainState)), "rng", "metrics_size")
+LAST = tuple(key for key in LAST if key not in OPTIONAL)
 KEPT = "best"  # key of last.pt, which may be missing: the content of best.pt before the end
 
 
@@ -119,7 +120,8 @@ def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dic
     """
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
-    if unexpected := content.keys() - {"format", "config", *keys} - {KEPT if keys is LAST else ""}:
+    optional = {KEPT, *OPTIONAL} if keys is LAST else set()
+    if unexpected := content.keys() - {"format", "config", *keys} - optional:
         raise UserError(f"{path} is another checkpoint: it has '{min(unexpected)}' as well.")
     if _plain(without_differing(content["config"])) != _plain(recorded_fields(config)):
         raise UserError(f"{path} belongs to a run of another configuration.")
@@ -228,7 +230,7 @@ def _check_state(run: RunContext) -> None:
         raise UserError(f"step {state.step} is not one of {run.total_steps}.")
     require(state.batches_seen, run.tasks, "batches_seen")
     require(state.scores.untrained, run.attached_tasks, "untrained scores")
-    if unknown := [name for name in state.due if name not in DUE]:
+    if unknown := [name for name in state.due if name not in KEEPING_BEST]:
         raise UserError(f"'{unknown[0]}' is not due after a step.")
     if state.step == run.total_steps and not state.due:
         require(state.scores.best_by_task, run.tasks, "best scores")

@@ -4,7 +4,7 @@ import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,20 +12,21 @@ from torch import nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.build import configure_network
-from thalnet_mtl.models.cost import count_macs
+from thalnet_mtl.models.cost import MacCounter
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.strategies.base import TrainingContext
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.metrics import UndefinedScore
-from thalnet_mtl.tasks.stream import Experience, make_stream
-from thalnet_mtl.topology.spec import AdapterSpec
+from thalnet_mtl.tasks.stream import Experience, make_stream, with_ends
 from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.hidden_boundaries import HiddenContext, make_task_stream
 from thalnet_mtl.training.optimizers import learning_rate
+from thalnet_mtl.training.scores import waited
 from thalnet_mtl.training.state import TrainState
 
+STOP = attrgetter("stop")  # of an experience
 FEW_BATCHES = 10  # of the test split: enough to see the score of guessing
 
 
@@ -45,13 +46,12 @@ class RunContext:
         self, config: Config, device: torch.device, tasks: Mapping[str, Task], state: TrainState
     ):
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
-        self.stream = make_stream(config, self.steps_per_epoch)
-        self.task_stream = None if self.announced else make_task_stream(config, tasks, self.stream)
-        self._ends = [experience.stop for experience in self.stream]
+        self._planned = planned = make_stream(config, self.steps_per_epoch)
+        self._stream: tuple[int, list[Experience]] = 0, planned  # after so many experiences
+        self.task_stream = None if self.announced else make_task_stream(config, tasks, planned)
         self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
-        # By task: its adapter and the modules that ran, and the multiply-adds of a sequence.
-        self._multiply_adds: dict[str, tuple[AdapterSpec, tuple[str, ...], int]] = {}
+        self._macs = MacCounter()
 
     @property
     def trainable_tasks(self) -> set[str]:
@@ -154,28 +154,42 @@ class RunContext:
     @property
     def active_tasks(self) -> list[str]:
         """The tasks of this experience that are neither frozen nor stopped early."""
-        patience, scores = self.config.train.patience, self.state.scores
-        return [
-            name
-            for name in self.experience.tasks
-            if name in self.trainable_tasks
-            and (not patience or scores.validations_without_improvement(name) < patience)
-        ]
+        return self.active_in(self.experience)
+
+    def active_in(self, experience: Experience) -> list[str]:
+        """Return the tasks of an experience that are neither frozen nor stopped early."""
+        patience, state = self.config.train.patience, self.state
+        best = (state.stopping if self.continual else state.scores).best_by_task
+        names = [name for name in experience.tasks if name in self.trainable_tasks]
+        return [name for name in names if not patience or waited(best, name) < patience]
+
+    @property
+    def stream(self) -> list[Experience]:
+        """The experiences; those that are over have the steps that they took."""
+        if len(ends := self.state.stopping.ends) != self._stream[0]:
+            self._stream = len(ends), with_ends(self._planned, ends)
+        return self._stream[1]
 
     @property
     def experience(self) -> Experience:
         """The experience that the next step belongs to; after the last step, the last one."""
-        return self.stream[min(bisect_right(self._ends, self.state.step), len(self.stream) - 1)]
+        stream = self.stream
+        return stream[min(bisect_right(stream, self.step, key=STOP), len(stream) - 1)]
 
     @property
     def last_experience(self) -> Experience:
         """The experience that the last step belongs to; before the first step, the first one."""
-        return self.stream[bisect_left(self._ends, self.state.step)]
+        return self.stream[bisect_left(self.stream, self.step, key=STOP)]
 
     @property
     def continual(self) -> bool:
         """True if there are several experiences."""
-        return len(self.stream) > 1
+        return len(self._planned) > 1
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether each experience of a stream may end early, and does so with its best weights."""
+        return bool(self.config.train.patience) and self.continual
 
     @property
     def epoch(self) -> int:
@@ -277,19 +291,10 @@ class RunContext:
         return self._guesses[task, split]
 
     def multiply_adds(self, task: str) -> int:
-        """Return the multiply-adds of a validation sequence of a task.
-
-        They are counted anew only if other modules, or modules with other readings, run for it.
-        """
-        network, source = self.network, self.tasks[task]
-        active = network.active_modules(source.head_name)
-        adapter = replace(network.adapter(source.head_name).spec, frozen=False)
-        counted = self._multiply_adds.get(task)
-        if counted is None or counted[0] != adapter or counted[1] is not active:
-            xs = next(source.iterate("validation", 1, self.chunk)).xs
-            counted = adapter, active, count_macs(network, source.head_name, xs)
-            self._multiply_adds[task] = counted
-        return counted[2]
+        """Return the multiply-adds of a validation sequence of a task."""
+        source = self.tasks[task]
+        inputs = source.iterate("validation", 1, self.chunk)
+        return self._macs.count(self.network, source.head_name, (batch.xs for batch in inputs))
 
     def test_batches(self, task: str) -> int:
         """Return how many batches an evaluation of the test split takes."""

@@ -20,7 +20,7 @@ from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run,
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.fingerprint import weights_checksum
-from thalnet_mtl.training.state import DUE
+from thalnet_mtl.training.state import DUE, KEEPING_BEST
 
 
 def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
@@ -41,7 +41,8 @@ def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
         changed = {field: [there, now] for field, (now, there) in different.items()}
         directory.reopen(run.step, entry | {"changed": changed})
     due = due_after_step(run)
-    if DUE[-1] in run.state.due and DUE[-1] not in due:  # this was the end of a shorter run
+    ended = DUE[-1] in run.state.due and DUE[-1] not in due
+    if ended and not run.continual:  # this was the end of a shorter run
         restore_best(path)
         run.state.due = [name for name in run.state.due if name in due]
     directory.rewind(size)
@@ -53,9 +54,17 @@ def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
 def due_after_step(run: RunContext) -> list[str]:
     """Return the parts of ``DUE`` that follow the last step of a run."""
     if run.step == run.last_experience.stop:
-        return list(DUE)
+        return list(KEEPING_BEST if run.keeps_best else DUE)
     due = {"log": run.step % run.config.evaluate.log_every == 0, "validate": validates(run)}
     return [name for name in DUE if due.get(name)]
+
+
+def due_after_early_stop(run: RunContext) -> list[str]:
+    """Return what follows a validation after which no task of the experience trains any more."""
+    if run.active_in(run.last_experience):
+        return []
+    logged = run.step % run.config.evaluate.log_every == 0
+    return [name for name in KEEPING_BEST if name != "validate" and not (name == "log" and logged)]
 
 
 def validates(run: RunContext) -> bool:

@@ -1,7 +1,7 @@
 """Scores and losses of a run while it trains: logged, shown, and kept for its results."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.metrics.metric import format_scores, list_names
@@ -9,12 +9,14 @@ from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.tasks.stream import Experience
+from thalnet_mtl.training.best_weights import keep_best, restore_best
 from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.checkpoint_parts import PartFiles
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.divergence import diverged
 from thalnet_mtl.training.results import decision_entries, measure_cost, write_topology
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
+from thalnet_mtl.training.scores import is_better, record_validation
 from thalnet_mtl.training.state import NOT_TRAINED
 
 DIVERGENCE_FACTOR = 100.0  # times the loss of guessing, or of the untrained network
@@ -77,10 +79,14 @@ class Monitor:
 
         Weights are compared by the mean over trained tasks of the normalized score: 0 for
         guessing, 1 for perfection. With several experiences the last weights are kept, good or
-        bad: their scores are the last row of the matrix of scores.
+        bad: their scores are the last row of the matrix of scores. With ``train.patience`` the best
+        ones of each experience are, for its own tasks.
         """
         run, scores, normalized = self.run, self.run.state.scores, []
-        active, trained = run.active_tasks, run.config.trained_tasks
+        active, experience = run.active_tasks, run.last_experience
+        judged: Sequence[str] = () if run.continual else run.config.trained_tasks
+        if run.keeps_best:
+            active, judged = run.active_in(experience), experience.tasks
         with interruptible():
             scored = run.scores(run.attached_tasks, "validation")
         self.show_validation(scored)
@@ -89,15 +95,38 @@ class Monitor:
             metric, seconds = task.metric, run.state.timers.train_seconds
             value = values[metric.name]
             self.directory.log(run.step, name, "validation", values, seconds=seconds)
-            if name in trained and not run.continual:
+            batches = run.state.batches_seen[name]
+            new = name, metric, value, run.step, batches, name in active
+            record_validation(scores.best_by_task, *new)
+            if name in judged:
                 guess = run.guess(name, "validation")[metric.name]
                 normalized.append(metric.normalized_score(value, guess))
-            batches = run.state.batches_seen[name]
-            scores.record_validation(name, metric, value, run.step, batches, name in active)
+                if run.keeps_best:
+                    record_validation(run.state.stopping.best_by_task, *new)
         mean = sum(normalized) / max(1, len(normalized))
-        if mean > scores.best or math.isnan(scores.best) or not scores.best_step or run.continual:
-            scores.best, scores.best_step = mean, run.step
-            save_best(self.directory.folder / "checkpoint" / "best.pt", run, self.parts)
+        if run.keeps_best:
+            if is_better(mean, run.state.stopping.best, run.state.stopping.best_step):
+                keep_best(run, mean)
+                self.save_best(mean)
+        elif run.continual or is_better(mean, scores.best, scores.best_step):
+            self.save_best(mean)
+
+    def save_best(self, mean: float) -> None:
+        """Save the weights as the best ones, with a mean normalized score."""
+        scores = self.run.state.scores
+        scores.best, scores.best_step = mean, self.run.step
+        save_best(self.directory.folder / "checkpoint" / "best.pt", self.run, self.parts)
+
+    def restore_best(self, experience: Experience) -> None:
+        """Restore the best weights of an experience that is over, and say so if it ended early."""
+        run = self.run
+        restore_best(run)
+        steps, planned = run.step - experience.start, experience.stop - experience.start
+        end = f" (early stop; {planned:,} were planned)" if steps < planned else ""
+        self.console.print(
+            f"  step {run.step:,}  experience {experience.number} took {steps:,} steps{end}: its "
+            f"best weights, of step {run.state.stopping.kept[-1]:,}, are kept"
+        )
 
     def show_validation(self, scores: Scores) -> None:
         """Show validation scores: a line for each task, or one for many."""

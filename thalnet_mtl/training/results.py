@@ -126,6 +126,7 @@ def continual_summary(run: RunContext) -> ContinualSummary:
         ends=[experience.stop for experience in run.stream],
         stages=stage_costs(run),
         guess={name: run.guess(name, "test")[task.metric.name] for name, task in run.tasks.items()},
+        kept=run.state.stopping.kept,
     )
 
 

@@ -21,9 +21,8 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
-from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checks import check_expected, check_joint_options
+from thalnet_mtl.training.checks import check_joint_options
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
@@ -31,6 +30,7 @@ from thalnet_mtl.training.hidden_boundaries import check_boundaries
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
+from thalnet_mtl.training.stream_checks import check_early_stopping, check_stream
 from thalnet_mtl.training.unknown_task import check_unknown_tasks
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
@@ -80,6 +80,7 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     state.strategy = make_strategy(run)
     state.rule = make_rule(run)
     check_stream(config, run.stream)
+    check_early_stopping(run)
     if state.rule.grows:
         dry_run_growth(run)
     dry_run_changes(config, network, run.stream)
@@ -281,20 +282,3 @@ def check_backends(config: Config, network: Network) -> None:
     """Raise if the configured backend cannot run the network."""
     for head in network.adapters:
         selected_backend(config, network, head)
-
-
-def check_stream(config: Config, stream: Sequence[Experience]) -> None:
-    """Raise if options do not fit the experiences."""
-    shortest = min(experience.stop - experience.start for experience in stream)
-    if config.train.boundaries != "announced":  # one schedule for the whole stream
-        shortest = stream[-1].stop
-    if config.train.warmup >= shortest:
-        raise UserError(
-            f"train.warmup ({config.train.warmup}) must be smaller than the shortest experience "
-            f"({shortest} steps)."
-        )
-    if len(stream) > 1 and config.train.patience:
-        raise UserError("train.patience ends a whole run, so it cannot be used with a stream.")
-    if rule_class(config).grows and config.changes:
-        raise UserError("growth and changes cannot be combined; give one of them.")
-    check_expected(config)

@@ -10,86 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.json_fields import from_fields, require, typed
-from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.json_fields import typed
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.path_choice import PathChooser
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
+from thalnet_mtl.training.scores import EarlyStopping, PlainPart, Scores
 from thalnet_mtl.training.weighting import LossWeighting
 
-DUE = (
-    "log",
-    "growth",
-    "validate",
-    "after_experience",
-    "end_experience",
-)  # what may follow a step, in this order
+# What may follow a step, in this order; with early stopping in a stream, validation comes first.
+DUE = ("log", "growth", "validate", "after_experience", "end_experience")
+KEEPING_BEST = ("log", "validate", "restore_best", "growth", "after_experience", "end_experience")
+OPTIONAL = ("stopping",)  # parts that a checkpoint holds only if they are not at their defaults
 NOT_TRAINED = -math.inf  # in the loss log, for a task that was not part of a step
-
-
-@dataclass
-class PlainPart:
-    """A part of the state that consists of plain values and tensors."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the values by field name."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned, if every value has the type of its field."""
-        where = type(self).__name__.lower()
-        require(saved, [entry.name for entry in fields(self)], where)
-        vars(self).update(vars(from_fields(type(self), saved, where)))
-
-
-@dataclass
-class Scores(PlainPart):
-    """Scores so far: the best ones on validation, before training, and the matrix of scores.
-
-    ``best`` is the mean over tasks of the normalized score of the best weights. An entry of
-    ``best_by_task`` has the ``step`` and ``value`` of the best score of a task, the number of
-    validations since then, and the batches that were seen until the last of them.
-    """
-
-    best: float = -math.inf
-    best_step: int = 0
-    best_by_task: dict[str, dict[str, float]] = field(default_factory=dict)
-    untrained: dict[str, dict[str, float]] = field(default_factory=dict)
-    accuracy_matrix: list[dict[str, float]] = field(default_factory=list)  # test, by experience
-    costs: list[dict[str, Any]] = field(default_factory=list)  # by row; see ``measure_cost``
-
-    def validations_without_improvement(self, task: str) -> float:
-        """Return how many validations have passed since the best one of a task."""
-        return self.best_by_task.get(task, {"validations_since": 0})["validations_since"]
-
-    def reset_patience(self, task: str) -> None:
-        """Count validations without improvement from 0 again."""
-        if task in self.best_by_task:
-            self.best_by_task[task]["validations_since"] = 0
-
-    def record_validation(
-        self, task: str, metric: Metric, value: float, step: int, batches: int, active: bool
-    ) -> None:
-        """Update the best score of a task with a new validation score.
-
-        Args:
-            task: its name.
-            metric: of the task.
-            value: the new score.
-            step: of the validation.
-            batches: the training batches of the task so far. Without a new one, a validation
-                does not count against the patience.
-            active: whether the task is still trained. If it has stopped early it stays stopped.
-        """
-        best = self.best_by_task.get(task)
-        if best is None or metric.better(value, best["value"]):
-            since = 0 if best is None or active else best["validations_since"]
-            self.best_by_task[task] = {"step": step, "value": value, "validations_since": since}
-        elif batches > best["batches_seen"]:
-            best["validations_since"] += 1
-        self.best_by_task[task]["batches_seen"] = batches
 
 
 @dataclass
@@ -181,10 +115,11 @@ class TrainState:
     rule: Rule = field(init=False)  # of growth; built after it
     loss_log: Tensor  # (step, task): losses since the last line of the log
     step: int = 0
-    due: list[str] = field(default_factory=list)  # those of ``DUE`` that are not done yet
+    due: list[str] = field(default_factory=list)  # what follows the last step and is not done yet
     batches_seen: dict[str, int] = field(default_factory=dict)
     carried_states: dict[str, Any] = field(default_factory=dict)  # of text, from chunk to chunk
     scores: Scores = field(default_factory=Scores)
+    stopping: EarlyStopping = field(default_factory=EarlyStopping)
     paths: PathChooser = field(default_factory=PathChooser)  # of tasks that are unknown
     topology_log: list[dict[str, Any]] = field(default_factory=list)
     growth: GrowthState = field(default_factory=GrowthState)
@@ -200,6 +135,8 @@ class TrainState:
         saved: dict[str, Any] = {"topology": self.network.describe()}
         for entry in fields(self):
             value = getattr(self, entry.name)
+            if entry.name in OPTIONAL and value == type(value)():
+                continue
             if entry.name == "optimizer":
                 value = optimizer_state(value, self.named_parameters())
             elif entry.name == "carried_states":
@@ -230,9 +167,9 @@ class TrainState:
         self.network, self.optimizer = network, optimizer
         hints = get_type_hints(TrainState)
         for entry in fields(self):
+            if entry.name == "network" or entry.name not in saved:
+                continue  # it has its weights; or it is at its default
             value, part = saved[entry.name], getattr(self, entry.name)
-            if entry.name == "network":
-                continue  # it has its weights
             if entry.name == "optimizer":
                 load_optimizer_state(optimizer, value, self.named_parameters())
             elif entry.name == "carried_states":

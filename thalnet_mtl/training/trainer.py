@@ -1,8 +1,8 @@
 """The training loop: from the first step, or from the last checkpoint, to the results."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from torch import Tensor
@@ -15,11 +15,12 @@ from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import RunResult
-from thalnet_mtl.signals import StopRequested, stop_signals
+from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.training.checkpoint import part_files, save_run
-from thalnet_mtl.training.checks import fixed_length, without_effect
+from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import (
+    due_after_early_stop,
     due_after_step,
     resume,
     save_before_end,
@@ -32,6 +33,7 @@ from thalnet_mtl.training.monitor import Monitor, mean_losses
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.session import session
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
@@ -72,25 +74,6 @@ def train(
         run = set_up(config, fetch_with(console))
         with closing(RunDirectory(folder, config)) as directory:
             return Trainer(run, directory, console, start).fit()
-
-
-@contextmanager
-def session(trainers: Sequence["Trainer"], console: Console, title: str) -> Iterator[None]:
-    """Show the progress of runs that are trained together, and stop them on a signal."""
-
-    def announce(count: int) -> None:
-        console.print("stopping and saving; press Ctrl+C again to abort")
-
-    first = min(trainer.run.step for trainer in trainers)
-    for line in without_effect(trainers[0].run.config):
-        console.print(f"note: {line}")
-    with (
-        console.progress(title, first, trainers[0].run.total_steps),
-        stop_signals(announce) as stop,
-    ):
-        for trainer in trainers:
-            trainer.stop_requested = stop.requested
-        yield
 
 
 class Trainer:
@@ -273,9 +256,15 @@ class Trainer:
                 elif state.due[0] == "growth":
                     logged, decided = len(state.topology_log), len(state.growth.decisions)
                     end_growth(run)
-                    self.monitor.report_changes(logged, decided)
+                    if self.monitor.report_changes(logged, decided) and run.keeps_best:
+                        self.monitor.save_best(state.scores.best)
                 elif state.due[0] == "validate":
                     self.monitor.validate()
+                    if run.keeps_best and state.due == ["validate"]:
+                        state.due += due_after_early_stop(run)
+                elif state.due[0] == "restore_best":
+                    self.monitor.restore_best(experience)
+                    self.train_step.drop_caches()
                 elif state.due[0] == "after_experience":
                     if run.announced:
                         state.strategy.after_experience(experience)

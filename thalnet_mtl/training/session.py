@@ -1,0 +1,36 @@
+"""The session of runs that train in one process: their progress, and the signals that stop them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from thalnet_mtl.console import Console
+from thalnet_mtl.signals import stop_signals
+from thalnet_mtl.training.checks import without_effect
+from thalnet_mtl.training.context import RunContext
+
+
+class Stoppable(Protocol):
+    """A trainer, as a session sees it."""
+
+    run: RunContext
+    stop_requested: Callable[[], bool]
+
+
+@contextmanager
+def session(trainers: Sequence[Stoppable], console: Console, title: str) -> Iterator[None]:
+    """Show the progress of runs that are trained together, and stop them on a signal."""
+
+    def announce(count: int) -> None:
+        console.print("stopping and saving; press Ctrl+C again to abort")
+
+    first = min(trainer.run.step for trainer in trainers)
+    for line in without_effect(trainers[0].run.config):
+        console.print(f"note: {line}")
+    with (
+        console.progress(title, first, trainers[0].run.total_steps),
+        stop_signals(announce) as stop,
+    ):
+        for trainer in trainers:
+            trainer.stop_requested = stop.requested
+        yield
