@@ -63,7 +63,7 @@ def test_a_checkpoint_of_an_older_format_is_refused_in_one_line(tmp_path):
 def test_a_checkpoint_holds_every_part_of_the_state(tmp_path):
     train(toy(), tmp_path)
     content = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
-    parts = {part.name for part in fields(TrainState)}
+    parts = {part.name for part in fields(TrainState)} - {"stopping"}  # which has not begun
     assert content.keys() == parts | {"format", "config", "topology", "rng", "metrics_size"}
 
 
