@@ -11,6 +11,7 @@ from search_streams import FIRST, MODULES, SMALL, at_the_race, stream_of
 from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, train
 from thalnet_mtl.cli import main
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models import cost
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.topology.spec import ModuleSpec

@@ -12,14 +12,16 @@ Its arguments are options: ``stream: {name: both_orders, second: solar}``.
 
 from collections.abc import Collection
 from dataclasses import fields, replace
+from importlib import import_module
 from typing import Any
 
+from thalnet_mtl.config.declarations import declaration
 from thalnet_mtl.config.experience import ExperienceConfig
 from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.overlay import OPTIONS, overlay
 from thalnet_mtl.config.schema import Config, NamedStream, NamedTaskConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import lookup
+from thalnet_mtl.registry import registered_now
 
 MOST_EXPERIENCES = 100_000  # more is a typing error
 
@@ -42,7 +44,9 @@ def write_out_stream(config: Config, where: str = "") -> Config:
         return config
     where = f"{where}: stream" if where else "stream"
     options = check_options("stream", stream.name, stream.options, where, field_names(stream))
-    experiences = lookup("stream", stream.name)(**options)
+    if stream.name not in registered_now("stream"):  # imports nothing but the module of the stream
+        import_module(declaration("stream", stream.name).module)
+    experiences = registered_now("stream")[stream.name](**options)
     if not _are_experiences(experiences):
         raise UserError(
             f"{where}: stream '{stream.name}' returns no list of experiences, each a mapping from "
