@@ -59,20 +59,21 @@ def short_table() -> str:
 def image_results() -> list[Result]:
     """Return the results on single image tasks: the paper's recipe, and the best of a search."""
     trials = {task: sum(name.startswith(f"{task}_gru-") for name in search()) for task in TASKS}
+    tables = {part: quality.load_table(part) for part in ("poster", "best", "confirm")}
     parts = {
-        "poster": ("recipe of the paper as far as known", quality.paper_pairs()),
+        "poster": ("recipe of the paper as far as known", quality.paper_pairs(tables["poster"])),
         "best": ("best of {} trials each", quality.finalists()),
-        "confirm": ("best of {} trials each, new seeds", quality.load_pairs("confirm")),
+        "confirm": ("best of {} trials each, new seeds", quality.pairs_of(tables["confirm"])),
     }
     rows = []
     for part, (method, pairs) in parts.items():
-        for name, (difference, verdict) in quality.compare(pairs).items():
-            task, pair = name.partition("-")[0], pairs[name]
-            thalnet, gru = (spread([*quality.percents(runs, "test").values()]) for runs in pair)
-            count = len(quality.differences(pair))
-            command = f"quality.run {part} {seeds(count, min(pair[0]))}"
+        for c in quality.compare(tables[part], pairs):
+            task = quality.task_of(c)
+            both = (tables[part].cell(each, c.column) for each in (c.row, c.baseline))
+            command = f"quality.run {part} {seeds(c.pairs, min(c.row.seeds))}"
             setting = f"{TASKS[task]}, {method.format(trials[task])}"
-            cells = thalnet, gru, str(count), difference, verdict_word(verdict)
+            difference = c.difference.format()
+            cells = *both, str(c.pairs), difference, f"**{c.result.word}**"
             rows.append(Result("quality", setting, *cells, command))
     return rows
 

@@ -81,7 +81,8 @@ def load_records(folder: Path, names: str = "*") -> dict[str, Record]:
 
 def load_runs(folder: Path) -> list[RunSummary]:
     """Return all runs of a folder as ``thalnet table`` reads them."""
-    return read_summaries([*sorted(folder.glob("*.json"))])[0]
+    paths = sorted(folder.glob("*.json"))
+    return read_summaries(paths)[0] if paths else []
 
 
 def load_by_seed(folder: Path) -> dict[str, RunsBySeed]:

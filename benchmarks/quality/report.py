@@ -1,10 +1,11 @@
 """Tables of the quality benchmark, made from the records of its runs."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import mean
 
-from benchmarks.markdown import commands, header, row, spread
+from benchmarks.markdown import commands, header, row, spread, verdict
 from benchmarks.quality import text_report
 from benchmarks.quality.connectivity import reading_tables, similarity_table
 from benchmarks.quality.experiments import (
@@ -19,17 +20,14 @@ from benchmarks.quality.experiments import (
     candidates,
     finalist,
 )
-from benchmarks.records import (
-    Record,
-    RunsBySeed,
-    load_by_seed,
-    load_records,
-    seed_count,
-    succeeded,
-)
-from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
+from benchmarks.records import Record, load_by_seed, load_records, load_runs, seed_count
+from thalnet_mtl.report import cells as report_cells
+from thalnet_mtl.report.cells import Comparison
+from thalnet_mtl.report.make_table import make_table
+from thalnet_mtl.report.table import Table
 
-Pair = tuple[RunsBySeed, RunsBySeed]  # ThalNet and GRU
+Pair = tuple[str, str]  # the names of the rows of ThalNet and GRU
+COLUMNS = ("parameters", "validation", "test", "train", "gap")
 
 PUBLISHED = {  # the test accuracy that the authors report, %
     "permuted_mnist": {"thalnet": 92, "gru": 65},
@@ -51,117 +49,112 @@ def report() -> str:
     return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())
 
 
-def percents(runs: RunsBySeed, split: str) -> dict[int, float]:
-    """Return the accuracy in percent by seed of the runs that succeeded."""
-    return {seed: 100 * accuracy(record, split) for seed, record in succeeded(runs).items()}
+def load_table(part: str) -> Table:
+    """Return the runs of a folder of results as a table, a row for each name without its seed."""
+    return make_table(load_runs(RESULTS / part), rows=["run"], columns=COLUMNS)
 
 
-def differences(pair: Pair, measure: str = "test") -> list[float]:
-    """Return ThalNet − GRU by seed where both succeeded; measure ``gap`` is train − test."""
-    ours, theirs = (
-        {s: x - percents(runs, "test")[s] for s, x in percents(runs, "train").items()}
-        if measure == "gap"
-        else percents(runs, measure)
-        for runs in pair
-    )
-    return [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+def cells(table: Table, name: str, columns: Sequence[str]) -> list[str]:
+    """Return parameters, number of seeds and some scores of a row; dashes if it does not exist."""
+    found = [each for each in table.rows if each.label == name]
+    if not found:
+        return ["–", "0", *["–"] * len(columns)]
+    grid = table.main_grid()
+    line = dict(zip(COLUMNS, grid[1 + table.rows.index(found[0])][2:], strict=True))
+    count = seed_count(len(found[0].seeds), len(found[0].unfinished))
+    return [line["parameters"], count, *(line[name] for name in columns)]
 
 
-def compare(pairs: Mapping[str, Pair], measure: str = "test") -> dict[str, tuple[str, str]]:
-    """Return difference and verdict by task, Holm-corrected over all pairs."""
-    values = {name: d for name, pair in pairs.items() if len(d := differences(pair, measure)) > 1}
-    corrected = holm({name: sign_flip_test(d) for name, d in values.items()})
-    return {
-        name: (spread(d), verdict_text(d, corrected[name], len(values), measure))
-        for name, d in values.items()
-    }
+def scores(table: Table, name: str, split: str) -> list[float]:
+    """Return the accuracy in percent of a row, a value for each seed."""
+    places = [k for k, each in enumerate(table.rows) if each.label == name]
+    column = next(column for column in table.columns if column.name == split)
+    return [100 * value for k in places for value in column.cells[k].values]
 
 
-def verdict_text(differences: Sequence[float], p: float, comparisons: int, measure: str) -> str:
-    """Return the verdict on ThalNet and the reason for it."""
-    result = verdict(differences, p, measure != "gap", comparisons)
-    return f"**{result.word}**: {result.line}"
+def compare(table: Table, pairs: Mapping[str, Pair], measure: str = "test") -> list[Comparison]:
+    """Return the comparisons of ThalNet with GRU, Holm-corrected over the pairs of rows."""
+    rows = {each.label: each for each in table.rows}
+    known = [(rows[a], rows[b]) for a, b in pairs.values() if a in rows and b in rows]
+    columns = [column for column in table.columns if column.name == measure]
+    return [c for c in report_cells.compare(known, columns) if c.pairs > 1]
 
 
-def load_pairs(folder: str) -> dict[str, Pair]:
-    """Return the runs of both bodies by task and suffix of the run name."""
-    records = load_by_seed(RESULTS / folder)
-    names = sorted({name.replace("_gru", "").replace("_thalnet", "") for name in records})
-
-    def runs(name: str, body: str) -> RunsBySeed:
-        task, dash, suffix = name.partition("-")
-        return records.get(f"{task}_{body}{dash}{suffix}", {})
-
-    return {name: (runs(name, "thalnet"), runs(name, "gru")) for name in names}
-
-
-def count(runs: RunsBySeed) -> str:
-    """Return the number of seeds that succeeded, and of those that failed."""
-    return seed_count(len(succeeded(runs)), sum("failed" in r for r in runs.values()))
-
-
-def size(runs: RunsBySeed) -> str:
-    """Return the number of parameters."""
-    sizes = {r["result"]["parameters"]["total"] for r in succeeded(runs).values()}
-    return " / ".join(f"{n:,}" for n in sorted(sizes)) or "–"
+def pairs_of(table: Table) -> dict[str, Pair]:
+    """Return the names of the rows of ThalNet and GRU by task and suffix of the name."""
+    names = {}
+    for each in table.rows:
+        task, dash, suffix = each.label.partition("-")
+        task = task.removesuffix("_gru").removesuffix("_thalnet")
+        both = (f"{task}_{body}{dash}{suffix}" for body in ("thalnet", "gru"))
+        names[f"{task}{dash}{suffix}"] = tuple(both)
+    return dict(sorted(names.items()))
 
 
 def paper_table() -> str:
     """Return the results of the paper's recipe beside those that the authors report."""
     lines = header("task", "epochs", "model", "parameters", "seeds", "published, test %", "test %",
                    "worst seed", "train %", "train − test")  # fmt: skip
-    pairs = dict(sorted(load_pairs("poster").items(), reverse=True))
-    for name, pair in pairs.items():
+    table = load_table("poster")
+    for name, pair in sorted(pairs_of(table).items(), reverse=True):
         task, _, epochs = name.partition("-")
-        for (body, title), runs in zip(BODIES.items(), pair, strict=True):
-            tests, trains = percents(runs, "test"), percents(runs, "train")
-            gaps = [trains[seed] - tests[seed] for seed in tests]
-            cells = [TASKS[task], epochs.removesuffix("epochs"), title, size(runs), count(runs)]
-            cells += [f"{PUBLISHED[task][body]} %", f"**{spread([*tests.values()])}**"]
-            cells += [f"{min(tests.values()):.2f}" if tests else "–"]
-            cells += [spread([*trains.values()]), spread(gaps)]
-            lines.append(row(*cells))
-    lines += ["", *comparison_table(paper_pairs()), "", commands(all_records(pairs))]
+        for (body, title), run in zip(BODIES.items(), pair, strict=True):
+            size, count, test, train, gap = cells(table, run, ("test", "train", "gap"))
+            tests = scores(table, run, "test")
+            lines.append(row(
+                TASKS[task], epochs.removesuffix("epochs"), title, size, count,
+                f"{PUBLISHED[task][body]} %", f"**{test}**",
+                f"{min(tests):.2f}" if tests else "–", train, gap,
+            ))  # fmt: skip
+    lines += ["", *comparison_table(table, paper_pairs(table)), "", commands_of("poster", table)]
     return "\n".join(lines)
 
 
-def paper_pairs() -> dict[str, Pair]:
+def commands_of(part: str, table: Table) -> str:
+    """Return the commands of the runs of a folder, ThalNets first."""
+    records = load_by_seed(RESULTS / part)
+    pairs = sorted(pairs_of(table).items(), reverse=True)
+    names = [name for _, pair in pairs for name in pair]
+    return commands(record for name in names for record in records.get(name, {}).values())
+
+
+def paper_pairs(table: Table) -> dict[str, Pair]:
     """Return the runs by the paper's recipe that are compared: those with the most epochs."""
-    pairs = dict(sorted(load_pairs("poster").items(), reverse=True))
-    return {name: pair for name, pair in pairs.items() if name.endswith(f"-{EPOCHS}epochs")}
+    pairs = sorted(pairs_of(table).items(), reverse=True)
+    return {name: pair for name, pair in pairs if name.endswith(f"-{EPOCHS}epochs")}
 
 
-def all_records(pairs: Mapping[str, Pair]) -> Iterator[Record]:
-    """Return the records of all pairs."""
-    return (record for pair in pairs.values() for runs in pair for record in runs.values())
-
-
-def comparison_table(pairs: Mapping[str, Pair]) -> list[str]:
+def comparison_table(table: Table, pairs: Mapping[str, Pair]) -> list[str]:
     """Return the comparison of ThalNet and GRU on paired seeds: accuracy and overfitting."""
     lines = header(
         "ThalNet − GRU, points", "test accuracy", "ThalNet is", "train − test", "ThalNet is"
     )
-    tests, gaps = compare(pairs), compare(pairs, "gap")
-    for name in tests:
-        lines.append(row(TASKS[name.partition("-")[0]], *tests[name], *gaps[name]))
+    by_measure = [compare(table, pairs, measure) for measure in ("test", "gap")]
+    for both in zip(*by_measure, strict=True):
+        texts = (text for c in both for text in (c.difference.format(), verdict(c)))
+        lines.append(row(TASKS[task_of(both[0])], *texts))
     return lines
+
+
+def task_of(comparison: Comparison) -> str:
+    """Return the task of the rows that were compared."""
+    return comparison.row.label.partition("-")[0].removesuffix("_thalnet")
 
 
 def mechanism_table() -> str:
     """Return the mean test accuracy of every reading with every module design."""
-    runs = load_by_seed(RESULTS / "mechanisms")
+    table = load_table("mechanisms")
     lines = header("reading", *(f"`{design}`" for design in DESIGNS), "mean")
     for reading in READINGS:
-        cells, means = [], []
+        line, means = [], []
         for design in DESIGNS:
-            tests = [*percents(runs.get(f"{reading}-{design}", {}), "test").values()]
+            tests = scores(table, f"{reading}-{design}", "test")
             means += [mean(tests)] if tests else []
             seeds = " · ".join(f"{x:.1f}" for x in tests)
-            cells.append(f"**{mean(tests):.1f}** ({seeds})" if tests else "–")
+            line.append(f"**{mean(tests):.1f}** ({seeds})" if tests else "–")
         total = f"{mean(means):.1f}" if means else "–"
-        lines.append(row(f"`{reading}`", *cells, total))
-    records = (record for by_seed in runs.values() for record in by_seed.values())
-    return "\n".join([*lines, "", commands(records)])
+        lines.append(row(f"`{reading}`", *line, total))
+    return "\n".join([*lines, "", commands(load_records(RESULTS / "mechanisms").values())])
 
 
 def search_table() -> str:
@@ -207,30 +200,27 @@ def describe(command: str) -> str:
 
 def best_table() -> str:
     """Return the results of the best settings with other seeds, as far as they were trained."""
-    lines = header("task", "model", "parameters", "seeds", "validation %", "test %", "train %")
-    settings = {(task, body): candidates(task, body) for task in sorted(TASKS) for body in BODIES}
-    shown, splits, selected = list[Record](), ("validation", "test", "train"), best_trials()
-    for (task, body), by_name in settings.items():
-        for name, runs in by_name.items():
-            scores = (spread([*percents(runs, split).values()]) for split in splits)
+    splits = ("validation", "test", "train")
+    lines = header("task", "model", "parameters", "seeds", *(f"{split} %" for split in splits))
+    table, selected, shown = load_table("best"), best_trials(), list[Record]()
+    for task, body in product(sorted(TASKS), BODIES):
+        for name, runs in candidates(task, body).items():
             trial = (name if "-" in name else selected[task, body][0]).partition("-")[2]
             title = f"{BODIES[body].partition(',')[0]}, {trial}"
-            lines.append(row(TASKS[task], title, size(runs), count(runs), *scores))
+            lines.append(row(TASKS[task], title, *cells(table, name, splits)))
             shown += runs.values()
-    lines += ["", *comparison_table(finalists()), "", commands(shown)]
-    if confirmed := load_pairs("confirm"):
+    lines += ["", *comparison_table(table, finalists()), "", commands(shown)]
+    confirmed = load_table("confirm")
+    if confirmed.rows:
         lines += ["", "Confirmation with new seeds, which were not used in any selection:", ""]
-        lines += [*comparison_table(confirmed), "", commands(all_records(confirmed))]
+        lines += comparison_table(confirmed, pairs_of(confirmed))
+        lines += ["", commands_of("confirm", confirmed)]
     return "\n".join(lines)
 
 
 def finalists() -> dict[str, Pair]:
-    """Return for each task the candidates of both bodies whose seeds validate best."""
-
-    def runs(task: str, body: str) -> RunsBySeed:
-        return candidates(task, body).get(finalist(task, body), {})
-
-    pairs = {task: (runs(task, "thalnet"), runs(task, "gru")) for task in sorted(TASKS)}
+    """Return for each task the names of the candidates of both bodies that validate best."""
+    pairs = {task: (finalist(task, "thalnet"), finalist(task, "gru")) for task in sorted(TASKS)}
     return {task: pair for task, pair in pairs.items() if any(pair)}
 
 

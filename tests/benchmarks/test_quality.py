@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from table_fixtures import task_entry, write_record
 
 from benchmarks.markdown import with_table
 from benchmarks.quality import experiments, report, run
@@ -50,12 +51,10 @@ def test_where_trials_tie_two_of_each_body_are_trained_and_their_seeds_decide(
     monkeypatch.setattr(report, "RESULTS", tmp_path)
 
     def put(part, name, validation, test=0.5):
-        scores = {"validation": {"accuracy": validation}, "test": {"accuracy": test}}
-        scores["train"] = scores["test"]
-        size = {"parameters": {"total": 10}}
-        record = {"command": name, "result": {"tasks": {"a": scores}} | size}
-        (tmp_path / part).mkdir(exist_ok=True)
-        (tmp_path / part / f"{name}.json").write_text(json.dumps(record))
+        _, _, seed = name.rpartition("-seed")
+        config = {"task": {"name": "toy"}, "train": {"seed": int(seed) if seed.isdecimal() else 0}}
+        tasks = {"toy": task_entry(test, train=test, validation=validation)}
+        write_record(tmp_path / part / f"{name}.json", config, tasks, command=name)
 
     for number, validation in enumerate((0.8, 0.9, 0.7, 0.9)):
         put("search", f"cifar10_thalnet-trial{number:02}", validation)
@@ -72,9 +71,9 @@ def test_where_trials_tie_two_of_each_body_are_trained_and_their_seeds_decide(
         put("best", f"cifar10_thalnet-seed{seed}", 0.8, 0.9)
         put("best", f"cifar10_thalnet-trial03-seed{seed}", 0.81, 0.6)
         put("best", f"cifar10_gru-seed{seed}", 0.8, 0.5)
-    (pair,) = report.finalists().values()
-    assert report.differences(pair) == pytest.approx([10] * 6)
-    assert "| ThalNet, trial03 | 10 | 6 | 81.00 | 60.00 | 60.00 |" in report.best_table()
+    (comparison,) = report.compare(report.load_table("best"), report.finalists())
+    assert comparison.difference.values == pytest.approx([0.1] * 6)
+    assert "| ThalNet, trial03 | 100 | 6 | 81.00 | 60.00 | 60.00 |" in report.best_table()
     again = experiments.confirm([9])
     assert [*again] == ["cifar10_gru-seed9", "cifar10_thalnet-seed9"]
     assert again["cifar10_thalnet-seed9"] == experiments.with_seed("cifar10_thalnet-trial03", 9)
