@@ -3,12 +3,16 @@
 from math import log
 from statistics import mean
 
-from benchmarks.markdown import commands, header, row, spread
+from benchmarks.markdown import commands, header, row, verdict
 from benchmarks.quality import text_experiments as text
 from benchmarks.quality.experiments import RESULTS
 from benchmarks.quality.text_experiments import BODIES, SEEDS, Round, bits, finalists
-from benchmarks.records import RunsBySeed, load_by_seed, load_records, succeeded
-from thalnet_mtl.metrics.significance import sign_flip_test, verdict
+from benchmarks.records import load_records, load_runs
+from thalnet_mtl.report.cells import compare
+from thalnet_mtl.report.folding import Row
+from thalnet_mtl.report.make_table import column, make_table
+from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.report.table import Table
 
 SCORES = "parameters", "validation, bits", "test, bits"
 LARGE = {"gru": "14,060,256", "thalnet": "11,897,540"}  # sizes: paper/text8_gru and text8.yaml
@@ -28,42 +32,50 @@ def small_table() -> str:
 
 def round_table(search: Round) -> list[str]:
     """Return the tables of all trials of a round and of the settings that they selected."""
-    trials, best = load_by_seed(search.folder("search")), load_by_seed(search.folder("best"))
+    trials, best = (load_table(search, part) for part in ("search", "best"))
     lines = header("trials", "shape", "learning rate", "seeds", *SCORES)
     for body, title in BODIES.items():
         for k, setting in enumerate(search.grid(body)):
-            lines.append(row(title, *setting, *score_cells(trials.get(f"{body}-{k}", {}))))
+            lines.append(row(title, *setting, *score_cells(trials, f"{body}-{k}")))
     lines += ["", *header("best setting of the trials", "seeds", *SCORES)]
-    lines += [row(title, *score_cells(best.get(body, {}))) for body, title in BODIES.items()]
+    lines += [row(title, *score_cells(best, body)) for body, title in BODIES.items()]
     return lines
 
 
-def score_cells(runs: RunsBySeed) -> list[str]:
+def load_table(search: Round, part: str) -> Table:
+    """Return the runs of a part of a round as a table, a row for each name without its seed."""
+    return make_table(load_runs(search.folder(part)), rows=["run"],
+                      columns=["parameters", "validation", "test"],
+                      decimals={"validation": 3, "test": 3})  # fmt: skip
+
+
+def score_cells(table: Table, name: str) -> list[str]:
     """Return number of seeds, parameters, validation and test bits; or why no run succeeded."""
-    records = [*succeeded(runs).values()]
-    if not records:
-        failed = (record["failed"] for record in runs.values())
-        return ["0", "–", "–", next(failed, "–")]
-    size = records[0]["result"]["parameters"]["total"]
-    scores = (spread([bits(r, split) for r in records], 3) for split in ("validation", "test"))
-    return [str(len(records)), f"{size:,}", *scores]
+    for each, (_, *cells) in zip(table.rows, table.main_grid()[1:], strict=True):
+        if each.label == name:
+            failed = next((run.problem.removeprefix("failed: ") for run in each.unfinished), "–")
+            return cells if each.runs else ["0", "–", "–", failed]
+    return ["0", "–", "–", "–"]
 
 
 def comparison_cells() -> list[str]:
     """Return ThalNet, GRU, number of paired seeds, difference and verdict of the finalists."""
-    ours, theirs = (r.finished(body) for body, r in finalists().items())
-    pairs = [
-        (bits(record, "test"), bits(theirs[seed], "test"))
-        for seed, record in ours.items()
-        if seed in theirs
-    ]
-    if len(pairs) < SEEDS:
+    runs = {
+        body: {run.seed: run for run in load_runs(r.folder("best")) if run.name == body}
+        for body, r in finalists().items()
+    }
+    shared = sorted(set.intersection(*map(set, runs.values())))
+    if len(shared) < SEEDS:
         return []
-    differences = [a - b for a, b in pairs]
-    result = verdict(differences, sign_flip_test(differences), False, 1)
-    columns = (*zip(*pairs, strict=True), differences)
-    thalnet, gru, difference = (spread(values, 3) for values in columns)
-    return [thalnet, gru, str(len(pairs)), difference, f"**{result.word}**: {result.line}"]
+    ours, theirs = (
+        Row((body,), {(seed, ""): runs[body][seed] for seed in shared})
+        for body in ("thalnet", "gru")
+    )
+    test = find_quantity("text8.test", [*ours.runs.values()], References())
+    bits = column(test, [ours, theirs])
+    (c,) = compare([(ours, theirs)], [bits])
+    both = (cell.format(3) for cell in bits.cells)
+    return [*both, str(c.pairs), c.difference.format(3), verdict(c)]
 
 
 def large_table() -> str:

@@ -1,10 +1,8 @@
 """The text part of the quality benchmark: its trials, their selection, its tables."""
 
-import json
-
 import pytest
 import torch
-from benchmark_fixtures import scored_record
+from table_fixtures import task_entry, write_record
 
 from benchmarks.quality import text_experiments as text
 from benchmarks.quality import text_report
@@ -39,14 +37,10 @@ def test_the_best_trial_on_text_is_trained_and_fewer_bits_are_better(tmp_path, m
     monkeypatch.setattr(text, "ROUNDS", [first, trials])
 
     def put(search, part, name, validation, test):
-        splits = {"validation": validation, "test": test}
-        record = scored_record(0.5, 0.5, validation) | {"command": name}
-        record["result"]["tasks"] = {
-            "text8": {split: {"bits_per_character": bits} for split, bits in splits.items()}
-        }
+        config = {"task": {"name": "text8"}, "train": {"seed": int(name.rpartition("-seed")[2])}}
+        entry = task_entry(test, "bits_per_character", validation=validation)
         path = search.folder(part) / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record))
+        write_record(path, config, {"text8": entry}, command=name)
 
     for name in trials.search():  # the third has the best seed, the fourth the best mean
         _, k, seed = name.split("-")
@@ -75,4 +69,4 @@ def test_the_best_trial_on_text_is_trained_and_fewer_bits_are_better(tmp_path, m
         "| ThalNet of round 2, test, bits | GRU of round 1, test, bits |"
         in text_report.small_table()
     )
-    assert "| GRU | 2 layers | 0.2 | 2 | 10 | 2.000 | 2.000 |" in text_report.small_table()
+    assert "| GRU | 2 layers | 0.2 | 2 | 100 | 2.000 | 2.000 |" in text_report.small_table()
