@@ -1,86 +1,87 @@
 """Tables of the attach benchmark, made from the records of its runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Sequence
 from statistics import mean
 
 from benchmarks.attach.experiments import ARMS, RESULTS, TASKS, orders
-from benchmarks.markdown import commands, header, row, spread
-from benchmarks.records import Record, RunsBySeed, load_by_seed
-from thalnet_mtl.metrics.significance import sign_flip_test, verdict
+from benchmarks.markdown import commands, header, row
+from benchmarks.records import load_records, load_runs
+from thalnet_mtl.metrics.metric import Metric
+from thalnet_mtl.report.cells import Column, differences, tested
+from thalnet_mtl.report.folding import Row
+from thalnet_mtl.report.make_table import column
+from thalnet_mtl.report.quantities import Quantity, References, find_quantity
+from thalnet_mtl.runs.summaries import RunSummary
 
-TARGET = 0.9  # of the score of a single-task network
-Scores = dict[tuple[str, str], float]  # by the first task and the later one
-
-
-def steps_needed(record: Record, task: str, target: float) -> int:
-    """Return the steps from the start of a task to the target, or all if it is never reached."""
-    content = record["result"]["continual"]
-    number = next(k for k, tasks in enumerate(content["trained"]) if task in tasks)
-    start, end = (content["ends"][k] for k in (number - 1, number))
-    curve = record["curves"][task]
-    pairs = zip(curve["validation_step"], curve["validation_accuracy"], strict=True)
-    reached = [step for step, score in pairs if start < step <= end and score >= target]
-    return min(reached, default=end) - start
-
-
-def scores_by_seed(
-    runs: Mapping[str, RunsBySeed], arm: str
-) -> Iterator[tuple[int, Scores, Scores]]:
-    """Yield seed, steps needed and final score relative to S, of the seeds that are complete."""
-    for seed in range(100):
-        singles = {task: runs.get(f"single_{task}", {}).get(seed, {}) for task in TASKS}
-        records = {first: runs.get(f"{arm}_{first}", {}).get(seed, {}) for first in TASKS}
-        if not all("result" in record for record in [*singles.values(), *records.values()]):
-            continue
-        steps, ratios = Scores(), Scores()
-        for first, *later in orders():
-            for task in later:
-                single, record = singles[task]["result"], records[first]
-                s = single["tasks"][task]["validation"]["accuracy"]
-                steps[first, task] = steps_needed(record, task, TARGET * s)
-                final = record["result"]["tasks"][task]["validation"]["accuracy"]
-                ratios[first, task] = final / s
-        yield seed, steps, ratios
+STEPS = Metric("steps", False, 0.0, decimals=0)
+SHARE = Metric("% of S", True, 1.0, "%", decimals=1)
+Value = Callable[[RunSummary, str], float | None]  # of a run and a later task
 
 
 def report() -> str:
     """Return all tables in Markdown: steps by arm and pair of tasks, then the comparisons."""
-    runs = load_by_seed(RESULTS)
-    by_arm = {
-        arm: {seed: (steps, ratios) for seed, steps, ratios in scores_by_seed(runs, arm)}
-        for arm in ARMS
-    }
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_arm.values())))
-    if not seeds:
+    runs = load_runs(RESULTS)
+    references = References([run for run in runs if run.name.startswith("single_")])
+    arms = fold_arms(runs)
+    if not arms[0].runs:
         return "No seed is complete yet."
-    steps = {arm: [by_arm[arm][seed][0] for seed in seeds] for arm in ARMS}
-    ratios = {arm: [by_arm[arm][seed][1] for seed in seeds] for arm in ARMS}
+    needed = {task: find_quantity(f"{task}.steps_to_90", runs, references) for task in TASKS}
+
+    def steps(run: RunSummary, task: str) -> float | None:
+        return needed[task].value(run)[0]
+
+    def share(run: RunSummary, task: str) -> float | None:
+        assert run.result is not None
+        single = references.single_scores(run, "validation")
+        return run.result.tasks[task].validation / single[task]
+
+    def cells(first: str, later: Sequence[str]) -> list[str]:
+        columns = (pair_column(arms, first, later, *m) for m in ((steps, STEPS), (share, SHARE)))
+        return [cell.format() for column in columns for cell in column.cells]
+
     lines = header("first → later task", *(f"steps: {title}" for title in ARMS.values()),
                    *(f"% of S at the end: {arm}" for arm in ARMS))  # fmt: skip
-    for pair in [(first, task) for first, *later in orders() for task in later]:
-        cells = [spread([scores[pair] for scores in steps[arm]], 0) for arm in ARMS]
-        cells += [spread([100 * scores[pair] for scores in ratios[arm]], 1) for arm in ARMS]
-        lines.append(row(" → ".join(pair), *cells))
-    mean_steps = {arm: [mean(scores.values()) for scores in steps[arm]] for arm in ARMS}
-    mean_ratios = {arm: [100 * mean(scores.values()) for scores in ratios[arm]] for arm in ARMS}
-    cells = [spread(mean_steps[arm], 0) for arm in ARMS]
-    cells += [spread(mean_ratios[arm], 1) for arm in ARMS]
-    lines += [row("**mean over all pairs**", *cells), "", *comparison_table(mean_steps)]
-    records = (record for by_seed in runs.values() for record in by_seed.values())
-    return "\n".join([*lines, "", commands(records)])
+    for first, *later in orders():
+        lines += [row(f"{first} → {task}", *cells(first, [task])) for task in later]
+    lines += [row("**mean over all pairs**", *cells("", TASKS)), ""]
+    lines += comparison_table(arms, pair_column(arms, "", TASKS, steps, STEPS))
+    return "\n".join([*lines, "", commands(load_records(RESULTS).values())])
 
 
-def comparison_table(steps: Mapping[str, list[float]]) -> list[str]:
+def fold_arms(runs: Sequence[RunSummary]) -> list[Row]:
+    """Return a row for each arm, with a run for each seed and first task, of complete seeds."""
+    done = {(run.seed, run.name): run for run in runs if run.result}
+    names = [f"{arm}_{task}" for arm in (*ARMS, "single") for task in TASKS]
+    seeds = [n for n in sorted({n for n, _ in done}) if all((n, name) in done for name in names)]
+    keys = [(seed, task) for seed in seeds for task in TASKS]
+    return [
+        Row((title,), {key: done[key[0], f"{arm}_{key[1]}"] for key in keys})
+        for arm, title in ARMS.items()
+    ]
+
+
+def pair_column(
+    arms: Sequence[Row], first: str, later: Sequence[str], value: Value, metric: Metric
+) -> Column:
+    """Return the mean of a value over later tasks, of runs with some first task; '' for any."""
+
+    def of_run(run: RunSummary) -> tuple[float | None, Metric]:
+        if not run.name.endswith(first):
+            return None, metric
+        tasks = [task for task in later if not run.name.endswith(task)]
+        known = [x for task in tasks if (x := value(run, task)) is not None]
+        return mean(known), metric
+
+    return column(Quantity(metric.name, metric.name, of_run), arms)
+
+
+def comparison_table(arms: Sequence[Row], steps: Column) -> list[str]:
     """Return the comparisons of the trained center with the other arms; one is tested."""
-    differences = {
-        arm: [a - b for a, b in zip(steps["trained"], steps[arm], strict=True)]
-        for arm in ("untrained", "cut")
-    }
-    p = sign_flip_test(differences["untrained"])
-    result = verdict(differences["untrained"], p, higher_is_better=False, comparisons=1)
-    words = {"untrained": f"{result.word}: {result.line}", "cut": "not tested"}
-    lines = header(
-        "trained center compared with", f"steps, {len(steps['trained'])} seeds", "verdict"
-    )
-    lines += [row(ARMS[arm], spread(d, 0), words[arm]) for arm, d in differences.items()]
+    trained, untrained, cut = arms
+    (first,) = tested(differences([(trained, untrained)], [steps]))
+    (second,) = differences([(trained, cut)], [steps])
+    lines = header("trained center compared with", f"steps, {first.pairs} seeds", "verdict")
+    words = f"{first.result.word}: {first.result.line}", "not tested"
+    for c, word in zip((first, second), words, strict=True):
+        lines.append(row(c.baseline.label, c.difference.format(0), word))
     return lines
