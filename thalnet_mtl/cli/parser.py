@@ -18,6 +18,8 @@ Commands = Any  # what argparse's add_subparsers returns; its class is private
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Separate ``--section.field value`` and ``--section.field=value`` from other arguments.
 
+    ``--from RUN`` stands for ``--start.run RUN``.
+
     >>> split_flags(["digits", "--train.seed", "3", "--out", "runs/a"])
     (['digits', '--out', 'runs/a'], {'train.seed': '3'})
     """
@@ -25,6 +27,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     flags: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
+        word = re.sub(r"^--from(?=$|=)", "--start.run", word)
         match = re.fullmatch(r"--([a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
         if match is None:
             rest.append(word)

@@ -25,7 +25,7 @@ def add_train_command(commands: Commands) -> None:
         train,
         epilog=f"The same command resumes a run that was interrupted.\n\n{describe_overview()}",
         usage="thalnet train CONFIG [CONFIG ...] [--out DIR] [--seeds N ... [--stacked]]\n"
-        "                     [--section.field value ...]",
+        "                     [--from RUN] [--section.field value ...]",
     )
     add_config_arguments(parser)
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 
 from thalnet_mtl.config.experience import ExperienceConfig
 from thalnet_mtl.config.overlay import option, options_field
-from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
+from thalnet_mtl.config.training import EvaluateConfig, StartConfig, TrainConfig
 from thalnet_mtl.errors import UserError
 
 POLICIES = {
@@ -269,6 +269,9 @@ class Config:
     )
     strategy: StrategyConfig = field(
         default_factory=StrategyConfig, metadata={"help": "options of train.strategy"}
+    )
+    start: StartConfig = field(
+        default_factory=StartConfig, metadata={"help": "network to start from, as of another run"}
     )
     train: TrainConfig = field(
         default_factory=TrainConfig, metadata={"help": "optimization and hardware"}

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from thalnet_mtl.config.overlay import option
 
 # Values that a field allows, with a line on each.
+START_WEIGHTS = {
+    "best": "those of the best validation, of a stream those of the last one",
+    "last": "those after the last step",
+}
 OPS = {
     "auto": "the fastest of cpp, fused, batched and reference that can run the network",
     "triton": "GPU kernels in Triton, for modules ff_gru under static readings, in tf32 or bf16",
@@ -28,6 +32,21 @@ BOUNDARIES = {
     "hidden": "it is not, all tasks share a head, and each training sequence is used once",
 }
 DEVICES = {"auto": "a GPU if there is one", "cpu": "the processor", "cuda": "an Nvidia GPU"}
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The network that training starts from."""
+
+    run: str = option(
+        "",
+        "run, its model folder, or what Network.save wrote: its modules, readings and connections "
+        "are taken with their weights, the encoders and heads for tasks of the same name too; "
+        "--from RUN says the same; default: new weights",
+    )
+    weights: str = option("best", "which weights of a run", choices=START_WEIGHTS)
+    optimizer: bool = option(False, "also take the state of its optimizer, with weights last")
+    frozen: bool = option(False, "train encoders and heads alone, and nothing else that is taken")
 
 
 @dataclass(frozen=True)

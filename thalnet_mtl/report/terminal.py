@@ -19,6 +19,7 @@ from thalnet_mtl.report.table_formats import text_grid
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.records import RunRecord, read_runs
+from thalnet_mtl.runs.run_files import lineage_lines
 from thalnet_mtl.runs.topology_file import read_topology
 
 STREAM_COLUMNS = ("parameters.start", "parameters", "ACC", "AIA", "forgetting",
@@ -88,6 +89,7 @@ def topology_table(folder: Path) -> RenderableType:
         TextTable(task_rows(topology), tasks),
         "",
         Note(totals(topology)),
+        *map(Note, lineage_lines(folder)),
     ]
     if any(module.opened for module in topology.modules):
         parts.append(Note("+ a slot that was opened after the module was attached"))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields
-from thalnet_mtl.json_fields import typed
+from thalnet_mtl.json_fields import require, typed
 
 ScoreMatrix = Float[np.ndarray, "stage task"]
 ReadingWeights = Float[np.ndarray, "context center"]
@@ -41,6 +41,25 @@ def read_environment(path: Path) -> dict[str, Any]:
         if key in content:
             typed(content[key], kind, f"{path}: {key}")
     return content
+
+
+def lineage_lines(folder: Path) -> list[str]:
+    """Return a line on each time that a run started from another one, or went on changed.
+
+    Raises:
+        UserError: ``environment.json`` is damaged.
+    """
+    path, lines = folder / "environment.json", list[str]()
+    for entry in read_environment(path).get("lineage", ()):
+        require(entry, ("run", "step", "weights", "date"), f"{path}: lineage")
+        place, changed = f"step {entry['step']:,}", entry.get("changed")
+        if changed is None:
+            place = f"{entry['run']}, {place}" if entry["step"] else str(entry["run"])
+            lines.append(f"started from {place} (weights {entry['weights'][:12]}), {entry['date']}")
+        else:
+            values = ", ".join(f"{name} {there} → {now}" for name, (there, now) in changed.items())
+            lines.append(f"went on at {place} with {values}, {entry['date']}")
+    return lines
 
 
 def read_reading_weights(

@@ -23,6 +23,11 @@ def check_joint_options(config: Config) -> None:
     check_only_scored(config)
     check_inputs_of(config)
     check_epoch_of(config)
+    if config.start.optimizer and config.start.weights != "last":
+        raise UserError(
+            "start.optimizer: the state of an optimizer belongs to the last weights; give "
+            "start.weights last as well."
+        )
 
 
 def check_names(config: Config) -> None:
@@ -171,6 +176,13 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
     decides = fact("growth", growth.when, "decides", True)
     for number in () if decides else answered[:1]:  # one line for all
         yield f"stream.{number}.expect", f"growth.when is {growth.when}"
+    for option in () if config.start.run else ("weights", "optimizer", "frozen"):
+        yield f"start.{option}", "start.run names no network"
+    taken = ["modules", "model.modules", "model.layers"] if config.start.run else []
+    if taken and not (config.changes or growth.when != "never"):
+        sizes = ("features", "context", "hidden", "module", "reading", "budget")
+        taken += [f"model.{name}" for name in sizes]
+    yield from ((option, "the network is that of start.run") for option in taken)
     if body == "thalnet":
         yield "model.layers", "model.body is thalnet"
     if config.modules:

@@ -24,6 +24,7 @@ from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.hidden_boundaries import HiddenContext, make_task_stream
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.scores import waited
+from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.state import TrainState
 
 STOP = attrgetter("stop")  # of an experience
@@ -40,11 +41,18 @@ class RunContext:
         device: of the network, the data and the losses.
         tasks: by name, with their data loaded.
         state: before the first step; its strategy may still be missing.
+        start: the network that it starts from; None for new weights, or a run that goes on.
     """
 
     def __init__(
-        self, config: Config, device: torch.device, tasks: Mapping[str, Task], state: TrainState
+        self,
+        config: Config,
+        device: torch.device,
+        tasks: Mapping[str, Task],
+        state: TrainState,
+        start: Start | None = None,
     ):
+        self.start = start
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self._planned = planned = make_stream(config, self.steps_per_epoch)
         self._stream: tuple[int, list[Experience]] = 0, planned  # after so many experiences

@@ -20,6 +20,8 @@ from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run,
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.fingerprint import weights_checksum
+from thalnet_mtl.training.start import Start
+from thalnet_mtl.training.start_folder import FILE
 from thalnet_mtl.training.state import DUE, KEEPING_BEST
 
 
@@ -99,9 +101,20 @@ def check_length(run: RunContext, folder: Path, changed: Collection[str]) -> Non
         )
     if changed and (reason := fixed_length(run.config)):
         raise UserError(
-            f"{folder} cannot go on to another length{asked}: {reason}. Start another run, with "
-            f"--out DIR."
+            f"{folder} cannot go on to another length{asked}: {reason}. Give --from {folder} "
+            f"--out DIR to start another run from its weights, or --out DIR alone to start anew."
         )
+
+
+def record_start(run: RunContext, start: Start, directory: RunDirectory, console: Console) -> None:
+    """Show and record what a new run takes from the network that it starts from."""
+    inheritance = start.inheritance
+    console.print(f"starting from {start.title}")
+    for line in inheritance.lines():
+        console.print(line)
+    entry = lineage(start.folder, start.step, weights_checksum(start.network))
+    directory.record_lineage(entry | inheritance.as_json())
+    directory.write_json(FILE, {"topology": run.network.describe()})
 
 
 def lineage(parent: Path, step: int, weights: str) -> dict[str, Any]:

@@ -132,6 +132,31 @@ def load_optimizer_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def load_moments(
+    optimizer: torch.optim.Optimizer,
+    saved: Mapping[str, Any],
+    named: Mapping[str, nn.Parameter],
+    names: Iterable[str],
+) -> None:
+    """Load the saved state of some parameters; the others, and all options, stay as they are.
+
+    Args:
+        optimizer: of the same kind as the one that was saved.
+        saved: states by parameter name, as in ``optimizer_state``.
+        named: all parameters by name.
+        names: those to load.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    state = {}
+    for name in names:
+        if name in saved and name in named and id(named[name]) in places:
+            _check_state(name, saved[name], named[name])
+            state[places[id(named[name])]] = saved[name]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
 def _check_state(name: str, values: Any, parameter: nn.Parameter) -> None:
     """Raise ``UserError`` unless the state of a parameter fits it: tensors, numbers or None."""
     for key, value in typed(values, dict[str, Any], f"optimizer: {name}").items():

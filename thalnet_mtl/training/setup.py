@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.sampling import share_inputs
+from thalnet_mtl.training.start import Start
+from thalnet_mtl.training.start_folder import network_at_start, read_start
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.stream_checks import check_early_stopping, check_stream
 from thalnet_mtl.training.unknown_task import check_unknown_tasks
@@ -40,12 +43,14 @@ SMALL_NETWORK = 500_000
 THREADS = torch.get_num_threads()  # PyTorch's choice: the cores, or what OMP_NUM_THREADS says
 
 
-def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
+def set_up(config: Config, fetch: Callable[[str], None], folder: Path | None = None) -> RunContext:
     """Build and check everything that a configuration names, and load the data.
 
     Args:
         config: of a single run.
         fetch: called with the name of each data set, to download it if it is missing.
+        folder: the directory of the run. If it was saved there, it does not need the network any
+            more that it started from.
 
     Raises:
         UserError: something cannot be built or trained.
@@ -56,7 +61,9 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
     tasks = make_tasks(config)
     check_boundaries(config, tasks)
     torch.manual_seed(config.train.seed)
-    network = make_network(config, tasks).to(device)
+    network = network_at_start(folder)
+    start = read_start(config) if network is None else None
+    network = (network or make_network(config, tasks, start)).to(device)
     configure_network(network, config.train)
     weighting = weighting_for(config, tasks).to(device)
     configure_process(config, network, device)
@@ -75,7 +82,9 @@ def set_up(config: Config, fetch: Callable[[str], None]) -> RunContext:
         loss_log=torch.full((config.evaluate.log_every, len(tasks)), NOT_TRAINED, device=device),
         batches_seen=dict.fromkeys(tasks, 0),
     )
-    run = RunContext(config, device, tasks, state)
+    if start:
+        start.load_optimizer(state.optimizer, state.named_parameters())
+    run = RunContext(config, device, tasks, state, start)
     check_metrics(run)
     state.strategy = make_strategy(run)
     state.rule = make_rule(run)
@@ -103,7 +112,7 @@ def check_buildable(config: Config) -> None:
     tasks = make_tasks(config)
     check_boundaries(config, tasks)
     check_unknown_tasks(config, tasks)
-    make_network(config, tasks)
+    make_network(config, tasks, read_start(config))
     weighting_for(config, tasks)
     lookup("optimizer", config.train.optimizer)
     check_strategy(config)
@@ -188,8 +197,8 @@ def check_strategy(config: Config) -> dict[str, Any]:
     return check_options("strategy", name, section.options, "strategy", field_names(section))
 
 
-def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
-    """Return the network before the first step.
+def make_network(config: Config, tasks: Mapping[str, Task], start: Start | None = None) -> Network:
+    """Return the network before the first step, new or from the one that the run starts from.
 
     If it grows, it has only the tasks of the first experience.
     """
@@ -206,6 +215,8 @@ def make_network(config: Config, tasks: Mapping[str, Task]) -> Network:
             )
     heads = {tasks[name].head_name for name in first}
     shapes = {head: shape for head, shape in shapes.items() if head in heads}
+    if start:
+        return start.adapt(shapes, config)
     return build.build(config.model, shapes, config.modules)
 
 

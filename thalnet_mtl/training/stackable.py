@@ -7,6 +7,7 @@ from thalnet_mtl.training.support import BASIC, GROWTH_OPTIONS, Supported, field
 SUPPORTED: Supported = {
     **BASIC,
     **GROWTH_OPTIONS,
+    **fields("start", "optimizer"),
     **fields("task", "batch loss"),
     **fields("tasks.*", "batch loss weight share"),
     **fields("train", "optimizer precision patience"),

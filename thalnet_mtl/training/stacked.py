@@ -50,7 +50,7 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
     with ExitStack() as stack:
         runs, shared = list[StackedRun](), SharedConsole(console)
         for folder, config in unfinished.items():
-            context = set_up(config, fetch_with(console))
+            context = set_up(config, fetch_with(console), folder)
             directory = stack.enter_context(closing(RunDirectory(folder, config)))
             trainer = Trainer(context, directory, PrefixedConsole(shared, folder.name))
             runs.append(StackedRun(folder.name, trainer))

@@ -192,6 +192,7 @@ CAPTURABLE: Supported = {
     **STREAM,
     **CHANGES,
     **GROWTH_OPTIONS,
+    **fields("start", "optimizer"),
     "model.body": ("thalnet", "gru", "lstm", "mlp", "rnn"),  # one of your own may wait for a GPU
     **fields("task", "batch"),
     **fields("tasks.*", "batch weight share reset inputs_of only_scored"),

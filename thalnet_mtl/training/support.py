@@ -29,6 +29,7 @@ BASIC: Supported = {
     **fields("modules.*", MODULE),
     **fields("model", "modules module reading features context hidden layers"),
     **fields("model", "sub_steps extra_steps budget"),
+    **fields("start", "run weights frozen"),
     **fields("train", "epochs epoch_of steps batch chunk seed device threads"),
     **fields("train", "learning_rate weight_decay schedule warmup clip"),
     **fields("evaluate", "every batch batches log_every checkpoint_every"),

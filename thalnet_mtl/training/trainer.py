@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -22,6 +23,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import (
     due_after_early_stop,
     due_after_step,
+    record_start,
     resume,
     save_before_end,
 )
@@ -46,6 +48,7 @@ def train(
     folder: Path | str,
     console: Console | None = None,
     tasks: UnregisteredTasks = (),
+    start: Path | str = "",
 ) -> RunResult:
     """Train as configured, in a run directory; the same call again resumes where it stopped.
 
@@ -55,6 +58,7 @@ def train(
         console: for progress; by default standard output.
         tasks: tasks that are not registered, which the configuration names as if they were; a
             mapping to give them other names.
+        start: run, or saved network, to start from, instead of ``start.run`` in ``config``.
 
     Returns:
         the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
@@ -64,16 +68,18 @@ def train(
         Diverged: with the step, the task and what to try; the last good checkpoint is kept.
         Interrupted: on Ctrl+C, SIGTERM or SIGHUP, after saving.
     """
-    folder, console, start = Path(folder), console or Console(), time.monotonic()
+    folder, console, began = Path(folder), console or Console(), time.monotonic()
     config = check_config(config)
+    if start:
+        config = replace(config, start=replace(config.start, run=str(start)))
     with unregistered_tasks(tasks, config) as from_python:
         config = resolve_options(config, complete=True)
         if is_finished(folder, config, console):
             check_data_from_python(folder, from_python, config)
             return RunResult.load(folder)
-        run = set_up(config, fetch_with(console))
+        run = set_up(config, fetch_with(console), folder)
         with closing(RunDirectory(folder, config)) as directory:
-            return Trainer(run, directory, console, start).fit()
+            return Trainer(run, directory, console, began).fit()
 
 
 class Trainer:
@@ -145,6 +151,8 @@ class Trainer:
             return
         self.directory.rewind(0, anew=not resumable)
         self.directory.write_json("environment.json", facts)
+        if run.start:
+            record_start(run, run.start, self.directory, self.console)
         metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
         self.directory.write_json("metrics.json", metrics)
         write_topology(run, self.directory, 0)
