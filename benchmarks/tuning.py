@@ -1,14 +1,13 @@
 """Hyperparameter search: trials of a method with a separate seed, selected on validation."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from benchmarks.records import Record
-from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classes
+from thalnet_mtl.metrics.metric import METRICS, Metric
+from thalnet_mtl.runs.summaries import read_summaries
+from thalnet_mtl.sweep.scores import ranked, score_of
 
-CLASSES = {"permuted_mnist": 10, "cifar10_rows": 10, "text8": 256}
 TRIAL_SEED = 102  # used for trials only, in no table of results
 
 Setting = Mapping[str, str]  # flags of ``thalnet train``
@@ -23,19 +22,25 @@ def trial_jobs(name: str, settings: Sequence[Setting], command: Command) -> dict
     }
 
 
-def validation_scores(results: Path, name: str, settings: Sequence[Setting]) -> dict[int, float]:
-    """Return the final validation score of each trial that succeeded: the mean over its tasks."""
-    paths = dict(enumerate(trial_paths(results, name, settings)))
-    records = {k: json.loads(path.read_text()) for k, path in paths.items() if path.exists()}
-    return {k: mean(normalized_scores(r)) for k, r in records.items() if "result" in r}
+def ranked_trials(results: Path, name: str, settings: Sequence[Setting]) -> list[int]:
+    """Return the numbers of the trials that succeeded, the best on validation first.
+
+    Trials are ranked as by ``thalnet sweep --trials``: by the mean validation score of their tasks,
+    normalized where the tasks differ in their metric.
+    """
+    paths = trial_paths(results, name, settings)
+    runs = [read_summaries([path])[0][0] if path.exists() else None for path in paths]
+    scored = [score_of(run.result, [*run.tasks]) if run and run.result else None for run in runs]
+    metrics = [pair[1] for pair in scored if pair]
+    return ranked([pair[0] if pair else None for pair in scored], metrics[0]) if metrics else []
 
 
 def best_setting(results: Path, name: str, settings: Sequence[Setting]) -> Setting:
     """Return the setting with the best validation score among the trials that succeeded."""
-    scores = validation_scores(results, name, settings)
-    if not scores:
+    numbers = ranked_trials(results, name, settings)
+    if not numbers:
         raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
-    return settings[max(scores, key=scores.__getitem__)]
+    return settings[numbers[0]]
 
 
 def best_if_complete(results: Path, name: str, settings: Sequence[Setting]) -> list[Setting]:
@@ -47,17 +52,6 @@ def best_if_complete(results: Path, name: str, settings: Sequence[Setting]) -> l
 def trial_paths(results: Path, name: str, settings: Sequence[Setting]) -> list[Path]:
     """Return the paths of the records of trials."""
     return [results / f"trial_{name}-{k}.json" for k in range(len(settings))]
-
-
-def normalized_scores(record: Record) -> list[float]:
-    """Return the validation score of each task: 0 is guessing among equal classes, 1 perfect."""
-    return [
-        METRICS[scores["metric"]].normalized_score(
-            scores["validation"][scores["metric"]],
-            guess_among_equal_classes(scores["metric"], CLASSES[task]),
-        )
-        for task, scores in record["result"]["tasks"].items()
-    ]
 
 
 def metric_of(task: str) -> Metric:

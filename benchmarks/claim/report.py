@@ -28,7 +28,7 @@ from benchmarks.tuning import (
     display_scale,
     final_score,
     metric_of,
-    validation_scores,
+    ranked_trials,
 )
 from thalnet_mtl.report.cells import Column, Comparison, compare, differences, tested
 from thalnet_mtl.report.folding import Row
@@ -231,7 +231,7 @@ def selection_table() -> list[str]:
     for body, method in NETWORKS:
         tasks = {name: short(task) for task, name in run_names(body, method).items()}
         tried = settings(body, method)
-        if any(len(validation_scores(RESULTS, name, tried)) < len(RATES) for name in tasks):
+        if any(len(ranked_trials(RESULTS, name, tried)) < len(RATES) for name in tasks):
             continue
         flags = {name: " ".join(arguments(best_setting(RESULTS, name, tried))) for name in tasks}
         text = (f"{tasks[n]} `{f}`" if len(tasks) > 1 else f"`{f}`" for n, f in flags.items())

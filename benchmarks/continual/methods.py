@@ -1,10 +1,10 @@
 """Methods of the table, each with the settings that its trials try: four for every method."""
 
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+
+from benchmarks import tuning
 
 RESULTS = Path(__file__).parent / "results"
 Setting = dict[str, str]
@@ -60,20 +60,5 @@ STREAMS = [name for name in METHODS if name not in ("joint", "independent")]
 
 def best_setting(name: str) -> Setting:
     """Return the setting with the best mean validation accuracy; on a tie the first one."""
-    if name in ("joint", "independent"):
-        name = "naive"
-    scores = {}
-    for number in range(len(METHODS[name].settings)):
-        path = RESULTS / f"trial_{name}-{number}.json"
-        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        if "result" in record:
-            scores[number] = validation_accuracy(record)
-    if not scores:
-        raise SystemExit(f"no trial of {name} has succeeded: run with --tune first.")
-    return METHODS[name].settings[max(scores, key=scores.__getitem__)]
-
-
-def validation_accuracy(record: dict[str, Any]) -> float:
-    """Return the mean accuracy over the tasks after the last experience."""
-    tasks = record["result"]["tasks"].values()
-    return sum(task["validation"]["accuracy"] for task in tasks) / len(tasks)
+    name = "naive" if name in ("joint", "independent") else name
+    return dict(tuning.best_setting(RESULTS, name, METHODS[name].settings))

@@ -83,5 +83,4 @@ def jobs(seeds: Sequence[int]) -> dict[str, list[str]]:
 
 def ranked_rates(task: str) -> list[Setting]:
     """Return the learning rates of a single task, best in the trials first."""
-    scores = tuning.validation_scores(RESULTS, f"single_{task}", RATES)
-    return [RATES[k] for k in sorted(scores, key=scores.__getitem__, reverse=True)]
+    return [RATES[k] for k in tuning.ranked_trials(RESULTS, f"single_{task}", RATES)]

@@ -1,9 +1,8 @@
 """The claim: its tables, its runs, the settings that it tries."""
 
-import json
-
 import pytest
 from benchmark_fixtures import claim_runs, scored_record
+from table_fixtures import task_entry, write_record
 
 from benchmarks.claim import experiments, report, run
 from benchmarks.markdown import with_table
@@ -89,9 +88,9 @@ def test_weights_and_aggregators_are_tried_at_the_best_rate(tmp_path, monkeypatc
     assert experiments.settings("gru", "weighted") == experiments.JOINT_RATES
     assert experiments.settings("gru", "aggregated") == []
     for number, seen in enumerate([0.6, 0.7, 0.9]):
-        scores = {"metric": "accuracy", "validation": {"accuracy": seen}}
-        record = {"result": {"tasks": {"cifar10_rows": scores}}}
-        (tmp_path / f"trial_weighted_gru-{number}.json").write_text(json.dumps(record))
+        config = {"task": {"name": "cifar10_rows"}, "train": {"seed": 102}}
+        tasks = {"cifar10_rows": task_entry(0.5, validation=seen)}
+        write_record(tmp_path / f"trial_weighted_gru-{number}.json", config, tasks)
     rate = {"train.learning_rate": "0.006"}  # trial 2 is at this rate itself
     assert experiments.settings("gru", "weighted")[2] == rate | {"tasks.cifar10_rows.weight": "3"}
     assert experiments.settings("gru", "aggregated")[0] == rate | {"train.combine": "upgrad"}

@@ -54,7 +54,8 @@ def test_where_trials_tie_two_of_each_body_are_trained_and_their_seeds_decide(
         _, _, seed = name.rpartition("-seed")
         config = {"task": {"name": "toy"}, "train": {"seed": int(seed) if seed.isdecimal() else 0}}
         tasks = {"toy": task_entry(test, train=test, validation=validation)}
-        write_record(tmp_path / part / f"{name}.json", config, tasks, command=name)
+        command = f"thalnet train {name}.yaml --train.seed 100 --train.precision tf32"
+        write_record(tmp_path / part / f"{name}.json", config, tasks, command=command)
 
     for number, validation in enumerate((0.8, 0.9, 0.7, 0.9)):
         put("search", f"cifar10_thalnet-trial{number:02}", validation)
@@ -76,7 +77,7 @@ def test_where_trials_tie_two_of_each_body_are_trained_and_their_seeds_decide(
     assert "| ThalNet, trial03 | 100 | 6 | 81.00 | 60.00 | 60.00 |" in report.best_table()
     again = experiments.confirm([9])
     assert [*again] == ["cifar10_gru-seed9", "cifar10_thalnet-seed9"]
-    assert again["cifar10_thalnet-seed9"] == experiments.with_seed("cifar10_thalnet-trial03", 9)
+    assert again["cifar10_thalnet-seed9"] == ["cifar10_thalnet-trial03.yaml", "--train.seed", "9"]
     assert "new seeds" not in report.best_table()
     for body, test in {"thalnet": 0.4, "gru": 0.5}.items():
         put("confirm", f"cifar10_{body}-seed8", 0.8, test)

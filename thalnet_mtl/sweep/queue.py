@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from thalnet_mtl.config.load import dump_config
@@ -14,12 +13,12 @@ from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError
 from thalnet_mtl.files import write_text
-from thalnet_mtl.metrics.metric import Metric, format_scores
-from thalnet_mtl.metrics.summary import NORMALIZED
+from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.differences import allowed_differences, lengths
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequest, stop_signals
 from thalnet_mtl.sweep.plan import PlannedRun
+from thalnet_mtl.sweep.scores import score_of
 from thalnet_mtl.sweep.workers import (
     LOG,
     LocalWorkers,
@@ -198,23 +197,6 @@ class RunQueue:
     def details(self, name: str) -> str:
         """Return a second line on a run that has ended, '' for none."""
         return ""
-
-
-def score_of(result: RunResult, tasks: Sequence[str]) -> tuple[float, Metric]:
-    """Return the mean validation score of a run over some tasks, in their main metric.
-
-    Where tasks differ in their metric, it is the mean of normalized scores: 0 for guessing, 1 for a
-    perfect answer.
-    """
-    results = [result.tasks[task] for task in tasks]
-    metrics = {task.metrics[0] for task in results}
-    if len(metrics) == 1:
-        return fmean(task.validation for task in results), metrics.pop()
-    scores = [
-        task.metrics[0].normalized_score(task.validation, task.guess_score("validation"))
-        for task in results
-    ]
-    return fmean(scores), NORMALIZED
 
 
 def _error(status: int | None, output: bytes) -> str:

@@ -13,8 +13,9 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.sweep.arms import Arm, first_experiences
 from thalnet_mtl.sweep.plan import PlannedRun, column_names, format_value
-from thalnet_mtl.sweep.queue import RunQueue, SweepEntry, score_of
+from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
 from thalnet_mtl.sweep.sampler import FinishedTrial, random_values, tpe_values
+from thalnet_mtl.sweep.scores import ranked, score_of
 
 DIVERGED = "training has diverged"  # in the last line of the log of a run that has
 
@@ -43,12 +44,9 @@ class ArmRecord:
 
     def best(self, count: int) -> Trial | None:
         """Return the trial with the best score among the first ``count``; of equals, the first."""
-        best, best_score = None, math.nan
-        for trial in self.trials[:count]:
-            if trial.score is not None and self.metric is not None:
-                better = self.metric.better(trial.score, best_score)
-                best, best_score = (trial, trial.score) if better else (best, best_score)
-        return best
+        scores = [trial.score for trial in self.trials[:count]]
+        order = ranked(scores, self.metric) if self.metric else []
+        return self.trials[order[0]] if order else None
 
     def failed(self, count: int) -> int:
         """Return the number of failed trials among the first ``count``."""
