@@ -1,11 +1,9 @@
 """Tables of the READMEs in Markdown: rows, means with intervals, commands, marks in a text."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean
+from collections.abc import Iterable, Mapping
 
 from benchmarks.records import Record
-from thalnet_mtl.metrics.significance import bootstrap_interval
 from thalnet_mtl.report.cells import Comparison
 from thalnet_mtl.report.table_formats import Grid
 
@@ -36,14 +34,6 @@ def select(grid: Grid, titles: Mapping[str, str]) -> Grid:
 def verdict(comparison: Comparison) -> str:
     """Return the verdict of a comparison, with its reason."""
     return f"**{comparison.result.word}**: {comparison.result.line}"
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return mean and 95 % bootstrap interval, or the value alone if all are equal."""
-    if len(set(values)) < 2:
-        return f"{values[0]:,.{digits}f}" if values else "–"
-    low, high = bootstrap_interval([float(value) for value in values])
-    return f"{mean(values):,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def commands(records: Iterable[Record]) -> str:

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from benchmarks.claim import report as claim
-from benchmarks.markdown import header, row, spread, with_table
+from benchmarks.markdown import header, row, with_table
 from benchmarks.quality import report as quality
 from benchmarks.quality import text_experiments, text_report
 from benchmarks.quality.experiments import TASKS, search

@@ -14,7 +14,7 @@ from benchmarks.claim.experiments import (
     settings,
 )
 from benchmarks.launch import arguments
-from benchmarks.markdown import commands, header, row, spread, verdict
+from benchmarks.markdown import commands, header, row, verdict
 from benchmarks.records import (
     Record,
     RunsBySeed,
@@ -30,7 +30,7 @@ from benchmarks.tuning import (
     metric_of,
     ranked_trials,
 )
-from thalnet_mtl.report.cells import Column, Comparison, compare, differences, tested
+from thalnet_mtl.report.cells import Column, Comparison, compare, differences, spread, tested
 from thalnet_mtl.report.folding import Row
 from thalnet_mtl.report.make_table import column
 from thalnet_mtl.report.quantities import References, find_quantity

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.markdown import header, row, spread, with_table
+from benchmarks.markdown import header, row, with_table
 from benchmarks.paths.criteria import CRITERIA
 from thalnet_mtl import load_config, load_run, train
 from thalnet_mtl.models.path_choice import SAMPLES
+from thalnet_mtl.report.cells import spread
 from thalnet_mtl.tasks.batch import Batch, concatenate
 
 FOLDER = Path(__file__).parent

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean
 
-from benchmarks.markdown import commands, header, row, spread, verdict
+from benchmarks.markdown import commands, header, row, verdict
 from benchmarks.quality import text_report
 from benchmarks.quality.connectivity import reading_tables, similarity_table
 from benchmarks.quality.experiments import (
@@ -22,7 +22,7 @@ from benchmarks.quality.experiments import (
 )
 from benchmarks.records import Record, load_by_seed, load_records, load_runs, seed_count
 from thalnet_mtl.report import cells as report_cells
-from thalnet_mtl.report.cells import Comparison
+from thalnet_mtl.report.cells import Comparison, spread
 from thalnet_mtl.report.make_table import make_table
 from thalnet_mtl.report.table import Table
 

@@ -14,9 +14,10 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from benchmarks.markdown import header, row, spread
+from benchmarks.markdown import header, row
 from benchmarks.search.drift import DATA, FOLDER, Data, configuration, stream_of, update
 from thalnet_mtl.files import write_text
+from thalnet_mtl.report.cells import spread
 from thalnet_mtl.training.growth.base import grow_if_due
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.markdown import header, row, spread
+from benchmarks.markdown import header, row
 from benchmarks.records import Record, RunsBySeed, load_by_seed, seed_count, succeeded
 from benchmarks.search import scoring
 from benchmarks.search.experiments import ARMS, RESULTS, STREAMS, recipe_config
 from thalnet_mtl.metrics.significance import holm, sign_flip_test, verdict
+from thalnet_mtl.report.cells import spread
 
 Arms = Mapping[str, RunsBySeed]  # the runs of a stream
 Measure = Callable[[Record], float]

@@ -325,3 +325,14 @@ def test_a_narrow_terminal_gets_a_block_a_row_and_loses_nothing(tmp_path):
     narrow, wide = made.text(60), made.text(200)
     assert max(map(len, narrow.splitlines())) <= 60
     assert sorted(set(wide.split()) - set(narrow.split())) == ["run"]  # the name is the heading
+
+
+def test_runs_of_a_sweep_that_failed_or_never_began_are_said(tmp_path):
+    make_run(tmp_path / "done")
+    make_run(tmp_path / "broken", flags={"train.seed": "1"}, finished=False)
+    runs = {name: {"status": "", "error": ""} for name in ("done", "broken", "later")}
+    runs["broken"] = {"status": "failed", "error": "exit status 1"}
+    (tmp_path / "sweep.json").write_text(json.dumps({"keys": [], "runs": runs}))
+    notes = table(tmp_path, columns=["test"]).notes()
+    assert f"{tmp_path}: not begun, of the sweep: later" in notes
+    assert f"{tmp_path}/broken: failed: exit status 1" in notes

@@ -94,7 +94,7 @@ def test_inspect_without_modules_is_one_line_and_status_2(capsys, tmp_path):
     assert status == 2 and out == "" and err.count("\n") == 1 and "a gru has no modules" in err
 
 
-@pytest.mark.parametrize("verb", ["compare", "report", "inspect"])
+@pytest.mark.parametrize("verb", ["compare", "table", "report", "inspect"])
 def test_runs_are_looked_at_without_torch(tmp_path, verb):
     run = add_topology(make_run(tmp_path / "a"))
     code = (
@@ -150,7 +150,7 @@ def test_a_run_that_repeats_another_is_no_further_seed(capsys, tmp_path):
 def test_measures_of_streams_are_shown_in_the_unit_of_their_scores(capsys, tmp_path):
     names = ("mnist_rows", "digits_rows")
     for kind in ("accuracy", "bits_per_character"):
-        folder = make_run(tmp_path / kind, {name: {"metric": kind} for name in names})
+        folder = make_run(tmp_path / kind, {name: {"metric": kind} for name in names}, test=0.75)
         config = folder / "config.yaml"
         stream = "stream:\n- {tasks: [mnist_rows]}\n- {tasks: [digits_rows]}\n"
         config.write_text(config.read_text().replace("stream: []\n", stream))

@@ -54,11 +54,19 @@ class Cell:
             decimals = _decimals(self.metric, mean(shown))
             if decimals and not any(shown):
                 return "0.0"
-        if len(set(shown)) == 1:
-            return _number(shown[0], decimals)
-        low, high = bootstrap_interval(shown)
-        ends = f"[{_number(low, decimals)}, {_number(high, decimals)}]"
-        return f"{_number(mean(shown), decimals)} {ends}"
+        return spread(shown, decimals)
+
+
+def spread(values: Sequence[float], decimals: int = 2) -> str:
+    """Return mean and 95 % bootstrap interval, or the value alone if all are equal.
+
+    >>> spread([1, 2, 3]), spread([2.5, 2.5], 1), spread([])
+    ('2.00 [1.00, 3.00]', '2.5', '–')
+    """
+    if len(set(values)) < 2:
+        return _number(values[0], decimals) if values else MISSING
+    low, high = (_number(end, decimals) for end in bootstrap_interval(list(map(float, values))))
+    return f"{_number(mean(values), decimals)} [{low}, {high}]"
 
 
 def _number(value: float, decimals: int) -> str:

@@ -22,6 +22,7 @@ from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_json
 from thalnet_mtl.json_fields import typed
+from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.runs.log import read_log
 from thalnet_mtl.runs.records import RunRecord
 from thalnet_mtl.runs.results import RunResult
@@ -88,18 +89,34 @@ def read_summaries(paths: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
         UserError: there is no run at all, a path does not exist, or a file is damaged.
     """
     runs: dict[str, RunSummary] = {}
-    notes = []
+    problems, notes = list[str](), list[str]()
     for path in paths:
         found = {os.path.realpath(each): each for each in _candidates(path)}
         read = {key: _read(each) for key, each in found.items() if key not in runs}
         known = {key: run for key, run in read.items() if run}
         if not known and not found.keys() & runs.keys():
             what = "holds no run" if path.is_dir() else "is neither a run directory nor a record"
-            notes.append(f"{path} {what}")
+            problems.append(f"{path} {what}")
         runs |= known
+        notes += [line for each in found.values() for line in _not_begun(each)]
     if not runs:
-        raise UserError("; ".join(notes) + f". Name {SOURCES}.")
-    return list(runs.values()), [f"left out: {note}" for note in notes]
+        raise UserError("; ".join(problems) + f". Name {SOURCES}.")
+    return list(runs.values()), [*(f"left out: {problem}" for problem in problems), *notes]
+
+
+def _not_begun(path: Path) -> list[str]:
+    """Return a line on the runs of a sweep that have no directory, by its ``sweep.json``."""
+    names = [
+        name for name in _sweep_entries(path) if not (path.parent / name / "config.yaml").exists()
+    ]
+    return [f"{path.parent}: not begun, of the sweep: {list_names(names)}"] if names else []
+
+
+def _sweep_entries(path: Path) -> Mapping[str, Any]:
+    """Return the entries of ``sweep.json`` by the name of the run; {} for another file."""
+    content = read_json(path) if path.name == "sweep.json" and path.exists() else {}
+    runs = content.get("runs") if isinstance(content, dict) else None
+    return runs if isinstance(runs, dict) else {}
 
 
 def _candidates(path: Path) -> list[Path]:
@@ -132,7 +149,10 @@ def _read(path: Path) -> RunSummary | None:
         config = load_run_config(path)
         file = path / "result.json"
         if not file.exists():
-            return RunSummary(path, config, None, f"unfinished{_last_step(path)}")
+            entry = _sweep_entries(path.parent / "sweep.json").get(path.name, {})
+            failed = entry.get("status") == "failed" if isinstance(entry, dict) else False
+            problem = f"failed: {entry.get('error')}" if failed else f"unfinished{_last_step(path)}"
+            return RunSummary(path, config, None, problem)
         return RunSummary(path, config, RunResult.load(path))
     content = read_json(path) if path.suffix == ".json" else None
     if not isinstance(content, dict) or "config" not in content:
