@@ -11,6 +11,7 @@ from benchmarks.quality import text_experiments, text_report
 from benchmarks.quality.experiments import TASKS, search
 from benchmarks.search import experiments as search_streams
 from benchmarks.search import report as search_report
+from thalnet_mtl.report.cells import spread
 
 BENCHMARKS_README = Path(__file__).parent / "README.md"
 README = Path(__file__).parents[1] / "README.md"
