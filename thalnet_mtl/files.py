@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -46,6 +46,13 @@ class FolderLock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Wait until no process holds the lock of a folder, but no longer than some seconds."""
+    if (folder / ".lock").exists():
+        with suppress(Timeout), FileLock(folder / ".lock", timeout=seconds):
+            pass
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
+from filelock import FileLock
 from sweep_fixtures import InProcessWorkers
 from toy_tasks import TOY, toy_rows
 
@@ -290,6 +292,70 @@ def test_tpe_resumes_with_the_same_trials(capsys, trained, monkeypatch):
     assert record("s")["arms"] == record("t")["arms"] and len(trained) == 8
     status, _, err = search(capsys, *SMALL, "--sample", RATE, "--trials", "4", "--out", "s")
     assert status == 2 and "s holds a tuning with another sampler, tpe, not random" in err
+
+
+def test_tpe_asks_for_as_many_trials_at_a_time_as_were_recorded(capsys, trained, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setattr("thalnet_mtl.sweep.sampler.STARTUP", 1)
+    asked: list[tuple[int, int]] = []
+
+    def suggest(space, seed, number, finished, maximize):
+        asked.append((number, len(finished)))
+        return tpe_values(space, seed, number, finished, maximize)
+
+    monkeypatch.setattr("thalnet_mtl.sweep.trials.tpe_values", suggest)
+    words = [*SMALL, "--sample", RATE, "--sampler", "tpe", "--out"]
+    workers.make_workers(None, None).count = 2
+    assert search(capsys, *words, "s", "--trials", "4")[0] == 0
+    assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
+    assert search(capsys, *words, "t", "--trials", "3")[0] == 0
+    workers.make_workers(None, None).count = 1  # with --jobs 1
+    assert search(capsys, *words, "t", "--trials", "4")[0] == 0
+    assert asked[-1] == (3, 2) and record("s")["arms"] == record("t")["arms"]
+
+
+def test_what_failed_for_another_reason_is_said_and_tried_again(capsys, trained, monkeypatch):
+    words = [*SMALL, "--sample", "train.clip=0,1", "--trials", "1", "--out", "s"]
+    submit, broken = InProcessWorkers.submit, True
+
+    def submit_or_fail(self, job):
+        if broken:
+            (job.folder / workers.LOG).write_text("No space left on device\n")
+            self._ends.append(workers.ProcessResult(job.name, 1, 1.0))
+        else:
+            submit(self, job)
+
+    monkeypatch.setattr(InProcessWorkers, "submit", submit_or_fail)
+    status, out, _ = search(capsys, *words)
+    assert status == 1 and "the same command tries again what has not diverged:" in out
+    assert "trial00-seed0 failed: exit status 1, No space left on device" in out
+    assert record()["arms"][""]["trials"][0]["status"] == "failed"
+    broken = False
+    status, out, _ = search(capsys, *words)
+    assert status == 0 and "tries again" not in out
+    assert record()["arms"][""]["winner"] == 0
+
+
+def test_a_run_that_its_killed_search_left_behind_is_waited_for(capsys, trained):
+    words = [*SMALL, "--sample", "train.clip=0,1", "--trials", "1", "--out", "s"]
+    folder = Path("s/trials/trial00-seed0")
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / ".lock", thread_local=False)
+    lock.acquire()
+    Timer(0.5, lock.release).start()
+    assert search(capsys, *words)[0] == 0 and record()["arms"][""]["winner"] == 0
+
+
+def test_what_is_shown_fits_80_columns(capsys, trained, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    write_stream("toy_rows", "toy_turned", "toy_rows")
+    words = [*STREAM, "--grid", "train.strategy=naive,ewc", "growth.when=never", "--trials", "1"]
+    words += ["--sample", RATE, "train.batch=8,16", "strategy.strength=log:1,10", "--out", "s"]
+    status, out, _ = search(capsys, *words, "--confirm", "1")
+    own = [line for line in out.splitlines() if " step" not in line and "ACC" not in line]
+    assert status == 0 and max(map(len, own)) <= 80
+    assert own[0].startswith("2 arms × 1 trials, random")
+    assert "2/2  strategy=ewc,when=never-trial00-seed1" in own  # its scores are on the next line
 
 
 def test_without_optuna_the_line_says_what_to_install_and_random_needs_none(

@@ -189,8 +189,11 @@ def _search(
                 winners.run(workers)
         except RunError as stop:
             raise RunError(f"{stop}; {resume_hint(options)}") from None
+    for failures in (tuning.trials.failures, winners.failures):
+        if failures:
+            again = "the same command tries again what has not diverged:"
+            print_table(Group(*map(Note, [again, *failures])))
     if options.confirm:
-        print_table(Group(*map(Note, winners.failures)))
         print(f"winners: thalnet table {shlex.quote(str(out / WINNERS))}")
     print(f"record: {one_line(str(out / RECORD))}")
     without = [name for name, record in tuning.chosen.items() if record.winner is None]

@@ -12,7 +12,7 @@ from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.console import Console, duration
 from thalnet_mtl.errors import RunError
-from thalnet_mtl.files import write_text
+from thalnet_mtl.files import wait_until_free, write_text
 from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.differences import allowed_differences, lengths
 from thalnet_mtl.runs.results import RunResult
@@ -28,6 +28,8 @@ from thalnet_mtl.sweep.workers import (
     run_jobs,
 )
 
+WIDTH = 80  # columns of a line on a run that has ended; a longer one is broken
+SECONDS_TO_END = 60.0  # for a run whose sweep was killed: it saves, and ends
 STATUSES = ("waiting", "done", "failed", "stopped")
 
 
@@ -100,11 +102,11 @@ class RunQueue:
 
     @property
     def failures(self) -> list[str]:
-        """Errors of the planned runs that failed, and the paths of their logs."""
+        """Errors of the runs that the same command tries again, and the paths of their logs."""
         return [
             f"{name} failed: {self.entries[name].error}\n  full log: {self.out / name / LOG}"
             for name, status in self.status.items()
-            if status == "failed"
+            if status == "failed" and not self.is_final(self.entries[name])
         ]
 
     def run(self, workers: LocalWorkers | RayTasks, noun: str = "runs") -> None:
@@ -139,7 +141,10 @@ class RunQueue:
                     seconds = (time.monotonic() - start) / max(1, ended - done_before) * left
                     going = left > 0 and not stop.requested()
                     estimate = f"  {duration(seconds)} left" if going else ""
-                    console.print(f"{ended}/{self.total}  {self.outcome(result.name)}{estimate}")
+                    title, outcome = self.outcome(result.name)
+                    lines = [f"{ended}/{self.total}  {title}", f"{outcome}{estimate}"]
+                    narrow = len("  ".join(lines)) <= WIDTH
+                    console.print(("  " if narrow else "\n    ").join(lines))
                     if details := self.details(result.name):
                         console.print(f"    {details}")
                     failed = f", {self.count('failed')} failed" * bool(self.count("failed"))
@@ -160,6 +165,7 @@ class RunQueue:
             if entry.status == "done" or self.is_final(entry):
                 continue
             folder = self.out.resolve() / planned.name
+            wait_until_free(folder, SECONDS_TO_END)
             different = allowed_differences(folder, planned.config)
             flags = [f"--{field}={now}" for field, (now, _) in different.items()]
             job = TrainingJob(planned.name, folder, [str(folder / "config.yaml"), *flags])
@@ -179,11 +185,11 @@ class RunQueue:
         output = log.read_bytes()[log_size:] if log.exists() else b""
         entry.error = "" if result.status == 0 else result.lost or _error(result.status, output)
 
-    def outcome(self, name: str) -> str:
-        """Return a line on how a run ended: its scores or its error."""
+    def outcome(self, name: str) -> tuple[str, str]:
+        """Return the title of a run that has ended, and its scores or its error."""
         entry = self.entries[name]
         if entry.status != "done":
-            return f"{name}  {entry.status}, {entry.error}"
+            return name, f"{entry.status}, {entry.error}"
         result = RunResult.load(self.out / name)
         if len(result.tasks) == 1:
             (task,) = result.tasks.values()
@@ -192,7 +198,7 @@ class RunQueue:
             score, metric = score_of(result, list(result.tasks))
             title = metric.name.replace("_", " ")
             scores = f"{title} {metric.format(score)}, mean of {len(result.tasks)} tasks"
-        return f"{name}  done in {duration(entry.seconds)}, validation {scores}"
+        return name, f"done in {duration(entry.seconds)}, validation {scores}"
 
     def details(self, name: str) -> str:
         """Return a second line on a run that has ended, '' for none."""

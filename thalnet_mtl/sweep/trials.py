@@ -110,9 +110,8 @@ class Trials(RunQueue):
             yield [run for run in self.plan if self._trials[run.name][1].number in numbers]
 
     def is_final(self, entry: SweepEntry) -> bool:
-        """Return whether a run would fail again: it diverged, or its values are not allowed."""
-        mistake = entry.exit_status == 2 or DIVERGED in entry.error
-        return entry.status == "failed" and mistake
+        """Return whether a run would fail again: it has diverged."""
+        return entry.status == "failed" and DIVERGED in entry.error
 
     def update(self) -> None:
         """Set the status and the score of every trial to what its runs say."""
@@ -133,16 +132,16 @@ class Trials(RunQueue):
         """Return the configuration of a run of a trial."""
         return first_experiences(arm.configure(values, seed), self.settings.tuned_on[arm.name])
 
-    def outcome(self, name: str) -> str:
-        """Return a line on how a run of a trial ended: its score or its error."""
+    def outcome(self, name: str) -> tuple[str, str]:
+        """Return the title of a run of a trial, and its score or its error."""
         (arm, trial), entry = self._trials[name], self.entries[name]
         several = f" seed {entry.seed}" if len(self.settings.seeds) > 1 else ""
         title = f"{arm.name} trial {trial.number}{several}".strip()
         if entry.status != "done":
-            return f"{title}: {entry.status}, {entry.error}"
+            return title, f"{entry.status}, {entry.error}"
         score, metric = self._score(name)
         name = metric.name.replace("_", " ")
-        return f"{title}: validation {name} {metric.format(score)} in {duration(entry.seconds)}"
+        return title, f"validation {name} {metric.format(score)} in {duration(entry.seconds)}"
 
     def details(self, name: str) -> str:
         """Return the sampled values of a run."""
