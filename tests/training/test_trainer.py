@@ -140,6 +140,20 @@ def test_the_schedule_is_the_one_of_torch():
     assert run.learning_rate() == 0.5
 
 
+def test_a_cooldown_is_linear_in_the_last_fifth_after_warm_up():
+    config = toy(train={"learning_rate": 0.5, "schedule": "cooldown", "warmup": 4, "steps": 24})
+    run, rates = set_up(config, fetch=print), []
+    for run.state.step in range(24):
+        rates.append(run.learning_rate())
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5]) and rates[4:20] == [0.5] * 16
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
+    for rate in rates[20:]:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
 def test_the_learning_rate_reaches_the_optimizer(tmp_path):
     config = toy(train={"schedule": "cosine", "warmup": 10})
     train(config, tmp_path)

@@ -21,6 +21,8 @@ SCHEDULES = {
     "constant": "η after the warm-up",
     "cosine": "half a cosine, η/2 · (1 + cos πt), from η after the warm-up (t = 0) to 0 at the "
     'end of the experience (t = 1); Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts',
+    "cooldown": "η after the warm-up, and a line to 0 in the last fifth of the steps after it; "
+    'Hägele et al., "Scaling Laws and Compute-Optimal Training", NeurIPS 2024',
 }
 PRECISIONS = {
     "fp32": "32 bits",

@@ -17,6 +17,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.weighting import LossWeighting
 
 Groups = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # of parameters
+COOLDOWN = 0.2  # share of the steps after warm-up
 
 
 @register("optimizer", "rmsprop")
@@ -83,9 +84,9 @@ def optimizer_for(
 
 
 def learning_rate(options: TrainConfig, experience: Experience, step: int) -> float:
-    """Return the learning rate of a step: linear warm-up, then constant or half a cosine to 0.
+    """Return the learning rate of a step: linear warm-up, then as ``train.schedule`` says.
 
-    The schedule starts again with every experience.
+    See ``SCHEDULES``. The schedule starts again with every experience.
     """
     step, total = step - experience.start, experience.stop - experience.start
     if step < options.warmup:
@@ -93,6 +94,8 @@ def learning_rate(options: TrainConfig, experience: Experience, step: int) -> fl
     if options.schedule == "constant":
         return options.learning_rate
     progress = (step - options.warmup) / max(1, total - options.warmup)
+    if options.schedule == "cooldown":
+        return options.learning_rate * min(1.0, (1 - progress) / COOLDOWN)
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 

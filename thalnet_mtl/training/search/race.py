@@ -51,7 +51,7 @@ class Entrant(Generic[C]):
         skipped: steps of the run that it had not to take.
         losses: of blocks of the validation split, divided by the loss of guessing.
         scores: after every round.
-        warm_up: entries of parameters that take ``WARM_UP`` times larger steps.
+        warm_up: entries of parameters that take ``WARM_UP`` times larger steps; see ``starved``.
     """
 
     candidate: C
@@ -181,7 +181,7 @@ class Race:
                 skip_steps(run, steps - entrant.skipped)
                 entrant.skipped = steps
             while train and entrant.steps < steps:
-                inputs = StepInputs(next_batches(run), run.learning_rate())
+                inputs = StepInputs(next_batches(run), self.learning_rate(entrant, steps))
                 with larger_steps(run.network, entrant.warm_up, WARM_UP):
                     losses = train_step(inputs)
                 state.loss_log[state.step % len(state.loss_log)] = losses
@@ -192,6 +192,10 @@ class Race:
             entrant.scores.append(entrant.score)
         entrant.rng = torch.get_rng_state()
         torch.set_rng_state(rng)
+
+    def learning_rate(self, entrant: Entrant[Any], steps: int) -> float:
+        """Return the rate of the next step of a candidate that is to take some: that of the run."""
+        return self.run.learning_rate()
 
     @torch.no_grad()
     def losses(self) -> Tensor:

@@ -4,9 +4,10 @@ Every ``growth.every`` steps of an experience ``keep``, the network as it is, ra
 challenger on the same batches. That is a new module of each kind that is configured, which reads
 only what comes with it and joins the head with columns of zeros. Where the last race went against
 a module, it is the closed reading for which the gradient speaks most, if it speaks for any; where
-it went against a reading, a module again. Two challengers at once would halve the race. The network
-grows only if a paired test says that the validation loss is lower by more than the price of what is
-new: lower than that of ``keep``, and than before the race.
+it went against a reading, a module again. Two challengers at once would halve the race. In a race
+the learning rate falls to zero, and then it is that of the run again. The network grows only if a
+paired test says that the validation loss is lower by more than the price of what is new: lower than
+that of ``keep``, and than before the race.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def grow_within(
     challenger.price = price * challenger.parameters / alone
     for entrant in (keep, challenger):
         race.advance(entrant, allowance - extra)
-    # A rate that is constant makes losses jump: what only outruns a jump of ``keep`` is no better.
+    # Losses may jump: what only outruns a jump of ``keep`` is no better.
     limit = challenger.losses + challenger.price
     p_value = max(sign_flip(losses - limit) for losses in (keep.losses, before))
     winner = challenger if p_value <= LEVEL else keep
