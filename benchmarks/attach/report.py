@@ -10,7 +10,8 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.report.cells import Column, differences, tested
 from thalnet_mtl.report.folding import Row
 from thalnet_mtl.report.make_table import column
-from thalnet_mtl.report.quantities import Quantity, References, find_quantity
+from thalnet_mtl.report.quantities import Quantity, find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.runs.summaries import RunSummary
 
 STEPS = Metric("steps", False, 0.0, decimals=0)

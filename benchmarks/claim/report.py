@@ -33,7 +33,8 @@ from benchmarks.tuning import (
 from thalnet_mtl.report.cells import Column, Comparison, compare, differences, spread, tested
 from thalnet_mtl.report.folding import Row
 from thalnet_mtl.report.make_table import column
-from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.report.quantities import find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.runs.summaries import RunSummary
 
 Network = tuple[str, str]  # body and training method

@@ -4,7 +4,7 @@ from benchmarks.continual.methods import METHODS, RESULTS, STREAMS, best_setting
 from benchmarks.markdown import commands, header, lines_of, row, select
 from benchmarks.records import load_records, load_runs
 from thalnet_mtl.report.make_table import make_table
-from thalnet_mtl.report.quantities import References
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.table_formats import Grid
 
 SINGLE = "independent"  # ten networks, one for each task

@@ -11,7 +11,8 @@ from benchmarks.records import load_records, load_runs
 from thalnet_mtl.report.cells import compare
 from thalnet_mtl.report.folding import Row
 from thalnet_mtl.report.make_table import column, make_table
-from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.report.quantities import find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.table import Table
 
 SCORES = "parameters", "validation, bits", "test, bits"

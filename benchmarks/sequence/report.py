@@ -9,7 +9,8 @@ from benchmarks.records import load_records, load_runs
 from benchmarks.sequence.experiments import METHODS, RESULTS, TASKS
 from thalnet_mtl.report.cells import compare
 from thalnet_mtl.report.make_table import make_table
-from thalnet_mtl.report.quantities import Quantity, References, Value, find_quantity
+from thalnet_mtl.report.quantities import Quantity, find_quantity
+from thalnet_mtl.report.relative import References, Value
 from thalnet_mtl.report.table import Table
 from thalnet_mtl.runs.summaries import RunSummary
 

@@ -7,7 +7,8 @@ from table_fixtures import single_record, stream_record, task_entry, write_recor
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.report.make_table import table
-from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.report.quantities import find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.runs.summaries import read_summaries
 
 CURVES = {

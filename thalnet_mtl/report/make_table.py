@@ -13,12 +13,8 @@ from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric, list_names
 from thalnet_mtl.report.cells import Cell, Column, compare, seed_means
 from thalnet_mtl.report.folding import Row, fold
-from thalnet_mtl.report.quantities import (
-    Quantity,
-    References,
-    default_columns,
-    find_quantity,
-)
+from thalnet_mtl.report.quantities import Quantity, default_columns, find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.table import Table
 from thalnet_mtl.runs.summaries import RunSummary, read_summaries
 

@@ -12,7 +12,8 @@ from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.layout import NUMBERS, Note, TextTable
 from thalnet_mtl.report.make_table import column
-from thalnet_mtl.report.quantities import References, find_quantity
+from thalnet_mtl.report.quantities import find_quantity
+from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.rows import MANY, Group, fold_runs, summary_table
 from thalnet_mtl.report.table import INTERVALS
 from thalnet_mtl.report.table_formats import text_grid
