@@ -163,7 +163,7 @@ def test_what_is_missing_is_said(tmp_path):
     made = table(tmp_path, rows=["train.strategy"], columns=["ACC"], against="naive")
     notes = made.notes()
     assert any(note.endswith("ewc-seed2.json: failed: no memory") for note in notes)
-    assert "seeds differ: naive: 0–2; ewc: 0 1" in notes
+    assert "Seeds differ: 0–2 of naive; 0 1 of ewc" in notes
     assert "ACC: ewc and naive share 2 of 3 seeds" in notes
     assert "2 of 3" in made.text()
 
@@ -336,3 +336,19 @@ def test_runs_of_a_sweep_that_failed_or_never_began_are_said(tmp_path):
     notes = table(tmp_path, columns=["test"]).notes()
     assert f"{tmp_path}: not begun, of the sweep: later" in notes
     assert f"{tmp_path}/broken: failed: exit status 1" in notes
+
+
+def test_a_section_as_a_row_shows_its_fields_and_a_stream_its_tasks(tmp_path):
+    streams(tmp_path, "naive", [0.5, 0.7])
+    assert table(tmp_path, rows=["stream"]).rows[0].cells == ("a → b",)
+    assert table(tmp_path, rows=["strategy"]).rows[0].cells == ("–",)
+    alone = single_record(tmp_path / "one" / "x.json", 0, 0.5)
+    (row,) = table(alone, rows=["growth"]).rows
+    assert row.cells == ("when never, policy frozen",)
+
+
+def test_rows_by_seed_do_not_warn_of_seeds_that_differ(tmp_path):
+    streams(tmp_path, "naive", [0.5, 0.7])
+    made = table(tmp_path, rows=["train.seed"], columns=["ACC"])
+    assert [row.cells for row in made.rows] == [("0",), ("1",)]
+    assert not any("Seeds differ" in note for note in made.notes())

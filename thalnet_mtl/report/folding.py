@@ -81,7 +81,7 @@ def fold(
     added = dict.fromkeys(name for group in groups.values() for name in _separating(group))
     if added:
         notes.append(
-            f"runs with the same {', '.join(used)} also differ in {', '.join(added)}, which has "
+            f"Runs with the same {', '.join(used)} also differ in {', '.join(added)}, which has "
             f"become part of the rows; to average over it: --fold {' '.join(added)}"
         )
         used += [name for name in added if name not in used]
@@ -109,7 +109,7 @@ def _rows(
             row.unfinished.append(run)
         elif key in row.runs:
             first = row.runs[key].path
-            notes.append(f"left out: {run.path} has the configuration and the seed of {first}")
+            notes.append(f"Left out: {run.path} has the configuration and the seed of {first}")
         else:
             row.runs[key] = run
     return list(rows.values()), notes
@@ -158,7 +158,9 @@ def show(value: Any) -> str:
         return ", ".join(map(show, value)) or "none"
     if isinstance(value, dict):
         lists = [show(v) for name, v in value.items() if name.endswith(".tasks")]
-        return " → ".join(lists) or ", ".join(dict.fromkeys(n.split(".")[1] for n in value))
+        return " → ".join(lists) or ", ".join(
+            f"{name.partition('.')[2]} {show(v)}" for name, v in value.items()
+        )
     return str(value) or "''"
 
 

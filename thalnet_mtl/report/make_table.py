@@ -12,7 +12,7 @@ from pathlib import Path
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric, list_names
 from thalnet_mtl.report.cells import Cell, Column, compare, seed_means
-from thalnet_mtl.report.folding import Row, fold
+from thalnet_mtl.report.folding import SEED_FIELD, Row, fold
 from thalnet_mtl.report.quantities import Quantity, default_columns, find_quantity
 from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.table import Table
@@ -146,9 +146,12 @@ def column(
 def _missing(table: Table, references: References) -> list[str]:
     """Return a line on everything that is missing: runs, seeds, values, pairs."""
     lines = [f"{run.path}: {run.problem}" for row in table.rows for run in row.unfinished]
-    seeds = {row.label: seed_ranges(row.seeds) for row in table.rows}
-    if len(set(seeds.values())) > 1:
-        lines.append("seeds differ: " + "; ".join(f"{k}: {v or 'none'}" for k, v in seeds.items()))
+    by_seeds: dict[str, list[str]] = {}
+    for row in table.rows:
+        by_seeds.setdefault(seed_ranges(row.seeds) or "none", []).append(row.label)
+    if len(by_seeds) > 1 and SEED_FIELD not in table.fields:
+        parts = [f"{seeds} of {list_names(labels)}" for seeds, labels in by_seeds.items()]
+        lines.append(f"Seeds differ: {'; '.join(parts)}")
     for each in table.columns:
         partial = [
             f"{row.label} ({len(cell.values)} of {len(row.seeds)} seeds)"
@@ -168,13 +171,13 @@ def _missing(table: Table, references: References) -> list[str]:
         for (name, baseline, pairs, most), rows in shared.items()
     ]
     lines += [
-        f"no finished {what} with seed {seed_ranges(sorted(seeds))}"
+        f"No finished {what} with seed {seed_ranges(sorted(seeds))}"
         for what, seeds in references.missing.items()
     ]
     results = [run.result for row in table.rows for run in row.runs.values()]
     limits = dict.fromkeys(result.evaluation_batches for result in results if result)
     counts = ["batch" if n == 1 else f"{n} batches" for n in limits if n]
-    lines += [f"scores are on the first {count} only" for count in counts]
+    lines += [f"Scores are on the first {count} only" for count in counts]
     return lines
 
 

@@ -101,7 +101,7 @@ def read_summaries(paths: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
         notes += [line for each in found.values() for line in _not_begun(each)]
     if not runs:
         raise UserError("; ".join(problems) + f". Name {SOURCES}.")
-    return list(runs.values()), [*(f"left out: {problem}" for problem in problems), *notes]
+    return list(runs.values()), [*(f"Left out: {problem}" for problem in problems), *notes]
 
 
 def _not_begun(path: Path) -> list[str]:
