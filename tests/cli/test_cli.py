@@ -233,7 +233,7 @@ def test_the_configuration_of_a_run_trains_the_same_run_again(capsys, run):
         ("evaluate run --split tset", "unknown --split 'tset'. Allowed: train, validation, test"),
         (
             "evaluate run --train.seed=3",
-            "--train.seed is a flag of 'thalnet train', 'sweep' and 'data check' only",
+            "--train.seed is a flag of 'thalnet train', 'sweep', 'data check' and 'config show'",
         ),
         ("evaluate run --batches -5", "--batches must be at least 0, got -5"),
         ("data ls mnits", "unknown data set 'mnits'. Allowed: all, mnist"),

@@ -18,6 +18,7 @@ def add_data_command(commands: Commands) -> None:
         "  task: {name: csv, path: a.csv, inputs: [x], outputs: [y], window: 24}\n"
         "'thalnet list tasks csv' explains the options of that task.",
     )
+    parser.set_defaults(takes_flags=True)
     parser.add_argument(
         "action",
         choices=("fetch", "ls", "check"),

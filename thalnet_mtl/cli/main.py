@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import thalnet_mtl
 from thalnet_mtl.cli.config import add_config_command
-from thalnet_mtl.cli.data import add_data_command, data
+from thalnet_mtl.cli.data import add_data_command
 from thalnet_mtl.cli.evaluate import add_evaluate_command
 from thalnet_mtl.cli.inspect import (
     add_compare_command,
@@ -74,10 +74,10 @@ def _run(arguments: Sequence[str] | None) -> int:
             print(f"thalnet {thalnet_mtl.__version__}")
             return 0
         options = parser.parse_args(rest)
-        if flags and options.run not in (train, sweep, data):
+        if flags and "takes_flags" not in options:
             raise UserError(
-                f"--{next(iter(flags))} is a flag of 'thalnet train', 'sweep' and 'data check' "
-                f"only."
+                f"--{next(iter(flags))} is a flag of 'thalnet train', 'sweep', 'data check' and "
+                f"'config show' or 'check' only."
             )
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal() and int(threads) > MOST_THREADS:  # OpenMP would crash

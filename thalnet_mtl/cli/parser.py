@@ -113,12 +113,18 @@ def add_command(
     return parser
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``train`` and ``sweep`` have in common."""
+def add_config_names(parser: argparse.ArgumentParser) -> None:
+    """Add a configuration, which files and flags describe."""
+    parser.set_defaults(takes_flags=True)
     parser.add_argument(
         "config", nargs="+", metavar="CONFIG",
         help="name or YAML file, later ones override; or Python file with entries of your own",
     )  # fmt: skip
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``train`` and ``sweep`` have in common."""
+    add_config_names(parser)
     parser.add_argument("--out", type=path, metavar="DIR", help="output folder (runs/CONFIG)")
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], metavar="N", help="one run per seed"

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.earlier import upgrade
 from thalnet_mtl.config.plugins import anchored
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_with_lines
+from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_flag, parse_with_lines
 from thalnet_mtl.errors import UserError, unknown
 
 
@@ -42,21 +42,26 @@ def config_path(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class ConfigFile:
-    """What a configuration file holds, before its values are checked."""
+class Layer:
+    """Values that are laid over those before, from a file or a flag; they are not checked yet."""
 
-    name: str  # as it was given
+    where: str  # the file as it was named, or the flag
     sections: dict[str, Any]  # of every run
-    runs: dict[str, Any] | None  # sections laid over them, by the name of the run
-    lines: Lines
+    runs: dict[str, Any] | None = None  # sections laid over them, by the name of the run
+    lines: Lines = field(default_factory=dict)  # of the file
 
     def line(self, path: Sequence[str]) -> int:
-        """Return the line of a value, or else of the innermost thing around it that has one."""
-        return next((self.lines[p] for k in range(len(path), 0, -1)
-                     if (p := tuple(path[:k])) in self.lines), 1)  # fmt: skip
+        """Return the line of a value, or of the innermost thing around it that has one; or 0."""
+        paths = (tuple(path[:end]) for end in range(len(path), 0, -1))
+        return next((self.lines[path] for path in paths if path in self.lines), 0)
+
+    def place(self, path: Sequence[str]) -> str:
+        """Return where a value is from: 'a.yaml, line 3', or the flag."""
+        line = self.line(path)
+        return f"{self.where}, line {line}" if line else self.where
 
 
-def read_config_file(name: str) -> ConfigFile:
+def read_file(name: str) -> Layer:
     """Read a configuration that is given by its name, or by its path.
 
     Raises:
@@ -77,7 +82,20 @@ def read_config_file(name: str) -> ConfigFile:
     if "plugins" in tree:
         tree["plugins"] = anchored(tree["plugins"], path.parent)
     runs = _runs(tree.pop("runs"), name) if "runs" in tree else None
-    return ConfigFile(name, tree, runs, lines)
+    return Layer(name, tree, runs, lines)
+
+
+def read_flag(key: str, text: str) -> Layer:
+    """Return the value of a flag, ``section.field``, as a layer."""
+    value = parse_flag(text, f"--{key}")
+    return Layer(f"--{key}", nested(key.split("."), value))
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a mapping that holds nothing but a value at a path of one key or more."""
+    for key in reversed(path[1:]):
+        value = {key: value}
+    return {path[0]: value}
 
 
 def _folder() -> Path:

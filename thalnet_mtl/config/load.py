@@ -12,13 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from thalnet_mtl.config.files import read_config_file
+from thalnet_mtl.config.files import Layer, nested, read_file, read_flag
 from thalnet_mtl.config.named_stream import write_out_stream
 from thalnet_mtl.config.options import drop_options_of, resolve_options
 from thalnet_mtl.config.overlay import as_plain, overlay
 from thalnet_mtl.config.plugins import import_plugins, with_plugin
 from thalnet_mtl.config.schema import Config
-from thalnet_mtl.config.yaml_text import parse_flag, write_yaml
+from thalnet_mtl.config.yaml_text import write_yaml
 from thalnet_mtl.errors import UserError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -45,7 +45,7 @@ def load_config(*sources: Source, **sections: Any) -> Config:
         if isinstance(source, Mapping):
             configs = {run: _with_values(config, source) for run, config in configs.items()}
         else:
-            configs = _with_file(configs, os.fspath(source))
+            configs = lay_over(configs, read_file(os.fspath(source)))
     configs = _resolved(configs)
     if list(configs) != [""]:
         names = [source for source in sources if not isinstance(source, Mapping)]
@@ -85,12 +85,15 @@ def load_configs(
             the experiences are left for the sweep to write out.
     """
     configs = {"": Config()}
-    for name in names:
-        configs = _with_file(configs, name)
-    for key, text in names_first(flags or {}):
-        value = parse_flag(text, f"--{key}")
-        configs = {run: with_value(c, key, value, f"--{key}") for run, c in configs.items()}
+    for layer in layers(names, flags or {}):
+        configs = lay_over(configs, layer)
     return _resolved(configs, swept)
+
+
+def layers(names: Iterable[str], flags: Mapping[str, str]) -> Iterator[Layer]:
+    """Yield what files and flags say, in the order in which each is laid over those before."""
+    yield from map(read_file, names)
+    yield from (read_flag(key, text) for key, text in names_first(flags))
 
 
 def names_first(flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -113,22 +116,22 @@ def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dic
     return {run: resolve_options(configs[run], runs[run], strategy=strategy) for run in runs}
 
 
-def _with_file(configs: Mapping[str, Config], name: str) -> dict[str, Config]:
-    """Lay a file over every run; a file with ``runs`` turns the only run into several.
+def lay_over(configs: Mapping[str, Config], layer: Layer) -> dict[str, Config]:
+    """Lay a layer over every run; one with ``runs`` turns the only run into several.
 
     A Python file is a plugin of every run.
     """
-    if name.endswith(".py"):
-        return {run: with_plugin(config, name) for run, config in configs.items()}
-    file = read_config_file(name)
-    configs = {run: overlay_config(config, file.sections, name) for run, config in configs.items()}
-    if file.runs is None:
+    where = layer.where
+    if where.endswith(".py"):
+        return {run: with_plugin(config, where) for run, config in configs.items()}
+    configs = {run: overlay_config(c, layer.sections, where) for run, c in configs.items()}
+    if layer.runs is None:
         return configs
     if list(configs) != [""]:
-        raise UserError(f"{name}: an earlier file already has 'runs'.")
+        raise UserError(f"{where}: an earlier file already has 'runs'.")
     return {
         run: overlay_config(configs[""], values, f"run '{run}'")
-        for run, values in file.runs.items()
+        for run, values in layer.runs.items()
     }
 
 
@@ -145,9 +148,7 @@ def _with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 def with_value(config: Config, key: str, value: Any, where: str) -> Config:
     """Return a copy with one value replaced; its key is ``section.field``, or a section."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return overlay_config(config, value, where)
+    return overlay_config(config, nested(key.split("."), value), where)
 
 
 def overlay_config(config: Config, values: Any, where: str) -> Config:
@@ -206,7 +207,7 @@ def load_run_config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run directory: it has no config.yaml.")
-    configs = _with_file({"": Config()}, str(path))
+    configs = lay_over({"": Config()}, read_file(str(path)))
     if list(configs) != [""]:
         raise UserError(f"{path} describes several runs, not one.")
     return configs[""]

@@ -95,12 +95,25 @@ def write_yaml(tree: Any) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
+def write_inline(value: Any) -> str:
+    """Return plain data as YAML of one line.
+
+    >>> write_inline({"a": [1, "1", None, "x: y"]})
+    "{a: [1, '1', null, 'x: y']}"
+    """
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf
+    )
+    return text.removesuffix("...\n").rstrip("\n")
+
+
 class _Dumper(yaml.SafeDumper):
     """The dumper of PyYAML, with quotes around text that ``parse_scalar`` would convert."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None if isinstance(parse_scalar(text), str) else "'"
+    style = style if text.isprintable() else '"'  # so that every scalar is one line
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
