@@ -1,13 +1,23 @@
 """``thalnet config``: the configuration of a run, explained before it is trained."""
 
 import argparse
+import shlex
+import sys
 
 from thalnet_mtl.cli.fields import SECTIONS, describe_section
-from thalnet_mtl.cli.parser import Commands, Parser, add_command, add_config_names
+from thalnet_mtl.cli.parser import Commands, Parser, add_command, add_config_names, path
+from thalnet_mtl.config.files import config_path
+from thalnet_mtl.config.mistakes import find_mistakes, notes
 from thalnet_mtl.config.origins import annotated_yaml, trace
+from thalnet_mtl.errors import UserError, one_line
+from thalnet_mtl.files import attempt, write_text
 
 SHOW = """Values without a comment are defaults. The output is a configuration that can be trained.
 With --set, a stream that has a name stays a name; otherwise it is written out."""
+
+CHECK = """Flags are laid over the files, as in 'thalnet train'. No data is loaded: see 'thalnet
+data check'. Notes are on fields that are set and do nothing in this configuration."""
+SCHEMA = "thalnet.schema.json"
 
 
 def add_config_command(commands: Commands) -> None:
@@ -20,6 +30,11 @@ def add_config_command(commands: Commands) -> None:
     show = add_command(actions, show_config, "show", epilog=SHOW, usage=usage("show", "[--set]"))
     add_config_names(show)
     show.add_argument("--set", action="store_true", help="only what files and flags set")
+    check = add_command(actions, check_config, "check", epilog=CHECK, usage=usage("check"))
+    add_config_names(check)
+    copy = add_command(actions, copy_config, "copy")
+    copy.add_argument("name", metavar="CONFIG", help="name of a configuration, or a YAML file")
+    copy.add_argument("file", type=path, metavar="FILE", help="new file, *.yaml")
     explain = add_command(actions, explain_section, "help")
     explain.add_argument("section", choices=SECTIONS, metavar="SECTION", help="one of %(choices)s")
 
@@ -35,6 +50,40 @@ def show_config(options: argparse.Namespace) -> int:
     if not options.set:
         runs = {run: traced.complete() for run, traced in runs.items()}
     print(annotated_yaml(runs, only_set=options.set))
+    return 0
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """Say whether a configuration can be trained: every mistake with its line, all at once."""
+    from thalnet_mtl.training.flags import check_effect, reasons_without_effect
+    from thalnet_mtl.training.setup import check_buildable
+
+    found = find_mistakes(options.config, options.flags, check_buildable)
+    for mistake in found.mistakes:
+        print(f"thalnet: {one_line(mistake)}", file=sys.stderr)
+    if found.mistakes:
+        return 2
+    check_effect(found.configs.values(), options.flags)
+    for note in notes(found, lambda config: reasons_without_effect(config, ["train.chunk"])):
+        print(f"note: {one_line(note)}")
+    runs = f"; {len(found.configs)} runs: {', '.join(found.configs)}" * (len(found.configs) > 1)
+    print(one_line(f"{' '.join(options.config)}: valid{runs}"))
+    return 0
+
+
+def copy_config(options: argparse.Namespace) -> int:
+    """Copy a configuration to a file of your own, with its comments."""
+    if options.file.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{options.file}: the name of a configuration file ends with .yaml.")
+    if options.file.exists():
+        raise UserError(f"{options.file} exists; choose another name, or remove it first.")
+    text = config_path(options.name).read_text(encoding="utf-8")
+    with attempt(f"write {options.file}"):
+        write_text(options.file, f"# yaml-language-server: $schema={SCHEMA}\n{text}")
+    print(one_line(f"train it with: thalnet train {shlex.quote(str(options.file))}"))
+    schema = options.file.parent / SCHEMA
+    if not schema.exists():
+        print(one_line(f"for editors:   thalnet config schema > {shlex.quote(str(schema))}"))
     return 0
 
 

@@ -1,7 +1,7 @@
 """Configuration files: those that come with the package, by name, and those of a path."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from thalnet_mtl.config.plugins import anchored
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_flag, parse_with_lines
 from thalnet_mtl.errors import UserError, unknown
+
+KeyPath = tuple[str, ...]
 
 
 def config_names() -> dict[str, str]:
@@ -50,15 +52,20 @@ class Layer:
     runs: dict[str, Any] | None = None  # sections laid over them, by the name of the run
     lines: Lines = field(default_factory=dict)  # of the file
 
-    def line(self, path: Sequence[str]) -> int:
-        """Return the line of a value, or of the innermost thing around it that has one; or 0."""
-        paths = (tuple(path[:end]) for end in range(len(path), 0, -1))
-        return next((self.lines[path] for path in paths if path in self.lines), 0)
-
     def place(self, path: Sequence[str]) -> str:
-        """Return where a value is from: 'a.yaml, line 3', or the flag."""
-        line = self.line(path)
+        """Return where a value is from, 'a.yaml, line 3', or a flag.
+
+        It is the line of the innermost thing around the value that has one.
+        """
+        paths = (tuple(path[:end]) for end in range(len(path), 0, -1))
+        line = next((self.lines[path] for path in paths if path in self.lines), 0)
         return f"{self.where}, line {line}" if line else self.where
+
+    def find(self, path: KeyPath, run: str) -> str:
+        """Return where this layer sets a value of a run, '' if it does not."""
+        if self.runs and _sets(self.runs[run], path):
+            return self.place(("runs", run, *path))
+        return self.place(path) if _sets(self.sections, path) else ""
 
 
 def read_file(name: str) -> Layer:
@@ -67,6 +74,8 @@ def read_file(name: str) -> Layer:
     Raises:
         UserError: there is none, or it is no YAML with sections; with the line.
     """
+    if name.endswith(".py"):
+        return Layer(name, {"plugins": [name]})
     path = config_path(name)
     if (size := path.stat().st_size) > LARGEST_FILE:
         raise UserError(f"{name} has {size:,} bytes; a configuration has at most {LARGEST_FILE:,}.")
@@ -96,6 +105,26 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
     for key in reversed(path[1:]):
         value = {key: value}
     return {path[0]: value}
+
+
+def leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the path and the value of everything that is no mapping with entries."""
+    if not (isinstance(tree, dict) and tree):
+        yield path, tree
+        return
+    for key, value in tree.items():
+        yield from leaves(value, (*path, key))
+
+
+def _sets(tree: Any, path: KeyPath) -> bool:
+    """Return whether sections have a value at a path; a name alone stands for its ``name``."""
+    for number, key in enumerate(path):
+        if not isinstance(tree, dict):
+            return path[number:] == ("name",)
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _folder() -> Path:

@@ -116,6 +116,11 @@ def _resolved(configs: Mapping[str, Config], swept: Collection[str] = ()) -> dic
     return {run: resolve_options(configs[run], runs[run], strategy=strategy) for run in runs}
 
 
+def complete(config: Config) -> Config:
+    """Import plugins, write out the stream, and add the defaults of all options."""
+    return resolve_options(write_out_stream(import_plugins(config)), complete=True)
+
+
 def lay_over(configs: Mapping[str, Config], layer: Layer) -> dict[str, Config]:
     """Lay a layer over every run; one with ``runs`` turns the only run into several.
 

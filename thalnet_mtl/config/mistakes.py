@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, get_args
 
+from thalnet_mtl.config.declarations import declarations, is_declared
 from thalnet_mtl.config.files import KeyPath, Layer, leaves, nested, read_file, read_flag
-from thalnet_mtl.config.load import lay_over, names_first
-from thalnet_mtl.config.named_stream import write_out_stream
-from thalnet_mtl.config.options import check_options, field_names, resolve_options
+from thalnet_mtl.config.load import complete, lay_over, names_first
+from thalnet_mtl.config.options import check_options, field_names
 from thalnet_mtl.config.overlay import OPTIONS, as_plain, overlay, registry_kind
+from thalnet_mtl.config.plugins import import_plugins
 from thalnet_mtl.config.schema import Config, NamedStream
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.registry import entries
 
 # Sections that are lists, with the dataclass of an entry.
 _LISTS = {f.name: get_args(f.type)[0] for f in fields(Config) if f.name in ("changes", "stream")}
@@ -78,10 +78,17 @@ def find_mistakes(
             found.layers.append(layer)
         except UserError as error:
             found.mistakes.append(str(error))
+    for config in found.configs.values():
+        try:
+            import_plugins(config)
+        except UserError as error:
+            found.mistakes.append(str(error))
     runs = found.configs.items()
     found.add((run, *wrong) for run, config in runs for wrong in _wrong_names(config, ()))
     if not found.mistakes:
         found.add((run, *wrong) for run, config in runs for wrong in _refused(config, check))
+    if not found.mistakes:
+        found.configs = {run: complete(config) for run, config in runs}
     found.sort()
     return found
 
@@ -89,7 +96,7 @@ def find_mistakes(
 def _refused(config: Config, check: Callable[[Config], Any]) -> Iterator[tuple[KeyPath, str]]:
     """Yield why a configuration cannot be trained, and the path that the reason begins with."""
     try:
-        check(resolve_options(write_out_stream(config), complete=True))
+        check(complete(config))
     except UserError as error:
         path = re.match(r"[a-z_]+(\.\w+)*", str(error))
         yield tuple(path[0].split(".")) if path else (), str(error)
@@ -104,7 +111,7 @@ def notes(found: Findings, reasons: Callable[[Config], Mapping[str, str]]) -> li
     """
     lines: dict[tuple[str, str], list[str]] = {}
     for run, config in found.configs.items():
-        known = reasons(resolve_options(write_out_stream(config), complete=True))
+        known = reasons(config)
         for path, _ in leaves(as_plain(config)):
             if place := next(filter(None, (x.find(path, run) for x in reversed(found.layers))), ""):
                 names = [".".join(path[:end]) for end in range(1, len(path) + 1)]
@@ -196,10 +203,10 @@ def _wrong_names(section: Any, path: KeyPath, outer: str = "", strategy: str = "
     if kind := registry_kind(section, outer):
         of = next(leaf.metadata["of"] for leaf in fields(section) if leaf.name == OPTIONS)
         name = getattr(section, of) if of else strategy
-        if name in entries(kind):
+        if is_declared(kind, name):
             yield from _wrong_options(kind, name, section, path)
         elif name and outer:  # elsewhere the field of the name is checked below
-            yield path, f"{'.'.join(path)}: {unknown(kind, name, entries(kind))}"
+            yield path, f"{'.'.join(path)}: {unknown(kind, name, declarations(kind))}"
     for leaf in fields(section):
         value, inner = getattr(section, leaf.name), (*path, leaf.name)
         named = leaf.metadata.get("names", "")
@@ -214,8 +221,8 @@ def _wrong_names(section: Any, path: KeyPath, outer: str = "", strategy: str = "
             for number, entry in enumerate(value):
                 if is_dataclass(entry):
                     yield from _wrong_names(entry, (*inner, str(number)), named, strategy)
-        elif named and value and value not in entries(named):
-            yield inner, f"{'.'.join(inner)}: {unknown(named, value, entries(named))}"
+        elif named and value and not is_declared(named, value):
+            yield inner, f"{'.'.join(inner)}: {unknown(named, value, declarations(named))}"
 
 
 def _wrong_options(kind: str, name: str, section: Any, path: KeyPath) -> Iterator[Any]:

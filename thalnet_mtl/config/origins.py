@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thalnet_mtl.config.load import lay_over, layers
+from thalnet_mtl.config.files import KeyPath, leaves
+from thalnet_mtl.config.load import complete, lay_over, layers
 from thalnet_mtl.config.named_stream import write_out_stream
-from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.overlay import as_plain
+from thalnet_mtl.config.plugins import import_plugins
 from thalnet_mtl.config.schema import Config, NamedStream
 from thalnet_mtl.config.yaml_text import write_inline
 from thalnet_mtl.errors import one_line
 
-Path = tuple[str, ...]  # of keys
 ENTRIES = [("tasks",), ("modules",), ("growth", "modules")]  # paths of mappings of entries by name
 WIDEST = 60  # columns of the values before comments
 
@@ -22,25 +22,25 @@ class TracedConfig:
     """The configuration of a run, and where each value is from that is no default."""
 
     config: Config
-    origins: Mapping[Path, str]
+    origins: Mapping[KeyPath, str]
 
     def complete(self) -> "TracedConfig":
         """Write out the stream, and add the defaults of all options."""
-        written = write_out_stream(self.config)
+        written = write_out_stream(import_plugins(self.config))
         origins = dict(self.origins)
         if isinstance(self.config.stream, NamedStream):
             origins[("stream",)] = f"stream {self.config.stream.name}"
-            for path, _ in _leaves(as_plain(written)):
+            for path, _ in leaves(as_plain(written)):
                 if path[0] == "tasks" and path[-1:] == ("name",):
                     origins.setdefault(path, f"stream {self.config.stream.name}")
-        return TracedConfig(resolve_options(written, complete=True), origins)
+        return TracedConfig(complete(self.config), origins)
 
     def tree(self, only_set: bool = False) -> dict[str, Any]:
         """Return everything, or only what files and flags set, as sections."""
         everything: dict[str, Any] = as_plain(self.config)
         return self._only_set(everything, ()) if only_set else everything
 
-    def _only_set(self, tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    def _only_set(self, tree: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         kept = {}
         for key, value in tree.items():
             inner = (*path, key)
@@ -59,41 +59,18 @@ def trace(names: Iterable[str], flags: Mapping[str, str]) -> dict[str, TracedCon
     Raises:
         UserError: a name or a value is not allowed.
     """
-    configs, origins = {"": Config()}, dict[str, dict[Path, str]]({"": {}})
+    configs, origins = {"": Config()}, dict[str, dict[KeyPath, str]]({"": {}})
     for layer in layers(names, flags):
         configs = lay_over(configs, layer)
         for run, config in configs.items():
             known = origins.get(run, origins.get("", {}))
             origins[run] = found = {}
-            for path, _ in _leaves(as_plain(config)):
-                inner = ("runs", run, *path)
-                if layer.runs and _sets(layer.runs[run], path):
-                    found[path] = layer.place(inner)
-                elif _sets(layer.sections, path):
-                    found[path] = layer.place(path)
-                elif path in known:
-                    found[path] = known[path]
+            for path, _ in leaves(as_plain(config)):
+                same = (path, (*path, "name"), path[:-1] if path[-1] == "name" else path)
+                origins_before = (known[other] for other in same if other in known)
+                if origin := layer.find(path, run) or next(origins_before, ""):
+                    found[path] = origin
     return {run: TracedConfig(config, origins[run]) for run, config in configs.items()}
-
-
-def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and the value of everything that is no mapping with entries."""
-    if not (isinstance(tree, dict) and tree):
-        yield path, tree
-        return
-    for key, value in tree.items():
-        yield from _leaves(value, (*path, key))
-
-
-def _sets(tree: Any, path: Path) -> bool:
-    """Return whether a layer has a value at a path; a name alone stands for its ``name``."""
-    for number, key in enumerate(path):
-        if not isinstance(tree, dict):
-            return path[number:] == ("name",)
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
 
 
 def annotated_yaml(runs: Mapping[str, TracedConfig], only_set: bool = False) -> str:
@@ -122,7 +99,7 @@ def annotated_yaml(runs: Mapping[str, TracedConfig], only_set: bool = False) -> 
 
 
 def _lines(
-    tree: Mapping[str, Any], origins: Mapping[Path, str], path: Path = ()
+    tree: Mapping[str, Any], origins: Mapping[KeyPath, str], path: KeyPath = ()
 ) -> Iterator[tuple[str, str]]:
     """Yield lines of YAML, each with where its value is from, or ''."""
     indent = "  " * len(path)

@@ -23,6 +23,7 @@ def check_joint_options(config: Config) -> None:
     check_only_scored(config)
     check_inputs_of(config)
     check_epoch_of(config)
+    check_stream_options(config)
     if config.start.optimizer and config.start.weights != "last":
         raise UserError(
             "start.optimizer: the state of an optimizer belongs to the last weights; give "
@@ -100,6 +101,16 @@ def check_epoch_of(config: Config) -> None:
                 f"train.epoch_of {choice}: experience {number} does not train that task. Allowed: "
                 f"shortest, longest, or a task of every experience."
             )
+
+
+def check_stream_options(config: Config) -> None:
+    """Raise if the stream names a task that is not there, or other options contradict it."""
+    for task in (task for experience in config.stream for task in experience.tasks):
+        if task not in config.named_tasks:
+            raise UserError(f"stream: {unknown('task', task, config.named_tasks)}")
+    if config.changes and fact("growth", config.growth.when, "grows", True):
+        raise UserError("growth and changes cannot be combined; give one of them.")
+    check_expected(config)
 
 
 def check_expected(config: Config) -> None:

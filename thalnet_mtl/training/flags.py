@@ -22,7 +22,7 @@ def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = 
         flags: by ``section.field``.
         name: how the command line writes a flag.
     """
-    reasons = [_reasons(config, flags) for config in configs] if flags else []
+    reasons = [reasons_without_effect(config, flags) for config in configs] if flags else []
     for flag in flags:
         found = [_reason(flag, options) for options in reasons]
         if all(found):
@@ -31,7 +31,7 @@ def check_effect(configs: Iterable[Config], flags: Collection[str], name: str = 
 
 def reason_without_effect(config: Config, option: str) -> str:
     """Return why ``section.field`` has no effect on a run, '' if it has one."""
-    return _reason(option, _reasons(config, [option]))
+    return _reason(option, reasons_without_effect(config, [option]))
 
 
 def changed_values(
@@ -77,8 +77,8 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _reasons(config: Config, flags: Collection[str]) -> dict[str, str]:
-    """Return why options have no effect on a run, by option; all of those that flags set."""
+def reasons_without_effect(config: Config, flags: Collection[str]) -> dict[str, str]:
+    """Return why options have no effect on a run, by ``section.field``; all that flags set."""
     reasons = dict(overridden_options(config)) | dict(ineffective_options(config))
     if "train.chunk" in flags:
         from thalnet_mtl.training.setup import make_tasks  # imports torch, for this flag only

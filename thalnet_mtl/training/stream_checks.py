@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.stream import Experience
-from thalnet_mtl.training.checks import check_expected
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.growth.base import rule_class
 
 
 def check_early_stopping(run: RunContext) -> None:
@@ -35,6 +33,3 @@ def check_stream(config: Config, stream: Sequence[Experience]) -> None:
             f"train.warmup ({config.train.warmup}) must be smaller than the shortest experience "
             f"({shortest} steps)."
         )
-    if rule_class(config).grows and config.changes:
-        raise UserError("growth and changes cannot be combined; give one of them.")
-    check_expected(config)
