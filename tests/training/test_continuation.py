@@ -41,14 +41,13 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("steps", [7, 33, 40])
 @pytest.mark.parametrize(
-    "sections",
+    ("steps", "sections"),
     [
-        {},
-        {"task": {"name": "toy_text"}, "model": {"body": "lstm", "features": 5}},
-        {**JOINT, "changes": [GROWTH[0] | {"step": 5}]},
-        {"tasks": JOINT["tasks"], "train": {"draw": 2.0, "patience": 1, "dropout": 0.2}},
+        (7, {}),
+        (33, {"task": {"name": "toy_text"}, "model": {"body": "lstm", "features": 5}}),
+        (40, {**JOINT, "changes": [GROWTH[0] | {"step": 5}]}),
+        (35, {"tasks": JOINT["tasks"], "train": {"draw": 2.0, "patience": 1, "dropout": 0.2}}),
     ],
     ids=["single", "text", "joint, changed", "joint, drawn"],
 )
@@ -97,7 +96,7 @@ def test_seeds_that_are_trained_together_become_longer_together(tmp_path):
         assert kill_and_resume.differences(whole, longer) == []
 
 
-@pytest.mark.parametrize("call", [0, 1, 3, 5, 8, 10, 12, 14, 20])
+@pytest.mark.parametrize("call", [0, 3, 6, 10, 13, 20])
 def test_a_run_whose_power_is_cut_while_it_becomes_longer_ends_with_the_same_bits(
     tmp_path, runs, call
 ):
@@ -171,7 +170,7 @@ def test_what_cannot_change_a_finished_run_trains_nothing_and_says_so(runs, monk
         assert f"note: {field} changes nothing: {runs / 'short'} has finished" in lines
 
 
-@pytest.mark.parametrize("every", [3, 5, 25, 1000])
+@pytest.mark.parametrize("every", [5, 25, 1000])
 def test_other_times_of_log_and_checkpoints_are_no_other_run(tmp_path, runs, every):
     times = {"log_every": every, "checkpoint_every": every}
     train(toy(train=LONG, evaluate=times), tmp_path / "whole")
@@ -199,16 +198,15 @@ def test_other_hardware_is_said_and_recorded_with_the_step(tmp_path, capsys):
         interrupt_at(31, patch)
         train(toy(train=LONG), tmp_path)
     capsys.readouterr()
-    options = LONG | {"ops": "reference", "threads": 2, "device": "cpu"}
+    options = LONG | {"ops": "reference", "threads": 1, "device": "cpu"}
     train(toy(train=options), tmp_path)
     out = capsys.readouterr().out
-    for line in ("train.ops reference (there auto)", "train.threads 2 (there 0)"):
+    for line in ("train.ops reference (there auto)", "train.threads 1 (there 0)"):
         assert f"note: {line}, from step 30 on: results may differ by rounding" in out
     (entry,) = lineage(tmp_path)
     assert entry["step"] == 30
-    assert entry["changed"] == {"train.ops": ["auto", "reference"], "train.threads": [0, 2],
+    assert entry["changed"] == {"train.ops": ["auto", "reference"], "train.threads": [0, 1],
                                 "train.device": ["auto", "cpu"]}  # fmt: skip
-    assert read_environment(tmp_path / "environment.json")["resumed"][0]["threads"] == 2
 
 
 def test_the_command_line_goes_on_with_a_longer_run(tmp_path, monkeypatch, capsys):

@@ -126,6 +126,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``train`` and ``sweep`` have in common."""
     add_config_names(parser)
     parser.add_argument("--out", type=path, metavar="DIR", help="output folder (runs/CONFIG)")
+    parser.add_argument(  # ``split_flags`` takes it, as ``start.run``
+        "--from", type=path, metavar="RUN", help="start from the network of another run"
+    )
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], metavar="N", help="one run per seed"
     )

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from thalnet_mtl.console import Console
 
 
+EPILOG = """The same command resumes a run that was interrupted; with more train.steps or
+train.epochs it goes on with a finished one, if train.schedule is constant."""
+
+
 def add_train_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(
         commands,
         train,
-        epilog=f"The same command resumes a run that was interrupted.\n\n{describe_overview()}",
+        epilog=f"{EPILOG}\n\n{describe_overview()}",
         usage="thalnet train CONFIG [CONFIG ...] [--out DIR] [--seeds N ... [--stacked]]\n"
         "                     [--from RUN] [--section.field value ...]",
     )
