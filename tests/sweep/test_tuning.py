@@ -373,8 +373,8 @@ def test_without_optuna_the_line_says_what_to_install_and_random_needs_none(
     ("words", "message"),
     [
         ("--trials 2", "--trials needs --sample: fields, and the values to try"),
-        ("--sample train.clip=0,1", "--sample is for a search for settings: give --trials N as"),
-        ("--confirm 2", "--confirm is for a search for settings: give --trials N as well"),
+        ("--sample train.clip=0,1", "--sample is for tuning: give --trials N as well"),
+        ("--confirm 2", "--confirm is for tuning: give --trials N as well"),
         ("--trials 0 --sample train.clip=0,1", "--trials must be at least 1, got 0"),
         ("--trials 2 --sample train.clip=0,1 --confirm 0", "--confirm must be at least 1, got 0"),
         ("--trials 2 --sample train.clpi=0,1", "unknown field 'clpi'"),

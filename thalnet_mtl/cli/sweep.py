@@ -1,4 +1,4 @@
-"""``thalnet sweep``: train all combinations of values and seeds, or search for settings."""
+"""``thalnet sweep``: train all combinations of values and seeds, or tune settings."""
 
 import argparse
 import shlex
@@ -25,7 +25,7 @@ Fields of --grid, of --sample and flags: see 'thalnet train --help'.
 With --on ray, runs go to the cluster that RAY_ADDRESS names, or to one that is
 started on this machine; all nodes must share the file system of DIR.
 
-search for settings:
+tuning, a search for settings:
   thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
       --trials 16 --sample train.learning_rate=log:1e-4,1e-2
       model.modules=int:2,4 ewc:strategy.strength=log:1,1e4 --confirm 6
@@ -69,7 +69,7 @@ def add_sweep_command(commands: Commands) -> None:
     )
     parser.add_argument("--on", choices=("ray",), help="run on a cluster, not on this machine")
     parser.add_argument("--trials", type=whole_number, metavar="N",
-                        help="search for settings: trials of every arm")  # fmt: skip
+                        help="tuning: trials of every arm")  # fmt: skip
     parser.add_argument("--sample", nargs="+", action="extend", default=[], metavar="KEY=…",
                         help="distribution of a field in the trials; see below")  # fmt: skip
     parser.add_argument("--sampler", choices=("random", "tpe"),
@@ -83,7 +83,7 @@ def add_sweep_command(commands: Commands) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Train all combinations of values and seeds, or search for the best settings."""
+    """Train all combinations of values and seeds, or tune settings."""
     from thalnet_mtl.sweep.plan import options_without_effect, parse, plan
 
     grid, sampled = parse(options.grid), _sampled(options)
@@ -133,7 +133,7 @@ def _sampled(options: argparse.Namespace) -> "list[Sample]":
         for name in SEARCH:
             if getattr(options, name) not in (None, []):
                 flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is for a search for settings: give --trials N as well.")
+                raise UserError(f"--{flag} is for tuning: give --trials N as well.")
         return []
     if not options.sample:
         raise UserError("--trials needs --sample: fields, and the values to try.")

@@ -40,8 +40,8 @@ def import_plugins(config: Config, folder: Path | None = None) -> Config:
 def with_plugin(config: Config, name: str) -> Config:
     """Return a configuration with one more file, unless it is there already."""
     plugin = PluginConfig(os.path.abspath(Path(name).expanduser()))
-    known = [entry.name.partition(MARK)[0] for entry in config.plugins]
-    return config if plugin.name in known else replace(config, plugins=(*config.plugins, plugin))
+    paths = [entry.name.partition(MARK)[0] for entry in config.plugins]
+    return config if plugin.name in paths else replace(config, plugins=(*config.plugins, plugin))
 
 
 def anchored(plugins: Any, folder: Path) -> Any:
@@ -75,11 +75,11 @@ def _import(name: str, folder: Path | None) -> str:
     text, _, recorded = name.partition(MARK)
     path = Path(os.path.abspath(Path(text).expanduser()))
     candidates = [path, *([_copy(folder, path, recorded)] if folder and recorded else [])]
-    present = [candidate for candidate in candidates if candidate.is_file()]
-    if not present:
+    files = [candidate for candidate in candidates if candidate.is_file()]
+    if not files:
         why = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"plugin '{path}': it {why}.")
-    for candidate in present:
+    for candidate in files:
         digest = _digest(source := _read(candidate))
         if recorded in ("", digest):
             _execute(path, candidate, source, digest)

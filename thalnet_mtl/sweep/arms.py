@@ -85,10 +85,10 @@ def make_arms(
     Raises:
         UserError: a key or a distribution is not allowed, or no arm has a sampled field.
     """
-    taken = {key: f"--{key}" for key in flags}
-    taken |= {key: f"--grid {key}" for key in planned[0].values}
+    fixed = {key: f"--{key}" for key in flags}
+    fixed |= {key: f"--grid {key}" for key in planned[0].values}
     names = [name for arm in planned for name in _names(arm)]
-    check_keys(samples, taken, list(dict.fromkeys(names)))
+    check_keys(samples, fixed, list(dict.fromkeys(names)))
     arms = [_arm(p, bases[p.run], samples, without_effect) for p in planned]
     for sample in samples:
         reasons = [arm.left_out.get(sample.key, "") for arm in arms]

@@ -71,14 +71,14 @@ def tpe_values(
     )
     study = optuna.create_study(direction="maximize" if maximize else "minimize", sampler=sampler)
     for trial in finished:
-        known = {key: value for key, value in trial.values.items() if key in space}
+        params = {key: value for key, value in trial.values.items() if key in space}
         state = optuna.trial.TrialState.FAIL if trial.score is None else None
         study.add_trial(
             optuna.trial.create_trial(
                 state=state or optuna.trial.TrialState.COMPLETE,
                 value=trial.score,
-                params=known,
-                distributions={key: distributions[key] for key in known},
+                params=params,
+                distributions={key: distributions[key] for key in params},
             )
         )
     suggested = study.ask(distributions).params

@@ -34,6 +34,6 @@ def ranked(scores: Sequence[float | None], metric: Metric) -> list[int]:
     >>> ranked([0.5, None, 0.75, 0.75], NORMALIZED)
     [2, 3, 0]
     """
-    known = {k: score for k, score in enumerate(scores) if score is not None}
-    finite = [k for k, score in known.items() if math.isfinite(score)]
-    return sorted(finite, key=lambda k: metric.improvement(known[k], 0.0), reverse=True)
+    by_number = {k: score for k, score in enumerate(scores) if score is not None}
+    finite = [k for k, score in by_number.items() if math.isfinite(score)]
+    return sorted(finite, key=lambda k: metric.improvement(by_number[k], 0.0), reverse=True)

@@ -128,10 +128,10 @@ def distribution_of(sample: Sample, typed: Callable[[Any], Any]) -> Distribution
         sample: from the command.
         typed: returns a value in the type of the field, or raises ``UserError``.
     """
-    where, given = sample.where, [parse_flag(text, sample.where) for text in sample.texts]
+    where, parsed = sample.where, [parse_flag(text, sample.where) for text in sample.texts]
     if sample.kind == "values":
         try:
-            values = [typed(value) for value in given]
+            values = [typed(value) for value in parsed]
         except UserError as error:
             numbers = re.fullmatch(r"([-+.\de]+):([-+.\de]+)", sample.text)
             hint = f" Write uniform:{numbers[1]},{numbers[2]} for a range." if numbers else ""
@@ -144,7 +144,7 @@ def distribution_of(sample: Sample, typed: Callable[[Any], Any]) -> Distribution
         if len(set(values)) < len(values):
             raise UserError(f"{where}: each value must be given once, got {sample.text}.")
         return Distribution("values", tuple(values))
-    for text, value in zip(sample.texts, given, strict=True):
+    for text, value in zip(sample.texts, parsed, strict=True):
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -153,7 +153,7 @@ def distribution_of(sample: Sample, typed: Callable[[Any], Any]) -> Distribution
             raise UserError(f"{where}: expected a number, got '{text}'.")
         if sample.kind == "int" and value != int(value):
             raise UserError(f"{where}: int takes whole numbers, got {text}.")
-    low, high = (typed(int(end) if sample.kind == "int" else float(end)) for end in given)
+    low, high = (typed(int(end) if sample.kind == "int" else float(end)) for end in parsed)
     if not _is_number(low):
         raise UserError(f"{where}: {sample.kind} is for numbers; give values: value,value.")
     whole = isinstance(low, int) or sample.kind == "int"
@@ -178,30 +178,30 @@ def samples_for(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Sa
         names: of the arm: its values in the grid, and its run.
     """
     general = {sample.key: sample for sample in samples if not sample.arm}
-    own: dict[str, Sample] = {}
+    specific: dict[str, Sample] = {}
     for sample in samples:
         if sample.arm in names and sample.arm:
-            if sample.key in own:
-                first, second = own[sample.key].name, sample.name
+            if sample.key in specific:
+                first, second = specific[sample.key].name, sample.name
                 raise UserError(f"--sample {first} and {second} are both for the arm "
                                 f"{', '.join(names)}; give one of them.")  # fmt: skip
-            own[sample.key] = sample
-    return general | own
+            specific[sample.key] = sample
+    return general | specific
 
 
-def check_keys(samples: Sequence[Sample], taken: Mapping[str, str], names: Sequence[str]) -> None:
+def check_keys(samples: Sequence[Sample], fixed: Mapping[str, str], names: Sequence[str]) -> None:
     """Raise if a field is also given elsewhere, or a sample is for an arm that is not there.
 
     Args:
         samples: of the command.
-        taken: for fields that are given elsewhere, the option that does.
+        fixed: for fields that are given elsewhere, the option that does.
         names: values of the grid and names of runs that a sample may be for.
     """
     for sample in samples:
         if sample.key == "train.seed":
             raise UserError("--sample train.seed: seeds are given by --seeds and --confirm.")
-        if sample.key in taken:
-            raise UserError(f"{sample.where} and {taken[sample.key]}: give one of them.")
+        if sample.key in fixed:
+            raise UserError(f"{sample.where} and {fixed[sample.key]}: give one of them.")
         if sample.arm and sample.arm not in names:
             if not names:
                 raise UserError(f"{sample.where}: there is no --grid that has '{sample.arm}'.")

@@ -55,7 +55,7 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a tuning was asked for; the record holds all of it but the number of trials."""
+    """Settings of a tuning; the record holds all of them but the number of trials."""
 
     trials: int  # of every arm
     sampler: str
@@ -66,7 +66,7 @@ class Settings:
 
 
 class Trials(RunQueue):
-    """All trials of all arms.
+    """Queue of the runs of all trials of all arms.
 
     Args:
         out: the folder of their runs.
@@ -147,14 +147,14 @@ class Trials(RunQueue):
         """Return the sampled values of a run."""
         return describe_values(self._trials[name][1].values)
 
-    def _suggest(self, arm: Arm, number: int, known: int) -> Trial:
-        """Return a new trial of an arm; TPE uses the scores of the trials before ``known``."""
+    def _suggest(self, arm: Arm, number: int, first: int) -> Trial:
+        """Return a new trial of an arm; TPE uses the scores of the trials before ``first``."""
         settings, record = self.settings, self.records[arm.name]
         if settings.sampler == "random":
             values = random_values(arm.space, settings.tuning_seed, number)
         else:
             self.update()
-            finished = [FinishedTrial(t.values, t.score) for t in record.trials[:known]]
+            finished = [FinishedTrial(t.values, t.score) for t in record.trials[:first]]
             maximize = record.metric is None or record.metric.higher_is_better
             values = tpe_values(arm.space, settings.tuning_seed, number, finished, maximize)
         values = arm.trial_values(values)

@@ -198,8 +198,8 @@ class Tuning:
                 with attempt(f"move {source} to {target}"):
                     make_folder(target.parent)
                     os.replace(source, target)
-            there, here = (former, winners) if wins else (winners, former)
-            here[name] = there.pop(name)
+            source_runs, target_runs = (former, winners) if wins else (winners, former)
+            target_runs[name] = source_runs.pop(name)
         self.write()
 
 

@@ -1,4 +1,4 @@
-"""What a search for settings prints: what it is about to do, and its choice."""
+"""Output of a tuning: an announcement of its trials, and the table of its choice."""
 
 from collections.abc import Mapping, Sequence
 
