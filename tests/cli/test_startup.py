@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-DIGITS = ["digits", "--train.steps=2", "--evaluate.batches=1"]
+DIGITS = ["digits", "--train.steps=2", "--evaluate.batches=1", "--train.ops=reference"]
 WATCH = """
 import sys
 from thalnet_mtl.cli.main import main
@@ -61,10 +61,7 @@ def heavy(modules):
 def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
     [[status, text, torch, _]] = calls(["train", *DIGITS])
     assert status == 0 and text.startswith("importing what this version offers …\n")
-    assert not torch  # as is the next line, in every run but the first
-    [[status, text, torch, _]] = calls(["train", *DIGITS, "--train.seed=1"])
-    folder = "runs/digits-evaluate.batches=1-train.seed=1-train.steps=2"
-    assert text.startswith(f"{folder}: thalnet on digits_rows, seed 1\n") and not torch
+    assert not torch
     wrong = {
         "--train.strategy=ewc": "has no effect: it acts after an experience",
         "--train.optimizer=adan": "Did you mean 'adam'?",
@@ -73,15 +70,19 @@ def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
     }
     commands = [
         ["train", *DIGITS],
-        ["train", *DIGITS, "--train.seed", "1", "--train.clip=1.0"],
+        ["train", "digits", "--train.steps", "2", *DIGITS[2:], "--train.clip=1.0"],
         ["compare", "runs"],
         ["list", "configs"],
+        ["list", "strategies"],
         *(["train", *DIGITS, flag] for flag in wrong),
     ]
-    results = calls(*commands)
-    for status, text, _, modules in results[:4]:
+    *results, (status, text, torch, _) = calls(*commands, ["train", *DIGITS, "--train.seed=1"])
+    folder = "runs/digits-evaluate.batches=1-train.ops=reference-train.seed=1-train.steps=2"
+    assert text.startswith(f"{folder}: thalnet on digits_rows, seed 1\n")
+    assert status == 0 and not torch
+    for status, text, _, modules in results[:5]:
         assert status == 0 and not heavy(modules), text
     assert results[0][1].startswith("run ") and "report: runs/digits" in results[0][1]
-    for (status, text, _, modules), message in zip(results[4:], wrong.values(), strict=True):
+    for (status, text, _, modules), message in zip(results[5:], wrong.values(), strict=True):
         assert status == 2 and message in text and text.count("\n") == 1
         assert not heavy(modules)
