@@ -157,6 +157,13 @@ def entries(kind: str) -> dict[str, Any]:
     return dict(sorted(_entries[kind].items(), key=position))
 
 
+def import_built_in() -> None:
+    """Import all modules of this package that register entries."""
+    for kind in KINDS:
+        for module in _built_in_modules(kind):
+            importlib.import_module(module)
+
+
 def registered_now(kind: str) -> dict[str, Any]:
     """Return the entries of a kind that are registered so far; nothing is imported."""
     return dict(_entries[kind])

@@ -14,6 +14,7 @@ from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.recurrent import sized_body
+from thalnet_mtl.models.shapes import shapes_only
 from thalnet_mtl.models.size import check_memory, count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
@@ -63,7 +64,7 @@ def build(
         if not model.budget:
             raise UserError("give model.features or model.budget: both are 0.")
         features = largest_within_budget(make, model.budget)
-    with torch.device("meta"):
+    with shapes_only():
         network = make(features)
     network.describe()  # raises if the body could not be saved
     size = count_parameters(network)
@@ -158,7 +159,7 @@ def largest_within_budget(make: Callable[[int], nn.Module], budget: int) -> int:
     """
 
     def count(size: int) -> int:
-        with torch.device("meta"):
+        with shapes_only():
             return count_parameters(make(size))
 
     def fits(size: int) -> bool:

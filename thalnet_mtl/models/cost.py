@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
@@ -22,6 +21,8 @@ def count_macs(network: Network, task: str, xs: Tensor) -> int:
     not merge a reading with the layer behind it. The fused kernel of an LSTM would hide its
     products from the counter, so that it is switched off. The network is in evaluation mode.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton where there is one
+
     body, ops = network.body, network.body.ops
     counter, mkldnn = FlopCounterMode(display=False), torch.backends.mkldnn.enabled
     try:
