@@ -16,23 +16,22 @@ from thalnet_mtl.sweep import workers
 
 
 def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
-    made = workers.LocalWorkers(1)
-    for path in ("config.yaml", "thalnet_mtl/__init__.py"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text("")
-    (tmp_path / "thalnet_mtl" / "cli.py").write_text(
+    made, script = workers.LocalWorkers(1), tmp_path / "script.py"
+    script.write_text(
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: (signal.signal(15, signal.SIG_DFL),"
         " print('saving', flush=True)))\n"
         "print('ready', flush=True)\n"
         "while True:\n    signal.pause()\n"
     )
-    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, str(script)]
+    monkeypatch.setattr(workers.TrainingJob, "command", property(lambda job: command))
     made.submit(workers.TrainingJob("one", tmp_path))
     for word in ("ready", "saving"):
         while word not in (tmp_path / workers.LOG).read_text():
             assert made.poll() == [], (tmp_path / workers.LOG).read_text()
-        assert os.getsid(made._processes["one"][0].pid) != os.getsid(0)  # no Ctrl+C from a terminal
+        pid = made._processes["one"][0].process.pid
+        assert os.getsid(pid) != os.getsid(0)  # no Ctrl+C from a terminal
         made.stop()
     ends = []
     while made.running:

@@ -95,6 +95,9 @@ def run(request: dict[str, Any]) -> None:
         request: ``module``, ``arguments``, the working directory ``folder``, and the path ``log``
             of the file to which the output is appended.
     """
+    import numpy.random
+    import torch
+
     os.setsid()  # Ctrl+C in the terminal does not reach it
     os.chdir(request["folder"])
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -102,6 +105,8 @@ def run(request: dict[str, Any]) -> None:
         os.dup2(log, output)
     os.close(log)
     os.environ[END_WITH_PARENT] = "1"
+    torch.default_generator.seed()  # what nobody has seeded differs from run to run
+    numpy.random.seed()
     sys.argv = [str(Path(__file__)), *request["arguments"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
