@@ -19,8 +19,9 @@ from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.metrics.summary import StageCost
 from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.runs.differences import without_differing
+from thalnet_mtl.runs.differences import stream_length, without_differing
 from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
+from thalnet_mtl.training.append import extend
 from thalnet_mtl.training.checkpoint_parts import (
     FILES,
     PREFIX,
@@ -116,16 +117,23 @@ def _is_whole(path: Path) -> bool:
 def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dict[str, Any]:
     """Load a checkpoint with these keys that a run of this configuration wrote.
 
-    Fields that may differ when a run goes on are not compared.
+    Fields that may differ when a run goes on are not compared; its stream may be longer by now.
     """
     content = load_checkpoint(path)
     require(content, ("config", *keys), str(path))
     optional = {KEPT, *OPTIONAL} if keys is LAST else set()
     if unexpected := content.keys() - {"format", "config", *keys} - optional:
         raise UserError(f"{path} is another checkpoint: it has '{min(unexpected)}' as well.")
-    if _plain(without_differing(content["config"])) != _plain(recorded_fields(config)):
+    if not _is_part(_plain(without_differing(content["config"])), _plain(recorded_fields(config))):
         raise UserError(f"{path} belongs to a run of another configuration.")
     return content
+
+
+def _is_part(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a configuration is that of a run, but for experiences that are appended."""
+    new = now.keys() - recorded.keys()
+    appended = stream_length(recorded) and all(k.startswith(("stream.", "tasks.")) for k in new)
+    return recorded == {field: now.get(field) for field in recorded} and bool(appended or not new)
 
 
 def recorded_fields(config: Config) -> dict[str, Any]:
@@ -193,6 +201,7 @@ def resume_run(path: Path, run: RunContext) -> int:
     """Bring a run to the step of a checkpoint. Returns its ``metrics_size``."""
     content = load_matching(path, run.config, LAST)
     typed(content["step"], int, f"{path}: step")
+    extend(content, run)
     content["loss_log"] = _resized(content["loss_log"], content["step"], run.state.loss_log)
     network = load_network(content, path).to(run.device)
     run.configure_network(network)

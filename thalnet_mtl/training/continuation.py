@@ -14,8 +14,9 @@ from typing import Any
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.runs.differences import ROUNDING, lengths, shown
+from thalnet_mtl.runs.differences import ROUNDING, STREAM, lengths, shown
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.training.append import differences_to_one_run
 from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run, save_run
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
@@ -36,12 +37,14 @@ def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
     path = folder / "checkpoint" / "last.pt"
     size = resume_run(path, run)
     directory.check_log(size)
-    longer = {field: different[field] for field in lengths(different, run.config)}
+    longer = {f: different[f] for f in lengths(different, run.config) if f != STREAM}
     check_length(run, folder, shown(longer))
     if different:
         entry = lineage(folder, run.step, weights_checksum(run.network))
         changed = {field: [there, now] for field, (now, there) in different.items()}
         directory.reopen(run.step, entry | {"changed": changed})
+    if STREAM in different and (reason := differences_to_one_run(run)):
+        console.print(f"note: a run of the whole stream at once would be another one: {reason}")
     due = due_after_step(run)
     ended = DUE[-1] in run.state.due and DUE[-1] not in due
     if ended and not run.continual:  # this was the end of a shorter run

@@ -65,6 +65,21 @@ class Monitor:
         if run.continual:
             scores.costs.append(measure_cost(run))
 
+    def score_appended(self) -> None:
+        """Score the tasks of appended experiences that had no score after the last experience.
+
+        Their scores after earlier ones stay unknown.
+        """
+        run, matrix = self.run, self.run.state.scores.accuracy_matrix
+        new = [name for name in matrix[0] if name not in matrix[-1]]
+        last = run.last_experience
+        if new and run.step == last.stop and not run.state.due:
+            scored = run.scores(new, "test")
+            for name, values in scored.items():
+                matrix[-1][name] = values[run.tasks[name].metric.name]
+                self.directory.log(run.step, name, "test", values, experience=last.number)
+                self.directory.log(0, name, "test", run.state.scores.untrained[name])
+
     def log_losses(self, means: Mapping[str, float], learning_rate: float) -> None:
         """Log and show the mean loss of each task since the last time."""
         run = self.run

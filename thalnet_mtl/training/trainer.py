@@ -12,11 +12,13 @@ from thalnet_mtl.config.load import check_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import Interrupted
+from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.models.build import selected_backend
+from thalnet_mtl.runs.differences import lengths
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested
+from thalnet_mtl.training.append import record_tasks, write_metrics
 from thalnet_mtl.training.checkpoint import part_files, save_run
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
@@ -143,18 +145,24 @@ class Trainer:
             check_same_data(self.directory.folder, facts["fingerprints"])
             resume(run, self.directory, self.console)
             self.train_step.drop_caches()
+            record_tasks(run, self.directory, facts)
+            self.monitor.score_appended()
             self.directory.record_resumed(facts, run.step)
             write_topology(run, self.directory, run.step)
             self.console.print(
                 f"resuming {self.directory.folder} at step {run.step:,} of {run.total_steps:,}"
             )
             return
+        if not resumable and lengths(self.directory.differences, run.config):
+            raise UserError(
+                f"{self.directory.folder} cannot go on: train.strategy "
+                f"{run.config.train.strategy} cannot be saved. Give --out DIR for another run."
+            )
         self.directory.rewind(0, anew=not resumable)
         self.directory.write_json("environment.json", facts)
         if run.start:
             record_start(run, run.start, self.directory, self.console)
-        metrics = {n: [m.to_json() for m in task.metrics] for n, task in run.tasks.items()}
-        self.directory.write_json("metrics.json", metrics)
+        write_metrics(run, self.directory)
         write_topology(run, self.directory, 0)
         self.monitor.report_notices()
         self.console.print("scoring the untrained network …")
