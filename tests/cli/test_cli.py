@@ -162,12 +162,13 @@ def test_help_of_train_names_every_section_and_field(capsys):
 @pytest.mark.parametrize(
     "verb",
     ["", "train", "sweep", "evaluate", "compare", "table", "report", "inspect", "data", "list",
-     "export", "config"],
+     "export", "config", "config show", "config check", "config copy", "config schema",
+     "config help"],
 )  # fmt: skip
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
-        cli.main([*([verb] if verb else []), "--help"])
+        cli.main([*verb.split(), "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert end.value.code == 0 and max(map(len, lines)) <= 80
 

@@ -1,5 +1,6 @@
 """``thalnet config``: show, check and copy configurations."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -217,6 +218,19 @@ def test_a_copy_keeps_the_comments_and_replaces_no_file(capsys, here):
     assert call(capsys, "config", "copy", "digits", "mine.txt")[0] == 2
     assert call(capsys, "config", "copy", "digitz", "new.yaml")[0] == 2
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+
+
+def test_the_schema_holds_plugins_and_is_json(capsys):
+    Path("mine.py").write_text(
+        "from thalnet_mtl import register\n\n\n@register('strategy', 'mine')\n"
+        'def mine(context, *, power: float = 2.0):\n    """Nothing."""\n'
+    )
+    status, out, err = call(capsys, "config", "schema", "mine.py")
+    assert (status, err) == (0, "") and out.endswith("}\n")
+    strategy = json.loads(out)["properties"]["train"]["allOf"][0]["$ref"].rpartition("/")[2]
+    names = json.loads(out)["definitions"][strategy]["properties"]["strategy"]["enum"]
+    assert "mine" in names and "avalanche:gem" in names
+    assert call(capsys, "config", "schema", "none.py")[0] == 2
 
 
 def test_flags_are_for_what_reads_a_configuration(capsys):

@@ -1,6 +1,7 @@
 """``thalnet config``: the configuration of a run, explained before it is trained."""
 
 import argparse
+import json
 import shlex
 import sys
 
@@ -9,14 +10,20 @@ from thalnet_mtl.cli.parser import Commands, Parser, add_command, add_config_nam
 from thalnet_mtl.config.files import config_path
 from thalnet_mtl.config.mistakes import find_mistakes, notes
 from thalnet_mtl.config.origins import annotated_yaml, trace
+from thalnet_mtl.config.plugins import import_plugins
+from thalnet_mtl.config.schema import Config, PluginConfig
 from thalnet_mtl.errors import UserError, one_line
 from thalnet_mtl.files import attempt, write_text
 
-SHOW = """Values without a comment are defaults. The output is a configuration that can be trained.
-With --set, a stream that has a name stays a name; otherwise it is written out."""
-
-CHECK = """Flags are laid over the files, as in 'thalnet train'. No data is loaded: see 'thalnet
-data check'. Notes are on fields that are set and do nothing in this configuration."""
+SHOW = """Values without a comment are defaults. The output can be trained. With --set,
+a stream that has a name stays a name; otherwise it is written out."""
+CHECK = """Flags are laid over the files, as in 'thalnet train'. No data is loaded: see
+'thalnet data check'. Notes are on fields that are set and do nothing in this
+configuration."""
+SCHEMA_HELP = """As in: thalnet config schema > thalnet.schema.json. The first line of a file of
+your own says where it is: # yaml-language-server: $schema=thalnet.schema.json
+Editors with the YAML language server (VS Code with its YAML extension, Neovim,
+Emacs) read that line; 'thalnet config copy' writes it."""
 SCHEMA = "thalnet.schema.json"
 
 
@@ -27,25 +34,37 @@ def add_config_command(commands: Commands) -> None:
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", required=True, parser_class=Parser
     )
-    show = add_command(actions, show_config, "show", epilog=SHOW, usage=usage("show", "[--set]"))
+    show = add_command(
+        actions,
+        show_config,
+        "show",
+        epilog=SHOW,
+        usage="thalnet config show CONFIG [CONFIG ...] [--set]\n"
+        "                           [--section.field value ...]",
+    )
     add_config_names(show)
     show.add_argument("--set", action="store_true", help="only what files and flags set")
-    check = add_command(actions, check_config, "check", epilog=CHECK, usage=usage("check"))
+    check = add_command(
+        actions,
+        check_config,
+        "check",
+        epilog=CHECK,
+        usage="thalnet config check CONFIG [CONFIG ...] [--section.field value ...]",
+    )
     add_config_names(check)
     copy = add_command(actions, copy_config, "copy")
     copy.add_argument("name", metavar="CONFIG", help="name of a configuration, or a YAML file")
     copy.add_argument("file", type=path, metavar="FILE", help="new file, *.yaml")
+    schema = add_command(actions, print_schema, "schema", epilog=SCHEMA_HELP)
+    schema.add_argument(
+        "plugins", nargs="*", metavar="FILE.py", help="Python files with entries of your own"
+    )
     explain = add_command(actions, explain_section, "help")
     explain.add_argument("section", choices=SECTIONS, metavar="SECTION", help="one of %(choices)s")
 
 
-def usage(action: str, options: str = "") -> str:
-    """Return the usage of an action that takes a configuration and flags."""
-    return f"thalnet config {action} CONFIG [CONFIG ...] {options} [--section.field value ...]"
-
-
 def show_config(options: argparse.Namespace) -> int:
-    """Print the whole configuration as YAML, with the line or flag that each value is from."""
+    """Print a configuration as YAML, with the line or flag that each value is from."""
     runs = trace(options.config, options.flags)
     if not options.set:
         runs = {run: traced.complete() for run, traced in runs.items()}
@@ -54,7 +73,7 @@ def show_config(options: argparse.Namespace) -> int:
 
 
 def check_config(options: argparse.Namespace) -> int:
-    """Say whether a configuration can be trained: every mistake with its line, all at once."""
+    """Say whether a configuration can be trained; all mistakes, with their lines."""
     from thalnet_mtl.training.flags import check_effect, reasons_without_effect
     from thalnet_mtl.training.setup import check_buildable
 
@@ -84,6 +103,15 @@ def copy_config(options: argparse.Namespace) -> int:
     schema = options.file.parent / SCHEMA
     if not schema.exists():
         print(one_line(f"for editors:   thalnet config schema > {shlex.quote(str(schema))}"))
+    return 0
+
+
+def print_schema(options: argparse.Namespace) -> int:
+    """Print a JSON schema, by which editors complete and check YAML files."""
+    from thalnet_mtl.config.json_schema import config_schema
+
+    import_plugins(Config(plugins=tuple(map(PluginConfig, options.plugins))))
+    print(json.dumps(config_schema(), indent=1, ensure_ascii=False, allow_nan=False))
     return 0
 
 

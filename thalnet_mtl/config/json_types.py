@@ -10,15 +10,15 @@ from thalnet_mtl.config.values import Range
 
 Schema = dict[str, Any]
 
-# Numbers of YAML that readers other than ours may take for text.
-_SPELLED = r"^[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+# Numbers with underscores, which YAML 1.2 takes for text.
+_SPELLED = r"^[-+]?[0-9]+(_[0-9]+)+(\.[0-9]*)?([eE][-+]?[0-9]+)?$"
 
 
 def type_schema(kind: Any) -> Schema:
     """Return the JSON schema of the values that ``values.check_type`` takes for a type.
 
-    A list may also be a word with commas, or a single value, and a number may be text that spells
-    it. Other types, such as functions, allow every value.
+    A list may also be a word with commas, or a single value. Other types, such as functions, allow
+    every value.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -45,7 +45,7 @@ def type_schema(kind: Any) -> Schema:
 
 
 def number_schema(kind: type, low: float = -math.inf, high: float = math.inf) -> Schema:
-    """Return the JSON schema of a number within a range, as a number or as text that spells it."""
+    """Return the JSON schema of a number within a range, with underscores or without."""
     schema: Schema = {"type": "integer" if kind is int else "number"}
     if low > -math.inf:
         schema["minimum"] = low
