@@ -2,8 +2,9 @@
 
 import json
 import sys
+import time
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 
 import pytest
 import torch
@@ -199,7 +200,7 @@ def test_a_field_of_one_arm_alone_and_a_distribution_of_its_own(capsys, trained)
 
 def test_an_option_is_sampled_where_the_sampled_strategy_has_it(capsys, trained):
     write_stream("toy_rows", "toy_turned", "toy_rows")
-    words = [*STREAM, "--trials", "6", "--out", "s", "--sample", "train.strategy=naive,ewc"]
+    words = [*STREAM, "--trials", "4", "--out", "s", "--sample", "train.strategy=naive,ewc"]
     assert search(capsys, *words, "strategy.strength=log:1,10")[0] == 0
     values = [trial["values"] for trial in record()["arms"][""]["trials"]]
     assert {len(point) for point in values} == {1, 2}
@@ -210,7 +211,7 @@ def test_an_option_is_sampled_where_the_sampled_strategy_has_it(capsys, trained)
 def test_trials_of_a_stream_train_its_first_experiences_and_winners_all_of_it(capsys, trained):
     write_stream("toy_rows", "toy_turned", "toy_rows", "toy_turned")
     words = [*STREAM, "--sample", RATE, "--trials", "1", "--confirm", "1"]
-    for more, count in (([], 2), (["--tune-on", "3"], 3), (["--tune-on", "all"], 4)):
+    for more, count in (([], 2), (["--tune-on", "all"], 4)):
         status, out, _ = search(capsys, *words, *more, "--out", f"s{count}")
         shown = " ".join(out.split())
         assert status == 0
@@ -240,7 +241,7 @@ def test_data_of_later_tasks_have_no_part_in_the_choice(capsys, trained):
         return late
 
     write_stream("toy_rows", "toy_turned", "late", "late")
-    words = [*STREAM, "--sample", RATE, "train.batch=8,32", "--trials", "3"]
+    words = [*STREAM, "--sample", RATE, "--trials", "2"]
     for seed in (0, 1):
         with registered("task", {"late": noise(seed)}):
             assert search(capsys, *words, "--out", f"s{seed}", "--confirm", "1")[0] == 0
@@ -342,8 +343,18 @@ def test_a_run_that_its_killed_search_left_behind_is_waited_for(capsys, trained)
     folder.mkdir(parents=True)
     lock = FileLock(folder / ".lock", thread_local=False)
     lock.acquire()
-    Timer(0.5, lock.release).start()
-    assert search(capsys, *words)[0] == 0 and record()["arms"][""]["winner"] == 0
+
+    def release():
+        while not Path("s/tuning.json").exists():  # the trials are about to begin
+            time.sleep(0.01)
+        time.sleep(0.5)
+        lock.release()
+
+    thread = Thread(target=release)
+    thread.start()
+    status, _, _ = search(capsys, *words)
+    thread.join()
+    assert status == 0 and record()["arms"][""]["winner"] == 0
 
 
 def test_what_is_shown_fits_80_columns(capsys, trained, monkeypatch):
@@ -354,7 +365,7 @@ def test_what_is_shown_fits_80_columns(capsys, trained, monkeypatch):
     status, out, _ = search(capsys, *words, "--confirm", "1")
     own = [line for line in out.splitlines() if " step" not in line and "ACC" not in line]
     assert status == 0 and max(map(len, own)) <= 80
-    assert own[0].startswith("2 arms × 1 trials, random")
+    assert own[0].startswith("2 arms × 1 trial, random")
     assert "2/2  strategy=ewc,when=never-trial00-seed1" in own  # its scores are on the next line
 
 
@@ -404,6 +415,7 @@ def test_without_optuna_the_line_says_what_to_install_and_random_needs_none(
         ("--trials 2 --sample train.clip=0,1 --seeds 0 0", "give each seed once"),
         ("--trials 2 --sample train.clip=0,1 --sampler tep", "unknown --sampler 'tep'. Allowed:"),
         ("--trials 2 --sample model.budget=1,2", "trial 0 (budget="),
+        ("--trials 10001 --sample train.clip=0,1", "10,001 runs of trials are over 10,000"),
     ],
 )
 def test_a_mistake_is_one_line_before_the_first_trial(
@@ -417,6 +429,11 @@ def test_a_mistake_is_one_line_before_the_first_trial(
 
 def test_a_wrong_number_of_experiences_is_one_line(capsys, trained):
     write_stream("toy_rows", "toy_turned")
+    hidden = {"a": {"name": "toy_rows", "head": "h"}, "b": {"name": "toy_rows", "head": "h"}}
+    Path("h.yaml").write_text(json.dumps({"tasks": hidden, "train": {"boundaries": "hidden"}}))
+    words = ["s.yaml", "h.yaml", *STREAM[1:], "--trials", "1", "--sample", RATE]
+    status, _, err = search(capsys, *words)
+    assert status == 2 and "), on 1 of 2 experiences (--tune-on): train.boundaries hidden: " in err
     words = [*STREAM, "--trials", "1", "--sample", RATE, "--tune-on"]
     for text in ("3", "0", "some"):
         status, _, err = search(capsys, *words, text)

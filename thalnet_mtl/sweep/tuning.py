@@ -16,7 +16,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, attempt, make_folder, read_fields, write_text
 from thalnet_mtl.json_fields import from_fields
 from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
-from thalnet_mtl.sweep.plan import PlannedRun
+from thalnet_mtl.sweep.plan import MOST_RUNS, PlannedRun
 from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
 from thalnet_mtl.sweep.sampler import random_values
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
@@ -207,16 +207,20 @@ def _check_first_trials(
     arms: Sequence[Arm], settings: Settings, check: Callable[[Config], object]
 ) -> None:
     """Raise if the first trial of an arm, or the whole run with its values, cannot be built."""
+    runs = len(arms) * settings.trials * len(settings.seeds)
+    if runs > MOST_RUNS:
+        raise UserError(f"{runs:,} runs of trials are over {MOST_RUNS:,}.")
     for arm in arms:
         values = arm.trial_values(random_values(arm.space, settings.tuning_seed, 0))
         whole, count = arm.configure(values, 0), settings.tuned_on[arm.name]
+        where = f"{arm.name}, trial 0".removeprefix(", ") + f" ({describe_values(values)})"
         try:
             check(whole)
+            where += f", on {count} of {arm.experiences} experiences (--tune-on)"
             if 0 < count < len(whole.stream):
                 check(first_experiences(whole, count))
         except UserError as error:
-            title = f"{arm.name}, trial 0" if arm.name else "trial 0"
-            raise UserError(f"{title} ({describe_values(values)}): {error}") from None
+            raise UserError(f"{where}: {error}") from None
 
 
 def _shown(value: object) -> str:

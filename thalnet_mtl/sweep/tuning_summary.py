@@ -14,8 +14,8 @@ def announcement(arms: Sequence[Arm], settings: Settings) -> list[str]:
     count, seeds = len(arms), ", ".join(map(str, settings.seeds))
     of_arms = f"{count} arms × " if count > 1 else ""
     lines = [
-        f"{of_arms}{settings.trials} trials, {settings.sampler}, chosen on validation; "
-        f"seed{'s' * (len(settings.seeds) > 1)} {seeds} of every trial"
+        f"{of_arms}{settings.trials} trial{'s' * (settings.trials > 1)}, {settings.sampler}, "
+        f"chosen on validation; seed{'s' * (len(settings.seeds) > 1)} {seeds} of every trial"
     ]
     seen = {(settings.tuned_on[arm.name], arm.experiences) for arm in arms}
     for tuned_on, length in sorted(seen):
