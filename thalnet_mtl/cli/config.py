@@ -60,7 +60,9 @@ def add_config_command(commands: Commands) -> None:
         "plugins", nargs="*", metavar="FILE.py", help="Python files with entries of your own"
     )
     explain = add_command(actions, explain_section, "help")
-    explain.add_argument("section", choices=SECTIONS, metavar="SECTION", help="one of %(choices)s")
+    explain.add_argument(
+        "section", choices=list(SECTIONS), metavar="SECTION", help="one of %(choices)s"
+    )
 
 
 def show_config(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import thalnet_mtl
+from thalnet_mtl.cli.completion import SHELLS, completion_script
 from thalnet_mtl.cli.config import add_config_command
 from thalnet_mtl.cli.data import add_data_command
 from thalnet_mtl.cli.evaluate import add_evaluate_command
@@ -73,6 +74,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         if rest[:1] in (["-V"], ["--version"]):
             print(f"thalnet {thalnet_mtl.__version__}")
             return 0
+        if rest[:1] == ["--print-completion"]:
+            print(completion_script(parser, rest[1:]))
+            return 0
         options = parser.parse_args(rest)
         if flags and "takes_flags" not in options:
             raise UserError(
@@ -127,6 +131,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-V", "--version", action="store_true", help="print the version of this package"
+    )
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        help="print a script by which a shell completes commands and flags",
     )
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=Parser
