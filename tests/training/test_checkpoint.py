@@ -6,12 +6,13 @@ import pytest
 import torch
 from toy_tasks import toy
 
+from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.saving import load_model, save_model
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from thalnet_mtl.training.checkpoint import FORMAT, load_checkpoint, load_matching, save_checkpoint
 from thalnet_mtl.training.state import TrainState
 from thalnet_mtl.training.trainer import train
 
@@ -73,3 +74,20 @@ def test_training_from_python_takes_a_string_and_returns_the_result(tmp_path):
         result.tasks["toy_rows"].test == result.to_json()["tasks"]["toy_rows"]["test"]["accuracy"]
     )
     assert train(toy(), tmp_path / "run") == result
+
+
+def test_a_field_that_an_earlier_version_did_not_have_was_at_its_default(tmp_path):
+    train(toy(train={"steps": 3}), tmp_path)
+    path = tmp_path / "checkpoint" / "best.pt"
+    content = torch.load(path, weights_only=True)
+    del content["config"]["start.frozen"], content["config"]["task.batch"]
+    torch.save(content, path)
+    config = load_run_config(tmp_path)
+    assert load_matching(path, config)["step"] == 3
+    for other in ({"start": {"frozen": True}}, {"task": {"name": "toy_rows", "batch": 3}}):
+        with pytest.raises(UserError, match="belongs to a run of another configuration"):
+            load_matching(path, toy(train={"steps": 3}, **other))
+    content["config"]["train.momentum"] = 0.9  # of a later version
+    torch.save(content, path)
+    with pytest.raises(UserError, match="belongs to a run of another configuration"):
+        load_matching(path, config)

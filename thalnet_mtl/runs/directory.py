@@ -66,12 +66,13 @@ class RunDirectory:
             step: at which it goes on.
             lineage: what ``environment.json`` tells about it.
         """
+        earlier = self.folder / "earlier" / f"step-{step}"
         for name in (RESULT, "model"):  # without its result, a run has not finished
-            if (self.folder / name).exists():
-                earlier = self.folder / "earlier" / f"step-{step}" / name
+            finished = name == RESULT or (earlier / RESULT).exists()
+            if finished and (self.folder / name).exists():
                 with attempt(f"write {earlier}"):
-                    make_folder(earlier.parent)
-                    move_into_place(self.folder / name, earlier)
+                    make_folder(earlier)
+                    move_into_place(self.folder / name, earlier / name)
         self.record_lineage(lineage)
         write_text(self.folder / "config.yaml", dump_config(self.config))
 

@@ -33,6 +33,7 @@ from thalnet_mtl.training.checkpoint_parts import (
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.state import KEEPING_BEST, NOT_TRAINED, OPTIONAL, TrainState
+from thalnet_mtl.training.support import defaults_by_field, pattern
 
 FORMAT = 5  # raised whenever older checkpoints cannot be read any more
 BEST = ("step", "topology", "network")  # keys of best.pt, beside format and config
@@ -130,8 +131,12 @@ def load_matching(path: Path, config: Config, keys: Sequence[str] = BEST) -> dic
 
 
 def _is_part(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether a configuration is that of a run, but for experiences that are appended."""
-    new = now.keys() - recorded.keys()
+    """Return whether a configuration is that of a run, but for experiences that are appended.
+
+    A field that an earlier version did not record was at its default.
+    """
+    defaults = _plain(defaults_by_field())
+    new = [k for k in now.keys() - recorded.keys() if now[k] != defaults.get(pattern(k))]
     appended = stream_length(recorded) and all(k.startswith(("stream.", "tasks.")) for k in new)
     return recorded == {field: now.get(field) for field in recorded} and bool(appended or not new)
 
