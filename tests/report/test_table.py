@@ -237,10 +237,26 @@ def test_a_score_in_two_units_is_refused_and_not_averaged(tmp_path):
     assert float(column(made, "test.bits_per_character")["joint"]) == 2.0
 
 
+def test_runs_scored_in_two_units_share_no_column(tmp_path):
+    single_record(tmp_path / "a.json", 0, 0.5)
+    config = {"task": {"name": "text"}, "train": {"seed": 0}}
+    write_record(tmp_path / "b.json", config, {"text": task_entry(2.0, "bits_per_character")})
+    with pytest.raises(UserError, match="some runs are scored in accuracy and others in bits_per_"):
+        table(tmp_path, columns=["test"])
+
+
+def test_a_score_that_is_not_finite_is_no_value_and_is_said(tmp_path):
+    runs = [single_record(tmp_path / f"a-seed{k}.json", k, x) for k, x in enumerate((0.5, np.nan))]
+    made = table(runs, columns=["test"])
+    assert made.columns[0].cells[0].values == [0.5]
+    assert "test: no value for a (1 of 2 seeds)" in made.notes()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--rows", "train.stratgy"], "no run has the field 'train.stratgy'."),
+        (["--rows", "train.stratgy"], "Did you mean 'train.strategy'?"),
+        (["--rows", "learning_rate"], "Did you mean 'train.learning_rate'?"),
         (["--rows", "strategy.x"], "no run has the field 'strategy.x'."),
         (["--columns", "ACCC"], "Did you mean 'ACC'?"),
         (["--columns", "test.acuracy"], "Did you mean 'accuracy'?"),
