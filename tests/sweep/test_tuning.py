@@ -14,12 +14,16 @@ from toy_tasks import TOY, toy_rows
 
 from thalnet_mtl import cli
 from thalnet_mtl.config.load import load_run_config
+from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import METRICS
 from thalnet_mtl.registry import registered
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.sweep import tuning, workers
+from thalnet_mtl.sweep.arms import describe_fields, make_arms
+from thalnet_mtl.sweep.plan import parse, plan
 from thalnet_mtl.sweep.sampler import FinishedTrial, random_values, tpe_values
-from thalnet_mtl.sweep.space import Distribution
+from thalnet_mtl.sweep.space import Distribution, parse_samples
 from thalnet_mtl.sweep.trials import ArmRecord, Trial
 
 RATE = "train.learning_rate=log:1e-4,1e-1"
@@ -196,6 +200,32 @@ def test_a_field_of_one_arm_alone_and_a_distribution_of_its_own(capsys, trained)
     shown = " ".join(out.split())
     assert "strategy.strength is not sampled for strategy=naive: strategy 'naive' has no" in shown
     assert "strategy=naive has none of the sampled fields: its trials are all the same run" in shown
+
+
+def test_arms_are_runs_and_values_of_the_grid_and_may_have_their_own_distribution():
+    bases = {"a": Config(), "b": Config()}
+    words = ["train.strategy=ewc,si,naive", "growth.when=never"]
+    samples = parse_samples(["strategy.strength=log:1,10", "b:train.clip=0,1", "train.clip=2,3"])
+    planned = plan(bases, parse(words), [], {})
+    arms = make_arms(bases, planned, samples, {}, lambda config, key: "")
+    assert [arm.name for arm in arms[:3]] == [
+        f"a-strategy={name},when=never" for name in ("ewc", "si", "naive")
+    ]
+    clips = {arm.run: arm.space["train.clip"].values for arm in arms}
+    assert clips == {"a": (2.0, 3.0), "b": (0.0, 1.0)}
+    assert [("strategy.strength" in arm.space) for arm in arms] == [True, True, False] * 2
+    alike, left_out = describe_fields(arms)
+    assert alike == (
+        "strategy.strength is sampled alike for ewc, si; for another distribution in one of them, "
+        "write --sample si:strategy.strength=…"
+    )
+    assert left_out.startswith("strategy.strength is not sampled for a-strategy=naive,when=never, ")
+    samples = parse_samples(["strategy.strength=log:1,10", "si:strategy.strength=log:1,20"])
+    arms = make_arms(bases, planned, samples, {}, lambda config, key: "")
+    assert not any("alike" in line for line in describe_fields(arms))
+    with pytest.raises(UserError, match="are both for the arm"):
+        both = parse_samples(["si:train.clip=0,1", "never:train.clip=0,1"])
+        make_arms(bases, planned, both, {}, lambda config, key: "")
 
 
 def test_an_option_is_sampled_where_the_sampled_strategy_has_it(capsys, trained):
@@ -449,6 +479,7 @@ def test_a_wrong_number_of_experiences_is_one_line(capsys, trained):
         ("--seeds 4", "s holds a tuning with another seeds, 0, not 4"),
         ("--train.batch=7", "train.batch 7, there 16"),
         ("--out s/trials/trial00-seed0", "is the directory of a run. Give --out DIR"),
+        (None, "s is the directory of a tuning, not of a sweep. Give --out DIR"),
     ],
 )
 def test_a_folder_of_another_tuning_is_left_as_it_is(capsys, trained, words, message):
@@ -456,10 +487,11 @@ def test_a_folder_of_another_tuning_is_left_as_it_is(capsys, trained, words, mes
     clip = ["--sample", "train.clip=0,1"]
     assert search(capsys, *base, *clip, "--out", "s")[0] == 0
     before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
-    more = words.split()
+    more = (words or "").split()
     more += [] if "--sample" in more else clip
     more += [] if "--out" in more else ["--out", "s"]
-    status, _, err = search(capsys, *base, *more)
+    command = [*base, *more] if words is not None else [*SMALL, "--seeds", "0", "--out", "s"]
+    status, _, err = search(capsys, *command)
     assert status == 2 and err.count("\n") == 1 and message in err
     assert {path: path.read_bytes() for path in before} == before
 

@@ -165,9 +165,9 @@ def lacks(config: Config, key: str) -> str:
     return f"{kind} '{entry}' has no option '{name}'"
 
 
-def describe_left_out(arms: Sequence[Arm]) -> list[str]:
-    """Return a line for every sampled field that some arms leave out, and on arms without any."""
-    lines = []
+def describe_fields(arms: Sequence[Arm]) -> list[str]:
+    """Return a line for every sampled field that arms leave out, or may understand differently."""
+    lines = _shared_options(arms)
     for key in dict.fromkeys(key for arm in arms for key in arm.left_out):
         by_reason: dict[str, list[str]] = {}
         for arm in arms:
@@ -179,6 +179,29 @@ def describe_left_out(arms: Sequence[Arm]) -> list[str]:
         if not arm.space:
             lines.append(f"{arm.name} has none of the sampled fields: its trials are all the same "
                          f"run, which is trained once")  # fmt: skip
+    return lines
+
+
+def _shared_options(arms: Sequence[Arm]) -> list[str]:
+    """Return a line for every option that several strategies or rules of growth have.
+
+    They may mean different things by it, on different scales.
+    """
+    lines = []
+    for section, naming in (("strategy", "train.strategy"), ("growth", "growth.when")):
+        names: dict[tuple[str, Distribution], list[str]] = {}
+        for arm in arms:
+            config = arm.configure({}, 0)
+            for key, distribution in arm.space.items():
+                is_option = key.partition(".")[2] not in field_names(getattr(config, section))
+                if key.startswith(f"{section}.") and is_option and naming in arm.point:
+                    names.setdefault((key, distribution), []).append(arm.point[naming])
+        for (key, _), having in names.items():
+            if len(several := list(dict.fromkeys(having))) > 1:
+                lines.append(
+                    f"{key} is sampled alike for {', '.join(several)}; for another distribution "
+                    f"in one of them, write --sample {several[-1]}:{key}=…"
+                )
     return lines
 
 

@@ -50,8 +50,10 @@ class Sweep(RunQueue):
         self.out = out
         for planned in {(run.run, repr(run.values)): run for run in plan}.values():
             check(planned.config)
-        if (out / "config.yaml").exists():
-            raise UserError(f"{out} is the directory of a run, not of a sweep. Give --out DIR.")
+        for file, kind in (("config.yaml", "run"), ("tuning.json", "tuning")):
+            if (out / file).exists():
+                line = f"{out} is the directory of a {kind}, not of a sweep. Give --out DIR."
+                raise UserError(line)
         self.lock = FolderLock(out)
         self.keys = list(plan[0].values)
         try:

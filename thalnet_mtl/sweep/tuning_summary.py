@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 
 from thalnet_mtl.report.layout import Note, TextTable
-from thalnet_mtl.sweep.arms import Arm, describe_left_out
+from thalnet_mtl.sweep.arms import Arm, describe_fields
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, describe_values
 
 
@@ -20,7 +20,7 @@ def announcement(arms: Sequence[Arm], settings: Settings) -> list[str]:
     seen = {(settings.tuned_on[arm.name], arm.experiences) for arm in arms}
     for tuned_on, length in sorted(seen):
         lines += _on_stream(tuned_on, length) if tuned_on else []
-    return [*lines, *(f"note: {line}" for line in describe_left_out(arms))]
+    return [*lines, *(f"note: {line}" for line in describe_fields(arms))]
 
 
 def _on_stream(tuned_on: int, length: int) -> list[str]:
