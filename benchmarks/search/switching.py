@@ -29,7 +29,7 @@ from thalnet_mtl.runs.topology_file import read_topology
 
 FOLDER = Path(__file__).parent
 TASK = "switching_dynamics"
-RULES, SEEDS = (1, 2, 4, 8), range(21, 29)
+RULES, SEEDS = (1, 2, 4, 8), range(22, 30)
 Record = dict[str, Any]
 
 

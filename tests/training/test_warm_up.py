@@ -9,7 +9,7 @@ from random_networks import case_of
 from torch.optim import SGD, Adam, RMSprop
 
 from thalnet_mtl.topology.spec import ModuleSpec
-from thalnet_mtl.training.search.warm_up import larger_steps, new_entries, starved
+from thalnet_mtl.training.search.warm_up import larger_steps, new_entries
 
 NEW = ModuleSpec("new", 2, 2, reads=("input_a",))
 
@@ -32,20 +32,6 @@ def test_new_entries_are_those_that_changes_have_added(reading):
     assert head[:, -2:].all() and not head[:, :-2].any()
     again = new_entries([*changes, case.change("disconnect", "a", "new")])
     assert "adapters.a.head.weight" not in again
-
-
-def test_only_new_entries_that_are_zero_are_starved():
-    case = case_of("linear")
-    changes = [
-        case.change("attach", NEW, read_by=["output_a"]),
-        case.change("connect", "a", output_modules=["new"]),
-    ]
-    masks = starved(case.network, new_entries(changes))
-    assert masks["adapters.a.head.weight"].sum() == 2 * case.network.adapter("a").task.outputs
-    named = dict(case.network.named_parameters())
-    assert all((named[name][mask] == 0).all() for name, mask in masks.items())
-    # What the module consists of takes the usual steps; the column by which it is read does not.
-    assert not any(".new." in name for name in masks) and len(masks) == 2
 
 
 @pytest.mark.parametrize("optimizer", [SGD, Adam, RMSprop, partial(SGD, momentum=0.9)], ids=str)

@@ -9,7 +9,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.search.race import Entrant, Race, changed_copy
-from thalnet_mtl.training.search.warm_up import new_entries, starved
+from thalnet_mtl.training.search.warm_up import new_entries
 
 Act = Callable[[Network], list[TopologyChange]]
 
@@ -33,8 +33,8 @@ class PairedRace(Race):
     def enter_changed(self, candidate: str, act: Act) -> Entrant[str]:
         """Return an entrant on a copy of the state of the run, after changes of its network."""
         state, changes, size = changed_copy(self.run, act)
-        rng, warm_up = torch.get_rng_state(), starved(state.network, new_entries(changes))
-        return Entrant(candidate, state, rng, changes, size, warm_up=warm_up)
+        rng = torch.get_rng_state()
+        return Entrant(candidate, state, rng, changes, size, warm_up=new_entries(changes))
 
     def learning_rate(self, entrant: Entrant[Any], steps: int) -> float:
         """Return the rate of the next step, which falls to zero in the race.

@@ -51,7 +51,7 @@ class Entrant(Generic[C]):
         skipped: steps of the run that it had not to take.
         losses: of blocks of the validation split, divided by the loss of guessing.
         scores: after every round.
-        warm_up: entries of parameters that take ``WARM_UP`` times larger steps; see ``starved``.
+        warm_up: entries of parameters that take ``WARM_UP`` times larger steps.
     """
 
     candidate: C

@@ -1,8 +1,7 @@
-"""The warm-up of new parameters: zeros that a change of the topology adds take larger steps.
+"""The warm-up of new parameters: entries that a change of the topology adds take larger steps.
 
 New units answer at once, but hardly get a gradient at first: what reads them starts at zero. So
-what reads them is to grow fast. The units themselves take the usual steps: with larger ones they
-saturate, and nothing is gained.
+they need a head start before they are compared with a network that has long converged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 
 from thalnet_mtl.models.change import TopologyChange
 
-WARM_UP = 3.0  # how much larger the steps of new zeros are in a race
-Entries = Mapping[str, Tensor]  # by parameter: some of its entries, of type bool
+WARM_UP = 3.0  # how much larger the steps of new parameters are in a race
+Entries = Mapping[str, Tensor]  # by parameter: which of its entries are new, of type bool
 
 
 def new_entries(changes: Iterable[TopologyChange]) -> dict[str, Tensor]:
@@ -27,12 +26,6 @@ def new_entries(changes: Iterable[TopologyChange]) -> dict[str, Tensor]:
             masks[name] = masks.get(name, False) | ~resized.remap(old)
         for name in change.created:
             masks[name] = torch.ones_like(change.parameters[name], dtype=torch.bool)
-    return {name: mask for name, mask in masks.items() if mask.any()}
-
-
-def starved(network: nn.Module, new: Entries) -> dict[str, Tensor]:
-    """Return those of some new entries that are zero: what they read gets no gradient yet."""
-    masks = {name: mask & (network.get_parameter(name) == 0) for name, mask in new.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
