@@ -7,6 +7,7 @@ To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``
                         ``RecurrentBody``, ``GrowthRule``, ``Search``, ``register``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To let a network grow:  ``search``
+In your own loop:       ``StrategyLoop``
 To compare runs:        ``table``
 To save networks:       ``save_model``, ``load_model``
 Mistakes raise:         ``UserError``
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.registry import register as register
     from thalnet_mtl.report.make_table import table as table
     from thalnet_mtl.strategies.base import Strategy as Strategy
+    from thalnet_mtl.strategies.by_hand import StrategyLoop as StrategyLoop
     from thalnet_mtl.tasks.base import Task as Task
     from thalnet_mtl.tasks.sequences import SequenceTask as SequenceTask
     from thalnet_mtl.tasks.text import TextTask as TextTask
@@ -69,6 +71,7 @@ _HOMES = {
     "Reading": "models.readings.base",
     "Design": "models.designs",
     "Strategy": "strategies.base",
+    "StrategyLoop": "strategies.by_hand",
     "LossWeighting": "training.weighting",
     "GrowthRule": "training.growth.base",
     "Search": "training.search.rule",
