@@ -11,7 +11,7 @@ from run_fixtures import add_topology, make_run
 from thalnet_mtl import cli
 from thalnet_mtl.metrics.metric import METRICS
 from thalnet_mtl.metrics.summary import StageCost, summarize
-from thalnet_mtl.report.terminal import topology_table
+from thalnet_mtl.report.inspection import topology_table
 
 TWO = {"mnist_rows": {}, "digits_rows": {}}
 
@@ -85,7 +85,7 @@ def test_ten_modules_fit_80_columns(tmp_path):
     assert max(map(len, lines)) <= 80
     sizes = [line.split() for line in lines[1:11]]
     assert [words[0] for words in sizes] == list(names)
-    assert all(len(words) == 8 for words in sizes)
+    assert all(len(words) == 7 for words in sizes)
 
 
 def test_inspect_without_modules_is_one_line_and_status_2(capsys, tmp_path):

@@ -163,7 +163,7 @@ def test_a_training_leaves_the_same_bits_and_scores_by_the_path_that_fits(tmp_pa
     with pytest.raises(UserError, match=r"path1, path2.*nothing in .* chooses one for task 'a'"):
         run.task("a")
     assert main(["inspect", str(tmp_path / "run")]) == 0
-    assert "path2  path   path1" in capsys.readouterr().out
+    assert "path2 (path): path1; " in capsys.readouterr().out
 
 
 def test_sequences_are_answered_by_the_path_whose_inputs_are_like_them():

@@ -63,7 +63,7 @@ def report(options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """Print the modules and tasks of a run, and the changes made to them."""
-    from thalnet_mtl.report.terminal import topology_table
+    from thalnet_mtl.report.inspection import topology_table
 
     print_table(topology_table(options.folder))
     return 0

@@ -11,7 +11,7 @@ from rich.text import Text
 from thalnet_mtl.errors import one_line
 
 GAP = 2  # columns between two cells, and before the lines of a block
-NARROWEST = 16, 8  # columns of a cell that is wrapped: the only one of a row, or one of two
+NARROWEST = 16, 8  # columns of a cell that is wrapped: the only one of a row, or one of several
 WIDEST_NOTE = 100
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
            "features", "context", "inputs", "#", "step", "time (s)", "slot",
@@ -24,25 +24,26 @@ Row = dict[str, str]
 class TextTable:
     """Some columns of rows, laid out for the width of the console.
 
-    Where they fit, they are a table, in which one column of words may be wrapped. Otherwise the
-    rows with the same value in the first column stand in a block below that value; a block is a
-    table of the other columns where that fits, and a line for every cell elsewhere.
+    Where they fit, they are a table, in which so many columns of words may be ``wrapped``.
+    Otherwise the rows with the same value in the first column stand in a block below that value; a
+    block is a table of the other columns where that fits, and a line for every cell elsewhere.
     """
 
     rows: Sequence[Row]
     columns: Sequence[str]
     header: bool = True
     numbers: Collection[str] = frozenset(NUMBERS)  # columns that stand to the right, never wrapped
+    wrapped: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         rows = [{name: one_line(row[name]) for name in self.columns} for row in self.rows]
-        widths = self._widths(rows, self.columns, options.max_width)
+        widths = self._widths(rows, self.columns, options.max_width, self.wrapped)
         if widths or len(self.columns) == 1:
             yield from self._table(rows, self.columns, widths or {self.columns[0]: 0})
             return
         first, *rest = self.columns
         blocks, width = _blocks(rows, first), options.max_width - GAP
-        widths = self._widths(rows, rest, width, wrapped=2)
+        widths = self._widths(rows, rest, width, max(2, self.wrapped))
         for number, block in enumerate(blocks):
             if number and self.header:
                 yield _line("")
@@ -52,7 +53,7 @@ class TextTable:
                 yield _line(" " * GAP).append_text(line) if line.plain else line
 
     def _widths(
-        self, rows: Sequence[Row], columns: Sequence[str], width: int, wrapped: int = 1
+        self, rows: Sequence[Row], columns: Sequence[str], width: int, wrapped: int
     ) -> dict[str, int]:
         """Return the widths of columns that fit, with so many of them wrapped; {} if none do."""
         cells = {name: [row[name] for row in rows] for name in columns}
@@ -63,7 +64,7 @@ class TextTable:
         wordy = sorted(set(columns) - {*self.numbers}, key=lambda name: (-widths[name], name))
         for name in wordy[:wrapped]:
             words = [word for text in cells[name] for word in text.split()]
-            least = max([NARROWEST[wrapped - 1], *map(cell_len, words)])
+            least = max([NARROWEST[wrapped > 1], *map(cell_len, words)])
             cut = max(0, min(excess, widths[name] - least))
             widths[name] -= cut
             excess -= cut

@@ -1,4 +1,4 @@
-"""Tables of runs and of topologies for the terminal, made with rich."""
+"""Tables of runs for the terminal, made with rich."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,8 @@ from pathlib import Path
 from rich.console import Group as Lines
 from rich.console import RenderableType
 
-from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.metrics.summary import FORMULAS
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.layout import NUMBERS, Note, TextTable
 from thalnet_mtl.report.make_table import column
 from thalnet_mtl.report.quantities import find_quantity
@@ -17,11 +15,7 @@ from thalnet_mtl.report.relative import References
 from thalnet_mtl.report.rows import MANY, Group, fold_runs, summary_table
 from thalnet_mtl.report.table import INTERVALS
 from thalnet_mtl.report.table_formats import text_grid
-from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
-from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.records import RunRecord, read_runs
-from thalnet_mtl.runs.run_files import lineage_lines
-from thalnet_mtl.runs.topology_file import read_topology
 
 STREAM_COLUMNS = ("parameters.start", "parameters", "ACC", "AIA", "forgetting",
                   "forgetting_avalanche", "BWT", "FWT")  # fmt: skip
@@ -73,43 +67,6 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
         parts += ["", Note(FORMULAS)]
     if baseline_folders:
         parts += ["", _baseline_table(runs, read_runs(baseline_folders))]
-    return Lines(*parts)
-
-
-def topology_table(folder: Path) -> RenderableType:
-    """Return the modules, tasks, totals and changes of a run; ten modules fit 80 columns."""
-    topology = read_topology(folder)
-    modules = module_rows(topology)
-    sizes = ("module", "slot", "features", "context", "inputs", "output", "frozen", "parameters")
-    tasks = ("task", "input modules", "output modules", "active", "frozen", "parameters")
-    parts: list[RenderableType] = [
-        TextTable(modules, sizes),
-        "",
-        TextTable(modules, ("module", "design", "reading", "tasks", "reads")),
-        "",
-        TextTable(task_rows(topology), tasks),
-        "",
-        Note(totals(topology)),
-        *map(Note, lineage_lines(folder)),
-    ]
-    if any(module.opened for module in topology.modules):
-        parts.append(Note("+ a slot that was opened after the module was attached"))
-    if topology.history:
-        columns = ("#", "step", "time (s)", "change", "modules", "parameters")
-        parts += ["", TextTable(history_rows(topology), columns)]
-    if topology.decisions:
-        stream = load_run_config(folder).stream
-        decisions = decision_rows(topology.decisions, stream)
-        parts += ["", TextTable(decisions, [name for name in decisions[0] if name != "score"])]
-        candidates = [
-            {"task": decision.task} | row
-            for decision in topology.decisions
-            for row in candidate_rows(decision)
-        ]
-        columns = ("task", "candidate", "new parameters", "steps", "score", "chosen")
-        parts += ["", TextTable(candidates, columns), Note(SCORES)]
-        count = count_decisions(stream, topology.decisions)
-        parts += [Note(count.line())] if count else []
     return Lines(*parts)
 
 
