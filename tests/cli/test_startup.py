@@ -77,7 +77,7 @@ def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
         *(["train", *DIGITS, flag] for flag in wrong),
     ]
     *results, (status, text, torch, _) = calls(*commands, ["train", *DIGITS, "--train.seed=1"])
-    folder = "runs/digits-evaluate.batches=1-train.ops=reference-train.seed=1-train.steps=2"
+    folder = "runs/digits-evaluate.batches=1-train.seed=1-train.steps=2"
     assert text.startswith(f"{folder}: thalnet on digits_rows, seed 1\n")
     assert status == 0 and not torch
     for status, text, _, modules in results[:5]:

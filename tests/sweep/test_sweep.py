@@ -97,6 +97,24 @@ def test_a_mistake_is_one_line_and_status_2_before_the_first_run(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_finished_sweep_is_shown_and_a_mistake_refused_without_torch(real):
+    code = (
+        "import sys\nfrom thalnet_mtl.cli.main import main\n"
+        "main(sys.argv[1:])\nprint('torch' in sys.modules)\n"
+    )
+    finished = [word.replace(",1e30", "") for word in REAL]
+    for words, text in (
+        ([*finished, "--out", real[0]], "2 of 2 runs are done already"),
+        ([*REAL, "--out", real[0], "--model.reading=softmax"], "unknown reading 'softmax'"),
+    ):
+        for _ in range(2):  # the first one may have to import what it stores
+            command = [sys.executable, "-c", code, "sweep", *words]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if "importing" not in done.stdout:
+                break
+        assert text in done.stdout + done.stderr and done.stdout.endswith("False\n")
+
+
 def test_the_runs_are_those_of_plain_training(real, tmp_path):
     out, _, _ = real
     for seed in (0, 1):

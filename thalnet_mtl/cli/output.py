@@ -63,6 +63,17 @@ def _runs_among(paths: Sequence[Path]) -> list[Path]:
     return runs
 
 
+def announce_imports() -> None:
+    """Say so if this command imports PyTorch before it knows what may be configured.
+
+    It does after an installation or a change of the package, and keeps what it finds.
+    """
+    from thalnet_mtl.config.declarations import are_stored
+
+    if not are_stored():
+        print("importing what this version offers …", flush=True)
+
+
 def resume_hint(options: argparse.Namespace, saved: bool = True) -> str:
     """Return the command to type to resume, or else to repeat, what this command began."""
     verb = "resume" if saved else "start again"

@@ -2,12 +2,13 @@
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thalnet_mtl.cli.output import print_table, resume_hint
+from thalnet_mtl.cli.output import announce_imports, print_table, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
 from thalnet_mtl.config.load import load_configs
 from thalnet_mtl.config.schema import Config
@@ -86,15 +87,19 @@ def sweep(options: argparse.Namespace) -> int:
     """Train all combinations of values and seeds, or tune settings."""
     from thalnet_mtl.sweep.plan import options_without_effect, parse, plan
 
+    announce_imports()
     grid, sampled = parse(options.grid), _sampled(options)
     keys = dict.fromkeys([*grid, *(sample.key for sample in sampled)])
     bases = load_configs(options.config, options.flags, swept=keys)
     planned = plan(bases, grid, [] if sampled else options.seeds, options.flags)
     for line in options_without_effect(bases, planned):
         print(f"note: {one_line(line)}")
+    from thalnet_mtl.training.checks import check_joint_options
     from thalnet_mtl.training.flags import changed_values, check_effect
 
     configs = [planned_run.config for planned_run in planned]
+    for config in configs:
+        check_joint_options(config)
     check_effect(configs, options.flags)
     check_effect(configs, grid, "--grid {}")
     flags = changed_values(options.config, options.flags, keys)
@@ -106,10 +111,10 @@ def sweep(options: argparse.Namespace) -> int:
     from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers
-    from thalnet_mtl.training.setup import check_buildable
 
     workers = make_workers(options.on, options.jobs)
-    with closing(workers), closing(Sweep(out, bases, planned, check_buildable)) as runs:
+    check = _check_after(f"{out}: {len(planned)} runs, {workers.count} at a time")
+    with closing(workers), closing(Sweep(out, bases, planned, check)) as runs:
         options.began = True
         try:
             runs.run(workers)
@@ -161,7 +166,6 @@ def _search(
     from thalnet_mtl.sweep.tuning_summary import announcement, choice_table
     from thalnet_mtl.sweep.workers import make_workers
     from thalnet_mtl.training.flags import reason_without_effect
-    from thalnet_mtl.training.setup import check_buildable
 
     arms = make_arms(bases, planned, sampled, options.flags, reason_without_effect)
     workers = make_workers(options.on, options.jobs)
@@ -174,9 +178,10 @@ def _search(
         at_a_time=-(-workers.count // len(arms)),
     )
     space, command = {s.name: s.text for s in sampled}, ["thalnet", *options.command]
+    check = _check_after(f"{out}: {options.trials} trials of {len(arms)} arms")
     with (
         closing(workers),
-        closing(Tuning(out, arms, settings, space, command, check_buildable)) as tuning,
+        closing(Tuning(out, arms, settings, space, command, check)) as tuning,
     ):
         options.began = True
         print_table(Group(*map(Note, announcement(arms, settings))))
@@ -198,6 +203,24 @@ def _search(
     print(f"record: {one_line(str(out / RECORD))}")
     without = [name for name, record in tuning.chosen.items() if record.winner is None]
     return _status([winners, *([tuning.trials] if without else [])])
+
+
+def _check_after(line: str) -> Callable[[Config], None]:
+    """Return a function that raises if a configuration cannot be built.
+
+    It prints the line before it imports PyTorch, which a finished sweep does not need.
+    """
+
+    def check(config: Config) -> None:
+        if "torch" not in sys.modules:
+            print_table(Note(line))
+        from thalnet_mtl.training.setup import check_buildable
+
+        check_buildable(config)
+
+    from thalnet_mtl.report.layout import Note
+
+    return check
 
 
 def _status(queues: "Sequence[RunQueue]") -> int:

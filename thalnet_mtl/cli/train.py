@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.fields import describe_overview
-from thalnet_mtl.cli.output import print_runs, resume_hint, write_report
+from thalnet_mtl.cli.output import announce_imports, print_runs, resume_hint, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
 from thalnet_mtl.config.load import load_configs, with_seeds
 from thalnet_mtl.config.schema import Config
@@ -39,16 +39,14 @@ def add_train_command(commands: Commands) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train a network, print its scores and write a report."""
-    from thalnet_mtl.config.declarations import are_stored
     from thalnet_mtl.console import Console
     from thalnet_mtl.training.checks import check_joint_options
     from thalnet_mtl.training.finished import is_finished
     from thalnet_mtl.training.flags import changed_values, check_effect
     from thalnet_mtl.training.stackable import check_stackable
 
+    announce_imports()
     console = Console()
-    if not are_stored():
-        console.print("importing what this version offers …")
     runs = load_configs(options.config, options.flags)
     name = run_name(options.config, changed_values(options.config, options.flags))
     if options.seeds or options.stacked:

@@ -34,7 +34,7 @@ class Sweep(RunQueue):
         bases: The configurations that the grid is applied to, by name.
         plan: The runs.
         check: Raises ``UserError`` if a configuration cannot be built. It is called for every
-            point of the grid before the first run is trained.
+            point of the grid that has a run to train, before the first one is trained.
 
     Raises:
         UserError: a run cannot be built, or the folder holds something else.
@@ -48,7 +48,8 @@ class Sweep(RunQueue):
         check: Callable[[Config], object],
     ):
         self.out = out
-        for planned in {(run.run, repr(run.values)): run for run in plan}.values():
+        left = [run for run in plan if not (out / run.name / "result.json").exists()]
+        for planned in {(run.run, repr(run.values)): run for run in left}.values():
             check(planned.config)
         for file, kind in (("config.yaml", "run"), ("tuning.json", "tuning")):
             if (out / file).exists():

@@ -54,7 +54,7 @@ class Tuning:
         space: distributions by field, as the command gives them.
         command: for the record.
         check: raises ``UserError`` if a configuration cannot be built. It is called for the first
-            trial of every arm before any is trained.
+            trial of every arm that has none yet, before any is trained.
 
     Raises:
         UserError: a trial cannot be built, or the folder holds something else.
@@ -70,7 +70,9 @@ class Tuning:
         check: Callable[[Config], object],
     ):
         self.out, self.arms = out, arms
-        _check_first_trials(arms, settings, check)
+        known = read_fields(out / RECORD).get("arms") if (out / RECORD).exists() else None
+        new = [arm for arm in arms if not isinstance(known, dict) or arm.name not in known]
+        _check_first_trials(new, settings, check)
         for file, kind in (("config.yaml", "a run"), ("sweep.json", "a sweep without trials")):
             if (out / file).exists():
                 raise UserError(f"{out} is the directory of {kind}. Give --out DIR.")
