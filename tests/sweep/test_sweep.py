@@ -7,17 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from kill_and_resume import timeless
-from toy_tasks import TOY
+from toy_tasks import TOY, toy
 
 from thalnet_mtl import cli
 from thalnet_mtl.cli.parser import split_flags
 from thalnet_mtl.config.load import load_configs, load_run_config
 from thalnet_mtl.sweep import plan as grid
+from thalnet_mtl.sweep.sweep import Sweep
 from thalnet_mtl.training.trainer import train
 
 RATES = "train.learning_rate=0.01,1e30"
@@ -347,3 +349,20 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_status_2(capsys, tmp_pat
 def _plan_of_real() -> list[grid.PlannedRun]:
     rest, flags = split_flags(REAL)
     return grid.plan(load_configs(rest[:2], flags), grid.parse([RATES]), [0, 1], flags)
+
+
+def test_a_finished_run_of_a_sweep_waits_for_more_steps(tmp_path):
+    def planned(steps):
+        return grid.plan({"": toy(train={"steps": steps})}, {}, [0], {})
+
+    (short,) = planned(6)
+    train(short.config, tmp_path / "seed0")
+    for steps, status in ((6, "done"), (9, "waiting")):
+        plan = planned(steps)
+        with closing(Sweep(tmp_path, {"": plan[0].config}, plan, lambda config: None)) as runs:
+            assert runs.status == {"seed0": status}
+            jobs = list(runs._jobs(runs.plan, {}))
+    (job,) = jobs
+    assert job.command[-3:] == ["--train.steps=9", "--out", str(tmp_path / "seed0")]
+    assert cli.main(["train", *job.arguments, "--out", str(job.folder)]) == 0
+    assert result(tmp_path / "seed0")["steps"] == 9
