@@ -222,6 +222,8 @@ def test_the_mean_over_tasks_of_different_metrics_is_one_of_normalized_scores():
     # What people read says which means are normalized.
     assert summary.line().startswith("ACC 0.5750 (normalized); AIA 0.6875 (normalized); forgetting")
     assert "forgetting 0.2000;" in summary.line()
+    shown = summary.line(dict.fromkeys(summary.measures["forgetting"].values, ACCURACY))
+    assert "forgetting 20.00 %;" in shown and "ACC 0.5750 (normalized)" in shown
 
 
 def test_without_a_guess_tasks_of_different_metrics_have_no_mean():

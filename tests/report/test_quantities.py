@@ -106,5 +106,7 @@ def test_measures_of_tasks_in_other_units_are_normalized_and_say_so(tmp_path):
     why = "the tasks differ in their metric, so this is a mean of normalized scores: 0 for "
     why += "guessing, 1 for a perfect answer"
     continual["measures"]["average_accuracy"] = {"mean": 0.4, "values": {}, "why": why}
+    continual["measures"]["forgetting"] = {"mean": 0.25, "values": {"b": 0.25}}
     write_record(path, config, tasks, continual=continual)
-    assert "ACC, normalized" in table(path, columns=["ACC"]).text()
+    text = table(path, columns=["ACC", "forgetting"]).text()
+    assert "ACC, normalized" in text and "forgetting, bits" in text  # of b, the only old task

@@ -42,7 +42,7 @@ def test_seeds_are_folded_to_the_mean_and_measures_are_those_of_the_paper(tmp_pa
     assert float(column(made, "BWT")["naive"]) == pytest.approx(-0.3)
     assert float(column(made, "FWT")["naive"]) == pytest.approx(0.1)
     assert column(made, "seeds") == {"naive": "0 1"}
-    assert "70.00 [65.00, 75.00]" in made.text()
+    assert "70.00 [65.00, 75.00]" in made.text() and "95 % bootstrap interval" in made.text()
 
 
 def test_the_interval_is_the_percentile_bootstrap_of_scipy(tmp_path):

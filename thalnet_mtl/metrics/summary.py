@@ -66,10 +66,15 @@ class MeasureSummary:
     values: Mapping[str, float]
     why: str = ""
 
-    def format(self) -> str:
-        """Format the mean, and say if it is one of normalized scores."""
-        normalized = " (normalized)" if self.why == MEAN_OF_NORMALIZED else ""
-        return f"{format_score(self.mean)}{normalized}"
+    def format(self, metric: Metric | None = None) -> str:
+        """Format the mean, and say if it is one of normalized scores.
+
+        Args:
+            metric: of all tasks, whose unit is shown; None if they differ or it is unknown.
+        """
+        if self.why == MEAN_OF_NORMALIZED:
+            return f"{format_score(self.mean)} (normalized)"
+        return format_score(self.mean, metric)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the measure in ``result.json``."""
@@ -119,22 +124,32 @@ class ContinualSummary:
             raise UserError(f"{where} is damaged: its lists are not those of the same experiences.")
         return summary
 
-    def line(self) -> str:
-        """Return the means in one line; where there is no mean, the values of the tasks."""
+    def line(self, metrics: Mapping[str, Metric] | None = None) -> str:
+        """Return the means in one line; where there is no mean, the values of the tasks.
+
+        Args:
+            metrics: of the tasks, whose units are shown; by default numbers without a unit.
+        """
         parts = []
+        by_name = metrics or {}
         for name, (label, _) in MEASURES.items():
             measure = self.measures[name]
-            values = [f"{task} {format_score(value)}" for task, value in measure.values.items()]
+            values = [
+                f"{task} {format_score(value, by_name.get(task))}"
+                for task, value in measure.values.items()
+            ]
             by_task = list_names(values) if measure.mean is None else ""
-            parts.append(f"{label} {by_task or measure.format()}")
+            parts.append(f"{label} {by_task or measure.format(shared_metric(by_name))}")
         return "; ".join(parts)
 
-    def row(self) -> dict[str, str]:
+    def row(self, metrics: Mapping[str, Metric] | None = None) -> dict[str, str]:
         """Return scenario, strategy, growth, parameters and means as cells of a table."""
         sizes = [f"{stage.total:,}" for stage in self.stages]
         cells = {"scenario": self.scenario, "strategy": self.strategy, "growth": self.growth}
         cells["parameters"] = " → ".join(dict.fromkeys((sizes[0], sizes[-1])))
-        return cells | {label: self.measures[n].format() for n, (label, _) in MEASURES.items()}
+        shared = shared_metric(metrics or {})
+        means = {label: self.measures[name].format(shared) for name, (label, _) in MEASURES.items()}
+        return cells | means
 
     def minimum_accuracy(self, metrics: Mapping[str, Metric], curves: Mapping[str, Any]) -> Measure:
         """Compute min-ACC, which shows the stability gap between the ends of experiences.
@@ -245,8 +260,19 @@ def trained_matrix(
     )
 
 
-def format_score(value: float | None) -> str:
-    """Format a score with four decimals, an exact zero as '0.0', and no value as a dash."""
+def shared_metric(metrics: Mapping[str, Metric]) -> Metric | None:
+    """Return the metric of all tasks, None if they differ."""
+    distinct = set(metrics.values())
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def format_score(value: float | None, metric: Metric | None = None) -> str:
+    """Format a score in the unit of a metric, or with four decimals without one.
+
+    An exact zero is '0.0', and no value a dash.
+    """
     if value is None:
         return "–"
-    return "0.0" if value == 0 else f"{value:.4f}"
+    if value == 0:
+        return "0.0"
+    return metric.format(value) if metric else f"{value:.4f}"

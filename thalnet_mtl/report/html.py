@@ -16,7 +16,13 @@ import yaml
 from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
-from thalnet_mtl.metrics.summary import FORMULAS, ContinualSummary, StageCost, format_score
+from thalnet_mtl.metrics.summary import (
+    FORMULAS,
+    ContinualSummary,
+    StageCost,
+    format_score,
+    shared_metric,
+)
 from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import (
@@ -124,10 +130,11 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
     curves = {name: run.log.drawn(name, "validation", m.name) for name, m in metrics.items()}
     guesses = {r.task: r.result.guess_score("test") for r in run.records if r.result}
     worst = summary.minimum_accuracy(metrics, curves).mean
+    shared = shared_metric(metrics)
     return {
         "name": run.name,
         "few": has_numbers(len(metrics), len(summary.scores)),
-        "row": summary.row() | {"min-ACC": format_score(worst)},
+        "row": summary.row(metrics) | {"min-ACC": format_score(worst, shared)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
         "picture": stream_figure(

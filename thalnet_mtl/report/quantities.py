@@ -159,6 +159,7 @@ def _measure(run: RunSummary, key: str, task: str = "") -> Value:
     if task:
         kind = metrics.get(task, kind)
         return summary.measures[key].values.get(task), _directed(kind, key)
+    kind = next((metrics[name] for name in summary.measures[key].values if name in metrics), kind)
     if summary.measures[key].why == MEAN_OF_NORMALIZED:
         kind = replace(NORMALIZED, unit="normalized")
     return summary.measures[key].mean, _directed(kind, key)

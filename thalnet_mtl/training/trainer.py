@@ -313,7 +313,8 @@ class Trainer:
         self.console.print(f"scoring the weights of step {step:,} …")
         result = write_results(self.run, self.directory)
         if result.continual:
-            self.console.print(result.continual.line())
+            metrics = {name: task.metrics[0] for name, task in result.tasks.items()}
+            self.console.print(result.continual.line(metrics))
         for line in result.unknown_task_lines():
             self.console.print(line)
         if result.decisions:
