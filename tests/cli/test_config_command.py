@@ -236,3 +236,15 @@ def test_the_schema_holds_plugins_and_is_json(capsys):
 def test_flags_are_for_what_reads_a_configuration(capsys):
     assert call(capsys, "config", "check", *TOY)[0] == 0
     assert call(capsys, "config", "help", "train", "--train.seed=3")[0] == 2
+
+
+def test_the_commands_of_the_guide_do_what_it_says(capsys):
+    guide = Path(cli.__file__).parents[2] / "configs" / "README.md"
+    block = guide.read_text().partition("```bash\nthalnet config copy")[2].partition("```")[0]
+    for line in f"thalnet config copy{block}".splitlines():
+        words = shlex.split(line.partition("#")[0].partition(" > ")[0])[1:]
+        status, out, err = call(capsys, *words)
+        assert (status, err) == (0, ""), line
+        if words[1] == "check":
+            assert out.endswith("mine.yaml: valid\n")
+    assert "  steps: 500           # --train.steps" in out

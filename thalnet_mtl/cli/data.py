@@ -52,10 +52,9 @@ def data(options: argparse.Namespace) -> int:
                 datasets.fetch(name, report)
     rows = []
     for status in (status for status in datasets.statuses() if status.name in names):
-        megabytes, kilobytes = f"{status.bytes / 1e6:.1f} MB", f"{status.bytes / 1e3:.0f} kB"
-        size = megabytes if status.bytes >= 1e5 else kilobytes if status.stored else "absent"
-        cells = {"data": status.name, "size": size, "from": status.source}
+        size = f"{status.bytes / 1e6:,.3f}" if status.stored else "absent"
+        cells = {"data": status.name, "MB": size, "from": status.source}
         rows.append(cells | {"license": status.license})
-    print_table(TextTable(rows, ("data", "size", "from", "license")))
+    print_table(TextTable(rows, ("data", "MB", "from", "license"), numbers=("MB",)))
     print(one_line(str(datasets.root())))
     return 0
