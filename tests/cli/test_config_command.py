@@ -247,4 +247,4 @@ def test_the_commands_of_the_guide_do_what_it_says(capsys):
         assert (status, err) == (0, ""), line
         if words[1] == "check":
             assert out.endswith("mine.yaml: valid\n")
-    assert "  steps: 500           # --train.steps" in out
+    assert re.search(r"\n  steps: 500 +# --train.steps\n", out)
