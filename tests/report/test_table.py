@@ -138,6 +138,17 @@ def test_rows_are_by_default_the_fewest_fields_in_which_runs_differ(tmp_path):
     assert [(made.fields, made.rows[0].cells) for made in [table(alone)]] == [(["run"], ("x",))]
 
 
+def test_arms_are_named_by_words_not_by_the_numbers_that_were_tuned_for_them(tmp_path):
+    rates = iter((0.1, 0.2, 0.3, 0.4))
+    for strategy in ("naive", "ewc"):
+        for optimizer in ("adam", "sgd"):
+            streams(tmp_path / optimizer, strategy, [0.5, 0.6], optimizer=optimizer,
+                    learning_rate=next(rates))  # fmt: skip
+    made = table(tmp_path, columns=["ACC"], against="train.strategy=naive")
+    assert made.fields == ["train.optimizer", "train.strategy"]
+    assert [c.row.label for c in made.comparisons] == ["adam, ewc", "sgd, ewc"]
+
+
 def test_against_a_value_compares_rows_that_are_else_equal(tmp_path):
     for strategy in ("naive", "ewc"):
         for rate in (0.1, 0.2):

@@ -10,14 +10,13 @@ from thalnet_mtl.config.load import flatten
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, suggest
 from thalnet_mtl.metrics.metric import list_names
+from thalnet_mtl.runs.differences import ROUNDING, WITHOUT_EFFECT
 from thalnet_mtl.runs.summaries import RunSummary
 
 RUN = "run"  # stands for the name of a run without its seed
 MISSING = "–"
 SEED_FIELD = "train.seed"
-# Fields that cannot change a result beyond rounding.
-HARMLESS = {"train.device", "train.threads", "train.ops", "evaluate.log_every",
-            "evaluate.checkpoint_every"}  # fmt: skip
+HARMLESS = {*ROUNDING, *WITHOUT_EFFECT}
 SECTIONS = ("stream", "changes", "modules", "tasks")  # compared as a whole
 NAMING = (".name", ".body", "growth.when", "train.strategy")  # fields that others are options of
 MANY_FIELDS = 4  # rows that differ in more are named by their runs
@@ -195,9 +194,15 @@ def _separating(values: Sequence[dict[str, Any]]) -> list[str]:
         """Return how many runs some fields tell apart."""
         return len(set(zip(*(texts[name] for name in chosen), strict=True))) if chosen else 1
 
+    def rank(name: str) -> int:
+        """Return how early a field is left out where others suffice."""
+        if name in SECTIONS or name.endswith(NAMING):
+            return 0 if name in SECTIONS else 3
+        kinds = {type(value.get(name)) for value in values} - {type(None)}
+        return 1 if kinds <= {int, float} else 2
+
     total = count(kept)
-    # Sections are left out first where others suffice, then options, then what they belong to.
-    for name in sorted(kept, key=lambda name: (name.endswith(NAMING), name not in SECTIONS)):
+    for name in sorted(kept, key=rank):
         rest = [other for other in kept if other != name]
         if count(rest) == total:
             kept = rest
