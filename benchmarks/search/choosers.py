@@ -31,7 +31,7 @@ class Independent(Search):
 class Random(Search):
     """A candidate that is drawn by chance, with a source that is drawn by chance."""
 
-    rounds = ()
+    rounds, orders = (), 0
 
     def source(self, prior: Mapping[str, float]) -> str:
         return str(self.rng().choice([*prior])) if prior else ""
@@ -52,7 +52,7 @@ class Oracle(Search):
     An answer without a source, as 'finetune', takes the source of the search.
     """
 
-    rounds = ()
+    rounds, orders = (), 0
 
     def candidates(self, task: Task, prior: Mapping[str, float]) -> list[Candidate]:
         answers = self.run.config.stream[self.experience.number - 1].expect or ("alone",)
@@ -67,7 +67,7 @@ class Exhaustive(Search):
     The head of a probe is fitted, not trained, as in every race.
     """
 
-    rounds = ((1, 1),)
+    rounds, orders = ((1, 1),), 0
     fitted = ()
     restarts = True
 
@@ -76,7 +76,7 @@ class Exhaustive(Search):
 class PriorAlone(Search):
     """No race: a new head on the path that fits best, or modules of its own if none fits well."""
 
-    rounds = ()
+    rounds, orders = (), 0
 
     def candidates(self, task: Task, prior: Mapping[str, float]) -> list[Candidate]:
         source = self.source(prior)
@@ -88,5 +88,14 @@ class PriorAlone(Search):
 class RaceAlone(Search):
     """No prior: the candidates reuse the path of the last task."""
 
+    orders = 0
+
     def source(self, prior: Mapping[str, float]) -> str:
         return [*prior][-1] if prior else ""
+
+
+@register("growth", "any_path")
+class AnyPath(Search):
+    """A race even if the path that fits best knows nothing about the task."""
+
+    orders = 0

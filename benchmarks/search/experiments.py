@@ -50,6 +50,7 @@ ARMS = {
     "columns": Arm("progressive columns of GRUs", file="columns"),
     "prior_alone": Arm("prior alone", "prior_alone"),
     "race_alone": Arm("race alone, source: the last task", "race_alone", races=True),
+    "any_path": Arm("a race even with a path that knows nothing", "any_path", races=True),
     "price_0": Arm("price 0", "search", races=True, price="0"),
 }
 

@@ -17,7 +17,7 @@ Measure = Callable[[Record], float]
 OURS = "search"
 # Compared with the search. With eight seeds, the exact test can decide six comparisons at most.
 BASELINES = ("independent", "random", "never", "per_task", "on_plateau", "columns")
-ABLATIONS = ("oracle", "exhaustive", "prior_alone", "race_alone", "price_0")
+ABLATIONS = ("oracle", "exhaustive", "prior_alone", "race_alone", "any_path", "price_0")
 COLUMNS = ("chooser", "seeds", "right decisions, %", "right for the last task, %", "T, points",
            "A, %", "forgetting, points", "modules", "of the oracle's", "parameters", "cost",
            "training, s")  # fmt: skip

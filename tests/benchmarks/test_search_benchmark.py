@@ -189,7 +189,7 @@ def test_scores_are_worked_by_hand():
 def test_arms_without_a_race_train_as_long_as_a_race_costs(stream):
     steps = {name: experiments.load(experiments.command(stream, name, 1)).train.steps
              for name in experiments.ARMS}  # fmt: skip
-    races = {"search", "exhaustive", "race_alone", "price_0"}
+    races = {"search", "exhaustive", "race_alone", "any_path", "price_0"}
     assert steps == {name: 32 if name in races else 42 for name in experiments.ARMS}
     configs = {name: experiments.load(experiments.command(stream, name, 1)) for name in steps}
     assert configs["price_0"].growth.options == {"price": 0.0}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from random_networks import assert_same
 from search_streams import FIRST, MODULES, SMALL, at_the_race, stream_of
+from switching_runs import trained
 
 from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, train
 from thalnet_mtl.cli import main
@@ -14,11 +15,15 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import cost
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.signals import StopRequested
+from thalnet_mtl.tasks.batch import Batch
+from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.search.candidates import Candidate, reusable
 from thalnet_mtl.training.search.kinds import KINDS
+from thalnet_mtl.training.search.prior import reordered
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
+from thalnet_mtl.training.search.related import is_stranger
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Interrupted
 
@@ -57,6 +62,52 @@ def test_the_right_parts_are_reused(case, tmp_path, capsys):
     assert f"{chosen} " in capsys.readouterr().out
     steps = sum(entry["steps"] for entry in entries.values()) - entries[chosen]["steps"]
     assert 256 + steps - decision_of(tmp_path / "run")["skipped"] <= 1.3 * 256
+
+
+def test_a_path_that_knows_nothing_about_a_task_is_not_reused():
+    run = trained(set_up(stream_of(FIRST, SMALL, steps=1_024), fetch=print), 1_024)
+    run.network.freeze(task="t1").update_optimizer(run.state.optimizer)
+    run.forget_trainable_tasks()
+    pixels = torch.randperm(64, generator=torch.Generator().manual_seed(99))
+    for split in ("train", "validation"):
+        xs = run.tasks["t2"].split(split).xs
+        xs.copy_(xs.flatten(1)[:, pixels].view_as(xs))
+    record = run.state.rule.decide("t2").record
+    assert [entry.candidate for entry in record.candidates] == ["alone"]
+    assert f"a head on t1 leaves {record.prior['t1']:.3f} of the loss" in record.reason
+    assert "knows nothing about this task" in record.reason
+    assert record.extra_steps == 0
+    run.state.rule.orders = 0  # as rules may choose
+    assert len(run.state.rule.decide("t2").record.candidates) == len(KINDS)
+
+
+def test_a_path_is_a_stranger_unless_its_loss_is_below_all_of_the_null():
+    null = [0.80, 0.84, 0.82]
+    for loss, stranger in {0.9: True, 0.81: True, 0.80: True, 0.79: False, 0.1: False}.items():
+        assert is_stranger(loss, null) == stranger, loss
+    assert not is_stranger(1.0, [0.99, 1.01, 1.0])  # no better than guessing: who knows
+    assert not is_stranger(0.9, [0.8, 0.7, 0.91])  # as good as that of guessing within the range
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_inputs_have_the_same_order_in_all_sequences(every_step):
+    task = SequenceTask("rows", {}, TaskSpec(5, 2, every_step=every_step, steps=4))
+    xs = torch.arange(20.0).view(4, 5) + 100 * torch.arange(3.0)[:, None, None]
+    first, again, other = (
+        reordered(task, Batch(xs, torch.zeros(3), True), number).xs for number in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first - first[0], xs - xs[0]) and not torch.equal(first, xs)
+    assert torch.equal(first.flatten(1).sort(1).values, xs.flatten(1))
+    rows = torch.equal(first.sort(-1).values, xs)  # each step keeps its numbers
+    assert rows == every_step
+
+
+def test_tokens_stand_for_others_in_another_order():
+    text = SequenceTask("text", {}, TaskSpec(5, 5, tokens=True))
+    tokens = torch.tensor([[0, 1, 2, 3, 4, 0]])
+    (renamed,) = reordered(text, Batch(tokens, tokens, True), 1).xs.tolist()
+    assert sorted(renamed[:5]) == [0, 1, 2, 3, 4] != renamed[:5] and renamed[0] == renamed[5]
 
 
 def test_a_path_reads_rows_of_another_width_through_an_encoder(tmp_path):

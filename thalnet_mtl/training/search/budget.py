@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.stream import Experience
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.search.edges import BATCHES
 
 SETTLE = 0.02  # of the steps of an experience: how long a pruned network trains for a comparison
@@ -66,3 +67,13 @@ class Budget(NamedTuple):
         """Return whether modules are taken out before a step."""
         settling = self.settling(experience)
         return settling > 0 and step == experience.stop - settling - 1
+
+
+def share_of_races(run: RunContext) -> float:
+    """Return the share of the steps of a run in experiences that begin with a race."""
+    seen, steps = set(run.stream[0].tasks), 0
+    for experience in run.stream[1:]:
+        if not seen.issuperset(experience.tasks):
+            steps += experience.stop - experience.start
+        seen.update(experience.tasks)
+    return steps / run.total_steps

@@ -1,5 +1,11 @@
-"""The prior of the search: how well a linear head on an earlier path answers a new task."""
+"""The prior of the search: how well a linear head on an earlier path answers a new task.
 
+That alone does not say that the path knows something about the task: features of any trained path
+answer a little. They do so as well if the inputs are in another order, which leaves nothing of what
+the path knows about them. So a path is compared with itself in some such orders.
+"""
+
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -17,17 +23,25 @@ SAMPLES = 1_000  # at most so many sequences of the training split, and of the v
 MORE_SAMPLES = 5_000  # the same for the path that was chosen
 ITERATIONS = 100
 DECAYS = (1e-3, 1e-2, 1e-1, 1.0)  # of the weights, in the loss; validation chooses
+FEWEST_COLUMNS = 4  # of inputs that have enough orders
 
 
 class Fit(NamedTuple):
-    """A head that was fitted to the features of an earlier path, and its validation loss."""
+    """A head that was fitted to the features of an earlier path, its decay and validation loss."""
 
     head: nn.Linear
+    decay: float
     loss: float
 
 
 def fit_heads(
-    network: Network, task: Task, heads: list[str], chunk: int, samples: int = SAMPLES
+    network: Network,
+    task: Task,
+    heads: list[str],
+    chunk: int,
+    samples: int = SAMPLES,
+    decays: Sequence[float] = DECAYS,
+    order: int = 0,
 ) -> dict[str, Fit]:
     """Return by earlier task a linear head on its features that answers a new task.
 
@@ -40,16 +54,47 @@ def fit_heads(
         heads: the earlier tasks whose path can read its inputs; see ``reusable``.
         chunk: of a text, tokens per chunk.
         samples: at most so many sequences of the training split, and of the validation split.
+        decays: of the weights, of which validation chooses one.
+        order: number of the order of the inputs, see ``reordered``; 0: as they are.
     """
     training, validation = (
         first_batch(task, split, chunk, samples) for split in ("train", "validation")
     )
+    if order:
+        training, validation = (reordered(task, each, order) for each in (training, validation))
     fits = {}
     with evaluation_mode(network):
         for name in heads:
-            points = [_read(network, name, task, batch) for batch in (training, validation)]
-            fits[name] = _fit(task, training, validation, *points)
+            points, others = (_read(network, name, task, each) for each in (training, validation))
+            fits[name] = _fit(task, training, validation, points, others, decays)
     return fits
+
+
+def has_orders(task: Task) -> bool:
+    """Return whether the inputs of a task have enough orders; see ``reordered``."""
+    return not task.spec.input_names and task.spec.input_width() >= FEWEST_COLUMNS
+
+
+def reordered(task: Task, batch: Batch, number: int) -> Batch:
+    """Return sequences with their inputs in another order, the same for all of them.
+
+    That are all numbers of a sequence, if all sequences are equally long and have one target. Else
+    it is the columns of a step; of tokens, what they stand for.
+
+    Args:
+        task: whose sequences they are.
+        batch: the sequences.
+        number: of the order, which is drawn by it.
+    """
+    xs, generator = batch.xs, torch.Generator().manual_seed(number)
+    whole = not (task.spec.tokens or task.spec.every_step or batch.lengths is not None)
+    size = xs[0].numel() if whole else task.spec.input_width()
+    order = torch.randperm(size, generator=generator).to(xs.device)
+    if task.spec.tokens:
+        return batch._replace(xs=order[xs])
+    if whole:
+        return batch._replace(xs=xs.flatten(1)[:, order].view_as(xs))
+    return batch._replace(xs=xs[..., order])
 
 
 def first_batch(task: Task, split: str, chunk: int, samples: int = SAMPLES) -> Batch:
@@ -74,14 +119,19 @@ def _read(network: Network, name: str, task: Task, batch: Batch) -> Tensor:
 
 
 def _fit(
-    task: Task, training: Batch, validation: Batch, points: Tensor, validation_points: Tensor
+    task: Task,
+    training: Batch,
+    validation: Batch,
+    points: Tensor,
+    validation_points: Tensor,
+    decays: Sequence[float],
 ) -> Fit:
     """Return the head that is best on validation, of those fitted with several decays."""
     fits = []
-    for decay in DECAYS:
+    for decay in decays:
         head = _fit_head(task, training, points, decay)
         with torch.no_grad():
-            fits.append(Fit(head, float(task.loss(head(validation_points), validation))))
+            fits.append(Fit(head, decay, float(task.loss(head(validation_points), validation))))
     return min(fits, key=attrgetter("loss"))
 
 

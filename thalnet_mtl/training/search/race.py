@@ -6,7 +6,7 @@ experience and runs the same race again, to the same bits.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.candidates import Candidate, apply, reusable
-from thalnet_mtl.training.search.prior import MORE_SAMPLES, Fit, fit_heads
+from thalnet_mtl.training.search.prior import MORE_SAMPLES, Fit, fit_heads, has_orders
 from thalnet_mtl.training.search.reason import reason
 from thalnet_mtl.training.search.warm_up import WARM_UP, Entries, larger_steps
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
@@ -87,8 +87,10 @@ class Race:
         self.start = run.state
         self._heads_of_paths = dict[str, dict[str, Tensor]]()
 
-    def record(self, entrants: Sequence[Entrant[Any]], winner: Entrant[Any]) -> DecisionEntry:
-        """Return the record of the decision for a candidate."""
+    def record(
+        self, entrants: Sequence[Entrant[Any]], winner: Entrant[Any], **fields: Any
+    ) -> DecisionEntry:
+        """Return the record of the decision for a candidate, with other values of some fields."""
         rivals = [e for e in entrants if e.state.step == winner.state.step and e is not winner]
         entries = [
             CandidateEntry(
@@ -103,7 +105,7 @@ class Race:
             )
             for entrant in entrants
         ]
-        return DecisionEntry(
+        record = DecisionEntry(
             step=self.start.step,
             changes=len(self.start.topology_log),
             experience=self.run.experience.number,
@@ -114,6 +116,7 @@ class Race:
             skipped=winner.skipped,
             prior=self.prior,
         )
+        return replace(record, **fields)
 
     @cached_property
     def fits(self) -> dict[str, Fit]:
@@ -133,6 +136,20 @@ class Race:
     def prior(self) -> dict[str, float]:
         """By head, the validation loss with the fitted head as a share of that of guessing."""
         return {head: fit.loss / self.guess for head, fit in self.fits.items()}
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether the inputs of the task have enough orders."""
+        return has_orders(self.task)
+
+    def prior_of_orders(self, source: str, number: int) -> list[float]:
+        """Return the prior of a path for inputs in some other orders, with the same decay."""
+        run, decays = self.run, [self.fits[source].decay]
+        fits = [
+            fit_heads(run.network, self.task, [source], run.chunk, decays=decays, order=order)
+            for order in range(1, 1 + number)
+        ]
+        return [fit[source].loss / self.guess for fit in fits]
 
     @cached_property
     def guess(self) -> float:

@@ -17,12 +17,13 @@ from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.growth.modules import freeze_tasks
-from thalnet_mtl.training.search.budget import Budget
+from thalnet_mtl.training.search.budget import Budget, share_of_races
 from thalnet_mtl.training.search.candidates import Candidate, apply, candidates, reusable
 from thalnet_mtl.training.search.kinds import KINDS
 from thalnet_mtl.training.search.paired_race import Outcome
 from thalnet_mtl.training.search.prune import prune_modules
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
+from thalnet_mtl.training.search.related import related
 from thalnet_mtl.training.search.within import attach_and_connect, grow_within
 from thalnet_mtl.training.topology_changes import on_topology_change
 
@@ -48,13 +49,14 @@ class Search(GrowthRule):
     """Search: for each new task candidates race, and the best is kept; earlier tasks are frozen.
 
     The candidates reuse the path of an earlier task, in part or whole, or have modules of their
-    own; see ``Candidate``. They train on the same batches, but for a probe, whose head is fitted by
-    L-BFGS. The score of a candidate is its validation loss as a share of the loss of guessing, plus
-    price · p / q, for p new parameters where a task alone would get q. The lowest score wins; a tie
-    within the standard error goes to fewer parameters. The winner goes on with what it has learned,
-    and the others leave nothing behind.
+    own; see ``Candidate``. A path that knows nothing about the task is not reused; see ``related``.
+    Candidates train on the same batches, but for a probe, whose head is fitted by L-BFGS. The score
+    of a candidate is its validation loss as a share of the loss of guessing, plus price · p / q,
+    for p new parameters where a task alone would get q. The lowest score wins; a tie within the
+    standard error goes to fewer parameters. The winner goes on with what it has learned, and the
+    others leave nothing behind.
 
-    Another chooser overrides ``source``, ``candidates``, ``rank``, ``rounds`` or ``fitted``:
+    Another chooser overrides ``source``, ``candidates``, ``orders``, ``rounds`` or ``fitted``:
 
     >>> class LastTask(Search):
     ...     rounds = ()  # no candidate trains
@@ -88,6 +90,8 @@ class Search(GrowthRule):
     rounds: ClassVar[Sequence[tuple[int, int]]] = ((64, 3), (8, 1))
     # Their head is fitted already: they train only after the race, and are in its last round.
     fitted: ClassVar[Sequence[str]] = ("probe",)
+    # Orders of the inputs on which an earlier path must fit worse; 0: it may always be reused.
+    orders: ClassVar[int] = 9
     # Whether the winner begins again. It must if the race takes all steps of the experience.
     restarts: ClassVar[bool] = False
 
@@ -165,15 +169,16 @@ class Search(GrowthRule):
             task: its name. The tasks before it are frozen.
         """
         race, experience = Race(self.run, task, self.price), self.experience
-        entrants = [race.enter(each) for each in self.candidates(race.task, race.prior)]
-        remaining, length = entrants, experience.stop - experience.start
+        every, why = related(race, self.candidates(race.task, race.prior), self.orders)
+        remaining = entrants = [race.enter(each) for each in every]
+        length = experience.stop - experience.start
         for divisor, keep in self.rounds or ((None, 1),):
             for entrant in remaining:
                 steps = -(-length // divisor) if divisor else 0
                 race.advance(entrant, steps, train=entrant.candidate.kind not in self.fitted)
             remaining = self.best(remaining, keep)
         winner = remaining[0]
-        record = race.record(entrants, winner)
+        record = race.record(entrants, winner, **why)
         start = race.start.timers.train_seconds
         seconds = sum(entrant.state.timers.train_seconds - start for entrant in entrants)
         return RaceOutcome(winner, race.enter(winner.candidate), record, seconds)
@@ -254,16 +259,6 @@ class Search(GrowthRule):
             sizes[candidate] = count_parameters(copied)
         largest = max(sizes, key=sizes.__getitem__)
         return changes + apply(largest, network, config, self.shapes, head)
-
-
-def share_of_races(run: RunContext) -> float:
-    """Return the share of the steps of a run in experiences that begin with a race."""
-    seen, steps = set(run.stream[0].tasks), 0
-    for experience in run.stream[1:]:
-        if not seen.issuperset(experience.tasks):
-            steps += experience.stop - experience.start
-        seen.update(experience.tasks)
-    return steps / run.total_steps
 
 
 def check_single_tasks(run: RunContext) -> None:
