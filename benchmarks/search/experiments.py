@@ -1,14 +1,16 @@
 """Runs of the search benchmark: every stream with every arm, all with the same budget."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.launch import arguments, config_path
 from thalnet_mtl.cli.parser import split_flags
-from thalnet_mtl.config.load import dump_config, load_config, load_configs
+from thalnet_mtl.config.load import load_config, load_configs
 from thalnet_mtl.config.schema import Config
 
 FOLDER = Path(__file__).parent
@@ -126,5 +128,25 @@ def load(words: Sequence[str]) -> Config:
 
 
 def fingerprint(words: Sequence[str]) -> str:
-    """Return a number that changes with the configuration of a run, however it is written."""
-    return hashlib.sha256(dump_config(load(words)).encode()).hexdigest()[:16]
+    """Return a number that changes with the configuration of a run, however it is written.
+
+    Defaults do not count, so that a new field of the configuration changes no number.
+    """
+    text = json.dumps(without_defaults(load(words)), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_defaults(value: Any) -> Any:
+    """Return a section as plain values, without fields that have their default, at every level."""
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {}
+        for field in fields(value):
+            factory, entry = field.default_factory, getattr(value, field.name)
+            if entry != (field.default if factory is MISSING else factory()):
+                plain[field.name] = without_defaults(entry)
+        return plain
+    if isinstance(value, Mapping):
+        return {str(key): without_defaults(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [without_defaults(entry) for entry in value]
+    return value

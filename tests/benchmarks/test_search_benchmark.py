@@ -1,6 +1,7 @@
 """The search benchmark: streams and their answer keys, choosers, scores, runs and tables."""
 
 import json
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,18 @@ def test_arms_without_a_race_train_as_long_as_a_race_costs(stream):
     assert configs["price_0"].growth.options == {"price": 0.0}
     assert configs["columns"].growth.modules["high"].module == "gru"
     assert {config.train.seed for config in configs.values()} == {1}
+
+
+def test_a_new_field_with_its_default_changes_no_fingerprint(stream):
+    old = make_dataclass("Config", [("steps", int, 1), ("tasks", tuple, ())])
+    new = make_dataclass("Config", [("clip", float, 0.0)], bases=(old,))
+    shown = [experiments.without_defaults(each) for each in (old(2, (old(),)), new(2, (new(),)))]
+    assert shown == [{"steps": 2, "tasks": [{}]}] * 2
+    assert experiments.without_defaults(new(clip=1.0)) == {"clip": 1.0}
+    words = experiments.command(stream, "never", 1)
+    same = [*words, "--train.accumulate", "1"], [*words, "--train.accumulate", "2"]
+    numbers = [experiments.fingerprint(each) for each in (words, *same)]
+    assert numbers[0] == numbers[1] != numbers[2]
 
 
 def test_runs_are_trained_in_order_recorded_not_repeated_and_shown(stream, tmp_path):
