@@ -95,6 +95,12 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[Entry], Entry]:
     return decorate
 
 
+def names_registered_by(module: str) -> set[str]:
+    """Return the names of what a module has registered, of all kinds."""
+    named = (item for entries in _entries.values() for item in entries.items())
+    return {name for name, entry in named if entry.__module__ == module}
+
+
 def unregister(module: str) -> None:
     """Drop what a module has registered, before a later version of it is imported."""
     for named in _entries.values():

@@ -48,9 +48,17 @@ def folder(tmp_path, monkeypatch):
 
 
 def call(capsys, *words) -> tuple[int, str]:
+    """Status and errors of a command."""
     capsys.readouterr()
     status = cli.main(list(map(str, words)))
     return status, capsys.readouterr().err
+
+
+def shown(capsys, *words) -> tuple[int, str]:
+    """Status and output of a command."""
+    capsys.readouterr()
+    status = cli.main(list(map(str, words)))
+    return status, capsys.readouterr().out
 
 
 def test_a_python_file_beside_the_configurations_registers_its_entries(capsys, folder):
@@ -91,6 +99,22 @@ def test_a_changed_file_is_another_run_and_a_finished_run_has_its_copy(capsys, f
     assert load_run("r").config.plugins == recorded.plugins
     Path("mine.py").unlink()
     assert load_run("r").config.plugins == recorded.plugins
+
+
+def test_runs_that_use_nothing_of_a_file_do_not_change_with_it(capsys, folder):
+    Path("other.py").write_text(STRATEGY.format(name="other_one"))
+    Path("side.py").write_text("import beside\n")  # it may do anything, and is kept
+    words = [*WORDS, "mine.py", "other.py", "side.py"]
+    status, out = shown(capsys, "train", *words, "--train.strategy=mine", "--out=mine")
+    note = f"note: {folder / 'other.py'}: no run names what it registers: other_one"
+    assert status == 0 and note in out and "mine.py:" not in out and "side.py:" not in out
+    assert shown(capsys, "train", *words, "--out=naive")[0] == 0
+    names = {run: [Path(plugin.name).name.partition("@")[0] for plugin in
+                   load_run_config(Path(run)).plugins] for run in ("mine", "naive")}  # fmt: skip
+    assert names == {"mine": ["mine.py", "side.py"], "naive": ["side.py"]}
+    Path("mine.py").write_text(STRATEGY.format(name="mine") + "CHANGED = True\n")
+    assert shown(capsys, "train", *words, "--out=naive")[0] == 0
+    assert shown(capsys, "train", *words, "--train.strategy=mine", "--out=mine")[0] == 2
 
 
 @pytest.mark.parametrize(

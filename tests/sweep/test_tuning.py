@@ -147,6 +147,7 @@ def test_a_diverged_trial_counts_is_recorded_never_wins_and_is_not_repeated(caps
         assert trial["runs"] == trials[rates.index(rate)]["runs"]  # equal trials share their run
     assert record()["arms"][""]["winner"] == rates.index(0.01)
     assert f"4, {rates.count(1e30)} failed" in out and "training has diverged" in out
+    assert "tries again" not in out
     assert search(capsys, *words, "--seeds", "3")[0] == 0 and len(trained) == 2
 
 

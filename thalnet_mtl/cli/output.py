@@ -5,11 +5,13 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from thalnet_mtl.config.plugins import unused
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import one_line
 from thalnet_mtl.runs.names import run_folders
 
@@ -38,6 +40,12 @@ def print_table(table: Any) -> None:
     width = line_width()
     fixed = UNLIMITED if width == UNLIMITED else None
     Console(highlight=False, width=fixed).print(table, crop=False)
+
+
+def print_unused(configs: Collection[Config]) -> None:
+    """Print a note on every Python file of which no run uses anything."""
+    for line in unused(configs):
+        print(f"note: {one_line(line)}")
 
 
 def print_runs(folders: Sequence[Path], baselines: Sequence[Path] = ()) -> None:

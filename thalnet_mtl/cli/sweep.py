@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thalnet_mtl.cli.output import announce_imports, print_table, resume_hint
+from thalnet_mtl.cli.output import announce_imports, print_table, print_unused, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
-from thalnet_mtl.config.load import load_configs
+from thalnet_mtl.config.load import key_names_something, load_configs
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError, one_line
 from thalnet_mtl.runs.names import run_name, safe_name
@@ -94,6 +94,8 @@ def sweep(options: argparse.Namespace) -> int:
     planned = plan(bases, grid, [] if sampled else options.seeds, options.flags)
     for line in options_without_effect(bases, planned):
         print(f"note: {one_line(line)}")
+    if not any(key_names_something(key) for key in keys if key not in grid):
+        print_unused([planned_run.config for planned_run in planned])
     from thalnet_mtl.training.checks import check_joint_options
     from thalnet_mtl.training.flags import changed_values, check_effect
 

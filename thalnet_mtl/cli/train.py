@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.fields import describe_overview
-from thalnet_mtl.cli.output import announce_imports, print_runs, resume_hint, write_report
+from thalnet_mtl.cli.output import (
+    announce_imports,
+    print_runs,
+    print_unused,
+    resume_hint,
+    write_report,
+)
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
 from thalnet_mtl.config.load import load_configs, with_seeds
 from thalnet_mtl.config.schema import Config
@@ -58,6 +64,7 @@ def train(options: argparse.Namespace) -> int:
         if options.stacked:
             check_stackable(config)
     check_effect(runs.values(), options.flags)
+    print_unused(runs.values())
     finished = {f for f, config in folders.items() if is_finished(f, config, console)}
     if len(finished) < len(folders):
         console.print(f"{out}: {_description(runs)}")

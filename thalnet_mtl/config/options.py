@@ -23,6 +23,7 @@ from thalnet_mtl.config.declarations import (
     is_declared,
 )
 from thalnet_mtl.config.overlay import OPTIONS, as_plain
+from thalnet_mtl.config.plugins import without_unused
 from thalnet_mtl.config.schema import Config, EntryConfig, TaskConfig
 from thalnet_mtl.config.values import check_type
 from thalnet_mtl.errors import UserError, unknown
@@ -97,8 +98,9 @@ def resolve_options(
     Args:
         config: the configuration.
         where: the run that it is of, for error messages.
-        complete: whether to add the defaults of the options that are not given. Otherwise what has
-            no options is left alone, and so is a name that is not registered, or not yet.
+        complete: whether to add the defaults of the options that are not given, and to drop the
+            plugins that are not used. Otherwise what has no options is left alone, and so is a name
+            that is not registered, or not yet.
         strategy: whether to check the options of the strategy.
     """
     resolve = partial(_resolve, complete=complete)
@@ -114,7 +116,8 @@ def resolve_options(
     if not strategy:
         return config
     section = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
-    return replace(config, strategy=section)
+    config = replace(config, strategy=section)
+    return without_unused(config) if complete else config
 
 
 def drop_options_of(config: Config, strategy: str) -> Config:

@@ -8,15 +8,17 @@ recorded by neither.
 import hashlib
 import os
 import sys
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.config.schema import Config, PluginConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
-from thalnet_mtl.registry import unregister
+from thalnet_mtl.registry import names_registered_by, unregister
 
 MARK, DIGITS = "@sha256:", 16  # 'mine.py@sha256:0123456789abcdef'
 COPIES = "plugins"  # folder in a run directory
@@ -35,6 +37,45 @@ def import_plugins(config: Config, folder: Path | None = None) -> Config:
     """
     plugins = tuple(PluginConfig(_import(plugin.name, folder)) for plugin in config.plugins)
     return replace(config, plugins=plugins) if plugins else config
+
+
+def without_unused(config: Config) -> Config:
+    """Return a configuration without the files that register nothing that it names.
+
+    So the runs of other strategies in a sweep do not change with the file of one. A file that
+    registers nothing at all is kept.
+    """
+    words = set(_words(as_plain(replace(config, plugins=()))))
+    kept = [plugin for plugin in config.plugins if not (names := _names(plugin)) or words & names]
+    return replace(config, plugins=tuple(kept)) if config.plugins else config
+
+
+def unused(configs: Collection[Config]) -> list[str]:
+    """Return a line for every file that registers nothing that any of some runs names."""
+    plugins = {plugin: None for config in configs for plugin in config.plugins}
+    for config in configs:
+        for plugin in without_unused(config).plugins:
+            plugins.pop(plugin, None)
+    return [
+        f"{plugin.name.partition(MARK)[0]}: no run names what it registers: "
+        f"{', '.join(sorted(_names(plugin)))}"
+        for plugin in plugins
+    ]
+
+
+def _names(plugin: PluginConfig) -> set[str]:
+    """Return the names that a file has registered; none if another version of it is imported."""
+    path, _, digest = plugin.name.partition(MARK)
+    module = _imported.get(Path(path), "")
+    return names_registered_by(module) if digest and module.endswith(digest) else set()
+
+
+def _words(tree: Any) -> Iterator[str]:
+    """Yield all texts among the values of a tree."""
+    if isinstance(tree, str):
+        yield tree
+    for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _words(part)
 
 
 def with_plugin(config: Config, name: str) -> Config:
