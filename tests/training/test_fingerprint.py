@@ -103,6 +103,19 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_shape(tmp_path, monkey
     assert train(toy(**CONFIG), tmp_path / "run", tasks=[task_of(xs, ys)]) == result
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_run_does_not_go_on_with_other_data_to_score(tmp_path, split):
+    xs, ys, lengths = arrays()
+    parts = dict.fromkeys(SPLITS, (xs, ys, lengths))
+    other = parts | {split: (changed(xs, (3, 0, 0), 0.5), ys, lengths)}
+    train(toy(**CONFIG), tmp_path, tasks=[SequenceTask("mine", parts)])
+    longer = CONFIG | {"train": CONFIG["train"] | {"steps": 20}}
+    for config in (CONFIG, longer):
+        with pytest.raises(UserError, match="'mine': its validation or test data is not that"):
+            train(toy(**config), tmp_path, tasks=[SequenceTask("mine", other)])
+    assert train(toy(**longer), tmp_path, tasks=[SequenceTask("mine", parts)]).steps == 20
+
+
 def test_a_run_does_not_go_on_with_a_file_that_has_changed(tmp_path, monkeypatch):
     rows = [f"{k % 7},{k % 3},{k % 5}" for k in range(400)]
     path = tmp_path / "a.csv"

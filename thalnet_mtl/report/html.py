@@ -47,6 +47,7 @@ from thalnet_mtl.report.stages import sizes, stages, summary
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
 from thalnet_mtl.runs.records import RunRecord, read_runs
+from thalnet_mtl.runs.run_files import FINGERPRINTS
 
 
 def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] = ()) -> Path:
@@ -252,7 +253,8 @@ def _without_folders(tree: Any) -> Any:
 def _environment_rows(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known facts of an environment; packages and checksums as lists of lines."""
     rows = {key: value for key, value in environment.items() if value not in (None, {})}
-    rows.pop("fingerprints", None)
+    for name in (*FINGERPRINTS, "lineage"):
+        rows.pop(name, None)
     if "packages" in rows:
         rows["packages"] = [
             f"{name} {version}" for name, version in rows["packages"].items() if version

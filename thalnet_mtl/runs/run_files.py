@@ -15,6 +15,8 @@ from thalnet_mtl.json_fields import require, typed
 ScoreMatrix = Float[np.ndarray, "stage task"]
 ReadingWeights = Float[np.ndarray, "context center"]
 
+# Keys of ``environment.json`` with checksums by task, and the data that they are of.
+FINGERPRINTS = {"fingerprints": "training", "held_out_fingerprints": "validation or test"}
 _ENVIRONMENT: dict[str, Any] = {
     **dict.fromkeys(("python", "platform", "processor", "device"), str),
     "commit": str | None,
@@ -24,7 +26,7 @@ _ENVIRONMENT: dict[str, Any] = {
     "data": Mapping[str, Mapping[str, str]] | None,
     "notices": Mapping[str, Sequence[str]],
     "scalings": Mapping[str, Sequence[Mapping[str, Sequence[float]] | None]],
-    "fingerprints": Mapping[str, str],
+    **dict.fromkeys(FINGERPRINTS, Mapping[str, str]),
     "resumed": Sequence[Mapping[str, Any]],
     "lineage": Sequence[Mapping[str, Any]],
 }

@@ -13,7 +13,7 @@ import torch
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.differences import stream_length
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.runs.run_files import read_environment
+from thalnet_mtl.runs.run_files import FINGERPRINTS, read_environment
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.state import NOT_TRAINED
 
@@ -83,7 +83,7 @@ def record_tasks(run: RunContext, directory: RunDirectory, facts: dict[str, Any]
     """
     path = directory.folder / "environment.json"
     recorded = read_environment(path)
-    kinds = [kind for kind in ("notices", "scalings", "fingerprints") if kind in recorded]
+    kinds = [kind for kind in ("notices", "scalings", *FINGERPRINTS) if kind in recorded]
     if any(facts[kind].keys() - recorded[kind].keys() for kind in kinds):
         merged = {kind: facts[kind] | dict(recorded[kind]) for kind in kinds}
         directory.write_json("environment.json", recorded | merged)

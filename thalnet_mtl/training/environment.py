@@ -12,7 +12,7 @@ import torch
 from thalnet_mtl.data import datasets
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.fingerprint import fingerprint
+from thalnet_mtl.training.fingerprint import fingerprints
 
 PACKAGES = ("thalnet-mtl", "torch", "torchvision", "numpy", "datasets", "avalanche-lib")
 
@@ -24,7 +24,7 @@ def run_environment(run: RunContext) -> dict[str, Any]:
     return environment(run.device, data) | {
         "notices": {name: list(task.notices) for name, task in tasks},
         "scalings": {name: scalings_as_json(task) for name, task in tasks},
-        "fingerprints": {name: fingerprint(task, run.chunk) for name, task in tasks},
+        **fingerprints(run.tasks, run.chunk),
     }
 
 

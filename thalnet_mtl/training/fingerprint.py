@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops.inputs import inputs_by_name
-from thalnet_mtl.runs.run_files import read_environment
+from thalnet_mtl.runs.run_files import FINGERPRINTS, read_environment
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.splits.sequences import Sequences
 from thalnet_mtl.training.setup import make_tasks
@@ -19,8 +20,8 @@ LARGEST = 64 * 2**20  # bytes of inputs that are read; of more, evenly spaced se
 MOST_STORED = 256  # sequences that are read where they are not in memory
 
 
-def fingerprint(task: Task, chunk: int) -> str:
-    """Return a checksum of the training data of a task, the same on every device.
+def fingerprint(task: Task, chunk: int, split: str = "train") -> str:
+    """Return a checksum of a split of the data of a task, the same on every device.
 
     It covers all targets and lengths, and the inputs up to ``LARGEST`` bytes; beyond, those of
     evenly spaced sequences.
@@ -28,8 +29,9 @@ def fingerprint(task: Task, chunk: int) -> str:
     Args:
         task: with its data loaded.
         chunk: of a text, tokens in a sequence.
+        split: train, validation or test.
     """
-    data, digest = task.sequences("train", chunk), hashlib.sha1(usedforsecurity=False)
+    data, digest = task.sequences(split, chunk), hashlib.sha1(usedforsecurity=False)
     count = LARGEST // max(1, data.bytes_per_sequence())
     count = min(len(data), max(1, count if isinstance(data, Sequences) else MOST_STORED))
     places = torch.arange(count) * len(data) // count
@@ -43,24 +45,38 @@ def fingerprint(task: Task, chunk: int) -> str:
     return digest.hexdigest()
 
 
-def check_same_data(folder: Path, fingerprints: Mapping[str, str]) -> None:
+def fingerprints(tasks: Mapping[str, Task], chunk: int) -> dict[str, dict[str, str]]:
+    """Return checksums of the training data, and of validation and test data, by task."""
+    held_out = ("validation", "test")
+    return {
+        "fingerprints": {name: fingerprint(task, chunk) for name, task in tasks.items()},
+        "held_out_fingerprints": {
+            name: "-".join(fingerprint(task, 1, split) for split in held_out)
+            for name, task in tasks.items()
+        },
+    }
+
+
+def check_same_data(folder: Path, current: Mapping[str, Any]) -> None:
     """Raise if a run began with other data; runs of earlier versions have no fingerprints.
 
     Args:
         folder: of the run.
-        fingerprints: of the training data today, by task.
+        current: what ``fingerprints`` returns today, perhaps beside other things.
 
     Raises:
-        UserError: the training data of a task differs; says which.
+        UserError: the data of a task differs; says which.
     """
     path = folder / "environment.json"
-    recorded = read_environment(path).get("fingerprints", {})
-    for name, current in fingerprints.items():
-        if recorded.get(name, current) != current:
-            raise UserError(
-                f"task '{name}': its training data is not that with which {folder} began: its "
-                f"fingerprint is not that in {path}. Restore the data, or start in another folder."
-            )
+    recorded = read_environment(path)
+    for kind, title in FINGERPRINTS.items():
+        for name, checksum in current[kind].items():
+            if recorded.get(kind, {}).get(name, checksum) != checksum:
+                raise UserError(
+                    f"task '{name}': its {title} data is not that with which {folder} began: its "
+                    f"fingerprint is not that in {path}. Restore the data, or start in another "
+                    f"folder."
+                )
 
 
 def check_data_from_python(folder: Path, from_python: Collection[str], config: Config) -> None:
@@ -77,8 +93,7 @@ def check_data_from_python(folder: Path, from_python: Collection[str], config: C
     names = [name for name, task in config.named_tasks.items() if task.name in from_python]
     tasks = make_tasks(config) if names else {}
     loaded = {name: tasks[name].load("cpu") for name in names}
-    chunk = config.train.chunk
-    check_same_data(folder, {name: fingerprint(task, chunk) for name, task in loaded.items()})
+    check_same_data(folder, fingerprints(loaded, config.train.chunk))
 
 
 def weights_checksum(network: nn.Module) -> str:

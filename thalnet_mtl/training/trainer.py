@@ -142,7 +142,7 @@ class Trainer:
         run, resumable = self.run, self.run.state.strategy.resumable
         facts, last = run_environment(run), self.directory.folder / "checkpoint" / "last.pt"
         if resumable and last.exists():
-            check_same_data(self.directory.folder, facts["fingerprints"])
+            check_same_data(self.directory.folder, facts)
             resume(run, self.directory, self.console)
             self.train_step.drop_caches()
             record_tasks(run, self.directory, facts)
