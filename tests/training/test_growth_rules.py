@@ -166,8 +166,8 @@ def test_options_are_those_of_the_rule(tmp_path, capsys):
         check_buildable(toy(**STREAM, growth=GROWTH | {"patience": 1}))
     assert cli.main(["list", "growth"]) == 0
     listed = " ".join(capsys.readouterr().out.split())
-    assert "a visitor that leaves again. Options: every=2." in listed
-    assert "Options: patience=3." in listed and "Options: price=0.02" in listed
+    assert "a visitor that leaves again; options: every=2" in listed
+    assert "options: patience=3" in listed and "options: price=0.02" in listed
     words = ["digits", "--growth.every", "3", "--growth.when", "visitors", "--train.steps", "9"]
     assert cli.main(["train", *words, "--out", str(tmp_path / "run")]) == 0
     assert "every: 3" in (tmp_path / "run" / "config.yaml").read_text()
