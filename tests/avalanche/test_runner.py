@@ -169,6 +169,19 @@ def test_a_net_grows_at_a_plateau_in_their_loop_as_in_ours(tmp_path):
     assert grown[0] == grown[1] and {step for step, _ in grown[0]} == {9, 21}
 
 
+def test_a_stream_gets_no_experiences_and_stops_no_earlier(tmp_path):
+    sections, short = SETTINGS["one shape"], [experience | {"steps": 2} for experience in TWICE]
+    options = {"strategy": "avalanche:naive"}
+    with pytest.raises(UserError, match=r"train\.patience 2"):
+        config = toy(**sections, stream=short, train=options | {"patience": 2})
+        train(config, tmp_path / "early")
+    train(toy(**sections, stream=short, train=options), tmp_path / "run")
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    with pytest.raises(UserError, match=r"cannot go on: train\.strategy avalanche:naive cannot be"):
+        train(toy(**sections, stream=[*short, short[0]], train=options), tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
 def test_a_run_is_written_down_as_ours(tmp_path, capsys):
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(configured("ewc", "growing, all modules train")))

@@ -18,7 +18,7 @@ from thalnet_mtl.training.setup import make_network, make_tasks
 
 TASKS = {"a": "toy_rows", "b": "toy_turned", "c": "toy_rows"}
 ORDER = "abca"
-STEPS, BATCH = 8, 10
+STEPS, BATCH = 5, 10
 
 
 @pytest.fixture(autouse=True)
