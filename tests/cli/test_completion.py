@@ -81,3 +81,10 @@ def test_a_shell_without_completion_or_no_shtab_is_one_line(capsys, monkeypatch)
     assert cli.main(["--print-completion", "bash"]) == 2
     message = "--print-completion needs shtab: pip install 'thalnet-mtl[completion]'."
     assert capsys.readouterr().err == f"thalnet: {message}\n"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_names_with_a_colon_are_one_word_for_bash(script):
+    command = f"COMP_WORDBREAKS=' :='; source {script}; echo \"[$COMP_WORDBREAKS]\""
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "[ =]\n"

@@ -86,3 +86,20 @@ def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
     for (status, text, _, modules), message in zip(results[5:], wrong.values(), strict=True):
         assert status == 2 and message in text and text.count("\n") == 1
         assert not heavy(modules)
+
+
+def test_a_configuration_is_explained_without_torch(calls):
+    calls(["list", "tasks"])  # writes the cache, unless a test before has
+    commands = [
+        ["list", "tasks", "csv"],
+        ["list", "weightings", "gradient"],
+        ["config", "help", "strategy"],
+        ["config", "help", "train"],
+        ["config", "show", "continual/split_mnist"],
+        ["config", "schema"],
+        ["--print-completion", "bash"],
+        ["config", "check", "digits", "--train.optimizer=adan"],
+    ]
+    results = calls(*commands)
+    assert [status for status, *_ in results] == [0, 0, 0, 0, 0, 0, 0, 2]
+    assert not any(heavy(modules) for *_, modules in results)

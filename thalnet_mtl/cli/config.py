@@ -77,9 +77,13 @@ def show_config(options: argparse.Namespace) -> int:
 def check_config(options: argparse.Namespace) -> int:
     """Say whether a configuration can be trained; all mistakes, with their lines."""
     from thalnet_mtl.training.flags import check_effect, reasons_without_effect
-    from thalnet_mtl.training.setup import check_buildable
 
-    found = find_mistakes(options.config, options.flags, check_buildable)
+    def check(config: Config) -> None:
+        from thalnet_mtl.training.setup import check_buildable  # only if all values are right
+
+        check_buildable(config)
+
+    found = find_mistakes(options.config, options.flags, check)
     for mistake in found.mistakes:
         print(f"thalnet: {one_line(mistake)}", file=sys.stderr)
     if found.mistakes:
