@@ -93,7 +93,7 @@ def test_compare_shows_measures_below_the_runs(streams, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["compare", str(streams / "never"), str(streams / "frozen")]) == 0
     shown = capsys.readouterr().out
-    assert "one of 2 in a stream" in shown and "per_task, frozen" in shown
+    assert "stream of 2" in shown and "per_task, frozen" in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("frozen  per_task, frozen")]
     cells = line.split()
     assert "All: scenario task-incremental, strategy naive" in shown

@@ -26,14 +26,15 @@ def test_a_row_says_whether_its_run_was_joint_where_one_is(capsys, tmp_path):
     runs = [make_run(tmp_path / "joint", TWO), make_run(tmp_path / "alone")]
     _, out, _ = call(capsys, "compare", *runs)
     head, *lines, blank, metric = out.splitlines()
-    assert head.split()[:3] == ["run", "task", "mode"]
+    assert head.split()[:3] == ["run", "task", "parameters"]
     assert (blank, metric) == ("", "accuracy (%): higher is better")
-    assert [line.split()[:3] for line in lines] == [
-        ["joint", "mnist_rows", "joint"],
-        ["joint", "digits_rows", "joint"],
-        ["alone", "digits_rows", "single"],
+    assert [line.partition("  12,345")[0].split() for line in lines] == [
+        ["joint", "(joint", "of", "2)", "mnist_rows"],
+        ["joint", "(joint", "of", "2)", "digits_rows"],
+        ["alone", "(single)", "digits_rows"],
     ]
-    assert "mode" not in call(capsys, "compare", runs[1])[1]
+    assert "single" not in call(capsys, "compare", runs[1])[1]
+    assert "All runs: joint of 2" in call(capsys, "compare", runs[0])[1]
 
 
 def test_compare_prints_gains_below_the_scores(capsys, tmp_path):
@@ -138,7 +139,7 @@ def test_compare_folds_seeds_and_shows_what_is_the_same_in_all_once(capsys, tmp_
     interval = ["87.7", "%", "70.0", "[50.0,", "90.0]", "%"]
     assert first == ["rate=1", "mnist_rows", "3", "12,345", *interval]
     assert second == ["rate=2", "mnist_rows", "2", "of", "3", "12,345", "87.7", "%", "40.0", "%"]
-    assert sum("joint with 1 other" in line for line in lines) == 1
+    assert sum("joint of 2" in line for line in lines) == 1
 
 
 def test_a_run_that_repeats_another_is_no_further_seed(capsys, tmp_path):
@@ -166,3 +167,11 @@ def test_measures_of_streams_are_shown_in_the_unit_of_their_scores(capsys, tmp_p
     assert "ACC, %" in out and "ACC, bits" in out
     cells = [line.split() for line in out.splitlines()]
     assert ["accuracy", "10", "12,345", "75.00", "62.50"] in [line[:5] for line in cells]
+
+
+def test_a_note_on_a_run_is_said_once_below_with_its_name(capsys, tmp_path):
+    make_run(tmp_path / "a", TWO, batches=3)
+    make_run(tmp_path / "b", TWO, {"train.clip": "1"}, finished=False)
+    out = call(capsys, "compare", tmp_path)[1]
+    assert out.count("on the first 3 batches only") == 1
+    assert "a: on the first 3 batches only" in out and "b: unfinished at step 30" in out

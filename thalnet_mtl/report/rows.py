@@ -99,14 +99,17 @@ def summary_table(groups: Sequence[Group]) -> list[dict[str, str]]:
             for task in ranked[:WORST]:
                 worst, *_ = _task_rows(group, task)
                 title = f"worst: {TaskRecord(first, task).title}"
-                rows.append(worst | {"task": title, "mode": first.mode})
+                rows.append(worst | {"task": title})
     return rows
 
 
 def _task_rows(group: Group, task: str) -> list[dict[str, str]]:
     """Return the rows of a group on one task: one for each metric."""
     records = [TaskRecord(run, task) for run in group.runs]
-    row = row_of(records[0]) | {"run": group.name, "seeds": group.row.count}
+    row = row_of(records[0]) | _about(group)
+    row["task"] = records[0].title
+    if records[0].config.only_scored:
+        row["mode"] = "only scored"
     further = further_rows(records[0])
     if group.folded:
         row |= dict.fromkeys(("own_best", "own_step", "task unknown"), "")
@@ -115,6 +118,14 @@ def _task_rows(group: Group, task: str) -> list[dict[str, str]]:
         for shown, metric in zip([row, *further], metrics, strict=False):
             shown |= {split: _over_seeds(records, split, metric) for split in SPLITS}
     return [row, *(dict.fromkeys(row, "") | other for other in further)]
+
+
+def _about(group: Group) -> dict[str, str]:
+    """Return the name of a group, its number of seeds, and how it was trained in short."""
+    config = group.runs[0].config
+    count = len(config.trained_tasks)
+    mode = f"stream of {count}" if config.stream else f"joint of {count}" if count > 1 else "single"
+    return {"run": group.name, "seeds": group.row.count, "mode": mode}
 
 
 def _over_seeds(records: Sequence[TaskRecord], split: str, metric: Metric) -> str:
@@ -127,8 +138,7 @@ def _over_seeds(records: Sequence[TaskRecord], split: str, metric: Metric) -> st
 def _mean_row(group: Group, metric: Metric, tasks: Sequence[str]) -> dict[str, str]:
     """Return the row of the mean over tasks with the same main metric."""
     first = TaskRecord(group.runs[0], tasks[0])
-    about = {"task": f"mean of {len(tasks)} tasks", "mode": first.run.mode}
-    about |= {"run": group.name, "seeds": group.row.count}
+    about = _about(group) | {"task": f"mean of {len(tasks)} tasks"}
     empty = dict.fromkeys(SPLITS, "–") | {"own_best": "", "own_step": "", "task unknown": ""}
     if not first.result:
         known = [x for task in tasks if not math.isnan(x := _last_score(group, task))]

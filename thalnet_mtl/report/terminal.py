@@ -34,27 +34,23 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     kinds = dict.fromkeys(m for run in runs for record in run.records for m in record.metrics)
     shown = {
         "seeds": folded,
-        "mode": any(row["mode"] not in ("single", "") for row in rows),
         "metric": len(kinds) > 1,
         "train": not folded,
         "task unknown": any(row["task unknown"] for row in rows),
-        "note": any(row["note"] for row in rows),
     }
-    common = {
-        name: values.pop()
-        for name in ("mode", "note")
-        if shown[name] and len(values := {row[name] for row in rows if row["run"]}) == 1
-        and len(rows) > 1
-    }  # fmt: skip
     columns = [
         name
-        for name in ("run", "task", "seeds", "mode", "parameters", "metric", "train", "validation",
-                     "test", "task unknown", "note")
-        if shown.get(name, True) and name not in common
+        for name in ("run", "task", "seeds", "parameters", "metric", "train", "validation",
+                     "test", "task unknown")
+        if shown.get(name, True)
     ]  # fmt: skip
     numbers = NUMBERS | ({"seeds"} if folded else set())
+    notes = _notes(rows)
+    modes = {row["mode"] for row in rows if row["run"]}
+    for row in rows if len(modes) > 1 else ():
+        row["run"] += f" ({row['mode']})" * bool(row["run"])
+    notes += [f"All runs: {mode}" for mode in modes - {"single"} if len(modes) == 1]
     parts: list[RenderableType] = [TextTable(rows, columns, numbers=numbers)]
-    notes = [f"All: {', '.join(common.values())}"] * bool(common)
     if summarized := [run for run in runs if len(run.tasks) > MANY]:
         where = ", ".join(str(run.folder) for run in summarized)
         notes.append(f"All tasks: thalnet report, or accuracy_matrix.csv in {where}")
@@ -68,6 +64,19 @@ def runs_table(folders: Sequence[Path], baseline_folders: Sequence[Path] = ()) -
     if baseline_folders:
         parts += ["", _baseline_table(runs, read_runs(baseline_folders))]
     return Lines(*parts)
+
+
+def _notes(rows: Sequence[dict[str, str]]) -> list[str]:
+    """Return the notes on runs, each once, with their names unless it is on all of them."""
+    by_note: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row["run"]:
+            by_note.setdefault(row["note"], {})[row["run"]] = None
+    return [
+        f"{'All runs' if len(by_note) == 1 else ', '.join(names)}: {note}"
+        for note, names in by_note.items()
+        if note
+    ]
 
 
 def _by_metrics(groups: Sequence[Group]) -> list[list[Group]]:
