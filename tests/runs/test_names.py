@@ -1,11 +1,16 @@
 """Tests of the run directories among what a shell makes of ``runs/*``."""
 
+import json
+import shutil
+
 import pytest
 from run_fixtures import make_run
 
 from thalnet_mtl import cli
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.names import run_folders
 from thalnet_mtl.runs.records import read_runs
+from thalnet_mtl.runs.summaries import read_summaries
 
 
 @pytest.fixture
@@ -48,3 +53,37 @@ def test_without_any_run_one_line_says_so(runs, capsys, name):
     assert cli.main(["compare", str(runs / name)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert name in line and "run directory" in line
+
+
+def test_runs_by_which_a_tuning_chose_are_left_out_unless_they_are_named(tmp_path):
+    tuning = tmp_path / "all" / "tuned"
+    config = {"task": {"name": "toy"}, "train": {"seed": 0}}
+    for part in ("trials", "former_winners", "winners"):
+        folder = tuning / part / "trial00-seed0"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(json.dumps(config))
+    plain = tmp_path / "all" / "trials" / "a"  # of no tuning
+    plain.mkdir(parents=True)
+    (plain / "config.yaml").write_text(json.dumps(config))
+    (tuning / "tuning.json").write_text("{}")
+    winner = tuning / "winners" / "trial00-seed0"
+    for path, expected in ((tuning, [winner]), (tmp_path, [plain, winner])):
+        for read in (run_folders, lambda paths: _paths(*read_summaries(paths))):
+            found, notes = read([path])
+            assert sorted(found) == expected
+            assert [note.lower() for note in notes] == [
+                f"left out: {tuning} is a tuning: 2 runs of its trials, or of former winners, "
+                f"chose the settings; they are in {tuning / 'trials'}"
+            ]
+    trial = tuning / "trials" / "trial00-seed0"
+    for path in (trial, trial.parent):
+        assert run_folders([path]) == ([trial], [])
+        assert [run.path for run in read_summaries([path])[0]] == [trial]
+    shutil.rmtree(tuning / "winners")
+    for read in (run_folders, read_summaries):
+        with pytest.raises(UserError, match=r"is a tuning: 2 runs of its trials.* are in .*trials"):
+            read([tuning])
+
+
+def _paths(runs, notes):
+    return [run.path for run in runs], notes

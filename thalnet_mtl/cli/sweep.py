@@ -13,7 +13,7 @@ from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, 
 from thalnet_mtl.config.load import key_names_something, load_configs
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError, one_line
-from thalnet_mtl.runs.names import run_name, safe_name
+from thalnet_mtl.runs.names import TUNING, WINNERS, run_name, safe_name
 
 if TYPE_CHECKING:
     from thalnet_mtl.sweep.plan import PlannedRun
@@ -164,7 +164,7 @@ def _search(
     from thalnet_mtl.report.layout import Note
     from thalnet_mtl.sweep.arms import experiences_to_tune_on, make_arms, trial_seeds
     from thalnet_mtl.sweep.trials import Settings
-    from thalnet_mtl.sweep.tuning import RECORD, WINNERS, Tuning
+    from thalnet_mtl.sweep.tuning import Tuning
     from thalnet_mtl.sweep.tuning_summary import announcement, choice_table
     from thalnet_mtl.sweep.workers import make_workers
     from thalnet_mtl.training.flags import reason_without_effect
@@ -202,7 +202,7 @@ def _search(
             print_table(Group(*map(Note, [again, *failures])))
     if options.confirm:
         print(f"winners: thalnet table {shlex.quote(str(out / WINNERS))}")
-    print(f"record: {one_line(str(out / RECORD))}")
+    print(f"record: {one_line(str(out / TUNING))}")
     without = [name for name, record in tuning.chosen.items() if record.winner is None]
     return _status([winners, *([tuning.trials] if without else [])])
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from thalnet_mtl.errors import UserError
 
+TUNING = "tuning.json"  # the record in the folder of a tuning
+TRIALS, WINNERS, FORMER = "trials", "winners", "former_winners"  # its folders of runs
 LONGEST = 200  # bytes of a generated folder name; file systems allow 255
 
 
@@ -46,7 +48,9 @@ def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     for path in paths:
         is_run = (path / "config.yaml").exists() or not path.exists()  # the reader says that
         found = [path] if is_run else sorted(file.parent for file in path.rglob("config.yaml"))
-        if not found:
+        found, trials = without_trials(found, path)
+        notes += trials
+        if not found and not trials:
             why = "has no config.yaml, nor has a folder in it" if path.is_dir() else "is a file"
             notes.append(f"{path} is no run directory: it {why}")
         for folder in found:
@@ -54,3 +58,25 @@ def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     if notes and not runs:
         raise UserError("; ".join(notes) + ".")
     return list(runs.values()), [f"left out: {note}" for note in notes]
+
+
+def without_trials(folders: Sequence[Path], path: Path) -> tuple[list[Path], list[str]]:
+    """Return the runs in a folder without those by which a tuning chose its settings, and notes.
+
+    These would count for their settings a second time, beside the new seeds of the winners. Runs of
+    trials that ``path`` names itself are kept.
+    """
+    trials: dict[Path, int] = {}
+    kept = []
+    for folder in folders:
+        tuning = folder.parent.parent
+        is_trial = folder.parent.name in (TRIALS, FORMER) and (tuning / TUNING).exists()
+        if is_trial and tuning.is_relative_to(path):
+            trials[tuning] = trials.get(tuning, 0) + 1
+        else:
+            kept.append(folder)
+    return kept, [
+        f"{tuning} is a tuning: {count} runs of its trials, or of former winners, chose the "
+        f"settings; they are in {tuning / TRIALS}"
+        for tuning, count in trials.items()
+    ]

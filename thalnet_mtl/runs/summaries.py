@@ -24,6 +24,7 @@ from thalnet_mtl.files import read_json
 from thalnet_mtl.json_fields import typed
 from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.runs.log import read_log
+from thalnet_mtl.runs.names import without_trials
 from thalnet_mtl.runs.records import RunRecord
 from thalnet_mtl.runs.results import RunResult
 
@@ -91,10 +92,12 @@ def read_summaries(paths: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
     runs: dict[str, RunSummary] = {}
     problems, notes = list[str](), list[str]()
     for path in paths:
-        found = {os.path.realpath(each): each for each in _candidates(path)}
+        candidates, trials = without_trials(_candidates(path), path)
+        problems += trials
+        found = {os.path.realpath(each): each for each in candidates}
         read = {key: _read(each) for key, each in found.items() if key not in runs}
         known = {key: run for key, run in read.items() if run}
-        if not known and not found.keys() & runs.keys():
+        if not known and not found.keys() & runs.keys() and not trials:
             what = "holds no run" if path.is_dir() else "is neither a run directory nor a record"
             problems.append(f"{path} {what}")
         runs |= known

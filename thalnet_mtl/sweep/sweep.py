@@ -14,6 +14,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, read_fields, write_text
 from thalnet_mtl.json_fields import from_fields
 from thalnet_mtl.runs.differences import allowed_differences
+from thalnet_mtl.runs.names import TUNING
 from thalnet_mtl.sweep.plan import PlannedRun, configure
 from thalnet_mtl.sweep.queue import STATUSES, RunQueue, SweepEntry
 
@@ -51,7 +52,7 @@ class Sweep(RunQueue):
         left = [run for run in plan if not (out / run.name / "result.json").exists()]
         for planned in {(run.run, repr(run.values)): run for run in left}.values():
             check(planned.config)
-        for file, kind in (("config.yaml", "run"), ("tuning.json", "tuning")):
+        for file, kind in (("config.yaml", "run"), (TUNING, "tuning")):
             if (out / file).exists():
                 line = f"{out} is the directory of a {kind}, not of a sweep. Give --out DIR."
                 raise UserError(line)

@@ -15,15 +15,13 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import FolderLock, attempt, make_folder, read_fields, write_text
 from thalnet_mtl.json_fields import from_fields
+from thalnet_mtl.runs.names import FORMER, TRIALS, TUNING, WINNERS
 from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
 from thalnet_mtl.sweep.plan import MOST_RUNS, PlannedRun
 from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
 from thalnet_mtl.sweep.sampler import random_values
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
 from thalnet_mtl.sweep.workers import LocalWorkers, RayTasks
-
-RECORD = "tuning.json"
-TRIALS, WINNERS, FORMER = "trials", "winners", "former_winners"  # folders of runs
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Tuning:
         check: Callable[[Config], object],
     ):
         self.out, self.arms = out, arms
-        known = read_fields(out / RECORD).get("arms") if (out / RECORD).exists() else None
+        known = read_fields(out / TUNING).get("arms") if (out / TUNING).exists() else None
         new = [arm for arm in arms if not isinstance(known, dict) or arm.name not in known]
         _check_first_trials(new, settings, check)
         for file, kind in (("config.yaml", "a run"), ("sweep.json", "a sweep without trials")):
@@ -110,7 +108,7 @@ class Tuning:
             settings.tuning_seed, list(settings.seeds), dict(settings.tuned_on),
             settings.at_a_time,
         )  # fmt: skip
-        path = self.out / RECORD
+        path = self.out / TUNING
         if not path.exists():
             return new
         record = from_fields(TuningRecord, read_fields(path), str(path))
@@ -137,7 +135,7 @@ class Tuning:
         """Write ``tuning.json``."""
         self.trials.update()
         text = json.dumps(asdict(self.record), indent=1, ensure_ascii=False)
-        write_text(self.out / RECORD, text + "\n")
+        write_text(self.out / TUNING, text + "\n")
 
     def run(self, workers: LocalWorkers | RayTasks) -> None:
         """Train all trials that are not done yet, then choose the winner of every arm.
