@@ -20,7 +20,7 @@ from thalnet_mtl.config.options import check_options, declared_options, resolve_
 from thalnet_mtl.config.schema import Config, EntryConfig, NamedTaskConfig, TaskConfig
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import register
-from thalnet_mtl.runs.differences import check_same
+from thalnet_mtl.runs.differences import allowed_differences
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.strategies.replay import Replay
 from thalnet_mtl.sweep.plan import options_without_effect, plan
@@ -166,24 +166,28 @@ def test_a_run_records_all_options_and_equals_one_that_gives_the_defaults(tmp_pa
     config = resolve_options(Config(task=TaskConfig("permuted_mnist")), complete=True)
     assert config.task.options == {"permutation": 0}
     (tmp_path / "config.yaml").write_text(dump_config(config))
-    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist")))
-    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 0})))
+    assert not allowed_differences(tmp_path, Config(task=TaskConfig("permuted_mnist")))
+    assert not allowed_differences(
+        tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 0}))
+    )
     with pytest.raises(UserError, match=r"task.permutation 1, there 0"):
-        check_same(tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 1})))
+        allowed_differences(
+            tmp_path, Config(task=TaskConfig("permuted_mnist", options={"permutation": 1}))
+        )
 
 
 def test_the_run_folder_of_an_earlier_version_is_read(tmp_path):
     old = {"name": "digits_rows", "permutation": 0, "batch": 0}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": old}))
     assert load_run_config(tmp_path).task == TaskConfig("digits_rows")
-    check_same(tmp_path, Config(task=TaskConfig("digits_rows")))
+    assert not allowed_differences(tmp_path, Config(task=TaskConfig("digits_rows")))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": old | {"permutation": 5}}))
     with pytest.raises(UserError, match="unknown field 'permutation'"):
         make_tasks(load_run_config(tmp_path))
     (tmp_path / "config.yaml").write_text(
         yaml.safe_dump({"task": old | {"name": "permuted_mnist"}})
     )
-    check_same(tmp_path, Config(task=TaskConfig("permuted_mnist")))
+    assert not allowed_differences(tmp_path, Config(task=TaskConfig("permuted_mnist")))
 
 
 def test_a_grid_varies_options():
@@ -288,7 +292,7 @@ def test_the_strategy_of_an_earlier_run_has_those_fields_that_it_reads(tmp_path)
         tree = {"task": {"name": "digits_rows"}, "train": {"strategy": strategy}, "strategy": old}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
         assert load_run_config(tmp_path).strategy.options == options
-        check_same(tmp_path, load_config(tree | {"strategy": options}))
+        allowed_differences(tmp_path, load_config(tree | {"strategy": options}))
 
 
 def test_a_grid_of_strategies_shares_the_options_that_they_have():
@@ -350,7 +354,7 @@ def test_an_infinite_default_is_read_back_from_a_run(tmp_path):
     config = resolve_options(load_config(task={"name": "bounded"}), complete=True)
     assert "limit: .inf" in dump_config(config)
     (tmp_path / "config.yaml").write_text(dump_config(config))
-    check_same(tmp_path, config)
+    assert not allowed_differences(tmp_path, config)
     assert resolve_options(load_run_config(tmp_path), complete=True) == config
     with pytest.raises(UserError, match=r"task\.limit: expected a number, got -inf"):
         load_config(task={"name": "bounded", "limit": float("-inf")})

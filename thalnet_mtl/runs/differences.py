@@ -26,12 +26,6 @@ STREAM = "stream"  # stands for the number of experiences, where some are append
 Differences = dict[str, tuple[Any, Any]]  # by field: the value of now, and the recorded one
 
 
-def check_same(folder: Path, config: Config) -> None:
-    """Raise ``UserError`` if a folder holds a run of another configuration, with differences."""
-    if different := allowed_differences(folder, config):
-        raise other_configuration(folder, different)
-
-
 def allowed_differences(folder: Path, config: Config) -> Differences:
     """Return the fields that may differ from those of the run in a folder, and do.
 
