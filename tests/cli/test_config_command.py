@@ -10,8 +10,10 @@ from toy_tasks import TOY
 from wrong_configs import FILES, STRUCTURES, VALUES
 
 from thalnet_mtl import cli
+from thalnet_mtl.config import plugins
 from thalnet_mtl.config.files import config_names, config_path
 from thalnet_mtl.config.load import complete, load_configs
+from thalnet_mtl.registry import unregister
 
 # What the data, the steps that the data give, or the machine must tell.
 NEEDS_DATA = (
@@ -220,7 +222,7 @@ def test_a_copy_keeps_the_comments_and_replaces_no_file(capsys, here):
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 
 
-def test_the_schema_holds_plugins_and_is_json(capsys):
+def test_the_schema_holds_plugins_and_is_json(capsys, here):
     Path("mine.py").write_text(
         "from thalnet_mtl import register\n\n\n@register('strategy', 'mine')\n"
         'def mine(context, *, power: float = 2.0):\n    """Nothing."""\n'
@@ -231,6 +233,7 @@ def test_the_schema_holds_plugins_and_is_json(capsys):
     names = json.loads(out)["definitions"][strategy]["properties"]["strategy"]["enum"]
     assert "mine" in names and "avalanche:gem" in names
     assert call(capsys, "config", "schema", "none.py")[0] == 2
+    unregister(plugins._imported.pop(here / "mine.py"))
 
 
 def test_flags_are_for_what_reads_a_configuration(capsys):

@@ -83,15 +83,17 @@ def check_config(options: argparse.Namespace) -> int:
 
         check_buildable(config)
 
-    found = find_mistakes(options.config, options.flags, check)
-    for mistake in found.mistakes:
+    findings = find_mistakes(options.config, options.flags, check)
+    for mistake in findings.mistakes:
         print(f"thalnet: {one_line(mistake)}", file=sys.stderr)
-    if found.mistakes:
+    if findings.mistakes:
         return 2
-    check_effect(found.configs.values(), options.flags)
-    for note in notes(found, lambda config: reasons_without_effect(config, ["train.chunk"])):
+    check_effect(findings.configs.values(), options.flags)
+    for note in notes(findings, lambda config: reasons_without_effect(config, ["train.chunk"])):
         print(f"note: {one_line(note)}")
-    runs = f"; {len(found.configs)} runs: {', '.join(found.configs)}" * (len(found.configs) > 1)
+    runs = f"; {len(findings.configs)} runs: {', '.join(findings.configs)}" * (
+        len(findings.configs) > 1
+    )
     print(one_line(f"{' '.join(options.config)}: valid{runs}"))
     return 0
 

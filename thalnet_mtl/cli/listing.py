@@ -14,7 +14,7 @@ from thalnet_mtl.errors import one_line, unknown
 
 @dataclass(frozen=True)
 class Item:
-    """What a list says of a name: a line on it, and facts with a word before each."""
+    """A name in a list: a line on it, and facts with a word before each."""
 
     text: str
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -47,10 +47,10 @@ def list_names(options: argparse.Namespace) -> int:
         if kind and options.words and options.words[0] in items and not options.words[1:]:
             print("\n".join(_explanation(kind, options.words[0], width)))
             return 0
-        found = {name: item for name, item in items.items() if _has(name, item, options.words)}
-        if not found:
+        matching = {name: item for name, item in items.items() if _has(name, item, options.words)}
+        if not matching:
             raise unknown(kind or options.kind.removesuffix("s"), " ".join(options.words), items)
-        items = found
+        items = matching
     indent = max(map(len, items)) + 2
     for name, item in items.items():
         print("\n".join(_lines(name, item, indent, width)))

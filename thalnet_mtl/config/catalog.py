@@ -30,7 +30,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """What the registry has under a name."""
+    """An entry of the registry, as far as help and lists tell of it."""
 
     text: str  # the first line of its docstring
     source: str  # a publication, or ''

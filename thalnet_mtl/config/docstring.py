@@ -1,4 +1,4 @@
-"""What a docstring says of an entry of the registry: a line, its source, and its arguments."""
+"""The parts of a docstring of a registered entry: a line, its source, and its arguments."""
 
 import inspect
 import re

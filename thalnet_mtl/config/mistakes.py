@@ -1,4 +1,4 @@
-"""All mistakes of a configuration, each in one line with its file and line, or its flag."""
+"""Mistakes of a configuration, all at once: a line for each, with its file and line, or flag."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,8 +29,12 @@ class Findings:
 
     def place(self, run: str, path: KeyPath) -> str:
         """Return where a value is from, or what is around it; '' if all of that are defaults."""
-        paths = (path[:end] for end in range(len(path), 0, -1))
-        places = (layer.find(p, run) for p in paths for layer in reversed(self.layers))
+        places = (self.find(run, path[:end]) for end in range(len(path), 0, -1))
+        return next(filter(None, places), "")
+
+    def find(self, run: str, path: KeyPath) -> str:
+        """Return where a value is from, '' if it is a default."""
+        places = (layer.find(path, run) for layer in reversed(self.layers))
         return next(filter(None, places), "")
 
     def add(self, wrong: Iterable[tuple[str, KeyPath, str]]) -> None:
@@ -68,29 +72,29 @@ def find_mistakes(
         flags: by ``section.field``.
         check: raises ``UserError`` for a configuration that cannot be trained.
     """
-    found = Findings()
+    findings = Findings()
     reads: list[Callable[[], Layer]] = [partial(read_file, name) for name in names]
     reads += [partial(read_flag, *flag) for flag in names_first(flags)]
     for read in reads:
         try:
-            layer = _without_wrong_values(read(), found.mistakes)
-            found.configs = lay_over(found.configs, layer)
-            found.layers.append(layer)
+            layer = _without_wrong_values(read(), findings.mistakes)
+            findings.configs = lay_over(findings.configs, layer)
+            findings.layers.append(layer)
         except UserError as error:
-            found.mistakes.append(str(error))
-    for config in found.configs.values():
+            findings.mistakes.append(str(error))
+    for config in findings.configs.values():
         try:
             import_plugins(config)
         except UserError as error:
-            found.mistakes.append(str(error))
-    runs = found.configs.items()
-    found.add((run, *wrong) for run, config in runs for wrong in _wrong_names(config, ()))
-    if not found.mistakes:
-        found.add((run, *wrong) for run, config in runs for wrong in _refused(config, check))
-    if not found.mistakes:
-        found.configs = {run: complete(config) for run, config in runs}
-    found.sort()
-    return found
+            findings.mistakes.append(str(error))
+    runs = findings.configs.items()
+    findings.add((run, *wrong) for run, config in runs for wrong in _wrong_names(config, ()))
+    if not findings.mistakes:
+        findings.add((run, *wrong) for run, config in runs for wrong in _refused(config, check))
+    if not findings.mistakes:
+        findings.configs = {run: complete(config) for run, config in runs}
+    findings.sort()
+    return findings
 
 
 def _refused(config: Config, check: Callable[[Config], Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -102,20 +106,20 @@ def _refused(config: Config, check: Callable[[Config], Any]) -> Iterator[tuple[K
         yield tuple(path[0].split(".")) if path else (), str(error)
 
 
-def notes(found: Findings, reasons: Callable[[Config], Mapping[str, str]]) -> list[str]:
+def notes(findings: Findings, reasons: Callable[[Config], Mapping[str, str]]) -> list[str]:
     """Return a line on every value that is set and has no effect on any run that has it.
 
     Args:
-        found: the configurations, without a mistake.
+        findings: the configurations, without a mistake.
         reasons: returns why fields have no effect on a run, by ``section.field``.
     """
     lines: dict[tuple[str, str], list[str]] = {}
-    for run, config in found.configs.items():
-        known = reasons(config)
+    for run, config in findings.configs.items():
+        without_effect = reasons(config)
         for path, _ in leaves(as_plain(config)):
-            if place := next(filter(None, (x.find(path, run) for x in reversed(found.layers))), ""):
+            if place := findings.find(run, path):
                 names = [".".join(path[:end]) for end in range(1, len(path) + 1)]
-                why = next((known[name] for name in names if name in known), "")
+                why = next((without_effect[name] for name in names if name in without_effect), "")
                 lines.setdefault((place, ".".join(path)), []).append(why)
     return [
         f"{place}: {name} has no effect: {whys[0]}"
@@ -143,20 +147,20 @@ class _AllowedValues:
 
     def among(self, sections: Any) -> dict[str, Any]:
         """Return the allowed values of some sections."""
-        kept: dict[str, Any] = {}
+        allowed: dict[str, Any] = {}
         if not isinstance(sections, dict):
             self.is_allowed(Config(), sections, ())
-            return kept
+            return allowed
         for key, value in sections.items():
             if key in _LISTS and isinstance(value, list):
-                kept[key] = [e for n, e in enumerate(value) if self.is_entry(key, e, str(n))]
+                allowed[key] = [e for n, e in enumerate(value) if self.is_entry(key, e, str(n))]
                 continue
             for path, leaf in leaves(value, (key,)) if key != "changes" else [((key,), value)]:
                 pieces = [{} for _ in path[1:]] + [leaf]  # first what is around it
                 pairs = ((path[: end + 1], piece) for end, piece in enumerate(pieces))
                 if all(self.is_allowed(_START, nested(p, piece), p) for p, piece in pairs):
-                    _insert(kept, path, leaf)
-        return kept
+                    _insert(allowed, path, leaf)
+        return allowed
 
     def is_entry(self, section: str, entry: Any, number: str) -> bool:
         """Return whether an entry of a list is allowed, by itself and each of its fields."""

@@ -41,16 +41,16 @@ class TracedConfig:
         return self._only_set(everything, ()) if only_set else everything
 
     def _only_set(self, tree: dict[str, Any], path: KeyPath) -> dict[str, Any]:
-        kept = {}
+        chosen = {}
         for key, value in tree.items():
             inner = (*path, key)
             if isinstance(value, dict) and value:
                 entries = self._only_set(value, inner)
                 if entries or path in ENTRIES:
-                    kept[key] = entries
+                    chosen[key] = entries
             elif inner in self.origins:
-                kept[key] = value
-        return kept
+                chosen[key] = value
+        return chosen
 
 
 def trace(names: Iterable[str], flags: Mapping[str, str]) -> dict[str, TracedConfig]:
@@ -63,13 +63,13 @@ def trace(names: Iterable[str], flags: Mapping[str, str]) -> dict[str, TracedCon
     for layer in layers(names, flags):
         configs = lay_over(configs, layer)
         for run, config in configs.items():
-            known = origins.get(run, origins.get("", {}))
-            origins[run] = found = {}
+            earlier = origins.get(run, origins.get("", {}))
+            origins[run] = places = {}
             for path, _ in leaves(as_plain(config)):
                 same = (path, (*path, "name"), path[:-1] if path[-1] == "name" else path)
-                origins_before = (known[other] for other in same if other in known)
+                origins_before = (earlier[name] for name in same if name in earlier)
                 if origin := layer.find(path, run) or next(origins_before, ""):
-                    found[path] = origin
+                    places[path] = origin
     return {run: TracedConfig(config, origins[run]) for run, config in configs.items()}
 
 

@@ -1,4 +1,4 @@
-"""What ``thalnet inspect`` prints: the modules, tasks, changes and decisions of a run."""
+"""Tables of ``thalnet inspect``: the modules, tasks, changes and decisions of a run."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
