@@ -83,7 +83,7 @@ def table(options: argparse.Namespace) -> int:
     """Print runs as a table, with seeds folded to mean and interval, and tests."""
     from thalnet_mtl.report.make_table import table as make
 
-    made = make(
+    result = make(
         options.runs,
         rows=split(options.rows),
         columns=split(options.columns),
@@ -96,16 +96,16 @@ def table(options: argparse.Namespace) -> int:
         decimals=_decimals(options.decimals),
     )
     if options.format == "text" and not options.out:
-        print_table(made.renderable())
+        print_table(result.renderable())
         return 0
-    text: str = getattr(made, options.format)()
+    text: str = getattr(result, options.format)()
     if options.out:
         write_text(options.out, text.rstrip("\n") + "\n")
         print(f"table: {one_line(str(options.out))}")
     else:
         print(text.rstrip("\n"))
     if options.format == "csv":  # the other formats hold the notes
-        for note in made.notes():
+        for note in result.notes():
             print(f"note: {note}", file=sys.stderr)
     return 0
 

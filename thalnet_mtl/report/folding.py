@@ -121,12 +121,12 @@ def _key(run: RunSummary, fields: Sequence[str]) -> str:
 
 def check_field(name: str, runs: Sequence[RunSummary]) -> None:
     """Raise ``UserError`` unless some run has a field, or a section of that name."""
-    known = [RUN, *dict.fromkeys(n for run in runs for n in run.fields), *flatten(Config())]
+    names = [RUN, *dict.fromkeys(n for run in runs for n in run.fields), *flatten(Config())]
     sections = {section.name for section in dataclass_fields(Config)}
-    if name in known or name in sections or any(n.startswith(f"{name}.") for n in known):
+    if name in names or name in sections or any(n.startswith(f"{name}.") for n in names):
         return
-    ends = [n for n in known if n.rpartition(".")[2] == name]
-    hint = f" Did you mean '{ends[0]}'?" if ends else suggest(name, known)
+    ends = [n for n in names if n.rpartition(".")[2] == name]
+    hint = f" Did you mean '{ends[0]}'?" if ends else suggest(name, names)
     raise UserError(
         f"no run has the field '{name}'. Fields are those of config.yaml, as in 'train.strategy', "
         f"and 'run', the name of a run.{hint}"

@@ -55,7 +55,7 @@ def table(
     """
     summaries, notes = read_summaries(_paths(runs))
     singles, joints = (
-        read_summaries(among)[0] if (among := _paths(given)) else [] for given in (single, joint)
+        read_summaries(among)[0] if (among := _paths(paths)) else [] for paths in (single, joint)
     )
     references = References(singles, joints)
     return make_table(
@@ -98,27 +98,27 @@ def make_table(
     for name in test:
         if name not in names:
             raise UserError(f"--test {name}: {unknown('column', name, names)}")
-    made = [column(quantity, folded, titles) for quantity in quantities]
+    table_columns = [column(quantity, folded, titles) for quantity in quantities]
     result = Table(
-        fields, folded, made, [], [*notes, *fold_notes], titles, _decimals(decimals, names)
+        fields, folded, table_columns, [], [*notes, *fold_notes], titles, _decimals(decimals, names)
     )
     if test and not against:
         raise UserError("--test needs --against: the row that the others are compared with.")
     if against:
         pairs, tested = result.pairs_against(against), test or names[:1]
-        result.comparisons = compare(pairs, [c for c in made if c.name in tested])
+        result.comparisons = compare(pairs, [c for c in table_columns if c.name in tested])
     result.remarks += _missing(result, references)
     return result
 
 
 def _decimals(decimals: Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int]:
     """Return the decimals of the columns for which they are given."""
-    given = dict(decimals or {})
-    for name in given:
+    by_name = dict(decimals or {})
+    for name in by_name:
         if name and name not in names:
             raise UserError(f"decimals of {name}: {unknown('column', name, names)}")
-    others = dict.fromkeys(names, given.pop("")) if "" in given else {}
-    return others | given
+    default = dict.fromkeys(names, by_name.pop("")) if "" in by_name else {}
+    return default | by_name
 
 
 def column(
@@ -171,8 +171,8 @@ def _missing(table: Table, references: References) -> list[str]:
         for (name, baseline, pairs, most), rows in shared.items()
     ]
     lines += [
-        f"No finished {what} with seed {seed_ranges(sorted(seeds))}"
-        for what, seeds in references.missing.items()
+        f"No finished {kind} with seed {seed_ranges(sorted(seeds))}"
+        for kind, seeds in references.missing.items()
     ]
     results = [run.result for row in table.rows for run in row.runs.values()]
     limits = dict.fromkeys(result.evaluation_batches for result in results if result)

@@ -68,11 +68,11 @@ def find_quantity(name: str, runs: Sequence[RunSummary], references: References)
             return Quantity(name, name, partial(_measure, key=_MEASURES[rest], task=task))
         if task and rest in TITLES:
             _check_references(rest, references)
-            given = partial(relative, name=rest, references=references, task=task)
-            return Quantity(name, name, given)
-    known = [*result_names, *(f"{split}.{m}" for m in _metrics(runs) for split in SPLITS), *SPLITS]
+            value = partial(relative, name=rest, references=references, task=task)
+            return Quantity(name, name, value)
+    names = [*result_names, *(f"{split}.{m}" for m in _metrics(runs) for split in SPLITS), *SPLITS]
     of_tasks = [f"{task}.{split}" for task in tasks for split in ("test", "validation")]
-    raise unknown("column", name, [*known, *of_tasks[:12]])
+    raise unknown("column", name, [*names, *of_tasks[:12]])
 
 
 def default_columns(runs: Sequence[RunSummary]) -> list[str]:

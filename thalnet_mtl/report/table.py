@@ -159,8 +159,10 @@ class Table:
                 cell = column.cells[number]
                 cells += [cell.mean, *(cell.interval or (None, None)), len(cell.values)]
             for name in compared:
-                own = [c for c in self.comparisons if c.row is row and c.column.name == name]
-                cells += own[0].raw() if own else [None] * len(OF_COMPARISON)
+                compared_cells = [
+                    c for c in self.comparisons if c.row is row and c.column.name == name
+                ]
+                cells += compared_cells[0].raw() if compared_cells else [None] * len(OF_COMPARISON)
             lines.append(["" if cell is None else str(cell) for cell in cells])
         return lines
 

@@ -62,7 +62,7 @@ class RunSummary:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """All values of the configuration by path, such as ``train.strategy``."""
+        """Values of the configuration by path, such as ``train.strategy``."""
         return flatten(self.config)
 
     def curve(self, task: str, metric: str) -> list[tuple[int, float]]:
@@ -92,16 +92,16 @@ def read_summaries(paths: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
     runs: dict[str, RunSummary] = {}
     problems, notes = list[str](), list[str]()
     for path in paths:
-        candidates, trials = without_trials(_candidates(path), path)
+        files, trials = without_trials(_candidates(path), path)
         problems += trials
-        found = {os.path.realpath(each): each for each in candidates}
-        read = {key: _read(each) for key, each in found.items() if key not in runs}
-        known = {key: run for key, run in read.items() if run}
-        if not known and not found.keys() & runs.keys() and not trials:
-            what = "holds no run" if path.is_dir() else "is neither a run directory nor a record"
-            problems.append(f"{path} {what}")
-        runs |= known
-        notes += [line for each in found.values() for line in _not_begun(each)]
+        candidates = {os.path.realpath(file): file for file in files}
+        read = {key: _read(file) for key, file in candidates.items() if key not in runs}
+        new = {key: run for key, run in read.items() if run}
+        if not new and not candidates.keys() & runs.keys() and not trials:
+            kind = "holds no run" if path.is_dir() else "is neither a run directory nor a record"
+            problems.append(f"{path} {kind}")
+        runs |= new
+        notes += [line for file in candidates.values() for line in _not_begun(file)]
     if not runs:
         raise UserError("; ".join(problems) + f". Name {SOURCES}.")
     return list(runs.values()), [*(f"Left out: {problem}" for problem in problems), *notes]
