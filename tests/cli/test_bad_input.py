@@ -88,6 +88,7 @@ COMMANDS = [
     Mistake("export run --to onxn", "unknown --to 'onxn'"),
     Mistake("export run --to safetensors --lengths", "--lengths has no effect"),
     Mistake("export run --to safetensors --task toy_rows", "--task has no effect"),
+    Mistake("help tasks", "'tasks' is no command but a section of configurations: see 'thalnet"),
     Mistake("config", "the following arguments are required: ACTION"),
     Mistake("config shwo digits", "unknown action 'shwo'. Allowed: "),
     Mistake("config help", "the following arguments are required: SECTION"),

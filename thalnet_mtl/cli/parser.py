@@ -4,11 +4,13 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 from thalnet_mtl.config.load import closest_flag
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.values import check_type
 from thalnet_mtl.errors import UserError, unknown
 
@@ -80,6 +82,11 @@ class Parser(argparse.ArgumentParser):
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
         if match:
             kind = match[1].lower() if match[1].isupper() else match[1]
+            if kind == "command" and match[2] in {section.name for section in fields(Config)}:
+                raise UserError(
+                    f"'{match[2]}' is no command but a section of configurations: see 'thalnet "
+                    f"config help {match[2]}'."
+                )
             raise unknown(kind, match[2], match[3].replace("'", "").split(", "))
         raise UserError(f"{message}. See {self.prog} --help.")
 

@@ -8,10 +8,10 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from thalnet_mtl.config.catalog import CatalogEntry, Option, catalog
+from thalnet_mtl.config.change import VERB_FIELDS
 from thalnet_mtl.config.json_types import Schema, number_schema, type_schema
 from thalnet_mtl.config.overlay import OPTIONS, as_plain, registry_kind
 from thalnet_mtl.config.schema import (
-    VERB_FIELDS,
     ChangeConfig,
     Config,
     ExperienceConfig,
