@@ -122,6 +122,16 @@ def test_a_run_that_is_cut_after_it_became_longer_may_end_where_it_would_have(tm
     assert kill_and_resume.differences(runs / "long", folder) == []
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_with_other_steps(tmp_path, runs):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(0, patch)
+        train(toy(train=SHORT), tmp_path)
+    (tmp_path / "checkpoint" / "last.pt").unlink()
+    train(toy(train=LONG), tmp_path)
+    assert kill_and_resume.differences(runs / "long", tmp_path) == []
+    assert "lineage" not in read_environment(tmp_path / "environment.json")
+
+
 @pytest.mark.parametrize(
     ("sections", "longer", "message"),
     [

@@ -106,6 +106,16 @@ def test_modules_of_a_task_that_is_left_out_are_no_part_of_one_that_is_taken(run
     assert "modules text, which no task runs" in run.start.inheritance.left_out
 
 
+def test_a_new_task_gets_the_modules_of_those_left_out_and_none_of_a_task_that_stays(runs):
+    source = load_run(runs / "two").network
+    network = at_start(started(runs / "two", tasks={"toy_rows": {}, "toy_wide": {}})).network
+    assert torch.equal(network.eval()("toy_rows", XS)[0], source("toy_rows", XS)[0])
+    assert network.active_modules("toy_rows") == source.active_modules("toy_rows")
+    active = network.active_modules("toy_wide")
+    assert "rows" not in active and {"text", "trunk"} <= set(active)
+    assert network.body.graph["trunk"].tasks == ()
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("body", ["one", "gru"])
 def test_taken_modules_are_trained_or_frozen(runs, tmp_path, body, frozen):

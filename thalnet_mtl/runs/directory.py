@@ -45,7 +45,7 @@ class RunDirectory:
             self.differences = allowed_differences(folder, config)
             remove_parts(folder)
             if not self.differences:
-                write_text(folder / "config.yaml", dump_config(config))
+                self.record_config()
                 keep_copies(config, folder)
             self._metrics = resources.enter_context(open_log(folder / "metrics.jsonl"))
             self._resources = resources.pop_all()
@@ -74,6 +74,10 @@ class RunDirectory:
                     make_folder(earlier)
                     move_into_place(self.folder / name, earlier / name)
         self.record_lineage(lineage)
+        self.record_config()
+
+    def record_config(self) -> None:
+        """Write the configuration of today to ``config.yaml``."""
         write_text(self.folder / "config.yaml", dump_config(self.config))
 
     def record_lineage(self, entry: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ Shapes = Mapping[str, TaskSpec]  # by the name of a head
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What a run takes from the network that it starts from, begins anew, and leaves out.
+    """Parts of a network that a run takes over, begins anew, and leaves out, as texts.
 
     ``parameters`` are the names of all weights that are taken.
     """

@@ -159,6 +159,7 @@ class Trainer:
                 f"{run.config.train.strategy} cannot be saved. Give --out DIR for another run."
             )
         self.directory.rewind(0, anew=not resumable)
+        self.directory.record_config()
         self.directory.write_json("environment.json", facts)
         if run.start:
             record_start(run, run.start, self.directory, self.console)
