@@ -245,13 +245,16 @@ def test_a_strategy_is_built_from_a_complete_run(monkeypatch):
         ("rehearsed_task", "rehearsed_tasks"),
     ],
 )
-def test_a_misspelt_hook_is_refused_with_the_closest_one_when_a_strategy_is_built(name, hook):
-    misspelt = type("Own", (Strategy,), {name: lambda self, *args: None})
+def test_a_misspelt_hook_is_refused_with_the_closest_one(name, hook):
     with pytest.raises(UserError, match=f"Own: no hook is called '{name}'.*mean '{hook}'"):
-        misspelt(None)
-    inherited = type("Child", (misspelt,), {"__init__": lambda self, context: None})
-    with pytest.raises(UserError, match=f"Child: no hook is called '{name}'"):
-        inherited(None)
+        type("Own", (Strategy,), {name: lambda self, *args: None})
+
+
+@pytest.mark.parametrize("init", ["(self)", "(self, pull=1.0)", "(self, *, pull=1.0)"])
+def test_a_strategy_that_does_not_take_the_context_is_refused(init):
+    function = eval(f"lambda {init[1:-1]}: None")
+    with pytest.raises(UserError, match=r"strategy Own: __init__ takes the context first"):
+        type("Own", (Strategy,), {"__init__": function})
 
 
 def test_helpers_of_a_strategy_may_have_any_other_name():

@@ -178,16 +178,14 @@ def test_a_rule_that_does_nothing_within_an_experience_is_not_called_there(tmp_p
     train(toy(**STREAM, growth={"when": "per_task", "modules": OWN}), tmp_path)
 
 
-def test_a_method_that_would_never_run_is_refused(monkeypatch):
-    class Misspelt(GrowthRule):
-        def begin_experiences(self):
-            return []
-
-    monkeypatch.setitem(registry._entries["growth"], "misspelt", Misspelt)
+def test_a_method_that_would_never_run_is_refused():
     with pytest.raises(
         UserError, match=r"Misspelt: no hook is called 'begin_experiences'.*Did you"
     ):
-        set_up(toy(growth={"when": "misspelt"}), fetch=print)
+
+        class Misspelt(GrowthRule):
+            def begin_experiences(self):
+                return []
 
 
 @pytest.mark.parametrize(

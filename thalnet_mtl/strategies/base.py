@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self
+from inspect import Parameter, signature
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,36 @@ class StepLoop(Protocol):
         ...
 
 
+def check_subclass(subclass: type, base: type, kind: str, first: str) -> None:
+    """Check a class of a user that is called by name, when it is defined.
+
+    Args:
+        subclass: the class.
+        base: the class whose public methods are hooks.
+        kind: of the class, for the error.
+        first: name of the first argument of ``__init__``, which has no default.
+
+    Raises:
+        UserError: ``__init__`` has no such argument, or a public method has nearly the name of a
+            hook.
+    """
+    parameters = [*signature(subclass).parameters.values()][:1]
+    if not parameters or parameters[0].default is not Parameter.empty:
+        raise UserError(
+            f"{kind} {subclass.__name__}: __init__ takes the {first} first, before its options: "
+            f"def __init__(self, {first}, …), and super().__init__({first})."
+        )
+    hooks = [n for n, value in vars(base).items() if callable(value) and not n.startswith("_")]
+    for name in dir(subclass):
+        if name.startswith("_") or name in vars(base):
+            continue
+        if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
+            raise UserError(
+                f"{kind} {subclass.__name__}: no hook is called '{name}', so it would never run. "
+                f"Did you mean '{closest[0]}'?"
+            )
+
+
 class Strategy:
     """A continual-learning strategy: hooks of the training loop that protect earlier experiences.
 
@@ -124,8 +155,9 @@ class Strategy:
     ``needs_boundaries`` says why it cannot work with hidden boundaries; '' if it can.
 
     Raises:
-        UserError: a subclass has a public method that would never be called, because its name is
-            nearly that of a hook.
+        UserError: when a subclass is defined whose ``__init__`` does not take the context first, or
+            with a public method that would never be called, because its name is nearly that of a
+            hook.
     """
 
     resumable: ClassVar[bool] = True
@@ -135,9 +167,9 @@ class Strategy:
     )
     notice: str = ""  # a sentence for the user before the first step
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_hooks(cls, Strategy, "strategy")
-        return super().__new__(cls)
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        check_subclass(cls, Strategy, "strategy", "context")
 
     def __init__(self, context: TrainingContext):
         self.context = context
@@ -195,19 +227,6 @@ class Naive(Strategy):
     """Plain training: each experience is learned as it comes, and nothing is protected."""
 
     needs_boundaries = ""
-
-
-def check_hooks(subclass: type, base: type, kind: str) -> None:
-    """Raise ``UserError`` if a public method has nearly the name of one of the base class."""
-    hooks = [n for n, value in vars(base).items() if callable(value) and not n.startswith("_")]
-    for name in dir(subclass):
-        if name.startswith("_") or name in vars(base):
-            continue
-        if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
-            raise UserError(
-                f"{kind} {subclass.__name__}: no hook is called '{name}', so it would never run. "
-                f"Did you mean '{closest[0]}'?"
-            )
 
 
 def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

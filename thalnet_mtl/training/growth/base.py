@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup, register
 from thalnet_mtl.runs.topology_file import DecisionEntry
-from thalnet_mtl.strategies.base import check_hooks
+from thalnet_mtl.strategies.base import check_subclass
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.context import RunContext
@@ -56,8 +56,9 @@ class GrowthRule:
             from the run each time.
 
     Raises:
-        UserError: a subclass has a public method that would never be called, because its name is
-            nearly that of one of these. A rule may raise it for what it cannot do.
+        UserError: when a subclass is defined whose ``__init__`` does not take the run first, or
+            with a public method that would never be called, because its name is nearly that of one
+            of these. A rule may raise it for what it cannot do.
     """
 
     grows: ClassVar[bool] = True
@@ -65,9 +66,9 @@ class GrowthRule:
     separate_rng: ClassVar[bool] = True
     needs_boundaries: ClassVar[str] = "it acts when an experience begins or ends"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_hooks(cls, GrowthRule, "rule of growth")
-        return super().__new__(cls)
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        check_subclass(cls, GrowthRule, "rule of growth", "run")
 
     def __init__(self, run: RunContext):
         self.run = run
