@@ -29,6 +29,7 @@ def stored(tmp_path, monkeypatch):
 
 def test_what_is_read_back_is_what_the_entries_declare(stored, tmp_path):
     assert declarations._read(tmp_path / "file", "checksum") == stored
+    assert declarations._read(tmp_path / "file", "another!") is None
     options = [entry.options for kind in KINDS for entry in stored[kind].values()]
     assert sum(map(len, options)) > 90
     assert stored["strategy"]["ewc"].facts["only_after_experience"] is True

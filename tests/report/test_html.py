@@ -407,6 +407,7 @@ def test_a_report_that_nothing_changed_is_not_written_again(tmp_path, monkeypatc
         assert not is_written(runs[0])
     assert is_written(runs[0], baselines=(runs[1],)) and is_written(runs[0])
     assert is_written(*runs) and not is_written(*runs)
+    write(runs[:1], out)
     (runs[0] / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match=r"metrics.jsonl has changed since the run finished"):
         write(runs[:1], out)
