@@ -4,7 +4,6 @@ import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from thalnet_mtl.training.scores import waited
 from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.state import TrainState
 
-STOP = attrgetter("stop")  # of an experience
 FEW_BATCHES = 10  # of the test split: enough to see the score of guessing
 
 
@@ -55,7 +53,7 @@ class RunContext:
         self.start = start
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self._planned = planned = make_stream(config, self.steps_per_epoch)
-        self._stream: tuple[int, list[Experience]] = 0, planned  # after so many experiences
+        self._over, self._stream, self._stops = 0, planned, [e.stop for e in planned]
         self.task_stream = None if self.announced else make_task_stream(config, tasks, planned)
         self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
@@ -174,20 +172,22 @@ class RunContext:
     @property
     def stream(self) -> list[Experience]:
         """The experiences; those that are over have the steps that they took."""
-        if len(ends := self.state.stopping.ends) != self._stream[0]:
-            self._stream = len(ends), with_ends(self._planned, ends)
-        return self._stream[1]
+        if len(ends := self.state.stopping.ends) != self._over:
+            self._over, self._stream = len(ends), with_ends(self._planned, ends)
+            self._stops = [experience.stop for experience in self._stream]
+        return self._stream
 
     @property
     def experience(self) -> Experience:
         """The experience that the next step belongs to; after the last step, the last one."""
-        stream = self.stream
-        return stream[min(bisect_right(stream, self.step, key=STOP), len(stream) - 1)]
+        stream = self.stream  # brings the stops up to date
+        return stream[min(bisect_right(self._stops, self.state.step), len(stream) - 1)]
 
     @property
     def last_experience(self) -> Experience:
         """The experience that the last step belongs to; before the first step, the first one."""
-        return self.stream[bisect_left(self.stream, self.step, key=STOP)]
+        stream = self.stream
+        return stream[bisect_left(self._stops, self.state.step)]
 
     @property
     def continual(self) -> bool:
