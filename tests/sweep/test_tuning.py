@@ -1,6 +1,7 @@
 """A search for settings: equal trials, the choice on validation, winners with new seeds."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -124,10 +125,12 @@ def test_runs_of_a_winner_that_is_surpassed_leave_the_folder_of_winners(capsys, 
     words.remove("--train.steps=4")
     assert search(capsys, *words, "--trials", "1", "--confirm", "1")[0] == 0
     assert search(capsys, *words, "--trials", "2")[0] == 0
-    assert not list(Path("s/winners").iterdir())
+    assert [path.name for path in Path("s/winners").iterdir()] == ["sweep.json"]
+    assert json.loads(Path("s/winners/sweep.json").read_text())["runs"] == {}
     assert [path.name for path in Path("s/former_winners").iterdir()] == ["trial00-seed1"]
     assert search(capsys, *words, "--trials", "2", "--confirm", "1")[0] == 0
-    assert [path.name for path in Path("s/winners").iterdir()] == ["trial01-seed1"]
+    assert [path.name for path in Path("s/winners").glob("*-seed*")] == ["trial01-seed1"]
+    assert list(json.loads(Path("s/winners/sweep.json").read_text())["runs"]) == ["trial01-seed1"]
 
 
 def _rates(seed: int) -> list[float]:
@@ -277,7 +280,7 @@ def test_data_of_later_tasks_have_no_part_in_the_choice(capsys, trained):
         with registered("task", {"late": noise(seed)}):
             assert search(capsys, *words, "--out", f"s{seed}", "--confirm", "1")[0] == 0
     assert record("s0")["arms"] == record("s1")["arms"]
-    first, second = (RunResult.load(next(Path(f"s{k}/winners").iterdir())) for k in (0, 1))
+    first, second = (RunResult.load(next(Path(f"s{k}/winners").glob("*-seed1"))) for k in (0, 1))
     assert first.tasks["a"].test == second.tasks["a"].test or first != second
     assert first.tasks["c"].scores["test"] != second.tasks["c"].scores["test"]  # they did change
 
@@ -366,6 +369,28 @@ def test_what_failed_for_another_reason_is_said_and_tried_again(capsys, trained,
     status, out, _ = search(capsys, *words)
     assert status == 0 and "tries again" not in out
     assert record()["arms"][""]["winner"] == 0
+
+
+def test_a_table_says_which_runs_of_the_winners_are_missing(capsys, trained, monkeypatch):
+    words = [*SMALL, "--sample", "train.clip=0,1", "--trials", "1", "--confirm", "3", "--out", "s"]
+    submit = InProcessWorkers.submit
+
+    def submit_first(self, job):
+        if job.name == "trial00-seed2":
+            self._ends.append(workers.ProcessResult(job.name, None, 1.0, "the node is gone"))
+        elif job.name == "trial00-seed3":
+            raise SystemExit(9)
+        else:
+            submit(self, job)
+
+    monkeypatch.setattr(InProcessWorkers, "submit", submit_first)
+    with pytest.raises(SystemExit):
+        search(capsys, *words)
+    shutil.rmtree("s/winners/trial00-seed3")  # killed before it had a folder
+    capsys.readouterr()
+    assert cli.main(["table", "s"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the node is gone" in shown and "not begun" in shown and "trial00-seed3" in shown
 
 
 def test_a_run_that_its_killed_search_left_behind_is_waited_for(capsys, trained):

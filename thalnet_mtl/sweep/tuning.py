@@ -20,6 +20,7 @@ from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
 from thalnet_mtl.sweep.plan import MOST_RUNS, PlannedRun
 from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
 from thalnet_mtl.sweep.sampler import random_values
+from thalnet_mtl.sweep.sweep import SweepRecord
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
 from thalnet_mtl.sweep.workers import LocalWorkers, RayTasks
 
@@ -132,10 +133,12 @@ class Tuning:
         return record
 
     def write(self) -> None:
-        """Write ``tuning.json``."""
+        """Write ``tuning.json``, and the record of the winners as one of a sweep."""
         self.trials.update()
-        text = json.dumps(asdict(self.record), indent=1, ensure_ascii=False)
-        write_text(self.out / TUNING, text + "\n")
+        _write(self.out / TUNING, self.record)
+        path = self.out / WINNERS / "sweep.json"  # by which tables say what is missing
+        if self.record.winner_runs or path.exists():
+            _write(path, SweepRecord(self.record.keys, self.record.winner_runs))
 
     def run(self, workers: LocalWorkers | RayTasks) -> None:
         """Train all trials that are not done yet, then choose the winner of every arm.
@@ -221,6 +224,10 @@ def _check_first_trials(
                 check(first_experiences(whole, count))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
+
+
+def _write(path: Path, record: TuningRecord | SweepRecord) -> None:
+    write_text(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
 
 
 def _shown(value: object) -> str:
