@@ -27,14 +27,17 @@ import numpy.random, torch
 from thalnet_mtl.signals import end_with_parent
 
 def wait():
-    end_with_parent()
+    end = []
 
     def save(*_):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         print("saved", flush=True)
+        end.append(time.monotonic() + 10)  # unless a second signal comes
+
+    end_with_parent()
     signal.signal(signal.SIGTERM, save)
     print("ready", flush=True)
-    while True:
+    while not end or time.monotonic() < end[0]:
         time.sleep(0.01)
 
 def facts():
