@@ -350,6 +350,7 @@ def test_a_narrow_terminal_gets_a_block_a_row_and_loses_nothing(tmp_path):
     streams(tmp_path, "naive", [0.5, 0.7])
     made = table(tmp_path, columns=["ACC", "AIA", "forgetting", "BWT", "FWT", "parameters"])
     narrow, wide = made.text(60), made.text(200)
+    assert str(made) == repr(made) == made.text(80)
     assert max(map(len, narrow.splitlines())) <= 60
     assert sorted(set(wide.split()) - set(narrow.split())) == ["run"]  # the name is the heading
 

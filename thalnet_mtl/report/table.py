@@ -19,11 +19,11 @@ OF_COMPARISON = ("against", "difference", "difference.low", "difference.high", "
                  "p.holm", "verdict")  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """Rows of runs, columns of quantities, comparisons, and notes on what is missing.
 
-    ``str(table)`` is text of 80 columns; ``text``, ``markdown``, ``latex`` and ``csv`` return it in
+    It is shown as text of 80 columns; ``text``, ``markdown``, ``latex`` and ``csv`` return it in
     a format.
     """
 
@@ -203,7 +203,7 @@ class Table:
         """Return the table as CSV in full precision; see ``raw_grid``."""
         return table_formats.as_csv(self.raw_grid())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text()
 
     def _repr_html_(self) -> str:
