@@ -86,7 +86,7 @@ def test_a_path_is_a_stranger_unless_its_loss_is_below_all_of_the_null():
     for loss, stranger in {0.9: True, 0.81: True, 0.80: True, 0.79: False, 0.1: False}.items():
         assert is_stranger(loss, null) == stranger, loss
     assert not is_stranger(1.0, [0.99, 1.01, 1.0])  # no better than guessing: who knows
-    assert not is_stranger(0.9, [0.8, 0.7, 0.91])  # as good as that of guessing within the range
+    assert is_stranger(0.97, [0.86, 0.97, 0.9])  # the path says a little about any inputs
 
 
 @pytest.mark.parametrize("every_step", [False, True])
