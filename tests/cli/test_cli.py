@@ -1,11 +1,11 @@
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields, is_dataclass
 from itertools import compress
 from pathlib import Path
@@ -55,16 +55,14 @@ def test_help_answers_at_once_and_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "'thalnet_mtl.cli'" in done.stdout
     assert not any(f"'{name}'" in done.stdout for name in ("torch", "avalanche", "rich"))
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    bare = time.perf_counter() - begin
     command = [sys.executable, "-m", "thalnet_mtl.cli", "--help"]
-    times = []
+    seconds = []  # of the processor, which another process does not lengthen
     for _ in range(3):
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True)
-        times.append(time.perf_counter() - begin - bare)
-    assert min(times) < 0.3
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.3
     assert done.returncode == 0 and "train" in done.stdout
 
 

@@ -21,7 +21,7 @@ from toy_tasks import GROWING, STREAM, knobs_of, toy
 from thalnet_mtl import registry
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
-from thalnet_mtl.strategies.base import Strategy, TrainingContext
+from thalnet_mtl.strategies.base import Strategy, TrainingContext, add_penalty
 from thalnet_mtl.training.checkpoint import resume_run
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import Trainer, train
@@ -261,3 +261,24 @@ def test_helpers_of_a_strategy_may_have_any_other_name():
     names = ("anchor", "update_memory", "old_tasks", "experiences", "_penalty_of", "loss", "states")
     helpers = {name: lambda self: None for name in names}
     type("Own", (Strategy,), helpers)(None)
+
+
+@pytest.mark.parametrize("zero", [None, 0, 0.0, torch.zeros(())])
+def test_a_penalty_of_nothing_adds_nothing(zero):
+    strategy = type("Own", (Strategy,), {"penalty": lambda self, batches: zero})(None)
+    add_penalty(strategy, {})
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        (1.5, "depends on no parameter, got a float"),
+        (torch.ones(()), r"depends on no parameter, got a Tensor of shape \(\)"),
+        (torch.ones(2, requires_grad=True), r"is no scalar, got a Tensor of shape \(2,\)"),
+        ("much", "is no scalar, got a str"),
+    ],
+)
+def test_a_penalty_without_gradient_is_refused(penalty, message):
+    strategy = type("Own", (Strategy,), {"penalty": lambda self, batches: penalty})(None)
+    with pytest.raises(UserError, match=f"strategy Own: the penalty {message}"):
+        add_penalty(strategy, {})

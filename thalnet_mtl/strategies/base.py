@@ -192,7 +192,7 @@ class Strategy:
         """Called after the backward pass of the task losses, before the penalty is added."""
 
     def penalty(self, batches: Mapping[str, Batch]) -> Tensor | None:
-        """Return a scalar that is added to the task losses of this step, or None.
+        """Return a scalar tensor that is added to the task losses of this step, or None.
 
         Called after ``after_backward``; its gradients are added to those of the task losses.
         """
@@ -227,6 +227,31 @@ class Naive(Strategy):
     """Plain training: each experience is learned as it comes, and nothing is protected."""
 
     needs_boundaries = ""
+
+
+def add_penalty(strategy: Strategy, batches: Mapping[str, Batch]) -> None:
+    """Add the gradients of the penalty of a strategy to those of the losses, if there is one.
+
+    A zero that depends on no parameter, such as the sum of no terms, adds nothing.
+
+    Raises:
+        UserError: the penalty is no scalar, or depends on no parameter and is not zero.
+    """
+    penalty: Any = strategy.penalty(batches)
+    if penalty is None:
+        return
+    is_tensor = isinstance(penalty, Tensor)
+    scalar = penalty.numel() == 1 if is_tensor else isinstance(penalty, int | float)
+    if is_tensor and scalar and penalty.requires_grad:
+        penalty.backward()
+    elif not scalar or penalty != 0:
+        problem = "depends on no parameter" if scalar else "is no scalar"
+        shape = f" of shape {tuple(penalty.shape)}" if is_tensor else ""
+        raise UserError(
+            f"strategy {type(strategy).__name__}: the penalty {problem}, got a "
+            f"{type(penalty).__name__}{shape}. Return a tensor with one element that depends on "
+            f"parameters, or None."
+        )
 
 
 def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

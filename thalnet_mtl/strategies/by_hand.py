@@ -13,7 +13,7 @@ from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup
-from thalnet_mtl.strategies.base import Strategy, trainable_parameters
+from thalnet_mtl.strategies.base import Strategy, add_penalty, trainable_parameters
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.sequences import SequenceTask
@@ -140,8 +140,7 @@ class StrategyLoop:
                 parameter.grad = torch.zeros_like(parameter)
         loss.backward()
         strategy.after_backward()
-        if (penalty := strategy.penalty(self._batches)) is not None:
-            penalty.backward()
+        add_penalty(strategy, self._batches)
         strategy.before_update()
         used = {id(p) for name in tasks for p in self.network.task_parameters(name).values()}
         for parameter in parameters:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.strategies.base import add_penalty
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.accumulation import accumulate
@@ -100,9 +101,7 @@ class TrainStep:
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
         state.weighting.backward(losses, run.task_parameters)
         strategy.after_backward()
-        penalty = strategy.penalty(batches)
-        if penalty is not None:
-            penalty.backward()
+        add_penalty(strategy, batches)
         strategy.before_update()
         if options.clip:
             torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)

@@ -44,8 +44,8 @@ def is_stranger(loss: float, null: Sequence[float]) -> bool:
     """Return whether a loss may be one of others, under the null that a path knows nothing.
 
     It may, if it is not below all of them: a permutation test at the level 1 / (1 + their number).
-    If any of them is no better than guessing, the path says nothing about any inputs, and so nothing
-    about this.
+    If any of them is no better than guessing, the path says nothing about any inputs, and so
+    nothing about this.
 
     Args:
         loss: of a head on the path, relative to that of guessing.
