@@ -149,6 +149,15 @@ def test_arms_are_named_by_words_not_by_the_numbers_that_were_tuned_for_them(tmp
     assert [c.row.label for c in made.comparisons] == ["adam, ewc", "sgd, ewc"]
 
 
+def test_rows_with_equal_values_of_the_first_field_stand_together(tmp_path):
+    for strategy in ("ewc", "naive"):  # the order of the runs: ewc 0.1, ewc 0.2, naive 0.1, …
+        for rate in (0.1, 0.2):
+            streams(tmp_path / strategy / str(rate), strategy, [0.5], learning_rate=rate)
+    made = table(tmp_path, rows=["train.learning_rate", "train.strategy"], columns=["a.test"])
+    labels = [row.label for row in made.rows]
+    assert labels == ["0.1, ewc", "0.1, naive", "0.2, ewc", "0.2, naive"]
+
+
 def test_against_a_value_compares_rows_that_are_else_equal(tmp_path):
     for strategy in ("naive", "ewc"):
         for rate in (0.1, 0.2):

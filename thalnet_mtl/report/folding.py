@@ -63,7 +63,8 @@ def fold(
         over: fields, or sections, that runs of a row may differ in, beside the seed.
 
     Returns:
-        The fields, the rows in the order of their first runs, and notes.
+        The fields, the rows in the order of their first runs, with equal values of the first
+        fields next to each other, and notes.
 
     Raises:
         UserError: no run has such a field.
@@ -90,6 +91,8 @@ def fold(
         for row in rows:
             names = dict.fromkeys(run.name for run in (*row.runs.values(), *row.unfinished))
             row.cells = (list_names(list(names), 2),)
+    else:
+        rows = _grouped(rows)
     _number_equal_labels(rows)
     return used, rows, [*notes, *repeated]
 
@@ -112,6 +115,16 @@ def _rows(
         else:
             row.runs[key] = run
     return list(rows.values()), notes
+
+
+def _grouped(rows: Sequence[Row], place: int = 0) -> list[Row]:
+    """Return rows with equal values of the first fields, from a place on, next to each other."""
+    if len(rows) < 2 or place == len(rows[0].cells):
+        return list(rows)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.cells[place], []).append(row)
+    return [row for group in groups.values() for row in _grouped(group, place + 1)]
 
 
 def _key(run: RunSummary, fields: Sequence[str]) -> str:
