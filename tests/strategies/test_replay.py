@@ -19,6 +19,12 @@ from stream_fixtures import (
 from toy_tasks import STREAM
 
 
+def set_stream(run, stream):
+    """Give a run other experiences."""
+    run._planned = run._stream = stream
+    run._stops = [experience.stop for experience in stream]
+
+
 def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     """The mean over sequences, whatever their task; of a text over its steps first."""
     run = make_run("replay", STREAM, "gru", {"memory": 9})
@@ -35,7 +41,7 @@ def test_kept_sequences_of_mixed_shapes_weigh_the_same():
     assert run.state.strategy.penalty({}).item() == pytest.approx(expected, rel=1e-6)
     run.state.step = 60
     run.state.strategy.after_experience(run.stream[-1])
-    run.stream = [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)]
+    set_stream(run, [*run.stream, replace(run.stream[0], start=60, stop=80, number=4)])
     losses = [
         cross_entropy(run.network, task, x[None], y[None])
         for task, ((xs, ys, *_), _) in run.state.strategy.stored.items()
@@ -56,9 +62,8 @@ def test_as_many_are_recalled_as_a_batch_has_and_all_equally_often():
     forward = run.network.forward
     run.network.forward = lambda task, xs, *rest: seen.append(xs) or forward(task, xs, *rest)
     for run.state.step in range(12, 12 + total):
-        run.stream = [
-            replace(part, stop=10**6) if part.number == 2 else part for part in run.stream
-        ]
+        longer = [replace(part, stop=10**6) if part.number == 2 else part for part in run.stream]
+        set_stream(run, longer)
         run.state.strategy.penalty({})
     assert {len(rows) for rows in seen} == {run.config.train.batch} == {10}
     for rows in seen:
