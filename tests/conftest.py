@@ -1,6 +1,7 @@
 """Checks shapes while tests run, and runs small networks on one thread, as fast as they can be."""
 
 import gc
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -39,3 +40,8 @@ cpp.unavailable()  # is compiled now, where no test listens
 collect_ignore = [
     str(path) for path in Path(__file__).parent.rglob("*.py") if not path.name.startswith("test_")
 ]
+
+
+def pytest_runtest_setup(item: object) -> None:
+    """Let the output of commands have lines of any length: xdist gives its workers a width."""
+    os.environ.pop("COLUMNS", None)

@@ -11,11 +11,11 @@ from rich import console as rich_console
 from toy_tasks import toy, toy_rows
 
 from thalnet_mtl.console import Console
+from thalnet_mtl.models import cost
 from thalnet_mtl.report import html
 from thalnet_mtl.report.sections import DRAWN
 from thalnet_mtl.report.terminal import runs_table
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.training import context
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.trainer import Trainer, train
 
@@ -81,11 +81,11 @@ def count_operations(patch, config, folder):
         counted.append(task)
         return count(network, task, xs)
 
-    count = counter.without(context.count_macs)
+    count = counter.without(cost.count_macs)
     patch.setattr(Trainer, "after_step", after_step)
     patch.setattr(RunContext, "scores", counter.without(RunContext.scores))
     patch.setattr(RunDirectory, "log", counter.without(RunDirectory.log))
-    patch.setattr(context, "count_macs", count_macs)
+    patch.setattr(cost, "count_macs", count_macs)
     try:
         console = rich_console.Console(file=said, width=100, soft_wrap=True)
         train(config, folder, Console(console), {name: toy_rows() for name in NAMES})

@@ -9,6 +9,7 @@ from thalnet_mtl import train
 from thalnet_mtl.report.stages import stages
 from thalnet_mtl.runs.topology_file import CandidateEntry, read_topology
 from thalnet_mtl.training.search.reason import reason
+from thalnet_mtl.training.search.rule import Search
 
 
 def candidate(name, score, parameters=100, error=0.01, rounds=2):
@@ -43,7 +44,8 @@ def test_the_reason_is_what_decided_the_last_round(sentence):
     assert reason([CASES[sentence][0], chosen, *CASES[sentence][1:]]) == sentence
 
 
-def test_a_run_records_what_its_decisions_need(tmp_path):
+def test_a_run_records_what_its_decisions_need(tmp_path, monkeypatch):
+    monkeypatch.setattr(Search, "orders", 0)  # all candidates race
     config = stream_of(FIRST, SMALL, SMALL | {"steps_joined": 2}, steps=32)
     train(config, tmp_path / "run")
     topology = read_topology(tmp_path / "run")

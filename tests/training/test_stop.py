@@ -13,6 +13,7 @@ from thalnet_mtl import cli
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted
+from thalnet_mtl.models import cost
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.training import context
 from thalnet_mtl.training.stacked import train_stacked
@@ -26,7 +27,7 @@ MOMENTS = {
     "tests after an experience": (context, "evaluate", 8),
     "scores of a new task before it is learned": (context, "evaluate", 9),
     "last validation": (context, "evaluate", 11),
-    "counting of costs": (context, "count_macs", 2),
+    "counting of costs": (cost, "count_macs", 2),
 }
 
 
