@@ -7,12 +7,14 @@ import pytest
 from disks import PowerCut, WatchedDisk, fail_at, largest_file
 
 import thalnet_mtl
+from thalnet_mtl.config.load import load_config
 from thalnet_mtl.errors import UserError, describe_os_error
 from thalnet_mtl.files import (
     FolderLock,
     cache_folder,
     recover,
     staged,
+    suggest_path,
     write_atomically,
     write_text,
 )
@@ -153,3 +155,13 @@ def test_every_text_file_is_opened_with_its_encoding_and_not_that_of_the_locale(
                 opened += 1
                 assert "encoding=" in text, f"{path}, line {call.lineno}: {text}"
     assert opened > 10
+
+
+def test_the_first_part_of_a_path_that_does_not_exist_gets_its_closest_name(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.yaml").touch()
+    for path, name in (("configs/digit.yaml", "digits.yaml"), ("confgs/digits.yaml", "configs")):
+        assert suggest_path(tmp_path / path) == f" Did you mean '{name}'?"
+    assert suggest_path(tmp_path / "other" / "digits.yaml") == ""
+    with pytest.raises(UserError, match=r"it does not exist\. Did you mean 'digits.yaml'\?"):
+        load_config(str(tmp_path / "configs" / "digit.yaml"))

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from thalnet_mtl.errors import USER_ERRNOS, UserError
+from thalnet_mtl.errors import USER_ERRNOS, UserError, suggest
 
 PART = ".part-"  # begins the name of what is being written
 
@@ -235,6 +235,19 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "thalnet"
     except RuntimeError:
         raise OSError("there is no home folder. Set XDG_CACHE_HOME to a writable one") from None
+
+
+def suggest_path(path: Path) -> str:
+    """Return the closest name to the first part of a path that does not exist, as ``suggest`` does.
+
+    >>> suggest_path(Path(__file__).parent / "fils.py")
+    " Did you mean 'files.py'?"
+    """
+    while path.parent != path and not path.parent.exists():
+        path = path.parent
+    with suppress(OSError):
+        return suggest(path.name, [other.name for other in path.parent.iterdir()])
+    return ""
 
 
 def read_json(path: Path) -> Any:

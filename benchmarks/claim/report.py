@@ -169,8 +169,8 @@ def joint_cells() -> list[str]:
     """Return Δm of ThalNet and GRU over single-task GRUs, seeds, difference and verdict."""
     rows = fold_networks(run for run in load_runs(RESULTS) if run.seed in SEEDS)
     pair = tuple(rows[network] for network in BETWEEN_BODIES)
-    found = [c for c in joint_comparisons(rows) if (c.row, c.baseline) == pair]
-    return [text for c in found for text in comparison_cells(c, [*rows.values()], 2)]
+    comparisons = [c for c in joint_comparisons(rows) if (c.row, c.baseline) == pair]
+    return [text for c in comparisons for text in comparison_cells(c, [*rows.values()], 2)]
 
 
 def comparison_cells(c: Comparison, rows: Sequence[Row], decimals: int) -> list[str]:
@@ -198,8 +198,8 @@ def single_task_table(rows: Rows) -> list[str]:
 def text_cells() -> list[str]:
     """Return scores of single-task ThalNet and GRU on text, seeds, difference and verdict."""
     rows = fold_networks(run for run in load_runs(RESULTS) if run.seed in SEEDS)
-    found = single_task_comparisons(rows).get("text8")
-    return comparison_cells(found, [*rows.values()], digits("text8")) if found else []
+    comparison = single_task_comparisons(rows).get("text8")
+    return comparison_cells(comparison, [*rows.values()], digits("text8")) if comparison else []
 
 
 def lesion_table(runs: RunsBySeed) -> list[str]:

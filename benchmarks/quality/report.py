@@ -56,12 +56,12 @@ def load_table(part: str) -> Table:
 
 def cells(table: Table, name: str, columns: Sequence[str]) -> list[str]:
     """Return parameters, number of seeds and some scores of a row; dashes if it does not exist."""
-    found = [each for each in table.rows if each.label == name]
-    if not found:
+    matches = [each for each in table.rows if each.label == name]
+    if not matches:
         return ["–", "0", *["–"] * len(columns)]
     grid = table.main_grid()
-    line = dict(zip(COLUMNS, grid[1 + table.rows.index(found[0])][2:], strict=True))
-    count = seed_count(len(found[0].seeds), len(found[0].unfinished))
+    line = dict(zip(COLUMNS, grid[1 + table.rows.index(matches[0])][2:], strict=True))
+    count = seed_count(len(matches[0].seeds), len(matches[0].unfinished))
     return [line["parameters"], count, *(line[name] for name in columns)]
 
 

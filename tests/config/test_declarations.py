@@ -1,7 +1,11 @@
 """What is kept of the entries of the registry is what they declare, until a source file changes."""
 
+import os
+import pickle
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
+from operator import methodcaller
 
 import pytest
 
@@ -44,8 +48,19 @@ def test_another_or_a_damaged_file_is_not_read(tmp_path, content):
     assert declarations._read(tmp_path / "file", "checksum") is None
 
 
+@pytest.mark.parametrize("called", [os.system, eval, methodcaller("lower")])
+def test_a_file_cannot_call_anything(tmp_path, called):
+    class Call:
+        def __reduce__(self):
+            return called, (f"touch {tmp_path / 'done'}",)
+
+    (tmp_path / "file").write_bytes(b"checksum" + pickle.dumps(Call()))
+    assert declarations._read(tmp_path / "file", "checksum") is None
+    assert not (tmp_path / "done").exists()
+
+
 def test_a_default_that_is_not_plain_is_not_stored(tmp_path):
-    def theirs(device=registry.Mapping, size: int = 3): ...
+    def theirs(device=Mapping, size: int = 3): ...
 
     def mine(device=pytest.Item): ...
 

@@ -8,10 +8,12 @@ from switching_runs import GRU, snapshot, switching, trained
 from thalnet_mtl import load_config
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.training.sampling import next_batches
+from thalnet_mtl.training.search import race
 from thalnet_mtl.training.search.edges import BATCHES, closed_edges, edge_evidence
 from thalnet_mtl.training.search.race import Race
 from thalnet_mtl.training.search.within import grow_within
 from thalnet_mtl.training.setup import set_up
+from thalnet_mtl.training.step import StepInputs
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def test_what_only_outruns_a_jump_of_the_loss_does_not_join(settled, monkeypatch
     """The network as it is gets worse in its race, as it may at a constant rate."""
     advance = Race.advance
 
-    def jump(race, entrant, steps):
-        advance(race, entrant, steps)
+    def jump(within, entrant, steps):
+        advance(within, entrant, steps)
         if entrant.candidate == "keep":
             entrant.losses = entrant.losses + 0.5
 
@@ -73,6 +75,20 @@ def test_what_only_outruns_a_jump_of_the_loss_does_not_join(settled, monkeypatch
     _, decision = grow_within(settled, "switching_dynamics", price=0.01, allowance=60)
     keep, module = decision.candidates
     assert keep.score - module.score > 0.4 and keep.chosen and module.p_value > 0.01
+
+
+def test_the_learning_rate_falls_to_zero_in_the_race(settled, monkeypatch):
+    rates = []
+
+    def inputs(batches, rate):
+        rates.append(rate)
+        return StepInputs(batches, rate)
+
+    monkeypatch.setattr(race, "StepInputs", inputs)
+    _, decision = grow_within(settled, "switching_dynamics", price=0.01, allowance=60)
+    steps = decision.candidates[0].steps
+    expected = [settled.learning_rate() * (1 - k / steps) for k in range(steps)]
+    assert steps > 20 and rates == pytest.approx(2 * expected)
 
 
 def test_a_race_is_repeated_to_the_same_bits():

@@ -104,8 +104,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             "size of the model, or raise train.accumulate."
         )
     except KeyboardInterrupt:
-        kept = "everything saved so far is kept" if options.began else "nothing was saved yet"
-        return _complain(f"interrupted; {kept}")
+        saved = "everything saved so far is kept" if options.began else "nothing was saved yet"
+        return _complain(f"interrupted; {saved}")
 
 
 def _complain(text: str, status: int = 1) -> int:

@@ -104,8 +104,8 @@ def _train(
             raise RunError(f"{stop}; {resume_hint(options, stop.saved)}") from None
         except KeyboardInterrupt:
             saved = any((folder / "checkpoint" / "last.pt").exists() for folder in folders)
-            kept = "the last checkpoint is kept" if saved else "nothing was saved yet"
-            raise RunError(f"interrupted, {kept}; {resume_hint(options, saved)}") from None
+            state = "the last checkpoint is kept" if saved else "nothing was saved yet"
+            raise RunError(f"interrupted, {state}; {resume_hint(options, saved)}") from None
 
 
 def _description(runs: Mapping[str, Config]) -> str:

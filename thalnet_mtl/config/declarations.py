@@ -1,4 +1,4 @@
-"""What the entries of the registry declare: documentation and options, known without torch.
+"""Declarations of registered names: their documentation and options, known without torch.
 
 Importing the entries imports torch, which takes seconds. What a command needs to know of them
 before it trains is therefore kept in a file in the user's cache, with a checksum of the source
@@ -28,8 +28,21 @@ KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream")
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 # Attributes of entries that say what may be configured beside them.
 FACTS = ("decides", "grows", "needs_boundaries", "only_after_experience", "resumable", "targets")
-# Modules of this package that types and defaults of options are from; others are of Python.
-PLAIN = ("thalnet_mtl.config.declarations", "thalnet_mtl.config.values")
+# Names that stored declarations may hold: the types of options and of their defaults.
+PLAIN = {
+    "builtins": {"Ellipsis", "bool", "dict", "float", "frozenset", "int", "list", "set", "str",
+                 "tuple", "type"},
+    "collections.abc": {"Callable", "Iterable", "Mapping", "Sequence"},
+    "functools": {"reduce"},
+    "_functools": {"reduce"},
+    "_operator": {"getitem", "or_"},
+    "inspect": {"Parameter", "_ParameterKind", "_empty"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+    "types": {"GenericAlias", "NoneType", "UnionType"},
+    "typing": {"Annotated", "Any", "Literal", "Optional", "Union"},
+    "thalnet_mtl.config.declarations": {"Declaration"},
+    "thalnet_mtl.config.values": {"Range"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,10 +169,10 @@ def _path() -> Path | None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """A reader of types and plain values, which imports nothing else."""
+    """A reader of types and plain values, which imports and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module not in PLAIN and module.partition(".")[0] not in sys.stdlib_module_names:
+        if name not in PLAIN.get(module, ()):
             raise pickle.UnpicklingError(f"{module}.{name} is not plain")
         return super().find_class(module, name)
 
@@ -175,8 +188,8 @@ def _read(path: Path | None, checksum: str) -> dict[str, dict[str, Declaration]]
         stored: dict[str, dict[str, Declaration]] = _Unpickler(
             io.BytesIO(content[len(checksum) :])
         ).load()
-    except (OSError, EOFError, ValueError, AttributeError, pickle.PickleError):
-        return None  # it is written anew
+    except Exception:  # a damaged file may fail in any way; it is written anew
+        return None
     return stored
 
 

@@ -11,6 +11,7 @@ from thalnet_mtl.config.plugins import anchored
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.yaml_text import LARGEST_FILE, Lines, parse_flag, parse_with_lines
 from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.files import suggest_path
 
 KeyPath = tuple[str, ...]
 
@@ -39,8 +40,8 @@ def config_path(name: str) -> Path:
         return path
     if path != Path(name):
         raise unknown("config", name, config_names())
-    problem = "is not a file" if path.exists() else "does not exist"
-    raise UserError(f"no config file '{name}': it {problem}.")
+    problem = "is not a file." if path.exists() else f"does not exist.{suggest_path(path)}"
+    raise UserError(f"no config file '{name}': it {problem}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.config.schema import Config, PluginConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import write_text
+from thalnet_mtl.files import suggest_path, write_text
 from thalnet_mtl.registry import names_registered_by, unregister
 
 MARK, DIGITS = "@sha256:", 16  # 'mine.py@sha256:0123456789abcdef'
@@ -118,8 +118,8 @@ def _import(name: str, folder: Path | None) -> str:
     candidates = [path, *([_copy(folder, path, recorded)] if folder and recorded else [])]
     files = [candidate for candidate in candidates if candidate.is_file()]
     if not files:
-        why = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"plugin '{path}': it {why}.")
+        why = "is a folder." if path.is_dir() else f"does not exist.{suggest_path(path)}"
+        raise UserError(f"plugin '{path}': it {why}")
     for candidate in files:
         digest = _digest(source := _read(candidate))
         if recorded in ("", digest):

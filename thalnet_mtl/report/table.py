@@ -107,7 +107,8 @@ class Table:
             names = " and ".join(self.fields[k] for k in places)
             raise UserError(f"--against {baseline}: {names} both have it; give FIELD={value}.")
         if not places:
-            allowed = dict.fromkeys(row.label for row in self.rows)
+            quote = "'" if len(self.fields) > 1 else ""  # labels such as 'naive, 0.01'
+            allowed = dict.fromkeys(f"{quote}{row.label}{quote}" for row in self.rows)
             if len(self.fields) > 1:
                 allowed |= dict.fromkeys(cell for row in self.rows for cell in row.cells)
             raise unknown("row", baseline, allowed)

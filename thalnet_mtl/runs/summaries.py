@@ -20,7 +20,7 @@ from thalnet_mtl.config.load import flatten, load_run_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.files import read_json
+from thalnet_mtl.files import read_json, suggest_path
 from thalnet_mtl.json_fields import typed
 from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.runs.log import read_log
@@ -127,7 +127,8 @@ def _candidates(path: Path) -> list[Path]:
     if (path / "config.yaml").exists() or path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"no run at '{path}': it does not exist. Name {SOURCES}.")
+        hint = suggest_path(path)
+        raise UserError(f"no run at '{path}': it does not exist. Name {SOURCES}.{hint}")
     return sorted(_walk(path), key=_natural)
 
 

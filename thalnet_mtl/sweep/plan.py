@@ -156,14 +156,25 @@ def _choices(base: Config, key: str, grid: Mapping[str, Sequence[str]]) -> list[
         if key.startswith("stream."):  # an option of a stream, which is written out by now
             config = _lay_over(base, point)
         values.append(flatten(config)[key])
+    check_values(values, f"--grid {key}", texts)
+    return values
+
+
+def check_values(values: Sequence[Any], where: str, texts: Sequence[str]) -> None:
+    """Raise ``UserError`` if the values of an option are lists, or one of them is given twice.
+
+    Args:
+        values: of a field.
+        where: the option, for the error.
+        texts: the values as they were given.
+    """
     if isinstance(values[0], list):
         raise UserError(
-            f"--grid {key}: a list cannot be told from several values by its commas; describe "
-            f"such runs under 'runs' in a YAML file."
+            f"{where}: a list cannot be told from several values by its commas; describe such runs "
+            f"under 'runs' in a YAML file."
         )
     if len(set(values)) < len(values):
-        raise UserError(f"--grid {key}: each value must be given once, got {','.join(texts)}.")
-    return values
+        raise UserError(f"{where}: each value must be given once, got {','.join(texts)}.")
 
 
 def point_name(run: str, values: Mapping[str, Any]) -> str:

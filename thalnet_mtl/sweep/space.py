@@ -18,6 +18,7 @@ from typing import Any
 from thalnet_mtl.config.load import closest_flag
 from thalnet_mtl.config.yaml_text import parse_flag
 from thalnet_mtl.errors import UserError, suggest, unknown
+from thalnet_mtl.sweep.plan import check_values
 
 RANGES = ("log", "uniform", "int")
 EXPECTED = "expected section.field= and log:low,high, uniform:low,high, int:low,high or value,value"
@@ -136,13 +137,7 @@ def distribution_of(sample: Sample, typed: Callable[[Any], Any]) -> Distribution
             numbers = re.fullmatch(r"([-+.\de]+):([-+.\de]+)", sample.text)
             hint = f" Write uniform:{numbers[1]},{numbers[2]} for a range." if numbers else ""
             raise UserError(f"{error}{hint}") from None
-        if isinstance(values[0], list):
-            raise UserError(
-                f"{where}: a list cannot be told from several values by its commas; describe such "
-                f"runs under 'runs' in a YAML file."
-            )
-        if len(set(values)) < len(values):
-            raise UserError(f"{where}: each value must be given once, got {sample.text}.")
+        check_values(values, where, sample.texts)
         return Distribution("values", tuple(values))
     for text, value in zip(sample.texts, parsed, strict=True):
         if (

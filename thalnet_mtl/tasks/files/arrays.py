@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thalnet_mtl.errors import UserError, suggest
+from thalnet_mtl.files import suggest_path
 from thalnet_mtl.registry import register
 from thalnet_mtl.tasks.files.observations import check_fractions
 from thalnet_mtl.tasks.sequences import SequenceTask
@@ -133,8 +134,7 @@ def _existing(path: str) -> Path:
         raise UserError("the path of the data is empty.")
     file = Path(path).expanduser()
     if not file.exists():
-        near = [other.name for other in file.parent.glob("*")] if file.parent.is_dir() else []
-        raise UserError(f"no file {file} in {Path.cwd()}.{suggest(file.name, near)}")
+        raise UserError(f"no file {file} in {Path.cwd()}.{suggest_path(file)}")
     return file
 
 
