@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of an entry without importing it.
+    """Facts about an entry that are known without importing it.
 
     Args:
         doc: the docstring; '' if there is none.
@@ -168,6 +169,16 @@ def _path() -> Path | None:
     return None
 
 
+class _Pickler(pickle.Pickler):
+    """A writer that refers to the members of an enumeration by their values.
+
+    Python 3.11 writes them as calls of ``getattr`` in some of its versions.
+    """
+
+    def reducer_override(self, member: Any) -> Any:
+        return (type(member), (member.value,)) if isinstance(member, Enum) else NotImplemented
+
+
 class _Unpickler(pickle.Unpickler):
     """A reader of types and plain values, which imports and calls nothing else."""
 
@@ -200,6 +211,8 @@ def _write(
     if path is None:
         return
     with suppress(OSError, pickle.PickleError, AttributeError, TypeError):
-        content = pickle.dumps(by_kind)
-        _Unpickler(io.BytesIO(content)).load()
-        write_atomically(path, lambda file: file.write(checksum.encode() + content))
+        content = io.BytesIO()
+        _Pickler(content).dump(by_kind)
+        content.seek(0)
+        _Unpickler(content).load()
+        write_atomically(path, lambda file: file.write(checksum.encode() + content.getvalue()))

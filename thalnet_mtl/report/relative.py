@@ -66,14 +66,14 @@ class References:
         result = self._only(matches, "joint run", run.seed)
         return {task: scores.test for task, scores in result.tasks.items()} if result else {}
 
-    def _only(self, matches: Sequence[RunSummary], what: str, seed: int) -> RunResult | None:
+    def _only(self, matches: Sequence[RunSummary], title: str, seed: int) -> RunResult | None:
         """Return the result of the only run; None, and say so, if there is none."""
         finished = [run for run in matches if run.result]
         if len(finished) > 1:
             names = f"{finished[0].path} and {finished[1].path}"
-            raise UserError(f"there is more than one {what} with seed {seed}: {names}. Name one.")
+            raise UserError(f"there is more than one {title} with seed {seed}: {names}. Name one.")
         if not finished:
-            self.missing.setdefault(what, set()).add(seed)
+            self.missing.setdefault(title, set()).add(seed)
             return None
         return finished[0].result
 

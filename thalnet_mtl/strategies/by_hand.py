@@ -86,12 +86,12 @@ class StrategyLoop:
         if isinstance(strategy, str):
             options = check_options("strategy", strategy, options, "StrategyLoop")
             strategy = lookup("strategy", strategy)
-        made: Any = strategy
-        if getattr(made, "fit", None) is not Strategy.fit:
+        strategy_class: Any = strategy
+        if getattr(strategy_class, "fit", None) is not Strategy.fit:
             raise UserError(
                 "StrategyLoop: a strategy of another library takes the steps itself; use train()."
             )
-        self.strategy: Strategy = made(self, **options)
+        self.strategy: Strategy = strategy_class(self, **options)
 
     def _as_task(self, name: str, data: Any) -> Task:
         """Return the training data of a task as a task, on the device of the network."""

@@ -1,4 +1,4 @@
-"""Some of the classes of a task as a task of their own: the parts of a split."""
+"""The task ``classes_of``: some classes of another task, as in a split by classes."""
 
 from dataclasses import replace
 from functools import partial

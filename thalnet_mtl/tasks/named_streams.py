@@ -70,7 +70,7 @@ def split(
     seed: Seed | None = None,
     fixed_class_order: list[int] | None = None,
 ) -> Experiences:
-    """Any task with one class a sequence, class by class.
+    """A task that has one class for each sequence, class by class.
 
     Args:
         of: the task: its name, or a mapping of its ``name`` and options.

@@ -1,4 +1,4 @@
-"""Whether a run directory holds the finished run of a configuration; known without torch."""
+"""Recognition of finished runs of a configuration, without torch."""
 
 from pathlib import Path
 

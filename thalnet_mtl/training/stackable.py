@@ -1,4 +1,4 @@
-"""Which runs can be stacked; known without torch, but for what a GPU makes possible."""
+"""Limits of stacked training, which are known without torch unless they depend on a GPU."""
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError

@@ -1,4 +1,4 @@
-"""Whether an earlier path knows something about a new task, so that it may be reused.
+"""A test of whether an earlier path knows something about a new task, so that it may be reused.
 
 A path that knows nothing about a task still begins ahead of modules that have learned nothing, and
 so it would win a short race; trained to the end it is worse (Ash and Adams, "On Warm-Starting
