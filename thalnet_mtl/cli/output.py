@@ -39,7 +39,7 @@ def print_table(table: Any) -> None:
 
     width = line_width()
     fixed = UNLIMITED if width == UNLIMITED else None
-    Console(highlight=False, width=fixed).print(table, crop=False)
+    Console(highlight=False, width=fixed, force_jupyter=False).print(table, crop=False)
 
 
 def print_unused(configs: Collection[Config]) -> None:

@@ -38,7 +38,10 @@ def text_grid(grid: Grid) -> TextTable:
 def as_text(part: RenderableType, width: int) -> str:
     """Return what a terminal of some width shows."""
     file = io.StringIO()
-    Console(file=file, width=width, highlight=False, color_system=None).print(part, crop=False)
+    console = Console(
+        file=file, width=width, highlight=False, color_system=None, force_jupyter=False
+    )
+    console.print(part, crop=False)
     return file.getvalue().rstrip("\n")
 
 
