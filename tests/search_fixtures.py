@@ -19,6 +19,7 @@ class SearchedTopology:
         self.tasks: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
+        self.step = 30  # of the next changes
         self._attach("low", inputs=8)
         self._attach("high", ["low", "high"], read_by=["low"])
         self._add_task(first, ["low"], ["high"], ["low", "high"])
@@ -59,6 +60,16 @@ class SearchedTopology:
         self._attach(low, [*read, low], inputs=8)
         self._attach(high, [*read, low, high], read_by=[low])
         self._add_task(task, [low], [high], [*read, low, high])
+
+    def grow(self, task: str) -> None:
+        """Give a new task a module that reads all, as a rule of growth would, and freeze all."""
+        self._change("freeze", f"task {list(self.tasks)[-1]}",
+                     {n: m | {"frozen": True} for n, m in self.modules.items()})  # fmt: skip
+        name = f"{task}_own"
+        everything = [*self.modules, name]
+        self._attach(name, everything, inputs=8)
+        self.modules[name]["output"] = True
+        self._add_task(task, [name], [name], everything)
 
     def decide(self, about: str, candidate: str) -> None:
         """Add a decision within the last experience."""
@@ -119,8 +130,8 @@ class SearchedTopology:
         before = {n: old.get(n) for n in {**old, **new} if old.get(n) != new.get(n)}
         self.modules = dict(modules)
         size = sum(module["parameters"] for module in modules.values())
-        self.history.append({"step": 30, "seconds": 1.0, "parameters": size, "verb": verb,
-                             "about": about, "before": before})  # fmt: skip
+        self.history.append({"step": self.step, "seconds": self.step / 30, "parameters": size,
+                             "verb": verb, "about": about, "before": before})  # fmt: skip
 
 
 def search_run(folder: Path, tasks: Mapping[str, str]) -> Path:
