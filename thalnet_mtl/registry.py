@@ -223,7 +223,7 @@ def source_checksum() -> str:
         spec = find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
             for path in sorted(Path(folder).rglob("*.*")):
-                if path.suffix in (".py", ".j2"):
+                if path.suffix in (".py", ".j2", ".js", ".css"):
                     _update(digest, path)
         if spec and spec.origin and Path(spec.origin).is_file():
             _update(digest, Path(spec.origin))

@@ -41,7 +41,8 @@ from thalnet_mtl.report.figures.readings import (
     reading_images,
     slot_means,
 )
-from thalnet_mtl.report.figures.style import COLORS
+from thalnet_mtl.report.panel import PAGE, scripts, security_policy
+from thalnet_mtl.report.panels.matrix import matrix_panel
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
 from thalnet_mtl.report.stages import sizes, stages, summary
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
@@ -72,7 +73,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
 
     runs = read_runs(folders)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(PAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -82,8 +83,14 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     if baseline_folders:
         comparisons = baselines.compare_with_baselines(runs, read_runs(baseline_folders))
     sections = make_sections(runs)
+    code = scripts()
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False,
+                                                 "separators": (",", ":")}  # fmt: skip
     page = environment.get_template("report.html.j2").render(
         inputs=inputs,
+        policy=security_policy(code),
+        style=(PAGE / "style.css").read_text(encoding="utf-8"),
+        scripts=code,
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=sections,
@@ -96,7 +103,6 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         stream_formulas=FORMULAS,
         searches=[_search(run) for run in runs if run.topology and run.topology.decisions],
         scores=SCORES,
-        colors=COLORS,
         readings=[
             readings
             for group in group_by_key(runs, seedless_config)
@@ -138,6 +144,7 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
         "row": summary.row(metrics) | {"min-ACC": format_score(worst, shared)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
+        "matrix": matrix_panel(run.name, summary, metrics, guesses),
         "picture": stream_figure(
             metrics, summary.trained, summary.scores, curves, summary.ends, guesses
         ),

@@ -1,0 +1,64 @@
+"use strict";
+// Draw every figure of the page with the function of its kind, and switch the theme.
+
+const panels = {}; // by kind: a function of the data and the view, which returns an element
+const COLORS = 7; // --c0 to --c6 in style.css
+const color = (place) => `var(--c${place % COLORS})`;
+
+// What all plots have in common; colors that a panel computes are colors already.
+const common = (view) => ({
+  width: view.width,
+  ariaLabel: view.label,
+  ariaDescription: view.sentence,
+  style: {background: "none", color: "var(--ink)", fontFamily: "inherit", fontSize: "12px", overflow: "visible"},
+  color: {type: "identity"},
+  opacity: {type: "identity"},
+});
+
+// The places 0, k, 2k, … of so many things, so that at most `room` of them are named.
+function everyFew(count, room) {
+  const step = Math.ceil(count / Math.max(1, Math.floor(room)));
+  return [...Array(Math.ceil(count / step)).keys()].map((place) => place * step);
+}
+
+function shorten(text, length) {
+  const half = Math.floor(length / 2);
+  return text.length <= length ? text : `${text.slice(0, half)}…${text.slice(text.length - half + 1)}`;
+}
+
+function draw(figure) {
+  const place = figure.querySelector(".drawing");
+  const view = {
+    state: {},
+    label: figure.getAttribute("aria-label"),
+    sentence: figure.querySelector("figcaption")?.textContent,
+  };
+  const data = JSON.parse(figure.querySelector("script").textContent);
+  new ResizeObserver(() => {
+    const width = Math.floor(place.clientWidth);
+    if (!width || width === view.width) return;
+    Object.assign(view, {width, narrow: width < 480});
+    place.replaceChildren(panels[figure.dataset.panel](data, view));
+  }).observe(place);
+}
+
+function switchTheme(button) {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const show = () => {
+    button.textContent = isDark() ? "Light theme" : "Dark theme";
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    show();
+  });
+  system.addEventListener("change", show);
+  button.hidden = false;
+  show();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  switchTheme(document.querySelector("#theme"));
+  document.querySelectorAll("figure[data-panel]").forEach(draw);
+});
