@@ -199,7 +199,7 @@ def test_few_paired_seeds_support_no_ranking(tmp_path):
 def test_nothing_is_ranked(tmp_path):
     runs = [make_run(tmp_path / name, flags={"train.seed": name}) for name in ("0", "1")]
     runs.append(make_run(tmp_path / "gru", flags={"model.body": "gru"}, test=0.1))
-    html = re.sub(r"base64,[^\"]+", "", page(tmp_path, *runs))
+    html = without_scripts(re.sub(r"base64,[^\"]+", "", page(tmp_path, *runs)))
     assert not re.search("better|worse|winner", re.sub("(lower|higher) is better", "", html))
 
 
