@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from thalnet_mtl import cli
+from thalnet_mtl.runs.readings import read_reading_log
 from thalnet_mtl.training.checkpoint import load_checkpoint
 
 
@@ -85,6 +86,8 @@ def differences(first: Path, second: Path) -> list[str]:
     different += [] if a == b else ["result.json differs"]
     for name in ("config.yaml", "accuracy_matrix.csv", "model/model.safetensors"):
         different += [] if (first / name).read_bytes() == (second / name).read_bytes() else [name]
+    logs = [read_reading_log(run / "readings.jsonl") for run in (first, second)]
+    different += [] if logs[0] == logs[1] else ["readings.jsonl differs"]
     return different
 
 

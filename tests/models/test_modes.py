@@ -19,7 +19,7 @@ from thalnet_mtl.strategies import ewc
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.dry_run import dry_run_changes
 from thalnet_mtl.training.evaluate import evaluate, lesions
-from thalnet_mtl.training.results import save_readings
+from thalnet_mtl.training.readings import save_readings
 from thalnet_mtl.training.setup import set_up
 
 in_training = []  # the modes in which modules of the design were called

@@ -186,6 +186,7 @@ READ_BY = {  # the verbs that read a file; the last one of an unfinished run
     "result.json": ("compare", "train"),
     "metrics.jsonl": ("compare",),
     "topology.json": ("inspect", "compare"),
+    "readings.jsonl": ("compare",),
     "checkpoint/best.pt": ("evaluate", "export"),
     "model/model.safetensors": ("export",),
     "model/reading_weights.safetensors": ("compare",),

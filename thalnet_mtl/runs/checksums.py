@@ -15,6 +15,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import write_text
 
 SUMS, RESULT = "SHA256SUMS", "result.json"
+READING_LOG = "readings.jsonl"
 READINGS = "model/reading_weights.safetensors"
 # The network as it was best, and the parts to which that checkpoint refers; as it is exported.
 BEST = ("checkpoint/best.pt", "checkpoint/part-*.pt")
@@ -22,7 +23,7 @@ MODEL = ("model/config.json", "model/model.safetensors", "model/README.md")
 # What tables and reports read; the reading weights may be left out of a copy, with the network.
 READ = (
     *("config.yaml", "environment.json", "metrics.json", "metrics.jsonl", "topology.json"),
-    *(READINGS, RESULT),
+    *(READING_LOG, READINGS, RESULT),
 )
 PATHS = "model/paths.safetensors"  # where a task is unknown at test time
 FILES = (*READ, "accuracy_matrix.csv", *BEST, *MODEL, PATHS)

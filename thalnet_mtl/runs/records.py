@@ -14,8 +14,9 @@ from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import require
 from thalnet_mtl.metrics.metric import METRICS, Metric
 from thalnet_mtl.metrics.summary import ContinualSummary
-from thalnet_mtl.runs.checksums import READ, READINGS, check_sums
+from thalnet_mtl.runs.checksums import READ, READING_LOG, READINGS, check_sums
 from thalnet_mtl.runs.log import Curve, RunLog, read_log
+from thalnet_mtl.runs.readings import ReadingLog, read_reading_log
 from thalnet_mtl.runs.results import RunResult, TaskResult, read_logged_metrics
 from thalnet_mtl.runs.run_files import (
     ReadingWeights,
@@ -47,6 +48,7 @@ class RunRecord:
     reading_weights: dict[str, ReadingWeights]  # by module; empty until the run has finished
     slot_widths: dict[str, int]  # by module, in the order of the columns of the reading weights
     dynamic_readings: list[str]  # modules whose weights are means over some inputs
+    readings: ReadingLog  # means of the reading weights during training
 
     @property
     def tasks(self) -> Mapping[str, NamedTaskConfig]:
@@ -214,6 +216,7 @@ def read_run(folder: Path | str) -> RunRecord:
         reading_weights=weights,
         slot_widths=widths,
         dynamic_readings=dynamic,
+        readings=read_reading_log(folder / READING_LOG),
     )
 
 

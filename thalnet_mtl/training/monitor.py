@@ -14,6 +14,7 @@ from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.checkpoint_parts import PartFiles
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.divergence import diverged
+from thalnet_mtl.training.readings import ReadingRecorder
 from thalnet_mtl.training.results import decision_entries, measure_cost, write_topology
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.scores import is_better, record_validation
@@ -40,6 +41,7 @@ class Monitor:
         parts: PartFiles | None = None,
     ):
         self.run, self.directory, self.console, self.parts = run, directory, console, parts
+        self.readings = ReadingRecorder(run, directory)
 
     def score_untrained(self, task: str, step: int) -> None:
         """Score a task on the test split before its training, if its rule of growth has not yet.
@@ -64,6 +66,7 @@ class Monitor:
         scores.accuracy_matrix.append(row)
         if run.continual:
             scores.costs.append(measure_cost(run))
+        self.readings.start()
 
     def score_appended(self) -> None:
         """Score the tasks of appended experiences that had no score after the last experience.
@@ -125,6 +128,7 @@ class Monitor:
                 self.save_best(mean)
         elif run.continual or is_better(mean, scores.best, scores.best_step):
             self.save_best(mean)
+        self.readings.record_validated()
 
     def save_best(self, mean: float) -> None:
         """Save the weights as the best ones, with a mean normalized score."""
@@ -194,6 +198,7 @@ class Monitor:
             self.console.print(f"  step {step:,}  {line}")
         if lines:
             write_topology(self.run, self.directory, state.step)
+            self.readings.record()
         return len(state.topology_log) > logged
 
     def report_notices(self) -> None:

@@ -1,22 +1,16 @@
 """The results of a run: scores of its best weights, its costs, its topology and its readings."""
 
-import json
 import time
 from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
-from thalnet_mtl.models.model_folder import save_tensors
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import count_parameters, parameter_counts
-from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
@@ -29,9 +23,8 @@ from thalnet_mtl.runs.topology_file import (
 )
 from thalnet_mtl.training.checkpoint import load_matching, load_network, save_checkpoint
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.readings import save_readings
 from thalnet_mtl.training.unknown_task import fit_paths, unknown_task_scores
-
-READING_BATCH = 20  # sequences over which a dynamic reading is averaged
 
 
 def write_results(run: RunContext, directory: RunDirectory) -> RunResult:
@@ -232,29 +225,3 @@ def topology_snapshot(
         for name, task in description["tasks"].items()
     }
     return TopologySnapshot(modules, tasks, step, history, decisions)
-
-
-def save_readings(run: RunContext, path: Path) -> None:
-    """Save the reading weights of every module and the widths of the slots.
-
-    Weights of a dynamic reading are the mean over some inputs. Modules that no task runs are left
-    out, as rows and as columns.
-    """
-    network, body = run.network, run.network.body
-    if not isinstance(body, ThalNet):
-        return
-    weights: dict[str, Tensor] = {}
-    for task in run.tasks.values():
-        adapter, active = network.adapter(task.head_name), network.active_modules(task.head_name)
-        if weights.keys() >= set(active):
-            continue
-        xs = next(task.iterate("validation", READING_BATCH, READING_BATCH)).xs
-        with torch.no_grad():
-            rows, sub_steps = adapter.encode(xs, active), adapter.spec.sub_steps
-            weights = body.reading_weights(rows, sub_steps=sub_steps, active=active) | weights
-    widths = {name: slot.stop - slot.start for name, slot in body.slots.items() if name in weights}
-    columns = [k for name in widths for k in range(body.slots[name].start, body.slots[name].stop)]
-    weights = {name: weights[name][:, columns] for name in widths}
-    dynamic = [name for name in widths if body.cell(name).reading.dynamic]
-    metadata = {"slots": json.dumps(widths), "dynamic": json.dumps(dynamic)}
-    save_tensors(path, weights, metadata)

@@ -147,6 +147,7 @@ class Trainer:
             self.train_step.drop_caches()
             record_tasks(run, self.directory, facts)
             self.monitor.score_appended()
+            self.monitor.readings.resume()
             self.directory.record_resumed(facts, run.step)
             write_topology(run, self.directory, run.step)
             self.console.print(
