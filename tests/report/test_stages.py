@@ -5,10 +5,10 @@ from random_networks import Case
 from search_fixtures import SearchedTopology
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.snapshot import topology_snapshot
 from thalnet_mtl.report.figures.growth import Layout
 from thalnet_mtl.report.stages import sizes, stages, states_of, summary
 from thalnet_mtl.runs.topology_file import ChangeEntry, EarlierModule, TopologySnapshot
-from thalnet_mtl.training.results import topology_snapshot
 from thalnet_mtl.training.topology_changes import earlier_modules
 
 

@@ -127,7 +127,7 @@ def as_plain(value: Any) -> Any:
 
 def _as_section(config: Any, values: Any, where: str) -> dict[str, Any]:
     """Return values as a mapping; an entry with no field but its name may be that name alone."""
-    only_name = _has_only_name(config)
+    only_name = has_only_name(config)
     if only_name and isinstance(values, str):
         return {"name": values}
     if not isinstance(values, dict):
@@ -136,7 +136,7 @@ def _as_section(config: Any, values: Any, where: str) -> dict[str, Any]:
     return values
 
 
-def _has_only_name(config: Any) -> bool:
+def has_only_name(config: Any) -> bool:
     """Return whether a dataclass, or its type, has no field but a name, and options."""
     return [f.name for f in fields(config) if f.name != OPTIONS] == ["name"]
 
@@ -172,7 +172,7 @@ def _overlay_named(current: Any, values: Any, kind: Any, where: str) -> Any:
 
 
 def _read_list(values: Any, kind: Any, where: str) -> tuple[Any, ...]:
-    if _has_only_name(kind) and isinstance(values, str):
+    if has_only_name(kind) and isinstance(values, str):
         values = split_list(values)
     if not isinstance(values, list):
         raise UserError(f"{where}: expected a list, got {shown(values)}.")

@@ -11,6 +11,7 @@ from typing import Any
 from thalnet_mtl.config.change import WIDEST, ChangeConfig, ModuleConfig
 from thalnet_mtl.config.experience import ExperienceConfig
 from thalnet_mtl.config.overlay import option, options_field
+from thalnet_mtl.config.shown import ShownConfig
 from thalnet_mtl.config.training import EvaluateConfig, StartConfig, TrainConfig
 from thalnet_mtl.errors import UserError
 
@@ -161,8 +162,8 @@ class StrategyConfig:
     options: dict[str, Any] = options_field("", "option of the strategy", names="strategy")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, repr=False)
+class Config(ShownConfig):
     """The complete configuration of one run.
 
     >>> config = Config(task=TaskConfig("digits_rows"), train=TrainConfig(steps=100))

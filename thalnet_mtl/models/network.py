@@ -24,11 +24,11 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import TaskAdapter
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.checks import check_inputs, check_lengths
-from thalnet_mtl.models.editing import EditableNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
 from thalnet_mtl.models.recurrent import body_from
 from thalnet_mtl.models.sequences import repack, unpack
+from thalnet_mtl.models.shown import ShownNetwork
 from thalnet_mtl.models.summary import network_summary
 from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
@@ -36,7 +36,7 @@ from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain, to_plain
 
 
-class Network(EditableNetwork):
+class Network(ShownNetwork):
     """A body with an adapter, encoders and a head, for each task.
 
     >>> import torch

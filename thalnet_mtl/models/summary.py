@@ -14,7 +14,7 @@ from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
 def network_summary(network: nn.Module, body: Body, adapters: Mapping[str, AdapterSpec]) -> str:
     """Return the body with its modules, the tasks, and the number of parameters."""
     lines = [f"body: {body_summary(body)}"]
-    lines += [f"task {name}: {_adapter(spec)}" for name, spec in adapters.items()]
+    lines += [f"task {name}: {adapter_summary(spec)}" for name, spec in adapters.items()]
     counts = parameter_counts(network)
     lines.append(f"parameters: {counts['total']:,}, of which {counts['trainable']:,} trainable")
     return _block(type(network).__name__, lines)
@@ -47,7 +47,8 @@ def _module(module: ModuleSpec, graph: ModuleGraph) -> str:
     return "; ".join(parts)
 
 
-def _adapter(spec: AdapterSpec) -> str:
+def adapter_summary(spec: AdapterSpec) -> str:
+    """Return the shape of a task, its connections and its steps in a line."""
     parts = [_task(spec.task)]
     if spec.output_modules:
         parts += [f"{', '.join(spec.input_modules)} -> head on {', '.join(spec.output_modules)}"]

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 
 from rich.console import Group, RenderableType
 
+from thalnet_mtl import markup
 from thalnet_mtl.errors import UserError, one_line, unknown
 from thalnet_mtl.report import table_formats
 from thalnet_mtl.report.cells import Column, Comparison
@@ -210,4 +210,4 @@ class Table:
     def _repr_html_(self) -> str:
         """Return the table as HTML, as notebooks show it."""
         parts = map(table_formats.as_html, self.grids())
-        return "".join([*parts, *(f"<p>{escape(note)}</p>" for note in self.notes())])
+        return "".join([*parts, *map(markup.note, self.notes())])

@@ -4,10 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from html import escape
 
 from rich.console import Console, RenderableType
 
+from thalnet_mtl import markup
 from thalnet_mtl.errors import one_line
 from thalnet_mtl.report.layout import TextTable
 
@@ -103,12 +103,10 @@ def escape_latex(text: str) -> str:
 
 
 def as_html(grid: Grid) -> str:
-    """Return a grid as a table in HTML."""
-    lines = []
-    for number, cells in enumerate(grid):
-        tag = "td" if number else "th"
-        lines.append(f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in cells)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    """Return a grid as a table in HTML; columns of numbers stand to the right."""
+    header, *lines = grid
+    numbers = [name for name, *cells in zip(*grid, strict=True) if all(map(is_number, cells))]
+    return markup.table(header, lines, numbers)
 
 
 def as_csv(grid: Grid) -> str:

@@ -25,11 +25,12 @@ from thalnet_mtl.runs.run_files import (
     read_environment,
     read_reading_weights,
 )
+from thalnet_mtl.runs.shown import ShownRun
 from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot, read_topology
 
 
-@dataclass(frozen=True)
-class RunRecord:
+@dataclass(frozen=True, repr=False)
+class RunRecord(ShownRun):
     """The content of a run directory; ``result`` is None until the run has finished::
 
     run = read_run(Path("runs/digits"))
@@ -59,6 +60,11 @@ class RunRecord:
     def seed(self) -> int:
         """Seed of the run."""
         return self.config.train.seed
+
+    @property
+    def step(self) -> int:
+        """Step until which the run has logged."""
+        return int(self.log.step)
 
     @property
     def records(self) -> "list[TaskRecord]":

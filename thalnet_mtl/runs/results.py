@@ -12,6 +12,7 @@ from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classe
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import RESULT, check_sums
 from thalnet_mtl.runs.decisions import DecisionCount
+from thalnet_mtl.runs.shown import ShownResult
 
 SPLITS = ("train", "validation", "test")
 SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
@@ -164,8 +165,8 @@ class TaskResult:
         return result
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(ShownResult):
     """The result of a finished run: ``result.tasks["digits_rows"].test`` is its test score."""
 
     body: str  # 'thalnet', 'gru', …

@@ -2,25 +2,18 @@
 
 import time
 from collections import ChainMap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.files import write_text
 from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
 from thalnet_mtl.models.modes import evaluation_mode
-from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.size import count_parameters, parameter_counts
+from thalnet_mtl.models.size import parameter_counts
+from thalnet_mtl.models.snapshot import topology_snapshot
 from thalnet_mtl.runs.decisions import count_decisions
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.results import BestScore, ParameterCounts, RunResult, SplitScores, TaskResult
-from thalnet_mtl.runs.topology_file import (
-    ChangeEntry,
-    DecisionEntry,
-    ModuleEntry,
-    TaskEntry,
-    TopologySnapshot,
-)
+from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
 from thalnet_mtl.training.checkpoint import load_matching, load_network, save_checkpoint
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.readings import save_readings
@@ -197,31 +190,3 @@ def decision_entries(run: RunContext) -> list[DecisionEntry]:
     """Return all decisions of the search so far."""
     decisions = run.state.growth.decisions
     return [DecisionEntry.from_json(decision, "decisions") for decision in decisions]
-
-
-def topology_snapshot(
-    network: Network,
-    step: int,
-    history: Sequence[ChangeEntry],
-    decisions: Sequence[DecisionEntry] = (),
-) -> TopologySnapshot:
-    """Describe the modules and tasks of a network, with slots and parameter counts."""
-    body, description = network.body, network.describe()
-    assert body.graph is not None
-    modules = []
-    for module in description["arguments"]["modules"]:
-        slot = body.graph.slots[module["name"]]
-        (prefix,) = body.parameter_prefixes([module["name"]])
-        size = count_parameters(body.get_submodule(prefix.removesuffix(".")))
-        span = slot.start, slot.stop
-        modules.append(ModuleEntry(**module, slot=span, parameters=size))
-    tasks = {
-        name: TaskEntry(
-            shape=task.pop("task"),
-            **task,
-            active=network.active_modules(name),
-            parameters=count_parameters(network.adapter(name)),
-        )
-        for name, task in description["tasks"].items()
-    }
-    return TopologySnapshot(modules, tasks, step, history, decisions)

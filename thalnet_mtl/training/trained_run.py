@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from thalnet_mtl import markup
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.plugins import import_plugins
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.export import Program, Scalings, Sequences, Step, default_name, export
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.runs.checksums import BEST, MODEL, check_sums
+from thalnet_mtl.runs.checksums import BEST, MODEL, RESULT, check_sums
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
+from thalnet_mtl.runs.shown import ShownRun
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
@@ -26,9 +28,12 @@ from thalnet_mtl.training.unregistered_tasks import (
 )
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A run, finished or not, as ``load_run`` reads it from its directory."""
+@dataclass(frozen=True, repr=False)
+class TrainedRun(ShownRun):
+    """A run, finished or not, as ``load_run`` reads it from its directory.
+
+    What is not a field is read from the run directory at its first use.
+    """
 
     folder: Path
     config: Config
@@ -41,10 +46,10 @@ class TrainedRun:
         """Content of the run directory beside the weights, read at the first access."""
         return read_run(self.folder)
 
-    @property
+    @cached_property
     def result(self) -> RunResult | None:
         """Scores of the run; None until it has finished."""
-        return self.record.result
+        return RunResult.load(self.folder) if (self.folder / RESULT).exists() else None
 
     @property
     def accuracy_matrix(self) -> ScoreMatrix:
@@ -54,6 +59,10 @@ class TrainedRun:
     def curve(self, task: str, split: str, metric: str) -> Curve:
         """Return a learning curve as rows of (step, seconds, value); see ``RunRecord.curve``."""
         return self.record.curve(task, split, metric)
+
+    def _repr_html_(self) -> str:
+        network = markup.folded("network", self.network._repr_html_())
+        return super()._repr_html_() + network
 
     def task(self, name: str | None = None) -> Task:
         """Return a task by name; without a name, the only one."""

@@ -1,0 +1,212 @@
+"""The modules of a network as a graph: who reads whom, drawn with Matplotlib.
+
+The modules stand on a circle, in the order of their slots, around the center through which they
+communicate: the arrow from one to another, which bends towards the center, is a reading.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from thalnet_mtl.report.figures.style import COLORS
+from thalnet_mtl.runs.topology_file import ModuleEntry, TopologySnapshot
+
+SHARED = "#888888"  # color of modules that several tasks use
+INK = "#767676"  # legible on white and on black
+LARGEST, SMALLEST = 0.16, 0.05  # radius of a module
+MANY = 24  # modules: of more, names are small, and arrows have no tips
+TIP = 0.05
+NAMED = 7  # tasks that a legend names
+
+Strengths = Mapping[tuple[str, str], float]  # by reader and source
+
+
+def draw_graph(
+    axes: Any, topology: TopologySnapshot, strengths: Strengths | None = None, ink: str = INK
+) -> None:
+    """Draw a circle for each module and an arrow from each source to each of its readers.
+
+    The area of a circle grows with the parameters, a padlock marks a frozen module. Its color is
+    that of the only task that uses it, gray if several do. An arrow from outside marks a module
+    that gets the input of a task, an arrow that leads outside one that a head reads. That modules
+    read their own slots is not drawn.
+
+    Args:
+        axes: to draw on.
+        topology: of the network.
+        strengths: mean |R| by reader and source; the width of arrows. Without, all are alike.
+        ink: color of names and arrows.
+    """
+    from matplotlib.collections import PathCollection, PolyCollection
+    from matplotlib.path import Path
+
+    modules = topology.modules
+    largest = max((module.parameters for module in modules), default=0) or 1
+    places = _places(len(modules))
+    radii = [_radius(module.parameters / largest, len(modules)) for module in modules]
+    index = {module.name: k for k, module in enumerate(modules)}
+    strongest = max(strengths.values(), default=0.0) if strengths else 0.0
+    paths, widths, tips = [], [], []
+    for reader in modules:
+        for source in reader.reads:
+            if source == reader.name:
+                continue
+            strength = strengths.get((reader.name, source), 0.0) if strengths else 0.0
+            share = strength / strongest if strongest else 0.5
+            a, b = index[source], index[reader.name]
+            arc = _arc(places[a], places[b], radii[a], radii[b])
+            paths.append(Path(arc, [Path.MOVETO, Path.CURVE3, Path.CURVE3]))
+            widths.append(0.2 + 2.2 * share)
+            tips.append(_tip(arc, 0.6 + 0.6 * share))
+    alpha = 0.75 if len(paths) <= 60 else 0.4
+    axes.add_collection(
+        PathCollection(paths, facecolors="none", edgecolors=ink, linewidths=widths, alpha=alpha)
+    )
+    if len(modules) <= MANY:
+        axes.add_collection(PolyCollection(tips, facecolors=ink, linewidths=0, alpha=alpha))
+    colors = _colors(topology)
+    for module, place, radius in zip(modules, places, radii, strict=True):
+        _draw_module(axes, topology, module, place, radius, colors, ink)
+    _legend(axes, colors, ink)
+    axes.set(xlim=(-1.75, 1.75), ylim=(-1.45, 1.45), aspect="equal")
+    axes.set_axis_off()
+
+
+def _draw_module(
+    axes: Any,
+    topology: TopologySnapshot,
+    module: ModuleEntry,
+    place: complex,
+    radius: float,
+    colors: Mapping[str, str],
+    ink: str,
+) -> None:
+    from matplotlib.patches import Circle
+
+    users = [name for name, task in topology.tasks.items() if module.name in task.active]
+    color = colors[users[0]] if len(users) == 1 else SHARED
+    axes.add_patch(Circle((place.real, place.imag), radius, facecolor=color, linewidth=0))
+    ends = [
+        sign
+        for sign, names in (
+            (-1, [n for task in topology.tasks.values() for n in task.input_modules]),
+            (1, [n for task in topology.tasks.values() for n in task.output_modules]),
+        )
+        if module.name in names
+    ]
+    way = place / (abs(place) or 1)
+    for sign in ends:  # the input of a task comes from outside, its head reads what goes there
+        side = way * (1 + sign * 0.22j)
+        inner, outer = place + side * (radius + 0.02), place + side * (radius + 0.16)
+        a, b = (outer, inner) if sign < 0 else (inner, outer)
+        axes.annotate(
+            "", (b.real, b.imag), (a.real, a.imag),
+            arrowprops={"arrowstyle": "-|>", "color": ink, "linewidth": 1, "shrinkA": 0,
+                        "shrinkB": 0, "mutation_scale": 7},
+        )  # fmt: skip
+    if module.frozen:
+        _padlock(axes, place, 0.55 * radius)
+    label = place + way * (radius + (0.2 if ends else 0.06))
+    across = "center" if abs(way.real) < 0.3 else "left" if way.real > 0 else "right"
+    height = "center" if across != "center" else "bottom" if way.imag > 0 else "top"
+    axes.text(
+        label.real, label.imag, module.name, color=ink, ha=across, va=height,
+        fontsize=8 if len(topology.modules) <= MANY else 5,
+    )  # fmt: skip
+
+
+def _padlock(axes: Any, place: complex, size: float) -> None:
+    """Draw a padlock in white: a body and a shackle."""
+    from matplotlib.patches import Arc, Rectangle
+
+    x, y = place.real, place.imag - 0.25 * size
+    corner = (x - 0.6 * size, y - 0.5 * size)
+    axes.add_patch(Rectangle(corner, 1.2 * size, size, facecolor="white", linewidth=0))
+    axes.add_patch(
+        Arc((x, y + 0.5 * size), 0.8 * size, 1.1 * size, theta1=0, theta2=180, color="white",
+            linewidth=1.2)
+    )  # fmt: skip
+
+
+def _legend(axes: Any, colors: Mapping[str, str], ink: str) -> None:
+    """Name the color of each task, unless there is one, or more than there are colors."""
+    from matplotlib.patches import Patch
+
+    if 1 < len(colors) <= NAMED:
+        handles = [Patch(color=color, label=task) for task, color in colors.items()]
+        handles.append(Patch(color=SHARED, label="several tasks"))
+        axes.legend(
+            handles=handles, fontsize=7, frameon=False, labelcolor=ink, loc="upper left",
+            bbox_to_anchor=(0, 1.02), handlelength=0.8,
+        )  # fmt: skip
+
+
+def _colors(topology: TopologySnapshot) -> dict[str, str]:
+    return dict(zip(topology.tasks, cycle(COLORS), strict=False))
+
+
+def _places(count: int) -> list[complex]:
+    """Return places on a circle, from the left one clockwise; a single module is in its middle."""
+    if count == 1:
+        return [0j]
+    turns = [math.pi * (1 - 2 * k / count) for k in range(count)]
+    return [complex(math.cos(turn), math.sin(turn)) for turn in turns]
+
+
+def _radius(share: float, count: int) -> float:
+    room = 2.2 / max(count, 1)
+    return max(SMALLEST, LARGEST * share**0.5) if room > LARGEST else max(0.3, share**0.5) * room
+
+
+def _arc(a: complex, b: complex, from_edge: float, to_edge: float) -> np.ndarray:
+    """Return the three points of a curve between the edges of two circles, bent to the center."""
+    middle = (a + b) / 2 * 0.55 + 0.12j * (b - a)
+    start = a + from_edge * (middle - a) / (abs(middle - a) or 1)
+    end = b + (to_edge + TIP) * (middle - b) / (abs(middle - b) or 1)
+    return np.array([[p.real, p.imag] for p in (start, middle, end)])
+
+
+def _tip(arc: np.ndarray, size: float) -> np.ndarray:
+    """Return the triangle at the end of a curve."""
+    way = arc[2] - arc[1]
+    way = TIP * size * way / (np.hypot(*way) or 1)
+    across = 0.5 * np.array([-way[1], way[0]])
+    return np.array([arc[2] + way, arc[2] + across, arc[2] - across])
+
+
+def graph_svg(topology: TopologySnapshot, width: float = 3.6) -> str:
+    """Return the graph as a small SVG for a page of any color: names have that of its text."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    sentinel = "#010203"
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "thalnet", "text.parse_math": False}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, width * 2.9 / 3.5))
+        axes = figure.add_axes((0, 0, 1, 1))
+        draw_graph(axes, topology, ink=sentinel)
+        file = io.StringIO()
+        nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(sentinel, "currentColor")
+    svg = re.sub(r"<defs>.*?</defs>", "", svg, flags=re.S)  # its style is for the whole page
+    svg = re.sub(r' clip-path="[^"]*"', "", svg)
+    return re.sub(r"\n\s*", "\n", re.sub(r"(\.\d)\d\d+", r"\1", svg))
+
+
+def strengths_of(
+    weights: Mapping[str, np.ndarray], slots: Mapping[str, int]
+) -> dict[tuple[str, str], float]:
+    """Return mean |R| by reader and source, from reading weights and the widths of the slots."""
+    edges = np.cumsum([0, *slots.values()])
+    return {
+        (reader, source): float(np.abs(weight[:, edges[k] : edges[k + 1]]).mean())
+        for reader, weight in weights.items()
+        for k, source in enumerate(slots)
+    }
