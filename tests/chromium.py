@@ -43,16 +43,19 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", self._note_dialog)
         self.page.goto(self.address)
+        self._settle()
 
     def close(self) -> None:
         self.context.close()
 
     def resize(self, width: int, height: int = 800) -> None:
         self.page.set_viewport_size({"width": width, "height": height})
+        self._settle()
 
     def unfold(self) -> None:
         """Open everything that is folded."""
         self.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        self._settle()
 
     def wider_than_window(self) -> list[str]:
         """Return the elements that make the page wider than its window."""
@@ -65,6 +68,12 @@ class Tab:
     def nameless(self) -> list[str]:
         """Return the figures, images and controls without an accessible name."""
         return self._check("nameless")
+
+    def _settle(self) -> None:
+        """Wait until figures are drawn in a new width."""
+        self.page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
 
     def _check(self, name: str) -> list[str]:
         return self.page.evaluate(f"({CHECKS}).{name}()")

@@ -3,12 +3,13 @@
     python tests/report/screenshots.py OUT                    all kinds of report
     python tests/report/screenshots.py OUT single continual   some
 
-Each report is shown as wide as a phone and as a desktop, light and dark: single-phone-dark.png, and
-single-phone-dark-first.png for the first screen. The runs are trained once and kept in OUT/runs;
-the reports are written anew each time.
+Each report is shown as wide as a phone and as a desktop, light and dark, in pieces:
+``single-phone-dark-1.png`` is the top of a page. Runs are trained once and kept in OUT/runs; reports
+are written anew each time.
 """
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from playwright.sync_api import Browser
 
 WIDTHS = {"phone": 390, "desktop": 1280}
 THEMES = ("light", "dark")
-TALLEST = 12_000  # pixels of a screenshot
+PIECE, MOST = 1600, 8  # height of a screenshot in pixels; of a longer page, only so many
 LENGTH = 200  # training steps of a task
 
 
@@ -47,15 +48,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def take(browser: Browser, page: Path, width: str, theme: str) -> None:
-    """Write a screenshot of a page from its top down, and one of its first screen."""
-    height = 844 if width == "phone" else 800
-    tab = Tab(browser, page, WIDTHS[width], height, color_scheme=theme)
-    whole = tab.page.evaluate("document.documentElement.scrollHeight")
+    """Write screenshots of a page from its top down."""
+    tab = Tab(browser, page, WIDTHS[width], PIECE, color_scheme=theme)
+    height = tab.page.evaluate("document.documentElement.scrollHeight")
+    tab.resize(WIDTHS[width], min(height, MOST * PIECE))
+    tab.page.wait_for_timeout(200)  # figures are drawn anew in another width
     name = page.with_name(f"{page.stem}-{width}-{theme}")
-    tab.page.screenshot(path=f"{name}-first.png")
-    tab.resize(WIDTHS[width], min(whole, TALLEST))
-    tab.page.screenshot(path=f"{name}.png")
-    print(f"  {name.name}: {whole:,} pixels high", *tab.requests, *tab.complaints)
+    for old in name.parent.glob(f"{name.name}-*.png"):
+        old.unlink()
+    for number in range(min(MOST, math.ceil(height / PIECE))):
+        top = number * PIECE
+        part = {"x": 0, "y": top, "width": WIDTHS[width], "height": min(PIECE, height - top)}
+        tab.page.screenshot(path=f"{name}-{number + 1}.png", clip=part, full_page=True)
+    print(f"  {name.name}: {height:,} pixels high", *tab.requests, *tab.complaints)
     tab.close()
 
 

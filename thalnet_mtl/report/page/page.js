@@ -5,6 +5,10 @@ const panels = {}; // by kind: a function of the data and the view, which return
 const COLORS = 7; // --c0 to --c6 in style.css
 const color = (place) => `var(--c${place % COLORS})`;
 
+// The color of text on var(--faint) under so much (0 to 1) of var(--deep): that of higher contrast.
+const textOn = (shade) =>
+  `light-dark(${shade > 0.74 ? "#fff" : "#000"}, ${shade > 0.61 ? "#000" : "#fff"})`;
+
 // What all plots have in common; colors that a panel computes are colors already.
 const common = (view) => ({
   width: view.width,

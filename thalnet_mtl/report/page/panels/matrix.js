@@ -39,10 +39,10 @@ panels.matrix = ({tasks, stages, units, trained, scores, shades}, view) => {
       Plot.cell(known, {...at, fill: "var(--faint)"}),
       Plot.cell(known, {...at, fill: "var(--deep)", fillOpacity: "shade"}),
       Plot.cell(known.filter((cell) => cell.trained), {...at, stroke: "var(--accent)", strokeWidth: few ? 1.8 : 0.6}),
-      few && Plot.text(known, {
+      few ? Plot.text(known, {
         x: "task", y: "stage", text: (cell) => String(Number(cell.score.toPrecision(3))), fontSize: 11.5,
-        fill: (cell) => (cell.shade > 0.55 ? "var(--paper)" : "var(--ink)"),
-      }),
+        fill: (cell) => textOn(cell.shade),
+      }) : null,
       Plot.tip(cells, Plot.pointer({x: "task", y: "stage", title: "words"})),
     ],
   });
