@@ -38,7 +38,7 @@ PUBLIC = [
     *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody", "PathChooser"),
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
-    *("GrowthRule", "Search", "search", "StrategyLoop"),
+    *("GrowthRule", "Search", "search", "StrategyLoop", "Callback", "Tracker"),
     *("Config", "load_config", "train", "load_run", "table"),
     *("load_model", "save_model", "UserError"),
 ]

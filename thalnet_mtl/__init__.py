@@ -5,6 +5,7 @@ To build networks:      ``ThalNet``, ``Network``, ``ModuleSpec``, ``TaskSpec``,
 To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``Body``,
                         ``RecurrentBody``, ``GrowthRule``, ``Search``, ``register``
+To follow a run:        ``Callback``, ``Tracker``
 To train:               ``Config``, ``load_config``, ``train``, ``load_run``
 To let a network grow:  ``search``
 In your own loop:       ``StrategyLoop``
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from thalnet_mtl.training.growth.base import GrowthRule as GrowthRule
     from thalnet_mtl.training.search.by_hand import search as search
     from thalnet_mtl.training.search.rule import Search as Search
+    from thalnet_mtl.training.tracking.callback import Callback as Callback
+    from thalnet_mtl.training.tracking.tracker import Tracker as Tracker
     from thalnet_mtl.training.trained_run import load_run as load_run
     from thalnet_mtl.training.trainer import train as train
     from thalnet_mtl.training.weighting import LossWeighting as LossWeighting
@@ -77,6 +80,8 @@ _HOMES = {
     "Search": "training.search.rule",
     "search": "training.search.by_hand",
     "register": "registry",
+    "Callback": "training.tracking.callback",
+    "Tracker": "training.tracking.tracker",
     "table": "report.make_table",
     "Config": "config.schema",
     "load_config": "config.load",

@@ -55,6 +55,13 @@ _MODULES = {
     "loss": ("tasks.losses",),
     "metric": ("tasks.metrics",),
     "stream": ("tasks.named_streams",),
+    "tracker": (
+        "training.tracking.tensorboard",
+        "training.tracking.csv",
+        "training.tracking.wandb",
+        "training.tracking.mlflow",
+        "training.tracking.trackio",
+    ),
 }
 # By kind, the package of which every other file is imported as well: a new file is enough.
 _PACKAGES = {

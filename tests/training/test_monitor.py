@@ -18,7 +18,8 @@ from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.records import read_run
 from thalnet_mtl.tasks.evaluation import guess_scores
 from thalnet_mtl.tasks.sequences import SequenceTask
-from thalnet_mtl.training.monitor import Monitor, loss_limit
+from thalnet_mtl.training.mean_losses import loss_limit
+from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.stacked import train_stacked
 from thalnet_mtl.training.trainer import train

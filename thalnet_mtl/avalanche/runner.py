@@ -226,7 +226,8 @@ class TrainerPlugin(SupervisedPlugin):
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if self.run.config.train.clip:
-            clip_grad_norm_(strategy.model.parameters(), self.run.config.train.clip)
+            norm = clip_grad_norm_(strategy.model.parameters(), self.run.config.train.clip)
+            self.trainer.train_step.norm_before_clipping = norm
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         run, experience = self.run, self.run.experience
@@ -236,5 +237,5 @@ class TrainerPlugin(SupervisedPlugin):
         for name in experience.tasks:
             run.state.batches_seen[name] += 1
         self.trainer.after_step(losses)
-        if run.step == experience.stop:
+        if run.step == run.last_experience.stop:
             strategy.stop_training()

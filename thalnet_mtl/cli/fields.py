@@ -64,6 +64,7 @@ def _forms(name: str, section: Field[Any]) -> list[str]:
     else:
         entry = f"{{{field}: VALUE}}" if field == "FIELD" else "NAME"
         yaml, flag = f"{name}: [{entry}, …]", "none; a list is set in YAML"
+        flag = f"--{name} NAME,NAME" if name == "trackers" else flag
     return [f"  in YAML:  {yaml}", f"  as flag:  {flag}"]
 
 

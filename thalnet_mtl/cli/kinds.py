@@ -31,6 +31,7 @@ KINDS = {
     "backends": Kind("programs that compute a ThalNet: train.ops", values=OPS),
     "strategies": Kind("continual learning along a stream: train.strategy", "strategy"),
     "growth": Kind("rules by which a network grows: growth.when", "growth"),
+    "trackers": Kind("programs that a run is logged to: trackers", "tracker"),
 }
 # By the name of the registry, that of the command line.
 PLURALS = {kind.registry: name for name, kind in KINDS.items() if kind.registry}

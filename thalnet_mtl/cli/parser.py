@@ -20,7 +20,7 @@ Commands = Any  # what argparse's add_subparsers returns; its class is private
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Separate ``--section.field value`` and ``--section.field=value`` from other arguments.
 
-    ``--from RUN`` stands for ``--start.run RUN``.
+    ``--from RUN`` stands for ``--start.run RUN``. The only list that is a flag is ``--trackers``.
 
     >>> split_flags(["digits", "--train.seed", "3", "--out", "runs/a"])
     (['digits', '--out', 'runs/a'], {'train.seed': '3'})
@@ -30,7 +30,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     words = iter(arguments)
     for word in words:
         word = re.sub(r"^--from(?=$|=)", "--start.run", word)
-        match = re.fullmatch(r"--([a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
+        match = re.fullmatch(r"--(trackers|[a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
         if match is None:
             rest.append(word)
             continue

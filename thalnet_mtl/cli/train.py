@@ -86,6 +86,7 @@ def _train(
 
     at_once = len(options.seeds) if options.stacked else 1
     remaining = iter(folders.items())
+    group = next(iter(folders)).absolute().parent.name if len(folders) > 1 else ""
     options.began = True
     while batch := dict(islice(remaining, at_once)):
         batch = {folder: config for folder, config in batch.items() if folder not in finished}
@@ -97,9 +98,9 @@ def _train(
             console.print(f"{names}: {config.model.body} on {', '.join(config.named_tasks)}")
         try:
             if options.stacked:
-                train_stacked(batch, console)
+                train_stacked(batch, console, group)
             else:
-                train(config, folder, console)
+                train(config, folder, console, group=group)
         except Interrupted as stop:
             raise RunError(f"{stop}; {resume_hint(options, stop.saved)}") from None
         except KeyboardInterrupt:

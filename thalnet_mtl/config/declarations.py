@@ -24,7 +24,7 @@ from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.files import cache_folder, write_atomically
 
 # Kinds of entries that may have options.
-KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream")
+KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream", "tracker")
 # Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 # Attributes of entries that say what may be configured beside them.

@@ -229,7 +229,10 @@ def dump_config(config: Config) -> str:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Return all values by path: ``train.batch``, ``tasks.text8.weight``, ``changes.0.step``."""
+    """Return all values by path: ``train.batch``, ``tasks.text8.weight``, ``changes.0.step``.
+
+    ``trackers`` is one value.
+    """
     return flatten_section(config)
 
 
@@ -238,7 +241,7 @@ def flatten_section(section: Any, path: str = "") -> dict[str, Any]:
 
     def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         nested = isinstance(tree, list) and tree and isinstance(tree[0], dict)
-        if not (isinstance(tree, dict) or nested):
+        if path == "trackers" or not (isinstance(tree, dict) or nested):
             yield path, tree
             return
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):

@@ -1,7 +1,7 @@
 """Options of what a configuration names: the keyword arguments of a registered function or class.
 
-A task, a body, a strategy, a rule of growth, a loss or a metric declares its options by the
-arguments of its function or constructor, with types and defaults::
+A task, a body, a strategy, a rule of growth, a loss, a metric or a tracker declares its options by
+the arguments of its function or constructor, with types and defaults::
 
     @register("task", "permuted_mnist")
     def permuted_mnist(permutation: int = 0) -> SequenceTask: ...
@@ -112,7 +112,8 @@ def resolve_options(
         config = replace(config, task=_task(config.task, f"{start}task", complete))
     model = resolve("body", config.model.body, config.model, f"{start}model")
     growth = resolve("growth", config.growth.when, config.growth, f"{start}growth")
-    config = replace(config, model=model, growth=growth)
+    trackers = [resolve("tracker", t.name, t, f"{start}trackers") for t in config.trackers]
+    config = replace(config, model=model, growth=growth, trackers=tuple(trackers))
     if not strategy:
         return config
     section = resolve("strategy", config.train.strategy, config.strategy, f"{start}strategy")
@@ -136,7 +137,7 @@ def declared_options(kind: str, name: str) -> set[str]:
 
 
 def without_options(config: Config) -> Config:
-    """Return the configuration without the options of tasks, bodies, rules and strategies."""
+    """Return the configuration without the options of what it names."""
 
     def bare(section: Any) -> Any:
         return replace(section, options={})
@@ -152,6 +153,7 @@ def without_options(config: Config) -> Config:
         model=bare(config.model),
         growth=bare(config.growth),
         strategy=bare(config.strategy),
+        trackers=tuple(map(bare, config.trackers)),
     )
 
 

@@ -156,6 +156,20 @@ class PluginConfig:
 
 
 @dataclass(frozen=True)
+class TrackerConfig:
+    """An entry of ``trackers``: ``csv``, or ``{name: wandb, project: mine, mode: offline}``."""
+
+    name: str = option("", "tracker, or callback of your own", names="tracker")
+    options: dict[str, Any] = options_field("name", "option of the tracker")
+
+    def checked(self, where: str) -> "TrackerConfig":
+        """Return the entry, or raise if it has no name."""
+        if not self.name:
+            raise UserError(f"{where}: every tracker needs a name.")
+        return self
+
+
+@dataclass(frozen=True)
 class StrategyConfig:
     """Options of the continual-learning strategy ``train.strategy``; each has its own."""
 
@@ -209,6 +223,12 @@ class Config(ShownConfig):
     )
     evaluate: EvaluateConfig = field(
         default_factory=EvaluateConfig, metadata={"help": "logging, validation and checkpoints"}
+    )
+    trackers: tuple[TrackerConfig, ...] = field(
+        default=(TrackerConfig("tensorboard"),),
+        metadata={
+            "help": "programs that a run is logged to, beside its own metrics.jsonl; [] for none"
+        },
     )
     plugins: tuple[PluginConfig, ...] = field(
         default_factory=tuple,

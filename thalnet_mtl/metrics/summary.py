@@ -193,8 +193,6 @@ def summarize(
         guess: The test score of guessing by task.
     """
     rows = [[row.get(task) for task in metrics] for row in scores]
-    matrix = trained_matrix(metrics, trained, rows)
-    normalized = normalized_matrix(matrix, guess or {})
     return ContinualSummary(
         scenario=scenario,
         strategy=strategy,
@@ -203,11 +201,30 @@ def summarize(
         stages=stages,
         trained=trained,
         scores=rows,
-        measures={
-            name: _measure(function, matrix, normalized) for name, (_, function) in MEASURES.items()
-        },
+        measures=stream_measures(metrics, trained, rows, guess or {}),
         kept=kept,
     )
+
+
+def stream_measures(
+    metrics: Mapping[str, Metric],
+    trained: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[float | None]],
+    guess: Mapping[str, float],
+) -> dict[str, MeasureSummary]:
+    """Compute the measures of ``MEASURES``.
+
+    Args:
+        metrics: By task, in the order of the columns.
+        trained: The tasks of each experience.
+        rows: The matrix of scores.
+        guess: The test score of guessing by task, for means over tasks of different metrics.
+    """
+    matrix = trained_matrix(metrics, trained, rows)
+    normalized = normalized_matrix(matrix, guess)
+    return {
+        name: _measure(function, matrix, normalized) for name, (_, function) in MEASURES.items()
+    }
 
 
 def _measure(

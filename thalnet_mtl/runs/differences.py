@@ -19,7 +19,7 @@ from thalnet_mtl.runs.checksums import check_sums
 
 LENGTH = ("train.steps", "train.epochs")
 ROUNDING = ("train.device", "train.threads", "train.ops")
-WITHOUT_EFFECT = ("evaluate.log_every", "evaluate.checkpoint_every")
+WITHOUT_EFFECT = ("evaluate.log_every", "evaluate.checkpoint_every", "trackers")
 MAY_DIFFER = (*LENGTH, *ROUNDING, *WITHOUT_EFFECT)
 STREAM = "stream"  # stands for the number of experiences, where some are appended
 

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,6 @@ from thalnet_mtl.runs.checksums import RESULT, write_sums
 from thalnet_mtl.runs.differences import allowed_differences
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
-from thalnet_mtl.runs.tensorboard import EventFile
 
 
 class RunDirectory:
@@ -39,7 +38,6 @@ class RunDirectory:
 
     def __init__(self, folder: Path, config: Config):
         self.folder, self.config = folder, config
-        self._board: EventFile | None = None
         with ExitStack() as resources:
             resources.enter_context(FolderLock(folder))
             self.differences = allowed_differences(folder, config)
@@ -87,12 +85,15 @@ class RunDirectory:
         if not lineage or lineage[-1] | {"date": ""} != entry | {"date": ""}:
             self.write_json("environment.json", content | {"lineage": [*lineage, entry]})
 
-    def rewind(self, size: int, anew: bool = False) -> None:
+    def rewind(self, size: int, anew: bool = False) -> frozenset[tuple[int, str]]:
         """Truncate the metrics to ``size`` bytes: drop what was logged after a checkpoint.
 
         Args:
             anew: The run restarts on purpose. Otherwise a truncation to 0 bytes of metrics that
                 were logged in training means that the checkpoint has been lost, an error.
+
+        Returns:
+            steps, and the names for trackers, of the values that were dropped.
         """
         path = self.folder / "metrics.jsonl"
         self.check_log(size)
@@ -101,7 +102,9 @@ class RunDirectory:
                 f"{self.folder} has lost its checkpoint. Put checkpoint/last.pt back, or delete "
                 f"the folder to start again."
             )
+        dropped = frozenset(_values_after(path, size))
         self._metrics.truncate(size)
+        return dropped
 
     @property
     def size(self) -> int:
@@ -115,27 +118,16 @@ class RunDirectory:
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
 
-    def log(self, step: int, task: str, split: str, values: dict[str, float], **extra: Any) -> None:
-        """Log one value per metric, as a line of ``metrics.jsonl`` and to TensorBoard."""
-        board = self.board(step)
+    def log(
+        self, step: int, task: str, split: str, values: Mapping[str, float], **extra: Any
+    ) -> None:
+        """Log one value per metric, as a line of ``metrics.jsonl``."""
         with attempt(f"write the log of {self.folder}"):
             for metric, value in values.items():
                 line = {"step": step, "task": task, "split": split, "metric": metric}
                 line |= {"value": value} | extra
                 self._metrics.write((json.dumps(line) + "\n").encode())
-                board.add_scalar(f"{task}/{metric}/{split}", value, step)
             self._metrics.flush()
-            board.flush()
-
-    def board(self, step: int) -> EventFile:
-        """Return the file for TensorBoard, opened at the first use.
-
-        Events of ``step`` and later steps, from before the run was resumed, are purged.
-        """
-        if self._board is None:
-            self._board = EventFile(self.folder / "tensorboard", step)
-            self._resources.callback(self._board.close)
-        return self._board
 
     def record_resumed(self, environment: dict[str, Any], step: int) -> None:
         """Record the environment and the step of a resumed run, if the environment has changed."""
@@ -158,6 +150,10 @@ class RunDirectory:
         write_sums(self.folder, _as_text(content).encode())
         self.write_json(RESULT, content)
 
+    def before_close(self, act: Callable[[], None]) -> None:
+        """Let something be done before the directory is closed."""
+        self._resources.callback(act)
+
     def close(self) -> None:
         """Close all files and release the lock."""
         self._resources.close()
@@ -167,6 +163,16 @@ def _has_trained(path: Path) -> bool:
     """Return whether a whole line of a log is of a later step than 0."""
     with path.open("rb") as lines:
         return any(b'"step": 0,' not in line for line in lines if line.endswith(b"\n"))
+
+
+def _values_after(path: Path, size: int) -> Iterator[tuple[int, str]]:
+    """Yield step and name, ``TASK/METRIC/SPLIT``, of the whole lines of a log after some bytes."""
+    with path.open("rb") as lines:
+        lines.seek(size)
+        for text in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a kill may have cut or damaged it
+                line = json.loads(text)
+                yield line["step"], "/".join(line[key] for key in ("task", "metric", "split"))
 
 
 @contextmanager

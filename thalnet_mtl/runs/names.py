@@ -8,6 +8,7 @@ from pathlib import Path
 
 from thalnet_mtl.errors import UserError
 
+SWEEP = "sweep.json"  # the record in the folder of a sweep
 TUNING = "tuning.json"  # the record in the folder of a tuning
 TRIALS, WINNERS, FORMER = "trials", "winners", "former_winners"  # its folders of runs
 LONGEST = 200  # bytes of a generated folder name; file systems allow 255
@@ -32,6 +33,14 @@ def safe_name(text: str) -> str:
         return name
     start = name.encode()[: LONGEST - 9].decode(errors="ignore")
     return f"{start}-{zlib.crc32(text.encode()):08x}"
+
+
+def sweep_of(folder: Path) -> str:
+    """Return the name of the sweep or tuning that a run directory is in, '' if it is in none."""
+    parent = folder.absolute().parent
+    if (parent.parent / TUNING).exists():
+        return f"{parent.parent.name}/{parent.name}"
+    return parent.name if (parent / SWEEP).exists() else ""
 
 
 def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:

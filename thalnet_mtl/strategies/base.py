@@ -115,11 +115,25 @@ def check_subclass(subclass: type, base: type, kind: str, first: str) -> None:
             f"{kind} {subclass.__name__}: __init__ takes the {first} first, before its options: "
             f"def __init__(self, {first}, …), and super().__init__({first})."
         )
-    hooks = [n for n, value in vars(base).items() if callable(value) and not n.startswith("_")]
+    check_hooks(subclass, base, kind)
+
+
+def check_hooks(subclass: type, base: type, kind: str, prefix: str = "") -> None:
+    """Raise ``UserError`` if a public method has nearly the name of a hook, and so never runs.
+
+    Args:
+        subclass: the class of a user.
+        base: the class whose public methods are hooks.
+        kind: of the class, for the error.
+        prefix: that only names of hooks have; '' if there is none.
+    """
+    hooks = [n for n in dir(base) if callable(getattr(base, n)) and not n.startswith("_")]
     for name in dir(subclass):
-        if name.startswith("_") or name in vars(base):
+        if name.startswith("_") or hasattr(base, name):
             continue
-        if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=LIKE_A_HOOK):
+        wrong = bool(prefix) and name.startswith(prefix)
+        cutoff = 0.0 if wrong else LIKE_A_HOOK
+        if closest := difflib.get_close_matches(name, hooks, n=1, cutoff=cutoff):
             raise UserError(
                 f"{kind} {subclass.__name__}: no hook is called '{name}', so it would never run. "
                 f"Did you mean '{closest[0]}'?"

@@ -20,6 +20,7 @@ def check_joint_options(config: Config) -> None:
         UserError: with the option, and the closest name where one is unknown.
     """
     check_names(config)
+    check_trackers(config)
     check_only_scored(config)
     check_inputs_of(config)
     check_epoch_of(config)
@@ -43,6 +44,18 @@ def check_names(config: Config) -> None:
         for part in config.modules.values() or [ModuleConfig()]:
             declaration("reading", part.reading or model.reading)
             declaration("module", part.module or model.module)
+
+
+def check_trackers(config: Config) -> None:
+    """Raise if a tracker does not exist, or is named twice."""
+    names = [tracker.name for tracker in config.trackers]
+    for number, name in enumerate(names):
+        try:
+            declaration("tracker", name)
+        except UserError as error:
+            raise UserError(f"trackers: {error}") from None
+        if name in names[:number]:
+            raise UserError(f"trackers: '{name}' is given twice.")
 
 
 def check_only_scored(config: Config) -> None:

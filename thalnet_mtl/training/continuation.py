@@ -21,13 +21,19 @@ from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run,
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.fingerprint import weights_checksum
+from thalnet_mtl.training.scores import EarlyStopping
 from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.start_folder import FILE
 from thalnet_mtl.training.state import DUE, KEEPING_BEST
 
 
-def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
+def resume(
+    run: RunContext, directory: RunDirectory, console: Console
+) -> frozenset[tuple[int, str]]:
     """Bring a run to the step of its last checkpoint, with the configuration of today.
+
+    Returns:
+        steps, and the names for trackers, of the values that were logged after the checkpoint.
 
     Raises:
         UserError: the checkpoint is damaged, or the run cannot go on to that many steps. The
@@ -39,6 +45,8 @@ def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
     directory.check_log(size)
     longer = {f: different[f] for f in lengths(different, run.config) if f != STREAM}
     check_length(run, folder, shown(longer))
+    if longer and not run.continual:  # a callback may have ended the shorter run
+        run.state.stopping = EarlyStopping()
     if different:
         entry = lineage(folder, run.step, weights_checksum(run.network))
         changed = {field: [there, now] for field, (now, there) in different.items()}
@@ -50,10 +58,11 @@ def resume(run: RunContext, directory: RunDirectory, console: Console) -> None:
     if ended and not run.continual:  # this was the end of a shorter run
         restore_best(path)
         run.state.due = [name for name in run.state.due if name in due]
-    directory.rewind(size)
+    dropped = directory.rewind(size)
     rounding = {field: different[field] for field in different if field in ROUNDING}
     for line in shown(rounding):
         console.print(f"note: {line}, from step {run.step:,} on: results may differ by rounding")
+    return dropped
 
 
 def due_after_step(run: RunContext) -> list[str]:
@@ -66,10 +75,26 @@ def due_after_step(run: RunContext) -> list[str]:
 
 def due_after_early_stop(run: RunContext) -> list[str]:
     """Return what follows a validation after which no task of the experience trains any more."""
-    if run.active_in(run.last_experience):
-        return []
-    logged = run.step % run.config.evaluate.log_every == 0
-    return [name for name in KEEPING_BEST if name != "validate" and not (name == "log" and logged)]
+    return [] if run.active_in(run.last_experience) else due_after_stop(run, validated=True)
+
+
+def due_after_stop(run: RunContext, validated: bool) -> list[str]:
+    """Return what is left to do at the last step where an experience ends before it was planned.
+
+    Args:
+        run: after that step; what is due after any step is done.
+        validated: whether the run was validated at this step.
+    """
+    done = {"log": run.step % run.config.evaluate.log_every == 0, "validate": validated}
+    return [name for name in (KEEPING_BEST if run.keeps_best else DUE) if not done.get(name)]
+
+
+def end_experience_now(run: RunContext) -> None:
+    """Let the experience end at this step, and plan the next ones from here on."""
+    before = [e.stop for e in run.stream[: run.last_experience.number - 1]]
+    run.state.due = due_after_stop(run, validates(run))
+    if not run.keeps_best:  # else it is recorded when the best weights are restored
+        run.state.stopping.ends = [*before, run.step]
 
 
 def validates(run: RunContext) -> bool:

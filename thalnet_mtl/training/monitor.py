@@ -1,26 +1,32 @@
 """Scores and losses of a run while it trains: logged, shown, and kept for its results."""
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.metrics.metric import format_scores, list_names
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.runs.topology_file import ChangeEntry
 from thalnet_mtl.signals import interruptible
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.best_weights import keep_best, restore_best
 from thalnet_mtl.training.checkpoint import save_best
 from thalnet_mtl.training.checkpoint_parts import PartFiles
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.divergence import diverged
 from thalnet_mtl.training.readings import ReadingRecorder
-from thalnet_mtl.training.results import decision_entries, measure_cost, write_topology
+from thalnet_mtl.training.results import (
+    decision_entries,
+    measure_cost,
+    measures_so_far,
+    write_topology,
+)
 from thalnet_mtl.training.score_lines import MANY, Scores, summary_line
 from thalnet_mtl.training.scores import is_better, record_validation
 from thalnet_mtl.training.state import NOT_TRAINED
-
-DIVERGENCE_FACTOR = 100.0  # times the loss of guessing, or of the untrained network
+from thalnet_mtl.training.tracking.callback import RunView
+from thalnet_mtl.training.tracking.callbacks import Callbacks
+from thalnet_mtl.training.tracking.tracker import NO_EVENTS, names_of
 
 
 class Monitor:
@@ -31,6 +37,7 @@ class Monitor:
         directory: for the log and ``best.pt``.
         console: for people.
         parts: see ``save_checkpoint``.
+        callbacks: that are told of all of it; by default none.
     """
 
     def __init__(
@@ -39,9 +46,12 @@ class Monitor:
         directory: RunDirectory,
         console: Console,
         parts: PartFiles | None = None,
+        callbacks: Callbacks | None = None,
     ):
         self.run, self.directory, self.console, self.parts = run, directory, console, parts
         self.readings = ReadingRecorder(run, directory)
+        self.callbacks = callbacks or Callbacks({}, RunView(run, directory.folder), console)
+        self.rate_since: tuple[int, float] | None = None  # step and seconds, for the rate of steps
 
     def score_untrained(self, task: str, step: int) -> None:
         """Score a task on the test split before its training, if its rule of growth has not yet.
@@ -54,7 +64,22 @@ class Monitor:
         if task not in scores:
             with interruptible():
                 scores[task] = self.run.score_untrained(task)
-        self.directory.log(step, task, "test", scores[task])
+        self.log(step, "test", {task: scores[task]})
+
+    def log(
+        self, step: int, split: str, scores: Mapping[str, Mapping[str, float]], **extra: Any
+    ) -> None:
+        """Log scores of tasks on a split.
+
+        Args:
+            step: of the scores.
+            split: validation or test.
+            scores: by task and metric.
+            extra: of the lines of the log.
+        """
+        for name, values in scores.items():
+            self.directory.log(step, name, split, values, **extra)
+        self.callbacks.evaluation(step, split, scores)
 
     def start_accuracy_matrix(self) -> None:
         """Score the untrained network: the first row of the matrix of scores."""
@@ -80,17 +105,40 @@ class Monitor:
             scored = run.scores(new, "test")
             for name, values in scored.items():
                 matrix[-1][name] = values[run.tasks[name].metric.name]
-                self.directory.log(run.step, name, "test", values, experience=last.number)
-                self.directory.log(0, name, "test", run.state.scores.untrained[name])
+                self.log(run.step, "test", {name: values}, experience=last.number)
+                self.log(0, "test", {name: run.state.scores.untrained[name]})
 
-    def log_losses(self, means: Mapping[str, float], learning_rate: float) -> None:
-        """Log and show the mean loss of each task since the last time."""
-        run = self.run
-        for name, loss in means.items():
-            values = {"loss": loss, "learning_rate": learning_rate}
-            seconds = run.state.timers.train_seconds
+    def log_losses(
+        self, means: Mapping[str, float], learning_rate: float, gradient_norm: float | None = None
+    ) -> None:
+        """Log and show the mean loss of each task since the last time.
+
+        Args:
+            means: by task.
+            learning_rate: of the last step.
+            gradient_norm: of the last step, for callbacks; None where it is not known.
+        """
+        run, seconds = self.run, self.run.state.timers.train_seconds
+        scores = {
+            name: {"loss": loss, "learning_rate": learning_rate} for name, loss in means.items()
+        }
+        for name, values in scores.items():
             self.directory.log(run.step, name, "train", values, seconds=seconds)
+        if self.callbacks.listens("on_log"):
+            training = {} if gradient_norm is None else {"training/gradient_norm": gradient_norm}
+            if self.rate_since and seconds > self.rate_since[1]:
+                steps, time = run.step - self.rate_since[0], seconds - self.rate_since[1]
+                training |= {"training/steps_per_second": steps / time}
+            self.rate_since = run.step, seconds
+            self.callbacks.log(run.step, names_of("train", scores) | training)
         self.console.log_losses(run.step, means)
+
+    def start_callbacks(
+        self, resumed_at: int | None, logged: frozenset[tuple[int, str]] = NO_EVENTS
+    ) -> None:
+        """Start the callbacks, when the run begins or goes on; see ``Callbacks.start``."""
+        self.callbacks.start(resumed_at, logged)
+        self.rate_since = self.run.step, self.run.state.timers.train_seconds
 
     def validate(self) -> None:
         """Score the validation splits, and keep the weights that are best for all tasks together.
@@ -108,11 +156,11 @@ class Monitor:
         with interruptible():
             scored = run.scores(run.attached_tasks, "validation")
         self.show_validation(scored)
+        self.log(run.step, "validation", scored, seconds=run.state.timers.train_seconds)
         for name, values in scored.items():
             task = run.tasks[name]
-            metric, seconds = task.metric, run.state.timers.train_seconds
+            metric = task.metric
             value = values[metric.name]
-            self.directory.log(run.step, name, "validation", values, seconds=seconds)
             batches = run.state.batches_seen[name]
             new = name, metric, value, run.step, batches, name in active
             record_validation(scores.best_by_task, *new)
@@ -158,8 +206,11 @@ class Monitor:
             self.console.log_scores(run.step, prefix, run.tasks[name].metrics, values)
 
     def end_experience(self, experience: Experience) -> None:
-        """Score all tasks after an experience: a row of the matrix of scores."""
+        """Score all tasks after an experience of a stream: a row of the matrix of scores."""
         run, scores = self.run, self.run.state.scores
+        if not run.continual:
+            self.callbacks.experience_end(experience, {})
+            return
         row = dict[str, float]()
         with interruptible():
             scored = run.scores(run.attached_tasks, "test")
@@ -167,7 +218,7 @@ class Monitor:
         run.state.loss_log.fill_(NOT_TRAINED)  # its losses are logged, the next one's are not yet
         for name, values in scored.items():
             row[name] = values[run.tasks[name].metric.name]
-            self.directory.log(run.step, name, "test", values, experience=experience.number)
+        self.log(run.step, "test", scored, experience=experience.number)
         scores.accuracy_matrix.append(row)
         scores.costs.append(cost)
         shown = ", ".join(
@@ -178,6 +229,8 @@ class Monitor:
         self.console.print(
             f"  step {run.step:,}  test after experience {experience.number}: {shown}"
         )
+        if self.callbacks.listens("on_experience_end"):
+            self.callbacks.experience_end(experience, measures_so_far(run))
 
     def report_changes(self, logged: int, decided: int | None = None) -> bool:
         """Report decisions of the rule of growth, and changes that the run has followed.
@@ -191,14 +244,18 @@ class Monitor:
         """
         state = self.run.state
         decisions = [] if decided is None else decision_entries(self.run)[decided:]
+        changes = [ChangeEntry(**entry) for entry in state.topology_log[logged:]]
         lines = [(decision.step, decision.line()) for decision in decisions]
-        for entry in state.topology_log[logged:]:
-            lines.append((entry["step"], f"{entry['verb']} {entry['about']}"))
+        lines += [(change.step, f"{change.verb} {change.about}") for change in changes]
         for step, line in lines:
             self.console.print(f"  step {step:,}  {line}")
         if lines:
             write_topology(self.run, self.directory, state.step)
             self.readings.record()
+        for decision in decisions:
+            self.callbacks.decision(decision)
+        for change in changes:
+            self.callbacks.change(change)
         return len(state.topology_log) > logged
 
     def report_notices(self) -> None:
@@ -221,40 +278,3 @@ class Monitor:
             self.console.print(
                 f"early stop at step {run.step:,} of {run.total_steps:,}: no task improved{ending}"
             )
-
-
-def mean_losses(run: RunContext) -> dict[str, float]:
-    """Return the mean loss of every trained task since the last line of the log.
-
-    Raises:
-        Diverged: a loss has exploded, or a loss or a weight is not finite.
-    """
-    log = run.state.loss_log
-    count = (run.step - 1) % len(log) + 1
-    rows, limits = log[:count].tolist(), {name: loss_limit(run, name) for name in run.tasks}
-    for k, row in enumerate(rows):
-        for name, loss in zip(run.tasks, row, strict=True):
-            if math.isnan(loss) or loss == math.inf or loss > limits[name]:
-                raise diverged(f"loss {loss:.4g} at step {run.step - count + k + 1:,}", name)
-    trainable = (weight for weight in run.network.parameters() if weight.requires_grad)
-    if not all(bool(weight.isfinite().all()) for weight in trainable):
-        reason = f"a weight that is not finite after step {run.step:,}"
-        raise diverged(reason, ", ".join(run.tasks))
-    means: dict[str, float] = {}
-    for name, column in zip(run.tasks, zip(*rows, strict=True), strict=True):
-        trained = [loss for loss in column if loss != NOT_TRAINED]
-        means |= {name: sum(trained) / len(trained)} if trained else {}
-    return means
-
-
-def loss_limit(run: RunContext, task: str) -> float:
-    """Return the loss above which the training of a task has diverged.
-
-    It is g + 100 · max(|g|, |u|, 1), with the loss g of guessing and the loss u of the untrained
-    network. The 1 is for losses near 0, such as those of small numbers: outputs of order 1, which
-    are far too large for these, are soon corrected.
-    """
-    guess = run.guess(task, "validation")["loss"]
-    untrained = run.state.scores.untrained.get(task, {}).get("loss", 0.0)
-    scales = [abs(loss) for loss in (guess, untrained) if math.isfinite(loss)]
-    return (guess if math.isfinite(guess) else 0.0) + DIVERGENCE_FACTOR * max(*scales, 1.0)

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.files import write_text
-from thalnet_mtl.metrics.summary import ContinualSummary, StageCost, summarize
+from thalnet_mtl.metrics.summary import (
+    ContinualSummary,
+    StageCost,
+    stream_measures,
+    summarize,
+)
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.size import parameter_counts
 from thalnet_mtl.models.snapshot import topology_snapshot
@@ -114,6 +119,25 @@ def continual_summary(run: RunContext) -> ContinualSummary:
         guess={name: run.guess(name, "test")[task.metric.name] for name, task in run.tasks.items()},
         kept=run.state.stopping.kept,
     )
+
+
+def measures_so_far(run: RunContext) -> dict[str, float]:
+    """Return the measures of a stream after its last experience so far, as far as they are known.
+
+    They are those of ``metrics.summary.MEASURES``, of the tasks that were trained.
+    """
+    scores = run.state.scores.accuracy_matrix
+    trained = [experience.tasks for experience in run.stream[: len(scores) - 1]]
+    metrics = {name: run.tasks[name].metric for tasks in trained for name in tasks}
+    kinds = {metric.name for metric in metrics.values()}
+    guess = {name: run.guess(name, "test") for name in metrics} if len(kinds) > 1 else {}
+    measures = stream_measures(
+        metrics,
+        trained,
+        [[row.get(task) for task in metrics] for row in scores],
+        {name: values[metrics[name].name] for name, values in guess.items()},
+    )
+    return {name: m.mean for name, m in measures.items() if m.mean is not None}
 
 
 def scenario(run: RunContext) -> str:

@@ -34,6 +34,7 @@ from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.start_folder import network_at_start, read_start
 from thalnet_mtl.training.state import NOT_TRAINED, TrainState
 from thalnet_mtl.training.stream_checks import check_early_stopping, check_stream
+from thalnet_mtl.training.tracking.callbacks import make_callbacks
 from thalnet_mtl.training.unknown_task import check_unknown_tasks
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
 
@@ -117,6 +118,7 @@ def check_buildable(config: Config) -> None:
     lookup("optimizer", config.train.optimizer)
     check_strategy(config)
     check_rule(config)
+    make_callbacks(config)
 
 
 def configure_process(config: Config, network: Network, device: torch.device) -> None:

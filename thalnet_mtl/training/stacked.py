@@ -28,11 +28,17 @@ from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.stackable import check_stackable
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import StepInputs, can_capture
+from thalnet_mtl.training.tracking.callbacks import make_callbacks
 from thalnet_mtl.training.trainer import Trainer
 
 
-def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
+def train_stacked(configs: Mapping[Path, Config], console: Console, group: str = "") -> None:
     """Train configurations that differ only in their seed, in their run directories.
+
+    Args:
+        configs: by run directory.
+        console: for progress and scores.
+        group: name of all of them, for trackers.
 
     Raises:
         UserError: they cannot be stacked.
@@ -50,9 +56,11 @@ def train_stacked(configs: Mapping[Path, Config], console: Console) -> None:
     with ExitStack() as stack:
         runs, shared = list[StackedRun](), SharedConsole(console)
         for folder, config in unfinished.items():
+            named = make_callbacks(config)
             context = set_up(config, fetch_with(console), folder)
             directory = stack.enter_context(closing(RunDirectory(folder, config)))
-            trainer = Trainer(context, directory, PrefixedConsole(shared, folder.name))
+            own_console = PrefixedConsole(shared, folder.name)
+            trainer = Trainer(context, directory, own_console, None, named, group)
             runs.append(StackedRun(folder.name, trainer))
             trainer.resume_or_start()
         with session([run.trainer for run in runs], console, f"{len(runs)} seeds"):

@@ -49,6 +49,7 @@ class TrainStep:
         self._graphs: StepGraphs | None = None
         self._state = run.state  # that the caches belong to
         self._changes = 0  # of the topology, that they have seen
+        self.norm_before_clipping: Tensor | None = None  # of the gradient of the last step
 
     def drop_caches(self) -> None:
         """Forget what was prepared for the network as it was."""
@@ -104,12 +105,23 @@ class TrainStep:
         add_penalty(strategy, batches)
         strategy.before_update()
         if options.clip:
-            torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
+            parameters = state.network.parameters()
+            self.norm_before_clipping = nn.utils.clip_grad_norm_(parameters, options.clip)
         optimizer.step()
         strategy.after_update(batches)
         tasks = run.learned_tasks
         shown = [shown_loss(tasks[n], batches[n], loss) for n, loss in losses.items()]
         return torch.stack(shown), final_states
+
+    def gradient_norm(self) -> float | None:
+        """Return the norm of the gradient of the last step, before clipping.
+
+        None where the gradients are not those of the network, as where runs are stacked.
+        """
+        if self.norm_before_clipping is not None:
+            return float(self.norm_before_clipping)
+        gradients = [p.grad for p in self.run.network.parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients)) if gradients else None
 
     def losses(
         self, batches: Mapping[str, Batch], states: Mapping[str, Any]

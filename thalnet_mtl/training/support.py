@@ -33,6 +33,7 @@ BASIC: Supported = {
     **fields("train", "epochs epoch_of steps batch chunk seed device threads"),
     **fields("train", "learning_rate weight_decay schedule warmup clip"),
     **fields("evaluate", "every batch batches log_every checkpoint_every"),
+    "trackers": None,
 }
 STREAM: Supported = fields("stream.*", "tasks steps expect shares blur")
 CHANGES: Supported = {

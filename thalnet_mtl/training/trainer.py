@@ -1,7 +1,7 @@
 """The training loop: from the first step, or from the last checkpoint, to the results."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.runs.differences import lengths
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.runs.names import sweep_of
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested
 from thalnet_mtl.training.append import record_tasks, write_metrics
@@ -25,6 +26,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import (
     due_after_early_stop,
     due_after_step,
+    end_experience_now,
     record_start,
     resume,
     save_before_end,
@@ -33,7 +35,8 @@ from thalnet_mtl.training.environment import run_environment
 from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
 from thalnet_mtl.training.finished import is_finished
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
-from thalnet_mtl.training.monitor import Monitor, mean_losses
+from thalnet_mtl.training.mean_losses import mean_losses
+from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.optimizers import learning_rate
 from thalnet_mtl.training.results import write_results, write_topology
 from thalnet_mtl.training.sampling import next_batches
@@ -41,6 +44,8 @@ from thalnet_mtl.training.session import session
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
+from thalnet_mtl.training.tracking.callback import Callback, RunView
+from thalnet_mtl.training.tracking.callbacks import Callbacks, make_callbacks
 from thalnet_mtl.training.unknown_task import fit_paths
 from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
 
@@ -51,6 +56,8 @@ def train(
     console: Console | None = None,
     tasks: UnregisteredTasks = (),
     start: Path | str = "",
+    callbacks: Sequence[Callback] = (),
+    group: str = "",
 ) -> RunResult:
     """Train as configured, in a run directory; the same call again resumes where it stopped.
 
@@ -61,6 +68,8 @@ def train(
         tasks: tasks that are not registered, which the configuration names as if they were; a
             mapping to give them other names.
         start: run, or saved network, to start from, instead of ``start.run`` in ``config``.
+        callbacks: called while the run trains, beside the trackers in ``config``.
+        group: name of the runs that this one belongs to, for trackers; by default that of a sweep.
 
     Returns:
         the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
@@ -79,9 +88,10 @@ def train(
         if is_finished(folder, config, console):
             check_data_from_python(folder, from_python, config)
             return RunResult.load(folder)
+        named = make_callbacks(config, callbacks)
         run = set_up(config, fetch_with(console), folder)
         with closing(RunDirectory(folder, config)) as directory:
-            return Trainer(run, directory, console, began).fit()
+            return Trainer(run, directory, console, began, named, group).fit()
 
 
 class Trainer:
@@ -95,6 +105,8 @@ class Trainer:
         directory: of the run, open for writing.
         console: for progress and scores.
         start: when ``time.monotonic`` began to count for the run; by default now.
+        callbacks: by name.
+        group: see ``train``.
     """
 
     def __init__(
@@ -103,11 +115,17 @@ class Trainer:
         directory: RunDirectory,
         console: Console,
         start: float | None = None,
+        callbacks: Mapping[str, Callback] | None = None,
+        group: str = "",
     ):
         self.run, self.directory, self.console = run, directory, console
+        self.view = RunView(run, directory.folder, group or sweep_of(directory.folder))
+        self.callbacks = Callbacks(callbacks or {}, self.view, console)
+        self.after_every_step = self.callbacks.listens("on_step_end")
+        directory.before_close(self.callbacks.exit)
         # A single experience leaves nothing behind that does not change any more.
         self.parts = part_files(directory.folder / "checkpoint") if run.continual else None
-        self.monitor = Monitor(run, directory, console, self.parts)
+        self.monitor = Monitor(run, directory, console, self.parts, self.callbacks)
         self.train_step = TrainStep(run)
         self.may_go_on = not fixed_length(run.config)
         self.stop_requested: Callable[[], bool] = lambda: False
@@ -143,9 +161,10 @@ class Trainer:
         facts, last = run_environment(run), self.directory.folder / "checkpoint" / "last.pt"
         if resumable and last.exists():
             check_same_data(self.directory.folder, facts)
-            resume(run, self.directory, self.console)
+            dropped = resume(run, self.directory, self.console)
             self.train_step.drop_caches()
             record_tasks(run, self.directory, facts)
+            self.monitor.start_callbacks(run.step, dropped)
             self.monitor.score_appended()
             self.monitor.readings.resume()
             self.directory.record_resumed(facts, run.step)
@@ -166,6 +185,7 @@ class Trainer:
             record_start(run, run.start, self.directory, self.console)
         write_metrics(run, self.directory)
         write_topology(run, self.directory, 0)
+        self.monitor.start_callbacks(None)
         self.monitor.report_notices()
         self.console.print("scoring the untrained network …")
         self.monitor.start_accuracy_matrix()
@@ -241,6 +261,8 @@ class Trainer:
         if run.task_stream and state.rule.acts_within:
             state.rule.after_step(float(losses.max()))
         state.step += 1
+        if self.after_every_step:
+            self.callbacks.step_end(dict(zip(run.tasks, losses, strict=True)))
         due, often = due_after_step(run), options.checkpoint_every
         saves = (
             "validate" in due or self.stop_requested() or bool(often and state.step % often == 0)
@@ -265,12 +287,13 @@ class Trainer:
             means: of the losses since the last line of the log, if they are known.
         """
         run, state = self.run, self.run.state
-        experience = run.last_experience
         try:
-            while state.due:
+            while state.due or self.end_if_asked():
+                experience = run.last_experience
                 if state.due[0] == "log":
                     rate = learning_rate(run.config.train, run.schedule(experience), run.step - 1)
-                    self.monitor.log_losses(means or mean_losses(run), rate)
+                    norm = self.gradient_norm()
+                    self.monitor.log_losses(means or mean_losses(run), rate, norm)
                 elif state.due[0] == "growth":
                     logged, decided = len(state.topology_log), len(state.growth.decisions)
                     end_growth(run)
@@ -287,7 +310,8 @@ class Trainer:
                     if run.announced:
                         state.strategy.after_experience(experience)
                     fit_paths(run, experience.tasks)
-                elif run.continual:
+                else:
+                    saves, self.view.stop_reason = True, None
                     self.monitor.end_experience(experience)
                 del state.due[0]
         except StopRequested:
@@ -299,6 +323,25 @@ class Trainer:
         if saves and self.stop_requested():
             raise self.interrupted()
         self.step_start = time.monotonic()
+
+    def end_if_asked(self) -> bool:
+        """Let the experience end if a callback has asked for it. Returns whether it does."""
+        run, reason = self.run, self.view.stop_reason
+        if reason is None or run.step in (run.experience.start, run.last_experience.stop):
+            return False
+        self.console.print(
+            f"  step {run.step:,}  stopped by a callback{': ' * bool(reason)}{reason}"
+        )
+        end_experience_now(run)
+        if self.ends:
+            save_before_end(run, self.directory)
+        return True
+
+    def gradient_norm(self) -> float | None:
+        """Return the norm of the gradient of the last step; None if nobody asks, or it is gone."""
+        if not self.callbacks.listens("on_log"):
+            return None
+        return self.train_step.gradient_norm()
 
     def interrupted(self) -> Interrupted:
         """Return the error for a run that the user stopped."""
@@ -321,4 +364,5 @@ class Trainer:
             self.console.print(line)
         if result.decisions:
             self.console.print(result.decisions.line())
+        self.callbacks.finish(result)
         return result
