@@ -79,8 +79,8 @@ def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
     names = [entry.name for entry in session.get_inputs()]
     assert next(entry.name for entry in session.get_outputs()) == "outputs"
     facts = session.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["inputs"]) == {"x": ["passengers"]} and facts["task"] == "csv"
-    assert json.loads(facts["outputs"]) == ["change of passengers"]
+    assert json.loads(facts["inputs"])[0]["columns"] == ["passengers"] and facts["task"] == "csv"
+    assert json.loads(facts["outputs"])[0]["columns"] == ["change of passengers"]
     state = {n.name: np.zeros([1, *n.shape[1:]], np.float32) for n in session.get_inputs()[1:]}
     run = load_run("runs/airline")
     task = run.task().load("cpu")
@@ -173,7 +173,7 @@ def test_sequences_of_unequal_lengths_are_exported_as_the_usage_says(
     extra = {"metadata.json": ""}
     torch.export.load("run/export/step.pt2", extra_files=extra)
     facts = json.loads(extra["metadata.json"])
-    assert json.loads(facts.get("classes", "[]")) == (["no", "yes"] if kind == "class" else [])
+    assert json.loads(facts["outputs"])[0]["columns"][0] == {"class": "no", "number": "next"}[kind]
 
 
 def test_data_that_has_changed_since_training_is_refused(capsys, here):

@@ -12,9 +12,9 @@ from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import export
 from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
-from thalnet_mtl.models.export import Step
 from thalnet_mtl.models.model_folder import FORMAT
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.programs import Step
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import cpp
 from thalnet_mtl.topology.spec import TaskSpec
@@ -46,7 +46,7 @@ UNKNOWN_BODY = saved("gruu", {})
 @pytest.fixture(scope="module", autouse=True)
 def traced_once():
     """Trace a step once for all formats and tests, which takes half the time of an export."""
-    trace, programs = export._program, {}
+    trace, programs = export.traced, {}
 
     def program(step):
         key = type(step), step.network, step.task
@@ -55,7 +55,7 @@ def traced_once():
         return programs[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_program", program)
+        patch.setattr(export, "traced", program)
         yield
 
 
@@ -128,34 +128,41 @@ PADDED = {
     ],
 )
 def test_a_program_of_padded_sequences_equals_the_network(body, form, tmp_path):
+    """It takes any batch, and any number of steps."""
     make, options = PADDED[body]
     every = body == "thalnet"
     network = Network(make())
     network.add_task("a", TaskSpec(3, 2, steps=3, every_step=every), **options)
     path = export.export(network, form, tmp_path / "program", lengths=True)
-    xs, lengths = torch.rand(4, 3, 3), torch.tensor([1, 3, 2, 3])
-    spoilt = spoiled(xs, lengths)
-    if form == "torch":
-        (outputs,) = torch.export.load(path).module()(spoilt, lengths)
-    else:
-        import onnxruntime
+    for steps in ([1, 9, 2, 8], [3, 3], [1]):
+        lengths = torch.tensor(steps)
+        xs = torch.rand(len(steps), max(steps), 3)
+        spoilt = spoiled(xs, lengths)
+        if form == "torch":
+            (outputs,) = torch.export.load(path).module()(spoilt, lengths)
+        else:
+            import onnxruntime
 
-        feed = {"x": spoilt.numpy(), "lengths": lengths.numpy()}
-        outputs = torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
-    for row, x, length in zip(outputs, xs, lengths, strict=True):
-        alone, _ = network("a", x[None, :length])
-        row = row[:length] if every else row
-        torch.testing.assert_close(row, alone[0], rtol=1e-4, atol=1e-5)
+            feed = {"x": spoilt.numpy(), "lengths": lengths.numpy()}
+            outputs = torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
+        assert len(outputs) == len(steps)
+        for row, x, length in zip(outputs, xs, lengths, strict=True):
+            alone, _ = network("a", x[None, :length])
+            assert not every or not row[length:].any()
+            row = row[:length] if every else row
+            torch.testing.assert_close(row, alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_is_exported_for_padded_sequences_if_they_have_a_longest(tmp_path):
-    train(toy(model={"body": "mlp"}), tmp_path / "rows")
-    path = load_run(tmp_path / "rows").export("torch", lengths=True)
-    assert path == tmp_path / "rows" / "export" / "sequences.pt2" and path.is_file()
-    network = Network(ThalNet(3, 2, 4))
-    network.add_task("endless", TaskSpec(3, 2))
-    with pytest.raises(UserError, match="'endless' has no longest sequence; export its step"):
-        export.export(network, "torch", tmp_path / "program", lengths=True)
+def test_a_run_of_a_text_is_exported_for_padded_sequences(tmp_path):
+    train(toy(model={"body": "gru"}, task={"name": "toy_text"}), tmp_path / "text")
+    run = load_run(tmp_path / "text")
+    path = run.export("torch", lengths=True)
+    assert path == tmp_path / "text" / "export" / "sequences.pt2" and path.is_file()
+    tokens, lengths = torch.tensor([[1, 2, 3], [4, 0, 777]]), torch.tensor([3, 2])
+    (outputs,) = torch.export.load(path).module()(tokens, lengths)
+    for row, xs, length in zip(outputs, tokens, lengths, strict=True):
+        alone, _ = run.network("toy_text", xs[None, :length])
+        torch.testing.assert_close(row[:length], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_saved_network_takes_lengths_without_being_told(tmp_path):

@@ -9,7 +9,7 @@ from toy_tasks import GROWTH, JOINT, toy
 from thalnet_mtl import cli, load_model
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.export import Step
+from thalnet_mtl.models.programs import Step
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training import monitor
 from thalnet_mtl.training.sampling import sample_tasks

@@ -43,6 +43,9 @@ def add_export_command(commands: Commands) -> None:
         help="torch, onnx: a program for padded sequences with their lengths, not for one step",
     )
     parser.add_argument(
+        "--license", metavar="ID", help="torch, onnx: of the weights, as 'mit' (default: unknown)"
+    )
+    parser.add_argument(
         "--task", metavar="NAME", help="torch, onnx: the task to export, if there are several"
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="default: in RUN/export")
@@ -73,11 +76,12 @@ def export(options: argparse.Namespace) -> int:
     """Write the network of a run in a format that other programs read."""
     from thalnet_mtl.training.trained_run import load_run
 
-    for name in ("task", "lengths") if options.to == "safetensors" else ():
+    for name in ("task", "lengths", "license") if options.to == "safetensors" else ():
         if getattr(options, name):
             raise UserError(f"--{name} has no effect: --to safetensors writes all weights.")
     run = load_run(options.folder)
-    path = run.export(options.to, options.out, options.task, lengths=options.lengths)
+    license = {"license": options.license} if options.license else {}
+    path = run.export(options.to, options.out, options.task, lengths=options.lengths, **license)
     print(one_line(str(path)))
     for line in run.usage(options.to, path, options.task, lengths=options.lengths):
         print(one_line(line))

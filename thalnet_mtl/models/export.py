@@ -9,131 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.files import new_file, staged
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
-from thalnet_mtl.topology.scaling import Scaling
-
-Scalings = tuple[Scaling | None, Scaling | None]  # of inputs, and of targets
+from thalnet_mtl.models.programs import Program, Scalings, Sequences, Step, traced
 
 METADATA = "metadata.json"  # of a torch program
-TRACED, CHECKED = 3, 5  # batch sizes: an exported program takes any, so a second one checks it
-
-
-class Program(nn.Module):
-    """A function of a network for one task, from tensors to tensors, that can be exported."""
-
-    input_mean: Tensor | None
-    input_deviation: Tensor | None
-    output_mean: Tensor | None
-    output_deviation: Tensor | None
-
-    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
-        super().__init__()
-        self.network, self.task = network, task
-        self.generator = torch.Generator()
-        for name, scaling in zip(("input", "output"), scalings, strict=True):
-            for part in ("mean", "deviation"):
-                values = None if scaling is None else torch.tensor(getattr(scaling, part))
-                self.register_buffer(f"{name}_{part}", values)
-
-    def scale(self, x: Inputs) -> Inputs:
-        """Return inputs (…, inputs) as the network was trained on them."""
-        mean, deviation = self.input_mean, self.input_deviation
-        if mean is None or deviation is None:
-            return x
-        return map_inputs(lambda x: (x - mean) / deviation, x)
-
-    def in_units(self, outputs: Tensor) -> Tensor:
-        """Return outputs (…, outputs) of the network in the units of the targets."""
-        if self.output_mean is None or self.output_deviation is None:
-            return outputs
-        return outputs * self.output_deviation + self.output_mean
-
-    def example(self, batch: int) -> tuple[Any, ...]:
-        """Return random arguments of ``forward``, always the same for a batch size."""
-        raise NotImplementedError
-
-    def names(self) -> tuple[list[str], list[str]]:
-        """Return the names of the inputs behind those of the task, and of the outputs."""
-        raise NotImplementedError
-
-    def draw(self, *shape: int) -> Any:
-        """Return random inputs of the task: (…, inputs), or (…) tokens; by name if it has names."""
-        task = self.network.adapter(self.task).task
-        device = next(self.network.parameters()).device
-
-        def draw(name: str = "") -> Tensor:
-            width = task.input_width(name)
-            if task.tokens:
-                return torch.randint(width, shape, generator=self.generator).to(device)
-            return torch.rand(*shape, width, generator=self.generator).to(device)
-
-        return {name: draw(name) for name in task.input_names} if task.input_names else draw()
-
-
-class Step(Program):
-    """A step of a network for one task, with the state as plain tensors in and out."""
-
-    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
-        super().__init__(network, task, scalings)
-        self.kind = type(network.initial(task, 1))
-
-    def forward(self, x: Inputs, *state: Tensor) -> tuple[Tensor, ...]:
-        """Return outputs and the next state.
-
-        ``x`` is (batch, inputs), or (batch,) tokens; or a mapping of such for named inputs.
-        """
-        carried = state[0] if self.kind is Tensor else self.kind(*state)
-        xs = map_inputs(lambda x: x.unsqueeze(1), self.scale(x))
-        logits, carried = self.network(self.task, xs, carried)
-        logits = self.in_units(logits.flatten(0, -2))
-        return (logits, carried) if self.kind is Tensor else (logits, *carried)
-
-    def example(self, batch: int) -> tuple[Any, ...]:
-        self.generator.manual_seed(0)
-        zeros = self.network.initial(self.task, batch)
-        parts = [zeros] if self.kind is Tensor else list(zeros)
-        x = self.draw(batch)
-        return x, *(
-            (torch.rand(part.shape, generator=self.generator) - 0.5).to(part) for part in parts
-        )
-
-    def names(self) -> tuple[list[str], list[str]]:
-        states = [f"state{k}" for k in range(len(self.example(1)) - 1)]
-        return states, ["outputs", *(f"{name}_next" for name in states)]
-
-
-class Sequences(Program):
-    """A network for one task on padded sequences of unequal lengths, from their first step."""
-
-    def __init__(self, network: Network, task: str, scalings: Scalings = (None, None)):
-        super().__init__(network, task, scalings)
-        self.steps = network.adapter(task).task.steps
-        if not self.steps:
-            raise UserError(f"lengths: task '{task}' has no longest sequence; export its step.")
-
-    def forward(self, x: Inputs, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Return (batch, outputs), or at every step (batch, steps, outputs).
-
-        ``x`` is (batch, steps, inputs), or (batch, steps) tokens; or a mapping of such for named
-        inputs. ``lengths`` (batch,) are int64 from 1 to the steps of the task.
-        """
-        return (self.in_units(self.network(self.task, self.scale(x), None, lengths)[0]),)
-
-    def example(self, batch: int) -> tuple[Any, ...]:
-        self.generator.manual_seed(0)
-        x = self.draw(batch, self.steps)
-        lengths = torch.randint(1, self.steps + 1, (batch,), generator=self.generator)
-        return x, lengths.to(first_input(x).device)
-
-    def names(self) -> tuple[list[str], list[str]]:
-        return ["lengths"], ["outputs"]
+CHECKED = 5  # a batch size, other than that of the trace: a program takes any
 
 
 def to_torch(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
@@ -141,7 +26,7 @@ def to_torch(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
     inputs = program.example(CHECKED)
     with new_file(path) as file:
         extra = {METADATA: json.dumps(dict(metadata), ensure_ascii=False)}
-        torch.export.save(_program(program), file, extra_files=extra)
+        torch.export.save(traced(program), file, extra_files=extra)
     _check(program(*inputs), torch.export.load(path).module()(*inputs), "torch")
 
 
@@ -163,7 +48,7 @@ def to_onnx(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about torch and onnxscript
         exported = torch.onnx.export(
-            _program(program), input_names=names, output_names=outputs, verbose=False
+            traced(program), input_names=names, output_names=outputs, verbose=False
         )
     assert exported is not None
     exported.model.metadata_props.update(metadata)
@@ -261,29 +146,6 @@ def _check_folder(network: Network, folder: Path) -> None:
         step, again = Step(network, name), Step(loaded, name)
         inputs = step.example(CHECKED)
         _check(step(*inputs), again(*inputs), "safetensors", exact=True)
-
-
-def _program(program: Program) -> Any:
-    inputs = program.example(TRACED)
-    batch = torch.export.Dim("batch", min=1)
-    first, *rest = tree_map(lambda _: {0: batch}, inputs)
-    shapes = {"x": first} | (
-        {"state": tuple(rest)} if isinstance(program, Step) else {"lengths": rest[0]}
-    )
-    with warnings.catch_warnings():
-        # nn.GRU and nn.LSTM keep a list of their weights as well.
-        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
-        try:
-            exported = torch.export.export(program, inputs, dynamic_shapes=shapes)
-        except Exception as error:  # a body of a user may do what cannot be traced
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"{program.network.body.entry.__name__} cannot be exported as a program: {reason}"
-            ) from error
-    for part in exported.graph_module.modules():
-        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # it names folders of this machine
-    return exported
 
 
 @torch.no_grad()

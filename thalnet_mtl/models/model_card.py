@@ -5,6 +5,8 @@ from typing import Any
 
 from thalnet_mtl.config.schema import Config
 
+UNKNOWN_LICENSE = "unknown"  # an identifier of the Hugging Face Hub, like 'mit'
+
 
 def model_card(
     summary: str,

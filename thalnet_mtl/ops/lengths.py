@@ -136,9 +136,10 @@ class Packing:
         return torch.cat([grad[..., :following, :], grad_last[..., following:count, :]], -2)
 
 
-def past_end(lengths: Lengths, time: int) -> Bool[Tensor, "batch {time}"]:
+def past_end(lengths: Lengths, time: int | torch.SymInt) -> Bool[Tensor, "batch time"]:
     """Return which of ``time`` steps lie past the end of their sequence."""
-    return torch.arange(time, device=lengths.device) >= lengths[:, None]
+    steps = torch.arange(time, device=lengths.device)  # type: ignore[arg-type] # SymInt in traces
+    return steps >= lengths[:, None]
 
 
 def zero_past_end(

@@ -16,9 +16,9 @@ from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.build import selected_backend
 from thalnet_mtl.models.change import TopologyChange
-from thalnet_mtl.models.export import Program
 from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.programs import Program
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.context import RunContext

@@ -1,6 +1,5 @@
-"""Words and metadata on an exported network: how it is called, with its inputs and outputs."""
+"""Words on an exported network: how it is called, with its inputs and outputs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -8,26 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalnet_mtl.models.export import Program, Sequences
+from thalnet_mtl.models.programs import Program, Sequences
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.description import WIDTH, class_names, input_names, output_names
 
 MOST_NAMES = 6
-
-
-def metadata(task: Task, program: Program) -> dict[str, str]:
-    """Return the facts that an exported file holds, each as a text; lists are in JSON."""
-    names = class_names(task) if task.target.name == "class" else output_names(task)
-    inputs = {name or "x": _columns(task, name) for name in task.spec.input_names or ("",)}
-    return {
-        "task": task.name,
-        "target": task.target.name,
-        "inputs": json.dumps(inputs, ensure_ascii=False),
-        "states": json.dumps([] if isinstance(program, Sequences) else program.names()[0]),
-        "classes" if task.target.name == "class" else "outputs": json.dumps(
-            list(names), ensure_ascii=False
-        ),
-    }
 
 
 def program_usage(task: Task, program: Program, form: str, path: Path) -> list[str]:

@@ -9,8 +9,10 @@ from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.plugins import import_plugins
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.export import Program, Scalings, Sequences, Step, default_name, export
+from thalnet_mtl.models.export import default_name, export
+from thalnet_mtl.models.model_card import UNKNOWN_LICENSE
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.programs import Program, Scalings, Sequences, Step
 from thalnet_mtl.runs.checksums import BEST, MODEL, RESULT, check_sums
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
@@ -19,7 +21,8 @@ from thalnet_mtl.runs.shown import ShownRun
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
-from thalnet_mtl.training.program_usage import metadata, network_usage, program_usage
+from thalnet_mtl.training.program_metadata import metadata
+from thalnet_mtl.training.program_usage import network_usage, program_usage
 from thalnet_mtl.training.setup import make_tasks
 from thalnet_mtl.training.unregistered_tasks import (
     UnregisteredTasks,
@@ -98,11 +101,13 @@ class TrainedRun(ShownRun):
         task: str | None = None,
         *,
         lengths: bool = False,
+        license: str = UNKNOWN_LICENSE,
     ) -> Path:
         """Write the network in a format of ``models.export``, by default into the run.
 
         A program is that of one task, which has to be named if the run has several. It computes one
-        step, or with ``lengths`` padded sequences.
+        step, or with ``lengths`` padded sequences of any length. Its metadata, see
+        ``training.program_metadata``, names the license.
         """
         saved = self.folder / "model"
         if form == "safetensors" and not saved.is_dir():
@@ -114,7 +119,7 @@ class TrainedRun(ShownRun):
         if task or form != "safetensors":
             head, scalings = self.task(task).head_name, self.task(task).scalings
         if form != "safetensors":
-            facts = metadata(self.task(task), self._program(task, lengths))
+            facts = metadata(self.task(task), self._program(task, lengths), license)
         path = out or self.folder / "export" / default_name(form, lengths)
         return export(
             self.network,

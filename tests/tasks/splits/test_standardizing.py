@@ -9,7 +9,7 @@ from properties import examples
 from sklearn.preprocessing import StandardScaler
 
 from thalnet_mtl import Network, SequenceTask, ThalNet, UserError
-from thalnet_mtl.models.export import Sequences
+from thalnet_mtl.models.programs import Sequences
 from thalnet_mtl.tasks.evaluation import Evaluation, guess_scores
 from thalnet_mtl.tasks.files.arrays import folder, npz
 from thalnet_mtl.tasks.splits import standardizing
