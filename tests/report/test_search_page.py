@@ -6,88 +6,99 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from page_parts import assert_needs_nothing_from_outside
-from properties import examples
+from page_parts import assert_needs_nothing_from_outside, panels, without_scripts
 from run_fixtures import add_topology, make_run
-from search_fixtures import KINDS, SearchedTopology, search_run, write_search
+from search_fixtures import SearchedTopology, search_run, write_search
 
 from thalnet_mtl.cli import main
 from thalnet_mtl.config.schema import ExperienceConfig
 from thalnet_mtl.report.decisions import NEAREST, candidate_rows, decision_rows, prior_sentence
-from thalnet_mtl.report.figures.growth import Layout
 from thalnet_mtl.report.html import write
-from thalnet_mtl.report.stages import sizes, stages
-from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry, TopologySnapshot
+from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 
 GETS = {"a": "", "b": "probe", "c": "all", "d": "alone"}
 
 
-def search_section(folder):
-    """Return what a report says on the search of a run."""
+def graph(folder):
+    """Return the data of the graph that a report shows of a run."""
     html = write([folder], folder / "report.html").read_text()
-    return html.partition("<h2>Search</h2>")[2].partition("<h2>")[0]
+    [data] = panels(html, "graph")
+    return data
 
 
-def stage_parts(section):
-    return section.split('<section class="stage">')[1:]
+def stage_of(data, words):
+    """Return the place of a stage."""
+    return [stage["words"] for stage in data["stages"]].index(words)
 
 
-def marks(part, state):
-    return re.findall(rf'class="mark [^"]*\b{state}\b[^"]*"[^>]*><title>([^<]*)', part)
+def modules_at(data, words):
+    """Return what is there at a stage: the names of modules, and of those the frozen ones."""
+    stage = stage_of(data, words)
+
+    def within(spans):
+        return any(first <= stage < end for first, end in spans)
+
+    there = [m for m in data["modules"] if within(m["there"])]
+    return [m["name"] for m in there], [m["name"] for m in there if within(m["frozen"])]
 
 
-def test_a_stage_shows_what_is_new_and_what_is_reused(tmp_path):
-    first, probe, all_, alone = stage_parts(search_section(search_run(tmp_path / "run", GETS)))
-    assert [part.count("<svg") for part in (first, probe, all_, alone)] == [1] * 4
-    size = "1,000 parameters"
-    assert marks(first, "new") == [
-        f"low, new, {size}",
-        f"high, new, {size}",
-        "data: a",
-        "head of a",
+def test_a_stage_shows_the_modules_that_are_there_and_the_frozen_ones(tmp_path):
+    data = graph(search_run(tmp_path / "run", GETS))
+    first, earlier = ["low", "high"], ["low", "high", "c_low", "c_high"]
+    assert [stage["step"] for stage in data["stages"]] == [0, 10, 20, 30, 30, 30]
+    assert modules_at(data, "the network at the start") == (first, [])
+    assert modules_at(data, "b gets probe of a") == (first, first)
+    assert modules_at(data, "c gets all") == (earlier, earlier)  # frozen for d, at the same step
+    assert modules_at(data, "d gets alone") == ([*earlier, "d_low", "d_high"], earlier)
+    owners = {m["name"]: data["tasks"][m["task"]]["name"] for m in data["modules"]}
+    assert owners == {
+        "low": "a", "high": "a", "c_low": "c", "c_high": "c", "d_low": "d", "d_high": "d",
+    }  # fmt: skip
+
+
+def test_readings_are_there_from_the_stage_that_opened_them(tmp_path):
+    data = graph(search_run(tmp_path / "run", GETS))
+    names = [m["name"] for m in data["modules"]]
+    readings = {(names[a], names[b]): spans for a, b, _, spans in data["readings"]}
+    assert readings["low", "high"] == [[0, 6]]
+    assert readings["high", "c_low"] == [[stage_of(data, "c gets all"), 6]]
+    assert ("c_low", "d_low") not in readings
+
+
+def test_the_reason_of_a_decision_stands_at_its_stage(tmp_path):
+    data = graph(search_run(tmp_path / "run", GETS))
+    lines = data["stages"][stage_of(data, "c gets all")]["lines"]
+    assert lines[0].startswith("New: c_low (1,000), c_high (1,000).")
+    assert lines[1:] == [
+        "all is the best.",
+        "Loss of a linear head on each earlier path, relative to guessing: a 0.500, b 0.500.",
     ]
-    reused = [f"{name}, reused, frozen, {size}" for name in ("low", "high")]
-    assert marks(probe, "reused") == reused and marks(probe, "new") == ["data: b", "head of b"]
-    assert marks(all_, "reused") == reused
-    assert marks(all_, "new")[:2] == [f"c_low, new, {size}", f"c_high, new, {size}"]
-    # The last task reuses nothing: all earlier modules and heads are faded, also frozen ones.
-    others = [title.split(",")[0] for title in marks(alone, "other")]
-    assert sorted(others) == [
-        "c_high",
-        "c_low",
-        "head of a",
-        "head of b",
-        "head of c",
-        "high",
-        "low",
-    ]
-
-
-def test_candidates_stand_below_a_picture_with_the_reason(tmp_path):
-    part = stage_parts(search_section(search_run(tmp_path / "run", GETS)))[2]
-    assert "3. c <span>all</span>" in part and "all is the best." in part
-    rows = re.findall(r"<tr( class=\"chosen\")?><td[^>]*>([^<]*)", part)
-    assert rows == [("", "probe of a"), ("", "alone"), (' class="chosen"', "all ✓")]
-    assert "Loss of a linear head on each earlier path, relative to guessing: a 0.500, b" in part
 
 
 def test_decisions_within_a_task_stand_in_its_stage(tmp_path):
     topology = SearchedTopology("a")
     topology.add("b", "alone")
     topology.decide("pruning", "without b_side")
-    part = stage_parts(search_section(write_search(tmp_path / "run", topology)))[1]
-    assert "Pruning at step 40: without b_side helps." in part
-    assert "<th>p</th>" in part and "<td>0.03</td>" in part
+    run = write_search(tmp_path / "run", topology)
+    assert "Pruning: without b_side helps." in graph(run)["stages"][-1]["lines"]
+    html = (run / "report.html").read_text()
+    assert "<th>p</th>" in html and "<td>0.03</td>" in html
 
 
-def test_pictures_of_further_runs_are_folded(tmp_path):
+def test_candidates_of_all_decisions_are_in_a_table(tmp_path):
+    run = search_run(tmp_path / "run", GETS)
+    html = write([run], tmp_path / "report.html").read_text()
+    part = html.partition("<summary>c: all, step 30: 3 candidates</summary>")[2]
+    part = part.partition("</details>")[0]
+    rows = re.findall(r"<tr( class=\"chosen\")?><td[^>]*>([^<]*)", part)
+    assert rows == [("", "probe of a"), ("", "alone"), (' class="chosen"', "all ✓")]
+
+
+def test_the_graphs_of_further_runs_are_folded(tmp_path):
     runs = [search_run(tmp_path / name, GETS) for name in ("x", "y", "z")]
     html = write(runs, tmp_path / "report.html").read_text()
-    first, _, others = html.partition("<details><summary>The search of 2 more runs</summary>")
-    assert first.count('<section class="stage">') == 4
-    assert others.partition("</div>\n</details>")[0].count('<section class="stage">') == 8
+    first, _, others = html.partition("<details><summary>The networks of 2 more runs</summary>")
+    assert len(panels(first, "graph")) == 1 and len(panels(others, "graph")) == 2
 
 
 class Elements(HTMLParser):
@@ -119,12 +130,14 @@ def test_names_stay_text(tmp_path):
     )
     run = write_search(tmp_path / "run", topology)
     (run / "topology.json").write_text(content)
-    section = search_section(run)
-    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;, new" in section
-    assert "&lt;img src=x&gt; &amp; &lt;b&gt;." in section
+    html = write([run], tmp_path / "report.html").read_text()
+    [data] = panels(html, "graph")
+    assert data["modules"][2]["name"] == name
+    assert "<img src=x> & <b>." in data["stages"][-1]["lines"]
+    assert "<img src=x>" not in html and "</script>alert" not in html
     elements = Elements()
-    elements.feed(section)
-    assert not elements.open and not elements.seen & {"script", "img", "b"}
+    elements.feed(without_scripts(html).partition("<body>")[2].partition("</body>")[0])
+    assert not elements.open and not elements.seen & {"script", "b"}
 
 
 def test_a_page_of_a_search_needs_no_other_file(tmp_path):
@@ -142,48 +155,17 @@ def test_a_run_without_decisions_has_no_section_whatever_its_file_says(tmp_path)
         (run / "topology.json").write_text(json.dumps(each))
         pages.append(write([run], tmp_path / "report.html").read_text())
     assert pages[0] == pages[1] == pages[2]
-    assert "Search" not in pages[0] and 'class="stage' not in pages[0]
+    assert "Decisions of the search" not in pages[0]
 
 
 def test_thirty_tasks_are_drawn_in_seconds_and_in_two_megabytes(tmp_path):
     tasks = {f"t{k}": ("all", "probe", "alone")[k % 3] if k else "" for k in range(30)}
     run = search_run(tmp_path / "run", tasks)
     start = time.process_time()
-    section = search_section(run)
+    data = graph(run)
     assert time.process_time() - start < 10
     assert (run / "report.html").stat().st_size < 2e6
-    parts = stage_parts(section)
-    assert len(parts) == 30 and all("<details><summary>3 candidates" in p for p in parts[1:])
-
-
-@examples(max_examples=30)
-@given(
-    gets=st.integers(1, 40).flatmap(
-        lambda tasks: st.lists(st.sampled_from(KINDS), min_size=tasks, max_size=tasks)
-    ),
-    side=st.integers(0, 3),
-)
-@example(gets=["all"] * 40, side=3)
-@example(gets=["probe"] * 40, side=0)
-def test_marks_are_apart_and_within_their_picture(gets, side):
-    topology = SearchedTopology("a")
-    for number, kind in enumerate(gets):
-        topology.add(f"t{number}", kind)
-    for number in range(side if gets[-1] != "probe" else 0):
-        topology.attach(f"side{number}", read_by=[f"t{len(gets) - 1}_high"])
-    snapshot = TopologySnapshot.from_json(topology.content, "topology.json")
-    layout = Layout(stages(snapshot), sizes(snapshot))
-    for number in {0, len(gets) // 2, len(gets)}:
-        picture = layout.picture(number)
-        for place, mark in enumerate(picture.marks):
-            assert mark.x - mark.radius >= 0 and mark.x + mark.radius <= picture.width
-            assert mark.y - mark.radius >= 0 and mark.y + mark.radius <= picture.height
-            for other in picture.marks[:place]:
-                assert abs(mark.place - other.place) >= mark.radius + other.radius
-        numbers = [number for number, _ in picture.numbers]
-        assert numbers == sorted(set(numbers)) and numbers[-1] == number + 1
-        gaps = [b[1] - a[1] for a, b in zip(picture.numbers, picture.numbers[1:], strict=False)]
-        assert all(gap >= 14 - 1e-9 for gap in gaps)
+    assert len(data["stages"]) == 32 and len(data["tasks"]) == 30
 
 
 def decision(**fields):

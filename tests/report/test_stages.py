@@ -6,7 +6,6 @@ from search_fixtures import SearchedTopology
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.snapshot import topology_snapshot
-from thalnet_mtl.report.figures.growth import Layout
 from thalnet_mtl.report.stages import sizes, stages, states_of, summary
 from thalnet_mtl.runs.topology_file import ChangeEntry, EarlierModule, TopologySnapshot
 from thalnet_mtl.training.topology_changes import earlier_modules
@@ -51,73 +50,56 @@ def grown():
     return read(topology)
 
 
-def test_a_stage_knows_what_is_new_reused_and_removed():
-    first, probe, own, last = stages(grown())
-    assert [stage.name for stage in (first, probe, own, last)] == ["a", "b", "c", "d"]
-    assert (first.new, first.reused, first.decision) == (["low", "high"], [], None)
-    assert (probe.new, probe.reused) == ([], ["low", "high"])
-    assert own.new == ["c_low", "c_high", "c_side"] and own.reused == ["low", "high"]
-    assert list(own.removed) == ["c_spare"]
-    assert [d.about for d in own.decisions] == ["task", "growth", "growth", "pruning"]
-    assert own.decision.chosen.candidate == "all"
-    assert last.new == [] and not last.removed
-    assert [probe.begin[name].frozen for name in ("low", "high")] == [True, True]
+def test_a_stage_knows_what_is_new():
+    first, probe, own, within, last = stages(grown())
+    assert [stage.new_tasks for stage in (probe, own, within, last)] == [["b"], ["c"], [], ["d"]]
+    assert [stage.tasks for stage in (first, within)] == [["a"], ["a", "b", "c"]]
+    assert (first.new, first.before, first.decisions) == (["low", "high"], {}, [])
+    assert probe.new == [] and own.new == ["c_low", "c_high"] and within.new == ["c_side"]
+    assert [d.about for d in own.decisions] == ["task"]
+    assert [d.about for d in within.decisions] == ["growth", "growth", "pruning"]
+    assert [probe.after[name].frozen for name in ("low", "high")] == [True, True]
+    assert last.new == [] and last.removed == []
 
 
-def test_readings_of_a_stage_are_new_or_earlier_ones():
-    first, probe, own, _ = stages(grown())
-    assert set(first.edges()) == {("low", "high", True), ("high", "low", True)}
-    assert set(probe.edges()) == {("low", "high", False), ("high", "low", False)}
-    edges = {(source, reader): new for source, reader, new in own.edges()}
-    assert edges["high", "c_side"] and edges["c_low", "c_high"] and edges["low", "c_low"]
-    assert not edges["low", "high"] and not any("c_spare" in pair for pair in edges)
-
-
-def test_readings_of_modules_that_no_new_task_runs_are_left_out():
+def test_changes_of_other_steps_are_other_stages_and_so_are_scores():
     topology = SearchedTopology("a")
-    topology.add("b", "alone")
-    *_, last = stages(read(topology))
-    assert set(last.edges()) == {("b_low", "b_high", True), ("b_high", "b_low", True)}
-
-
-def test_a_slot_that_is_opened_between_earlier_modules_is_a_new_reading():
-    topology = SearchedTopology("a")
-    topology.add("b", "alone")
-    topology.add("c", "all")
-    topology.route("low", "b_high")
-    *_, last = stages(read(topology))
-    assert ("b_high", "low", True) in set(last.edges())
-
-
-def test_without_new_tasks_a_stage_begins_with_a_decision_that_changed_the_network():
-    topology = SearchedTopology("a")
-    topology.decide("growth", "keep it")
-    topology.decide("growth", "new module")
     topology.attach("side", read_by=["high"])
-    topology.decide("growth", "keep it")
-    first, second = stages(read(topology))
-    assert (first.name, first.decision, first.new) == ("a", None, ["low", "high"])
-    assert (second.name, second.new, second.reused) == ("a, step 40", ["side"], ["low", "high"])
-    assert [len(stage.decisions) for stage in (first, second)] == [1, 2]
-    assert not any(module.frozen for module in second.begin.values())
-    layout = Layout([first, second], {})
-    before, after = layout.picture(0), layout.picture(1)
-    assert before.new.count("M") == 4 and not before.reused  # two readings, the data and the head
-    assert after.new.count("M") == 2 and after.reused.count("M") == 4  # to and from the new module
-    assert [mark.kind for mark in after.marks].count("head") == 1
+    for change in topology.history:
+        change["step"] = 10
+    topology.detach("side")
+    every = stages(read(topology), scored=[5, 10, 20, 40])
+    assert [stage.step for stage in every] == [0, 5, 10, 20, 30, 40]
+    assert [len(stage.changes) for stage in every] == [0, 0, 1, 0, 1, 0]
+    assert ["side" in stage.after for stage in every] == [False, False, True, True, False, False]
+    assert every[2].new == ["side"] and every[4].removed == ["side"]
+
+
+def test_a_decision_that_changes_nothing_has_a_stage():
+    topology = SearchedTopology("a")
+    topology.decide("growth", "nothing")
+    first, kept = stages(read(topology))
+    assert [d.chosen.candidate for d in kept.decisions] == ["nothing"] and kept.after == first.after
+
+
+def test_a_removed_task_is_gone():
+    topology = SearchedTopology("a")
+    topology.add("b", "probe")
+    topology._change("remove_task", "a", topology.modules)
+    assert stages(read(topology))[-1].tasks == ["b"]
 
 
 def test_a_summary_names_modules_with_their_sizes():
     topology = grown()
-    _, probe, own, _ = stages(topology)
+    _, probe, own, within, _ = stages(topology)
     assert sizes(topology)["c_spare"] == 1000
-    assert summary(probe, sizes(topology)) == "Reused: low, high (frozen)."
-    assert summary(own, sizes(topology)) == (
-        "New: c_low (1,000), c_high (1,000), c_side (1,000). Reused: low, high (frozen). "
-        "Removed: c_spare."
+    assert summary(probe, topology) == "Frozen: low, high. Reused: low, high."
+    assert summary(own, topology) == "New: c_low (1,000), c_high (1,000). Reused: low, high."
+    assert summary(within, topology) == (
+        "New: c_side (1,000). Frozen: c_low, c_high, c_side."  # for the task that comes next
     )
 
 
-def test_a_run_without_decisions_has_no_stages():
-    topology = SearchedTopology("a")
-    assert stages(read(topology)) == []
+def test_a_network_that_nothing_changed_has_the_stage_of_its_start():
+    [start] = stages(read(SearchedTopology("a")))
+    assert (start.step, start.tasks, list(start.after)) == (0, ["a"], ["low", "high"])

@@ -64,8 +64,8 @@ def test_a_run_records_what_its_decisions_need(tmp_path, monkeypatch):
         before = topology.history[: decision.changes]
         assert [change.verb for change in before][-1] == "freeze"
     _, second_stage, third_stage = stages(topology)
-    assert list(second_stage.tasks) == ["t2"] and list(third_stage.tasks) == ["t3"]
-    assert all(module.frozen for module in third_stage.begin.values())
-    assert set(third_stage.end) == {module.name for module in topology.modules}
+    assert second_stage.new_tasks == ["t2"] and third_stage.new_tasks == ["t3"]
+    assert all(third_stage.after[name].frozen for name in third_stage.before)
+    assert set(third_stage.after) == {module.name for module in topology.modules}
     added = {change.about for change in topology.history[second.changes :]}
     assert set(third_stage.new) == {n.name for n in topology.modules if n.name in added}

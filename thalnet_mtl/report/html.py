@@ -25,15 +25,8 @@ from thalnet_mtl.metrics.summary import (
 )
 from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
-from thalnet_mtl.report.decisions import (
-    SCORES,
-    candidate_rows,
-    decision_rows,
-    expected,
-    prior_sentence,
-)
-from thalnet_mtl.report.figures.accuracy_matrix import FEW, has_numbers, stream_figure
-from thalnet_mtl.report.figures.growth import Layout
+from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
+from thalnet_mtl.report.figures.accuracy_matrix import has_numbers, stream_figure
 from thalnet_mtl.report.figures.readings import (
     MODULES,
     few_of,
@@ -41,10 +34,12 @@ from thalnet_mtl.report.figures.readings import (
     reading_images,
     slot_means,
 )
+from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
+from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
+from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
-from thalnet_mtl.report.stages import sizes, stages, summary
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
 from thalnet_mtl.runs.records import RunRecord, read_runs
@@ -99,9 +94,12 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         formulas=baselines.FORMULAS,
         gains=baselines.table_rows(comparisons),
         gain_notes=baselines.caveats(comparisons),
-        streams=[_stream(run, run.continual) for run in runs if run.continual],
+        glance=[
+            {"name": group.name, "runs": len(group.runs), "numbers": headlines(group)}
+            for group in fold_runs(runs)
+        ],
+        networks=[_network(run) for run in runs if run.topology or run.continual],
         stream_formulas=FORMULAS,
-        searches=[_search(run) for run in runs if run.topology and run.topology.decisions],
         scores=SCORES,
         readings=[
             readings
@@ -131,16 +129,34 @@ def _checksum_of_inputs(folders: Sequence[Path], baseline_folders: Sequence[Path
     return digest.hexdigest()
 
 
+def _network(run: RunRecord) -> dict[str, Any]:
+    """Return what is shown of the network of a run: its graph, its stream, and its decisions."""
+    summary, topology = run.continual, run.topology
+    content: dict[str, Any] = {"name": run.name, "stream": None, "decisions": []}
+    if summary:
+        content["stream"] = _stream(run, summary)
+    if topology:
+        content["graph"] = graph_panel(run, topology)
+        content["decisions"] = [
+            {
+                "title": f"{decision.task}: {decision.chosen.candidate}",
+                "step": f"{decision.step:,}",
+                "candidates": candidate_rows(decision, by_round=True),
+            }
+            for decision in topology.decisions
+        ]
+        content["decision_rows"] = decision_rows(topology.decisions, run.config.stream)
+    return content
+
+
 def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
-    """Return the measures, the costs and the figure of a run over several experiences."""
+    """Return the measures, the costs and the matrix of a run over several experiences."""
     metrics = {record.task: record.metric for record in run.records if record.metric}
     curves = {name: run.log.drawn(name, "validation", m.name) for name, m in metrics.items()}
     guesses = {r.task: r.result.guess_score("test") for r in run.records if r.result}
     worst = summary.minimum_accuracy(metrics, curves).mean
     shared = shared_metric(metrics)
     return {
-        "name": run.name,
-        "few": has_numbers(len(metrics), len(summary.scores)),
         "row": summary.row(metrics) | {"min-ACC": format_score(worst, shared)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
@@ -148,40 +164,7 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
         "picture": stream_figure(
             metrics, summary.trained, summary.scores, curves, summary.ends, guesses
         ),
-    }
-
-
-def _search(run: RunRecord) -> dict[str, Any]:
-    """Return the decisions of a run and its stages, each with a picture and its candidates."""
-    assert run.topology is not None
-    stream = run.config.stream
-    all_stages, parameters = stages(run.topology), sizes(run.topology)
-    layout = Layout(all_stages, parameters)
-    rows = decision_rows(run.topology.decisions, stream)
-    return {
-        "name": run.name,
-        "rows": [{key: text for key, text in row.items() if key != "why"} for row in rows],
-        "few": len(all_stages) <= FEW,
-        "stages": [
-            {
-                "name": stage.name,
-                "gets": stage.decision.chosen.candidate if stage.decision else "",
-                "picture": layout.picture(number),
-                "summary": summary(stage, parameters),
-                "decisions": [
-                    {
-                        "about": decision.about,
-                        "step": f"{decision.step:,}",
-                        "reason": decision.reason,
-                        "prior": prior_sentence(decision),
-                        "expected": " or ".join(expected(decision, stream)),
-                        "candidates": candidate_rows(decision, by_round=True),
-                    }
-                    for decision in stage.decisions
-                ],
-            }
-            for number, stage in enumerate(all_stages)
-        ],
+        "few": has_numbers(len(metrics), len(summary.scores)),
     }
 
 

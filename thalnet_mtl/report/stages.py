@@ -1,13 +1,12 @@
-"""The network of a run as it grew: a stage for each new task, with the decisions of the search."""
+"""The network of a run at each moment: where it changed, and where it was scored."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from thalnet_mtl.runs.topology_file import (
+    ChangeEntry,
     DecisionEntry,
     EarlierModule,
-    TaskEntry,
     TopologySnapshot,
 )
 
@@ -15,107 +14,83 @@ Modules = Mapping[str, EarlierModule]
 NAMES = 6  # of more modules, their number is written
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stage:
-    """The network from a decision to the next one that opens a stage; see ``stages``.
+    """The network after changes of one step, after a decision, or where it was scored.
 
     Args:
-        tasks: that are new, or grow, by the name of their head.
-        begin: modules before.
-        end: modules after.
-        removed: modules that were there for a while, and are gone after.
-        decision: that opened the stage; None for the first one, which begins without modules.
-        decisions: all of them until the next stage.
+        step: optimizer steps until then.
+        before: modules before its changes; none at the start of a run.
+        after: modules after them.
+        tasks: heads that are there after them.
+        changes: of the topology.
+        decisions: of the search; the last one made the changes.
     """
 
-    tasks: Mapping[str, TaskEntry]
-    begin: Modules
-    end: Modules
-    removed: Modules
-    decision: DecisionEntry | None
-    decisions: Sequence[DecisionEntry]
-
-    @property
-    def name(self) -> str:
-        """Names of the tasks; with the step of growth or pruning."""
-        step = f", step {self.decision.step:,}" if self.decision and self.within else ""
-        return ", ".join(self.tasks) + step
-
-    @property
-    def within(self) -> bool:
-        """Whether a task that is not new grows, or is pruned."""
-        return bool(self.decision and self.decision.about != "task")
-
-    @property
-    def all_modules(self) -> Modules:
-        """Modules after, and behind them those that were removed."""
-        return {**self.end, **self.removed}
+    step: int
+    before: Modules
+    after: Modules
+    tasks: Sequence[str]
+    changes: list[ChangeEntry] = field(default_factory=list)
+    decisions: list[DecisionEntry] = field(default_factory=list)
 
     @property
     def new(self) -> list[str]:
         """Modules that this stage brought."""
-        return [name for name in self.end if name not in self.begin]
+        return [name for name in self.after if name not in self.before]
 
     @property
-    def reused(self) -> list[str]:
-        """Modules of earlier stages that a task runs."""
-        active = {name for task in self.tasks.values() for name in task.active}
-        return [name for name in self.end if name in active and name in self.begin]
+    def removed(self) -> list[str]:
+        """Modules that are gone after it."""
+        return [name for name in self.before if name not in self.after]
 
-    def encodes(self, task: str) -> bool:
-        """Return whether the inputs of a new task pass through a learned encoder."""
-        entry = self.tasks[task]
-        widths = {self.end[name].inputs for name in entry.input_modules if name in self.end}
-        return entry.encode or widths != {entry.shape.get("inputs")}
-
-    def edges(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield the source and the reader of each reading of a new task, and whether it is new.
-
-        A reading is new if its reader is, or if its slot was opened in this stage. Readings of
-        modules that no new task runs are left out, and those of a module of itself.
-        """
-        shown = {*self.new, *self.reused}
-        for reader in self.end:
-            before = self.begin[reader].reads if reader in self.begin else ()
-            for source in self.end[reader].reads:
-                if source != reader and {source, reader} <= shown:
-                    yield source, reader, source not in before
+    @property
+    def new_tasks(self) -> list[str]:
+        """Heads that this stage brought."""
+        return [change.about for change in self.changes if change.verb == "add_task"]
 
 
-def stages(topology: TopologySnapshot) -> list[Stage]:
-    """Return the stages of a run in order; none for a run without decisions.
+def stages(topology: TopologySnapshot, scored: Sequence[int] = ()) -> list[Stage]:
+    """Return the stages of a run in order; the first one is the network as it began.
 
-    A stage begins with a decision on a new task. In a run without such decisions it begins with one
-    that changed the network.
+    Changes, decisions and scores of the same step are one stage. A second decision on a new task
+    opens another one.
+
+    Args:
+        topology: of the run.
+        scored: steps after which the network was scored.
     """
-    if not topology.decisions:
-        return []
-    states, spans = states_of(topology), list[list[DecisionEntry]]([[]])
-    on_tasks = any(decision.about == "task" for decision in topology.decisions)
-    following = [*(d.changes for d in topology.decisions[1:]), len(topology.history)]
-    for decision, changes in zip(topology.decisions, following, strict=True):
-        if decision.about == "task" if on_tasks else changes > decision.changes:
-            spans.append([])
-        spans[-1].append(decision)
-    starts = [0, *(span[0].changes for span in spans[1:]), len(topology.history)]
-    added = [
-        [c.about for c in topology.history[start:stop] if c.verb == "add_task"]
-        for start, stop in pairwise(starts)
-    ]
-    later = {head for heads in added for head in heads}
-    added[0] = [head for head in topology.tasks if head not in later] + added[0]
-    for heads, span in zip(added[1:], spans[1:], strict=True):
-        heads += [] if heads else [span[0].task]
-    result = []
-    for number, (start, stop) in enumerate(pairwise(starts)):
-        seen = {
-            name: module for state in states[start : stop + 1] for name, module in state.items()
-        }
-        begin, end = states[start] if number else {}, states[stop]
-        removed = {name: module for name, module in seen.items() if name not in end}
-        tasks = {head: topology.tasks[head] for head in added[number] if head in topology.tasks}
-        opened_by = spans[number][0] if number else None
-        result.append(Stage(tasks, begin, end, removed, opened_by, spans[number]))
+    states, added = states_of(topology), {c.about for c in topology.history if c.verb == "add_task"}
+    result = [Stage(0, {}, states[0], [head for head in topology.tasks if head not in added])]
+
+    def stage(step: int, is_other: bool = False) -> Stage:
+        last = result[-1]
+        if last.step < step or is_other:
+            result.append(Stage(step, last.after, last.after, last.tasks))
+        return result[-1]
+
+    waiting = sorted(scored, reverse=True)
+    decisions = list(topology.decisions)
+    for place in range(len(topology.history) + 1):
+        while decisions and decisions[0].changes <= place:
+            decision = decisions.pop(0)
+            while waiting and waiting[-1] < decision.step:
+                stage(waiting.pop())
+            is_other = decision.about == "task" and bool(result[-1].decisions)
+            stage(decision.step, is_other).decisions.append(decision)
+        if place < len(topology.history):
+            change = topology.history[place]
+            while waiting and waiting[-1] < change.step:
+                stage(waiting.pop())
+            now = stage(change.step)
+            now.changes.append(change)
+            now.after = states[place + 1]
+            if change.verb == "add_task":
+                now.tasks = [*now.tasks, change.about]
+            elif change.verb == "remove_task":
+                now.tasks = [head for head in now.tasks if head != change.about]
+    while waiting:
+        stage(waiting.pop())
     return result
 
 
@@ -147,16 +122,20 @@ def sizes(topology: TopologySnapshot) -> dict[str, int]:
     return removed | {module.name: module.parameters for module in topology.modules}
 
 
-def summary(stage: Stage, sizes: Mapping[str, int]) -> str:
-    """Return in words which modules are new, reused and removed in a stage."""
-    parts = [f"New: {_listed([f'{n} ({sizes[n]:,})' for n in stage.new])}."] if stage.new else []
-    if stage.reused:
-        frozen = [stage.begin[name].frozen for name in stage.reused]
-        how = "frozen" if all(frozen) else "some of them frozen" if any(frozen) else "trained on"
-        parts.append(f"Reused: {_listed(stage.reused)} ({how}).")
-    if stage.removed:
-        parts.append(f"Removed: {_listed(list(stage.removed))}.")
-    return " ".join(parts)
+def summary(stage: Stage, topology: TopologySnapshot) -> str:
+    """Return in words which modules are new, reused by a new task, frozen and removed."""
+    known = sizes(topology)
+    entries = [topology.tasks[head] for head in stage.new_tasks if head in topology.tasks]
+    used = {name for task in entries for name in task.active}
+    reused = [name for name in stage.before if name in used and name in stage.after]
+    frozen = [
+        name
+        for name, module in stage.after.items()
+        if module.frozen and not (name in stage.before and stage.before[name].frozen)
+    ]
+    new = [f"{name} ({known.get(name, 0):,})" for name in stage.new]
+    parts = [("New", new), ("Frozen", frozen), ("Reused", reused), ("Removed", stage.removed)]
+    return " ".join(f"{verb}: {_listed(names)}." for verb, names in parts if names)
 
 
 def _listed(names: Sequence[str]) -> str:

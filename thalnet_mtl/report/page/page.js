@@ -42,7 +42,8 @@ function draw(figure) {
     const width = Math.floor(place.clientWidth);
     if (!width || width === view.width) return;
     Object.assign(view, {width, narrow: width < 480});
-    place.replaceChildren(panels[figure.dataset.panel](data, view));
+    const drawing = panels[figure.dataset.panel](data, view);
+    if (drawing !== place.firstChild) place.replaceChildren(drawing); // what stays keeps the focus
   }).observe(place);
 }
 
