@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_parts import assert_needs_nothing_from_outside, without_scripts
+from page_parts import assert_needs_nothing_from_outside, panels, without_scripts
 from run_fixtures import add_topology, change_data, make_run
 from safetensors.numpy import save_file
 
@@ -40,7 +40,7 @@ def test_a_page_needs_no_other_file_and_no_network(tmp_path):
     add_readings(run, ("input", "side1", "output"))
     html = page(tmp_path, run)
     assert_needs_nothing_from_outside(html)
-    assert len(images(html)) == 3 == html.count("<img")
+    assert len(images(html)) == 2 == html.count("<img")
     for kind, data in images(html):
         start = {"png": b"\x89PNG", "svg+xml": b"<?xml"}[kind]
         assert base64.b64decode(data).startswith(start)
@@ -302,9 +302,10 @@ def test_two_tasks_of_a_run_on_the_same_data_are_told_apart(tmp_path):
     html = page(tmp_path, make_run(tmp_path / "a", two))
     assert "1 run on 1 task." in html
     assert "as &#39;right&#39;, joint with 1 other" in html and "25.00 %" in html
-    legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
-    assert len(set(re.findall('stroke="(#\\w+)"', legend))) == 2
-    assert "a: left" in legend and "a: right" in legend
+    [curves] = panels(html, "curves")
+    assert curves["tasks"] == ["left (digits_rows)", "right (digits_rows)"]
+    assert [line["task"] for line in curves["lines"]] == [0, 0, 1, 1]
+    assert curves["groups"] == [{"label": "a", "style": 0}]
 
 
 def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
@@ -317,16 +318,13 @@ def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
 CHANGES = ((10, "attach", "side<2>, read by trunk"), (25, "freeze", "eye"))
 
 
-def lines_of_changes(html: str) -> int:
-    curves = next(data for kind, data in images(html) if kind == "svg+xml")
-    return base64.b64decode(curves).count(b"stroke: #8c8c8c")
-
-
 def test_changes_are_marked_on_every_curve_and_listed(tmp_path):
     run = add_topology(make_run(tmp_path / "a"), *CHANGES)
     html = page(tmp_path, run)
-    assert lines_of_changes(html) == 3 * len(CHANGES)
-    assert "Vertical lines are changes of the modules" in html
+    assert panels(html, "curves")[0]["marks"] == [
+        [[10, 1, "attach side<2>, read by trunk"], [25, 2.5, "freeze eye"]]
+    ]
+    assert "Triangles are changes of the modules" in html
     for cell in ("attach", "side&lt;2&gt;, read by trunk", "2.5", "50,025"):
         assert f">{cell}</td>" in html
 
@@ -339,9 +337,10 @@ def test_runs_of_other_histories_have_their_changes_in_tables_only(tmp_path):
         for n in (0, 1)
     ]
     html = page(tmp_path, *runs)
-    assert lines_of_changes(html) == 3 * len(CHANGES) and "at their mean time" in html
+    [marks] = panels(html, "curves")[0]["marks"]
+    assert [mark[:2] for mark in marks] == [[10, 6], [25, 15]]  # at their mean time
     html = page(tmp_path, *runs, make_run(tmp_path / "plain"))
-    assert lines_of_changes(html) == 0 and "Vertical lines" not in html
+    assert panels(html, "curves")[0]["marks"] == [[]] and "Triangles" not in html
     assert html.count(">50,025</td>") == 2
 
 
@@ -373,11 +372,11 @@ def test_baselines_add_a_table_of_gains(tmp_path):
 
 
 def test_many_lines_of_one_figure_are_thinned_out(tmp_path):
-    tasks = {f"t{number:02}": {"kind": "digits_rows"} for number in range(40)}
-    html = page(tmp_path, make_run(tmp_path / "a", tasks))
-    legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
-    assert legend.count("<svg") == 12 and "12 of 40 lines, spread evenly" in legend
-    assert all(f"as &#39;{name}&#39;" in html for name in tasks)  # the table has all of them
+    runs = [make_run(tmp_path / f"r{n:02}", flags={"train.batch": str(n + 1)}) for n in range(40)]
+    html = page(tmp_path, *runs)
+    assert len(panels(html, "curves")[0]["groups"]) == 12
+    assert "28 further lines are left out" in html
+    assert all(f"{run.name}</td>" in html or f">{run.name}<" in html for run in runs)
 
 
 def test_a_report_names_no_folder_of_this_machine_and_escapes_every_name(tmp_path, monkeypatch):

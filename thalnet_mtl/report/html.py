@@ -36,10 +36,12 @@ from thalnet_mtl.report.figures.readings import (
 )
 from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
+from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
 from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
+from thalnet_mtl.report.task_views import task_views
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
 from thalnet_mtl.runs.records import RunRecord, read_runs
@@ -78,6 +80,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     if baseline_folders:
         comparisons = baselines.compare_with_baselines(runs, read_runs(baseline_folders))
     sections = make_sections(runs)
+    tasks = task_views(sections)
     code = scripts()
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False,
                                                  "separators": (",", ":")}  # fmt: skip
@@ -91,6 +94,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         sections=sections,
         many=MANY,
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
+        curves=curves_panel(tasks),
         formulas=baselines.FORMULAS,
         gains=baselines.table_rows(comparisons),
         gain_notes=baselines.caveats(comparisons),

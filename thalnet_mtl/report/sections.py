@@ -1,16 +1,17 @@
 """Sections of a report, one for each data set: tables, figures and caveats of comparable runs."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
-from thalnet_mtl.report.figures.curves import ChangeMark, ResultPoint, SeedGroup, curves, results
+from thalnet_mtl.report.figures.curves import ResultPoint, SeedGroup, results
 from thalnet_mtl.report.figures.style import COLORS, DASHES
 from thalnet_mtl.report.rows import further_rows, row_of
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
@@ -45,10 +46,8 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             _seed_group(label, style, records, metric)
             for label, style, records in zip(_labels(seed_groups), styles, seed_groups, strict=True)
         ]
-        marks = _change_marks(members)
         places = _spread(len(groups), STYLES, MANY)
         shown = [group for place, group in enumerate(groups) if place in places]
-        has_curves = number in drawn and any(group.losses for group in shown)
         has_results = number in drawn and any(group.points for group in shown)
         sections.append({
             "title": _title(members),
@@ -60,10 +59,9 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 for place, (group, records) in enumerate(zip(groups, seed_groups, strict=True))
             ],
             "notes": _notes(members, seed_groups),
-            "marks": marks,
+            "marks": _marks(members),
             "joint": any(len(record.run.tasks) > 1 for record in members),
             "shown": len(shown),
-            "curves": has_curves and metric and curves(shown, metric, marks),
             "results": has_results and metric and results(shown, metric),
         })  # fmt: skip
     return sections
@@ -98,19 +96,31 @@ def _title(records: Sequence[TaskRecord]) -> str:
     return f"{names.pop()} ({label})" if len(names) == 1 and label not in names else label
 
 
-def _change_marks(records: Sequence[TaskRecord]) -> list[ChangeMark]:
-    """Return the topology changes that all runs share, at their mean times; otherwise none.
+class Mark(NamedTuple):
+    """What happened after so many steps and seconds of training."""
 
-    Marks of more than ``MARKS`` changes would hide the curves.
+    step: int
+    seconds: float
+    words: str
+
+
+def _marks(records: Sequence[TaskRecord]) -> list[Mark]:
+    """Return the topology changes and ends of experiences that all runs share, in order.
+
+    The time of a change is the mean over the runs; that of an end is unknown. Marks of more than
+    ``MARKS`` would hide the curves.
     """
-    histories = [record.run.history for record in records]
-    distinct = {tuple((c.step, c.verb, c.about) for c in history) for history in histories}
-    if len(distinct) > 1 or len(histories[0]) > MARKS:
-        return []
-    return [
-        ChangeMark(float(changes[0].step), float(np.mean([change.seconds for change in changes])))
-        for changes in zip(*histories, strict=True)
-    ]
+    runs = list({record.run.folder: record.run for record in records}.values())
+    marks = []
+    if len({tuple((c.step, c.verb, c.about) for c in run.history) for run in runs}) == 1:
+        for changes in zip(*(run.history for run in runs), strict=True):
+            seconds = float(np.mean([change.seconds for change in changes]))
+            marks.append(Mark(changes[0].step, seconds, f"{changes[0].verb} {changes[0].about}"))
+    ends = {tuple(run.continual.ends) if run.continual else () for run in runs}
+    if len(ends) == 1:
+        for number, end in enumerate(ends.pop(), start=1):
+            marks.append(Mark(end, math.nan, f"end of experience {number}"))
+    return sorted(marks) if len(marks) <= MARKS else []
 
 
 def _styles(keys: Sequence[str], used: dict[str, int]) -> list[int]:
