@@ -4,8 +4,8 @@
     python tests/report/screenshots.py OUT single continual   some
 
 Each report is shown as wide as a phone and as a desktop, light and dark, in pieces:
-``single-phone-dark-1.png`` is the top of a page. Runs are trained once and kept in OUT/runs; reports
-are written anew each time.
+``single-phone-dark-1.png`` is the top of a page. Runs are trained once and kept in OUT/runs;
+reports are written anew each time.
 """
 
 import argparse
