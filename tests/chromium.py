@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Dialog, sync_playwright
+from playwright.sync_api import Browser, Dialog, Locator, sync_playwright
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text()
 CHROMIUM = shutil.which("chromium") or ""
@@ -34,6 +34,7 @@ class Tab:
         size: Any = {"width": width, "height": height}
         self.context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
         self.page = self.context.new_page()
+        self.has_scripts = options.get("java_script_enabled", True)
         self.requests: list[str] = []  # beside that for the page
         self.complaints: list[str] = []  # of the console
         self.dialogs: list[str] = []
@@ -43,19 +44,19 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", self._note_dialog)
         self.page.goto(self.address)
-        self._settle()
+        self.settle()
 
     def close(self) -> None:
         self.context.close()
 
     def resize(self, width: int, height: int = 800) -> None:
         self.page.set_viewport_size({"width": width, "height": height})
-        self._settle()
+        self.settle()
 
     def unfold(self) -> None:
         """Open everything that is folded."""
         self.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        self._settle()
+        self.settle()
 
     def wider_than_window(self) -> list[str]:
         """Return the elements that make the page wider than its window."""
@@ -69,14 +70,44 @@ class Tab:
         """Return the figures, images and controls without an accessible name."""
         return self._check("nameless")
 
-    def _settle(self) -> None:
-        """Wait until figures are drawn in a new width."""
+    def settle(self) -> None:
+        """Wait until figures are drawn, in another width or with a tip."""
+        if not self.has_scripts:
+            return
         self.page.evaluate(
             "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
 
-    def _check(self, name: str) -> list[str]:
+    def _check(self, name: str) -> Any:
         return self.page.evaluate(f"({CHECKS}).{name}()")
+
+    def cut(self) -> list[str]:
+        """Return the elements that hide a part of what is in them."""
+        return self._check("cut")
+
+    def controls(self) -> list[str]:
+        """Return what can be clicked or typed into, in the order in which it is read."""
+        return self._check("controls")
+
+    def tabulate(self, count: int) -> list[str]:
+        """Return what has the focus, and shows it, after each of so many presses of Tab."""
+        reached = []
+        for _ in range(count):
+            self.page.keyboard.press("Tab")
+            reached += self._check("focused")
+        return reached
+
+    def tabulate_to(self, target: Locator) -> None:
+        """Press Tab until an element has the focus."""
+        for _ in self.controls():
+            self.page.keyboard.press("Tab")
+            if target.evaluate("e => e === document.activeElement"):
+                break
+        self.settle()
+
+    def theme(self) -> str:
+        """Return 'light' or 'dark': whether the page is brighter than its text."""
+        return self._check("theme")
 
     def _note_request(self, url: str) -> None:
         if url != self.address and not url.startswith(("data:", "blob:")):

@@ -6,15 +6,19 @@ stream of 100 tasks is written as training would write it.
 
 import json
 import random
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from run_fixtures import make_run
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from search_fixtures import SearchedTopology
 
@@ -128,6 +132,34 @@ def copies(run: Path, count: int) -> list[Path]:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "metrics.jsonl").write_text(text)
     return folders
+
+
+def renamed(run: Path, folder: Path, names: Mapping[str, str]) -> Path:
+    """Copy a finished run, with other words in all texts of its files, also within texts."""
+    words = re.compile("|".join(rf"\b{re.escape(name)}(?!\w)" for name in names))
+    swap = partial(words.sub, lambda match: names[match[0]])
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("SHA256SUMS", "checkpoint"))
+
+    def rename(content: Any) -> Any:
+        if isinstance(content, dict):
+            return {rename(key): rename(value) for key, value in content.items()}
+        if isinstance(content, list):
+            return [rename(value) for value in content]
+        return swap(content) if isinstance(content, str) else content
+
+    for path in folder.glob("*.json"):
+        path.write_text(json.dumps(rename(json.loads(path.read_text()))))
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps(rename(entry)) + "\n" for entry in log]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(rename(config), sort_keys=False))
+    path = folder / "model" / "reading_weights.safetensors"
+    with safe_open(path, "numpy") as file:
+        about = {key: json.dumps(rename(json.loads(text))) for key, text in file.metadata().items()}
+        weights = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(weights, path, metadata=about)
+    return folder
 
 
 def long_stream(folder: Path, count: int) -> Path:

@@ -49,6 +49,8 @@
     return color;
   };
 
+  const CONTROLS = 'a[href], button, input, select, textarea, summary, [tabindex="0"]';
+
   return {
     wider() {
       const root = document.documentElement;
@@ -89,11 +91,30 @@
         || [...(e.labels || [])].some(label => label.textContent.trim())
         || e.matches('a, button, summary, [role=button]') && e.textContent.trim();
       const graphics = 'figure, svg, img, canvas, [role=img]';
-      const controls = 'a, button, input, select, textarea, summary, [tabindex="0"]';
-      return all(`${graphics}, ${controls}`)
+      return all(`${graphics}, ${CONTROLS}`)
         .filter(e => shown(e) && !e.closest('[aria-hidden=true]') && !named(e))
         .filter(e => !e.parentElement.closest('[role=img]'))
         .map(describe);
+    },
+
+    controls: () => all(CONTROLS).filter(e => shown(e) && !e.disabled).map(describe),
+
+    focused() {
+      const e = document.activeElement, style = getComputedStyle(e);
+      const marked = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1;
+      return [describe(e) + (marked ? '' : ' without a mark')];
+    },
+
+    cut: () => all('*')
+      .filter(e => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
+      .filter(e => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflow))
+      .concat(all('details:not([open]) > :not(summary)').filter(e => !shown(e)))
+      .map(describe),
+
+    theme() {
+      const style = getComputedStyle(document.body);
+      const [paper, ink] = [style.backgroundColor, style.color].map(c => luminance(rgba(c)));
+      return paper > ink ? 'light' : 'dark';
     },
   };
 })()

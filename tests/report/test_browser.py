@@ -1,12 +1,17 @@
 """Reports in a real browser: what a reader sees, clicks and hears, and that nothing leaves them."""
 
+import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, Tab, chromium
 from example_runs import KINDS, Examples
 from playwright.sync_api import Browser
+
+from thalnet_mtl.metrics.metric import ACCURACY
+from thalnet_mtl.runs.results import RunResult
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 PHONE, DESKTOP = 390, 1280
@@ -19,10 +24,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> dict[str, Path]:
+def examples(tmp_path_factory) -> Examples:
+    return Examples(tmp_path_factory.mktemp("runs"), length=10)
+
+
+@pytest.fixture(scope="module")
+def report(examples, tmp_path_factory) -> Callable[[str], Path]:
+    """The report of a kind, written when a test first asks for it."""
     folder = tmp_path_factory.mktemp("reports")
-    examples = Examples(folder / "runs", length=10)
-    return {kind: examples.report(kind, folder / f"{kind}.html") for kind in KINDS}
+    return cache(lambda kind: examples.report(kind, folder / f"{kind}.html"))
 
 
 @pytest.fixture
@@ -41,9 +51,9 @@ def show(browser) -> Iterator[Callable[..., Tab]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_fits_its_window_and_can_be_read_in_both_themes(reports, show, kind):
+def test_a_page_fits_its_window_and_can_be_read_in_both_themes(report, show, kind):
     """The Web Content Accessibility Guidelines ask for a contrast of 4.5, of 3 for large text."""
-    tab = show(reports[kind])
+    tab = show(report(kind))
     tab.unfold()
     for width in (PHONE, DESKTOP):
         tab.resize(width)
@@ -51,3 +61,46 @@ def test_a_page_fits_its_window_and_can_be_read_in_both_themes(reports, show, ki
     for theme in ("light", "dark"):
         tab.page.emulate_media(color_scheme=theme)
         assert tab.faint_texts() == []
+
+
+@pytest.mark.parametrize(("system", "other"), [("light", "dark"), ("dark", "light")])
+def test_the_theme_is_that_of_the_system_until_it_is_switched(report, show, system, other):
+    tab = show(report("continual"), color_scheme=system)
+    assert tab.theme() == system
+    tab.page.get_by_role("button", name=f"{other} theme").click()
+    assert tab.theme() == other and tab.faint_texts() == []
+    tab.page.get_by_role("button", name=f"{system} theme").press("Enter")
+    assert tab.theme() == system
+    tab.page.emulate_media(color_scheme=other)
+    assert tab.theme() == system  # a choice stays
+
+
+def test_a_tip_tells_the_value_under_the_pointer_and_at_the_arrow_keys(report, show):
+    tab = show(report("continual"))
+    plot = tab.page.locator("figure[data-panel=matrix] svg[tabindex]")
+    tip = plot.locator("[aria-label=tip]")
+    assert tip.text_content() == ""
+    plot.locator("[aria-label=cell] rect").first.hover(force=True)
+    tab.settle()
+    first = tip.text_content()
+    assert "split_digits_rows_0" in first and "untrained" in first
+    tab.page.mouse.move(0, 0)
+    tab.settle()
+    assert tip.text_content() == ""
+    tab.tabulate_to(plot)
+    assert tip.text_content() == first
+    plot.press("ArrowDown")
+    tab.settle()
+    assert "split_digits_rows_0" in tip.text_content() and tip.text_content() != first
+    spoken = tab.page.locator("figure[data-panel=matrix] [aria-live]").text_content()
+    assert re.sub(r"\s", "", spoken) == re.sub(r"[\s\u200b]", "", tip.text_content()) != ""
+    plot.press("Escape")
+    assert tip.text_content() == ""
+
+
+def test_a_page_says_its_numbers_without_scripts(report, examples, show):
+    tab = show(report("continual"), java_script_enabled=False)
+    words = tab.page.locator("body").text_content()
+    result = RunResult.load(examples["continual"].runs[0])
+    scores = {score for row in result.continual.scores for score in row if score is not None}
+    assert len(scores) > 3 and all(ACCURACY.format(score) in words for score in scores)

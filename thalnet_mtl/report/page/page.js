@@ -38,6 +38,7 @@ function draw(figure) {
     sentence: figure.querySelector("figcaption")?.textContent,
   };
   const data = JSON.parse(figure.querySelector("script").textContent);
+  followPlots(place);
   new ResizeObserver(() => {
     const width = Math.floor(place.clientWidth);
     if (!width || width === view.width) return;
