@@ -129,7 +129,8 @@ def check_hooks(subclass: type, base: type, kind: str, prefix: str = "") -> None
     """
     hooks = [n for n in dir(base) if callable(getattr(base, n)) and not n.startswith("_")]
     for name in dir(subclass):
-        if name.startswith("_") or hasattr(base, name):
+        hook = callable(getattr(subclass, name)) and not name.startswith("_")
+        if not hook or hasattr(base, name):
             continue
         wrong = bool(prefix) and name.startswith(prefix)
         cutoff = 0.0 if wrong else LIKE_A_HOOK
