@@ -2,9 +2,12 @@
 
 import io
 
+import nbformat
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from rich import console as rich_console
 
 from thalnet_mtl.console import Console
@@ -134,3 +137,46 @@ def test_a_bar_of_nothing_is_no_error(kernel):
     with NotebookBar("nothing", 0, str):
         pass
     assert 'max="1" value="0"' in kernel[-1]["data"]["text/html"]
+
+
+CELLS = (
+    """
+from thalnet_mtl import load_config, load_run, table, train
+config = load_config("digits", {"train.steps": 20, "evaluate.every": 2, "evaluate.batches": 1})
+result = train(config, FOLDER)
+""",
+    "result",
+    "run = load_run(FOLDER)\nrun",
+    "run.network",
+    "run.plot.curves()",
+    "run.metrics.tail(2)",
+    "table(FOLDER)",
+    """
+assert (run.metrics.metric == "accuracy").sum() >= 10 and run.history == () == run.topology.history
+assert run.result == result and run.accuracy_matrix.shape == (2, 1)
+run.report()
+""",
+    "run.plot.matrix()",
+)
+
+
+def test_a_real_kernel_shows_a_training_and_its_run(tmp_path):
+    cells = [nbformat.v4.new_code_cell(f"FOLDER = {str(tmp_path / 'a')!r}")]
+    cells += [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=120, allow_errors=True, kernel_name="python3").execute()
+    first, *others = [cell.outputs for cell in notebook.cells[1:]]
+    kinds = [output.output_type for output in first]
+    assert kinds.count("display_data") == 1 and len(kinds) <= 4  # lines, the bar, lines
+    (bar,) = [output.data for output in first if output.output_type == "display_data"]
+    assert 'value="20"' in bar["text/html"] and "all 10 lines" in bar["text/html"]
+    *shown, refused = others
+    outputs = [output for (output,) in shown]  # each cell has one, the table as well
+    assert [output.output_type for output in outputs] == ["execute_result"] * 7
+    for place, words in ((0, "Result"), (1, "digits_rows"), (2, "<svg"), (4, "accuracy"),
+                         (5, "parameters"), (6, "<iframe")):  # fmt: skip
+        assert words in outputs[place].data["text/html"]
+    assert "image/png" in outputs[3].data
+    assert refused[0].evalue.endswith("it has trained no stream.")
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    assert body.count("<iframe") == 1 and body.count("<progress") == 1

@@ -39,7 +39,7 @@ PUBLIC = [
     *("SequenceTask", "TextTask", "Task"),
     *("Reading", "Design", "Strategy", "LossWeighting", "register"),
     *("GrowthRule", "Search", "search", "StrategyLoop", "Callback", "Tracker"),
-    *("Config", "load_config", "train", "load_run", "table"),
+    *("Config", "load_config", "train", "load_run", "load_runs", "table"),
     *("load_model", "save_model", "UserError"),
 ]
 

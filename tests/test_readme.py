@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from toy_tasks import toy
@@ -40,11 +41,14 @@ def test_the_readme_shows_that_a_frozen_task_stays_and_that_a_new_one_was_helped
 def test_the_readme_trains_from_python_and_opens_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(EXAMPLES[2], {})
+    plt.close("all")
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "runs/digits-200/result.json").read_text())
     assert result["steps"] == 200
     assert f"\n{result['tasks']['digits_rows']['test']['accuracy']}\n" in said
-    assert "reads" in said and "digits_rows" in said  # of the printed network
+    assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
+    network = repr(load_run("runs/digits-200").network)
+    assert "reads" in network and "digits_rows" in network
 
 
 def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, monkeypatch):

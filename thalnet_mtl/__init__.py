@@ -6,7 +6,8 @@ To define tasks:        ``SequenceTask``, ``TextTask``, ``Task``
 To add your own parts:  ``Reading``, ``Design``, ``Strategy``, ``LossWeighting``, ``Body``,
                         ``RecurrentBody``, ``GrowthRule``, ``Search``, ``register``
 To follow a run:        ``Callback``, ``Tracker``
-To train:               ``Config``, ``load_config``, ``train``, ``load_run``
+To train:               ``Config``, ``load_config``, ``train``
+To read and draw runs:  ``load_run``, ``load_runs``
 To let a network grow:  ``search``
 In your own loop:       ``StrategyLoop``
 To compare runs:        ``table``
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.models.thalnet import ThalNet as ThalNet
     from thalnet_mtl.registry import register as register
     from thalnet_mtl.report.make_table import table as table
+    from thalnet_mtl.report.run_list import load_runs as load_runs
     from thalnet_mtl.strategies.base import Strategy as Strategy
     from thalnet_mtl.strategies.by_hand import StrategyLoop as StrategyLoop
     from thalnet_mtl.tasks.base import Task as Task
@@ -87,6 +89,7 @@ _HOMES = {
     "load_config": "config.load",
     "train": "training.trainer",
     "load_run": "training.trained_run",
+    "load_runs": "report.run_list",
     "load_model": "models.saving",
     "save_model": "models.saving",
     "UserError": "errors",

@@ -46,7 +46,7 @@ def test_a_run_shows_its_folder_its_configuration_and_how_far_it_is(tmp_path):
     )
     assert "unfinished, step 30" in run._repr_html_() and "name: digits_rows" in run._repr_html_()
     run = read_run(make_run(tmp_path / "b"))
-    assert ">85.43 %<" in run._repr_html_() and "test accuracy 85.43 %" in repr(run)
+    assert ">85.43 %<" in run._repr_html_() and "seed 0; 12,345 parameters" in repr(run)
 
 
 def test_names_stay_text(tmp_path):

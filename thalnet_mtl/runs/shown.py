@@ -21,10 +21,11 @@ class ShownResult:
             for name, task in result.tasks.items()
         ]
         lines += [result.continual.line(_metrics(result))] if result.continual else []
-        return "\n  ".join([f"RunResult: {about(result)}", *lines])
+        return "\n  ".join([f"RunResult: {result.body}, {about(result)}", *lines])
 
     def _repr_html_(self) -> str:
-        return markup.heading("Result", about(self)) + scores_html(self)
+        result: Any = self
+        return markup.heading("Result", f"{result.body}, {about(result)}") + scores_html(result)
 
 
 class ShownRun:
@@ -35,7 +36,7 @@ class ShownRun:
 
     def __repr__(self) -> str:
         run: Any = self
-        end = repr(run.result) if run.result else f"unfinished, step {run.step:,}"
+        end = about(run.result) if run.result else f"unfinished, step {run.step:,}"
         return f"{type(self).__name__}('{run.folder}'): {title(run.config)}; {end}"
 
     def _repr_html_(self) -> str:
@@ -56,7 +57,7 @@ def about(result: Any) -> str:
     """Return the size and the cost of a finished run in a line."""
     best = f" (best: {result.best_step:,})" if result.best_step != result.steps else ""
     return (
-        f"{result.body}, {result.parameters.total:,} parameters, {result.steps:,} steps{best}, "
+        f"{result.parameters.total:,} parameters, {result.steps:,} steps{best}, "
         f"{result.seconds:,.0f} s"
     )
 
@@ -73,7 +74,7 @@ def scores_html(result: Any) -> str:
     if not result.continual:
         return html
     measures = result.continual.row(_metrics(result))
-    html += markup.table(list(measures), [list(measures.values())])
+    html += markup.table(list(measures), [list(measures.values())], [*measures][3:])
     scores: Sequence[Sequence[float | None]] = result.continual.scores
     if max(len(scores), len(scores[0])) <= FEW:
         stages = ["untrained", *(", ".join(tasks) for tasks in result.continual.trained)]

@@ -1,8 +1,10 @@
 """A run read from its directory: the configuration, the best network, the scores and curves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from thalnet_mtl import markup
 from thalnet_mtl.config.load import load_run_config
@@ -13,11 +15,15 @@ from thalnet_mtl.models.export import default_name, export
 from thalnet_mtl.models.model_card import UNKNOWN_LICENSE
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.programs import Program, Scalings, Sequences, Step
+from thalnet_mtl.report.embedded import Report
+from thalnet_mtl.report.html import write as write_report
 from thalnet_mtl.runs.checksums import BEST, MODEL, RESULT, check_sums
+from thalnet_mtl.runs.frame import metrics_frame
 from thalnet_mtl.runs.records import Curve, RunRecord, ScoreMatrix, read_run
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.run_files import read_environment
 from thalnet_mtl.runs.shown import ShownRun
+from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
@@ -29,6 +35,9 @@ from thalnet_mtl.training.unregistered_tasks import (
     check_registered,
     unregistered_tasks,
 )
+
+if TYPE_CHECKING:
+    from thalnet_mtl.report.plots import Plots
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,6 +67,32 @@ class TrainedRun(ShownRun):
     def accuracy_matrix(self) -> ScoreMatrix:
         """Test scores by stage and task; see ``RunRecord.accuracy_matrix``."""
         return self.record.accuracy_matrix
+
+    @property
+    def topology(self) -> TopologySnapshot | None:
+        """Modules and tasks of the network; None for a body without modules."""
+        return self.record.topology
+
+    @property
+    def history(self) -> Sequence[ChangeEntry]:
+        """Changes of the topology during training."""
+        return self.record.history
+
+    @property
+    def metrics(self) -> Any:
+        """Everything that was logged, as a ``pandas.DataFrame``; see ``metrics_frame``."""
+        return metrics_frame(self.folder / "metrics.jsonl", self.config.named_tasks)
+
+    @property
+    def plot(self) -> "Plots":
+        """Figures of the run: ``run.plot.curves()``, ``.matrix()``, ``.graph()``; see ``Plots``."""
+        from thalnet_mtl.report.plots import Plots  # and Matplotlib
+
+        return Plots([self.record])
+
+    def report(self, out: Path | str | None = None) -> Report:
+        """Write a report on the run, by default to ``report.html`` in it; a notebook shows it."""
+        return Report(write_report([self.folder], Path(out or self.folder / "report.html")))
 
     def curve(self, task: str, split: str, metric: str) -> Curve:
         """Return a learning curve as rows of (step, seconds, value); see ``RunRecord.curve``."""

@@ -22,6 +22,8 @@ LARGEST, SMALLEST = 0.16, 0.05  # radius of a module
 MANY = 24  # modules: of more, names are small, and arrows have no tips
 TIP = 0.05
 NAMED = 7  # tasks that a legend names
+SEVERAL = "several tasks"
+UNIT, LETTER = 0.8, 0.085  # inches of the radius of the circle; width of a letter, in radii
 
 Strengths = Mapping[tuple[str, str], float]  # by reader and source
 
@@ -32,7 +34,8 @@ def draw_graph(
     """Draw a circle for each module and an arrow from each source to each of its readers.
 
     The area of a circle grows with the parameters, a padlock marks a frozen module. Its color is
-    that of the only task that uses it, gray if several do. An arrow from outside marks a module
+    that of the only task that uses it, gray if several do; a frozen module has that of the first
+    one, which trained it. An arrow from outside marks a module
     that gets the input of a task, an arrow that leads outside one that a head reads. That modules
     read their own slots is not drawn.
 
@@ -72,9 +75,33 @@ def draw_graph(
     colors = _colors(topology)
     for module, place, radius in zip(modules, places, radii, strict=True):
         _draw_module(axes, topology, module, place, radius, colors, ink)
-    _legend(axes, colors, ink)
-    axes.set(xlim=(-1.75, 1.75), ylim=(-1.45, 1.45), aspect="equal")
+    width, height, top = _extent(topology)
+    _legend(axes, topology, ink)
+    axes.set(xlim=(-width, width), ylim=(-height, height + top), aspect="equal")
     axes.set_axis_off()
+
+
+def graph_size(topology: TopologySnapshot) -> tuple[float, float]:
+    """Return the width and the height of a figure of the graph, in inches."""
+    width, height, top = _extent(topology)
+    return UNIT * 2 * width, UNIT * (2 * height + top)
+
+
+def _extent(topology: TopologySnapshot) -> tuple[float, float, float]:
+    """Return half the width and height of the graph, and the height of its legend above it."""
+    longest = max((len(module.name) for module in topology.modules), default=0)
+    width = 1.4 + LETTER * longest
+    rows = -(-(len(topology.tasks) + 1) // _legend_columns(topology, width))
+    return width, 1.45, (0.1 + 0.21 * rows) * _has_legend(topology)
+
+
+def _has_legend(topology: TopologySnapshot) -> bool:
+    return 1 < len(topology.tasks) <= NAMED
+
+
+def _legend_columns(topology: TopologySnapshot, width: float) -> int:
+    longest = max(map(len, [*topology.tasks, SEVERAL]))
+    return max(1, int(2 * width / (0.4 + LETTER * longest)))
 
 
 def _draw_module(
@@ -89,7 +116,8 @@ def _draw_module(
     from matplotlib.patches import Circle
 
     users = [name for name, task in topology.tasks.items() if module.name in task.active]
-    color = colors[users[0]] if len(users) == 1 else SHARED
+    alone = len(users) == 1 or (users and module.frozen)
+    color = colors[users[0]] if alone else SHARED
     axes.add_patch(Circle((place.real, place.imag), radius, facecolor=color, linewidth=0))
     ends = [
         sign
@@ -133,16 +161,17 @@ def _padlock(axes: Any, place: complex, size: float) -> None:
     )  # fmt: skip
 
 
-def _legend(axes: Any, colors: Mapping[str, str], ink: str) -> None:
+def _legend(axes: Any, topology: TopologySnapshot, ink: str) -> None:
     """Name the color of each task, unless there is one, or more than there are colors."""
     from matplotlib.patches import Patch
 
-    if 1 < len(colors) <= NAMED:
-        handles = [Patch(color=color, label=task) for task, color in colors.items()]
-        handles.append(Patch(color=SHARED, label="several tasks"))
+    if _has_legend(topology):
+        named = _colors(topology) | {SEVERAL: SHARED}
+        handles = [Patch(color=color, label=task) for task, color in named.items()]
         axes.legend(
-            handles=handles, fontsize=7, frameon=False, labelcolor=ink, loc="upper left",
-            bbox_to_anchor=(0, 1.02), handlelength=0.8,
+            handles=handles, fontsize=8, frameon=False, labelcolor=ink, loc="upper center",
+            ncols=_legend_columns(topology, _extent(topology)[0]), handlelength=0.8,
+            borderaxespad=0, columnspacing=1,
         )  # fmt: skip
 
 
@@ -179,7 +208,7 @@ def _tip(arc: np.ndarray, size: float) -> np.ndarray:
     return np.array([arc[2] + way, arc[2] + across, arc[2] - across])
 
 
-def graph_svg(topology: TopologySnapshot, width: float = 3.6) -> str:
+def graph_svg(topology: TopologySnapshot) -> str:
     """Return the graph as a small SVG for a page of any color: names have that of its text."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -187,7 +216,7 @@ def graph_svg(topology: TopologySnapshot, width: float = 3.6) -> str:
     sentinel = "#010203"
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "thalnet", "text.parse_math": False}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, width * 2.9 / 3.5))
+        figure = Figure(figsize=graph_size(topology))
         axes = figure.add_axes((0, 0, 1, 1))
         draw_graph(axes, topology, ink=sentinel)
         file = io.StringIO()

@@ -1,0 +1,234 @@
+"""Figures of runs show what the runs logged; each is drawn, and its lines and texts are read."""
+
+import io
+import re
+from html import unescape
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from example_runs import long_stream
+from matplotlib.figure import Figure
+from run_fixtures import add_topology, make_run
+
+from thalnet_mtl.errors import UserError
+from thalnet_mtl.metrics.significance import bootstrap_interval
+from thalnet_mtl.report.figures.module_graph import SHARED, draw_graph, strengths_of
+from thalnet_mtl.report.figures.seed_curves import common_points
+from thalnet_mtl.report.figures.style import COLORS
+from thalnet_mtl.report.run_list import RunList, load_runs
+from thalnet_mtl.runs.records import read_run
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    yield
+    plt.close("all")
+
+
+def seeds(folder, count: int) -> RunList:
+    """Runs of which the n-th is better by n / 100 at every step."""
+    folders = []
+    for seed in range(count):
+        run = make_run(folder / f"a-seed{seed}", flags={"train.seed": str(seed)})
+        log = run / "metrics.jsonl"
+        text = log.read_text()
+        for step in (10, 20, 30):
+            old = 0.5 + step / 100
+            text = text.replace(
+                f'"accuracy", "value": {old}', f'"accuracy", "value": {old + seed / 100}'
+            )
+        log.write_text(text)
+        folders.append(run)
+    return load_runs(folders)
+
+
+def labels(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_a_run_has_a_panel_of_its_loss_and_one_of_its_validation_scores(tmp_path):
+    figure = RunList([read_run(make_run(tmp_path / "a"))]).plot.curves()
+    loss, score = figure.axes
+    assert isinstance(figure, Figure)
+    assert (loss.get_ylabel(), score.get_ylabel()) == ("training loss", "validation accuracy (%)")
+    assert loss.get_xlabel() == score.get_xlabel() == "optimizer steps"
+    np.testing.assert_allclose(loss.lines[0].get_xydata(), [[n, 2 - n / 30] for n in (10, 20, 30)])
+    np.testing.assert_allclose(score.lines[0].get_xydata(), [[n, 50 + n] for n in (10, 20, 30)])
+    assert labels(figure) == []
+
+
+def test_seeds_are_one_line_with_a_band_of_the_bootstrap_interval(tmp_path):
+    figure = seeds(tmp_path, 6).plot.curves(metric="accuracy")
+    (axes,) = figure.axes
+    (line,), (band,) = axes.lines, axes.collections
+    assert labels(figure) == ["a (6 seeds)"]
+    np.testing.assert_allclose(line.get_ydata(), np.array([60, 70, 80]) + 2.5)
+    low, high = bootstrap_interval([60.0 + seed for seed in range(6)])
+    corners = band.get_paths()[0].vertices
+    at_first = corners[corners[:, 0] == 10][:, 1]
+    np.testing.assert_allclose([at_first.min(), at_first.max()], [low, high])
+
+
+def test_steps_that_not_all_seeds_have_are_left_out():
+    short = np.array([[10, 0, 1.0], [20, 0, 2.0]])
+    long = np.array([[10, 0, 3.0], [15, 0, 9.0], [20, 0, 4.0], [30, 0, 5.0]])
+    steps, values = common_points([short, long])
+    assert steps.tolist() == [10, 20] and values.tolist() == [[1, 2], [3, 4]]
+
+
+def test_configurations_have_colors_of_their_own_and_names(tmp_path):
+    runs = [make_run(tmp_path / f"n{n}", flags={"train.batch": str(n)}) for n in (8, 16)]
+    figure = load_runs(runs).plot.curves(split="validation")
+    assert labels(figure) == ["n8", "n16"]
+    assert [line.get_color() for line in figure.axes[0].lines] == list(COLORS[:2])
+
+
+def test_axes_of_the_user_get_one_panel_and_are_returned(tmp_path):
+    run = RunList([read_run(make_run(tmp_path / "a"))])
+    figure, (left, right) = plt.subplots(1, 2)
+    assert run.plot.curves(ax=left) is left and left.get_ylabel() == "validation accuracy (%)"
+    assert run.plot.curves(ax=right, metric="loss") is right
+    assert right.get_ylabel() == "training loss" and len(figure.axes) == 2
+
+
+def test_plots_leave_the_style_of_the_user_alone(tmp_path):
+    run = RunList([read_run(make_run(tmp_path / "a"))])
+    before = dict(plt.rcParams)
+    run.plot.curves().savefig(io.BytesIO(), format="pdf")
+    assert {key: value for key, value in plt.rcParams.items() if before[key] != value} == {}
+
+
+def test_a_pdf_has_its_letters_as_text_in_fonts_that_conferences_accept(tmp_path):
+    file = io.BytesIO()
+    figure = RunList([read_run(make_run(tmp_path / "a"))]).plot.curves()
+    figure.savefig(file, format="pdf")
+    assert b"/Subtype /Type0" in file.getvalue() and b"/Type3" not in file.getvalue()
+
+
+def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path):
+    one = RunList([read_run(make_run(tmp_path / "a"))])
+    cases = [
+        (lambda: one.plot.curves(metric="accurac"), "unknown metric 'accurac'. .*'accuracy'"),
+        (lambda: one.plot.curves(task="digit_rows"), "unknown task 'digit_rows'. .*'digits_rows'"),
+        (lambda: one.plot.curves(split="valid"), "unknown split 'valid'"),
+        (lambda: one.plot.curves(split="test"), "a: no accuracy on the split 'test' was logged"),
+        (lambda: one.plot.matrix(), "a has no matrix of scores: it has trained no stream"),
+        (lambda: one.plot.graph(), "a has no graph: it has not started"),
+        (lambda: seeds(tmp_path / "s", 2).plot.graph(), "a graph is that of one run; these are 2"),
+    ]
+    for draw, message in cases:
+        with pytest.raises(UserError, match=message) as caught:
+            draw()
+        assert "\n" not in str(caught.value)
+
+
+def test_axes_hold_one_metric(tmp_path):
+    tasks = {"digits_rows": {}, "text8": {"metric": "bits_per_character", "classes": 27}}
+    run = RunList([read_run(make_run(tmp_path / "a", tasks))])
+    with pytest.raises(UserError, match=r"one metric; .*accuracy, bits_per_character"):
+        run.plot.curves(ax=plt.figure().add_subplot())
+    assert [axes.get_ylabel() for axes in run.plot.curves().axes] == [
+        "training loss", "validation accuracy (%)", "validation bits per character",
+    ]  # fmt: skip
+
+
+def test_a_matrix_shows_the_scores_of_result_json(tmp_path):
+    runs = load_runs(long_stream(tmp_path / "run", 4))
+    figure = runs.plot.matrix()
+    (axes,) = figure.axes
+    summary = runs[0].continual
+    texts = {text.get_position(): text.get_text() for text in axes.texts if text.get_text()}
+    scores = {
+        (column, row): f"{100 * score:.3g}"
+        for row, line in enumerate(summary.scores)
+        for column, score in enumerate(line)
+        if score is not None
+    }
+    assert texts == scores
+    assert axes.get_xlabel() == "test score of each task (%)"
+    assert [text.get_text() for text in axes.get_xticklabels()] == list(runs[0].tasks)
+
+
+def test_many_tasks_are_drawn_as_shades_and_as_their_mean(tmp_path):
+    runs = load_runs(long_stream(tmp_path / "run", 30))
+    assert runs.plot.matrix().axes[0].get_ylabel() == "after experience"
+    figure = runs.plot.curves(metric="accuracy")
+    assert labels(figure) == [f"mean of {len(runs[0].tasks)} tasks"]
+    steps, means = figure.axes[0].lines[0].get_xydata().T
+    name, first = next(iter(runs[0].tasks)), runs[0].continual.ends[0]
+    curve = runs[0].curve(name, "validation", "accuracy")
+    alone = curve[curve[:, 0] <= first]
+    np.testing.assert_allclose(means[: len(alone)], 100 * alone[:, 2])  # only one had begun
+    assert list(steps) == sorted(steps)
+
+
+def test_a_graph_names_the_modules_and_locks_the_frozen_ones(tmp_path):
+    run = add_topology(make_run(tmp_path / "a"))
+    figure = load_runs(run).plot.graph()
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.texts} >= {"eye", "trunk", "mouth"}
+    locks = [patch for patch in axes.patches if type(patch).__name__ == "Arc"]
+    assert len(locks) == 1  # the trunk is frozen
+
+
+def test_arrows_are_as_wide_as_the_readings_are_strong(tmp_path):
+    topology = read_run(add_topology(make_run(tmp_path / "a"))).topology
+    weights = {"eye": np.full((3, 6), 0.0), "trunk": np.full((3, 6), 0.0), "mouth": np.ones((3, 6))}
+    weights["mouth"][:, 2:4] = -5  # of the trunk
+    strengths = strengths_of(weights, {"eye": 2, "trunk": 2, "mouth": 2})
+    assert strengths["mouth", "trunk"] == 5 and strengths["mouth", "eye"] == 1
+    axes = plt.figure().add_subplot()
+    draw_graph(axes, topology, strengths)
+    arrows = axes.collections[0]
+    pairs = [(m.name, s) for m in topology.modules for s in m.reads if s != m.name]
+    widths = dict(zip(pairs, arrows.get_linewidths(), strict=True))
+    assert max(widths, key=widths.get) == ("mouth", "trunk")
+    assert widths["mouth", "eye"] > widths["eye", "trunk"]
+
+
+def test_a_module_of_several_trained_tasks_is_gray(tmp_path):
+    topology = read_run(add_topology(make_run(tmp_path / "a"))).topology
+    tasks = {**topology.tasks, "other": topology.tasks["digits_rows"]}
+    axes = plt.figure().add_subplot()
+    draw_graph(axes, type(topology)(topology.modules, tasks, 0, ()))
+    circles = [p for p in axes.patches if type(p).__name__ == "Circle"]
+    colors = [plt.matplotlib.colors.to_hex(circle.get_facecolor()) for circle in circles]
+    assert colors == [SHARED, COLORS[0].lower(), SHARED]  # the frozen trunk is that of the first
+
+
+def test_names_are_no_formulas(tmp_path):
+    run = make_run(tmp_path / "a$b$<script>")
+    other = make_run(tmp_path / "b", flags={"train.batch": "7"})
+    figure = load_runs([run, other]).plot.curves()
+    file = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg")
+    assert "a$b$&lt;script&gt;" in file.getvalue() and "<script" not in file.getvalue()
+
+
+def test_runs_are_a_sequence_with_their_log_as_a_frame(tmp_path):
+    runs = seeds(tmp_path, 3)
+    assert len(runs) == 3 and [run.seed for run in runs] == [0, 1, 2]
+    assert isinstance(runs[:2], RunList) and "a-seed0" in repr(runs)
+    frame = runs.metrics
+    assert list(frame) == ["run", "seed", "step", "seconds", "task", "split", "metric", "value"]
+    scores = frame[(frame.metric == "accuracy") & (frame.step == 20)].set_index("seed").value
+    np.testing.assert_allclose(scores, [0.7, 0.71, 0.72])
+    html = runs._repr_html_()
+    assert "3 runs" in html and ">3<" in html and "12,345" in html
+
+
+def test_a_report_is_shown_in_a_frame_that_reaches_nothing(tmp_path):
+    runs = load_runs(make_run(tmp_path / "a"))
+    report = runs.report(tmp_path / "report.html")
+    html = report._repr_html_()
+    page = (tmp_path / "report.html").read_text()
+    assert html.count("<iframe") == 1 and 'sandbox="allow-scripts"' in html
+    (content,) = re.findall(r'srcdoc="([^"]*)"', html)
+    assert unescape(content) == page and "<" not in content
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no run directory"):
+        load_runs(tmp_path)
