@@ -234,12 +234,16 @@ def test_readings_come_in_the_order_of_their_slots(tmp_path):
     assert tuple(read_run(run).reading_weights) == names
 
 
-def titles(html: str) -> list[str]:
-    """Of the sections of the results."""
-    return re.findall("<h3>([^<]+)</h3>", html.partition("<h2>Learning curves")[0])
+def table_of(html: str, number: int = 0) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the columns of a table of results, and the text of its cells by row."""
+    table = html.split('<table class="results">')[1 + number].partition("</table>")[0]
+    columns = re.findall('<th scope="col">(?:<span.*?</span>)?([^<]+)', table)
+    rows = re.findall(r'<th scope="row"[^>]*>(?:<span.*?</span>)?([^<]+).*?</th>(.*?)</tr>', table,
+                      re.DOTALL)  # fmt: skip
+    return columns, {name: re.findall(r"<td>(.*?)</td>", cells) for name, cells in rows}
 
 
-def test_a_joint_run_stands_in_the_section_of_each_of_its_tasks(tmp_path):
+def test_tasks_are_the_columns_of_one_table(tmp_path):
     three = {"mnist_rows": {"source": "mnist"}, "digits_rows": {}, "text8": {"source": "text8"}}
     runs = [
         make_run(tmp_path / "joint", three),
@@ -251,26 +255,40 @@ def test_a_joint_run_stands_in_the_section_of_each_of_its_tasks(tmp_path):
         ("alone", "mnist_rows", "single"),
     ]
     html = page(tmp_path, *runs)
-    assert "2 runs on 3 tasks" in html and titles(html) == list(three)
-    first = html.partition("<h3>digits_rows</h3>")[0]
-    assert "joint with 2 others" in first and "alone" in first
+    columns, cells = table_of(html)
+    assert "2 runs on 3 tasks" in html and columns == list(three)
+    assert [cell[:7] for cell in cells["joint"]] == ["85.43 %"] * 3
+    assert [cell[:7] for cell in cells["alone"]] == ["85.43 %", "–", "–"]
+    assert html.count("<small>joint with 2 others</small>") == 1
     assert html.count("<summary>joint") == 1
 
 
-def test_a_joint_run_on_other_data_of_one_task_differs_in_that_section_only(tmp_path):
+def test_many_tasks_are_rows_of_the_table(tmp_path):
+    run = make_run(tmp_path / "a", {f"t{k}": {"kind": "digits_rows"} for k in range(12)})
+    columns, cells = table_of(page(tmp_path, run))
+    assert columns == ["a"] and list(cells) == [f"t{k} (digits_rows)" for k in range(12)]
+
+
+def test_a_joint_run_on_other_data_of_one_task_differs_in_that_column_only(tmp_path):
     two = {"mnist_rows": {"source": "mnist"}, "text8": {"source": "text8"}}
     runs = [make_run(tmp_path / name, two) for name in ("a", "b")]
     change_data(runs[1], "text8", "md5:0")
-    assert titles(page(tmp_path, *runs)) == ["mnist_rows", "text8", "text8"]
+    columns, cells = table_of(page(tmp_path, *runs), 0)
+    assert columns == ["mnist_rows", "text8", "text8"]
+    [(_, row)] = cells.items()
+    assert row[0].startswith("85.43 %")
 
 
 def test_an_unfinished_run_stands_beside_finished_ones_of_its_tasks(tmp_path):
     two = {"mnist_rows": {"source": "mnist"}, "digits_rows": {}}
     runs = [make_run(tmp_path / str(seed), two, {"train.seed": str(seed)}, finished=seed == 0)
             for seed in (0, 1)]  # fmt: skip
-    assert titles(page(tmp_path, *runs)) == list(two)
+    html = page(tmp_path, *runs)
+    assert table_of(html, 1)[0] == list(two)
+    assert [cell[:1] for cell in table_of(html, 1)[1]["1"]] == ["–", "–"]
+    assert "and 1 more seeds" not in html and "and 1 more seed, each below" in html
     change_data(runs[1], "mnist", "md5:0")
-    assert titles(page(tmp_path, *runs)) == ["mnist_rows", "digits_rows", "mnist_rows"]
+    assert table_of(page(tmp_path, *runs))[0] == ["mnist_rows", "digits_rows", "mnist_rows"]
 
 
 def test_a_joint_run_has_the_losses_of_each_task_by_itself(tmp_path):
@@ -289,19 +307,23 @@ def test_seeds_of_a_joint_configuration_share_color_and_mean(tmp_path):
         for seed in (0, 1)
     ]
     html = page(tmp_path, *runs, make_run(tmp_path / "alone"))
-    assert html.count("thalnet, joint with 1 other: mean of n = 2 seeds") == 1
-    assert html.count("thalnet: mean of n = 2 seeds") == 1
+    _, cells = table_of(html)
+    assert [cell[:7] for cell in cells["thalnet, joint with 1 other"]] == ["55.00 %"] * 2
+    assert html.count("<small>mean of n = 2 seeds, minimum to maximum</small>") == 1
     assert html.count("55.00 %<small>50.00 to 60.00</small>") == 2
-    swatches = re.findall(r'stroke="(#\w+)" stroke-width="3"/></svg>(\w+)<', html)
+    assert [cell[:7] for cell in table_of(html, 1)[1]["s1"]] == ["60.00 %"] * 2
+    swatches = re.findall(r"border-color: (var\(--c\d\))[^>]*></span>([^<]+)", html)
     colors = {name: color for color, name in swatches}
-    assert colors["s0"] == colors["s1"] != colors["alone"]
+    assert colors["s0"] == colors["s1"] == colors["thalnet, joint with 1 other"] != colors["alone"]
 
 
 def test_two_tasks_of_a_run_on_the_same_data_are_told_apart(tmp_path):
     two = {"left": {"kind": "digits_rows"}, "right": {"kind": "digits_rows", "test": 0.25}}
     html = page(tmp_path, make_run(tmp_path / "a", two))
     assert "1 run on 1 task." in html
-    assert "as &#39;right&#39;, joint with 1 other" in html and "25.00 %" in html
+    columns, cells = table_of(html)
+    assert columns == ["left (digits_rows)", "right (digits_rows)"]
+    assert [cell[:7] for cell in cells["a"]] == ["85.43 %", "25.00 %"]
     [curves] = panels(html, "curves")
     assert curves["tasks"] == ["left (digits_rows)", "right (digits_rows)"]
     assert [line["task"] for line in curves["lines"]] == [0, 0, 1, 1]
@@ -312,7 +334,7 @@ def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
     tasks = {"mnist_rows": {}, "digits_rows": {"own_step": 10}}
     run = make_run(tmp_path / "a", tasks)
     assert [row["own_best"] for row in table([read_run(run)])] == ["", "88.00 %"]
-    assert page(tmp_path, run).count("best alone 88.00 %<br>at step 10") == 1
+    assert page(tmp_path, run).count("best alone 88.00 % at step 10") == 1
 
 
 CHANGES = ((10, "attach", "side<2>, read by trunk"), (25, "freeze", "eye"))

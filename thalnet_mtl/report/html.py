@@ -39,6 +39,7 @@ from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
+from thalnet_mtl.report.results import configurations, every_run
 from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
 from thalnet_mtl.report.task_views import task_views
@@ -95,6 +96,8 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         many=MANY,
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         curves=curves_panel(tasks),
+        configurations=configurations(sections),
+        every_run=every_run(sections),
         formulas=baselines.FORMULAS,
         gains=baselines.table_rows(comparisons),
         gain_notes=baselines.caveats(comparisons),

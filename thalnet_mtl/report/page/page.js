@@ -25,6 +25,14 @@ function everyFew(count, room) {
   return [...Array(Math.ceil(count / step)).keys()].map((place) => place * step);
 }
 
+// Names without what they all begin with, where that is long: …0, …1 for split_digits_rows_0 and so on.
+function brief(names) {
+  let length = names.length > 1 ? Math.min(...names.map((name) => name.length)) : 0;
+  while (names.some((name) => !name.startsWith(names[0].slice(0, length)))) length -= 1;
+  const start = names[0].slice(0, length).replace(/[^_\W]*$/, "").length;
+  return start < 6 ? names : names.map((name) => `…${name.slice(start)}`);
+}
+
 function shorten(text, length) {
   const half = Math.floor(length / 2);
   return text.length <= length ? text : `${text.slice(0, half)}…${text.slice(text.length - half + 1)}`;

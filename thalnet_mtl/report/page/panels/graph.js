@@ -38,9 +38,9 @@ function plotGraph(data, view, stage) {
   const right = view.narrow ? 100 : 150;
   const left = 16;
   const height = view.narrow ? 300 : 380;
-  const named = data.modules.length <= NAMED;
-  const middle = {x: left + (width - left - right) / 2, y: height / 2 - 6};
+    const middle = {x: left + (width - left - right) / 2, y: height / 2 - 6};
   const rim = Math.min((width - left - right) / 2 - (view.narrow ? 34 : 60), height / 2 - 40);
+  const many = data.modules.length > NAMED;
   const room = (Math.PI * rim) / Math.max(data.modules.length, 3);
   const top = Math.max(...data.modules.map((m) => m.parameters), 1);
   const angles = around(data.modules);
@@ -50,7 +50,7 @@ function plotGraph(data, view, stage) {
     y: middle.y + rim * Math.sin(angles.get(m)),
     r: Math.max(2, Math.min(24, 0.8 * room) * Math.sqrt(m.parameters / top)),
     fill: m.task === null ? "var(--line)" : color(m.task),
-    side: Math.cos(angles.get(m)),
+    angle: angles.get(m),
     locked: within(m.frozen, stage),
   }));
   const all = data.tasks.map((task, place) => ({...task, place})).filter((task) => within(task.there, stage));
@@ -122,6 +122,10 @@ function plotGraph(data, view, stage) {
   ];
   const place = {x: "x", y: "y"};
   const path = {x1: "x1", y1: "y1", x2: "x2", y2: "y2"};
+  const outside = (m) => ({
+    x: m.x + (m.r + 7) * Math.cos(m.angle),
+    y: m.y + (m.r + 7) * Math.sin(m.angle),
+  });
   const faint = (m) => (isUsed(m) ? 1 : 0.35);
   const plot = Plot.plot({
     ...common(view),
@@ -132,21 +136,23 @@ function plotGraph(data, view, stage) {
     r: {type: "identity"},
     marks: [
       Plot.dot([middle], {...place, r: rim * 0.34, fill: "var(--faint)"}),
-      Plot.text([middle], {...place, text: () => "center", fill: "var(--quiet)"}),
+      Plot.text(many ? [] : [middle], {...place, text: () => "center", fill: "var(--quiet)"}),
       Plot.link(paths, {
         ...path, stroke: "fill", strokeWidth: 1.6, strokeOpacity: (end) => (end.isTrained ? 0.9 : 0.3),
       }),
       Plot.arrow(readings, {
         ...path, bend: 14, headLength: 6, headAngle: 45, stroke: "var(--ink)",
-        strokeWidth: (reading) => 0.5 + 2.5 * reading.share, strokeOpacity: (reading) => 0.2 + 0.6 * reading.share,
-        className: "readings",
+        strokeWidth: (reading) => 0.5 + (many ? 1.2 : 2.5) * reading.share,
+        strokeOpacity: (reading) => 0.15 + (many ? 0.4 : 0.65) * reading.share,
       }),
       Plot.dot(there, {...place, r: "r", fill: "fill", fillOpacity: faint, stroke: "var(--paper)", strokeWidth: 1.5}),
       Plot.dot(there.filter((m) => m.locked), {
-        x: (m) => m.x + 0.75 * m.r + 3, y: (m) => m.y - 0.75 * m.r - 3, r: 6, symbol: padlock,
+        x: (m) => (many ? outside(m).x : m.x + 0.75 * m.r + 3),
+        y: (m) => (many ? outside(m).y : m.y - 0.75 * m.r - 3),
+        r: many ? Math.min(5, 0.7 * room) : 6, symbol: padlock,
         fill: "var(--ink)", stroke: "var(--paper)", strokeWidth: 1.2, paintOrder: "stroke",
       }),
-      Plot.text(named ? there : [], {
+      Plot.text(many ? [] : there, {
         x: "x", y: (m) => m.y + m.r + 10, text: (m) => shorten(m.name, view.narrow ? 12 : 18),
         fill: "var(--ink)", stroke: "var(--paper)", strokeWidth: 4, fillOpacity: (m) => (isUsed(m) ? 1 : 0.8),
       }),

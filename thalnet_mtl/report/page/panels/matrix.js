@@ -4,7 +4,8 @@
 panels.matrix = ({tasks, stages, units, trained, scores, shades}, view) => {
   const few = tasks.length <= 15 && stages.length <= 40;
   const rows = stages.map((stage) => stage.split(":")[0]);
-  const longest = Math.max(...tasks.map((task) => task.length));
+  const names = brief(tasks);
+  const longest = Math.max(...names.map((name) => name.length));
   const turned = (view.width - 70) / tasks.length < 6.5 * longest;
   const height = few ? Math.max(26, 240 / stages.length) * stages.length : Math.min(480, view.width);
   const cells = scores.flatMap((row, stage) =>
@@ -21,7 +22,7 @@ panels.matrix = ({tasks, stages, units, trained, scores, shades}, view) => {
   const at = {x: "task", y: "stage", inset: few ? 1 : 0};
   return Plot.plot({
     ...common(view),
-    height: height + (turned ? 90 : 34),
+    height: height + (turned ? 94 : 34),
     marginLeft: 66,
     marginTop: turned ? 90 : 30,
     marginRight: 2,
@@ -31,7 +32,7 @@ panels.matrix = ({tasks, stages, units, trained, scores, shades}, view) => {
     marks: [
       Plot.axisX(few ? tasks.keys() : everyFew(tasks.length, view.width / 20), {
         anchor: "top", tickSize: 0, label: null, tickRotate: turned ? -90 : 0,
-        tickFormat: (place) => shorten(tasks[place], turned ? 13 : 40),
+        tickFormat: (place) => shorten(names[place], turned ? 13 : 40),
       }),
       Plot.axisY(everyFew(stages.length, few ? 40 : height / 20), {
         tickSize: 0, label: null, tickFormat: (place) => rows[place],
