@@ -40,7 +40,7 @@ def test_a_page_needs_no_other_file_and_no_network(tmp_path):
     add_readings(run, ("input", "side1", "output"))
     html = page(tmp_path, run)
     assert_needs_nothing_from_outside(html)
-    assert len(images(html)) == 2 == html.count("<img")
+    assert len(images(html)) == 1 == html.count("<img")
     for kind, data in images(html):
         start = {"png": b"\x89PNG", "svg+xml": b"<?xml"}[kind]
         assert base64.b64decode(data).startswith(start)

@@ -153,7 +153,7 @@ def test_the_report_of_a_long_stream_can_be_opened(stream):
     page = html.write([folder], folder / "report.html").read_text()
     assert len(page) < 1_000_000
     images = re.findall(r'src="data:image/\S+?base64,([^"]+)"', page)
-    assert len(images) == DRAWN + 2  # results of a few, the stream, the readings
+    assert len(images) == DRAWN + 1  # results of a few, the stream
     assert f"Figures of {DRAWN} of the 20 tasks" in page
     drawing = next(text for text in map(b64decode, images) if b"Test score of each task" in text)
     assert b"guessing" in drawing and b"perfect" in drawing  # the scale

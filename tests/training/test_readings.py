@@ -63,7 +63,7 @@ def test_changes_are_recorded_when_they_are_made(tmp_path):
     # The clone starts as its source is at that moment, and reads itself in place of it.
     renamed = {"twin" if name == "trunk" else name: x for name, x in at[20]["trunk"].items()}
     assert at[20]["twin"] == pytest.approx(renamed)
-    assert log.starts()["twin"].keys() == at[20]["twin"].keys()
+    assert log.starts()["twin"].keys() == at[60]["twin"].keys()
     assert "late" not in log.starts() and log.starts().keys() == at[60].keys()
 
 

@@ -27,21 +27,15 @@ from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.figures.accuracy_matrix import has_numbers, stream_figure
-from thalnet_mtl.report.figures.readings import (
-    MODULES,
-    few_of,
-    means_image,
-    reading_images,
-    slot_means,
-)
 from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
+from thalnet_mtl.report.panels.readings import readings_panel
 from thalnet_mtl.report.results import configurations, every_run
 from thalnet_mtl.report.rows import fold_runs
-from thalnet_mtl.report.sections import MANY, group_by_key, make_sections, seedless_config
+from thalnet_mtl.report.sections import MANY, make_sections
 from thalnet_mtl.report.task_views import task_views
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
@@ -109,9 +103,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         stream_formulas=FORMULAS,
         scores=SCORES,
         readings=[
-            readings
-            for group in group_by_key(runs, seedless_config)
-            if (readings := _readings(group))
+            panel for group in fold_runs(runs) if (panel := readings_panel(group.name, group.runs))
         ],
         details=[_details(run) for run in runs],
     )
@@ -193,31 +185,6 @@ def _multiply_adds(stage: StageCost, tasks: Sequence[str]) -> str:
     """Format the multiply-adds of one sequence of each task that has a head."""
     counts = stage.multiply_adds
     return ", ".join(f"{task} {counts[task]:,}" for task in tasks if task in counts)
-
-
-def _reading_groups(runs: Sequence[RunRecord]) -> list[list[dict[str, Any]]]:
-    """Return the readings of each configuration that has any, grouped over its seeds."""
-    groups = [_readings(seed_group) for seed_group in group_by_key(runs, seedless_config)]
-    return [group for group in groups if group]
-
-
-def _readings(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return images and means of the reading weights of those runs that have them."""
-    return [
-        {
-            "name": run.name,
-            "task": ", ".join(record.title for record in run.records),
-            "seed": run.seed,
-            "dynamic": bool(run.dynamic_readings),
-            "modules": list(run.reading_weights),
-            "shown": list(shown := few_of(run.reading_weights)),
-            "panels": reading_images(shown, run.slot_widths),
-            "means": (means := slot_means(run.reading_weights, run.slot_widths)),
-            "image": means_image(means, list(run.reading_weights)) if len(means) > MODULES else "",
-        }
-        for run in runs
-        if run.reading_weights
-    ]
 
 
 def _details(run: RunRecord) -> dict[str, Any]:

@@ -71,8 +71,10 @@ class ReadingLog:
         starts = dict[str, dict[str, np.ndarray]]()
         for line in self.lines:
             for reader, means in line.means.items():
-                if means is None:
+                if means is None:  # a module of the same name may follow
                     starts.pop(reader, None)
+                    for others in starts.values():
+                        others.pop(reader, None)
             for reader, sources in line.starts.items():
                 starts[reader] = {name: np.array(xs, float) for name, xs in sources.items()}
         return starts

@@ -69,3 +69,64 @@ function timeUnit(seconds) {
   if (seconds >= 3 * 3600) return ["training time (h)", 3600];
   return seconds >= 180 ? ["training time (min)", 60] : ["training time (s)", 1];
 }
+
+// A number with its sign, and with as many decimals as tell apart a hundredth of the end of a scale.
+const signedTo = (limit) => (value) => {
+  const decimals = limit > 0 ? Math.max(0, 1 - Math.floor(Math.log10(limit))) : 0;
+  const text = Math.abs(value).toFixed(decimals);
+  return (Number(text) === 0 ? "" : value > 0 ? "+" : "−") + text;
+};
+const signed = (value, digits = 3) => (value > 0 ? "+" : value < 0 ? "−" : "") + round(Math.abs(value), digits);
+
+// The scale of two colors around zero.
+function colorKey(limit, format, words = ["less", "more"]) {
+  const row = document.createElement("p");
+  row.className = "scale";
+  const bar = document.createElement("span");
+  bar.className = "bar";
+  row.append(`${words[0]} ${format(-limit)} `, bar, ` ${format(limit)} ${words[1]}`);
+  return row;
+}
+
+// A table of shaded cells {row, column, value, framed, words}, in two colors around zero or in one.
+function heatMap({rows, columns, cells, limit, view, format, diverging}) {
+  const widest = (names) => Math.max(...names.map((name) => Math.min(name.length, 18)));
+  const left = Math.min(view.width * 0.35, 12 + 6.8 * widest(rows));
+  const size = Math.max(rows.length > 40 ? 3 : 14, Math.min(34, 520 / rows.length));
+  const texts = new Map(cells.filter((cell) => cell.value !== null).map((cell) => [cell, format(cell.value)]));
+  const room = Math.min(110, (view.width - left - 4) / columns.length);
+  const numbered = size >= 16 && room >= 8 + 6.2 * Math.max(...[...texts.values()].map((text) => text.length));
+  const width = left + 4 + columns.length * (numbered ? room : Math.min(room, 34));
+  const turned = (width - left) / columns.length < 6.8 * widest(columns) + 4;
+  const top = turned ? 14 + 6.4 * widest(columns) : 26;
+  const shade = (value) => (limit ? Math.min(1, Math.abs(value) / limit) : 0);
+  const known = cells.filter((cell) => cell.value !== null);
+  const at = {x: "column", y: "row"};
+  const strength = (cell) => shade(cell.value);
+  const wide = {inset: size > 10 ? 1 : 0};
+  return Plot.plot({
+    ...common(view),
+    width,
+    height: top + size * rows.length + 6,
+    marginLeft: left, marginTop: top, marginRight: 4, marginBottom: 6,
+    x: {type: "band", domain: columns.keys(), padding: 0},
+    y: {type: "band", domain: rows.keys(), padding: 0},
+    marks: [
+      Plot.axisX(everyFew(columns.length, (width - left) / (turned ? 14 : 20)), {
+        anchor: "top", tickSize: 0, label: null, tickRotate: turned ? -90 : 0, tickFormat: (k) => shorten(columns[k], 18),
+      }),
+      Plot.axisY(everyFew(rows.length, (size * rows.length) / 13), {tickSize: 0, label: null, tickFormat: (k) => shorten(rows[k], 18)}),
+      Plot.cell(known, {...at, ...wide, fill: "var(--faint)"}),
+      Plot.cell(known, {
+        ...at, ...wide, fillOpacity: strength,
+        fill: (cell) => (!diverging ? "var(--less)" : cell.value < 0 ? "var(--less)" : "var(--more)"),
+      }),
+      Plot.cell(known.filter((cell) => cell.framed), {...at, inset: size > 10 ? 2 : 0.5, stroke: "var(--ink)", strokeWidth: size > 10 ? 1.4 : 0.6}),
+      Plot.text(numbered ? known : [], {
+        ...at, text: (cell) => texts.get(cell), fontSize: 11,
+        fontWeight: (cell) => (cell.framed ? 600 : 400), fill: "var(--ink)",
+      }),
+      Plot.tip(cells, Plot.pointer({...at, title: "words"})),
+    ],
+  });
+}

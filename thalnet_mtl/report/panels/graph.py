@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from thalnet_mtl.report.decisions import expected, prior_sentence
-from thalnet_mtl.report.figures.readings import slot_means
 from thalnet_mtl.report.panel import Panel, number
+from thalnet_mtl.report.reading_changes import slot_means
 from thalnet_mtl.report.stages import Stage, sizes, stages, summary
 from thalnet_mtl.runs.records import RunRecord, TaskRecord
 from thalnet_mtl.runs.topology_file import ModuleEntry, TaskEntry, TopologySnapshot
