@@ -101,3 +101,19 @@ def test_no_figure_is_left_open():
     import matplotlib.pyplot as plt
 
     assert not plt.get_fignums()
+
+
+def test_a_change_says_in_a_line_what_became_of_the_parameters():
+    shown = network()
+    old = sum(p.numel() for p in shown.parameters())
+    attached = shown.attach(ModuleSpec("new", features=2, context=2), read_by=["output"])
+    module = sum(p.numel() for p in shown.body.cells["new"].parameters())
+    wider = sum(p.numel() for p in shown.parameters()) - old - module
+    assert repr(attached) == (
+        f"TopologyChange({attached}; parameters: +{module:,} new, +{wider:,} in wider matrices)"
+    )
+    frozen = shown.freeze("new")
+    assert f"parameters: +{module:,} no longer trained)" in repr(frozen)
+    assert f"parameters: +{module:,} trained again)" in repr(shown.unfreeze("new"))
+    assert "tensors removed" in repr(shown.detach("new"))
+    assert len(repr(attached)) < 120

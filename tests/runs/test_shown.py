@@ -1,6 +1,6 @@
 import json
 
-from run_fixtures import make_run
+from run_fixtures import add_topology, make_run
 
 from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.metrics.summary import StageCost, summarize
@@ -59,3 +59,18 @@ def test_a_run_of_many_tasks_is_small(tmp_path):
     tasks = {f"task_{k}": {"kind": "digits_rows"} for k in range(300)}
     html = read_run(make_run(tmp_path / "a", tasks))._repr_html_()
     assert "and 240 more rows" in html and len(html) < 100_000
+
+
+def test_the_result_of_a_task_is_a_line(tmp_path):
+    result = RunResult.load(make_run(tmp_path / "a"))
+    assert repr(result.tasks["digits_rows"]) == (
+        "TaskResult(digits_rows: test accuracy 85.43 %; validation accuracy 87.65 %; "
+        "train accuracy 91.23 %; untrained accuracy 10.00 %)"
+    )
+
+
+def test_a_topology_is_a_line(tmp_path):
+    run = read_run(add_topology(make_run(tmp_path / "a"), (10, "attach", "late")))
+    assert repr(run.topology) == (
+        "TopologySnapshot(3 modules: eye, trunk, mouth; tasks: digits_rows; step 30, 1 changes)"
+    )

@@ -19,7 +19,7 @@ from thalnet_mtl.topology.graph import ModuleGraph
 Act = Callable[[Any], Mapping[str, IndexMap] | None]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TopologyChange(ParameterChanges):
     """A record of what a change of the topology did to the parameters and states of a network.
 
@@ -42,6 +42,17 @@ class TopologyChange(ParameterChanges):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.about}"
+
+    def __repr__(self) -> str:
+        new = sum(self.parameters[name].numel() for name in self.created)
+        wider = sum(change.new.numel() - change.old.numel() for change in self.grown.values())
+        frozen = sum(p.numel() for name, p in self.removed.items() if name not in self.deleted)
+        trained = sum(p.numel() for name, p in self.added.items() if name not in self.created)
+        counts = {"new": new, "in wider matrices": wider, "no longer trained": frozen,
+                  "trained again": trained}  # fmt: skip
+        parts = [f"{count:+,} {name}" for name, count in counts.items() if count]
+        parts += [f"{len(self.deleted)} tensors removed"] * bool(self.deleted)
+        return f"TopologyChange({self}; parameters: {', '.join(parts) or 'unchanged'})"
 
     def update_optimizer(
         self, optimizer: Optimizer, group: int | Literal["alike"] | None = "alike"

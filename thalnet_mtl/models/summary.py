@@ -8,7 +8,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.size import parameter_counts
 from thalnet_mtl.topology.graph import ModuleGraph
-from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec, TaskSpec
+from thalnet_mtl.topology.spec import AdapterSpec, ModuleSpec
 
 
 def network_summary(network: nn.Module, body: Body, adapters: Mapping[str, AdapterSpec]) -> str:
@@ -49,22 +49,13 @@ def _module(module: ModuleSpec, graph: ModuleGraph) -> str:
 
 def adapter_summary(spec: AdapterSpec) -> str:
     """Return the shape of a task, its connections and its steps in a line."""
-    parts = [_task(spec.task)]
+    parts = [spec.task.words()]
     if spec.output_modules:
         parts += [f"{', '.join(spec.input_modules)} -> head on {', '.join(spec.output_modules)}"]
     parts += [f"{spec.sub_steps} steps per input"] if spec.sub_steps > 1 else []
     parts += [f"{_count(spec.extra_steps, 'extra step')}"] if spec.extra_steps else []
     parts += ["frozen"] if spec.frozen else []
     return "; ".join(parts)
-
-
-def _task(task: TaskSpec) -> str:
-    names = task.input_names
-    widths = [f"{name} {task.input_width(name)}" for name in names] or [f"{task.input_width()}"]
-    inputs = f"{'tokens' if task.tokens else 'rows'} of {', '.join(widths)}"
-    return (
-        f"{inputs} -> {task.outputs} outputs at {'every' if task.every_step else 'the last'} step"
-    )
 
 
 def _count(number: int, noun: str) -> str:

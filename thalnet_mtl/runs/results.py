@@ -12,7 +12,7 @@ from thalnet_mtl.metrics.metric import METRICS, Metric, guess_among_equal_classe
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import RESULT, check_sums
 from thalnet_mtl.runs.decisions import DecisionCount
-from thalnet_mtl.runs.shown import ShownResult
+from thalnet_mtl.runs.shown import ShownResult, ShownTaskResult
 
 SPLITS = ("train", "validation", "test")
 SCORED = (*SPLITS, "untrained")  # the last: the test split, before training
@@ -77,8 +77,8 @@ class ParameterCounts:
     frozen: int
 
 
-@dataclass(frozen=True)
-class TaskResult:
+@dataclass(frozen=True, repr=False)
+class TaskResult(ShownTaskResult):
     """Results of a run on one of its tasks; ``test`` and the like are in its main metric."""
 
     label: str  # the kind of task and the version of its data

@@ -28,6 +28,18 @@ class ShownResult:
         return markup.heading("Result", f"{result.body}, {about(result)}") + scores_html(result)
 
 
+class ShownTaskResult:
+    """A result on a task that shows itself as its scores."""
+
+    def __repr__(self) -> str:
+        result: Any = self
+        scores = [
+            f"{split} {format_scores(result.metrics, result.scores[split].values)}"
+            for split in reversed(SCORES)
+        ]
+        return f"TaskResult({result.label}: {'; '.join(scores)})"
+
+
 class ShownRun:
     """A run that shows itself as its configuration in a line, and its result if it has one.
 

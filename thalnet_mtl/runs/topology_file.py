@@ -13,6 +13,7 @@ from thalnet_mtl.config.load import check_run_directory, load_run_config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import from_fields, require
+from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.runs.checksums import check_sums
 
 
@@ -157,7 +158,7 @@ class DecisionEntry:
         return decision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TopologySnapshot:
     """The modules and tasks of a network after a step, and all changes until then."""
 
@@ -166,6 +167,13 @@ class TopologySnapshot:
     step: int
     history: Sequence[ChangeEntry]
     decisions: Sequence[DecisionEntry] = ()  # of the search
+
+    def __repr__(self) -> str:
+        modules = list_names([module.name for module in self.modules])
+        return (
+            f"TopologySnapshot({len(self.modules)} modules: {modules}; tasks: "
+            f"{list_names(list(self.tasks))}; step {self.step:,}, {len(self.history)} changes)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``topology.json``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from thalnet_mtl.config.options import check_options
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.json_fields import require, typed
+from thalnet_mtl.metrics.metric import list_names
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.registry import lookup
@@ -92,6 +93,11 @@ class StrategyLoop:
                 "StrategyLoop: a strategy of another library takes the steps itself; use train()."
             )
         self.strategy: Strategy = strategy_class(self, **options)
+
+    def __repr__(self) -> str:
+        name, tasks = type(self.strategy).__name__, list_names(list(self.tasks))
+        number = self.experience.number
+        return f"StrategyLoop({name} on {tasks}; step {self.step:,}, experience {number})"
 
     def _as_task(self, name: str, data: Any) -> Task:
         """Return the training data of a task as a task, on the device of the network."""

@@ -16,13 +16,14 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.tasks.batch import Batch, concatenate
 from thalnet_mtl.tasks.losses import Loss, make_loss
 from thalnet_mtl.tasks.scoring import ScoredMetric, Scorer, find_metrics
+from thalnet_mtl.tasks.shown import ShownTask
 from thalnet_mtl.tasks.splits.sequences import SPLITS, Sequences, Split, fill
 from thalnet_mtl.tasks.targets import target_of
 from thalnet_mtl.topology.scaling import Scaling
 from thalnet_mtl.topology.spec import TaskSpec
 
 
-class Task:
+class Task(ShownTask):
     """A data set in three splits, with the loss and the metrics of what is learned from it.
 
     Data stays on the device as it is stored (uint8 for every built-in task) and is indexed there.
@@ -69,10 +70,9 @@ class Task:
         self.source, self.meaning = source, ""
         self.classes_seen: tuple[int, ...] = ()
         self.notices: tuple[str, ...] = ()
-        self.shares_head = False
+        self.shares_head, self.complete = False, True
         self.device = torch.device("cpu")
         self.splits: dict[str, Any] = {}
-        self.complete = True
 
     @property
     def label(self) -> str:

@@ -80,6 +80,18 @@ class TaskSpec:
         """Return the width of the input that a module receives."""
         return self.inputs[name] if isinstance(self.inputs, Mapping) else self.inputs
 
+    def words(self) -> str:
+        """Return its inputs and outputs in words.
+
+        >>> TaskSpec(inputs=8, outputs=10).words()
+        'rows of 8 -> 10 outputs at the last step'
+        """
+        names = self.input_names
+        widths = [f"{name} {self.input_width(name)}" for name in names] or [f"{self.inputs}"]
+        inputs = f"{'tokens' if self.tokens else 'rows'} of {', '.join(widths)}"
+        step = "every" if self.every_step else "the last"
+        return f"{inputs} -> {self.outputs} outputs at {step} step"
+
 
 @dataclass(frozen=True)
 class ModuleSpec:

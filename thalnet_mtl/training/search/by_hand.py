@@ -39,7 +39,7 @@ TRAIN = (
 MODULES = {"input": {"input": True}, "output": {"output": True}}  # of a task with its own
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decision:
     """What a new task should get, and why; ``apply`` gives it that.
 
@@ -53,6 +53,9 @@ class Decision:
     _outcome: RaceOutcome
     _run: RunContext
     _before: dict[str, Any]  # the network that was searched
+
+    def __repr__(self) -> str:
+        return f"Decision({self.record.line()})"
 
     @property
     def candidates(self) -> Sequence[CandidateEntry]:
