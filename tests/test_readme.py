@@ -65,7 +65,7 @@ def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
     yaml_text, _ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    program, _, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert max(len(yaml_text.splitlines()), len(program.splitlines())) < 15
     months = [
         f"{1949 + k // 12}-{k % 12 + 1:02d},{100 + k + 20 * (k % 12 == 6)}" for k in range(144)
@@ -86,7 +86,7 @@ def test_the_examples_of_a_stream_and_of_own_parts_run(tmp_path, monkeypatch, ca
         monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
     _, stream = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    _, program, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    _, program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("stream.yaml").write_text(stream)
     assert main(["train", "stream.yaml"]) == 0
     assert "digits_parity_new: ff_gru" in str(load_run("runs/stream").network)
@@ -94,6 +94,18 @@ def test_the_examples_of_a_stream_and_of_own_parts_run(tmp_path, monkeypatch, ca
     scores = json.loads(Path("runs/own/result.json").read_text())["tasks"]["digits_rows"]
     assert scores["test"]["within_one"] > scores["test"]["accuracy"] > 0.3
     assert load_run("runs/own").network.body.entry.__name__ == "MyGRU"
+
+
+def test_the_example_of_a_callback_ends_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
+    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
+    program = next(p for p in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Until" in p)
+    exec(program, {"__name__": "my_package.until"})
+    assert "stopped by a callback: accuracy 0." in capsys.readouterr().out
+    [line] = re.findall(r"`(trackers: .*wandb.*)`\n", page)
+    Path("all.yaml").write_text(line)
+    assert main(["config", "check", "digits", "all.yaml"]) == 0
 
 
 def test_the_example_of_a_strategy_in_a_loop_runs(capsys):

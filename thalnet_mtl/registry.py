@@ -71,6 +71,7 @@ _PACKAGES = {
     "growth": "training.growth",
     "loss": "tasks",
     "metric": "tasks",
+    "tracker": "training.tracking",
 }
 KINDS = tuple(_MODULES)  # of entries
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}

@@ -227,7 +227,7 @@ class TrainerPlugin(SupervisedPlugin):
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if self.run.config.train.clip:
             norm = clip_grad_norm_(strategy.model.parameters(), self.run.config.train.clip)
-            self.trainer.train_step.norm_before_clipping = norm
+            self.trainer.train_step.norm_before_clipping.copy_(norm)
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         run, experience = self.run, self.run.experience

@@ -49,7 +49,8 @@ class TrainStep:
         self._graphs: StepGraphs | None = None
         self._state = run.state  # that the caches belong to
         self._changes = 0  # of the topology, that they have seen
-        self.norm_before_clipping: Tensor | None = None  # of the gradient of the last step
+        # The norm of the gradient before it was clipped; one place, which captured steps write to.
+        self.norm_before_clipping = torch.zeros((), device=run.device)
 
     def drop_caches(self) -> None:
         """Forget what was prepared for the network as it was."""
@@ -106,7 +107,8 @@ class TrainStep:
         strategy.before_update()
         if options.clip:
             parameters = state.network.parameters()
-            self.norm_before_clipping = nn.utils.clip_grad_norm_(parameters, options.clip)
+            norm = nn.utils.clip_grad_norm_(parameters, options.clip)
+            self.norm_before_clipping.copy_(norm)
         optimizer.step()
         strategy.after_update(batches)
         tasks = run.learned_tasks
@@ -118,9 +120,9 @@ class TrainStep:
 
         None where the gradients are not those of the network, as where runs are stacked.
         """
-        if self.norm_before_clipping is not None:
-            return float(self.norm_before_clipping)
         gradients = [p.grad for p in self.run.network.parameters() if p.grad is not None]
+        if gradients and self.run.config.train.clip:
+            return float(self.norm_before_clipping)
         return float(nn.utils.get_total_norm(gradients)) if gradients else None
 
     def losses(

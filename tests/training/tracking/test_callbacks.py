@@ -13,6 +13,7 @@ from thalnet_mtl import Callback, Tracker, cli, register, registry
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.metrics.summary import MEASURES
+from thalnet_mtl.runs.names import sweep_of
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.training.trainer import train
 
@@ -292,6 +293,13 @@ def own_trackers(monkeypatch):
     return FailingTracker
 
 
+def test_a_tracker_without_text_says_so_once(tmp_path, capsys):
+    changes = [{"step": s, "verb": "attach", "name": f"extra{s}"} for s in (4, 6)]
+    train(toy(train={"steps": 8}, changes=changes, trackers=["csv", "tensorboard"]), tmp_path)
+    out = capsys.readouterr().out
+    assert out.count("note: tracker 'csv' shows no text") == out.count("shows no text") == 1
+
+
 @pytest.mark.parametrize("at", ["log", "finish"])
 def test_a_tracker_that_fails_costs_one_warning_and_nothing_else(
     own_trackers, at, tmp_path, capsys
@@ -307,6 +315,36 @@ def test_a_tracker_that_fails_costs_one_warning_and_nothing_else(
     train(toy(), tmp_path / "whole")
     assert differences(tmp_path / "failing", tmp_path / "whole") == set()
     assert "final/" in (tmp_path / "failing" / "metrics.csv").read_text()  # the other one goes on
+
+
+@pytest.mark.parametrize("more", [[], ["--stacked"]])
+def test_the_runs_of_one_command_are_a_group(more, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
+    seen = []
+
+    @register("tracker", "grouped")
+    class Grouped(Tracker):
+        """A tracker that looks at the names."""
+
+        def start(self, run):
+            seen.append((run.group, run.name))
+
+        def log(self, step, values): ...
+
+    command = ["train", *TOY, "--train.steps=2", "--trackers=grouped", "--out"]
+    command.remove("--train.steps=20")
+    assert cli.main([*command, str(tmp_path / "two"), "--seeds", "0", "1", *more]) == 0
+    assert seen == [("two", "seed0"), ("two", "seed1")]
+    if not more:
+        assert cli.main([*command, str(tmp_path / "one")]) == 0 and seen[2:] == [("", "one")]
+        one = tmp_path / "sweep" / "one"
+        one.parent.mkdir()
+        assert sweep_of(one) == ""
+        (tmp_path / "sweep" / "sweep.json").touch()
+        assert sweep_of(one) == "sweep" and sweep_of(one / "trials" / "x") == ""
+        (one.parent / "tuning.json").touch()
+        assert sweep_of(one.parent / "trials" / "x") == "sweep/trials"
+        assert "note: tracker 'grouped' shows no text" not in capsys.readouterr().out  # no change
 
 
 def test_a_tracker_that_cannot_start_ends_the_run_with_a_line(own_trackers, tmp_path):
