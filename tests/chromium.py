@@ -89,13 +89,16 @@ class Tab:
         """Return what can be clicked or typed into, in the order in which it is read."""
         return self._check("controls")
 
-    def tabulate(self, count: int) -> list[str]:
-        """Return what has the focus, and shows it, after each of so many presses of Tab."""
-        reached = []
-        for _ in range(count):
+    def tabulate(self) -> list[str]:
+        """Return what gets the focus, and shows it, from Tab to Tab.
+
+        It holds boxes that scroll as well, which the browser lets the keyboard reach.
+        """
+        reached: list[str] = []
+        while "body" not in reached:
             self.page.keyboard.press("Tab")
-            reached += self._check("focused")
-        return reached
+            reached.append(self._check("focused"))
+        return reached[:-1]
 
     def tabulate_to(self, target: Locator) -> None:
         """Press Tab until an element has the focus."""

@@ -102,7 +102,7 @@
     focused() {
       const e = document.activeElement, style = getComputedStyle(e);
       const marked = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1;
-      return [describe(e) + (marked ? '' : ' without a mark')];
+      return e === document.body ? 'body' : describe(e) + (marked ? '' : ' without a mark');
     },
 
     cut: () => all('*')

@@ -63,6 +63,47 @@ def test_a_page_fits_its_window_and_can_be_read_in_both_themes(report, show, kin
         assert tab.faint_texts() == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_figure_and_control_has_a_name_and_is_reached_by_the_tabulator(report, show, kind):
+    tab = show(report(kind))
+    assert tab.nameless() == []
+    controls, reached = tab.controls(), tab.tabulate()
+    assert [each for each in reached if "scroll" not in each] == controls
+    tab.unfold()
+    assert tab.nameless() == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_slider_shows_the_network_of_any_stage(report, show, width):
+    tab = show(report("continual"), width)
+    figure = tab.page.locator("figure[data-panel=graph]")
+    slider = figure.get_by_role("slider")
+    tasks = [f"split_digits_rows_{number}" for number in range(5)]
+
+    def stage() -> tuple[str, int, str]:
+        """The stage in words, the number of modules, and what is said to those who do not see."""
+        tab.settle()
+        words, modules = figure.locator(".where"), figure.locator("svg [aria-label=dot] circle")
+        return words.inner_text(), modules.count(), slider.get_attribute("aria-valuetext")
+
+    last = stage()
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    tab.page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    first = stage()
+    assert "step 0" in first[0] and first[1] == last[1] - 4
+    slider.press("ArrowRight")
+    second = stage()
+    assert tasks[1] in second[0] and second[1] == first[1] + 1
+    slider.press("End")
+    assert stage() == last
+    figure.get_by_role("button", name="Previous stage").press("Enter")
+    assert stage()[1] == last[1] and stage()[0] != last[0]
+    figure.get_by_role("button", name="Next stage").click()
+    assert stage() == last
+    assert all(words == spoken for words, _, spoken in (first, second, last))
+
+
 @pytest.mark.parametrize(("system", "other"), [("light", "dark"), ("dark", "light")])
 def test_the_theme_is_that_of_the_system_until_it_is_switched(report, show, system, other):
     tab = show(report("continual"), color_scheme=system)
