@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake that the user can correct: printed as one line, exit status 2, no traceback."""
 
 
+class UnknownName(UserError):
+    """A name that is not among the allowed ones."""
+
+
 class RunError(RuntimeError):
     """A run that ended early for another reason: printed as one line, exit status 1."""
 
@@ -50,14 +54,14 @@ def suggest(value: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
+def unknown(kind: str, value: str, allowed: Iterable[str]) -> UnknownName:
     """Build the error for a name that is not among the allowed ones.
 
     >>> print(unknown("optimizer", "adamm", ["adam", "sgd"]))
     unknown optimizer 'adamm'. Allowed: adam, sgd. Did you mean 'adam'?
     """
     names = list(allowed)
-    return UserError(
+    return UnknownName(
         f"unknown {kind} '{value}'. Allowed: {', '.join(names)}.{suggest(value, names)}"
     )
 

@@ -9,7 +9,7 @@ from thalnet_mtl.errors import UserError
 def add_evaluate_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, evaluate)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
     parser.add_argument("--task", metavar="NAME", help="one task of the run; default: all")
     parser.add_argument(
         "--split",

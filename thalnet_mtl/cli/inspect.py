@@ -1,7 +1,9 @@
 """Commands that read run directories: ``compare``, ``report``, ``inspect`` and ``export``."""
 
 import argparse
+from pathlib import Path
 
+from thalnet_mtl import hub
 from thalnet_mtl.cli.output import print_runs, print_table, write_report
 from thalnet_mtl.cli.parser import Commands, add_command, path
 from thalnet_mtl.errors import UserError, one_line
@@ -24,13 +26,13 @@ def add_report_command(commands: Commands) -> None:
 def add_inspect_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, inspect)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
 
 
 def add_export_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, export)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
     parser.add_argument(
         "--to",
         required=True,
@@ -59,7 +61,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the results of runs to one HTML file."""
-    out = options.out or options.runs[0] / "report.html"
+    pulled = hub.is_repository(options.runs[0])
+    out = options.out or (Path() if pulled else options.runs[0]) / "report.html"
     write_report(options.runs, out, options.baseline)
     return 0
 
@@ -68,7 +71,7 @@ def inspect(options: argparse.Namespace) -> int:
     """Print the modules and tasks of a run, and the changes made to them."""
     from thalnet_mtl.report.inspection import topology_table
 
-    print_table(topology_table(options.folder))
+    print_table(topology_table(hub.local_folder(options.folder)))
     return 0
 
 
@@ -90,7 +93,11 @@ def export(options: argparse.Namespace) -> int:
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", type=path, nargs="+", metavar="RUN", help="run directories, or folders of them"
+        "runs",
+        type=path,
+        nargs="+",
+        metavar="RUN",
+        help="run directories, folders of them, or hub:OWNER/NAME",
     )
     parser.add_argument(
         "--baseline",

@@ -18,6 +18,7 @@ from thalnet_mtl.cli.inspect import (
 )
 from thalnet_mtl.cli.listing import add_list_command
 from thalnet_mtl.cli.parser import Parser, split_flags
+from thalnet_mtl.cli.push import add_push_command
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.table import add_table_command
 from thalnet_mtl.cli.train import add_train_command, train
@@ -149,6 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_report_command,
         add_inspect_command,
         add_export_command,
+        add_push_command,
         add_data_command,
         add_list_command,
         add_config_command,

@@ -13,8 +13,18 @@ def model_card(
     tasks: Sequence[str],
     config: Config | None = None,
     result: Mapping[str, Any] | None = None,
+    license: str = UNKNOWN_LICENSE,
+    repository: str = "",
 ) -> str:
-    """Return the card of a network: a summary, how to load it, and the scores of its run."""
+    """Return the card of a network: a summary, how to load it, and the scores of its run.
+
+    Args:
+        summary: of the network.
+        tasks: names of its heads.
+        config, result: of the run that trained it.
+        license: of the weights.
+        repository: OWNER/NAME on the hub, if it is there.
+    """
     labels = ", ".join(tasks)
     training = ""
     if config is not None and result is not None:
@@ -24,6 +34,7 @@ def model_card(
     task = f'"{tasks[0]}"' if tasks else "task"
     return f"""---
 library_name: thalnet_mtl
+license: {license}
 tags: [thalnet, recurrent]
 ---
 # {config.model.body if config is not None else body}{f" on {labels}" if labels else ""}
@@ -32,13 +43,24 @@ tags: [thalnet, recurrent]
 {summary}
 ```
 
-```python
-from thalnet_mtl import load_model
-
-network = load_model("model")
-logits, state = network({task}, xs)
-```
+{loading(repository, task)}
 """
+
+
+def loading(repository: str, task: str) -> str:
+    """Return three lines of Python that load a network and call it, as a code block.
+
+    Args:
+        repository: OWNER/NAME on the hub; '' for the folder of the card.
+        task: the expression for the name of a task.
+    """
+    source = f'Network.from_pretrained("{repository}")' if repository else 'Network.load("model")'
+    return f"""```python
+from thalnet_mtl import Network
+
+network = {source}
+outputs, state = network({task}, xs)
+```"""
 
 
 def _training(config: Config, result: Mapping[str, Any]) -> str:

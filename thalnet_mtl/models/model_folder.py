@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import UnknownName, UserError
 from thalnet_mtl.files import read_json, recover, staged, write_atomically
 from thalnet_mtl.json_fields import require
+from thalnet_mtl.models.shapes import shapes_only
 
 FORMAT = 4  # of config.json
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -31,14 +32,27 @@ def write_model(
         raise UserError(f"{folder} exists and is not a saved model; choose another folder.")
     with staged(folder) as part:
         part.mkdir()
-        content = {"thalnet_mtl": FORMAT, "topology": topology}
-        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_tensors(part / WEIGHTS, weights)
-        (part / CARD).write_text(card, encoding="utf-8")
+        for name, content in model_files(topology, weights, card).items():
+            (part / name).write_bytes(content)
+
+
+def model_files(
+    topology: Mapping[str, Any], weights: Mapping[str, torch.Tensor], card: str
+) -> dict[str, bytes]:
+    """Return the contents of the files of a saved model by name."""
+    content = {"thalnet_mtl": FORMAT, "topology": topology}
+    return {
+        CONFIG: (json.dumps(content, indent=2) + "\n").encode(),
+        WEIGHTS: _serialized(weights),
+        CARD: card.encode(),
+    }
 
 
 def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> AnyModule:
     """Return ``make(topology)`` with the weights of a model folder, or of a run's ``model/``.
+
+    Nothing that the folder holds is executed. Its sizes are compared with those of its tensors
+    before memory is taken.
 
     Raises:
         UserError: a file is missing or damaged, or the two do not belong together.
@@ -46,10 +60,20 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     folder = find_model(folder)
     path = folder / CONFIG
     content = _read_config(path)
+    weights = read_tensors(folder / WEIGHTS)
+    with read_from(path):
+        try:
+            with shapes_only():
+                skeleton = make(content["topology"])
+        except UnknownName as error:
+            raise UserError(
+                f"{error} If its author registers it in a file or package, import that first."
+            ) from error
+    with read_from(folder / WEIGHTS):
+        _check_shapes(skeleton, weights)
     with read_from(path):
         network = make(content["topology"])
     path = folder / WEIGHTS
-    weights = read_tensors(path)
     dtypes = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if len(dtypes) == 1:
         network.to(dtypes.pop())
@@ -74,6 +98,12 @@ def read_from(path: Path) -> Iterator[None]:
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Load saved weights into a network, or say in one line where they differ."""
+    _check_shapes(network, weights)
+    network.load_state_dict(weights)
+
+
+def _check_shapes(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise unless saved weights have the names and shapes of those of a network."""
     current = network.state_dict()
     absent = sorted(current.keys() - weights.keys()) + sorted(weights.keys() - current.keys())
     changed = [k for k in current if k in weights and current[k].shape != weights[k].shape]
@@ -85,15 +115,21 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> Non
         raise UserError(
             f"it holds another network: '{name}' is {saved} in the file, {expected} here."
         )
-    network.load_state_dict(weights)
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file atomically."""
-    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    content = _serialized(tensors, metadata)
     write_atomically(path, lambda file: file.write(content))
+
+
+def _serialized(
+    tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> bytes:
+    """Return the content of a safetensors file."""
+    return save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

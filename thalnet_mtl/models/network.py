@@ -24,6 +24,7 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.adapter import TaskAdapter
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.checks import check_inputs, check_lengths
+from thalnet_mtl.models.hub_network import HubNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
 from thalnet_mtl.models.recurrent import body_from
@@ -36,7 +37,7 @@ from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain, to_plain
 
 
-class Network(ShownNetwork):
+class Network(HubNetwork, ShownNetwork):
     """A body with an adapter, encoders and a head, for each task.
 
     >>> import torch

@@ -1,18 +1,19 @@
 """A run read from its directory: the configuration, the best network, the scores and curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalnet_mtl import markup
+from thalnet_mtl import hub, markup
 from thalnet_mtl.config.load import load_run_config
-from thalnet_mtl.config.plugins import import_plugins
+from thalnet_mtl.config.plugins import MARK, import_plugins
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.export import default_name, export
 from thalnet_mtl.models.model_card import UNKNOWN_LICENSE
+from thalnet_mtl.models.model_folder import CONFIG
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.programs import Program, Scalings, Sequences, Step
 from thalnet_mtl.report.embedded import Report
@@ -144,8 +145,11 @@ class TrainedRun(ShownRun):
         step, or with ``lengths`` padded sequences of any length. Its metadata, see
         ``training.program_metadata``, names the license.
         """
-        saved = self.folder / "model"
-        if form == "safetensors" and not saved.is_dir():
+        saved: Path | None = self.folder / "model"
+        place, pulled = self.folder, (self.folder / CONFIG).exists()
+        if pulled:  # of the hub: its folder is in a cache, where nothing else belongs
+            saved, place = None, Path()
+        if saved and form == "safetensors" and not saved.is_dir():
             raise UserError(f"{self.folder} is not finished: it has no model/ yet.")
         check_sums(self.folder, MODEL if form == "safetensors" else ())
         head: str | None = None
@@ -155,7 +159,7 @@ class TrainedRun(ShownRun):
             head, scalings = self.task(task).head_name, self.task(task).scalings
         if form != "safetensors":
             facts = metadata(self.task(task), self._program(task, lengths), license)
-        path = out or self.folder / "export" / default_name(form, lengths)
+        path = out or place / "export" / default_name(form, lengths)
         return export(
             self.network,
             form,
@@ -165,7 +169,7 @@ class TrainedRun(ShownRun):
             scalings=scalings,
             metadata=facts,
             saved=saved,
-            overwrite=out is None,
+            overwrite=out is None and not pulled,
         )
 
     def usage(
@@ -185,12 +189,16 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
     """Read a run from its directory, finished or not; its data is not loaded.
 
     Args:
-        folder: the run directory.
+        folder: the run directory; or 'hub:owner/name', a run that ``thalnet push`` has written to
+            the Hugging Face Hub, with '@revision' behind it if it is not the main one.
         tasks: tasks that are not registered, as ``train`` got them.
 
     Raises:
         UserError: there is no run, a file of it is damaged, or it needs a task that is not given.
+        RunError: the hub cannot be reached or fails.
     """
+    if hub.is_repository(folder):
+        return _load_pulled(str(folder), tasks)
     folder = Path(folder)
     config = import_plugins(load_run_config(folder), folder)
     path = folder / "checkpoint" / "best.pt"
@@ -201,3 +209,21 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
         check_registered(config, str(folder))
         run_tasks = make_tasks(config)
     return TrainedRun(folder, config, run_tasks, network.eval(), best["step"])
+
+
+def _load_pulled(name: str, tasks: UnregisteredTasks) -> TrainedRun:
+    """Read a run from the hub; no file that its configuration names is imported."""
+    folder = hub.local_folder(name)
+    if not (folder / "config.yaml").exists():
+        raise UserError(
+            f"{name} is a network without its run: load it by Network.from_pretrained in Python."
+        )
+    config = load_run_config(folder)
+    files = [Path(plugin.name.partition(MARK)[0]).name for plugin in config.plugins]
+    config = replace(config, plugins=())
+    result, network = RunResult.load(folder), Network.load(folder)
+    with unregistered_tasks(tasks, config):
+        where = f"{name} (trained with {', '.join(files)} of its author)" if files else name
+        check_registered(config, where)
+        run_tasks = make_tasks(config)
+    return TrainedRun(folder, config, run_tasks, network, result.best_step)
