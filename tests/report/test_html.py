@@ -1,6 +1,5 @@
 """Reports and tables say what run directories hold, no more, in one page without a network."""
 
-import base64
 import json
 import os
 import re
@@ -31,19 +30,12 @@ def page(out: Path, *folders: Path) -> str:
     return write(folders, out / "report.html").read_text()
 
 
-def images(html: str) -> list[tuple[str, str]]:
-    return re.findall(r'src="data:image/([^;]+);base64,([^"]+)"', html)
-
-
 def test_a_page_needs_no_other_file_and_no_network(tmp_path):
     run = make_run(tmp_path / "a")
     add_readings(run, ("input", "side1", "output"))
     html = page(tmp_path, run)
     assert_needs_nothing_from_outside(html)
-    assert len(images(html)) == 1 == html.count("<img")
-    for kind, data in images(html):
-        start = {"png": b"\x89PNG", "svg+xml": b"<?xml"}[kind]
-        assert base64.b64decode(data).startswith(start)
+    assert "<img" not in html
 
 
 def test_the_same_runs_give_the_same_page(tmp_path):
@@ -79,7 +71,7 @@ def test_a_score_that_is_not_a_number_is_shown_as_that(tmp_path):
 def test_scores_on_a_part_of_the_data_say_so(tmp_path):
     run = make_run(tmp_path / "a", batches=2)
     assert table([read_run(run)])[0]["note"] == "on the first 2 batches only"
-    assert page(tmp_path, run).count("on the first 2 batches only") == 3
+    assert page(tmp_path, run).count("on the first 2 batches only") == 2
 
 
 def drawn_curves(run):

@@ -26,16 +26,16 @@ from thalnet_mtl.metrics.summary import (
 from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
-from thalnet_mtl.report.figures.accuracy_matrix import has_numbers, stream_figure
 from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
 from thalnet_mtl.report.panels.readings import readings_panel
+from thalnet_mtl.report.panels.splits import sizes_panel, splits_panel
 from thalnet_mtl.report.results import configurations, every_run
 from thalnet_mtl.report.rows import fold_runs
-from thalnet_mtl.report.sections import MANY, make_sections
+from thalnet_mtl.report.sections import make_sections
 from thalnet_mtl.report.task_views import task_views
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
@@ -87,9 +87,9 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=sections,
-        many=MANY,
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         curves=curves_panel(tasks),
+        generalization=[p for p in (splits_panel(tasks), sizes_panel(tasks)) if p],
         configurations=configurations(sections),
         every_run=every_run(sections),
         formulas=baselines.FORMULAS,
@@ -160,10 +160,6 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
         "matrix": matrix_panel(run.name, summary, metrics, guesses),
-        "picture": stream_figure(
-            metrics, summary.trained, summary.scores, curves, summary.ends, guesses
-        ),
-        "few": has_numbers(len(metrics), len(summary.scores)),
     }
 
 

@@ -11,29 +11,30 @@ import numpy as np
 from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
-from thalnet_mtl.report.figures.curves import ResultPoint, SeedGroup, results
 from thalnet_mtl.report.figures.style import COLORS, DASHES
 from thalnet_mtl.report.rows import further_rows, row_of
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 from thalnet_mtl.runs.results import SPLITS
 
 T = TypeVar("T")
-MANY = 12  # sections: of more, only ``DRAWN`` have figures
-DRAWN = 6
+MANY = 12  # groups that are drawn of too many
 MARKS = 40
-STYLES = len(COLORS) * len(DASHES)  # groups that can be told apart in a figure; of more, ``MANY``
+STYLES = len(COLORS) * len(DASHES)  # groups that can be told apart in a figure
+
+
+class SeedGroup(NamedTuple):
+    """The label and the line style of runs that differ only in their seed."""
+
+    label: str
+    style: int
 
 
 def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return the sections: only runs on the same data are shown side by side.
-
-    Where there are many, figures are drawn for a few that are spread evenly over them.
-    """
+    """Return the sections: only runs on the same data are shown side by side."""
     styles_by_config: dict[str, int] = {}
     sections = []
     by_data = group_by_data([record for run in runs for record in run.records])
-    drawn = _spread(len(by_data), MANY, DRAWN)
-    for number, members in enumerate(by_data):
+    for members in by_data:
         seed_groups = group_by_key(
             members, lambda record: seedless_config(record.run) + record.task
         )
@@ -43,12 +44,10 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         styles = _styles(keys, styles_by_config)
         metric = next((record.metric for record in members if record.metric), None)
         groups = [
-            _seed_group(label, style, records, metric)
-            for label, style, records in zip(_labels(seed_groups), styles, seed_groups, strict=True)
+            SeedGroup(label, style)
+            for label, style in zip(_labels(seed_groups), styles, strict=True)
         ]
         places = _spread(len(groups), STYLES, MANY)
-        shown = [group for place, group in enumerate(groups) if place in places]
-        has_results = number in drawn and any(group.points for group in shown)
         sections.append({
             "title": _title(members),
             "metric": metric,
@@ -61,8 +60,6 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "notes": _notes(members, seed_groups),
             "marks": _marks(members),
             "joint": any(len(record.run.tasks) > 1 for record in members),
-            "shown": len(shown),
-            "results": has_results and metric and results(shown, metric),
         })  # fmt: skip
     return sections
 
@@ -165,25 +162,6 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
         label if labels.count(label) == 1 else f"{records[0].run.name}: {records[0].task}"
         for label, records in zip(labels, seed_groups, strict=True)
     ]
-
-
-def _seed_group(
-    label: str, style: int, records: Sequence[TaskRecord], metric: Metric | None
-) -> SeedGroup:
-    losses = [record.drawn_curve("train", "loss") for record in records]
-    scores = [record.drawn_curve("validation", metric.name) for record in records] if metric else []
-    points = [
-        ResultPoint(r.run.name, r.run.result.parameters.total, *map(r.score, SPLITS))
-        for r in records
-        if r.run.result
-    ]
-    return SeedGroup(
-        label,
-        style,
-        losses=[curve for curve in losses if len(curve)],
-        scores=[curve for curve in scores if len(curve)],
-        points=points,
-    )
 
 
 def _mean(records: Sequence[TaskRecord], metric: Metric | None) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ def task_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
 
 
 def history_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
-    """Return a row for every change, numbered as in the figures.
+    """Return a row for every change, in order.
 
     'parameters' is the size of the network after the change.
     """
