@@ -4,10 +4,12 @@
     python -m benchmarks.search.switching --table         only the table in SWITCHING.md
 
 For each number of rules and each seed, of the data and of the network, a network grows from one
-module (``configs/search/switching_N.yaml``). The oracle has a module for each rule from the start:
-the same modules, optimizer and batches, without growth. It trains as many steps as the growth cost,
-with those of the entrants that lost. Both are scored with the weights of their best validation.
-With one rule there is nothing to add: the null. Records are lines of ``results/switching.jsonl``.
+module (``configs/search/switching_N.yaml``). Two networks have as many modules as rules from the
+start: the same modules, optimizer and batches, without growth. Those of the oracle are told which
+rule they follow: the update gate of each begins open in the steps of its rule, and closed in the
+others. Both train as many steps as growth cost, with those of the entrants that lost. All are
+scored with the weights of their best validation. With one rule there is nothing to add: the null.
+Records are lines of ``results/switching.jsonl``.
 """
 
 import argparse
@@ -24,12 +26,15 @@ from typing import Any
 from benchmarks.markdown import header, row, with_table
 from thalnet_mtl import load_config, train
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.topology_file import read_topology
+from thalnet_mtl.training.setup import set_up
 
 FOLDER = Path(__file__).parent
 TASK = "switching_dynamics"
-RULES, SEEDS = (1, 2, 4, 8), range(22, 30)
+RULES, SEEDS = (1, 2, 4, 8), range(30, 38)
+GATE = 4  # weight of a rule in the update gate of a module of the oracle
 Record = dict[str, Any]
 
 
@@ -64,13 +69,17 @@ def records(path: Path) -> list[Record]:
 
 
 def compare(rules: int, seed: int) -> Record:
-    """Let a network grow, train the oracle, and return the record of both."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        grown = train(growing(rules, seed), Path(folder) / "grown")
-        topology = read_topology(Path(folder) / "grown")
+    """Let a network grow, train the two of full size, and return the record of all."""
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        folder = Path(name)
+        grown = train(growing(rules, seed), folder / "grown")
+        topology = read_topology(folder / "grown")
         extra = sum(decision.extra_steps for decision in topology.decisions)
         steps = grown.steps + extra
-        oracle = train(with_all(rules, seed, steps), Path(folder) / "oracle")
+        config = with_all(rules, seed, steps)
+        at_once = train(config, folder / "at_once")
+        told(config).save(folder / "told")
+        oracle = train(config, folder / "oracle", start=folder / "told")
     races = [
         {
             "step": decision.step,
@@ -85,10 +94,11 @@ def compare(rules: int, seed: int) -> Record:
         "seed": seed,
         "modules": len(topology.modules),
         "loss": loss(grown),
+        "at_once": loss(at_once),
         "oracle": loss(oracle),
         "steps": grown.steps,
         "cost": round(steps / grown.steps, 4),
-        "seconds": [grown.train_seconds, oracle.train_seconds],
+        "seconds": [run.train_seconds for run in (grown, at_once, oracle)],
         "decisions": races,
     }
 
@@ -103,7 +113,7 @@ def growing(rules: int, seed: int) -> Config:
 
 
 def with_all(rules: int, seed: int, steps: int) -> Config:
-    """Return the configuration of the oracle, which has a module for each rule from the start."""
+    """Return the configuration of a network that has a module for each rule from the start."""
     config = asdict(growing(rules, seed))
     ends = {"input": True, "output": True}
     return load_config(
@@ -115,6 +125,20 @@ def with_all(rules: int, seed: int, steps: int) -> Config:
     )
 
 
+def told(config: Config) -> Network:
+    """Return the network of the oracle before its training: the k-th module knows the k-th rule.
+
+    A gate z keeps a state of a GRU where it is 1: h ← (1 − z) n + z h.
+    """
+    network = set_up(config, fetch=print).network
+    for k, cell in enumerate(network.body.cells.values()):
+        gates = cell.design.stack[0].weight_ih.detach()  # of reset, update and new state, in rows
+        width, rules = len(gates) // 3, len(network.body.cells)
+        gates[width : 2 * width, -rules:] = GATE  # the last inputs say which rule is on
+        gates[width : 2 * width, k - rules] = -GATE
+    return network
+
+
 def loss(result: RunResult) -> float:
     """Return the test loss as a share of that of guessing."""
     task = result.tasks[TASK]
@@ -123,16 +147,21 @@ def loss(result: RunResult) -> float:
 
 def table(rows: list[Record]) -> str:
     """Return medians over the seeds, a line for each number of rules."""
-    lines = header("rules", "seeds", "modules: median (all)", "loss", "oracle", "ratio", "cost")
+    lines = header(
+        "rules", "seeds", "modules: median (all)", "loss", "all modules at once", "oracle",
+        "loss / oracle: median", "cost",
+    )  # fmt: skip
     for rules in RULES:
         runs = sorted((r for r in rows if r["rules"] == rules), key=lambda r: r["seed"])
         if runs:
             modules = [r["modules"] for r in runs]
-            grown, oracle = (median(r[key] for r in runs) for key in ("loss", "oracle"))
             counts = f"{median(modules):g} ({' '.join(map(str, modules))})"
-            losses = f"{grown:.4f}", f"{oracle:.4f}", f"{grown / oracle:.2f}"
+            losses = (
+                f"{median(r[key] for r in runs):.4f}" for key in ("loss", "at_once", "oracle")
+            )
+            ratio = f"{median(r['loss'] / r['oracle'] for r in runs):.2f}"
             cost = f"{max(r['cost'] for r in runs):.2f}"
-            lines.append(row(f"{rules}", f"{len(runs)}", counts, *losses, cost))
+            lines.append(row(f"{rules}", f"{len(runs)}", counts, *losses, ratio, cost))
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ DECAY = 0.9  # of a state that nothing pushes, in a step in which its rule is on
 
 @register("task", "switching_dynamics")
 def switching_dynamics(
-    rules: int = 4, state: int = 3, steps: int = 20, seed: int = 0
+    rules: int = 4, state: int = 2, steps: int = 10, seed: int = 0
 ) -> SequenceTask:
     """The sum of linear systems, of which one moves at a step; which one is part of the input.
 
@@ -26,10 +26,14 @@ def switching_dynamics(
 
         s_r ← 0.9 Q_r s_r + B_r x_t   if r = c_t, else s_r      y_t = Σ_r C_r s_r
 
-    with a random rotation Q_r, normal B_r and C_r, and x_t from N(0, I). The input of a step is x_t
-    and the number c_t as one of ``rules`` zeros and ones; the target is y_t, divided by its
-    standard deviation. A network that follows k of the rules has a mean squared error of 1 − k /
-    rules, as all rules contribute alike.
+    with x_t from N(0, I). The input of a step is x_t and the number c_t as one of ``rules`` zeros
+    and ones; the target is y_t, divided by its standard deviation. A network that follows k of the
+    rules has a mean squared error of 1 − k / rules, as all rules contribute alike.
+
+    A module that is too small for two states must not follow two rules. B_r and C_r are random,
+    with orthonormal columns and rows, so that all directions of a state of two count alike. Q_r is
+    a random rotation by 90 to 180 degrees: of states that hardly turn, their sum alone would tell
+    nearly as much as each of them.
 
     Args:
         rules: number of rules.
@@ -58,11 +62,22 @@ def _matrices(
     generator: np.random.RandomState, state: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw the matrices of a rule: of its state, of what pushes it, and of its output."""
-    rotation, _ = np.linalg.qr(generator.randn(state, state))
-    force = generator.randn(state, FORCES) / FORCES**0.5
-    output = generator.randn(OUTPUTS, state)
-    # All rules contribute alike: the output of a state that is N(0, I) has the same power.
-    return DECAY * rotation, force, output / np.linalg.norm(output)
+    rotation, size = _rotation(generator, state), max(state, FORCES, OUTPUTS)
+    force, output = (np.linalg.qr(generator.randn(size, size))[0] for _ in range(2))
+    return DECAY * rotation, force[:state, :FORCES], output[:OUTPUTS, :state]
+
+
+def _rotation(generator: np.random.RandomState, state: int) -> np.ndarray:
+    """Draw a rotation Q = −(I − A)(I + A)⁻¹ with A = −Aᵀ and a norm of A up to 1.
+
+    A is random, and so is its norm: its eigenvalue ai turns a plane by 180° − 2 arctan a.
+    """
+    random = generator.randn(state, state)
+    skew = random - random.T
+    if state > 1:  # of one number, −1 is all that is left
+        skew *= generator.rand() / np.linalg.norm(skew, 2)
+    identity = np.eye(state)
+    return -(identity - skew) @ np.linalg.inv(identity + skew)
 
 
 def _sequences(
