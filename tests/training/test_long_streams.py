@@ -153,4 +153,6 @@ def test_the_report_of_a_long_stream_can_be_opened(stream):
     assert len(page) < 1_000_000
     [curves], [splits] = panels(page, "curves"), panels(page, "splits")
     assert len(curves["tasks"]) == len(splits["metrics"][0]["rows"]) == 20
+    [matrix] = panels(page, "matrix")
+    assert len(matrix["scores"]) == COUNT + 1
     assert "<img" not in page

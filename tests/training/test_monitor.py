@@ -233,4 +233,4 @@ def test_a_stream_of_two_metrics_is_trained_and_drawn(tmp_path):
     assert acc == pytest.approx(sum(normalized) / 2)
     page = write([tmp_path], tmp_path / "r.html").read_text()
     assert "the tasks differ in their metric, so this is a mean of normalized scores" in page
-    assert "F1 score, higher is better." in page and len(panels(page, "matrix")) == 1
+    assert "F1 score, higher is better" in page and len(panels(page, "matrix")) == 1
