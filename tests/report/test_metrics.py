@@ -46,7 +46,7 @@ def test_a_metric_is_read_from_the_result_not_from_what_is_installed(tmp_path):
     [row] = table([read_run(run)])
     assert (row["metric"], row["test"]) == ("cost of errors ↓", "20.0 €")
     page = html.write([run], tmp_path / "r.html").read_text()
-    assert "Cost (€), lower is better." in page and "20.0 €" in page
+    assert "cost (€), lower is better" in page and "20.0 €" in page
 
 
 def test_further_metrics_have_rows_of_their_own_and_fit_80_columns(tmp_path):
@@ -67,8 +67,8 @@ def test_further_metrics_have_rows_of_their_own_and_fit_80_columns(tmp_path):
     assert len(lines) == 4 and max(map(len, lines)) <= 80
     assert "mode" not in lines[0] and lines[2].split() == ["r2", "↑", "0.9000", "0.8000", "0.7000"]
     page = html.write([run], tmp_path / "r.html").read_text()
-    assert "Mean absolute error, lower is better." in page
-    assert page.count("<small>r2 ↑ 0.7000</small>") == 1
+    assert "mean absolute error, lower is better" in page
+    assert page.count("<small>r2 ↑: test 0.7000, training 0.9000, validation 0.8000</small>") == 1
 
 
 def test_skill_and_gain_of_any_metric(tmp_path):
