@@ -160,7 +160,7 @@ def test_help_of_train_names_every_section_and_field(capsys):
 @pytest.mark.parametrize(
     "verb",
     ["", "train", "sweep", "evaluate", "compare", "table", "report", "inspect", "data", "list",
-     "export", "config", "config show", "config check", "config copy", "config schema",
+     "export", "push", "config", "config show", "config check", "config copy", "config schema",
      "config help"],
 )  # fmt: skip
 def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch, verb):

@@ -26,6 +26,7 @@ from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.export import export
 from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.registry import registered
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.trainer import train
 
@@ -63,6 +64,21 @@ def test_a_loaded_network_grows_like_the_one_that_was_saved(tmp_path):
         each.detach("later")
         each.attach(ModuleSpec("last", 3, 2, output=True), read_by=["input"])
     assert_same_network(loaded, network)
+
+
+class Measured(StackedGRU):
+    """A body whose constructor looks at its numbers."""
+
+    def __init__(self, inputs: int, features: int, layers: int = 1):
+        super().__init__(inputs, features, layers)
+        self.largest = max(p.max().item() for p in self.parameters())
+
+
+def test_a_body_that_reads_its_numbers_when_it_is_made_is_loaded(tmp_path):
+    with registered("body", {"measured": Measured}):
+        network = Network(Measured(6, 4))
+        network.save(tmp_path / "net")
+        assert_same_network(Network.load(tmp_path / "net"), network)
 
 
 def test_a_network_without_tasks_can_be_saved(tmp_path):

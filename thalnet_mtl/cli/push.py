@@ -6,9 +6,9 @@ from pathlib import Path
 from thalnet_mtl.cli.parser import Commands, add_command, path
 from thalnet_mtl.errors import one_line, printable
 
-EPILOG = """The network is that of the first RUN. Scores are means over all of them, which must
-differ in the seed alone; of a single RUN, also over the runs of other seeds beside it. The token
-is that of HF_TOKEN or of 'hf auth login'."""
+EPILOG = """The network is that of the first RUN. Scores are means over all of them, which
+must differ in the seed alone; of a single RUN, also over the runs of other
+seeds beside it. The token is that of HF_TOKEN or of 'hf auth login'."""
 
 
 def add_push_command(commands: Commands) -> None:
@@ -17,7 +17,7 @@ def add_push_command(commands: Commands) -> None:
         commands,
         push,
         epilog=EPILOG,
-        usage="thalnet push RUN [RUN ...] OWNER/NAME [--license ID] [--dry-run] [options]",
+        usage="thalnet push RUN [RUN ...] OWNER/NAME [--dry-run] [--license ID] ...",
     )
     parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="finished runs")
     parser.add_argument("repository", metavar="OWNER/NAME", help="repository, made if need be")
@@ -42,8 +42,7 @@ def push(options: argparse.Namespace) -> int:
     from thalnet_mtl.training.publication import publication
 
     name = hub.check_name(options.repository)
-    folders = [hub.local_folder(folder) for folder in options.runs]
-    files, notes = publication(folders, name, options.license or UNKNOWN_LICENSE)
+    files, notes = publication(options.runs, name, options.license or UNKNOWN_LICENSE)
     home = f"{Path.home()}/".encode()
     notes += [f"{file} names folders of this machine" for file in files if home in files[file]]
     for note in notes:
@@ -56,7 +55,7 @@ def push(options: argparse.Namespace) -> int:
     address = hub.push(
         name,
         files,
-        message=options.message or f"Push {folders[0].resolve().name} of thalnet_mtl",
+        message=options.message or f"Push {options.runs[0].resolve().name} of thalnet_mtl",
         revision=options.revision,
         private=options.private or None,
         replace=options.replace,

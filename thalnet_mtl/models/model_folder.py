@@ -62,15 +62,10 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     content = _read_config(path)
     weights = read_tensors(folder / WEIGHTS)
     with read_from(path):
-        try:
-            with shapes_only():
-                skeleton = make(content["topology"])
-        except UnknownName as error:
-            raise UserError(
-                f"{error} If its author registers it in a file or package, import that first."
-            ) from error
-    with read_from(folder / WEIGHTS):
-        _check_shapes(skeleton, weights)
+        skeleton = _skeleton(content["topology"], make)
+    if skeleton:
+        with read_from(folder / WEIGHTS):
+            _check_shapes(skeleton, weights)
     with read_from(path):
         network = make(content["topology"])
     path = folder / WEIGHTS
@@ -80,6 +75,21 @@ def read_model(folder: Path, make: Callable[[Mapping[str, Any]], AnyModule]) -> 
     with read_from(path):
         load_weights(network, weights)
     return network
+
+
+def _skeleton(
+    topology: Mapping[str, Any], make: Callable[[Mapping[str, Any]], AnyModule]
+) -> AnyModule | None:
+    """Return ``make(topology)`` without numbers, None if a body of a plug-in needs them."""
+    try:
+        with shapes_only():
+            return make(topology)
+    except UnknownName as error:
+        raise UserError(
+            f"{error} If its author registers it in a file or package, import that first."
+        ) from error
+    except (NotImplementedError, RuntimeError):  # of ``item`` and the like on the device meta
+        return None
 
 
 @contextmanager
