@@ -317,7 +317,8 @@ def test_evaluate_repeats_the_score_of_the_run(capsys, run):
     assert "\nvalidation accuracy" in out and "48 targets in 2 batches" in out
     lines = call(capsys, "evaluate", str(run), "--lesions")[1].splitlines()
     assert [line.split(":")[0] for line in lines[2:]] == [
-        f"  without {name}" for name in ("input", "side1", "output")
+        *(f"  without {name}" for name in ("input", "side1", "output")),
+        "recorded for reports",
     ]
 
 

@@ -22,14 +22,18 @@ def add_evaluate_command(commands: Commands) -> None:
         help="maximum number of batches; 0: all (default: as in the run)",
     )  # fmt: skip
     parser.add_argument(
-        "--lesions", action="store_true", help="also score the network with each module lesioned"
+        "--lesions",
+        action="store_true",
+        help="also score the network with each module lesioned, and record it for 'thalnet report'",
     )
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one split of its data."""
     from thalnet_mtl.console import Console
+    from thalnet_mtl.hub import is_repository
     from thalnet_mtl.metrics.metric import format_scores
+    from thalnet_mtl.runs.lesions import TaskLesions, record_lesions
     from thalnet_mtl.tasks.description import column_scores, shown_columns
     from thalnet_mtl.tasks.evaluation import Evaluation
     from thalnet_mtl.training.evaluate import evaluate as score
@@ -49,6 +53,7 @@ def evaluate(options: argparse.Namespace) -> int:
     limit = f" in {batches} batches" if batches else ""
     tasks = {name: run.task(name) for name in ([options.task] if options.task else run.tasks)}
     console.print(f"scoring the weights of step {run.step:,} …")
+    recorded = dict[str, TaskLesions]()
     for name, task in tasks.items():
         if task.source:
             fetch_with(console)(task.source)
@@ -62,6 +67,14 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         for line in column_scores(task, evaluation):
             console.print(line)
-        for module, scores in (lesions(run.network, *data) if options.lesions else {}).items():
-            console.print(f"  without {module}: {format_scores(task.metrics, scores)}")
+        if options.lesions:
+            without = lesions(run.network, *data)
+            for module, scores in without.items():
+                console.print(f"  without {module}: {format_scores(task.metrics, scores)}")
+            names = [metric.name for metric in task.metrics]
+            each = {module: {n: s[n] for n in names} for module, s in without.items()}
+            known = {n: values[n] for n in names}
+            recorded[name] = TaskLesions(run.step, options.split, batches, known, each)
+    if recorded and not is_repository(options.folder):
+        console.print(f"recorded for reports: {record_lesions(run.folder, recorded)}")
     return 0

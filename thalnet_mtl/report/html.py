@@ -30,6 +30,7 @@ from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.graph import graph_panel
+from thalnet_mtl.report.panels.lesions import lesions_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
 from thalnet_mtl.report.panels.readings import readings_panel
 from thalnet_mtl.report.panels.splits import sizes_panel, splits_panel
@@ -39,6 +40,7 @@ from thalnet_mtl.report.sections import make_sections
 from thalnet_mtl.report.task_views import task_views
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
+from thalnet_mtl.runs.lesions import LESIONS
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.run_files import FINGERPRINTS
 
@@ -105,6 +107,9 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         readings=[
             panel for group in fold_runs(runs) if (panel := readings_panel(group.name, group.runs))
         ],
+        lesions=[
+            panel for group in fold_runs(runs) if (panel := lesions_panel(group.name, group.runs))
+        ],
         details=[_details(run) for run in runs],
     )
     if page != old:
@@ -125,6 +130,8 @@ def _checksum_of_inputs(folders: Sequence[Path], baseline_folders: Sequence[Path
             return ""
         check_sums(folder, READ)
         digest.update((folder / SUMS).read_bytes())
+        if (folder / LESIONS).is_file():
+            digest.update((folder / LESIONS).read_bytes())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from thalnet_mtl.json_fields import require
 from thalnet_mtl.metrics.metric import METRICS, Metric
 from thalnet_mtl.metrics.summary import ContinualSummary
 from thalnet_mtl.runs.checksums import READ, READING_LOG, READINGS, check_sums
+from thalnet_mtl.runs.lesions import TaskLesions, read_lesions
 from thalnet_mtl.runs.log import Curve, RunLog, read_log
 from thalnet_mtl.runs.readings import ReadingLog, read_reading_log
 from thalnet_mtl.runs.results import RunResult, TaskResult, read_logged_metrics
@@ -50,6 +51,7 @@ class RunRecord(ShownRun):
     slot_widths: dict[str, int]  # by module, in the order of the columns of the reading weights
     dynamic_readings: list[str]  # modules whose weights are means over some inputs
     readings: ReadingLog  # means of the reading weights during training
+    lesions: Mapping[str, TaskLesions]  # by task; those that ``thalnet evaluate`` has recorded
 
     @property
     def tasks(self) -> Mapping[str, NamedTaskConfig]:
@@ -223,7 +225,15 @@ def read_run(folder: Path | str) -> RunRecord:
         slot_widths=widths,
         dynamic_readings=dynamic,
         readings=read_reading_log(folder / READING_LOG),
+        lesions=_lesions_of(folder, config, result),
     )
+
+
+def _lesions_of(folder: Path, config: Config, result: RunResult | None) -> dict[str, TaskLesions]:
+    """Return the lesions of the weights that a run was scored with; others are out of date."""
+    lesions, step = read_lesions(folder), result.best_step if result else None
+    known = {task: entry for task, entry in lesions.items() if task in config.named_tasks}
+    return {t: entry for t, entry in known.items() if step is None or entry.step == step}
 
 
 def with_unique_names(runs: Sequence[RunRecord]) -> list[RunRecord]:
