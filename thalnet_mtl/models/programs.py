@@ -151,18 +151,13 @@ class ScannedSteps(nn.Module):
         within = ((lengths >= 1) & (lengths <= time)).all()
         torch._assert_async(within, "lengths: a sequence of a batch has 1 to as many steps as it.")
 
-        def step(state: list[Tensor], inputs: tuple[Inputs, Tensor]) -> tuple[list[Tensor], Tensor]:
-            x, number = inputs
-            outputs, *following = self.step(x, *state)
-            kept = [
-                torch.where((number < lengths).view(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(following, state, strict=True)
-            ]
-            return [part.clone(memory_format=torch.contiguous_format) for part in kept], outputs
+        def step(state: list[Tensor], x: Inputs) -> tuple[list[Tensor], Tensor]:
+            outputs, *state = self.step(x, *state)
+            return [part.clone(memory_format=torch.contiguous_format) for part in state], outputs
 
         rows = map_inputs(lambda x: zero_past_end(x, lengths).transpose(0, 1), x)
         start = [part.expand(batch, *part.shape[1:]).contiguous() for part in self.buffers(False)]
-        _, ys = scan(step, start, (rows, torch.arange(time, device=lengths.device)))
+        _, ys = scan(step, start, rows)
         ys = ys.transpose(0, 1)
         return (zero_past_end(ys, lengths) if self.every_step else last_steps(ys, lengths),)
 
