@@ -11,6 +11,7 @@ from run_fixtures import interrupt_at
 from toy_tasks import GROWING, STREAM, toy
 from tracker_logs import READERS, of_tasks, run_log
 
+from thalnet_mtl import registry
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training.tracking.callback import Callback
 from thalnet_mtl.training.tracking.tracker import Tracker, final_scores
@@ -105,6 +106,28 @@ def test_by_default_there_is_tensorboard_alone_and_without_trackers_nothing(tmp_
     files = {p.name for p in (tmp_path / "default").iterdir()}
     assert files - {p.name for p in (tmp_path / "none").iterdir()} == {"tensorboard"}
     assert (tmp_path / "default" / "metrics.jsonl").exists() and "trackers.json" not in files
+
+
+def test_a_tracker_of_a_user_gets_no_value_twice_either(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._entries, "tracker", dict(entries("tracker")))
+    path = tmp_path / "log.txt"
+
+    @registry.register("tracker", "text")
+    class Text(Tracker):
+        """A tracker that appends to a file, and keeps nothing."""
+
+        def log(self, step, values):
+            with path.open("a") as file:
+                file.writelines(f"{step} {name} {value}\n" for name, value in values.items())
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(33, patch)
+        train(grown("text"), tmp_path / "run")
+    train(grown("text"), tmp_path / "run")
+    found = [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()]
+    of_run = [line for line in found if line.split()[1].split("/")[0] in ("toy_rows", "toy_wide")]
+    assert sorted(of_run) == sorted(f"{s} {n}" for s, n in run_log(tmp_path / "run")[0])
+    assert len(found) == len(set(found))
 
 
 def test_a_cut_line_of_a_csv_file_is_dropped(tmp_path, monkeypatch):

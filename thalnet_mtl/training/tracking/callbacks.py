@@ -88,12 +88,13 @@ class Callbacks:
                 callback.on_start(self.view)
                 continue
             try:
-                state = callback.begin(self.view, before.get(name, {}), logged)
+                state = callback.begin(self.view, before.get(name), logged)
             except (UserError, OSError):
                 raise
             except Exception as error:  # a library may fail in any way
                 raise RunError(f"tracker '{name}' cannot start: {reason(error)}") from error
-            kept |= {name: dict(state)} if state else {}
+            if state or not callback.rewinds:  # so that it is known to have logged the run
+                kept[name] = {key: str(value) for key, value in state.items()}
             if callback.notice:
                 self.console.print(f"tracker {name}: {callback.notice}")
         if kept or path.exists():

@@ -11,6 +11,8 @@ from thalnet_mtl.registry import register
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.training.tracking.tracker import TrackedRun, Tracker
 
+# Variables of MLflow. Its own seven attempts hold up training for minutes where a server is gone.
+DEFAULTS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 LONGEST = 500  # characters of a parameter
 MOST_PARAMETERS = 100  # in a request
 
@@ -38,7 +40,8 @@ class MLflow(Tracker):
 
     def start(self, run: TrackedRun) -> dict[str, str]:
         """Begin a run, or go on with the one of the same id; return its id and address."""
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or "mlruns"
         if "://" not in uri and not uri.startswith(("databricks", "uc:", "file:")):
             uri = Path(uri).expanduser().absolute().as_uri()

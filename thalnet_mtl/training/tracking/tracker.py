@@ -107,23 +107,23 @@ class Tracker(Callback, contract=True):
         return type(self).log_text is not Tracker.log_text
 
     def begin(
-        self, run: RunView, kept: Mapping[str, str], logged: frozenset[tuple[int, str]]
+        self, run: RunView, kept: Mapping[str, str] | None, logged: frozenset[tuple[int, str]]
     ) -> Mapping[str, str]:
         """Start, and return what is to be kept.
 
         Args:
             run: that is logged.
-            kept: what it kept before.
+            kept: what it kept before; None if it has not logged this run yet.
             logged: steps and names of the values after the checkpoint that an earlier process has
                 logged.
         """
         step = run.resumed_at or 0
         if self.rewinds:
             logged = frozenset(event for event in logged if event[0] <= step)
-        self._logged = logged if self.rewinds or kept else NO_EVENTS
+        self._logged = NO_EVENTS if kept is None and not self.rewinds else logged
         self._last = max((event[0] for event in self._logged), default=-1)
         self._open = True
-        return self.start(TrackedRun(run.folder, run.config, run.group, step, kept)) or {}
+        return self.start(TrackedRun(run.folder, run.config, run.group, step, kept or {})) or {}
 
     def on_log(self, run: RunView, step: int, values: Mapping[str, float]) -> None:
         self._log_new(step, values)

@@ -66,7 +66,8 @@ class WandB(Tracker):
             ),
         )
         self._run.define_metric("*", step_metric="step")
-        self.notice = f"offline, in {run.folder / 'wandb'}" if offline else str(self._run.url)
+        place = self._run.url or "disabled"
+        self.notice = f"offline, in {run.folder / 'wandb'}" if offline else place
         return kept
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
