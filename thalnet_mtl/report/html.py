@@ -29,6 +29,7 @@ from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.headline import headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
+from thalnet_mtl.report.panels.gains import gains_panel
 from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.lesions import lesions_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
@@ -97,6 +98,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         formulas=baselines.FORMULAS,
         gains=baselines.table_rows(comparisons),
         gain_notes=baselines.caveats(comparisons),
+        gain_bars=gains_panel(fold_runs([r for r in runs if r.name in comparisons]), comparisons),
         glance=[
             {"name": group.name, "runs": len(group.runs), "numbers": headlines(group)}
             for group in fold_runs(runs)

@@ -20,6 +20,7 @@ NORMALIZED = (
     "As tasks have different metrics, the loss is shown in % of the way from guessing to the "
     "perfect score."
 )
+LEAST = 0.05  # end of the scale, of the way from guessing to the perfect score: noise stays pale
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ def lesions_panel(name: str, runs: Sequence[RunRecord]) -> Panel | None:
     if len(drops) < count:
         sentence += f" {count - len(drops)} of {count} runs have other modules and are left out."
     unit = _unit(shared)
-    sets = [_set(f"mean of {len(drops)} seeds" if len(drops) > 1 else "", whole, shared)]
+    ways = [abs(_way(first.run, task, m)) for task, m in _metrics(first.run)]
+    least = LEAST * (abs(shared.factor) * min(ways) if shared else 100)
+    sets = [_set(f"mean of {len(drops)} seeds" if len(drops) > 1 else "", whole, least)]
     if len(drops) > 1:
-        sets += [_set(f"seed {each.run.seed}", each.values, shared) for each in drops]
+        sets += [_set(f"seed {each.run.seed}", each.values, least) for each in drops]
     table = [
         {"module": module}
         | {
@@ -102,7 +105,7 @@ def _decimals(shared: Metric | None) -> int:
     return 1 if shared is None or shared.unit == "%" else 4
 
 
-def _set(name: str, values: np.ndarray, shared: Metric | None) -> dict[str, Any]:
-    limit = float(np.nanmax(np.abs(values), initial=0))
+def _set(name: str, values: np.ndarray, least: float) -> dict[str, Any]:
+    limit = max(float(np.nanmax(np.abs(values), initial=0)), least)
     rows = [[number(value) for value in row] for row in values.tolist()]
     return {"name": name, "values": rows, "limit": number(limit)}

@@ -25,7 +25,7 @@ panels.lesions = ({modules, tasks, unit, sets}, view) => {
       return {row, column, value, words};
     }));
     place.replaceChildren(
-      colorKey(limit, format, ["gains", "loses"]),
+      colorKey(limit, (value) => `${format(value)} ${unit}`, ["gains", "loses"]),
       heatMap({rows: modules, columns: tasks, cells, limit, view, format, diverging: true}),
     );
   }
