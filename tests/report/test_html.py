@@ -312,7 +312,7 @@ def test_seeds_of_a_joint_configuration_share_color_and_mean(tmp_path):
 def test_two_tasks_of_a_run_on_the_same_data_are_told_apart(tmp_path):
     two = {"left": {"kind": "digits_rows"}, "right": {"kind": "digits_rows", "test": 0.25}}
     html = page(tmp_path, make_run(tmp_path / "a", two))
-    assert "1 run on 1 task." in html
+    assert "1 run on 2 tasks." in html and "do not support a ranking" not in html
     columns, cells = table_of(html)
     assert columns == ["left (digits_rows)", "right (digits_rows)"]
     assert [cell[:7] for cell in cells["a"]] == ["85.43 %", "25.00 %"]

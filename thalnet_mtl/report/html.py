@@ -90,6 +90,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         title=runs[0].name if len(runs) == 1 else "Comparison of runs",
         runs=runs,
         sections=sections,
+        task_count=len(tasks),
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         curves=curves_panel(tasks),
         generalization=[p for p in (splits_panel(tasks), sizes_panel(tasks)) if p],

@@ -186,9 +186,11 @@ def _notes(records: Sequence[TaskRecord], seed_groups: Sequence[Sequence[TaskRec
     notes = []
     seeds = [{record.run.seed for record in group if record.result} for group in seed_groups]
     paired = sorted(set.intersection(*seeds))
-    if len(seed_groups) > 1 and len(paired) < PAIRED_SEEDS:
+    compared = {seedless_config(group[0].run) for group in seed_groups}
+    if len(compared) > 1 and len(paired) < PAIRED_SEEDS:
         notes.append(
-            f"{len(runs)} runs of {len(seed_groups)} configurations, which have {len(paired)} "
+            f"{len({run.folder for run in runs})} runs of {len(compared)} configurations, which "
+            f"have {len(paired)} "
             f"finished seed{'' if len(paired) == 1 else 's'} in common: fewer than {PAIRED_SEEDS} "
             f"paired seeds do not support a ranking."
         )
