@@ -91,7 +91,8 @@ def test_less_forgetting_is_better_and_a_verdict_needs_six_pairs(tmp_path):
     five = [path for path in tmp_path.iterdir() if "seed5" not in path.name]
     made = table(five, columns=["forgetting"], **options)
     assert column(made, "forgetting.verdict")["ewc"] == "undecided"
-    assert "5 pairs cannot go below p = 0.0625" in made.markdown()
+    assert "| 5 | 0.0625 | undecided |" in made.markdown()
+    assert "a test decides only with 6 pairs or more" in made.markdown()
 
 
 def test_tests_of_several_columns_are_corrected_together(tmp_path):
@@ -101,6 +102,7 @@ def test_tests_of_several_columns_are_corrected_together(tmp_path):
                  test=["ACC", "BWT"])  # fmt: skip
     assert column(made, "ACC.p.holm")["ewc"] == column(made, "BWT.p.holm")["ewc"] == "0.0625"
     assert column(made, "ACC.verdict")["ewc"] == "undecided"
+    assert "2 tests decide only with 7 pairs or more" in made.markdown()
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_split_and_the_field_is_named(tmp_path):
@@ -204,7 +206,8 @@ def test_one_seed_has_a_value_no_interval_and_no_verdict(tmp_path):
     made = table(tmp_path, rows=["train.strategy"], columns=["ACC"], against="naive")
     assert "[" not in made.csv() and column(made, "ACC.low") == {"naive": "", "ewc": ""}
     assert column(made, "ACC.verdict")["ewc"] == "undecided"
-    assert "1 pair: the test takes 2 to 40" in made.markdown()
+    assert "Without p: a test takes 2 to 40 pairs" in made.markdown()
+    assert "| ewc | 10.00 | 1 | – | undecided |" in made.markdown()
 
 
 def test_streams_joint_runs_and_single_tasks_stand_in_one_table(tmp_path):

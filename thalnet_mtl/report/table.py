@@ -7,9 +7,10 @@ from rich.console import Group, RenderableType
 
 from thalnet_mtl import markup
 from thalnet_mtl.errors import UserError, one_line, unknown
+from thalnet_mtl.metrics.significance import MOST_PAIRS, least_pairs
 from thalnet_mtl.report import table_formats
 from thalnet_mtl.report.cells import Column, Comparison
-from thalnet_mtl.report.folding import Row
+from thalnet_mtl.report.folding import MISSING, Row
 from thalnet_mtl.report.layout import Note
 from thalnet_mtl.report.table_formats import Grid
 
@@ -133,12 +134,13 @@ class Table:
         head = [f"compared{base}", *(["with"] if not base else [])]
         head += ["column"] * (len(columns) > 1)
         head += ["difference" if len(columns) > 1 else f"difference in {next(iter(columns))}"]
-        lines = [[*head, "verdict"]]
+        lines = [[*head, "pairs", "p", "verdict"]]
         for c in self.comparisons:
             cells = [self.row_title(c.row), *([self.row_title(c.baseline)] if not base else [])]
             cells += [c.column.difference_title] * (len(columns) > 1)
             cells.append(c.difference.format(self.decimals.get(c.column.name)))
-            lines.append([*cells, f"{c.result.word}: {c.result.line}"])
+            p = MISSING if c.corrected_p is None else f"{c.corrected_p:.3g}"
+            lines.append([*cells, str(c.pairs), p, c.result.word])
         return lines
 
     def raw_grid(self) -> Grid:
@@ -170,11 +172,21 @@ class Table:
     def notes(self) -> list[str]:
         """Return the notes below the table: how it was made, and what is missing."""
         lines = [INTERVALS] * any(len(row.runs) > 1 for row in self.rows)
-        if tests := sum(c.p is not None for c in self.comparisons):
+        tests = [c for c in self.comparisons if c.p is not None]
+        if tests:
             lines.append(
-                f"Verdicts: exact sign-flip tests over runs with the same seed, corrected by "
-                f"Holm's method for {tests} test{'s' * (tests > 1)}; level 0.05."
+                f"p is that of exact sign-flip tests over pairs of runs with the same seed, "
+                f"corrected by Holm's method for {len(tests)} test{'s' * (len(tests) > 1)}. A "
+                f"verdict needs p < 0.05."
             )
+            if any(c.pairs < least_pairs(len(tests)) for c in tests):
+                few = f"{len(tests)} tests decide" if len(tests) > 1 else "a test decides"
+                lines.append(
+                    f"Too few pairs stay undecided, however large the difference: {few} only "
+                    f"with {least_pairs(len(tests))} pairs or more."
+                )
+        if len(tests) < len(self.comparisons):
+            lines.append(f"Without p: a test takes 2 to {MOST_PAIRS} pairs.")
         return [*lines, *map(one_line, self.remarks)]
 
     def grids(self) -> list[Grid]:
