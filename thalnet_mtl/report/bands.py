@@ -30,11 +30,14 @@ class Band:
 
     def quantile(self, share: float) -> Values:
         """Return a quantile over the seeds that have a value; NaN where none has."""
-        known = np.isfinite(self.lines).any(0)
-        values = np.full(len(self.steps), np.nan)
-        if known.any():
-            lines = np.where(np.isfinite(self.lines), self.lines, np.nan)[:, known]
-            values[known] = np.nanquantile(lines, share, axis=0)
+        finite = np.isfinite(self.lines)
+        lines = np.where(finite, self.lines, np.nan)
+        if len(lines) == 1:
+            return lines[0]
+        values, whole, known = np.full(len(self.steps), np.nan), finite.all(0), finite.any(0)
+        values[whole] = np.quantile(lines[:, whole], share, axis=0)
+        if (partly := known & ~whole).any():
+            values[partly] = np.nanquantile(lines[:, partly], share, axis=0)
         return values
 
     def thinned(self, most: int) -> "Band":

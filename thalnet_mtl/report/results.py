@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thalnet_mtl.report.figures.style import axis_label
-from thalnet_mtl.report.sections import seedless_config
 from thalnet_mtl.runs.records import TaskRecord
 
 SIDE_BY_SIDE = 8  # columns of tasks; of more, tasks are rows if there are fewer configurations
@@ -109,7 +108,7 @@ def _table(sections: Sequence[Mapping[str, Any]], folded: bool) -> ResultTable:
 
 
 def _key(record: TaskRecord) -> str:
-    return seedless_config(record.run)
+    return record.run.seedless_config
 
 
 def _head(entry: Mapping[str, Any]) -> Head:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import PAIRED_SEEDS
 from thalnet_mtl.report.figures.style import COLORS, DASHES
@@ -35,10 +34,8 @@ def make_sections(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     sections = []
     by_data = group_by_data([record for run in runs for record in run.records])
     for members in by_data:
-        seed_groups = group_by_key(
-            members, lambda record: seedless_config(record.run) + record.task
-        )
-        keys = [seedless_config(records[0].run, "task") for records in seed_groups]
+        seed_groups = group_by_key(members, lambda record: record.run.seedless_config + record.task)
+        keys = [_taskless_config(records[0].run) for records in seed_groups]
         # Two tasks of one joint run may have the same data.
         keys = [f"{key} {keys[:place].count(key)}" for place, key in enumerate(keys)]
         styles = _styles(keys, styles_by_config)
@@ -71,11 +68,11 @@ def _spread(count: int, most: int, few: int) -> set[int]:
     return set(np.linspace(0, count - 1, few).round().astype(int).tolist())
 
 
-def seedless_config(run: RunRecord, *without: str) -> str:
-    """Return the configuration as text, without the seed and without some sections."""
-    config = {name: value for name, value in as_plain(run.config).items() if name not in without}
-    config["train"] = config["train"] | {"seed": None}
-    return json.dumps(config, sort_keys=True)
+def _taskless_config(run: RunRecord) -> str:
+    """Return the configuration as text, without the seed and the task of a single-task run."""
+    if run.config.tasks:
+        return run.seedless_config
+    return json.dumps(json.loads(run.seedless_config) | {"task": None}, sort_keys=True)
 
 
 def group_by_key(items: Sequence[T], key: Callable[[T], str]) -> list[list[T]]:
@@ -141,9 +138,9 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
         if len(records) == 1:
             labels.append(run.name)
             continue
-        body, config = run.config.model.body, as_plain(run.config)
+        body, config = run.config.model.body, run.plain_config
         same_body = [r[0].run for r in seed_groups if r[0].run.config.model.body == body]
-        rivals = [as_plain(rival.config) for rival in same_body]
+        rivals = [rival.plain_config for rival in same_body]
         differences = [run.mode] if any(rival.mode != run.mode for rival in same_body) else []
         differences += [
             f"{len(config[name])} {name}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalnet_mtl.metrics.metric import Metric
-from thalnet_mtl.report.sections import Mark, group_by_key, seedless_config
+from thalnet_mtl.report.sections import Mark, group_by_key
 from thalnet_mtl.runs.records import TaskRecord
 from thalnet_mtl.runs.summaries import SEED
 
@@ -62,13 +62,13 @@ def task_views(sections: Sequence[Mapping[str, Any]]) -> list[TaskView]:
 def _views_by_task(section: Mapping[str, Any], records: Sequence[TaskRecord]) -> list[TaskView]:
     styles: dict[str, int] = {}
     for record in records:
-        styles.setdefault(seedless_config(record.run), len(styles))
+        styles.setdefault(record.run.seedless_config, len(styles))
     views = []
     for members in group_by_key(records, lambda record: record.task):
         groups = []
-        for seeds in group_by_key(members, lambda record: seedless_config(record.run)):
+        for seeds in group_by_key(members, lambda record: record.run.seedless_config):
             run = seeds[0].run
             label = SEED.sub("", run.name).strip("/") if len(seeds) > 1 else run.name
-            groups.append(SeedView(label or run.name, styles[seedless_config(run)], seeds))
+            groups.append(SeedView(label or run.name, styles[run.seedless_config], seeds))
         views.append(TaskView(members[0].title, section["metric"], groups, section["marks"], 0))
     return views

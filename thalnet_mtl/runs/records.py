@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thalnet_mtl.config.load import load_run_config
+from thalnet_mtl.config.overlay import as_plain
 from thalnet_mtl.config.schema import Config, NamedTaskConfig
 from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import require
@@ -67,6 +68,18 @@ class RunRecord(ShownRun):
     def step(self) -> int:
         """Step until which the run has logged."""
         return int(self.log.step)
+
+    @cached_property
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as plain values, as JSON and YAML hold them."""
+        plain: dict[str, Any] = as_plain(self.config)
+        return plain
+
+    @cached_property
+    def seedless_config(self) -> str:
+        """The configuration as text, without the seed."""
+        config = self.plain_config
+        return json.dumps(config | {"train": config["train"] | {"seed": None}}, sort_keys=True)
 
     @property
     def records(self) -> "list[TaskRecord]":
