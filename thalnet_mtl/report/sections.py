@@ -183,7 +183,7 @@ def _notes(records: Sequence[TaskRecord], seed_groups: Sequence[Sequence[TaskRec
     notes = []
     seeds = [{record.run.seed for record in group if record.result} for group in seed_groups]
     paired = sorted(set.intersection(*seeds))
-    compared = {seedless_config(group[0].run) for group in seed_groups}
+    compared = {group[0].run.seedless_config for group in seed_groups}
     if len(compared) > 1 and len(paired) < PAIRED_SEEDS:
         notes.append(
             f"{len({run.folder for run in runs})} runs of {len(compared)} configurations, which "
