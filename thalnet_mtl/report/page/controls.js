@@ -126,7 +126,7 @@ function heatMap({rows, columns, cells, limit, view, format, diverging}) {
         ...at, text: (cell) => texts.get(cell), fontSize: 11,
         fontWeight: (cell) => (cell.framed ? 600 : 400), fill: "var(--ink)",
       }),
-      Plot.tip(cells, Plot.pointer({...at, title: "words"})),
+      Plot.tip(cells, Plot.pointer({...tipText, ...at, title: "words"})),
     ],
   });
 }

@@ -19,6 +19,8 @@ const common = (view) => ({
   opacity: {type: "identity"},
 });
 
+const tipText = {lineHeight: 1.35, lineWidth: 28};
+
 // The places 0, k, 2k, … of so many things, so that at most `room` of them are named.
 function everyFew(count, room) {
   const step = Math.ceil(count / Math.max(1, Math.floor(room)));

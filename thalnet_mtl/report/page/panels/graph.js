@@ -38,7 +38,7 @@ function plotGraph(data, view, stage) {
   const right = view.narrow ? 100 : 150;
   const left = 16;
   const height = view.narrow ? 300 : 380;
-    const middle = {x: left + (width - left - right) / 2, y: height / 2 - 6};
+  const middle = {x: left + (width - left - right) / 2, y: height / 2 - 6};
   const rim = Math.min((width - left - right) / 2 - (view.narrow ? 34 : 60), height / 2 - 40);
   const many = data.modules.length > NAMED;
   const room = (Math.PI * rim) / Math.max(data.modules.length, 3);
@@ -90,21 +90,20 @@ function plotGraph(data, view, stage) {
       .filter((m) => there.includes(m))
       .map((m) => (end.kind === "data" ? between(end, m, end) : between(m, end, end)))
   );
-  const strength = (source, reader) => {
-    const found = data.readings.find((reading) => reading[0] === source && reading[1] === reader);
-    return found && within(found[3], stage) ? `${modules[source].name} ${found[2] ?? ""}`.trim() : null;
-  };
-  const readBy = (reader) => modules.map((_, source) => strength(source, reader)).filter(Boolean);
+  const read = modules.map(() => []); // by reader, the modules that it reads
+  for (const [source, reader, weight, spans] of data.readings) {
+    if (within(spans, stage)) read[reader].push(`${modules[source].name} ${weight ?? ""}`.trim());
+  }
   const tips = [
     ...there.map((m) => {
-      const read = readBy(modules.indexOf(m));
+      const sources = read[modules.indexOf(m)];
       return {
         ...m,
         words: [
           `${m.name}${m.locked ? ", frozen" : ""}`,
           `${m.parameters.toLocaleString("en")} parameters, ${m.about}`,
           m.task === null ? "shared by tasks" : `of ${data.tasks[m.task].name}`,
-          `reads ${shorten(read.slice(0, 8).join(", "), 200)}${read.length > 8 ? ` and ${read.length - 8} more` : ""}`,
+          `reads ${shorten(sources.slice(0, 8).join(", "), 200)}${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
         ].join("\n"),
       };
     }),
@@ -167,7 +166,7 @@ function plotGraph(data, view, stage) {
       Plot.text(ends.filter((end) => end.kind === "data" && !view.narrow).slice(0, 1), {
         ...place, dx: -6, dy: -16, textAnchor: "start", fill: "var(--quiet)", text: () => "data",
       }),
-      Plot.tip(tips, Plot.pointer({...place, title: "words", maxRadius: 30})),
+      Plot.tip(tips, Plot.pointer({...tipText, ...place, title: "words", maxRadius: 30})),
     ],
   });
   plot.addEventListener("input", () => {

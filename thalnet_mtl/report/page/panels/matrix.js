@@ -44,7 +44,7 @@ panels.matrix = ({tasks, stages, units, trained, scores, shades}, view) => {
         x: "task", y: "stage", text: (cell) => String(Number(cell.score.toPrecision(3))), fontSize: 11.5,
         fill: (cell) => textOn(cell.shade),
       }) : null,
-      Plot.tip(cells, Plot.pointer({x: "task", y: "stage", title: "words"})),
+      Plot.tip(cells, Plot.pointer({...tipText, x: "task", y: "stage", title: "words"})),
     ],
   });
 };

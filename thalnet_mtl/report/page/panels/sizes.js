@@ -26,7 +26,7 @@ panels.sizes = ({metrics}, view) => {
           : {ticks: 4, tickFormat: compact, label: "parameters", labelAnchor: "center", labelArrow: "none"}),
         Plot.dot(shown, {x: "parameters", y: "test", r: 5, fill: "fill"}),
         points.length <= 8 ? Plot.text(shown, {x: "parameters", y: "test", text: (point) => shorten(point.group, 22), dy: -11, fill: "var(--ink)", fontSize: 11}) : null,
-        Plot.tip(shown, Plot.pointer({x: "parameters", y: "test", title: "words"})),
+        Plot.tip(shown, Plot.pointer({...tipText, x: "parameters", y: "test", title: "words"})),
       ],
     }));
   }

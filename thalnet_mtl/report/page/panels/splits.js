@@ -30,7 +30,7 @@ panels.splits = ({metrics}, view) => {
         Plot.link(lines, {x1: "low", x2: "high", y1: "place", y2: "place", stroke: "var(--rule)", strokeWidth: 1.5}),
         Plot.link(bars, {x1: "low", x2: "high", y1: "place", y2: "place", stroke: "stroke", strokeWidth: 2}),
         Plot.dot(marks, {x: "x", y: "place", r: 4, fill: "fill", stroke: "stroke", strokeWidth: 1.3}),
-        Plot.tip(marks, Plot.pointer({x: "x", y: "place", title: "words"})),
+        Plot.tip(marks, Plot.pointer({...tipText, x: "x", y: "place", title: "words"})),
       ],
     }));
   }
