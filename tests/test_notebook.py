@@ -157,6 +157,7 @@ assert run.result == result and run.accuracy_matrix.shape == (2, 1)
 run.report()
 """,
     "run.plot.matrix()",
+    "from matplotlib import pyplot as plt\nrun.plot.graph(ax=plt.figure().add_subplot());",
 )
 
 
@@ -170,13 +171,14 @@ def test_a_real_kernel_shows_a_training_and_its_run(tmp_path):
     assert kinds.count("display_data") == 1 and len(kinds) <= 4  # lines, the bar, lines
     (bar,) = [output.data for output in first if output.output_type == "display_data"]
     assert 'value="20"' in bar["text/html"] and "all 10 lines" in bar["text/html"]
-    *shown, refused = others
+    *shown, refused, drawn = others
     outputs = [output for (output,) in shown]  # each cell has one, the table as well
     assert [output.output_type for output in outputs] == ["execute_result"] * 7
     for place, words in ((0, "Result"), (1, "digits_rows"), (2, "<svg"), (4, "accuracy"),
                          (5, "parameters"), (6, "<iframe")):  # fmt: skip
         assert words in outputs[place].data["text/html"]
     assert "image/png" in outputs[3].data
+    assert [output.output_type for output in drawn] == ["display_data"]  # a figure of pyplot
     assert refused[0].evalue.endswith("it has trained no stream.")
     body, _ = HTMLExporter().from_notebook_node(notebook)
     assert body.count("<iframe") == 1 and body.count("<progress") == 1

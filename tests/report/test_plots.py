@@ -1,6 +1,7 @@
 """Figures of runs show what the runs logged; each is drawn, and its lines and texts are read."""
 
 import io
+import json
 import re
 from html import unescape
 
@@ -11,6 +12,7 @@ from example_runs import long_stream
 from matplotlib.figure import Figure
 from run_fixtures import add_topology, make_run
 
+from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.significance import bootstrap_interval
 from thalnet_mtl.report.figures.module_graph import SHARED, draw_graph, strengths_of
@@ -151,7 +153,12 @@ def test_a_matrix_shows_the_scores_of_result_json(tmp_path):
 
 
 def test_many_tasks_are_drawn_as_shades_and_as_their_mean(tmp_path):
-    runs = load_runs(long_stream(tmp_path / "run", 30))
+    folder = long_stream(tmp_path / "run", 30)
+    log = (folder / "metrics.jsonl").read_text()
+    (*_, late), about = load_run_config(folder).named_tasks, {"split": "validation", "step": 50}
+    early = {"task": late, "metric": "accuracy", "value": -9.0} | about  # before it is trained
+    (folder / "metrics.jsonl").write_text(f"{json.dumps(early)}\n{log}")
+    runs = load_runs(folder)
     assert runs.plot.matrix().axes[0].get_ylabel() == "after experience"
     figure = runs.plot.curves(metric="accuracy")
     assert labels(figure) == [f"mean of {len(runs[0].tasks)} tasks"]
@@ -204,7 +211,7 @@ def test_names_are_no_formulas(tmp_path):
     file = io.StringIO()
     with plt.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg")
-    assert "a$b$&lt;script&gt;" in file.getvalue() and "<script" not in file.getvalue()
+    assert ">a$b$&lt;script&gt;</text>" in file.getvalue() and "<script" not in file.getvalue()
 
 
 def test_runs_are_a_sequence_with_their_log_as_a_frame(tmp_path):

@@ -48,6 +48,8 @@ class TrainedRun(ShownRun):
     What is not a field is read from the run directory at its first use.
     """
 
+    at = "weights of step"
+
     folder: Path
     config: Config
     tasks: dict[str, Task]  # their data is not loaded
