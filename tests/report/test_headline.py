@@ -7,7 +7,7 @@ from run_fixtures import make_run
 
 from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.metrics.summary import StageCost, summarize
-from thalnet_mtl.report.headline import NO_MEAN, headlines
+from thalnet_mtl.report.headline import NO_MEAN, headline_table, headlines
 from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.runs.records import read_run, read_runs
 
@@ -76,3 +76,15 @@ def test_a_stream_has_its_measures(stream):
     assert (shown["ACC"].value, shown["forgetting"].value) == ("75.00 %", "20.00 %")
     assert shown["AIA"].value == "77.50 %"  # the mean of 80 and 75
     assert (shown["FWT"].value, shown["FWT"].words) == ("–", NO_MEAN)  # b had no head before
+
+
+def test_numbers_of_several_configurations_are_the_rows_of_a_table(tmp_path, stream):
+    one = [make_run(tmp_path / f"one-seed{n}", flags={"train.seed": str(n)}) for n in (0, 1)]
+    table = headline_table(fold_runs(read_runs([*one, stream])))
+    names = [column.name for column in table.columns]
+    assert names[:3] == ["ACC", "forgetting", "AIA"] and "test accuracy ↑" in names
+    (first, cells), (last, _) = table.rows
+    assert (first.name, first.about, last.name) == ("one", ["2 seeds"], "s")
+    shown = dict(zip(names, cells, strict=True))
+    assert [score.value for score in shown["test accuracy ↑"]] == ["85.43 %"]
+    assert shown["ACC"] == []

@@ -8,6 +8,7 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.report.cells import Cell
 from thalnet_mtl.report.quantities import find_quantity
 from thalnet_mtl.report.relative import References
+from thalnet_mtl.report.results import Head, ResultTable, Score
 from thalnet_mtl.report.rows import Group
 from thalnet_mtl.runs.summaries import RunSummary, summary_of
 
@@ -44,6 +45,21 @@ class Headline:
     value: str
     interval: str
     words: str
+
+
+def headline_table(groups: Sequence[Group]) -> ResultTable:
+    """Return the numbers of several groups, a row for each one and a column for each number."""
+    numbers = [(group, {n.name: n for n in headlines(group)}) for group in groups]
+    names = {name: number.words for _, each in reversed(numbers) for name, number in each.items()}
+    columns = [Head(name, [words]) for name, words in names.items()]
+    return ResultTable(columns, [
+        (
+            Head(group.name, [f"{len(group.runs)} seeds"] if len(group.runs) > 1 else []),
+            [[Score(each[n].value, [each[n].interval][: bool(each[n].interval)])] if n in each
+             else [] for n in names],
+        )
+        for group, each in numbers if each
+    ])  # fmt: skip
 
 
 def headlines(group: Group) -> list[Headline]:

@@ -26,7 +26,7 @@ from thalnet_mtl.metrics.summary import (
 from thalnet_mtl.registry import source_checksum
 from thalnet_mtl.report import baselines
 from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
-from thalnet_mtl.report.headline import headlines
+from thalnet_mtl.report.headline import headline_table, headlines
 from thalnet_mtl.report.panel import PAGE, scripts, security_policy
 from thalnet_mtl.report.panels.curves import curves_panel
 from thalnet_mtl.report.panels.gains import gains_panel
@@ -44,6 +44,8 @@ from thalnet_mtl.runs.checksums import READ, RESULT, SUMS, check_sums
 from thalnet_mtl.runs.lesions import LESIONS
 from thalnet_mtl.runs.records import RunRecord, read_runs
 from thalnet_mtl.runs.run_files import FINGERPRINTS
+
+TILED = 2  # configurations whose numbers stand in tiles; of more, in a table
 
 
 def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] = ()) -> Path:
@@ -77,7 +79,7 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
     comparisons = {}
     if baseline_folders:
         comparisons = baselines.compare_with_baselines(runs, read_runs(baseline_folders))
-    sections = make_sections(runs)
+    sections, groups = make_sections(runs), fold_runs(runs)
     tasks = task_views(sections)
     code = scripts()
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False,
@@ -102,8 +104,9 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
         gain_bars=gains_panel(fold_runs([r for r in runs if r.name in comparisons]), comparisons),
         glance=[
             {"name": group.name, "runs": len(group.runs), "numbers": headlines(group)}
-            for group in fold_runs(runs)
+            for group in groups
         ],
+        glance_table=headline_table(groups) if len(groups) > TILED else None,
         networks=[_network(run) for run in runs if run.topology or run.continual],
         stream_formulas=FORMULAS,
         scores=SCORES,

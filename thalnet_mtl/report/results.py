@@ -121,15 +121,18 @@ def _head(entry: Mapping[str, Any]) -> Head:
     about += _mode(entry["runs"][0])
     about.append(f"{row['body']}, {' to '.join(sizes[:: max(1, len(sizes) - 1)])} parameters")
     notes = list(dict.fromkeys(r["note"] for r in entry["rows"] if r["note"]))
-    return Head(entry["group"].label, about, entry["group"].style, "; ".join(notes))
+    label = entry["group"].label.removesuffix(f": {entry['runs'][0].task}")
+    return Head(label, about, entry["group"].style, "; ".join(notes))
 
 
 def _run_head(entry: Mapping[str, Any], place: int, more: int = 0) -> Head:
     row = entry["rows"][place]
+    size = "" if row["parameters"] == "–" else f"{row['parameters']} parameters, "
+    steps = "" if row["steps"] == "–" else f"{row['steps']} steps, best {row['best_step']}; "
     about = [
         *_mode(entry["runs"][place]),
-        f"{row['body']}, {row['parameters']} parameters, seed {row['seed']}",
-        f"{row['steps']} steps, best {row['best_step']}; {row['train_seconds']} s",
+        f"{row['body']}, {size}seed {row['seed']}",
+        f"{steps}{row['train_seconds']} s",
     ]
     about += [f"and {more} more seed{'s' * (more > 1)}, each below"] * (more > 0)
     return Head(row["run"], about, entry["group"].style, row["note"])

@@ -14,6 +14,7 @@ from thalnet_mtl.report.figures.style import COLORS, DASHES
 from thalnet_mtl.report.rows import further_rows, row_of
 from thalnet_mtl.runs.records import RunRecord, TaskRecord, group_by_data
 from thalnet_mtl.runs.results import SPLITS
+from thalnet_mtl.runs.summaries import SEED
 
 T = TypeVar("T")
 MANY = 12  # groups that are drawn of too many
@@ -156,9 +157,15 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
         ellipsis = ["…"] * (len(differences) > 2)
         labels.append(", ".join([body, *differences[:2], *ellipsis]))
     return [
-        label if labels.count(label) == 1 else f"{records[0].run.name}: {records[0].task}"
+        label if labels.count(label) == 1 else f"{_name(records)}: {records[0].task}"
         for label, records in zip(labels, seed_groups, strict=True)
     ]
+
+
+def _name(records: Sequence[TaskRecord]) -> str:
+    """Return the name of a run; of several, without its seed."""
+    name = records[0].run.name
+    return SEED.sub("", name).strip("/") if len(records) > 1 else name
 
 
 def _mean(records: Sequence[TaskRecord], metric: Metric | None) -> dict[str, Any] | None:
