@@ -32,7 +32,7 @@ SINGLE = {
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the five numbers.
+    """A number with its interval and what it is.
 
     Args:
         name: of the number, with its direction where it is a score.

@@ -67,8 +67,8 @@ def number(value: float | None, digits: int = 4) -> float | None:
 def scripts() -> list[str]:
     """Return the scripts of the page in the order in which they run."""
     panels = sorted((PAGE / "panels").glob("*.js"))
-    own = [PAGE / name for name in ("vendor/plot.js", "keys.js", "page.js", "controls.js")]
-    paths = [*own, *panels]
+    shared = [PAGE / name for name in ("vendor/plot.js", "keys.js", "page.js", "controls.js")]
+    paths = [*shared, *panels]
     return [path.read_text(encoding="utf-8") for path in paths]
 
 

@@ -2,6 +2,7 @@
 // Controls, legends, axes and formats that several panels have in common.
 
 const DASHES = [null, "5 2", "1 2", "5 2 1 2"]; // of groups with the same color
+const LINES = ["solid", "dashed", "dotted", "double"]; // of their swatches
 const dashes = (style) => DASHES[Math.floor(style / COLORS) % DASHES.length];
 
 // A choice of one of some [value, text] pairs: it sets state[name] and calls back.
@@ -38,14 +39,10 @@ function legend(groups) {
   row.className = "legend";
   for (const {label, style} of groups) {
     const entry = document.createElement("span");
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    const shape = {x1: 0, y1: 4, x2: 26, y2: 4, stroke: color(style), "stroke-width": 3};
-    if (dashes(style)) shape["stroke-dasharray"] = dashes(style);
-    for (const [key, value] of Object.entries(shape)) line.setAttribute(key, value);
-    for (const [key, value] of Object.entries({width: 26, height: 8, class: "swatch", "aria-hidden": "true"})) svg.setAttribute(key, value);
-    svg.append(line);
-    entry.append(svg, ` ${label}`);
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    Object.assign(swatch.style, {borderColor: color(style), borderTopStyle: LINES[Math.floor(style / COLORS) % LINES.length]});
+    entry.append(swatch, label);
     row.append(entry);
   }
   return row;
