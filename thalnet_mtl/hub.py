@@ -19,7 +19,12 @@ CONFIG, CARD = "config.json", "README.md"
 NETWORK = (CONFIG, "model.safetensors", "paths.safetensors", CARD)
 RUN = ("config.yaml", "result.json", "environment.json", "topology.json", "metrics.json",
        "metrics.jsonl", "accuracy_matrix.csv", "report.html")  # fmt: skip
-OTHERS = {".gitattributes", ".gitignore", CARD, "LICENSE"}  # of a repository without a network
+WITHOUT_NETWORK = {
+    ".gitattributes",
+    ".gitignore",
+    CARD,
+    "LICENSE",
+}  # of a repository without a network
 
 
 def is_repository(path: Path | str) -> bool:
@@ -181,39 +186,39 @@ def _info(api: Any, name: str, revision: str | None) -> Any:
 
 def _check_same(api: Any, name: str, sha: str, names: set[str], files: Mapping[str, bytes]) -> None:
     """Raise if a repository holds another network than that of some files, or something else."""
-    if not names - OTHERS:
+    if not names - WITHOUT_NETWORK:
         return
     advice = "Choose another name, or replace it: --replace, replace=True; its history is kept."
     if CONFIG not in names:
-        listed = ", ".join(sorted(names - OTHERS)[:3])
+        listed = ", ".join(sorted(names - WITHOUT_NETWORK)[:3])
         raise UserError(f"{name} on the hub holds something else: {listed}. {advice}")
     path = Path(api.hf_hub_download(name, CONFIG, revision=sha))
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        remote = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        there = None
-    different = difference(json.loads(files[CONFIG]), there)
+        remote = None
+    different = difference(json.loads(files[CONFIG]), remote)
     if different:
         raise UserError(f"{name} on the hub holds another network: {different}. {advice}")
 
 
-def difference(here: Any, there: Any, where: str = "") -> str:
+def difference(local: Any, remote: Any, where: str = "") -> str:
     """Return the first difference of two values of JSON files as text, '' if they are equal.
 
     >>> difference({"body": "gru", "sizes": [3, 4]}, {"body": "gru", "sizes": [3, 5]})
     'sizes.1 is 5 there and 4 here'
     """
-    if isinstance(here, list) and isinstance(there, list):
-        here, there = (dict(enumerate(values)) for values in (here, there))
-    if not isinstance(here, dict) or not isinstance(there, dict):
-        if here == there:
+    if isinstance(local, list) and isinstance(remote, list):
+        local, remote = (dict(enumerate(values)) for values in (local, remote))
+    if not isinstance(local, dict) or not isinstance(remote, dict):
+        if local == remote:
             return ""
-        return f"{where or 'its configuration'} is {_short(there)} there and {_short(here)} here"
-    for key in [*there, *(key for key in here if key not in there)]:
+        return f"{where or 'its configuration'} is {_short(remote)} there and {_short(local)} here"
+    for key in [*remote, *(key for key in local if key not in remote)]:
         place = f"{where}.{key}".lstrip(".")
-        if key not in here or key not in there:
-            return f"{place} is only {'there' if key in there else 'here'}"
-        if text := difference(here[key], there[key], place):
+        if key not in local or key not in remote:
+            return f"{place} is only {'there' if key in remote else 'here'}"
+        if text := difference(local[key], remote[key], place):
             return text
     return ""
 

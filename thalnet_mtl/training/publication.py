@@ -34,27 +34,27 @@ def publication(
         UserError: a run has not finished, one of its files has changed, or the runs differ in more
             than their seeds.
     """
-    folder, *others = folders
-    first, *given = [_finished(path) for path in (folder, *others)]
-    for other in given:
-        if different := _differences(first, other):
+    folder = folders[0]
+    first, *repeats = [_finished(path) for path in folders]
+    for run in repeats:
+        if different := _differences(first, run):
             fields = "; ".join(shown(different)[:3])
-            raise UserError(f"{other.path} is not {folder} with another seed: {fields}.")
-    seeds, notes = [first, *given], list[str]()
-    if not given:
+            raise UserError(f"{run.path} is not {folder} with another seed: {fields}.")
+    seeds, notes = [first, *repeats], list[str]()
+    if not repeats:
         seeds, notes = _beside(first)
-    repeated = [run for k, run in enumerate(seeds) if run.seed in {r.seed for r in seeds[:k]}]
-    if repeated and given:
-        raise UserError(f"{repeated[0].path}: seed {repeated[0].seed} is given twice.")
-    notes += [f"left out: {run.path} repeats seed {run.seed}" for run in repeated]
-    seeds = [run for run in seeds if run not in repeated]
-    run, result = load_run(folder), first.result
+    twice = [run for k, run in enumerate(seeds) if run.seed in {r.seed for r in seeds[:k]}]
+    if twice and repeats:
+        raise UserError(f"{twice[0].path}: seed {twice[0].seed} is given twice.")
+    notes += [f"left out: {run.path} repeats seed {run.seed}" for run in twice]
+    seeds = [run for run in seeds if run not in twice]
+    result = first.result
     assert result is not None
     files = {name: folder / name for name in hub.RUN} | {
         name: folder / "model" / name for name in hub.NETWORK if name != hub.CARD
     }
     contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
-    card = run_card(run, result, seeds, repository, license)
+    card = run_card(load_run(folder), result, seeds, repository, license)
     return {hub.CARD: card.encode()} | contents, notes
 
 
@@ -77,24 +77,24 @@ def _beside(run: RunSummary) -> tuple[list[RunSummary], list[str]]:
         if folder == run.path.resolve() or not (folder / RESULT).exists():
             continue
         try:
-            other = _finished(folder)
+            sibling = _finished(folder)
         except UserError as error:
             notes.append(f"left out: {error}")
             continue
-        if not _differences(run, other):
-            seeds.append(other)
+        if not _differences(run, sibling):
+            seeds.append(sibling)
     return seeds, notes
 
 
-def _differences(run: RunSummary, other: RunSummary) -> dict[str, tuple[object, object]]:
+def _differences(first: RunSummary, second: RunSummary) -> dict[str, tuple[object, object]]:
     """Return the fields in which two runs differ, with both values, and the data if it does."""
-    here, there = _settings(run.config), _settings(other.config)
+    values = _settings(first.config), _settings(second.config)
     different: dict[str, tuple[object, object]] = {
-        name: (there.get(name, "absent"), here.get(name, "absent"))
-        for name in here | there
-        if here.get(name) != there.get(name)
+        name: (values[1].get(name, "absent"), values[0].get(name, "absent"))
+        for name in values[0] | values[1]
+        if values[0].get(name) != values[1].get(name)
     }
-    data = [read_environment(r.path / "environment.json").get("data") for r in (run, other)]
+    data = [read_environment(r.path / "environment.json").get("data") for r in (first, second)]
     if not different and data[0] != data[1]:
         different["data"] = "of other checksums", "as recorded"
     return different

@@ -39,7 +39,7 @@ def run_card(
         repository: OWNER/NAME.
         license: an identifier of the hub, of the weights.
     """
-    results = [result, *(other.result for other in seeds[1:] if other.result)]
+    results = [result, *(run.result for run in seeds[1:] if run.result)]
     data = ModelCardData(
         library_name="thalnet_mtl",
         license=license,
@@ -112,11 +112,11 @@ def _summary(run: TrainedRun, result: RunResult) -> str:
     body = f"network with the body `{config.model.body}`"
     if config.model.body == "thalnet":
         body = f"[ThalNet]({PAPER}) (recurrent modules around a routing center)"
-    kept = "the last" if config.stream else "the best on validation"
+    choice = "the last" if config.stream else "the best on validation"
     return (
         f"A {body} of {result.parameters.total:,} parameters, trained on {listed}{how} for "
         f"{result.steps:,} steps with `thalnet_mtl` {thalnet_mtl.__version__}. The weights are "
-        f"those of step {result.best_step:,}, {kept}, of seed {result.seed}."
+        f"those of step {result.best_step:,}, {choice}, of seed {result.seed}."
     )
 
 
@@ -180,10 +180,14 @@ def _inputs(run: TrainedRun) -> Iterator[str]:
         axes = "(batch, time)" if spec.tokens else f"(batch, time, {_width(task)})"
         kind = f"tokens below {spec.input_width()}" if spec.tokens else "rows"
         every = "(batch, time, " if spec.every_step else "(batch, "
-        what = {"class": "classes, as logits", "labels": "labels, as logits", "numbers": "numbers"}
+        answers = {
+            "class": "classes, as logits",
+            "labels": "labels, as logits",
+            "numbers": "numbers",
+        }
         names = list(getattr(task, "class_names", ()))
         listed = f": {', '.join(map(_escaped, names[:10]))}" if names else ""
-        answer = f"{every}{spec.outputs}) {what[task.target.name]}{listed}"
+        answer = f"{every}{spec.outputs}) {answers[task.target.name]}{listed}"
         yield (
             f"`{name}` (head `{task.head_name}`): `xs` are {kind} {axes}"
             f"{_scaling(run, name, task)}; `outputs` are {answer}."
@@ -252,8 +256,8 @@ def _limits(run: TrainedRun, result: RunResult, license: str) -> Iterator[str]:
 
 def _network(run: TrainedRun) -> str:
     lines = repr(run.network).splitlines()
-    more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
-    return "\n".join([*lines[:MOST_LINES], *more])
+    omitted = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join([*lines[:MOST_LINES], *omitted])
 
 
 def _escaped(text: str) -> str:
