@@ -11,13 +11,13 @@ import pytest
 from example_runs import long_stream
 from matplotlib.figure import Figure
 from run_fixtures import add_topology, make_run
+from safetensors.numpy import save_file
 
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.metrics.significance import bootstrap_interval
-from thalnet_mtl.report.figures.module_graph import SHARED, draw_graph, strengths_of
-from thalnet_mtl.report.figures.seed_curves import common_points
+from thalnet_mtl.report.figures.module_graph import SHARED, draw_graph
 from thalnet_mtl.report.figures.style import COLORS
+from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.run_list import RunList, load_runs
 from thalnet_mtl.runs.records import read_run
 
@@ -60,23 +60,16 @@ def test_a_run_has_a_panel_of_its_loss_and_one_of_its_validation_scores(tmp_path
     assert labels(figure) == []
 
 
-def test_seeds_are_one_line_with_a_band_of_the_bootstrap_interval(tmp_path):
+def test_seeds_are_a_line_at_the_median_with_a_band_of_percentiles(tmp_path):
     figure = seeds(tmp_path, 6).plot.curves(metric="accuracy")
     (axes,) = figure.axes
     (line,), (band,) = axes.lines, axes.collections
     assert labels(figure) == ["a (6 seeds)"]
     np.testing.assert_allclose(line.get_ydata(), np.array([60, 70, 80]) + 2.5)
-    low, high = bootstrap_interval([60.0 + seed for seed in range(6)])
     corners = band.get_paths()[0].vertices
     at_first = corners[corners[:, 0] == 10][:, 1]
-    np.testing.assert_allclose([at_first.min(), at_first.max()], [low, high])
-
-
-def test_steps_that_not_all_seeds_have_are_left_out():
-    short = np.array([[10, 0, 1.0], [20, 0, 2.0]])
-    long = np.array([[10, 0, 3.0], [15, 0, 9.0], [20, 0, 4.0], [30, 0, 5.0]])
-    steps, values = common_points([short, long])
-    assert steps.tolist() == [10, 20] and values.tolist() == [[1, 2], [3, 4]]
+    ends = np.percentile([60, 61, 62, 63, 64, 65], (10, 90))
+    np.testing.assert_allclose([at_first.min(), at_first.max()], ends)
 
 
 def test_configurations_have_colors_of_their_own_and_names(tmp_path):
@@ -180,15 +173,17 @@ def test_a_graph_names_the_modules_and_locks_the_frozen_ones(tmp_path):
 
 
 def test_arrows_are_as_wide_as_the_readings_are_strong(tmp_path):
-    topology = read_run(add_topology(make_run(tmp_path / "a"))).topology
-    weights = {"eye": np.full((3, 6), 0.0), "trunk": np.full((3, 6), 0.0), "mouth": np.ones((3, 6))}
+    folder = add_topology(make_run(tmp_path / "a"))
+    names = ("eye", "trunk", "mouth")
+    weights = {name: np.zeros((3, 6), dtype=np.float32) for name in names}
+    weights["mouth"] += 1
     weights["mouth"][:, 2:4] = -5  # of the trunk
-    strengths = strengths_of(weights, {"eye": 2, "trunk": 2, "mouth": 2})
-    assert strengths["mouth", "trunk"] == 5 and strengths["mouth", "eye"] == 1
-    axes = plt.figure().add_subplot()
-    draw_graph(axes, topology, strengths)
-    arrows = axes.collections[0]
-    pairs = [(m.name, s) for m in topology.modules for s in m.reads if s != m.name]
+    (folder / "model").mkdir()
+    about = {"slots": json.dumps(dict.fromkeys(names, 2)), "dynamic": "[]"}
+    save_file(weights, folder / "model" / "reading_weights.safetensors", metadata=about)
+    runs = load_runs(folder)
+    arrows = runs.plot.graph().axes[0].collections[0]
+    pairs = [(m.name, s) for m in runs[0].topology.modules for s in m.reads if s != m.name]
     widths = dict(zip(pairs, arrows.get_linewidths(), strict=True))
     assert max(widths, key=widths.get) == ("mouth", "trunk")
     assert widths["mouth", "eye"] > widths["eye", "trunk"]
@@ -202,6 +197,18 @@ def test_a_module_of_several_trained_tasks_is_gray(tmp_path):
     circles = [p for p in axes.patches if type(p).__name__ == "Circle"]
     colors = [plt.matplotlib.colors.to_hex(circle.get_facecolor()) for circle in circles]
     assert colors == [SHARED, COLORS[0].lower(), SHARED]  # the frozen trunk is that of the first
+
+
+def test_colors_of_a_graph_are_those_of_the_owners(tmp_path):
+    runs = load_runs(long_stream(tmp_path / "run", 3))
+    axes = runs.plot.graph().axes[0]
+    circles = [p for p in axes.patches if type(p).__name__ == "Circle"]
+    colors = [plt.matplotlib.colors.to_hex(circle.get_facecolor()).upper() for circle in circles]
+    panel = graph_panel(runs[0], runs[0].topology).data
+    places = {module["name"]: module["task"] for module in panel["modules"]}
+    owners = [places[module.name] for module in runs[0].topology.modules]
+    assert colors == [SHARED if place is None else COLORS[place] for place in owners]
+    assert len(set(colors)) > 1
 
 
 def test_names_are_no_formulas(tmp_path):

@@ -1,6 +1,6 @@
 """Figures of runs for notebooks and papers: ``load_run("runs/a").plot.curves()``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import fmean
@@ -11,7 +11,7 @@ import numpy as np
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.metrics.metric import Metric, list_names
 from thalnet_mtl.metrics.summary import ContinualSummary
-from thalnet_mtl.report.figures.module_graph import Strengths, draw_graph, graph_size, strengths_of
+from thalnet_mtl.report.figures.module_graph import Strengths, draw_graph, graph_size
 from thalnet_mtl.report.figures.paper import canvas
 from thalnet_mtl.report.figures.score_matrix import draw_matrix, turned_height
 from thalnet_mtl.report.figures.seed_curves import (
@@ -21,6 +21,7 @@ from thalnet_mtl.report.figures.seed_curves import (
     draw_series,
     mark_ends,
 )
+from thalnet_mtl.report.panels.graph import graph_panel
 from thalnet_mtl.report.panels.matrix import matrix_panel
 from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.runs.frame import metrics_frame
@@ -32,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Panel(NamedTuple):
-    """What one panel shows: a metric, or another quantity of the log, on a split."""
+    """A panel of a figure: a metric, or another quantity of the log, on a split."""
 
     split: str
     name: str
@@ -79,9 +80,9 @@ class Plots:
         """Draw learning curves over optimizer steps.
 
         By default one panel has the training loss, and one for each main metric the validation
-        scores. Runs that differ in nothing but the seed are one line: their mean, with its 95 %
-        bootstrap interval as a band, at the steps that all of them have logged; runs that have not
-        finished are left out beside finished ones. Of more tasks than
+        scores. Runs that differ in nothing but the seed are one line: their median, with a band
+        from the 10th to the 90th percentile; runs that have not finished are left out beside
+        finished ones. Of more tasks than
         can be told apart, the mean of those that were trained so far is drawn. Thin vertical lines
         are the ends of experiences.
 
@@ -147,7 +148,8 @@ class Plots:
     def graph(self, *, ax: Any = None) -> Any:
         """Draw the modules of a run and who reads whom; see ``draw_graph``.
 
-        The width of an arrow is the mean of |R| over the slot, as it was last recorded.
+        A color is that of the task that a module came with. The width of an arrow is the mean of
+        |R| over the slot, at the end or as it was last recorded.
 
         Args:
             ax: axes to draw on.
@@ -163,7 +165,8 @@ class Plots:
             why = "has not started" if body == "thalnet" else f"has a {body}, which has no modules"
             raise UserError(f"{run.folder} has no graph: it {why}.")
         with canvas(ax, 1, *graph_size(run.topology)) as (drawn, (axes,)):
-            draw_graph(axes, run.topology, _strengths(run), ink="#333333")
+            data = graph_panel(run, run.topology).data
+            draw_graph(axes, run.topology, _strengths(run, data), _owners(data), ink="#333333")
         return drawn
 
     def _tasks(self, task: str) -> list[str]:
@@ -256,13 +259,24 @@ def _mean_over_tasks(run: RunRecord, tasks: Sequence[str], panel: Panel) -> Curv
     return curve
 
 
-def _strengths(run: RunRecord) -> Strengths:
-    """Return mean |R| by reader and source, as it was last recorded; {} if it never was."""
+def _strengths(run: RunRecord, data: Mapping[str, Any]) -> Strengths:
+    """Return mean |R| by reader and source: of the kept weights, or as it was last recorded."""
+    if run.reading_weights:
+        names = [module["name"] for module in data["modules"]]
+        return {
+            (names[b], names[a]): mean for a, b, mean, _ in data["readings"] if mean is not None
+        }
     points = run.readings.at()
-    if points:
-        return {(reader, source): mean for reader, means in points[-1][1].items()
-                for source, mean in means.items()}  # fmt: skip
-    return strengths_of(run.reading_weights, run.slot_widths)
+    last = points[-1][1] if points else {}
+    return {(reader, source): mean for reader, means in last.items()
+            for source, mean in means.items()}  # fmt: skip
+
+
+def _owners(data: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the task that each module came with; None for a module that tasks share."""
+    tasks = [task["name"] for task in data["tasks"]]
+    places = {module["name"]: module["task"] for module in data["modules"]}
+    return {name: None if place is None else tasks[place] for name, place in places.items()}
 
 
 def _mean(cell: Sequence[float | None]) -> float | None:

@@ -25,17 +25,21 @@ NAMED = 7  # tasks that a legend names
 SEVERAL = "several tasks"
 UNIT, LETTER = 0.8, 0.085  # inches of the radius of the circle; width of a letter, in radii
 
+Owners = Mapping[str, str | None]  # by module
 Strengths = Mapping[tuple[str, str], float]  # by reader and source
 
 
 def draw_graph(
-    axes: Any, topology: TopologySnapshot, strengths: Strengths | None = None, ink: str = INK
+    axes: Any,
+    topology: TopologySnapshot,
+    strengths: Strengths | None = None,
+    owners: Owners | None = None,
+    ink: str = INK,
 ) -> None:
     """Draw a circle for each module and an arrow from each source to each of its readers.
 
     The area of a circle grows with the parameters, a padlock marks a frozen module. Its color is
-    that of the only task that uses it, gray if several do; a frozen module has that of the first
-    one, which trained it. An arrow from outside marks a module
+    that of its owner, gray if it has none. An arrow from outside marks a module
     that gets the input of a task, an arrow that leads outside one that a head reads. That modules
     read their own slots is not drawn.
 
@@ -43,6 +47,8 @@ def draw_graph(
         axes: to draw on.
         topology: of the network.
         strengths: mean |R| by reader and source; the width of arrows. Without, all are alike.
+        owners: task by module, None for one that tasks share. By default that is the only task
+            that uses a module, and of a frozen one the first that does.
         ink: color of names and arrows.
     """
     from matplotlib.collections import PathCollection, PolyCollection
@@ -72,9 +78,10 @@ def draw_graph(
     )
     if len(modules) <= MANY:
         axes.add_collection(PolyCollection(tips, facecolors=ink, linewidths=0, alpha=alpha))
-    colors = _colors(topology)
+    colors, owners = _colors(topology), owners or _owners(topology)
     for module, place, radius in zip(modules, places, radii, strict=True):
-        _draw_module(axes, topology, module, place, radius, colors, ink)
+        color = colors.get(owners.get(module.name) or "", SHARED)
+        _draw_module(axes, topology, module, place, radius, color, ink)
     width, height, top = _extent(topology)
     _legend(axes, topology, ink)
     axes.set(xlim=(-width, width), ylim=(-height, height + top), aspect="equal")
@@ -110,14 +117,11 @@ def _draw_module(
     module: ModuleEntry,
     place: complex,
     radius: float,
-    colors: Mapping[str, str],
+    color: str,
     ink: str,
 ) -> None:
     from matplotlib.patches import Circle
 
-    users = [name for name, task in topology.tasks.items() if module.name in task.active]
-    alone = len(users) == 1 or (users and module.frozen)
-    color = colors[users[0]] if alone else SHARED
     axes.add_patch(Circle((place.real, place.imag), radius, facecolor=color, linewidth=0))
     ends = [
         sign
@@ -179,6 +183,15 @@ def _colors(topology: TopologySnapshot) -> dict[str, str]:
     return dict(zip(topology.tasks, cycle(COLORS), strict=False))
 
 
+def _owners(topology: TopologySnapshot) -> dict[str, str | None]:
+    owners = {}
+    for module in topology.modules:
+        users = [name for name, task in topology.tasks.items() if module.name in task.active]
+        alone = len(users) == 1 or (users and module.frozen)
+        owners[module.name] = users[0] if alone else None
+    return owners
+
+
 def _places(count: int) -> list[complex]:
     """Return places on a circle, from the left one clockwise; a single module is in its middle."""
     if count == 1:
@@ -227,15 +240,3 @@ def graph_svg(topology: TopologySnapshot) -> str:
     svg = re.sub(r"<defs>.*?</defs>", "", svg, flags=re.S)  # its style is for the whole page
     svg = re.sub(r' clip-path="[^"]*"', "", svg)
     return re.sub(r"\n\s*", "\n", re.sub(r"(\.\d)\d\d+", r"\1", svg))
-
-
-def strengths_of(
-    weights: Mapping[str, np.ndarray], slots: Mapping[str, int]
-) -> dict[tuple[str, str], float]:
-    """Return mean |R| by reader and source, from reading weights and the widths of the slots."""
-    edges = np.cumsum([0, *slots.values()])
-    return {
-        (reader, source): float(np.abs(weight[:, edges[k] : edges[k + 1]]).mean())
-        for reader, weight in weights.items()
-        for k, source in enumerate(slots)
-    }

@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
-from thalnet_mtl.metrics.significance import bootstrap_interval
+from thalnet_mtl.report.bands import HIGHEST, LOWEST, Curves, band_of
 from thalnet_mtl.report.figures.style import COLORS, DASHES
 
-CurveOfSeed = Float[np.ndarray, "_ 3"]  # as ``Curve``; seeds may differ in their points
 STYLES = len(COLORS) * len(DASHES)  # lines that can be told apart
-POINTS = 60  # of a band: its intervals are computed at so many steps
+POINTS = 240  # of a line
 ENDS = 40  # of experiences: lines of more would hide the curves
 
 
@@ -23,14 +18,14 @@ class Series:
 
     label: str  # '' for the only one, which needs no name
     style: int
-    curves: Sequence[CurveOfSeed]
+    curves: Curves  # each has a point
 
 
 def draw_series(axes: Any, series: Sequence[Series], factor: float = 1.0) -> None:
     """Draw a line for each series, and a band around that of several curves.
 
-    The line is the mean over the seeds, the band its 95 % bootstrap interval, both at the steps
-    that all seeds have logged.
+    As in a report, the line is the median over the seeds, and the band reaches from the 10th to
+    the 90th percentile; long curves are thinned to the means of values that follow one another.
 
     Args:
         axes: to draw on.
@@ -38,18 +33,20 @@ def draw_series(axes: Any, series: Sequence[Series], factor: float = 1.0) -> Non
         factor: of the values.
     """
     for each in series:
-        steps, values = common_points(each.curves)
+        band = band_of(each.curves)
+        assert band is not None
+        band = band.thinned(POINTS)
+        steps, seeds = band.steps, len(band.lines)
         color = COLORS[each.style % len(COLORS)]
         dashes = DASHES[each.style // len(COLORS) % len(DASHES)]
-        seeds = f" ({len(values)} seeds)" if len(values) > 1 else ""
+        label = each.label + f" ({seeds} seeds)" * (seeds > 1)
         axes.plot(
-            steps, factor * values.mean(0), color=color, linewidth=1.4, label=each.label + seeds,
+            steps, factor * band.median, color=color, linewidth=1.4, label=label,
             dashes=dashes or (None, None), marker="o" if len(steps) == 1 else "", markersize=3,
         )  # fmt: skip
-        if len(values) > 1:
-            places = np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int))
-            low, high = np.array([interval(factor * values[:, k]) for k in places]).T
-            axes.fill_between(steps[places], low, high, color=color, alpha=0.25, linewidth=0)
+        if seeds > 1:
+            low, high = (factor * band.quantile(share) for share in (LOWEST, HIGHEST))
+            axes.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0)
     axes.margins(x=0.02)
     axes.set_xlim(left=0)
     axes.set_xlabel("optimizer steps")
@@ -72,22 +69,6 @@ def add_legend(axes: Sequence[Any], whole: bool) -> None:
         columns = max(1, int(width / (0.45 + 0.065 * max(map(len, lines)))))
         place: Any = {"loc": "outside upper left", "ncols": columns} if whole else {}
         (axes[0].figure if whole else axes[0]).legend([*lines.values()], [*lines], **place)
-
-
-def common_points(
-    curves: Sequence[CurveOfSeed],
-) -> tuple[Float[np.ndarray, "shared"], Float[np.ndarray, "seeds shared"]]:
-    """Return the steps that all curves have, and the values of each curve at them."""
-    steps = reduce(np.intersect1d, [np.unique(curve[:, 0]) for curve in curves])
-    places = [np.searchsorted(curve[:, 0], steps) for curve in curves]
-    values = [curve[place, 2] for curve, place in zip(curves, places, strict=True)]
-    return steps, np.array(values)
-
-
-def interval(values: Float[np.ndarray, "seeds"]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of the finite values; NaN for fewer than two."""
-    finite = values[np.isfinite(values)]
-    return bootstrap_interval(finite.tolist()) if len(finite) > 1 else (np.nan, np.nan)
 
 
 def mark_ends(axes: Any, ends: Sequence[int]) -> None:
