@@ -69,22 +69,22 @@ def mlflow_log(run: Path) -> tuple[Values, Texts, dict[str, Any]]:
     """Read the run of a local store with MLflow's client."""
     from mlflow import MlflowClient
 
-    kept = json.loads((run / "trackers.json").read_text())["mlflow"]
-    client = MlflowClient(kept["uri"])
-    found = client.get_run(kept["id"])
+    state = json.loads((run / "trackers.json").read_text())["mlflow"]
+    client = MlflowClient(state["uri"])
+    record = client.get_run(state["id"])
     values = [
         (metric.step, name, metric.value)
-        for name in found.data.metrics
-        for metric in client.get_metric_history(kept["id"], name)
+        for name in record.data.metrics
+        for metric in client.get_metric_history(state["id"], name)
     ]
     texts = [
         (int(file.path[-13:-4]), line)
-        for file in client.list_artifacts(kept["id"], "topology")
-        for line in Path(client.download_artifacts(kept["id"], file.path)).read_text().splitlines()
+        for file in client.list_artifacts(state["id"], "topology")
+        for line in Path(client.download_artifacts(state["id"], file.path)).read_text().splitlines()
     ]
-    number = found.info.experiment_id
-    facts = {"config": found.data.params, "runs": len(client.search_runs([number]))}
-    facts |= {"group": found.data.tags.get("group"), "status": found.info.status}
+    number = record.info.experiment_id
+    facts = {"config": record.data.params, "runs": len(client.search_runs([number]))}
+    facts |= {"group": record.data.tags.get("group"), "status": record.info.status}
     return grouped(values), texts, facts
 
 
@@ -92,13 +92,13 @@ def trackio_log(run: Path) -> tuple[Values, Texts, dict[str, Any]]:
     """Read the local data base of trackio with its own functions."""
     from trackio.sqlite_storage import SQLiteStorage
 
-    kept = json.loads((run / "trackers.json").read_text())["trackio"]
-    logs = SQLiteStorage.get_logs(kept["project"], run_id=kept["id"])
+    state = json.loads((run / "trackers.json").read_text())["trackio"]
+    logs = SQLiteStorage.get_logs(state["project"], run_id=state["id"])
     values = [(row["step"], *item) for row in logs for item in row.items() if "/" in item[0]]
-    alerts = SQLiteStorage.get_alerts(kept["project"], run_id=kept["id"])
+    alerts = SQLiteStorage.get_alerts(state["project"], run_id=state["id"])
     texts = [(alert["step"], alert["text"]) for alert in reversed(alerts)]  # the last is first
-    config = SQLiteStorage.get_all_run_configs(kept["project"])[kept["id"]]
-    ids = {record["id"] for record in SQLiteStorage.get_run_records(kept["project"])}
+    config = SQLiteStorage.get_all_run_configs(state["project"])[state["id"]]
+    ids = {record["id"] for record in SQLiteStorage.get_run_records(state["project"])}
     return grouped(values), texts, {"config": config, "ids": ids, "group": config["_Group"]}
 
 

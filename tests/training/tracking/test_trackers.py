@@ -135,7 +135,7 @@ def test_a_cut_line_of_a_csv_file_is_dropped(tmp_path, monkeypatch):
         interrupt_at(33, patch)
         train(grown("csv"), tmp_path)
     with (tmp_path / "metrics.csv").open("a") as file:
-        file.write("33,toy_rows/loss/tr")
+        file.write("3")  # of step 33
     train(grown("csv"), tmp_path)
     values, _, _ = READERS["csv"](tmp_path)
     assert dict(of_tasks(values)).keys() == run_log(tmp_path)[0].keys()

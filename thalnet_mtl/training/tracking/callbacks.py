@@ -20,7 +20,7 @@ from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.tracking.callback import HOOKS, Callback, RunView
 from thalnet_mtl.training.tracking.tracker import NO_EVENTS, Tracker
 
-KEPT = "trackers.json"  # in a run directory: what each tracker keeps for the time it resumes
+STATES = "trackers.json"  # in a run directory: what each tracker needs when the run resumes
 
 
 def make_callbacks(config: Config, callbacks: Sequence[Callback] = ()) -> dict[str, Callback]:
@@ -80,9 +80,9 @@ class Callbacks:
             RunError: a tracker cannot start.
         """
         self.view.resumed_at = resumed_at
-        path = self.view.folder / KEPT
-        before = read_kept(path) if resumed_at is not None else {}
-        kept = {name: state for name, state in before.items() if name not in self.named}
+        path = self.view.folder / STATES
+        before = read_states(path) if resumed_at is not None else {}
+        states = {name: state for name, state in before.items() if name not in self.named}
         for name, callback in self.named.items():
             if not isinstance(callback, Tracker):
                 callback.on_start(self.view)
@@ -94,11 +94,11 @@ class Callbacks:
             except Exception as error:  # a library may fail in any way
                 raise RunError(f"tracker '{name}' cannot start: {reason(error)}") from error
             if state or not callback.rewinds:  # so that it is known to have logged the run
-                kept[name] = {key: str(value) for key, value in state.items()}
+                states[name] = {key: str(value) for key, value in state.items()}
             if callback.notice:
                 self.console.print(f"tracker {name}: {callback.notice}")
-        if kept or path.exists():
-            write_text(path, json.dumps(kept, indent=2) + "\n")
+        if states or path.exists():
+            write_text(path, json.dumps(states, indent=2) + "\n")
 
     def step_end(self, losses: Mapping[str, Tensor]) -> None:
         """Tell that a step was taken."""
@@ -186,8 +186,8 @@ def reason(error: Exception) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def read_kept(path: Path) -> dict[str, dict[str, str]]:
-    """Read what trackers keep; {} if there is no file.
+def read_states(path: Path) -> dict[str, dict[str, str]]:
+    """Read the states of trackers; {} if there is no file.
 
     Raises:
         UserError: the file is damaged.

@@ -53,11 +53,11 @@ class MLflow(Tracker):
         self._client: Any = MlflowClient(uri)
         self._texts: dict[str, str] = {}
         self.notice = uri
-        kept = {"uri": uri, "experiment": self.experiment}
-        if {name: run.kept.get(name) for name in kept} == kept:
-            self._id = run.kept["id"]
+        state = {"uri": uri, "experiment": self.experiment}
+        if {name: run.state.get(name) for name in state} == state:
+            self._id = run.state["id"]
             self._client.update_run(self._id, status="RUNNING")
-            return kept | {"id": self._id}
+            return state | {"id": self._id}
         experiment = self._client.get_experiment_by_name(self.experiment)
         number = (
             experiment.experiment_id
@@ -71,7 +71,7 @@ class MLflow(Tracker):
         for start in range(0, len(fields), MOST_PARAMETERS):
             self._client.log_batch(self._id, params=fields[start : start + MOST_PARAMETERS])
         self._client.log_text(self._id, dump_config(run.config), "config.yaml")
-        return kept | {"id": self._id}
+        return state | {"id": self._id}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log values of a step."""

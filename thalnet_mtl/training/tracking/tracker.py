@@ -25,14 +25,14 @@ class TrackedRun:
         config: of the run.
         group: name of the runs that this one belongs to, such as the seeds of a sweep; '' if none.
         step: 0, or the step at which the run resumes.
-        kept: what ``start`` returned when the run began; {} at the beginning.
+        state: what ``start`` returned when the run began; {} at the beginning.
     """
 
     folder: Path
     config: Config
     group: str
     step: int
-    kept: Mapping[str, str]
+    state: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class Tracker(Callback, contract=True):
         """Begin the log of a run, or go on with it.
 
         Returns:
-            what is kept for the time when the run resumes, such as an id; it may be None.
+            what it needs when the run resumes, such as an id; it may be None.
         """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -103,27 +103,27 @@ class Tracker(Callback, contract=True):
 
     @property
     def shows_text(self) -> bool:
-        """Whether it logs text."""
+        """True if it logs text."""
         return type(self).log_text is not Tracker.log_text
 
     def begin(
-        self, run: RunView, kept: Mapping[str, str] | None, logged: frozenset[tuple[int, str]]
+        self, run: RunView, state: Mapping[str, str] | None, logged: frozenset[tuple[int, str]]
     ) -> Mapping[str, str]:
-        """Start, and return what is to be kept.
+        """Start, and return what is needed when the run resumes.
 
         Args:
             run: that is logged.
-            kept: what it kept before; None if it has not logged this run yet.
+            state: what it returned before; None if it has not logged this run yet.
             logged: steps and names of the values after the checkpoint that an earlier process has
                 logged.
         """
         step = run.resumed_at or 0
         if self.rewinds:
             logged = frozenset(event for event in logged if event[0] <= step)
-        self._logged = NO_EVENTS if kept is None and not self.rewinds else logged
+        self._logged = NO_EVENTS if state is None and not self.rewinds else logged
         self._last = max((event[0] for event in self._logged), default=-1)
         self._open = True
-        return self.start(TrackedRun(run.folder, run.config, run.group, step, kept or {})) or {}
+        return self.start(TrackedRun(run.folder, run.config, run.group, step, state or {})) or {}
 
     def on_log(self, run: RunView, step: int, values: Mapping[str, float]) -> None:
         self._log_new(step, values)

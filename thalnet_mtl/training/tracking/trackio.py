@@ -38,8 +38,8 @@ class Trackio(Tracker):
         """Begin a run, or go on with the one of the same id; return its id and project."""
         import trackio
 
-        kept = {"project": self.project, "space": self.space}
-        same = {name: run.kept.get(name) for name in kept} == kept
+        state = {"project": self.project, "space": self.space}
+        same = {name: run.state.get(name) for name in state} == state
         self._context = Context()  # trackio ends the run that it finds in this one
         self._run: Any = self._quietly(
             trackio.init,
@@ -53,10 +53,10 @@ class Trackio(Tracker):
             auto_log_cpu=False,
         )
         if same:
-            self._run.id = run.kept["id"]  # ``init`` would look for it by its name
+            self._run.id = run.state["id"]  # ``init`` would look for it by its name
         self._level = trackio.AlertLevel.INFO
         self.notice = f"project {self.project} in {self.space or trackio.TRACKIO_DIR}"
-        return kept | {"id": str(self._run.id)}
+        return state | {"id": str(self._run.id)}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log values of a step."""

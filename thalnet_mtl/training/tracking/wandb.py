@@ -46,14 +46,14 @@ class WandB(Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        kept = {"entity": self.entity, "project": self.project}
-        same = {name: run.kept.get(name) for name in kept} == kept
-        kept["id"] = run.kept["id"] if same else uuid.uuid4().hex[:12]
+        state = {"entity": self.entity, "project": self.project}
+        same = {name: run.state.get(name) for name in state} == state
+        state["id"] = run.state["id"] if same else uuid.uuid4().hex[:12]
         offline = (self.mode or os.environ.get("WANDB_MODE")) == "offline"
         self._run: Any = wandb.init(
             project=self.project,
             entity=self.entity or None,
-            id=kept["id"],
+            id=state["id"],
             resume=None if offline else "allow",
             mode=self.mode,
             dir=run.folder,
@@ -68,7 +68,7 @@ class WandB(Tracker):
         self._run.define_metric("*", step_metric="step")
         place = self._run.url or "disabled"
         self.notice = f"offline, in {run.folder / 'wandb'}" if offline else place
-        return kept
+        return state
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log values of a step; it is a value itself, since those of W&B cannot go back."""
