@@ -21,18 +21,21 @@ Texts = list[tuple[int, str]]
 
 
 def tensorboard_log(run: Path) -> tuple[Values, Texts, dict[str, Any]]:
-    """Read event files with TensorBoard's own reader."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    """Read event files with the reader of TensorBoard's pages."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
-    events = EventAccumulator(str(run / "tensorboard"), {"scalars": 0, "tensors": 0})
+    events = EventAccumulator(str(run / "tensorboard"), {"tensors": 0})
     events.Reload()
-    tags = events.Tags()
-    values = [(e.step, tag, e.value) for tag in tags["scalars"] for e in events.Scalars(tag)]
-    texts = [
-        (e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors("topology")
-    ] if "topology" in tags["tensors"] else []  # fmt: skip
-    config = events.Tensors("config")[0].tensor_proto.string_val[0].decode()
-    return grouped(values), texts, {"text": config}
+    plugins = {n: data.plugin_data.plugin_name for n, data in events.AllSummaryMetadata().items()}
+    rows = [(event.step, name, make_ndarray(event.tensor_proto))
+            for name in plugins for event in events.Tensors(name)]  # fmt: skip
+    values = [(step, name, float(array)) for step, name, array in rows if plugins[name] != "text"]
+    texts = [(step, name, array.item().decode()) for step, name, array in rows
+             if plugins[name] == "text"]  # fmt: skip
+    config = next(text for _, name, text in texts if name == "config")
+    changes = [(step, text) for step, name, text in texts if name == "topology"]
+    return grouped(values), changes, {"text": config}
 
 
 def csv_log(run: Path) -> tuple[Values, Texts, dict[str, Any]]:

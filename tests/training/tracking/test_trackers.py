@@ -108,6 +108,28 @@ def test_by_default_there_is_tensorboard_alone_and_without_trackers_nothing(tmp_
     assert (tmp_path / "default" / "metrics.jsonl").exists() and "trackers.json" not in files
 
 
+@pytest.mark.parametrize("step", [21, 33])
+def test_a_change_or_a_measure_is_there_once_wherever_a_run_is_killed(step, tmp_path, monkeypatch):
+    """Killed right after an experience began, or after a change that follows a checkpoint."""
+    if step == 21:
+        config = grown("tensorboard", "csv")
+    else:
+        late = {"step": 32, "verb": "attach", "name": "late"}
+        config = toy(changes=[late], trackers=["tensorboard", "csv"])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(step, patch)
+        train(config, tmp_path)
+    train(config, tmp_path)
+    values, texts, _ = READERS["tensorboard"](tmp_path)
+    logged, changes = run_log(tmp_path)
+    assert texts == changes and changes
+    for name in ("tensorboard", "csv"):
+        values, _, _ = READERS[name](tmp_path)
+        assert dict(of_tasks(values)).keys() == logged.keys()
+        assert all(len(numbers) == 1 for numbers in values.values()), name
+        assert ((20, "stream/average_accuracy") in values) == (step == 21)
+
+
 def test_a_tracker_of_a_user_gets_no_value_twice_either(tmp_path, monkeypatch):
     monkeypatch.setitem(registry._entries, "tracker", dict(entries("tracker")))
     path = tmp_path / "log.txt"
@@ -120,8 +142,11 @@ def test_a_tracker_of_a_user_gets_no_value_twice_either(tmp_path, monkeypatch):
             with path.open("a") as file:
                 file.writelines(f"{step} {name} {value}\n" for name, value in values.items())
 
+        def log_text(self, step, name, text):
+            self.log(step, {text.replace(" ", "_"): 0})
+
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        interrupt_at(33, patch)
+        interrupt_at(21, patch)  # after the changes of step 20, which follow its checkpoint
         train(grown("text"), tmp_path / "run")
     train(grown("text"), tmp_path / "run")
     found = [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()]

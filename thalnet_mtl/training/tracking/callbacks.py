@@ -15,10 +15,10 @@ from thalnet_mtl.files import read_fields, write_text
 from thalnet_mtl.json_fields import typed
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.runs.results import RunResult
-from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
+from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry, read_topology
 from thalnet_mtl.tasks.stream import Experience
 from thalnet_mtl.training.tracking.callback import HOOKS, Callback, RunView
-from thalnet_mtl.training.tracking.tracker import NO_EVENTS, Tracker
+from thalnet_mtl.training.tracking.tracker import NO_EVENTS, Tracker, text_of
 
 STATES = "trackers.json"  # in a run directory: what each tracker needs when the run resumes
 
@@ -74,7 +74,7 @@ class Callbacks:
         Args:
             resumed_at: the step at which the run resumes; None if it begins.
             logged: steps and names of the values that an earlier process has logged after the
-                checkpoint, which come again.
+                checkpoint, which come again; as do the changes that are in ``topology.json``.
 
         Raises:
             RunError: a tracker cannot start.
@@ -82,6 +82,8 @@ class Callbacks:
         self.view.resumed_at = resumed_at
         path = self.view.folder / STATES
         before = read_states(path) if resumed_at is not None else {}
+        if resumed_at is not None:
+            logged = logged | logged_texts(self.view.folder)
         states = {name: state for name, state in before.items() if name not in self.named}
         for name, callback in self.named.items():
             if not isinstance(callback, Tracker):
@@ -184,6 +186,15 @@ def reason(error: Exception) -> str:
     """Return an error as a sentence of one line."""
     text = one_line(" ".join(str(error).split())) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def logged_texts(folder: Path) -> frozenset[tuple[int, str]]:
+    """Return step and text of each change and decision that an earlier process has logged."""
+    with suppress(UserError):  # the network has no modules, or the file is damaged
+        topology = read_topology(folder)
+        changes = {(change.step, text_of(change)) for change in topology.history}
+        return frozenset(changes | {(d.step, text_of(d)) for d in topology.decisions})
+    return NO_EVENTS
 
 
 def read_states(path: Path) -> dict[str, dict[str, str]]:

@@ -114,14 +114,13 @@ class Tracker(Callback, contract=True):
         Args:
             run: that is logged.
             state: what it returned before; None if it has not logged this run yet.
-            logged: steps and names of the values after the checkpoint that an earlier process has
-                logged.
+            logged: steps of all that an earlier process has logged and that comes again, with the
+                name of a value, or with a text.
         """
         step = run.resumed_at or 0
         if self.rewinds:
             logged = frozenset(event for event in logged if event[0] <= step)
         self._logged = NO_EVENTS if state is None and not self.rewinds else logged
-        self._last = max((event[0] for event in self._logged), default=-1)
         self._open = True
         return self.start(TrackedRun(run.folder, run.config, run.group, step, state or {})) or {}
 
@@ -134,15 +133,15 @@ class Tracker(Callback, contract=True):
         self._log_new(step, names_of(split, scores))
 
     def on_change(self, run: RunView, change: ChangeEntry) -> None:
-        self._log_text(change.step, f"{change.verb} {change.about}")
+        self._log_text(change)
 
     def on_decision(self, run: RunView, decision: DecisionEntry) -> None:
-        self._log_text(decision.step, decision.line())
+        self._log_text(decision)
 
     def on_experience_end(
         self, run: RunView, experience: Experience, measures: Mapping[str, float]
     ) -> None:
-        if run.step >= self._last:
+        if not any(step == run.step and name.endswith("/test") for step, name in self._logged):
             self.log(run.step, {f"stream/{name}": value for name, value in measures.items()})
 
     def on_finish(self, run: RunView, result: RunResult) -> None:
@@ -162,9 +161,14 @@ class Tracker(Callback, contract=True):
             return
         self.log(step, {name: value for name, value in values.items() if name not in known})
 
-    def _log_text(self, step: int, text: str) -> None:
-        if step >= self._last:
-            self.log_text(step, "topology", text)
+    def _log_text(self, entry: ChangeEntry | DecisionEntry) -> None:
+        if (entry.step, text_of(entry)) not in self._logged:
+            self.log_text(entry.step, "topology", text_of(entry))
+
+
+def text_of(entry: ChangeEntry | DecisionEntry) -> str:
+    """Return a change, or a decision, as trackers log it."""
+    return entry.line() if isinstance(entry, DecisionEntry) else f"{entry.verb} {entry.about}"
 
 
 def names_of(split: str, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
