@@ -58,6 +58,10 @@ class Tab:
         self.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         self.settle()
 
+    def fold(self) -> None:
+        """Close everything that can be folded."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
+
     def wider_than_window(self) -> list[str]:
         """Return the elements that make the page wider than its window."""
         return self._check("wider")

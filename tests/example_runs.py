@@ -192,15 +192,22 @@ def long_stream(folder: Path, count: int) -> Path:
         strategy="naive", growth="per_task, frozen", ends=ends, stages=[costs[0], *costs],
     )  # fmt: skip
 
-    make_run(folder, {task: {"kind": "digits_rows", "test": rows[-1][task]} for task in tasks})
+    scores = rows[-1].items()
+    make_run(folder, {
+        task: {"kind": "digits_rows", "test": test, "validation": test + 0.01, "train": test + 0.03}
+        for task, test in scores
+    })  # fmt: skip
     stream = [{"tasks": [task], "steps": steps} for task in tasks]
     growth = {"when": "per_task", "modules": OWN}
-    config = load_config(
-        tasks={task: {"name": "digits_rows"} for task in tasks}, stream=stream, growth=growth
-    )
+    variants = {
+        task: {"name": "variant", "of": "digits_rows", "input_order": number + 1}
+        for number, task in enumerate(tasks)
+    }
+    config = load_config(tasks=variants, stream=stream, growth=growth)
     (folder / "config.yaml").write_text(dump_config(config))
     result = json.loads((folder / "result.json").read_text())
     result |= {"continual": summary.to_json(), "steps": ends[-1], "best_step": ends[-1]}
+    result["parameters"] = {"total": costs[-1].total, "trainable": 1170, "frozen": costs[-1].frozen}
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "topology.json").write_text(json.dumps(topology.content | {"step": ends[-1]}))
     with (folder / "metrics.jsonl").open("w") as log:

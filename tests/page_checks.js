@@ -58,7 +58,7 @@
       const scrolls = e =>
         e && (getComputedStyle(e).overflowX !== 'visible' || scrolls(e.parentElement));
       return all('*')
-        .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1)
+        .filter(e => e.getBoundingClientRect().left + e.scrollWidth > root.clientWidth + 1)
         .filter(e => !scrolls(e.parentElement))
         .map(describe).slice(0, 10).concat('the page');
     },
@@ -108,7 +108,7 @@
     cut: () => all('*')
       .filter(e => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
       .filter(e => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflow))
-      .concat(all('details:not([open]) > :not(summary)').filter(e => !shown(e)))
+      .concat(all('details:not([open], .wide) > :not(summary)').filter(e => !shown(e)))
       .map(describe),
 
     theme() {

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, Tab, chromium
-from example_runs import KINDS, Examples
+from example_runs import KINDS, Examples, renamed
 from playwright.sync_api import Browser
 
 from thalnet_mtl.metrics.metric import ACCURACY
+from thalnet_mtl.report.html import write
 from thalnet_mtl.runs.results import RunResult
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
-PHONE, DESKTOP = 390, 1280
+PHONE, DESKTOP, PAPER = 390, 1280, 718  # A4 without its margins
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +52,23 @@ def show(browser) -> Iterator[Callable[..., Tab]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_fits_its_window_and_can_be_read_in_both_themes(report, show, kind):
+def test_a_page_is_for_every_window_theme_and_reader(report, show, kind):
     """The Web Content Accessibility Guidelines ask for a contrast of 4.5, of 3 for large text."""
     tab = show(report(kind))
-    tab.unfold()
-    for width in (PHONE, DESKTOP):
-        tab.resize(width)
-        assert tab.wider_than_window() == []
-    for theme in ("light", "dark"):
-        tab.page.emulate_media(color_scheme=theme)
-        assert tab.faint_texts() == []
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_figure_and_control_has_a_name_and_is_reached_by_the_tabulator(report, show, kind):
-    tab = show(report(kind))
-    assert tab.nameless() == []
     controls, reached = tab.controls(), tab.tabulate()
     assert [each for each in reached if "scroll" not in each] == controls
     tab.unfold()
     assert tab.nameless() == []
+    for theme in ("light", "dark"):
+        tab.page.emulate_media(color_scheme=theme)
+        assert tab.faint_texts() == []
+    assert tab.wider_than_window() == []
+    tab.resize(PHONE)
+    assert tab.wider_than_window() == []
+    tab.fold()
+    tab.resize(PAPER)
+    tab.page.emulate_media(media="print")
+    assert tab.wider_than_window() == [] and tab.cut() == []
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
@@ -145,3 +143,37 @@ def test_a_page_says_its_numbers_without_scripts(report, examples, show):
     result = RunResult.load(examples["continual"].runs[0])
     scores = {score for row in result.continual.scores for score in row if score is not None}
     assert len(scores) > 3 and all(ACCURACY.format(score) in words for score in scores)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "tasks"])
+def test_reports_of_many_seeds_and_of_many_tasks_stay_small(report, kind):
+    assert report(kind).stat().st_size < 2_000_000
+
+
+SCRIPT, IMAGE = "<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>"
+COMMENT, TEMPLATE, KEY = "<!--<script>", "{{ 7*7 }}${7*7}", "__proto__"
+QUOTES, TURNED = "\"'>&lt;b&gt;`", "\u202eright to left\u2067"
+HOSTILE = {
+    "continual": {
+        "split_digits_rows_0": SCRIPT, "split_digits_rows_1": IMAGE, "split_digits_rows_2": COMMENT,
+        "split_digits_rows_3": TEMPLATE, "split_digits_rows_4": "W" * 200, "side1": QUOTES,
+        "accuracy (%)": "accuracy <b>",
+    },
+    "search": {"digits": IMAGE, "again": QUOTES, "labels": KEY, "pairs": TURNED, "low": SCRIPT,
+               "high": "M" * 200},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_names_stay_text(examples, show, tmp_path, kind):
+    """A run may come from anyone, with any words in its files."""
+    names = HOSTILE[kind]
+    run = renamed(examples[kind].runs[0], tmp_path / "<img src=x onerror=alert(3)>", names)
+    tab = show(write([run], tmp_path / "report.html"))
+    tab.unfold()
+    for width in (PHONE, DESKTOP):
+        tab.resize(width)
+        assert tab.wider_than_window() == []
+    words = tab.page.locator("body").text_content()
+    assert all(name in words for name in (*names.values(), run.name))
+    assert tab.page.locator("img[src=x], [onerror], td b").count() == 0

@@ -31,13 +31,24 @@ function everyFew(count, room) {
 function brief(names) {
   let length = names.length > 1 ? Math.min(...names.map((name) => name.length)) : 0;
   while (names.some((name) => !name.startsWith(names[0].slice(0, length)))) length -= 1;
-  const start = names[0].slice(0, length).replace(/[^_\W]*$/, "").length;
+  const wordStart = (text) => text.replace(/[^_\W]*$/, "").length;
+  let start = wordStart(names[0].slice(0, length));
+  if (names.every((name) => name.length - start <= 3)) start = wordStart(names[0].slice(0, Math.max(0, start - 1)));
   return start < 6 ? names : names.map((name) => `…${name.slice(start)}`);
 }
 
+const ruler = document.createElement("canvas").getContext("2d");
+
+// Leave out the middle of a text that is longer than so many letters of usual width.
 function shorten(text, length) {
-  const half = Math.floor(length / 2);
-  return text.length <= length ? text : `${text.slice(0, half)}…${text.slice(text.length - half + 1)}`;
+  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  const most = length * ruler.measureText("e").width;
+  const fits = (short) => short.length <= length && ruler.measureText(short).width <= most;
+  let short = text;
+  for (let half = Math.floor(length / 2); half > 1 && !fits(short); half -= 1) {
+    short = `${text.slice(0, half)}…${text.slice(text.length - half + 1)}`;
+  }
+  return short;
 }
 
 function draw(figure) {

@@ -90,12 +90,15 @@ panels.curves = (data, view) => {
       x: end * (1.06 + 0.06 * k / tested.length), y: line.test[0], low: line.test[1], high: line.test[2], fill: colorOf(line),
       words: `${label(line)}test ${line.tested}`,
     }));
+    const heights = [...points.flat(), ...tests].flatMap(({y, low, high}) => [y, low ?? y, high ?? y]).filter((y) => y !== null);
+    const [least, most] = [Math.min(...heights), Math.max(...heights)];
+    const margin = most > least ? 0 : Math.abs(most) / 20 || 1;
     return Plot.plot({
       ...common(view),
       ariaLabel: `${lines[0].of} of ${data.tasks[lines[0].task]}`,
       width, height: 190, marginLeft: 46, marginRight: 10, marginTop: 18, marginBottom: 32,
       x: {domain: [0, end * (tests.length ? 1.14 : 1.02)]},
-      y: {nice: true, zero: false},
+      y: {nice: true, domain: [least - margin, most + margin]},
       marks: [
         Plot.gridY({ticks: 5, stroke: "var(--rule)", strokeOpacity: 0.6}),
         Plot.axisY({ticks: 5, label: null, tickSize: 0}),
