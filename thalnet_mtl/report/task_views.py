@@ -48,15 +48,24 @@ def task_views(sections: Sequence[Mapping[str, Any]]) -> list[TaskView]:
             views += _views_by_task(section, records)
             continue
         groups = [
-            SeedView(entry["group"].label, entry["group"].style, entry["runs"])
+            SeedView(_label(entry["group"].label, entry["runs"]), entry["group"].style,
+                     entry["runs"])
             for entry in section["groups"]
             if entry["drawn"]
-        ]
+        ]  # fmt: skip
         left_out = len(section["groups"]) - len(groups)
         views.append(
             TaskView(section["title"], section["metric"], groups, section["marks"], left_out)
         )
     return views
+
+
+def _label(label: str, records: Sequence[TaskRecord]) -> str:
+    """Return the label of a group without the task of its panel."""
+    run, task = records[0].run, records[0].task
+    if len(records) > 1 and label == f"{run.name}: {task}":
+        return SEED.sub("", run.name).strip("/") or run.name
+    return label.removesuffix(f": {task}")
 
 
 def _views_by_task(section: Mapping[str, Any], records: Sequence[TaskRecord]) -> list[TaskView]:

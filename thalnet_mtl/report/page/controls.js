@@ -5,6 +5,12 @@ const DASHES = [null, "5 2", "1 2", "5 2 1 2"]; // of groups with the same color
 const LINES = ["solid", "dashed", "dotted", "double"]; // of their swatches
 const dashes = (style) => DASHES[Math.floor(style / COLORS) % DASHES.length];
 
+// A panel with controls is kept, so that they keep the focus, and shows its plots again.
+function redrawn(state) {
+  state.show();
+  return state.root;
+}
+
 // A choice of one of some [value, text] pairs: it sets state[name] and calls back.
 function choice(label, options, state, name, changed) {
   const box = document.createElement("label");
@@ -87,15 +93,16 @@ function colorKey(limit, format, words = ["less", "more"]) {
 
 // A table of shaded cells {row, column, value, framed, words}, in two colors around zero or in one.
 function heatMap({rows, columns, cells, limit, view, format, diverging}) {
+  const [rowNames, columnNames] = [brief(rows), brief(columns)];
   const widest = (names) => Math.max(...names.map((name) => Math.min(name.length, 18)));
-  const left = Math.min(view.width * 0.35, 12 + 6.8 * widest(rows));
+  const left = Math.min(view.width * 0.35, 12 + 6.8 * widest(rowNames));
   const size = Math.max(rows.length > 40 ? 3 : 14, Math.min(34, 520 / rows.length));
   const texts = new Map(cells.filter((cell) => cell.value !== null).map((cell) => [cell, format(cell.value)]));
   const room = Math.min(110, (view.width - left - 4) / columns.length);
   const numbered = size >= 16 && room >= 8 + 6.2 * Math.max(...[...texts.values()].map((text) => text.length));
   const width = left + 4 + columns.length * (numbered ? room : Math.min(room, 34));
-  const turned = (width - left) / columns.length < 6.8 * widest(columns) + 4;
-  const top = turned ? 14 + 6.4 * widest(columns) : 26;
+  const turned = (width - left) / columns.length < 6.8 * widest(columnNames) + 4;
+  const top = turned ? 14 + 6.4 * widest(columnNames) : 26;
   const shade = (value) => (limit ? Math.min(1, Math.abs(value) / limit) : 0);
   const known = cells.filter((cell) => cell.value !== null);
   const at = {x: "column", y: "row"};
@@ -110,9 +117,9 @@ function heatMap({rows, columns, cells, limit, view, format, diverging}) {
     y: {type: "band", domain: rows.keys(), padding: 0},
     marks: [
       Plot.axisX(everyFew(columns.length, (width - left) / (turned ? 14 : 20)), {
-        anchor: "top", tickSize: 0, label: null, tickRotate: turned ? -90 : 0, tickFormat: (k) => shorten(columns[k], 18),
+        anchor: "top", tickSize: 0, label: null, tickRotate: turned ? -90 : 0, tickFormat: (k) => shorten(columnNames[k], 18),
       }),
-      Plot.axisY(everyFew(rows.length, (size * rows.length) / 13), {tickSize: 0, label: null, tickFormat: (k) => shorten(rows[k], 18)}),
+      Plot.axisY(everyFew(rows.length, (size * rows.length) / 13), {tickSize: 0, label: null, tickFormat: (k) => shorten(rowNames[k], 18)}),
       Plot.cell(known, {...at, ...wide, fill: "var(--faint)"}),
       Plot.cell(known, {
         ...at, ...wide, fillOpacity: strength,
@@ -123,7 +130,7 @@ function heatMap({rows, columns, cells, limit, view, format, diverging}) {
         ...at, text: (cell) => texts.get(cell), fontSize: 11,
         fontWeight: (cell) => (cell.framed ? 600 : 400), fill: "var(--ink)",
       }),
-      Plot.tip(cells, Plot.pointer({...tipText, ...at, title: "words"})),
+      Plot.tip(cells, Plot.pointer({...tipText, ...at, title: "words", ...tipText})),
     ],
   });
 }

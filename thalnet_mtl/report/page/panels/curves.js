@@ -5,7 +5,9 @@ panels.curves = (data, view) => {
   const FEW = 6; // plots that are shown at once without a choice
   const MANY = 12; // tasks: of more, a summary or one of them is shown
   const {state} = view;
-  const root = document.createElement("div");
+  if (state.root) return redrawn(state);
+  const root = (state.root = document.createElement("div"));
+  state.show = show;
   const quantities = [...new Set(data.lines.map((line) => line.of))];
   const count = new Set(data.lines.map((line) => `${line.task} ${line.of}`)).size;
   const chosen = count > FEW;
@@ -113,8 +115,8 @@ panels.curves = (data, view) => {
         Plot.ruleX(tests, {x: "x", y1: "low", y2: "high", stroke: "fill"}),
         Plot.dot(tests, {x: "x", y: "y", r: 3, fill: "fill"}),
         Plot.dot(changes, {x: "x", frameAnchor: "top", symbol: "triangle", r: 3.5, dy: -3, fill: "var(--quiet)", rotate: 180}),
-        Plot.tip([...points.flat(), ...tests], Plot.pointer({...tipText, x: "x", y: "y", title: "words"})),
-        Plot.tip(changes, Plot.pointerX({...tipText, x: "x", frameAnchor: "top", title: "words", maxRadius: 5, dy: 4})),
+        Plot.tip([...points.flat(), ...tests], Plot.pointer({...tipText, x: "x", y: "y", title: "words", ...tipText})),
+        Plot.tip(changes, Plot.pointerX({...tipText, x: "x", frameAnchor: "top", title: "words", maxRadius: 5, dy: 4, ...tipText})),
       ],
     });
   }
@@ -144,7 +146,7 @@ panels.curves = (data, view) => {
         Plot.areaY(points, {x: "x", y1: "lowest", y2: "highest", fill: "var(--c0)", fillOpacity: 0.15}),
         Plot.areaY(points, {x: "x", y1: "lower", y2: "upper", fill: "var(--c0)", fillOpacity: 0.3}),
         Plot.lineY(points, {x: "x", y: "middle", stroke: "var(--c0)", strokeWidth: 1.8}),
-        Plot.tip(points, Plot.pointerX({...tipText, x: "x", y: "middle", title: "words"})),
+        Plot.tip(points, Plot.pointerX({...tipText, x: "x", y: "middle", title: "words", ...tipText})),
       ],
     });
   }

@@ -34,7 +34,7 @@ panels.gains = ({groups, bars}, view) => {
         Plot.link(own.filter((bar) => bar.interval), {x1: "low", x2: "high", y1: "place", y2: "place", stroke: "var(--ink)", strokeWidth: 1.6}),
         Plot.text(own, {y: "place", frameAnchor: "right", dx: 54, textAnchor: "end", text: (bar) => `${signed(bar.gain)}`,
           fill: "var(--ink)", fontWeight: (bar) => (bar.total ? 600 : 400)}),
-        Plot.tip(own, Plot.pointer({...tipText, x: "gain", y: "place", title: "words"})),
+        Plot.tip(own, Plot.pointer({...tipText, x: "gain", y: "place", title: "words", ...tipText})),
       ],
     }));
   }

@@ -3,7 +3,9 @@
 
 panels.readings = ({readers, sources, sets}, view) => {
   const {state} = view;
-  const root = document.createElement("div");
+  if (state.root) return redrawn(state);
+  const root = (state.root = document.createElement("div"));
+  state.show = show;
   const place = document.createElement("div");
   if (sets.length > 1) {
     const controls = document.createElement("p");

@@ -2,7 +2,10 @@
 // Mean test scores over the numbers of parameters.
 
 panels.sizes = ({metrics}, view) => {
+  const whole = document.createElement("div");
   const root = document.createElement("div");
+  const groups = new Map(metrics.flatMap(({points}) => points.map((point) => [`${point.group} ${point.style}`, {label: point.group, style: point.style}])));
+  whole.append(legend([...groups.values()]), root);
   root.className = "plots";
   const columns = Math.min(metrics.length, view.narrow ? 1 : 2);
   root.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
@@ -25,10 +28,9 @@ panels.sizes = ({metrics}, view) => {
         Plot.axisX(wide ? {ticks: 3, tickFormat: compact, label: "parameters", labelAnchor: "center", labelArrow: "none"}
           : {ticks: 4, tickFormat: compact, label: "parameters", labelAnchor: "center", labelArrow: "none"}),
         Plot.dot(shown, {x: "parameters", y: "test", r: 5, fill: "fill"}),
-        points.length <= 8 ? Plot.text(shown, {x: "parameters", y: "test", text: (point) => shorten(point.group, 22), dy: -11, fill: "var(--ink)", fontSize: 11}) : null,
-        Plot.tip(shown, Plot.pointer({...tipText, x: "parameters", y: "test", title: "words"})),
+        Plot.tip(shown, Plot.pointer({...tipText, x: "parameters", y: "test", title: "words", ...tipText})),
       ],
     }));
   }
-  return root;
+  return whole;
 };

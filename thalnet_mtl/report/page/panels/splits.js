@@ -5,18 +5,23 @@ panels.splits = ({metrics}, view) => {
   const root = document.createElement("div");
   const groups = new Set(metrics.flatMap(({rows}) => rows.map((row) => row.group)));
   const tasks = new Set(metrics.flatMap(({rows}) => rows.map((row) => row.task)));
-  const name = (row) => (groups.size < 2 ? row.task : tasks.size < 2 ? row.group : `${row.task} · ${row.group}`);
-  const short = view.narrow ? 18 : 34;
-  for (const {label, unit, rows} of metrics) {
-    const marks = rows.flatMap((row, place) => ["train", "validation", "test"].map((split) => ({
+  const both = groups.size > 1 && tasks.size > 1; // then a task is a heading of its rows
+  const name = (row) => (groups.size < 2 ? row.task : row.group);
+  const title = (row) => (both ? `${row.task}\n${row.group}` : name(row));
+  const short = view.narrow ? 22 : 38;
+  for (const {label, unit, rows: scores} of metrics) {
+    const rows = scores.flatMap((row, k) => (both && row.task !== scores[k - 1]?.task ? [{heading: row.task}, row] : [row]));
+    const headings = rows.flatMap((row, place) => (row.heading ? [{place, text: row.heading}] : []));
+    const filled = rows.flatMap((row, place) => (row.heading ? [] : [{row, place}]));
+    const marks = filled.flatMap(({row, place}) => ["train", "validation", "test"].map((split) => ({
       place, split, x: row[split], fill: split === "test" ? color(row.style) : split === "train" ? "var(--paper)" : "var(--line)",
       stroke: color(row.style),
-      words: `${name(row)}\n${split} ${row[split]} ${unit}`
+      words: `${title(row)}\n${split} ${row[split]} ${unit}`
         + (split === "test" && row.interval ? `\n95 % interval ${row.interval[0]} to ${row.interval[1]}, ${row.count} seeds` : ""),
     })));
-    const lines = rows.map((row, place) => ({place, low: Math.min(row.train, row.test, row.validation), high: Math.max(row.train, row.test, row.validation)}));
-    const bars = rows.flatMap((row, place) => (row.interval ? [{place, low: row.interval[0], high: row.interval[1], stroke: color(row.style)}] : []));
-    const left = Math.min(view.width * 0.45, 14 + 6.6 * Math.max(...rows.map((row) => Math.min(short, name(row).length))));
+    const lines = filled.map(({row, place}) => ({place, low: Math.min(row.train, row.test, row.validation), high: Math.max(row.train, row.test, row.validation)}));
+    const bars = filled.flatMap(({row, place}) => (row.interval ? [{place, low: row.interval[0], high: row.interval[1], stroke: color(row.style)}] : []));
+    const left = Math.min(view.width * 0.45, 14 + 6.6 * Math.max(...filled.map(({row}) => Math.min(short, name(row).length))));
     root.append(Plot.plot({
       ...common(view),
       ariaLabel: `Scores on the three splits: ${label}`,
@@ -26,11 +31,12 @@ panels.splits = ({metrics}, view) => {
       marks: [
         Plot.gridX({ticks: 5, stroke: "var(--rule)", strokeOpacity: 0.6}),
         Plot.axisX({ticks: 5, label, labelAnchor: "center", labelArrow: "none"}),
-        Plot.axisY({tickSize: 0, label: null, tickFormat: (place) => shorten(name(rows[place]), short)}),
+        Plot.axisY(filled.map(({place}) => place), {tickSize: 0, label: null, tickFormat: (place) => shorten(name(rows[place]), short)}),
+        Plot.text(headings, {y: "place", text: "text", frameAnchor: "left", dx: -left + 4, textAnchor: "start", fontWeight: 600, fill: "var(--ink)"}),
         Plot.link(lines, {x1: "low", x2: "high", y1: "place", y2: "place", stroke: "var(--rule)", strokeWidth: 1.5}),
         Plot.link(bars, {x1: "low", x2: "high", y1: "place", y2: "place", stroke: "stroke", strokeWidth: 2}),
         Plot.dot(marks, {x: "x", y: "place", r: 4, fill: "fill", stroke: "stroke", strokeWidth: 1.3}),
-        Plot.tip(marks, Plot.pointer({...tipText, x: "x", y: "place", title: "words"})),
+        Plot.tip(marks, Plot.pointer({...tipText, x: "x", y: "place", title: "words", ...tipText})),
       ],
     }));
   }
