@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from page_parts import panels
 from run_fixtures import make_run
 
 from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.metrics.summary import StageCost, summarize
 from thalnet_mtl.report.headline import NO_MEAN, headline_table, headlines
+from thalnet_mtl.report.html import write
 from thalnet_mtl.report.rows import fold_runs
 from thalnet_mtl.runs.records import read_run, read_runs
 
@@ -88,3 +90,10 @@ def test_numbers_of_several_configurations_are_the_rows_of_a_table(tmp_path, str
     shown = dict(zip(names, cells, strict=True))
     assert [score.value for score in shown["test accuracy ↑"]] == ["85.43 %"]
     assert shown["ACC"] == []
+
+
+def test_a_stream_of_a_network_without_modules_has_a_matrix_and_no_graph(tmp_path, stream):
+    page = write([stream], tmp_path / "report.html").read_text()
+    [matrix] = panels(page, "matrix")
+    assert matrix["scores"] == [[10.0, None], [80.0, None], [60.0, 90.0]]
+    assert matrix["aria-label"] == "Test scores" and panels(page, "graph") == []

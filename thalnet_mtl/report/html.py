@@ -107,7 +107,11 @@ def write(folders: Sequence[Path], out: Path, baseline_folders: Sequence[Path] =
             for group in groups
         ],
         glance_table=headline_table(groups) if len(groups) > TILED else None,
-        networks=[_network(run) for run in runs if run.topology or run.continual],
+        networks=[
+            _network(run, f" of {run.name}" if len(runs) > 1 else "")
+            for run in runs
+            if run.topology or run.continual
+        ],
         stream_formulas=FORMULAS,
         scores=SCORES,
         readings=[
@@ -141,14 +145,17 @@ def _checksum_of_inputs(folders: Sequence[Path], baseline_folders: Sequence[Path
     return digest.hexdigest()
 
 
-def _network(run: RunRecord) -> dict[str, Any]:
-    """Return what is shown of the network of a run: its graph, its stream, and its decisions."""
+def _network(run: RunRecord, of: str) -> dict[str, Any]:
+    """Return what is shown of the network of a run: its graph, its stream, and its decisions.
+
+    Titles end with ``of``: ' of ' and the name of the run, or '' if it is the only one.
+    """
     summary, topology = run.continual, run.topology
-    content: dict[str, Any] = {"name": run.name, "stream": None, "decisions": []}
+    content: dict[str, Any] = {"stream": None, "graph": None, "decisions": []}
     if summary:
-        content["stream"] = _stream(run, summary)
+        content["stream"] = _stream(run, summary, of)
     if topology:
-        content["graph"] = graph_panel(run, topology)
+        content["graph"] = graph_panel(run, topology, "Modules" + of)
         content["decisions"] = [
             {
                 "title": f"{decision.task}: {decision.chosen.candidate}",
@@ -161,7 +168,7 @@ def _network(run: RunRecord) -> dict[str, Any]:
     return content
 
 
-def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
+def _stream(run: RunRecord, summary: ContinualSummary, of: str) -> dict[str, Any]:
     """Return the measures, the costs and the matrix of a run over several experiences."""
     metrics = {record.task: record.metric for record in run.records if record.metric}
     curves = {name: run.log.drawn(name, "validation", m.name) for name, m in metrics.items()}
@@ -172,7 +179,7 @@ def _stream(run: RunRecord, summary: ContinualSummary) -> dict[str, Any]:
         "row": summary.row(metrics) | {"min-ACC": format_score(worst, shared)},
         "why": {name: measure.why for name, measure in summary.measures.items() if measure.why},
         "stages": [_stage_row(summary, number) for number in range(len(summary.stages))],
-        "matrix": matrix_panel(run.name, summary, metrics, guesses),
+        "matrix": matrix_panel("Test scores" + of, summary, metrics, guesses),
     }
 
 

@@ -156,9 +156,13 @@ def _labels(seed_groups: Sequence[Sequence[TaskRecord]]) -> list[str]:
         ]
         ellipsis = ["…"] * (len(differences) > 2)
         labels.append(", ".join([body, *differences[:2], *ellipsis]))
-    return [
-        label if labels.count(label) == 1 else f"{_name(records)}: {records[0].task}"
+    names = [
+        label if labels.count(label) == 1 else _name(records)
         for label, records in zip(labels, seed_groups, strict=True)
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name}: {records[0].task}"
+        for name, records in zip(names, seed_groups, strict=True)
     ]
 
 

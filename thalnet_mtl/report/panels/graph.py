@@ -26,7 +26,7 @@ UNKNOWN = " The run has not recorded its earlier graphs: the last one is shown a
 Spans = list[tuple[int, int]]  # of stages, each the first one and the one after the last
 
 
-def graph_panel(run: RunRecord, topology: TopologySnapshot) -> Panel:
+def graph_panel(run: RunRecord, topology: TopologySnapshot, title: str = "Modules") -> Panel:
     """Return the modules, readings and tasks of a run, with the stages at which each is there."""
     every = stages(topology, _scored_steps(run))
     heads = _heads(run, topology, every)
@@ -70,7 +70,7 @@ def graph_panel(run: RunRecord, topology: TopologySnapshot) -> Panel:
     sentence = SENTENCE + (WEIGHED if weights else UNWEIGHED)
     if any(change.verb == "attach" and not change.before for change in topology.history):
         sentence += UNKNOWN
-    return Panel("graph", f"Modules of {run.name}", sentence, data, table, "The stages as a table")
+    return Panel("graph", title, sentence, data, table, "The stages as a table")
 
 
 def _scored_steps(run: RunRecord) -> list[int]:

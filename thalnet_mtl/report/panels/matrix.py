@@ -13,7 +13,7 @@ SENTENCE = (
 
 
 def matrix_panel(
-    name: str,
+    title: str,
     summary: ContinualSummary,
     metrics: Mapping[str, Metric],
     guesses: Mapping[str, float],
@@ -21,7 +21,7 @@ def matrix_panel(
     """Return the matrix R of test scores, with a row for each stage and a column for each task.
 
     Args:
-        name: of the run.
+        title: of the panel.
         summary: of its stream.
         metrics: main metric of each task, in the order of the columns of R.
         guesses: test scores of guessing, by task.
@@ -50,7 +50,7 @@ def matrix_panel(
             [_shade(metrics[task], s, guesses[task]) for task, s in row.items()] for row in scores
         ],
     }
-    return Panel("matrix", f"Test scores of {name}", SENTENCE, data, table)
+    return Panel("matrix", title, SENTENCE, data, table)
 
 
 def _shade(metric: Metric, score: float | None, guess: float) -> float | None:
