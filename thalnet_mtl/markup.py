@@ -29,7 +29,7 @@ def table(
         lines: cells; of more than ``ROWS`` lines the first are shown, and the rest is counted.
         numbers: columns that stand to the right.
     """
-    sides = ["right" if name in numbers else "left" for name in header]
+    sides = ["right;white-space:nowrap" if name in numbers else "left" for name in header]
     rows = [_row("th", header, sides), *(_row("td", line, sides) for line in lines[:ROWS])]
     left = f"… and {len(lines) - ROWS:,} more rows" if len(lines) > ROWS else ""
     return f'<div style="{BOX}"><table>{"".join(rows)}</table></div>{note(left)}'

@@ -199,16 +199,18 @@ def test_a_module_of_several_trained_tasks_is_gray(tmp_path):
     assert colors == [SHARED, COLORS[0].lower(), SHARED]  # the frozen trunk is that of the first
 
 
-def test_colors_of_a_graph_are_those_of_the_owners(tmp_path):
-    runs = load_runs(long_stream(tmp_path / "run", 3))
-    axes = runs.plot.graph().axes[0]
-    circles = [p for p in axes.patches if type(p).__name__ == "Circle"]
-    colors = [plt.matplotlib.colors.to_hex(circle.get_facecolor()).upper() for circle in circles]
+def test_the_color_of_a_module_is_that_of_its_owner_in_a_report(tmp_path):
+    kinds = {"digits_rows": {}, "other": {"kind": "digits_parity"}}
+    folder = add_topology(make_run(tmp_path / "a", kinds))
+    content = json.loads((folder / "topology.json").read_text())
+    content["tasks"]["other"] = content["tasks"]["digits_rows"]  # it runs all modules, too
+    (folder / "topology.json").write_text(json.dumps(content))
+    runs = load_runs(folder)
     panel = graph_panel(runs[0], runs[0].topology).data
-    places = {module["name"]: module["task"] for module in panel["modules"]}
-    owners = [places[module.name] for module in runs[0].topology.modules]
-    assert colors == [SHARED if place is None else COLORS[place] for place in owners]
-    assert len(set(colors)) > 1
+    assert [module["task"] for module in panel["modules"]] == [0, None, None]
+    circles = [p for p in runs.plot.graph().axes[0].patches if type(p).__name__ == "Circle"]
+    colors = [plt.matplotlib.colors.to_hex(circle.get_facecolor()).upper() for circle in circles]
+    assert colors == [COLORS[0], SHARED, SHARED]
 
 
 def test_names_are_no_formulas(tmp_path):

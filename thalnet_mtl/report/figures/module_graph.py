@@ -83,7 +83,7 @@ def draw_graph(
         color = colors.get(owners.get(module.name) or "", SHARED)
         _draw_module(axes, topology, module, place, radius, color, ink)
     width, height, top = _extent(topology)
-    _legend(axes, topology, ink)
+    _legend(axes, topology, ink, any(owners.get(m.name) is None for m in modules))
     axes.set(xlim=(-width, width), ylim=(-height, height + top), aspect="equal")
     axes.set_axis_off()
 
@@ -165,12 +165,12 @@ def _padlock(axes: Any, place: complex, size: float) -> None:
     )  # fmt: skip
 
 
-def _legend(axes: Any, topology: TopologySnapshot, ink: str) -> None:
+def _legend(axes: Any, topology: TopologySnapshot, ink: str, shared: bool) -> None:
     """Name the color of each task, unless there is one, or more than there are colors."""
     from matplotlib.patches import Patch
 
     if _has_legend(topology):
-        named = _colors(topology) | {SEVERAL: SHARED}
+        named = _colors(topology) | ({SEVERAL: SHARED} if shared else {})
         handles = [Patch(color=color, label=task) for task, color in named.items()]
         axes.legend(
             handles=handles, fontsize=8, frameon=False, labelcolor=ink, loc="upper center",
