@@ -292,7 +292,8 @@ class Trainer:
                 experience = run.last_experience
                 if state.due[0] == "log":
                     rate = learning_rate(run.config.train, run.schedule(experience), run.step - 1)
-                    norm = self.gradient_norm()
+                    asked = self.callbacks.listens("on_log")
+                    norm = self.train_step.gradient_norm() if asked else None
                     self.monitor.log_losses(means or mean_losses(run), rate, norm)
                 elif state.due[0] == "growth":
                     logged, decided = len(state.topology_log), len(state.growth.decisions)
@@ -336,12 +337,6 @@ class Trainer:
         if self.ends:
             save_before_end(run, self.directory)
         return True
-
-    def gradient_norm(self) -> float | None:
-        """Return the norm of the gradient of the last step; None if nobody asks, or it is gone."""
-        if not self.callbacks.listens("on_log"):
-            return None
-        return self.train_step.gradient_norm()
 
     def interrupted(self) -> Interrupted:
         """Return the error for a run that the user stopped."""

@@ -91,9 +91,9 @@ class Callbacks:
                 continue
             try:
                 state = callback.begin(self.view, before.get(name), logged)
-            except (UserError, OSError):
-                raise
             except Exception as error:  # a library may fail in any way
+                if isinstance(error, UserError) or getattr(error, "errno", None):
+                    raise
                 raise RunError(f"tracker '{name}' cannot start: {reason(error)}") from error
             if state or not callback.rewinds:  # so that it is known to have logged the run
                 states[name] = {key: str(value) for key, value in state.items()}
