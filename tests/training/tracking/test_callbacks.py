@@ -379,10 +379,10 @@ def test_a_missing_library_is_one_line_before_anything_is_trained(name, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_trackers_may_differ_when_a_run_goes_on(tmp_path, monkeypatch):
+def test_trackers_may_differ_when_a_run_goes_on(own_trackers, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupt_at(33, patch)
-        train(toy(), tmp_path / "run")
+        train(toy(trackers=[{"name": "failing", "at": "never"}]), tmp_path / "run")
     train(toy(trackers=["csv"]), tmp_path / "run")
     train(toy(), tmp_path / "whole")
     assert differences(tmp_path / "run", tmp_path / "whole") == set()
