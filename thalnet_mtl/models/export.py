@@ -41,6 +41,7 @@ def to_onnx(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)}: pip install 'thalnet-mtl[onnx]'.")
     import onnxruntime
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     inputs = program.example(CHECKED)
     names, outputs = program.names()
@@ -51,6 +52,7 @@ def to_onnx(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
             traced(program), input_names=names, output_names=outputs, verbose=False
         )
     assert exported is not None
+    RemoveUnusedNodesPass()(exported.model)  # onnxruntime would warn of them whenever it loads it
     exported.model.metadata_props.update(metadata)
     exported.save(path)
     session = onnxruntime.InferenceSession(path)
