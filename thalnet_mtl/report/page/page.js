@@ -39,10 +39,10 @@ function brief(names) {
 
 const ruler = document.createElement("canvas").getContext("2d");
 
-// Leave out the middle of a text that is longer than so many letters of usual width.
+// Leave out the middle of a text that is longer than so many letters, of 6.9 pixels each.
 function shorten(text, length) {
-  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  const most = length * ruler.measureText("e").width;
+  ruler.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
+  const most = 6.9 * length;
   const fits = (short) => short.length <= length && ruler.measureText(short).width <= most;
   let short = text;
   for (let half = Math.floor(length / 2); half > 1 && !fits(short); half -= 1) {
