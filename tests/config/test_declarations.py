@@ -102,7 +102,9 @@ def test_a_changed_file_of_a_plug_in_changes_the_checksum(tmp_path, monkeypatch)
 
     without, before = install(), install("startup_plugin.tasks")
     assert without != before == install("startup_plugin.tasks")
-    (package / "tasks.py").write_text("x = 1, 2\n")
-    assert install("startup_plugin.tasks") != before
+    for name in ("tasks.py", "page.j2", "page.js", "page.css"):  # a report is made of them
+        before = install("startup_plugin.tasks")
+        (package / name).write_text("x = 1, 2\n")
+        assert install("startup_plugin.tasks") != before
     assert install() == without
     assert "startup_plugin" not in sys.modules

@@ -70,5 +70,6 @@ def test_only_modules_of_a_single_task_have_its_color(tmp_path):
     run = add_topology(make_run(tmp_path / "run", {"digits_rows": {}, "mnist_rows": {}}))
     content = json.loads((run / "topology.json").read_text())
     content["tasks"]["mnist_rows"] = content["tasks"]["digits_rows"]
+    content["modules"][2]["tasks"] = ["digits_rows", "mnist_rows"]
     (run / "topology.json").write_text(json.dumps(content))
     assert [module["task"] for module in panel_of(run).data["modules"]] == [0, None, None]

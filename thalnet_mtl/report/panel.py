@@ -21,6 +21,9 @@ A figure is added in three steps:
 3. ``report/html.py`` calls the function, and ``page/report.html.j2`` places the panel with
    ``{{ draw(panel) }}``, which writes title, sentence, data and table.
 
+What ``plot.entry.js`` does not name is not in ``vendor/plot.js``; ``npm ci && npm run build`` in
+``page/vendor`` makes that file again.
+
 A figure in a closed ``<details>`` is not drawn before it is opened. No figure asks for a network:
 the page forbids it to itself.
 """

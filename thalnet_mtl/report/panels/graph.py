@@ -120,7 +120,7 @@ def _owner(
     """Return the place of the task that a module came with, or is for; None for a shared one."""
     names = list(heads)
     tasks = list(module.tasks) if module else []
-    if len(tasks) != 1:
+    if not tasks:
         tasks = list(stage.new_tasks) or [d.task for d in stage.decisions][:1]
     if not tasks and not stage.before and len(stage.tasks) == 1:
         tasks = list(stage.tasks)
