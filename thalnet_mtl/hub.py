@@ -255,7 +255,8 @@ def translated(name: str, revision: str | None = None) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
             raise _refused(name, hub, cause) from error
-        reason = "is not asked (offline)" if _is_offline(cause) else "cannot be reached"
+        offline = cause is None or isinstance(cause, errors.OfflineModeIsEnabled)
+        reason = "is not asked (offline)" if offline else "cannot be reached"
         raise RunError(f"{hub} {reason}, and {name} is not in the cache.") from error
     except errors.LocalTokenNotFoundError as error:
         raise UserError("there is no token: set HF_TOKEN, or run 'hf auth login'.") from error
@@ -276,14 +277,6 @@ def translated(name: str, revision: str | None = None) -> Iterator[None]:
             raise _refused(name, hub, cause) from error
         reason = str(cause or error).partition("\n")[0]
         raise RunError(f"the upload to {name} on {hub} failed: {reason}") from error
-
-
-def _is_offline(cause: BaseException | None) -> bool:
-    from huggingface_hub import constants, errors
-
-    return (
-        cause is None or constants.HF_HUB_OFFLINE or isinstance(cause, errors.OfflineModeIsEnabled)
-    )
 
 
 def _refused(name: str, hub: str, error: Any) -> UserError | RunError:
