@@ -326,7 +326,7 @@ def test_a_task_that_was_best_at_another_step_says_so(tmp_path):
     tasks = {"mnist_rows": {}, "digits_rows": {"own_step": 10}}
     run = make_run(tmp_path / "a", tasks)
     assert [row["own_best"] for row in table([read_run(run)])] == ["", "88.00 %"]
-    assert page(tmp_path, run).count("best alone 88.00 % at step 10") == 1
+    assert page(tmp_path, run).count("best alone 88.00 %</small><small>at step 10<") == 1
 
 
 CHANGES = ((10, "attach", "side<2>, read by trunk"), (25, "freeze", "eye"))

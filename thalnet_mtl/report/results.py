@@ -146,7 +146,7 @@ def _score(row: Mapping[str, str], further: Sequence[Mapping[str, str]]) -> Scor
     """Return the test score of a run, or its last one on validation, with its other scores."""
     about = [f"{words} {row[split]}" for split, words in WORDS.items() if row[split] != "–"]
     if row["own_best"]:
-        about.append(f"best alone {row['own_best']} at step {row['own_step']}")
+        about += [f"best alone {row['own_best']}", f"at step {row['own_step']}"]
     if row["task unknown"]:
         about.append(f"task unknown {row['task unknown']}")
     for other in further:

@@ -39,16 +39,22 @@ function brief(names) {
 
 const ruler = document.createElement("canvas").getContext("2d");
 
-// Leave out the middle of a text that is longer than so many letters, of 6.9 pixels each.
+// Leave out the middle of a text that is wider than so many letters, of 6.9 pixels each. More of its
+// end is kept than of its begin, as names often differ at the end.
 function shorten(text, length) {
-  ruler.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
-  const most = 6.9 * length;
-  const fits = (short) => short.length <= length && ruler.measureText(short).width <= most;
+  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
   let short = text;
-  for (let half = Math.floor(length / 2); half > 1 && !fits(short); half -= 1) {
-    short = `${text.slice(0, half)}…${text.slice(text.length - half + 1)}`;
+  for (let kept = length - 1; kept > 3 && ruler.measureText(short).width > 6.9 * length; kept -= 1) {
+    const begin = Math.round(0.35 * kept);
+    short = `${text.slice(0, begin)}…${text.slice(text.length - kept + begin)}`;
   }
   return short;
+}
+
+// Titles of tasks without their kind in parentheses, if they still differ.
+function withoutKinds(titles) {
+  const names = titles.map((title) => title.replace(/ \([^()]*\)$/, ""));
+  return new Set(names).size === new Set(titles).size ? names : titles;
 }
 
 function draw(figure) {

@@ -5,6 +5,7 @@ panels.curves = (data, view) => {
   const FEW = 6; // plots that are shown at once without a choice
   const MANY = 12; // tasks: of more, a summary or one of them is shown
   const {state} = view;
+  const tasks = withoutKinds(data.tasks);
   if (state.root) return redrawn(state);
   const root = (state.root = document.createElement("div"));
   state.show = show;
@@ -23,7 +24,7 @@ panels.curves = (data, view) => {
   if (chosen && options.length > 1)
     controls.append(choice("show", options.map((name) => [name, name]), state, "of", show));
   if (data.tasks.length > MANY)
-    controls.append(choice("of", [["all", `all ${data.tasks.length} tasks`], ...data.tasks.map((t, k) => [String(k), t])],
+    controls.append(choice("of", [["all", `all ${data.tasks.length} tasks`], ...tasks.map((t, k) => [String(k), t])],
       state, "task", show));
   if (timed) controls.append(choice("over", [["steps", "optimizer steps"], ["time", "training time"]], state, "over", show));
   if (seeded) controls.append(tick("single seeds", state, "seeds", show));
@@ -54,7 +55,7 @@ panels.curves = (data, view) => {
     const place = document.createElement("div");
     const title = document.createElement("h4");
     const all = state.task === "all";
-    title.textContent = all ? `${data.tasks.length} tasks` : data.tasks[lines[0].task];
+    title.textContent = all ? `${data.tasks.length} tasks` : tasks[lines[0].task];
     const of = document.createElement("span");
     of.textContent = lines[0].of;
     title.append(of);
@@ -151,10 +152,12 @@ panels.curves = (data, view) => {
     });
   }
 
-  // The value of a line at a step, between two of its points; null before the first and after the last.
+  // The value of a line at a step, between two of its points; null before the first and well after the last.
   function at(line, x) {
     const steps = data.steps[line.steps];
     const next = steps.findIndex((step) => step >= x);
+    const gap = (steps.at(-1) - steps[0]) / Math.max(1, steps.length - 1);
+    if (next < 0 && x - steps.at(-1) <= gap) return line.mid.at(-1);
     if (next < 0 || (next === 0 && steps[0] > x)) return null;
     if (steps[next] === x) return line.mid[next];
     const [a, b] = [line.mid[next - 1], line.mid[next]];

@@ -158,7 +158,7 @@ function plotGraph(data, view, stage) {
       Plot.dot(ends, {...place, r: 6, symbol: "square", fill: "fill", fillOpacity: (end) => (end.isTrained ? 1 : 0.45)}),
       Plot.text(ends.filter((end) => end.kind === "head"), {
         ...place, dx: 10, textAnchor: "start", fontWeight: 600, dy: -7, fill: "var(--ink)",
-        text: (end) => shorten(end.task.name, view.narrow ? 14 : 20),
+        text: (end) => shorten(end.task.name, view.narrow ? 12 : 18),
       }),
       Plot.text(ends.filter((end) => end.kind === "head"), {
         ...place, dx: 10, textAnchor: "start", dy: 8, fill: "var(--quiet)", text: (end) => score(end.task) ?? "–",

@@ -5,12 +5,14 @@ panels.splits = ({metrics}, view) => {
   const root = document.createElement("div");
   const groups = new Set(metrics.flatMap(({rows}) => rows.map((row) => row.group)));
   const tasks = new Set(metrics.flatMap(({rows}) => rows.map((row) => row.task)));
+  const names = withoutKinds([...tasks]);
+  const plain = new Map([...tasks].map((task, k) => [task, names[k]]));
   const both = groups.size > 1 && tasks.size > 1; // then a task is a heading of its rows
-  const name = (row) => (groups.size < 2 ? row.task : row.group);
+  const name = (row) => (groups.size < 2 ? plain.get(row.task) : row.group);
   const title = (row) => (both ? `${row.task}\n${row.group}` : name(row));
   const short = view.narrow ? 22 : 38;
   for (const {label, unit, rows: scores} of metrics) {
-    const rows = scores.flatMap((row, k) => (both && row.task !== scores[k - 1]?.task ? [{heading: row.task}, row] : [row]));
+    const rows = scores.flatMap((row, k) => (both && row.task !== scores[k - 1]?.task ? [{heading: plain.get(row.task)}, row] : [row]));
     const headings = rows.flatMap((row, place) => (row.heading ? [{place, text: row.heading}] : []));
     const filled = rows.flatMap((row, place) => (row.heading ? [] : [{row, place}]));
     const marks = filled.flatMap(({row, place}) => ["train", "validation", "test"].map((split) => ({
