@@ -9,6 +9,7 @@ from toy_tasks import GROWTH, JOINT, STREAM, toy
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.readings import read_reading_log
 from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.training import readings
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
@@ -67,7 +68,14 @@ def test_changes_are_recorded_when_they_are_made(tmp_path):
     assert "late" not in log.starts() and log.starts().keys() == at[60].keys()
 
 
-def test_frozen_modules_are_recorded_once(tmp_path):
+def test_frozen_modules_are_recorded_once_and_cost_nothing(tmp_path, monkeypatch):
+    read, learns = readings.reading_matrix, []
+
+    def reading_matrix(reading):
+        learns.append(any(parameter.requires_grad for parameter in reading.parameters()))
+        return read(reading)
+
+    monkeypatch.setattr(readings, "reading_matrix", reading_matrix)
     growth = {"when": "per_task", "modules": {"in": {"input": True}, "out": {"output": True}}}
     train(toy(**STREAM, growth=growth, evaluate={"every": 5}), tmp_path)
     lines = read_run(tmp_path).readings.lines
@@ -76,6 +84,7 @@ def test_frozen_modules_are_recorded_once(tmp_path):
     assert all(first.isdisjoint(line.means) for line in lines if line.step > 20)
     starts = [name for line in lines for name in line.starts]
     assert len(starts) == len(set(starts)) == 7
+    assert learns and all(learns)
 
 
 def test_a_long_experience_is_recorded_at_fewer_and_fewer_of_its_validations(tmp_path):
@@ -93,6 +102,18 @@ def test_a_killed_run_records_what_a_whole_one_does(tmp_path, monkeypatch):
             train(config, tmp_path / "cut")
     train(config, tmp_path / "cut")
     assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "cut") == []
+    whole, cut = ((tmp_path / name / "readings.jsonl").read_text() for name in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_what_was_recorded_after_the_last_checkpoint_is_dropped(tmp_path, monkeypatch):
+    train(toy(), tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(33, patch)
+        train(toy(), tmp_path / "cut")
+    with (tmp_path / "cut" / "readings.jsonl").open("a") as file:
+        file.write('{"step":32,"means":{"output":{"input":9.0}}}\n')
+    train(toy(), tmp_path / "cut")
     whole, cut = ((tmp_path / name / "readings.jsonl").read_text() for name in ("whole", "cut"))
     assert whole == cut
 
