@@ -15,6 +15,7 @@ from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.metrics.summary import MEASURES
 from thalnet_mtl.runs.names import sweep_of
 from thalnet_mtl.runs.results import RunResult
+from thalnet_mtl.training.setup import check_buildable
 from thalnet_mtl.training.trainer import train
 
 TWO = {
@@ -376,6 +377,8 @@ def test_a_missing_library_is_one_line_before_anything_is_trained(name, tmp_path
     line = rf"^tracker '{name}' needs {name}: pip install 'thalnet-mtl\[{name}\]'\.$"
     with pytest.raises(UserError, match=line):
         train(toy(trackers=[name]), tmp_path / "run")
+    with pytest.raises(UserError, match=line):  # a sweep asks before its first run
+        check_buildable(toy(trackers=[name]))
     assert not (tmp_path / "run").exists()
 
 
