@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from thalnet_mtl.report.figures.style import COLORS
+from thalnet_mtl.report.figures.style import COLORS, every_few
 from thalnet_mtl.runs.topology_file import ModuleEntry, TopologySnapshot
 
 SHARED = "#888888"  # color of modules that several tasks use
@@ -21,6 +21,7 @@ INK = "#767676"  # legible on white and on black
 LARGEST, SMALLEST = 0.16, 0.05  # radius of a module
 MANY = 24  # modules: of more, names are small, and arrows have no tips
 TIP = 0.05
+MOST_NAMES = 40
 NAMED = 7  # tasks that a legend names
 SEVERAL = "several tasks"
 UNIT, LETTER = 0.8, 0.085  # inches of the radius of the circle; width of a letter, in radii
@@ -41,7 +42,7 @@ def draw_graph(
     The area of a circle grows with the parameters, a padlock marks a frozen module. Its color is
     that of its owner, gray if it has none. An arrow from outside marks a module
     that gets the input of a task, an arrow that leads outside one that a head reads. That modules
-    read their own slots is not drawn.
+    read their own slots is not drawn. Of many modules, every k-th has its name.
 
     Args:
         axes: to draw on.
@@ -72,16 +73,19 @@ def draw_graph(
             paths.append(Path(arc, [Path.MOVETO, Path.CURVE3, Path.CURVE3]))
             widths.append(0.2 + 2.2 * share)
             tips.append(_tip(arc, 0.6 + 0.6 * share))
-    alpha = 0.75 if len(paths) <= 60 else 0.4
+    alpha = 0.75 if len(paths) <= 60 else max(0.02, min(0.4, 80 / len(paths)))
     axes.add_collection(
         PathCollection(paths, facecolors="none", edgecolors=ink, linewidths=widths, alpha=alpha)
     )
     if len(modules) <= MANY:
         axes.add_collection(PolyCollection(tips, facecolors=ink, linewidths=0, alpha=alpha))
     colors, owners = _colors(topology), owners or _owners(topology)
+    named = every_few([module.name for module in modules], MOST_NAMES).values()
     for module, place, radius in zip(modules, places, radii, strict=True):
         color = colors.get(owners.get(module.name) or "", SHARED)
         _draw_module(axes, topology, module, place, radius, color, ink)
+        if module.name in named:
+            _name(axes, module.name, place, radius, ink, small=len(modules) > MANY)
     width, height, top = _extent(topology)
     _legend(axes, topology, ink, any(owners.get(m.name) is None for m in modules))
     axes.set(xlim=(-width, width), ylim=(-height, height + top), aspect="equal")
@@ -143,13 +147,17 @@ def _draw_module(
         )  # fmt: skip
     if module.frozen:
         _padlock(axes, place, 0.55 * radius)
-    label = place + way * (radius + (0.2 if ends else 0.06))
+
+
+def _name(axes: Any, name: str, place: complex, radius: float, ink: str, small: bool) -> None:
+    """Write the name of a module outside of the circle."""
+    way = place / (abs(place) or 1)
+    label = place + way * (radius + 0.2)
     across = "center" if abs(way.real) < 0.3 else "left" if way.real > 0 else "right"
     height = "center" if across != "center" else "bottom" if way.imag > 0 else "top"
     axes.text(
-        label.real, label.imag, module.name, color=ink, ha=across, va=height,
-        fontsize=8 if len(topology.modules) <= MANY else 5,
-    )  # fmt: skip
+        label.real, label.imag, name, color=ink, ha=across, va=height, fontsize=5 if small else 8
+    )
 
 
 def _padlock(axes: Any, place: complex, size: float) -> None:
