@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import sys
 import warnings
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from thalnet_mtl import registry
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training.tracking.callback import Callback
 from thalnet_mtl.training.tracking.tracker import Tracker, final_scores
-from thalnet_mtl.training.trainer import train
+from thalnet_mtl.training.trainer import Trainer, train
 
 OFFLINE = {"wandb": {"mode": "offline"}}
 BUILT_IN = [n for n, entry in entries("tracker").items() if entry.__module__.startswith("thalnet")]
@@ -130,7 +131,8 @@ def test_a_change_or_a_measure_is_there_once_wherever_a_run_is_killed(step, tmp_
         assert ((20, "stream/average_accuracy") in values) == (step == 21)
 
 
-def test_a_tracker_of_a_user_gets_no_value_twice_either(tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["after the changes of step 20", "while step 20 is saved"])
+def test_a_tracker_of_a_user_gets_no_value_twice_either(where, tmp_path, monkeypatch):
     monkeypatch.setitem(registry._entries, "tracker", dict(entries("tracker")))
     path = tmp_path / "log.txt"
 
@@ -146,7 +148,10 @@ def test_a_tracker_of_a_user_gets_no_value_twice_either(tmp_path, monkeypatch):
             self.log(step, {text.replace(" ", "_"): 0})
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        interrupt_at(21, patch)  # after the changes of step 20, which follow its checkpoint
+        if where == "while step 20 is saved":  # all that ends the experience comes again
+            save = Trainer.save
+            patch.setattr(Trainer, "save", lambda t: sys.exit() if t.run.step == 20 else save(t))
+        interrupt_at(21, patch)
         train(grown("text"), tmp_path / "run")
     train(grown("text"), tmp_path / "run")
     found = [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()]
