@@ -93,14 +93,16 @@ function colorKey(limit, format, words = ["less", "more"]) {
 
 // A table of shaded cells {row, column, value, framed, words}, in two colors around zero or in one.
 function heatMap({rows, columns, cells, limit, view, format, diverging}) {
-  const [rowNames, columnNames] = [brief(rows), brief(columns)];
   const widest = (names) => Math.max(...names.map((name) => Math.min(name.length, 18)));
+  const fitting = (names, room) => (Math.max(...names.map((name) => name.length)) <= room ? names : brief(names));
+  const rowNames = fitting(rows, 18);
   const left = Math.min(view.width * 0.35, 12 + 6.8 * widest(rowNames));
   const size = Math.max(rows.length > 40 ? 3 : 14, Math.min(34, 520 / rows.length));
   const texts = new Map(cells.filter((cell) => cell.value !== null).map((cell) => [cell, format(cell.value)]));
   const room = Math.min(110, (view.width - left - 4) / columns.length);
   const numbered = size >= 16 && room >= 8 + 6.2 * Math.max(...[...texts.values()].map((text) => text.length));
   const width = left + 4 + columns.length * (numbered ? room : Math.min(room, 34));
+  const columnNames = fitting(columns, (width - left) / columns.length / 6.8);
   const turned = (width - left) / columns.length < 6.8 * widest(columnNames) + 4;
   const top = turned ? 14 + 6.4 * widest(columnNames) : 26;
   const shade = (value) => (limit ? Math.min(1, Math.abs(value) / limit) : 0);

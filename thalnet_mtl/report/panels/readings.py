@@ -50,7 +50,7 @@ def readings_panel(name: str, runs: Sequence[RunRecord]) -> Panel | None:
     table, count = _table(whole), int(np.isfinite(whole.end).sum())
     summary = "The numbers as a table"
     if count > len(table):
-        summary += f": the {len(table)} largest changes of {count:,}"
+        summary += f": the {len(table)} largest of {count:,}"
     data = {"readers": whole.readers, "sources": whole.sources, "sets": sets}
     return Panel("readings", f"Readings of {name}", sentence, data, table, summary)
 

@@ -13,7 +13,7 @@ from thalnet_mtl.report.panel import Panel, number
 from thalnet_mtl.report.task_views import SeedView, TaskView
 from thalnet_mtl.runs.results import SPLITS
 
-ROWS = 40  # of a figure; of more, as many that are spread evenly are drawn
+ROWS = 24  # of a figure; of more, as many that are spread evenly are drawn
 
 
 @dataclass(frozen=True)
