@@ -96,7 +96,7 @@ function heatMap({rows, columns, cells, limit, view, format, diverging}) {
   const widest = (names) => Math.max(...names.map((name) => Math.min(name.length, 18)));
   const fitting = (names, room) => (Math.max(...names.map((name) => name.length)) <= room ? names : brief(names));
   const rowNames = fitting(rows, 18);
-  const left = Math.min(view.width * 0.35, 12 + 6.8 * widest(rowNames));
+  const left = Math.min(view.width * 0.35, 12 + 6.9 * widest(rowNames));
   const size = Math.max(rows.length > 40 ? 3 : 14, Math.min(34, 520 / rows.length));
   const texts = new Map(cells.filter((cell) => cell.value !== null).map((cell) => [cell, format(cell.value)]));
   const room = Math.min(110, (view.width - left - 4) / columns.length);
@@ -121,7 +121,7 @@ function heatMap({rows, columns, cells, limit, view, format, diverging}) {
       Plot.axisX(everyFew(columns.length, (width - left) / (turned ? 14 : 20)), {
         anchor: "top", tickSize: 0, label: null, tickRotate: turned ? -90 : 0, tickFormat: (k) => shorten(columnNames[k], 18),
       }),
-      Plot.axisY(everyFew(rows.length, (size * rows.length) / 13), {tickSize: 0, label: null, tickFormat: (k) => shorten(rowNames[k], 18)}),
+      Plot.axisY(everyFew(rows.length, (size * rows.length) / 13), {tickSize: 0, label: null, tickFormat: (k) => shorten(rowNames[k], Math.floor((left - 8) / 6.9))}),
       Plot.cell(known, {...at, ...wide, fill: "var(--faint)"}),
       Plot.cell(known, {
         ...at, ...wide, fillOpacity: strength,
