@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from search_fixtures import SearchedTopology
 
-from thalnet_mtl import load_config, train
+from thalnet_mtl import cli, load_config, train
 from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.metrics.metric import ACCURACY
 from thalnet_mtl.metrics.summary import StageCost, summarize
@@ -75,7 +75,11 @@ class Examples:
         growth = {"when": "per_task", "policy": "frozen", "modules": OWN}
         stream = {"name": "split", "of": "digits_rows"}
         model = {"modules": 3}
-        return Example([self._train("continual", stream=stream, growth=growth, model=model)])
+        run = self._train("continual", stream=stream, growth=growth, model=model)
+        if not (run / "lesions.json").exists():
+            with redirect_stdout(StringIO()):
+                assert cli.main(["evaluate", str(run), "--lesions"]) == 0
+        return Example([run])
 
     def _search(self) -> Example:
         return Example([self._train("search", "continual/search")])
