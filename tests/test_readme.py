@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, mo
 
 def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
     yaml_text, _ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -72,8 +74,10 @@ def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     ]
     Path("airline.csv").write_text("\n".join(["month,passengers", *months]) + "\n")
     Path("airline.yaml").write_text(yaml_text)
+    callback = next(p for p in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Until" in p)
+    Path("until.py").write_text(callback.partition("\ntrain(")[0])
     for command in re.findall(r"`thalnet ((?:data check|train|export) [^`]+)`", page):
-        assert main(command.split()) == 0, command
+        assert main(shlex.split(command.replace("RUN", "runs/airline"))) == 0, command
     assert Path("runs/airline/result.json").exists() and any(Path("runs/airline/export").iterdir())
     capsys.readouterr()
     exec(program, {})

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from page_parts import panels
 from toy_tasks import toy
 
 from thalnet_mtl import cli
@@ -103,12 +104,12 @@ def test_compare_shows_measures_below_the_runs(streams, capsys, monkeypatch):
 
 def test_the_report_draws_the_matrix_and_says_why_a_measure_is_missing(streams, tmp_path):
     page = report.write([streams / "frozen", streams / "never"], tmp_path / "r.html").read_text()
-    assert page.count("Matrix of scores of ") == 2
+    assert len(panels(page, "matrix")) == 2
     assert "forward transfer: b: no score after stage 1" in page
     assert "experience 2: b" in page and "a (toy_rows)" in page
     alone = tmp_path / "alone"
     training.train(toy(train={"steps": 8}), alone)
-    assert "Streams" not in report.write([alone], tmp_path / "s.html").read_text()
+    assert not panels(report.write([alone], tmp_path / "s.html").read_text(), "matrix")
 
 
 def test_the_worst_validation_of_an_old_task_is_found_between_the_ends(streams):

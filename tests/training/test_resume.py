@@ -13,7 +13,7 @@ from toy_tasks import toy
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.models.model_folder import load_weights
-from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training import beginning
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.step import TrainStep
 from thalnet_mtl.training.trainer import train
@@ -93,8 +93,8 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupt_at(13, patch)
         train(toy(), tmp_path)
-    real = training.run_environment
-    monkeypatch.setattr(training, "run_environment", lambda *a: real(*a) | {"python": "4.0"})
+    real = beginning.run_environment
+    monkeypatch.setattr(beginning, "run_environment", lambda *a: real(*a) | {"python": "4.0"})
     train(toy(), tmp_path)
     about = json.loads((tmp_path / "environment.json").read_text())
     assert [(x["step"], x["python"]) for x in about["resumed"]] == [(12, "4.0")]

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import Metric, list_names
 
@@ -142,6 +144,20 @@ class AccuracyMatrix:
     def _columns(self) -> dict[str, int]:
         return {task: column for column, task in enumerate(self.metrics)}
 
+    @cached_property
+    def _values(self) -> np.ndarray:
+        """The scores as an array, with NaN for those that are missing."""
+        values = np.array(self.scores, dtype=float)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def row(self, stage: int) -> np.ndarray:
+        """Return R[stage] of all tasks, with NaN for scores that are missing."""
+        return self._values[stage]
+
+    def column(self, task: str) -> np.ndarray:
+        """Return R[:, task], with NaN for scores that are missing."""
+        return self._values[:, self._columns[task]]
+
     def cell(self, stage: int, task: str) -> float | None:
         """Return R[stage, task], or None if it is missing."""
         score = self.scores[stage][self._columns[task]]
@@ -171,9 +187,14 @@ def average_incremental_accuracy(matrix: AccuracyMatrix) -> Measure:
     Rebuffi et al., "iCaRL", CVPR 2017. Values are by stage: 'stage 1', 'stage 2', ….
     """
     stages = {f"stage {k}": k for k in range(1, matrix.stages + 1)}
+    firsts = np.array([matrix.first(task) for task in matrix.metrics])
+    comparable = len({metric.name for metric in matrix.metrics.values()}) == 1
 
     def value(stage: str) -> float:
         k = stages[stage]
+        scores = matrix.row(k)[firsts <= k]
+        if comparable and len(scores) and not np.isnan(scores).any():
+            return math.fsum(scores) / len(scores)
         tasks = [task for task in matrix.metrics if matrix.first(task) <= k]
         seen = measure(tasks, lambda j: matrix.score(k, j), matrix.metrics)
         if seen.mean is None:
@@ -193,9 +214,10 @@ def forgetting(matrix: AccuracyMatrix) -> Measure:
 
     def value(task: str) -> float:
         metric, first = matrix.metrics[task], matrix.first(task)
-        before = [i for i in range(1, first) if matrix.cell(i, task) is not None]
-        scores = [matrix.score(i, task) for i in (*before, *range(first, matrix.stages))]
-        best = max(scores) if metric.higher_is_better else min(scores)
+        scores = matrix.column(task)[1 : matrix.stages]
+        for stage in np.flatnonzero(np.isnan(scores[first - 1 :])).tolist():
+            matrix.score(first + stage, task)  # says that it is missing
+        best = float(np.nanmax(scores) if metric.higher_is_better else np.nanmin(scores))
         return metric.improvement(best, matrix.score(matrix.stages, task))
 
     return measure(matrix.old, value, matrix.metrics)

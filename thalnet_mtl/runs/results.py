@@ -197,7 +197,14 @@ class RunResult(ShownResult):
         content |= {"continual": self.continual.to_json()} if self.continual else {}
         return content | ({"decisions": asdict(self.decisions)} if self.decisions else {})
 
-    def unknown_task_lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """Return in words what the tests of a stream, of unknown tasks and of decisions say."""
+        metrics = {name: task.metrics[0] for name, task in self.tasks.items()}
+        lines = [self.continual.line(metrics)] if self.continual else []
+        lines += self._unknown_task_lines()
+        return [*lines, self.decisions.line()] if self.decisions else lines
+
+    def _unknown_task_lines(self) -> list[str]:
         """Return in words how well inputs choose their path; nothing if that was not scored."""
         by_metric: dict[Metric, list[tuple[TaskResult, UnknownTaskScores]]] = {}
         instead = []

@@ -12,14 +12,13 @@ from thalnet_mtl.config.load import check_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import Interrupted, UserError
+from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.models.build import selected_backend
-from thalnet_mtl.runs.differences import lengths
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.names import sweep_of
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequested
-from thalnet_mtl.training.append import record_tasks, write_metrics
+from thalnet_mtl.training.beginning import resume_or_start
 from thalnet_mtl.training.checkpoint import part_files, save_run
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
@@ -27,18 +26,15 @@ from thalnet_mtl.training.continuation import (
     due_after_early_stop,
     due_after_step,
     end_experience_now,
-    record_start,
-    resume,
     save_before_end,
 )
-from thalnet_mtl.training.environment import run_environment
-from thalnet_mtl.training.fingerprint import check_data_from_python, check_same_data
+from thalnet_mtl.training.fingerprint import check_data_from_python
 from thalnet_mtl.training.finished import is_finished
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.mean_losses import mean_losses
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.optimizers import learning_rate
-from thalnet_mtl.training.results import write_results, write_topology
+from thalnet_mtl.training.results import write_results
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.session import session
 from thalnet_mtl.training.setup import fetch_with, set_up
@@ -153,43 +149,10 @@ class Trainer:
             self.after_step(self.train_step(inputs))
 
     def resume_or_start(self) -> None:
-        """Bring the run to the step of its last checkpoint, or to step 0 and a first checkpoint.
-
-        A run whose strategy cannot be saved starts again.
-        """
-        run, resumable = self.run, self.run.state.strategy.resumable
-        facts, last = run_environment(run), self.directory.folder / "checkpoint" / "last.pt"
-        if resumable and last.exists():
-            check_same_data(self.directory.folder, facts)
-            dropped = resume(run, self.directory, self.console)
+        """Bring the run to the step of its last checkpoint, or to step 0 and a first checkpoint."""
+        if resume_or_start(self.run, self.directory, self.monitor, self.console):
             self.train_step.drop_caches()
-            record_tasks(run, self.directory, facts)
-            self.monitor.start_callbacks(run.step, dropped)
-            self.monitor.score_appended()
-            self.monitor.readings.resume()
-            self.directory.record_resumed(facts, run.step)
-            write_topology(run, self.directory, run.step)
-            self.console.print(
-                f"resuming {self.directory.folder} at step {run.step:,} of {run.total_steps:,}"
-            )
-            return
-        if not resumable and lengths(self.directory.differences, run.config):
-            raise UserError(
-                f"{self.directory.folder} cannot go on: train.strategy "
-                f"{run.config.train.strategy} cannot be saved. Give --out DIR for another run."
-            )
-        self.directory.rewind(0, anew=not resumable)
-        self.directory.record_config()
-        self.directory.write_json("environment.json", facts)
-        if run.start:
-            record_start(run, run.start, self.directory, self.console)
-        write_metrics(run, self.directory)
-        write_topology(run, self.directory, 0)
-        self.monitor.start_callbacks(None)
-        self.monitor.report_notices()
-        self.console.print("scoring the untrained network …")
-        self.monitor.start_accuracy_matrix()
-        if resumable:
+        elif self.run.state.strategy.resumable:
             self.save()
 
     def before_step(self) -> StepInputs | None:
@@ -352,12 +315,7 @@ class Trainer:
         step = self.run.state.scores.best_step
         self.console.print(f"scoring the weights of step {step:,} …")
         result = write_results(self.run, self.directory)
-        if result.continual:
-            metrics = {name: task.metrics[0] for name, task in result.tasks.items()}
-            self.console.print(result.continual.line(metrics))
-        for line in result.unknown_task_lines():
+        for line in result.lines():
             self.console.print(line)
-        if result.decisions:
-            self.console.print(result.decisions.line())
         self.callbacks.finish(result)
         return result
