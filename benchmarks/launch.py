@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.records import is_finished, write_record
 from thalnet_mtl.signals import stop_signals
-from thalnet_mtl.sweep.workers import LocalWorkers, TrainingJob, run_jobs
+from thalnet_mtl.sweep.jobs import TrainingJob
+from thalnet_mtl.sweep.workers import LocalWorkers, run_jobs
 
 Jobs = Mapping[str, Sequence[str]]  # arguments of ``thalnet train`` by the name of their run
 

@@ -3,6 +3,7 @@
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.errors import RunError, UserError
 from thalnet_mtl.sweep import workers
+from thalnet_mtl.sweep.jobs import LOG
 from thalnet_mtl.training.trainer import train
 
 
@@ -26,7 +27,7 @@ class InProcessWorkers(workers.LocalWorkers):
             train(load_run_config(folder), folder)
         except (RunError, UserError) as error:
             status = 2 if isinstance(error, UserError) else 1
-            with (folder / workers.LOG).open("a") as log:
+            with (folder / LOG).open("a") as log:
                 log.write(f"thalnet: {error}\n")
         self._ends.append(workers.ProcessResult(name, status, 1.0))
 

@@ -27,7 +27,8 @@ from benchmarks.records import is_finished
 from benchmarks.search.experiments import ARMS, FOLDER, RESULTS, STREAMS, fingerprint, jobs
 from benchmarks.search.report import report
 from thalnet_mtl.signals import stop_signals
-from thalnet_mtl.sweep.workers import LocalWorkers, TrainingJob, run_jobs
+from thalnet_mtl.sweep.jobs import TrainingJob
+from thalnet_mtl.sweep.workers import LocalWorkers, run_jobs
 
 README = FOLDER / "README.md"
 

@@ -11,5 +11,5 @@ def trained(tmp_path, monkeypatch):
     """A folder where sweeps train without processes; the names of what they train."""
     monkeypatch.chdir(tmp_path)
     local = InProcessWorkers()
-    monkeypatch.setattr(workers, "make_workers", lambda on, jobs: local)
+    monkeypatch.setattr(workers, "make_workers", lambda *options: local)
     return local.trained

@@ -16,6 +16,7 @@ import pytest
 
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.sweep import workers
+from thalnet_mtl.sweep.devices import Slots
 from thalnet_mtl.training.trainer import train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only")
@@ -53,6 +54,7 @@ def facts():
         "seeds": [torch.initial_seed(), numpy.random.rand(), random.random()],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "left": hasattr(torch, "left_behind"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }))
     torch.manual_seed(3), numpy.random.seed(3), random.seed(3)
     torch.set_num_threads(7)
@@ -132,7 +134,17 @@ def test_whatever_ends_a_run_ends_no_other(local, folder):
         "cuda": False,
         "deterministic": False,
         "left": False,
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }  # fmt: skip
+
+
+def test_every_run_has_one_gpu(local, folder, monkeypatch):
+    monkeypatch.setattr(local, "slots", Slots(2, ("5", "GPU-a")))
+    jobs = [Ending(name, folder / name, ["facts"]) for name in ("on_a", "on_b", "on_c")]
+    assert {result.status for result in results_of(local, jobs).values()} == {0}
+    logs = [folder / job.name / "log.txt" for job in jobs]
+    gpus = [json.loads(log.read_text())["gpus"] for log in logs]
+    assert gpus[:2] == ["5", "GPU-a"] and gpus[2] in gpus[:2]
 
 
 def values(folder: Path) -> list[dict[str, object]]:

@@ -22,6 +22,8 @@ from thalnet_mtl.registry import registered
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.sweep import tuning, workers
 from thalnet_mtl.sweep.arms import describe_fields, make_arms
+from thalnet_mtl.sweep.devices import Slots
+from thalnet_mtl.sweep.jobs import LOG
 from thalnet_mtl.sweep.plan import parse, plan
 from thalnet_mtl.sweep.sampler import FinishedTrial, random_values, tpe_values
 from thalnet_mtl.sweep.space import Distribution, parse_samples
@@ -51,7 +53,7 @@ def whole(tmp_path_factory) -> tuple[list[str], dict]:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(workers, "make_workers", lambda on, jobs: InProcessWorkers())
+        patch.setattr(workers, "make_workers", lambda *options: InProcessWorkers())
         assert cli.main(["sweep", *words, "--out", "s"]) == 0
         return [*words, "--out", "s"], record()
 
@@ -340,11 +342,11 @@ def test_tpe_asks_for_as_many_trials_at_a_time_as_were_recorded(capsys, trained,
 
     monkeypatch.setattr("thalnet_mtl.sweep.trials.tpe_values", suggest)
     words = [*SMALL, "--sample", RATE, "--sampler", "tpe", "--out"]
-    workers.make_workers(None, None).count = 2
+    workers.make_workers().slots = Slots(2)
     assert search(capsys, *words, "s", "--trials", "4")[0] == 0
     assert asked == [(0, 0), (1, 0), (2, 2), (3, 2)]
     assert search(capsys, *words, "t", "--trials", "3")[0] == 0
-    workers.make_workers(None, None).count = 1  # with --jobs 1
+    workers.make_workers().slots = Slots(1)  # with --jobs 1
     assert search(capsys, *words, "t", "--trials", "4")[0] == 0
     assert asked[-1] == (3, 2) and record("s")["arms"] == record("t")["arms"]
 
@@ -355,7 +357,7 @@ def test_what_failed_for_another_reason_is_said_and_tried_again(capsys, trained,
 
     def submit_or_fail(self, job):
         if broken:
-            (job.folder / workers.LOG).write_text("No space left on device\n")
+            (job.folder / LOG).write_text("No space left on device\n")
             self._ends.append(workers.ProcessResult(job.name, 1, 1.0))
         else:
             submit(self, job)

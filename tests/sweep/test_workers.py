@@ -13,6 +13,7 @@ import pytest
 from thalnet_mtl import cli, signals
 from thalnet_mtl.signals import StopRequest
 from thalnet_mtl.sweep import workers
+from thalnet_mtl.sweep.jobs import LOG
 
 
 def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
@@ -28,8 +29,8 @@ def test_a_second_signal_ends_the_runs_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(workers.TrainingJob, "command", property(lambda job: command))
     made.submit(workers.TrainingJob("one", tmp_path))
     for word in ("ready", "saving"):
-        while word not in (tmp_path / workers.LOG).read_text():
-            assert made.poll() == [], (tmp_path / workers.LOG).read_text()
+        while word not in (tmp_path / LOG).read_text():
+            assert made.poll() == [], (tmp_path / LOG).read_text()
         pid = made._processes["one"][0].process.pid
         assert os.getsid(pid) != os.getsid(0)  # no Ctrl+C from a terminal
         made.stop()
@@ -59,7 +60,7 @@ def test_runs_are_asked_to_save_and_end_when_the_process_that_started_them_is_ki
         "    local.submit(workers.TrainingJob(name, Path(sys.argv[2], name)))\n"
         "time.sleep(60)\n"
     )
-    logs = [tmp_path / name / workers.LOG for name in "ab"]
+    logs = [tmp_path / name / LOG for name in "ab"]
 
     def wait_for(text: str) -> None:
         end = time.monotonic() + 30

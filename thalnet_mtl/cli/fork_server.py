@@ -51,7 +51,7 @@ def preload() -> None:
     for module in MODULES:
         import_module(module)
     import_built_in()
-    assert not sys.modules["torch"].cuda.is_initialized()
+    assert not sys.modules["torch"].cuda.is_initialized()  # its GPUs would be those of all runs
     gc.freeze()  # collections in a run touch, and so copy, none of the shared memory
 
 
@@ -92,8 +92,8 @@ def run(request: dict[str, Any]) -> None:
     """Run the module of a request in this process, which ends with it.
 
     Args:
-        request: ``module``, ``arguments``, the working directory ``folder``, and the path ``log``
-            of the file to which the output is appended.
+        request: ``module``, ``arguments``, ``variables`` of the environment, the working directory
+            ``folder``, and the path ``log`` of the file to which the output is appended.
     """
     import numpy.random
     import torch
@@ -104,7 +104,7 @@ def run(request: dict[str, Any]) -> None:
     for output in (1, 2):
         os.dup2(log, output)
     os.close(log)
-    os.environ[END_WITH_PARENT] = "1"
+    os.environ |= request["variables"] | {END_WITH_PARENT: "1"}
     torch.default_generator.seed()  # what nobody has seeded differs from run to run
     numpy.random.seed()
     sys.argv = [str(Path(__file__)), *request["arguments"]]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SEARCH = ("sample", "sampler", "tuning_seed", "tune_on", "confirm")  # options that need --trials
 EPILOG = """The same command resumes a sweep; with more seeds or values it adds runs to it.
 Fields of --grid, of --sample and flags: see 'thalnet train --help'.
+Where there are GPUs, runs use all of them, K at a time on each; a run sees one
+GPU. CUDA_VISIBLE_DEVICES limits them; --train.device cpu uses the cores.
 With --on ray, runs go to the cluster that RAY_ADDRESS names, or to one that is
 started on this machine; all nodes must share the file system of DIR.
 
@@ -57,7 +59,8 @@ def add_sweep_command(commands: Commands) -> None:
         sweep,
         epilog=EPILOG,
         usage="thalnet sweep CONFIG [CONFIG ...] [--out DIR] [--seeds N ...] [--jobs N]\n"
-        "                     [--grid section.field=value,value ...] [--on ray]\n"
+        "                     [--per-gpu K] [--on ray]\n"
+        "                     [--grid section.field=value,value ...]\n"
         "                     [--trials N --sample section.field=DISTRIBUTION ...\n"
         "                      [--sampler tpe] [--tune-on K] [--confirm N]]\n"
         "                     [--section.field value ...]",
@@ -65,8 +68,10 @@ def add_sweep_command(commands: Commands) -> None:
     add_config_arguments(parser)
     parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=A,B",
                         help="values of a field: runs, or arms of --trials")  # fmt: skip
+    parser.add_argument("--jobs", type=whole_number, metavar="N",
+                        help="runs at a time (one per GPU; without GPUs, per core)")  # fmt: skip
     parser.add_argument(
-        "--jobs", type=whole_number, metavar="N", help="runs at a time (as many as there are cores)"
+        "--per-gpu", type=whole_number, metavar="K", help="runs at a time on each GPU (1)"
     )
     parser.add_argument("--on", choices=("ray",), help="run on a cluster, not on this machine")
     parser.add_argument("--trials", type=whole_number, metavar="N",
@@ -114,8 +119,8 @@ def sweep(options: argparse.Namespace) -> int:
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers
 
-    workers = make_workers(options.on, options.jobs)
-    check = _check_after(f"{out}: {len(planned)} runs, {workers.count} at a time")
+    workers = make_workers(options.on, options.jobs, options.per_gpu, _find_gpus(planned))
+    check = _check_after(f"{out}: {len(planned)} runs")
     with closing(workers), closing(Sweep(out, bases, planned, check)) as runs:
         options.began = True
         try:
@@ -125,6 +130,13 @@ def sweep(options: argparse.Namespace) -> int:
     print_table(sweep_table(planned, runs.status, runs.out, runs.failures))
     print(f"record: {one_line(str(runs.out / 'sweep.json'))}")
     return _status([runs])
+
+
+def _find_gpus(planned: "Sequence[PlannedRun]") -> Callable[[], tuple[str, ...]] | None:
+    """Return the function that finds the GPUs for these runs, None if they use none."""
+    from thalnet_mtl.training.gpus import visible_gpus
+
+    return visible_gpus if any(run.config.train.device != "cpu" for run in planned) else None
 
 
 def _sampled(options: argparse.Namespace) -> "list[Sample]":
@@ -170,7 +182,7 @@ def _search(
     from thalnet_mtl.training.flags import reason_without_effect
 
     arms = make_arms(bases, planned, sampled, options.flags, reason_without_effect)
-    workers = make_workers(options.on, options.jobs)
+    workers = make_workers(options.on, options.jobs, options.per_gpu, _find_gpus(planned))
     settings = Settings(
         trials=options.trials,
         sampler=options.sampler or "random",

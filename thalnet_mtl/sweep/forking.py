@@ -40,17 +40,20 @@ class ForkServer:
         self._ended: dict[str, int] = {}  # exit statuses by name, until they are asked for
         self.lost = ""  # why the server has ended early
 
-    def start(self, name: str, command: Sequence[str], log: Path) -> "ForkedProcess":
+    def start(
+        self, name: str, command: Sequence[str], log: Path, variables: Mapping[str, str]
+    ) -> "ForkedProcess":
         """Run a module in a new process.
 
         Args:
             name: of the run; no other one that is running has it.
             command: ``python -m module argument …``.
             log: file to which the output is appended.
+            variables: of its environment, beside those of the server.
         """
         _, _, module, *arguments = command
         request = {"name": name, "module": module, "arguments": arguments, "log": str(log)}
-        self._send(request | {"folder": os.getcwd()})
+        self._send(request | {"folder": os.getcwd(), "variables": dict(variables)})
         return ForkedProcess(self, name)
 
     def terminate(self, name: str) -> None:

@@ -17,16 +17,11 @@ from thalnet_mtl.metrics.metric import format_scores
 from thalnet_mtl.runs.differences import allowed_differences, lengths
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.signals import StopRequest, stop_signals
+from thalnet_mtl.sweep.jobs import LOG, ProcessResult, TrainingJob
 from thalnet_mtl.sweep.plan import PlannedRun
+from thalnet_mtl.sweep.ray_tasks import RayTasks
 from thalnet_mtl.sweep.scores import score_of
-from thalnet_mtl.sweep.workers import (
-    LOG,
-    LocalWorkers,
-    ProcessResult,
-    RayTasks,
-    TrainingJob,
-    run_jobs,
-)
+from thalnet_mtl.sweep.workers import LocalWorkers, run_jobs
 
 WIDTH = 80  # columns of a line on a run that has ended; a longer one is broken
 SECONDS_TO_END = 60.0  # for a run whose sweep was killed: it saves, and ends
@@ -125,6 +120,9 @@ class RunQueue:
         if done_before:
             console.print(f"{done_before} of {self.total} {noun} are done already")
         self.save()
+        if done_before >= self.total:
+            return
+        console.print(str(workers.slots))
         log_sizes: dict[str, int] = {}  # of each run when it was started
         with (
             console.progress(noun, done_before, self.total) as progress,

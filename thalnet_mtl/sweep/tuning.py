@@ -19,10 +19,11 @@ from thalnet_mtl.runs.names import FORMER, TRIALS, TUNING, WINNERS
 from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
 from thalnet_mtl.sweep.plan import MOST_RUNS, PlannedRun
 from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
+from thalnet_mtl.sweep.ray_tasks import RayTasks
 from thalnet_mtl.sweep.sampler import random_values
 from thalnet_mtl.sweep.sweep import SweepRecord
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
-from thalnet_mtl.sweep.workers import LocalWorkers, RayTasks
+from thalnet_mtl.sweep.workers import LocalWorkers
 
 
 @dataclass
