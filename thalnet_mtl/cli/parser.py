@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,9 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     flags: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
+        if word == "--sbatch":  # its value begins with --, which argparse would not take for one
+            rest.append("=".join([word, *islice(words, 1)]))
+            continue
         word = re.sub(r"^--from(?=$|=)", "--start.run", word)
         match = re.fullmatch(r"--(trackers|[a-z_]+(?:\.\w+)+)(?:=(.*))?", word, re.DOTALL)
         if match is None:

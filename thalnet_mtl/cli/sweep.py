@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.output import announce_imports, print_table, print_unused, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
+from thalnet_mtl.cli.slurm import check_slurm, submit
 from thalnet_mtl.config.load import key_names_something, load_configs
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError, one_line
@@ -27,6 +28,11 @@ Where there are GPUs, runs use all of them, K at a time on each; a run sees one
 GPU. CUDA_VISIBLE_DEVICES limits them; --train.device cpu uses the cores.
 With --on ray, runs go to the cluster that RAY_ADDRESS names, or to one that is
 started on this machine; all nodes must share the file system of DIR.
+With --on slurm, they are submitted as a job array (of several, where there are
+more than SLURM's MaxArraySize) by the script DIR/slurm.sh; --jobs N limits how
+many run at a time. Given again, the command says what is done, queued or has
+failed, and submits what is neither done nor queued:
+  thalnet sweep digits --seeds 0 1 2 --on slurm --sbatch '--gpus=1 --time=30'
 
 tuning, a search for settings:
   thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
@@ -59,7 +65,7 @@ def add_sweep_command(commands: Commands) -> None:
         sweep,
         epilog=EPILOG,
         usage="thalnet sweep CONFIG [CONFIG ...] [--out DIR] [--seeds N ...] [--jobs N]\n"
-        "                     [--per-gpu K] [--on ray]\n"
+        "                     [--per-gpu K] [--on ray | --on slurm [--sbatch OPTIONS]]\n"
         "                     [--grid section.field=value,value ...]\n"
         "                     [--trials N --sample section.field=DISTRIBUTION ...\n"
         "                      [--sampler tpe] [--tune-on K] [--confirm N]]\n"
@@ -73,7 +79,11 @@ def add_sweep_command(commands: Commands) -> None:
     parser.add_argument(
         "--per-gpu", type=whole_number, metavar="K", help="runs at a time on each GPU (1)"
     )
-    parser.add_argument("--on", choices=("ray",), help="run on a cluster, not on this machine")
+    parser.add_argument(
+        "--on", choices=("ray", "slurm"), help="run on a cluster, not on this machine"
+    )
+    parser.add_argument("--sbatch", metavar="OPTIONS",
+                        help="with --on slurm: options of sbatch, quoted")  # fmt: skip
     parser.add_argument("--trials", type=whole_number, metavar="N",
                         help="tuning: trials of every arm")  # fmt: skip
     parser.add_argument("--sample", nargs="+", action="extend", default=[], metavar="KEY=…",
@@ -92,6 +102,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Train all combinations of values and seeds, or tune settings."""
     from thalnet_mtl.sweep.plan import options_without_effect, parse, plan
 
+    check_slurm(options)
     announce_imports()
     grid, sampled = parse(options.grid), _sampled(options)
     keys = dict.fromkeys([*grid, *(sample.key for sample in sampled)])
@@ -119,8 +130,10 @@ def sweep(options: argparse.Namespace) -> int:
     from thalnet_mtl.sweep.sweep import Sweep
     from thalnet_mtl.sweep.workers import make_workers
 
-    workers = make_workers(options.on, options.jobs, options.per_gpu, _find_gpus(planned))
     check = _check_after(f"{out}: {len(planned)} runs")
+    if options.on == "slurm":
+        return _status([submit(options, bases, planned, out, check)])
+    workers = make_workers(options.on, options.jobs, options.per_gpu, _find_gpus(planned))
     with closing(workers), closing(Sweep(out, bases, planned, check)) as runs:
         options.began = True
         try:

@@ -1,4 +1,4 @@
-"""How many runs are trained at a time, and on which GPU: so many on each GPU, or one per core."""
+"""Places for runs that are trained at the same time: some on each GPU, or one for each core."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -27,16 +27,16 @@ class Slots:
         """Return the highest number of runs on a GPU."""
         return -(-self.count // len(self.gpus))
 
-    def free_gpu(self, taken: Collection[str]) -> str:
+    def free_gpu(self, in_use: Collection[str]) -> str:
         """Return the GPU with the fewest runs.
 
         Args:
-            taken: The GPU of each run that is being trained, fewer than ``count`` of them.
+            in_use: The GPU of each run that is being trained, fewer than ``count`` of them.
 
         >>> Slots(4, ("0", "1")).free_gpu(["0", "1", "0"])
         '1'
         """
-        runs = Counter(taken)
+        runs = Counter(in_use)
         return min(self.gpus, key=lambda gpu: runs[gpu])
 
     def __str__(self) -> str:

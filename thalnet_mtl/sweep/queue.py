@@ -21,10 +21,12 @@ from thalnet_mtl.sweep.jobs import LOG, ProcessResult, TrainingJob
 from thalnet_mtl.sweep.plan import PlannedRun
 from thalnet_mtl.sweep.ray_tasks import RayTasks
 from thalnet_mtl.sweep.scores import score_of
+from thalnet_mtl.sweep.slurm import SCRIPT, SlurmArrays, has_sbatch, last_line
 from thalnet_mtl.sweep.workers import LocalWorkers, run_jobs
 
 WIDTH = 80  # columns of a line on a run that has ended; a longer one is broken
 SECONDS_TO_END = 60.0  # for a run whose sweep was killed: it saves, and ends
+SAVED = "saved at step"  # begins the last line of the log of a run that was stopped
 STATUSES = ("waiting", "done", "failed", "stopped")
 
 
@@ -151,6 +153,45 @@ class RunQueue:
                     break
         if stop.requested() and self.count("done", "failed") < self.total:
             raise RunError(f"stopped, {self.count('done')} of {self.total} {noun} are done")
+
+    def submit(self, arrays: SlurmArrays) -> Iterator[str]:
+        """Submit the runs that are not done, waiting or running already; yield lines on them.
+
+        Raises:
+            RunError: SLURM refuses it. What it has accepted before is recorded.
+        """
+        can_submit = has_sbatch()
+        queued = arrays.queued() if can_submit else set()
+        left = []
+        for planned in self.plan:
+            entry, name = self.entries[planned.name], planned.name
+            if entry.status == "done" or name in queued:
+                continue
+            left.append(planned)
+            folder = self.out / name
+            ended = name in arrays.names and (folder / LOG).exists()
+            if ended and not (folder / "result.json").exists():
+                entry.error = last_line(folder / LOG)
+                entry.status = "stopped" if entry.error.startswith(SAVED) else "failed"
+        self.save()
+        yield f"{self.count('done')} of {self.total} runs are done, {len(queued)} queued or running"
+        if not left:
+            return
+        jobs = list(self._jobs(left, {}))
+        parts = arrays.write_script(jobs)
+        yield f"script: {arrays.out / SCRIPT}"
+        if not can_submit:
+            yield "no sbatch on this machine: submit it as its first lines say, or call this there"
+            return
+        submitted = 0
+        for part in parts:
+            try:
+                line = arrays.submit(part)
+            except RunError as error:
+                done = f"{submitted} of {len(jobs)} runs were submitted"
+                raise RunError(f"{error}; {done}") from None
+            submitted += len(part.runs)
+            yield f"{line}: {len(part.runs)} runs"
 
     def count(self, *status: str) -> int:
         """Return the number of planned runs with one of these statuses."""
