@@ -473,3 +473,13 @@ def test_a_tilde_is_the_home(capsys, monkeypatch, here):
     assert call(capsys, "train", *TOY, "--out=~/run")[0] == 0
     assert (here / "home" / "run" / "result.json").exists() and not Path("~").exists()
     assert call(capsys, "compare", "~/run")[0] == 0
+
+
+def test_a_file_of_python_alone_is_no_configuration(capsys, here):
+    Path("mine.py").write_text("")
+    status, _, err = call(capsys, "train", "mine.py")
+    assert status == 2 and not Path("runs").exists()
+    assert err.strip() == (
+        "thalnet: mine.py holds no configuration. Name one before it, as in 'digits mine.py', or "
+        "a task with --task.name."
+    )

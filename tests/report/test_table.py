@@ -16,6 +16,7 @@ from thalnet_mtl import cli
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.report.make_table import table
 from thalnet_mtl.report.table_formats import escape_latex, escape_markdown
+from thalnet_mtl.runs.summaries import read_summaries
 
 
 def column(made, name):
@@ -392,3 +393,9 @@ def test_rows_by_seed_do_not_warn_of_seeds_that_differ(tmp_path):
     made = table(tmp_path, rows=["train.seed"], columns=["ACC"])
     assert [row.cells for row in made.rows] == [("0",), ("1",)]
     assert not any("Seeds differ" in note for note in made.notes())
+
+
+def test_a_stream_has_no_field_of_the_single_task_that_it_does_not_train(tmp_path):
+    summaries, _ = read_summaries(streams(tmp_path, "naive", [0.5]))
+    assert not [name for name in summaries[0].fields if name.startswith("task.")]
+    assert [name for name in summaries[0].fields if name.startswith("tasks.")]

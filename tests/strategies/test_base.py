@@ -1,5 +1,6 @@
 """Properties of every strategy: resuming, growth, and what it is for, less forgetting."""
 
+import doctest
 import json
 import sys
 from functools import cache
@@ -282,3 +283,41 @@ def test_a_penalty_without_gradient_is_refused(penalty, message):
     strategy = type("Own", (Strategy,), {"penalty": lambda self, batches: penalty})(None)
     with pytest.raises(UserError, match=f"strategy Own: the penalty {message}"):
         add_penalty(strategy, {})
+
+
+def documented_strategy() -> type[Strategy]:
+    """Return the strategy of the example in the documentation of ``Strategy``."""
+    example = doctest.DocTestParser().get_examples(Strategy.__doc__)[0].source
+    names = {"Strategy": Strategy}
+    exec(example, names)
+    return names["L2"]
+
+
+def test_a_strategy_without_state_dict_goes_on_with_its_attributes(tmp_path, monkeypatch):
+    """The example of the documentation keeps the weights after an experience in an attribute."""
+    monkeypatch.setitem(registry._entries, "strategy", dict(registry.entries("strategy")))
+    registry.register("strategy", "documented")(documented_strategy())
+    config = toy(**SHORT, strategy={"strength": 3}, train={"strategy": "documented"},
+                 evaluate={"checkpoint_every": 2})  # fmt: skip
+    folders = tmp_path / "whole", tmp_path / "cut"
+    train(config, folders[0])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(15, patch)
+        train(config, folders[1])
+    train(config, folders[1])
+    whole, cut = ((folder / "model" / "model.safetensors").read_bytes() for folder in folders)
+    assert cut == whole
+
+
+def test_an_attribute_that_no_checkpoint_holds_is_refused_at_once(tmp_path, monkeypatch):
+    class Teacher(Strategy):
+        def __init__(self, context):
+            super().__init__(context)
+            self.teachers = [torch.nn.Linear(1, 1)]
+
+    monkeypatch.setitem(registry._entries, "strategy", dict(registry.entries("strategy")))
+    registry.register("strategy", "teacher")(Teacher)
+    with pytest.raises(
+        UserError, match="Teacher cannot be saved: attribute 'teachers' holds a Lin"
+    ):
+        train(toy(**SHORT, train={"strategy": "teacher"}), tmp_path)

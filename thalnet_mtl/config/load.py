@@ -84,10 +84,21 @@ def load_configs(
             options of strategies are left for the sweep to check; with an option of ``stream``,
             the experiences are left for the sweep to write out.
     """
+    names, flags = list(names), flags or {}
+    if names and all(name.endswith(".py") for name in names) and not names_task(flags):
+        raise UserError(
+            f"{names[0]} holds no configuration. Name one before it, as in 'digits {names[0]}', or "
+            f"a task with --task.name."
+        )
     configs = {"": Config()}
-    for layer in layers(names, flags or {}):
+    for layer in layers(names, flags):
         configs = lay_over(configs, layer)
     return _resolved(configs, swept)
+
+
+def names_task(flags: Iterable[str]) -> bool:
+    """Return whether one of some flags is about tasks."""
+    return any(key.partition(".")[0] in ("task", "tasks", "stream") for key in flags)
 
 
 def layers(names: Iterable[str], flags: Mapping[str, str]) -> Iterator[Layer]:

@@ -183,7 +183,7 @@ def _comparable(run: RunSummary, over: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     left_out = {SEED_FIELD, *HARMLESS, *over}
-    sections = tuple(f"{name}." for name in (*over, *["task"] * bool(run.config.tasks)))
+    sections = tuple(f"{name}." for name in over)
     for name, value in run.fields.items():
         if name in left_out or name.startswith(sections):
             continue

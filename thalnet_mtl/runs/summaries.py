@@ -62,8 +62,14 @@ class RunSummary:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """Values of the configuration by path, such as ``train.strategy``."""
-        return flatten(self.config)
+        """Values of the configuration by path, such as ``train.strategy``.
+
+        Those of ``task`` are left out where there are ``tasks``, since they have no effect.
+        """
+        values = flatten(self.config)
+        if self.config.tasks:
+            values = {name: v for name, v in values.items() if not name.startswith("task.")}
+        return values
 
     def curve(self, task: str, metric: str) -> list[tuple[int, float]]:
         """Return the steps and validation scores of a task; [] if there are none."""

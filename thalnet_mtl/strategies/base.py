@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
@@ -164,10 +165,14 @@ class Strategy:
     ...         terms = [(parameters[n] - old).square().sum() for n, old in self.old.items()]
     ...         return self.strength * sum(terms)
 
-    ``resumable`` says whether ``state_dict`` is enough to resume a run. If not, no checkpoint to
-    resume from is saved, and an interrupted run starts again. ``only_after_experience`` says that a
-    strategy has no effect before the end of the first experience; a run of one experience says so.
-    ``needs_boundaries`` says why it cannot work with hidden boundaries; '' if it can.
+    Its attributes are part of a checkpoint, so that an interrupted run goes on to the same bits:
+    tensors, numbers and texts, also in lists and mappings. A strategy that keeps anything else
+    overrides ``state_dict`` and ``load_state_dict``, or says ``resumable = False``: then no
+    checkpoint to resume from is saved, and an interrupted run starts again.
+
+    ``only_after_experience`` says that a strategy has no effect before the end of the first
+    experience; a run of one experience says so. ``needs_boundaries`` says why it cannot work with
+    hidden boundaries; '' if it can.
 
     Raises:
         UserError: when a subclass is defined whose ``__init__`` does not take the context first, or
@@ -226,8 +231,23 @@ class Strategy:
         """Called after each change of the network's topology, with a record of the change."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values, enough to resume from a checkpoint."""
-        return {}
+        """Return tensors and plain values, enough to resume from a checkpoint.
+
+        By default these are all attributes but the context.
+
+        Raises:
+            UserError: an attribute is something else, which a checkpoint cannot hold.
+        """
+        state = {name: value for name, value in vars(self).items() if name != "context"}
+        for name, value in state.items():
+            for leaf in tree_leaves(value):
+                if not isinstance(leaf, Tensor | bool | int | float | str | None):
+                    raise UserError(
+                        f"strategy {type(self).__name__} cannot be saved: attribute '{name}' holds "
+                        f"a {type(leaf).__name__}. Override state_dict and load_state_dict, or set "
+                        f"resumable = False."
+                    )
+        return state
 
     def stored_bytes(self) -> int | None:
         """Return the size of what the strategy stores, or None if it is unknown."""
@@ -235,6 +255,9 @@ class Strategy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``, whose tensors are on the CPU, to the device of the run."""
+        device = self.context.device
+        for name, value in state.items():
+            setattr(self, name, tree_map_only(Tensor, lambda x: x.to(device), value))
 
 
 @register("strategy", "naive")

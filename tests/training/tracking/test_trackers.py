@@ -13,7 +13,7 @@ from toy_tasks import GROWING, STREAM, toy
 from tracker_logs import READERS, of_tasks, run_log
 
 from thalnet_mtl import registry
-from thalnet_mtl.registry import entries
+from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.training.tracking.callback import Callback
 from thalnet_mtl.training.tracking.tracker import Tracker, final_scores
 from thalnet_mtl.training.trainer import Trainer, train
@@ -187,3 +187,9 @@ def test_registered_trackers_are_callbacks_with_a_line_on_what_they_are():
     for name, entry in entries("tracker").items():
         assert issubclass(entry, Callback), name
         assert (entry.__doc__ or "").partition("\n")[0].endswith("."), name
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "csv"])
+def test_a_tracker_that_has_not_started_ends_without_a_word(name):
+    """A run may be refused after its trackers were built, before they start."""
+    lookup("tracker", name)().on_exit(None)

@@ -76,6 +76,7 @@ class Tracker(Callback, contract=True):
     package: ClassVar[str] = ""
     install: ClassVar[str] = ""
     name: str = ""  # under which the run knows it
+    _open: bool = False  # between ``start`` and ``finish``
     notice: str = ""  # a line for the user, once it has started: where the log is
 
     def start(self, run: TrackedRun) -> Mapping[str, str] | None:
