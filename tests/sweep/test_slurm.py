@@ -113,10 +113,11 @@ def test_every_run_is_an_element_and_only_what_is_left_is_submitted_again(
     jobs = elements()
     assert len({name for name, _, _ in jobs}) == 2
     queued, (_, *fourth) = jobs[0], jobs[3]
-    assert run_element(*fourth) == (0, "seed3")  # in any order; seed2 is never started
+    assert run_element(*fourth) == (0, "seed3")  # in any order
     Path("kill").touch()
     assert start_element(1, "0") == -9  # no shell stands between SLURM and the run
     Path("kill").unlink()
+    Path("a folder/seed2/log.txt").write_text("thalnet: saved at step 5 of 20; resume with: …\n")
     Path("a folder/seed4/log.txt").write_text("thalnet: training has diverged\n")
     Path("queue.txt").write_text(f"{queued[1]} {queued[0]}\nN/A other\n0 other-job\n")
 
@@ -125,6 +126,7 @@ def test_every_run_is_an_element_and_only_what_is_left_is_submitted_again(
     status, out, err = sweep(capsys, *SEEDS)
     assert status == 1 and err == ""
     assert "1 of 5 runs are done, 1 queued or running" in out
+    assert "1 stopped before the end, and saved; they go on" in out and "seed2 failed" not in out
     assert "seed1 failed: ended early, after: step 7" in out
     assert "seed4 failed: training has diverged" in out
     again = elements()

@@ -175,6 +175,8 @@ class RunQueue:
                 entry.status = "stopped" if entry.error.startswith(SAVED) else "failed"
         self.save()
         yield f"{self.count('done')} of {self.total} runs are done, {len(queued)} queued or running"
+        if stopped := self.count("stopped"):
+            yield f"{stopped} stopped before the end, and saved; they go on"
         if not left:
             return
         jobs = list(self._jobs(left, {}))
