@@ -21,7 +21,13 @@ from thalnet_mtl.cli.kinds import KINDS
 from thalnet_mtl.config import docstring
 from thalnet_mtl.config.declarations import option_parameters
 from thalnet_mtl.config.files import config_names
-from thalnet_mtl.config.schema import ChangeConfig, Config, ExperienceConfig, PluginConfig
+from thalnet_mtl.config.schema import (
+    ChangeConfig,
+    Config,
+    ExperienceConfig,
+    PluginConfig,
+    TrackerConfig,
+)
 from thalnet_mtl.data import datasets as data
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training.trainer import train
@@ -97,9 +103,11 @@ def test_help_of_a_section_says_what_every_field_may_be(capsys, section):
     text = " ".join(out.split())
     assert text.startswith(f"{section.name}: {section.metadata['help']} in YAML: {section.name}: ")
     kind = next(k for k in [section.type, *get_args(section.type)] if is_dataclass(k))
-    flag = (
-        "none" if kind in (ChangeConfig, ExperienceConfig, PluginConfig) else f"--{section.name}."
-    )
+    flag = f"--{section.name}."
+    if kind in (ChangeConfig, ExperienceConfig, PluginConfig):
+        flag = "none"
+    elif kind is TrackerConfig:  # names, of which several may be given
+        flag = "--trackers NAME,NAME"
     assert f"as flag: {flag}" in text
     for leaf in fields(kind):
         limits = leaf.metadata
