@@ -90,8 +90,9 @@ def _states(program: Step) -> list[dict[str, Any]]:
     """Return the states of a step, with their values before the first step."""
     states = []
     for name, part in zip(program.names()[0], program.start(1), strict=True):
-        constant = bool((part == part.flatten()[0]).all())
-        start = part.flatten()[0].item() if constant else part[0].tolist()
+        values = part.flatten().tolist() or [0.0]  # a design without a state has a width of 0
+        constant = all(value == values[0] for value in values)
+        start = values[0] if constant else part[0].tolist()
         states.append({"name": name, "next": f"{name}_next", **_type(part, False), "start": start})
     return states
 

@@ -1,7 +1,8 @@
 """Reading weights of a run: their means while it trains, and all of them at its end."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops.reference import reading_matrix
 from thalnet_mtl.runs.checksums import READING_LOG
 from thalnet_mtl.runs.directory import RunDirectory, open_log
-from thalnet_mtl.runs.readings import Means, Starts, read_reading_log
+from thalnet_mtl.runs.readings import Means, ReadingLine, ReadingLog, Starts, read_reading_log
 from thalnet_mtl.training.context import RunContext
 
 READING_BATCH = 20  # sequences over which a dynamic reading is averaged
@@ -44,17 +45,29 @@ class ReadingRecorder:
             self.record()
 
     def resume(self) -> None:
-        """Drop what was recorded after the step at which the run goes on."""
+        """Drop what was recorded after the checkpoint from which the run goes on.
+
+        A change at the step of the checkpoint may have been recorded, too. It comes again, so that
+        of this step only what the network shows is kept.
+        """
+        if not self.path.exists():
+            return
         lines = read_reading_log(self.path).lines
         kept = [line for line in lines if line.step <= self.run.step]
+        while kept and kept[-1].step == self.run.step and not self._is_shown_by(kept):
+            kept.pop()
         if len(kept) < len(lines):
             texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(self.path, "".join(texts[: len(kept)]))
-        for line in kept:
-            for reader, means in line.means.items():
-                self.last.pop(reader, None)
-                if means is not None:
-                    self.last[reader] = means
+        self.last = ReadingLog(kept).at()[-1][1] if kept else {}
+
+    def _is_shown_by(self, lines: Sequence[ReadingLine]) -> bool:
+        """Return whether the last of some lines was written for the network as it is."""
+        last = ReadingLog(lines).at()[-1][1]
+        means = {reader: _means(x) for reader, x in _column_means(self.run, {}).items()}
+        graph = self.run.network.body.graph
+        assert graph is not None
+        return set(last) <= set(graph) and all(last.get(r) == m for r, m in means.items())
 
     def record_validated(self) -> None:
         """Record after a validation, less and less often in a long experience.
@@ -90,6 +103,8 @@ class ReadingRecorder:
         text = json.dumps(line, separators=(",", ":")) + "\n"
         with attempt(f"write {self.path}"), open_log(self.path) as file:
             file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
         self.last = {r: m for r, m in (self.last | means).items() if r in graph}
 
 
