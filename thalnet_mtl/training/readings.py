@@ -47,27 +47,27 @@ class ReadingRecorder:
     def resume(self) -> None:
         """Drop what was recorded after the checkpoint from which the run goes on.
 
-        A change at the step of the checkpoint may have been recorded, too. It comes again, so that
-        of this step only what the network shows is kept.
+        A change at the step of the checkpoint may have been recorded, too. It comes again.
         """
         if not self.path.exists():
             return
         lines = read_reading_log(self.path).lines
         kept = [line for line in lines if line.step <= self.run.step]
-        while kept and kept[-1].step == self.run.step and not self._is_shown_by(kept):
+        while kept and kept[-1].step == self.run.step and not self._is_of_this_graph(kept):
             kept.pop()
         if len(kept) < len(lines):
             texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(self.path, "".join(texts[: len(kept)]))
         self.last = ReadingLog(kept).at()[-1][1] if kept else {}
 
-    def _is_shown_by(self, lines: Sequence[ReadingLine]) -> bool:
-        """Return whether the last of some lines was written for the network as it is."""
-        last = ReadingLog(lines).at()[-1][1]
-        means = {reader: _means(x) for reader, x in _column_means(self.run, {}).items()}
-        graph = self.run.network.body.graph
+    def _is_of_this_graph(self, lines: Sequence[ReadingLine]) -> bool:
+        """Return whether the last of some lines was written for the modules as they are."""
+        last, graph = ReadingLog(lines).at()[-1][1], self.run.network.body.graph
         assert graph is not None
-        return set(last) <= set(graph) and all(last.get(r) == m for r, m in means.items())
+        active = {name for _, names in _active_modules(self.run) for name in names}
+        return active <= set(last) <= set(graph) and all(
+            set(last[name]) == set(graph[name].seen) for name in active
+        )
 
     def record_validated(self) -> None:
         """Record after a validation, less and less often in a long experience.
