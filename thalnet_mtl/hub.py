@@ -19,12 +19,8 @@ CONFIG, CARD = "config.json", "README.md"
 NETWORK = (CONFIG, "model.safetensors", "paths.safetensors", CARD)
 RUN = ("config.yaml", "result.json", "environment.json", "topology.json", "metrics.json",
        "metrics.jsonl", "accuracy_matrix.csv", "report.html")  # fmt: skip
-WITHOUT_NETWORK = {
-    ".gitattributes",
-    ".gitignore",
-    CARD,
-    "LICENSE",
-}  # of a repository without a network
+# Of a repository without a network:
+WITHOUT_NETWORK = {".gitattributes", ".gitignore", CARD, "LICENSE"}
 
 
 def is_repository(path: Path | str) -> bool:

@@ -1,4 +1,4 @@
-"""How training has changed what modules read: |R| at the end against the start, by source.
+"""Changes of reading weights by training: |R| at the end against the start, by source.
 
 Training moves every weight a little. For a change to say something about a source, it must stand
 out from the changes that the same reader's weights have everywhere. That is its reference:
@@ -44,7 +44,7 @@ class ReadingChange:
 
     @cached_property
     def beyond(self) -> np.ndarray:
-        """Whether a change differs from the mean change of its reader by more than 3 s."""
+        """Mask of the changes that differ from the mean change of its reader by more than 3 s."""
         difference = np.abs(self.change - self.common[:, None])
         # Rounding of the file and of float32 is no change.
         return difference > BEYOND * self.error + 1e-6 * np.nanmax(self.end, initial=0)

@@ -20,7 +20,7 @@ class SeedView:
 
     @property
     def finished(self) -> list[TaskRecord]:
-        """Those that have finished."""
+        """The runs that have finished."""
         return [record for record in self.records if record.result]
 
 

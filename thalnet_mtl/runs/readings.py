@@ -1,4 +1,4 @@
-"""How strongly modules read one another during a run: ``readings.jsonl``, the mean of |R|.
+"""The log of readings, ``readings.jsonl``: the mean of |R| between modules during a run.
 
 A line holds the step, the readers whose weights have changed since the line before, and of a reader
 that is new also its weights by position of each source, with which the end can be compared::

@@ -241,7 +241,8 @@ class Strategy:
         state = {name: value for name, value in vars(self).items() if name != "context"}
         for name, value in state.items():
             for leaf in tree_leaves(value):
-                if not isinstance(leaf, Tensor | bool | int | float | str | None):
+                plain = isinstance(leaf, Tensor | bool | int | float | str | None)
+                if not plain or isinstance(leaf, nn.Parameter):  # of the network, say
                     raise UserError(
                         f"strategy {type(self).__name__} cannot be saved: attribute '{name}' holds "
                         f"a {type(leaf).__name__}. Override state_dict and load_state_dict, or set "

@@ -25,6 +25,24 @@ function choice(label, options, state, name, changed) {
   return box;
 }
 
+// A figure of one of several sets of numbers, with a choice between them: draw(set) returns its parts.
+function ofSets(sets, state, draw) {
+  if (state.root) return redrawn(state);
+  const root = (state.root = document.createElement("div"));
+  const place = document.createElement("div");
+  state.show = () => place.replaceChildren(...draw(sets[state.set]));
+  if (sets.length > 1) {
+    const controls = document.createElement("p");
+    controls.className = "controls";
+    controls.append(choice("show", sets.map((set, k) => [String(k), set.name]), state, "set", state.show));
+    root.append(controls);
+  }
+  root.append(place);
+  state.set ??= "0";
+  state.show();
+  return root;
+}
+
 // A box to tick: it sets state[name] and calls back.
 function tick(label, state, name, changed) {
   const box = document.createElement("label");

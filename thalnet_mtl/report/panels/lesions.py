@@ -1,4 +1,4 @@
-"""What each module contributes to each task: the loss of score when it is switched off."""
+"""Panel of lesions: the loss of score on each task when a module is switched off."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What modules have learned to read, as change against the start."""
+"""Panel of readings: what modules have learned to read, as change against the start."""
 
 from collections.abc import Sequence
 from typing import Any

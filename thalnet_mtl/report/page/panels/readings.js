@@ -2,24 +2,7 @@
 // A heat map of readings: changes in two colors around zero, or levels in one where no start is known.
 
 panels.readings = ({readers, sources, sets}, view) => {
-  const {state} = view;
-  if (state.root) return redrawn(state);
-  const root = (state.root = document.createElement("div"));
-  state.show = show;
-  const place = document.createElement("div");
-  if (sets.length > 1) {
-    const controls = document.createElement("p");
-    controls.className = "controls";
-    controls.append(choice("show", sets.map((set, k) => [String(k), set.name]), state, "set", show));
-    root.append(controls);
-  }
-  root.append(place);
-  state.set ??= "0";
-  show();
-  return root;
-
-  function show() {
-    const set = sets[state.set];
+  return ofSets(sets, view.state, (set) => {
     const limit = set.change ? set.limit : Math.max(...set.end.flat());
     const values = set.change ?? set.end;
     const cells = readers.flatMap((reader, row) => sources.map((source, column) => ({
@@ -27,11 +10,11 @@ panels.readings = ({readers, sources, sets}, view) => {
       words: values[row][column] === null ? `${reader} does not read ${source}` : words(set, row, column),
     })));
     const format = set.change ? signedTo(limit) : (value) => round(value, 2);
-    const key = set.change ? colorKey(limit, format) : null;
-    place.replaceChildren(...(key ? [key] : []), heatMap({
+    const map = heatMap({
       rows: readers, columns: sources, cells, limit, view, format, diverging: Boolean(set.change),
-    }));
-  }
+    });
+    return set.change ? [colorKey(limit, format), map] : [map];
+  });
 
   function words(set, row, column) {
     const title = `${readers[row]} reads ${sources[column]}`;
