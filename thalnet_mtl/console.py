@@ -127,6 +127,11 @@ class Console:
         )
         self._progress: Progress | None = None
 
+    @classmethod
+    def silent(cls) -> "Console":
+        """Return a console that shows nothing."""
+        return cls(rich_console.Console(quiet=True, force_terminal=False))
+
     def print(self, text: str) -> None:
         """Print a line; control characters, which names may hold, are written out."""
         if self._progress and isinstance(self._progress.bar, NotebookBar):

@@ -34,7 +34,9 @@ _current: StopRequest | None = None  # of the main thread
 
 
 @contextmanager
-def stop_signals(announce: Callable[[int], None], abort: bool = True) -> Iterator[StopRequest]:
+def stop_signals(
+    announce: Callable[[int], None], abort: bool = True, interrupts: bool = True
+) -> Iterator[StopRequest]:
     """Count stop signals instead of dying of them, as long as the context lasts.
 
     The owner of the context looks at the request between two steps or runs, saves and stops.
@@ -43,6 +45,7 @@ def stop_signals(announce: Callable[[int], None], abort: bool = True) -> Iterato
         announce: Called with the number of signals so far, to tell the user what happens next.
         abort: Let the second signal of a kind go to the handler that was installed before. If
             False, later signals are only counted, for an owner that passes them on to processes.
+        interrupts: Let a signal end an ``interruptible`` block.
     """
     global _current
     request = StopRequest()
@@ -59,7 +62,7 @@ def stop_signals(announce: Callable[[int], None], abort: bool = True) -> Iterato
     previous = _install(count)
     outer = _current
     try:
-        if previous:
+        if previous and interrupts:
             _current = request
         yield request
     finally:

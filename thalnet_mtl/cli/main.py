@@ -18,6 +18,7 @@ from thalnet_mtl.cli.inspect import (
 )
 from thalnet_mtl.cli.listing import add_list_command
 from thalnet_mtl.cli.parser import Parser, split_flags
+from thalnet_mtl.cli.processes import is_silent
 from thalnet_mtl.cli.push import add_push_command
 from thalnet_mtl.cli.sweep import add_sweep_command, sweep
 from thalnet_mtl.cli.table import add_table_command
@@ -26,6 +27,7 @@ from thalnet_mtl.errors import USER_ERRNOS, RunError, UserError, describe_os_err
 from thalnet_mtl.files import attempt
 from thalnet_mtl.signals import signals_interrupt
 from thalnet_mtl.streams import PatientStream, patient_output
+from thalnet_mtl.training.launched import check_alone
 
 MOST_THREADS = 1024
 EXAMPLES = """examples:
@@ -87,14 +89,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal() and int(threads) > MOST_THREADS:  # OpenMP would crash
             raise UserError(f"OMP_NUM_THREADS is {threads}; there are at most {MOST_THREADS:,}.")
+        if options.run is not train:
+            check_alone(f"thalnet {rest[0]}")
         options.flags, options.command = flags, words
         options.began = options.run not in (train, sweep)  # which set it once they have begun
         status: int = options.run(options)
         return status
     except UserError as error:
-        return _complain(str(error), 2)
+        return 2 if is_silent(error) else _complain(str(error), 2)
     except RunError as error:
-        return _complain(str(error))
+        return 1 if is_silent(error) else _complain(str(error))
     except OSError as error:  # a path of the user is their mistake, all else the machine's
         return _complain(describe_os_error(error), 2 if error.errno in USER_ERRNOS else 1)
     except (MemoryError, RuntimeError) as error:

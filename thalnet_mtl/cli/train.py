@@ -15,6 +15,7 @@ from thalnet_mtl.cli.output import (
     write_report,
 )
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments
+from thalnet_mtl.cli.processes import process_group
 from thalnet_mtl.config.load import load_configs, with_seeds
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import Interrupted, RunError
@@ -22,6 +23,7 @@ from thalnet_mtl.runs.names import run_name
 
 if TYPE_CHECKING:
     from thalnet_mtl.console import Console
+    from thalnet_mtl.training.ranks import Ranks
 
 
 EPILOG = """The same command resumes a run that was interrupted; with more train.steps or
@@ -45,6 +47,21 @@ def add_train_command(commands: Commands) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train a network, print its scores and write a report."""
+    with process_group() as ranks:
+        folders, out = _train_runs(options, ranks)
+        if not ranks or ranks.writes:
+            print_runs(folders)
+            write_report(folders, out / "report.html")
+    return 0
+
+
+def _train_runs(options: argparse.Namespace, ranks: "Ranks | None") -> tuple[list[Path], Path]:
+    """Train the runs that are not finished. Returns the folders of all, and that of the report.
+
+    Args:
+        options: of the command.
+        ranks: the processes that train them; None for one.
+    """
     from thalnet_mtl.console import Console
     from thalnet_mtl.training.checks import check_joint_options
     from thalnet_mtl.training.finished import is_finished
@@ -65,13 +82,15 @@ def train(options: argparse.Namespace) -> int:
             check_stackable(config)
     check_effect(runs.values(), options.flags)
     print_unused(runs.values())
-    finished = {f for f, config in folders.items() if is_finished(f, config, console)}
+
+    def find() -> set[Path]:
+        return {f for f, config in folders.items() if is_finished(f, config, console)}
+
+    finished = ranks.first(find) if ranks else find()
     if len(finished) < len(folders):
         console.print(f"{out}: {_description(runs)}")
         _train(folders, finished, options, console)
-    print_runs(list(folders))
-    write_report(list(folders), out / "report.html")
-    return 0
+    return list(folders), out
 
 
 def _train(

@@ -16,7 +16,6 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from thalnet_mtl.config.schema import Config
@@ -31,6 +30,7 @@ from thalnet_mtl.models.recurrent import body_from
 from thalnet_mtl.models.sequences import repack, unpack
 from thalnet_mtl.models.shown import ShownNetwork
 from thalnet_mtl.models.summary import network_summary
+from thalnet_mtl.ops.batch_rows import dropout
 from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
 from thalnet_mtl.registry import entries, lookup
@@ -134,13 +134,13 @@ class Network(HubNetwork, ShownNetwork):
         if lengths is not None:  # no encoder sees what is past the end
             xs = map_inputs(lambda x: zero_past_end(x, lengths), xs)
         if not spec.task.tokens:
-            xs = map_inputs(lambda x: F.dropout(x, self.dropout, self.training), xs)
+            xs = map_inputs(lambda x: dropout(x, self.dropout, self.training), xs)
         active = self.body.active_modules(task, spec)
         options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
         if active:
             options |= {"outputs": spec.output_modules, "active": active}
         ys, state = self.body(adapter.encode(xs, active), state, lengths, **options)
-        return F.dropout(ys, self.dropout, self.training), state
+        return dropout(ys, self.dropout, self.training), state
 
     def _answer(self, adapter: TaskAdapter, ys: Tensor, lengths: Lengths | None) -> Tensor:
         """Return the outputs of the head; extra steps follow the last step of every sequence."""

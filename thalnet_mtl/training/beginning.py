@@ -1,9 +1,14 @@
 """The begin of a run in its directory: at its first step, or at that of its last checkpoint."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from thalnet_mtl.config.load import flatten
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.runs.differences import lengths
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.runs.run_files import FINGERPRINTS
 from thalnet_mtl.training.append import record_tasks, write_metrics
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.continuation import record_start, resume
@@ -11,6 +16,12 @@ from thalnet_mtl.training.environment import run_environment
 from thalnet_mtl.training.fingerprint import check_same_data
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.results import write_topology
+
+
+def facts_of_run(run: RunContext, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same on all ranks: the configuration and the data."""
+    data = {f"data of task '{n}'": [facts[kind][n] for kind in FINGERPRINTS] for n in run.tasks}
+    return flatten(run.config) | data
 
 
 def resume_or_start(
@@ -22,6 +33,7 @@ def resume_or_start(
     """
     resumable = run.state.strategy.resumable
     facts, last = run_environment(run), directory.folder / "checkpoint" / "last.pt"
+    run.ranks.check_same(facts_of_run(run, facts))
     if resumable and last.exists():
         check_same_data(directory.folder, facts)
         dropped = resume(run, directory, console)

@@ -19,6 +19,7 @@ from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.metrics.summary import StageCost
 from thalnet_mtl.models.model_folder import load_weights, read_from
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.runs.differences import stream_length, without_differing
 from thalnet_mtl.runs.topology_file import ChangeEntry, DecisionEntry
 from thalnet_mtl.training.append import extend
@@ -185,7 +186,9 @@ def save_run(
     parts: PartFiles | None = None,
     best: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write all that a run needs to resume at this step.
+    """Write all that a run needs to resume at this step, whatever the number of its ranks.
+
+    All ranks call it, and one of them writes.
 
     Args:
         path: of the checkpoint.
@@ -199,7 +202,14 @@ def save_run(
         rng.append(torch.cuda.get_rng_state())
     origin = {"config": recorded_fields(run.config), "rng": rng, "metrics_size": metrics_size}
     origin |= {KEPT: dict(best)} if best else {}
-    save_checkpoint(path, run.state.state_dict() | origin, parts)
+    state = run.state.state_dict()
+    if run.ranks.several:
+        state["carried_states"] = {
+            task: run.ranks.gather_rows(part, run.batch_size(task))
+            for task, part in state["carried_states"].items()
+        }
+    if run.ranks.writes:
+        save_checkpoint(path, state | origin, parts)
 
 
 def resume_run(path: Path, run: RunContext) -> int:
@@ -207,6 +217,11 @@ def resume_run(path: Path, run: RunContext) -> int:
     content = load_matching(path, run.config, LAST)
     typed(content["step"], int, f"{path}: step")
     extend(content, run)
+    if run.ranks.several:
+        content["carried_states"] = {
+            task: map_state(run.ranks.rows(run.batch_size(task)).of, part)
+            for task, part in content["carried_states"].items()
+        }
     content["loss_log"] = _resized(content["loss_log"], content["step"], run.state.loss_log)
     network = load_network(content, path).to(run.device)
     run.configure_network(network)

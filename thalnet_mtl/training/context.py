@@ -22,6 +22,7 @@ from thalnet_mtl.tasks.stream import Experience, make_stream, with_ends
 from thalnet_mtl.training.evaluate import evaluate
 from thalnet_mtl.training.hidden_boundaries import HiddenContext, make_task_stream
 from thalnet_mtl.training.optimizers import learning_rate
+from thalnet_mtl.training.ranks import ALONE, Ranks
 from thalnet_mtl.training.scores import waited
 from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.state import TrainState
@@ -40,6 +41,7 @@ class RunContext:
         tasks: by name, with their data loaded.
         state: before the first step; its strategy may still be missing.
         start: the network that it starts from; None for new weights, or a run that goes on.
+        ranks: the processes that train it.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class RunContext:
         tasks: Mapping[str, Task],
         state: TrainState,
         start: Start | None = None,
+        ranks: Ranks = ALONE,
     ):
-        self.start = start
+        self.start, self.ranks = start, ranks
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
         self._planned = planned = make_stream(config, self.steps_per_epoch)
         self._over, self._stream, self._stops = 0, planned, [e.stop for e in planned]

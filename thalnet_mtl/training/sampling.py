@@ -93,12 +93,13 @@ def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
     Args:
         run: the run.
         task: a text, with ``reset`` as the probability of a reset.
-        state: the carried state of all sequences.
-        batch: their number.
+        state: the carried state of all sequences, or of those that this rank computes.
+        batch: the number of all.
     """
     probability = run.config.named_tasks[task].reset
     if not probability:
         return state
     generator = step_generator(f"reset {task}", run.seed, run.step)
     keep = (torch.rand(batch, generator=generator) >= probability).to(run.device)
+    keep = run.ranks.rows(batch).of(keep)
     return map_state(lambda part: part * keep.view(-1, *[1] * (part.ndim - 1)), state)

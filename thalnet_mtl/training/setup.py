@@ -29,6 +29,7 @@ from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
 from thalnet_mtl.training.optimizers import optimizer_for
+from thalnet_mtl.training.ranks import ALONE, Ranks
 from thalnet_mtl.training.sampling import share_inputs
 from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.start_folder import network_at_start, read_start
@@ -44,7 +45,12 @@ SMALL_NETWORK = 500_000
 THREADS = torch.get_num_threads()  # PyTorch's choice: the cores, or what OMP_NUM_THREADS says
 
 
-def set_up(config: Config, fetch: Callable[[str], None], folder: Path | None = None) -> RunContext:
+def set_up(
+    config: Config,
+    fetch: Callable[[str], None],
+    folder: Path | None = None,
+    ranks: Ranks = ALONE,
+) -> RunContext:
     """Build and check everything that a configuration names, and load the data.
 
     Args:
@@ -52,11 +58,14 @@ def set_up(config: Config, fetch: Callable[[str], None], folder: Path | None = N
         fetch: called with the name of each data set, to download it if it is missing.
         folder: the directory of the run. If it was saved there, it does not need the network any
             more that it started from.
+        ranks: the processes that train the run.
 
     Raises:
         UserError: something cannot be built or trained.
     """
     check_joint_options(config)
+    if ranks.several:
+        check_ranks(config)
     device = choose_device(config.train.device)
     check_precision(config.train.precision, device)
     tasks = make_tasks(config)
@@ -85,7 +94,7 @@ def set_up(config: Config, fetch: Callable[[str], None], folder: Path | None = N
     )
     if start:
         start.load_optimizer(state.optimizer, state.named_parameters())
-    run = RunContext(config, device, tasks, state, start)
+    run = RunContext(config, device, tasks, state, start, ranks)
     check_metrics(run)
     state.strategy = make_strategy(run)
     state.rule = make_rule(run)
@@ -236,6 +245,21 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise if a device does not have a precision."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("train.precision 'tf32': only a GPU has it. Allowed here: fp32, bf16.")
+
+
+def check_ranks(config: Config) -> None:
+    """Raise if several processes cannot train a run of a configuration as one does."""
+    train = config.train
+    if lookup("strategy", train.strategy).fit is not Strategy.fit:
+        raise UserError(
+            f"train.strategy {train.strategy} takes the steps itself, in one process only; train "
+            f"it without torchrun."
+        )
+    if train.accumulate > 1 and train.dropout:
+        raise UserError(
+            "train.accumulate and train.dropout: the masks of a pass are not shared by several "
+            "processes. Give one of the two, or train without torchrun."
+        )
 
 
 def check_tasks(config: Config, tasks: Mapping[str, Task]) -> None:

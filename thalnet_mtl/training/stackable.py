@@ -2,6 +2,7 @@
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.training.launched import check_alone
 from thalnet_mtl.training.support import BASIC, GROWTH_OPTIONS, Supported, fields, unsupported
 
 SUPPORTED: Supported = {
@@ -22,6 +23,7 @@ def check_stackable(config: Config) -> None:
     Raises:
         UserError: with the first field that is not supported.
     """
+    check_alone("--stacked")
     field = unsupported(config, SUPPORTED)
     if config.train.patience and len(config.named_tasks) > 1:  # tasks stop at different steps
         field = f"train.patience {config.train.patience} of several tasks"

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.followers import check_told
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.ops.batch_rows import BatchRows, only_rows
 from thalnet_mtl.strategies.base import add_penalty
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
@@ -17,6 +19,12 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.sampling import group_by_inputs, reset_states
+from thalnet_mtl.training.shared_batches import (
+    has_one_gradient,
+    share_losses,
+    sum_gradients,
+    sum_task_gradients,
+)
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
@@ -68,13 +76,15 @@ class TrainStep:
             self._state, self._changes = run.state, len(run.state.topology_log)
         carried = run.state.carried_states
         states = {
-            name: network.initial(run.learned_tasks[name].head_name, len(batch.ys))
+            name: network.initial(
+                run.learned_tasks[name].head_name, run.ranks.rows(len(batch.ys)).size
+            )
             if batch.starts_sequence or name not in carried
             else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
         }
         self.flat_optimizer().set_rate(inputs.learning_rate)
-        if self._graphs is None and can_capture(run.config, run.device):
+        if self._graphs is None and not run.ranks.several and can_capture(run.config, run.device):
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
@@ -102,6 +112,8 @@ class TrainStep:
         optimizer, strategy = self.flat_optimizer(), state.strategy
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
         state.weighting.backward(losses, run.task_parameters)
+        if run.ranks.several and has_one_gradient(state.weighting):
+            sum_gradients(run.ranks, optimizer, state.weighting)
         strategy.after_backward()
         add_penalty(strategy, batches)
         strategy.before_update()
@@ -128,9 +140,16 @@ class TrainStep:
     def losses(
         self, batches: Mapping[str, Batch], states: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the loss and the state at the end of every task, in the order of the batches."""
-        run, passes = self.run, self.run.config.train.accumulate
-        groups = group_by_inputs(run.config, batches)
+        """Return the loss and the state at the end of every task, in the order of the batches.
+
+        Batches and losses are whole; states are those of the rows that this rank computes.
+        """
+        run, passes, whole = self.run, self.run.config.train.accumulate, batches
+        groups, rows = group_by_inputs(run.config, batches), dict[str, BatchRows]()
+        if run.ranks.several:
+            rows = {name: run.ranks.rows(len(batch.ys)) for name, batch in batches.items()}
+            batches = {name: batch.map(rows[name].of) for name, batch in batches.items()}
+            passes = min(passes, *(some.size for some in rows.values()))
         if passes > 1:
             trained = {
                 name: [p for p in run.task_parameters(name).values() if p.requires_grad]
@@ -142,8 +161,13 @@ class TrainStep:
         else:
             losses, finals = {}, {}
             for group in groups:
-                of_group = self.forward(group, batches, states)
+                with only_rows(rows.get(group[0])):
+                    of_group = self.forward(group, batches, states)
                 losses, finals = losses | of_group[0], finals | of_group[1]
+        if run.ranks.several:
+            losses = share_losses(run.ranks, losses, run.learned_tasks, whole, rows)
+            if not has_one_gradient(run.state.weighting):
+                losses = sum_task_gradients(run.ranks, losses, run.task_parameters)
         return {name: losses[name] for name in batches}, finals
 
     def forward(
@@ -169,6 +193,8 @@ class TrainStep:
         """Return the optimizer on few tensors, built when it is first needed."""
         if self._flat is None:
             run = self.run
+            if run.ranks.several:
+                run.ranks.check_same({"step": run.step} | structure(run.network))
             weights = dict(run.state.weighting.named_parameters())
             used = {
                 task: [
@@ -187,6 +213,14 @@ class TrainStep:
             ]
             self._flat = FlatOptimizer(run.state.optimizer, used, unflattened)
         return self._flat
+
+
+def structure(network: Network) -> dict[str, str]:
+    """Return the shape of every parameter of a network by name, and whether it is trained."""
+    return {
+        f"parameter {name}": f"{tuple(p.shape)}{'' if p.requires_grad else ' frozen'}"
+        for name, p in network.named_parameters()
+    }
 
 
 def shown_loss(task: Task, batch: Batch, loss: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The training loop: from the first step, or from the last checkpoint, to the results."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.mean_losses import mean_losses
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.optimizers import learning_rate
+from thalnet_mtl.training.rank_folder import folder_of
+from thalnet_mtl.training.ranks import Ranks, process_group
 from thalnet_mtl.training.results import write_results
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.session import session
@@ -42,6 +44,7 @@ from thalnet_mtl.training.step import StepInputs, TrainStep
 from thalnet_mtl.training.topology_changes import apply_scheduled
 from thalnet_mtl.training.tracking.callback import Callback, RunView
 from thalnet_mtl.training.tracking.callbacks import Callbacks, make_callbacks
+from thalnet_mtl.training.tracking.tracker import Tracker
 from thalnet_mtl.training.unknown_task import fit_paths
 from thalnet_mtl.training.unregistered_tasks import UnregisteredTasks, unregistered_tasks
 
@@ -75,19 +78,43 @@ def train(
         Diverged: with the step, the task and what to try; the last good checkpoint is kept.
         Interrupted: on Ctrl+C, SIGTERM or SIGHUP, after saving.
     """
-    folder, console, began = Path(folder), console or Console(), time.monotonic()
-    config = check_config(config)
-    if start:
-        config = replace(config, start=replace(config.start, run=str(start)))
-    with unregistered_tasks(tasks, config) as from_python:
-        config = resolve_options(config, complete=True)
-        if is_finished(folder, config, console):
-            check_data_from_python(folder, from_python, config)
-            return RunResult.load(folder)
-        named = make_callbacks(config, callbacks)
-        run = set_up(config, fetch_with(console), folder)
-        with closing(RunDirectory(folder, config)) as directory:
-            return Trainer(run, directory, console, began, named, group).fit()
+    folder, began = Path(folder), time.monotonic()
+    with process_group() as ranks, ExitStack() as opened:
+        console = (console or Console()) if ranks.writes else Console.silent()
+        with ranks.agreed():
+            config = check_config(config)
+            if start:
+                config = replace(config, start=replace(config.start, run=str(start)))
+            from_python = opened.enter_context(unregistered_tasks(tasks, config))
+            config = resolve_options(config, complete=True)
+        result = ranks.first(lambda: finished_result(folder, config, from_python, console))
+        if result:
+            return result
+        own = opened.enter_context(folder_of(ranks, folder))
+        with ranks.agreed():
+            named = callbacks_of(ranks, config, callbacks)
+            run = set_up(config, fetch_with(console), own, ranks)
+            directory = opened.enter_context(closing(RunDirectory(own, config)))
+        return Trainer(run, directory, console, began, named, group).fit()
+
+
+def finished_result(
+    folder: Path, config: Config, from_python: Collection[str], console: Console
+) -> RunResult | None:
+    """Return the result of a run that has finished; None if it has not."""
+    if not is_finished(folder, config, console):
+        return None
+    check_data_from_python(folder, from_python, config)
+    return RunResult.load(folder)
+
+
+def callbacks_of(
+    ranks: Ranks, config: Config, callbacks: Sequence[Callback]
+) -> dict[str, Callback]:
+    """Return the callbacks of a rank by name: trackers belong to the one that writes."""
+    if ranks.writes:
+        return make_callbacks(config, callbacks)
+    return make_callbacks(Config(), [c for c in callbacks if not isinstance(c, Tracker)])
 
 
 class Trainer:
@@ -118,6 +145,8 @@ class Trainer:
         self.view = RunView(run, directory.folder, group or sweep_of(directory.folder))
         self.callbacks = Callbacks(callbacks or {}, self.view, console)
         self.after_every_step = self.callbacks.listens("on_step_end")
+        # Of callbacks from Python, each rank has its own.
+        self.may_be_asked = any(not isinstance(c, Tracker) for c in self.callbacks.named.values())
         directory.before_close(self.callbacks.exit)
         # A single experience leaves nothing behind that does not change any more.
         self.parts = part_files(directory.folder / "checkpoint") if run.continual else None
@@ -291,6 +320,8 @@ class Trainer:
     def end_if_asked(self) -> bool:
         """Let the experience end if a callback has asked for it. Returns whether it does."""
         run, reason = self.run, self.view.stop_reason
+        if self.may_be_asked:
+            reason = next((r for r in run.ranks.gather(reason) if r is not None), None)
         if reason is None or run.step in (run.experience.start, run.last_experience.stop):
             return False
         self.console.print(
