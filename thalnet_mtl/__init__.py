@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from thalnet_mtl.config.schema import Config as Config
     from thalnet_mtl.errors import UserError as UserError
     from thalnet_mtl.models.body import Body as Body
-    from thalnet_mtl.models.designs import Design as Design
+    from thalnet_mtl.models.designs.base import Design as Design
     from thalnet_mtl.models.network import Network as Network
     from thalnet_mtl.models.path_choice import PathChooser as PathChooser
     from thalnet_mtl.models.readings.base import Reading as Reading
@@ -74,7 +74,7 @@ _HOMES = {
     "TextTask": "tasks.text",
     "Task": "tasks.base",
     "Reading": "models.readings.base",
-    "Design": "models.designs",
+    "Design": "models.designs.base",
     "Strategy": "strategies.base",
     "StrategyLoop": "strategies.by_hand",
     "LossWeighting": "training.weighting",

@@ -33,7 +33,7 @@ _MODULES = {
         "models.readings.fast_softmax",
         "models.readings.fast_gaussian",
     ),
-    "module": ("models.designs",),
+    "module": ("models.designs.stacks",),
     "body": ("models.thalnet", "models.baselines", "models.recurrent"),
     "task": ("tasks.images", "tasks.digits", "tasks.text", "tasks.timeseries"),
     "strategy": (
@@ -66,6 +66,7 @@ _MODULES = {
 # By kind, the package of which every other file is imported as well: a new file is enough.
 _PACKAGES = {
     "reading": "models.readings",
+    "module": "models.designs",
     "task": "tasks",
     "strategy": "strategies",
     "growth": "training.growth",

@@ -8,7 +8,7 @@ from torch import nn
 from toy_tasks import GROWING, STREAM, toy
 
 from thalnet_mtl.models.cost import count_macs
-from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.designs.base import Design
 from thalnet_mtl.models.export import export
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network

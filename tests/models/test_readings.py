@@ -230,3 +230,13 @@ def test_gaussian_deviations_start_at_an_eighth_of_the_center(center):
     read = fresh("fast_gaussian", features=3, center=center, context=4)
     variance = torch.nn.functional.softplus(read.variance.bias.detach().double())
     assert np.allclose(variance.sqrt(), max(1, center / 8), rtol=1e-4)
+
+
+def test_a_gated_reading_is_a_linear_one_times_a_gate_for_each_element_of_the_context():
+    read, phi, center = reading("gated"), normal(4, 3), normal(4, 7, seed=1)
+    weights = arrays(read)
+    gate = 1 / (1 + np.exp(-(phi.numpy() @ weights["gate.weight"].T + weights["gate.bias"])))
+    expected = gate * (center.numpy() @ weights["weight"].T)
+    assert_close(torch.einsum("bkc,bc->bk", read.weights(phi), center), expected)
+    assert sum(p.numel() for p in read.parameters()) == 5 * 7 + 5 * (3 + 1)
+    assert torch.equal(fresh("gated").gate.bias, torch.ones(5))

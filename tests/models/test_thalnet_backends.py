@@ -31,7 +31,7 @@ from thalnet_cases import (
 )
 
 from thalnet_mtl import registry
-from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.designs.base import Design
 from thalnet_mtl.models.thalnet import State
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.topology.spec import ModuleSpec

@@ -23,9 +23,21 @@ from torch.utils.checkpoint import checkpoint
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
+from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
-STATIC = [name for name in READINGS if name not in ("fast_softmax", "fast_gaussian")]
+# What the backends with kernels of their own can run.
+STATIC = [name for name in READINGS if not lookup("reading", name).dynamic]
+KERNELS = [*STATIC, "fast_softmax", "fast_gaussian"]
+STACKS = [name for name in DESIGNS if lookup("module", name)(1, 1, 1).is_stack()]
+CAN_RUN = {"batched": (READINGS, DESIGNS), "fused": (STATIC, STACKS), "cpp": (KERNELS, STACKS)}
+
+
+def draw_only_what_it_can_run(backend, monkeypatch):
+    """Let random networks have only the readings and designs that a backend can run."""
+    readings, designs = CAN_RUN[backend]
+    monkeypatch.setattr("random_networks.READINGS", readings)
+    monkeypatch.setattr("random_networks.DESIGNS", designs)
 
 
 SHAPES = [  # modules, features, context, hidden, batch, time
@@ -48,8 +60,8 @@ def test_backends_agree_with_the_reference_at_odd_shapes(backend, shape, designs
     modules, features, context, hidden, batch, time = shape
     sizes = {"features": features, "context": context, "hidden": hidden}
     if designs == "all":
-        readings, k = STATIC if backend == "fused" else READINGS, SHAPES.index(shape)
-        sizes |= {"reading": readings[k % len(readings)], "module": DESIGNS[k % len(DESIGNS)]}
+        (readings, designs), k = CAN_RUN[backend], SHAPES.index(shape)
+        sizes |= {"reading": readings[k % len(readings)], "module": designs[k % len(designs)]}
     if dtype == torch.float64 and sizes.get("reading") != "linear":
         net = drawn(lambda: ThalNet(6, modules, **sizes))
     else:  # larger weights are chaotic: rounding errors grow, those of the reference as well
@@ -60,8 +72,7 @@ def test_backends_agree_with_the_reference_at_odd_shapes(backend, shape, designs
 
 def random_call(seed, backend, monkeypatch):
     """Return a randomly grown ThalNet and random arguments for ``run_backend``."""
-    if backend == "fused":
-        monkeypatch.setattr("random_networks.READINGS", STATIC)
+    draw_only_what_it_can_run(backend, monkeypatch)
     case = Case(seed, FAVORED[seed % len(FAVORED)], dtype=torch.float64)
     case.walk(4)
     net, draw = case.network.body, case.random
@@ -278,8 +289,7 @@ def test_backends_agree_after_every_change_of_the_modules(backend):
 @pytest.mark.parametrize("seed", [0, 1])
 @every_backend
 def test_frozen_tasks_stay_bit_identical_with_every_backend(backend, seed, monkeypatch):
-    if backend == "fused":
-        monkeypatch.setattr("random_networks.READINGS", STATIC)
+    draw_only_what_it_can_run(backend, monkeypatch)
     # Some laws run under autocast, for which ``batched`` remains.
     remaining = {backend: BACKENDS[backend], "batched": BACKENDS["batched"]}
     monkeypatch.setattr("thalnet_mtl.ops.BACKENDS", remaining)

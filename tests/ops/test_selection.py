@@ -5,7 +5,7 @@ import torch
 from properties import drawn, normal
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.designs import FFGRU
+from thalnet_mtl.models.designs.stacks import FFGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 

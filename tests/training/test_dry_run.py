@@ -10,7 +10,7 @@ from torch.optim import Adafactor
 from toy_tasks import JOINT, toy
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.designs.base import Design
 from thalnet_mtl.registry import registered
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec

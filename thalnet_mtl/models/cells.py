@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.body import check_name
-from thalnet_mtl.models.designs import Design
+from thalnet_mtl.models.designs.base import Design
 from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.models.readings.base import IndexMap, Reading
 from thalnet_mtl.ops.cell import PlacedCell, Placement

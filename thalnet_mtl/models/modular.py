@@ -15,7 +15,7 @@ from thalnet_mtl.models.cells import (
     place,
     rewire,
 )
-from thalnet_mtl.models.designs import Lesioned
+from thalnet_mtl.models.designs.base import Lesioned
 from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.models.summary import body_summary
 from thalnet_mtl.ops.cell import Placement

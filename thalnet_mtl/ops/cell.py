@@ -17,7 +17,7 @@ class PlacedCell:
         inputs: width of its task input; 0: none.
         context: width of what it reads.
         reading: see ``models.readings.base.Reading``, which ``ops`` must not import.
-        design: see ``models.designs.Design``.
+        design: see ``models.designs.base.Design``.
     """
 
     name: str

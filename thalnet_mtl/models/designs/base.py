@@ -1,10 +1,9 @@
 """Module designs: the layers between a module's inputs and the features that it writes.
 
-A design gets the context and the task input of its module, side by side, and is a short stack of
-dense and GRU layers: ``ff_gru`` is a dense layer followed by a GRU (ThalNet poster, section 3). The
-outputs of the last layer are the features φ. Designs are registered as ``module``. To add one,
-subclass ``Design``: name the ``layers``, or keep the three arguments and define ``memory`` and
-``forward``.
+A design gets the context and the task input of its module, side by side, and returns the features φ
+and its next memory. ``Design`` itself is a short stack of dense and GRU layers. Designs are
+registered as ``module``. To add one, subclass ``Design``: name the ``layers``, or keep the three
+arguments and define ``memory`` and ``forward``.
 """
 
 from typing import ClassVar
@@ -12,8 +11,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from thalnet_mtl.registry import register
 
 
 class Design(nn.Module):
@@ -60,41 +57,6 @@ class Design(nn.Module):
         If so, fast backends compute the layers themselves and do not call ``forward``.
         """
         return type(self).forward is Design.forward
-
-
-@register("module", "ff")
-class FF(Design):
-    """Two dense layers without recurrent state: the only memory is the center."""
-
-    layers = ("ff", "ff")
-
-
-@register("module", "gru")
-class GRU(Design):
-    """One GRU, with the equations of ``torch.nn.GRU``."""
-
-    layers = ("gru",)
-
-
-@register("module", "ff_gru")
-class FFGRU(Design):
-    """A dense layer followed by a GRU: the authors' default."""
-
-    layers = ("ff", "gru")
-
-
-@register("module", "gru_ff")
-class GRUFF(Design):
-    """A GRU followed by a dense layer."""
-
-    layers = ("gru", "ff")
-
-
-@register("module", "ff_gru_ff")
-class FFGRUFF(Design):
-    """A GRU between two dense layers."""
-
-    layers = ("ff", "gru", "ff")
 
 
 class Lesioned(Design):

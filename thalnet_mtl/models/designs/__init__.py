@@ -1,0 +1,1 @@
+"""Module designs, a file each or for a family: what a module computes from what it reads."""

@@ -1,0 +1,54 @@
+"""The block GRU of DreamerV3's recurrent model, of which each module is one block.
+
+It is ``RSSM._core`` of the code of DreamerV3, github.com/danijar/dreamerv3, with one dense layer
+(``dynlayers: 1``).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalnet_mtl.models.designs.base import Design
+from thalnet_mtl.registry import register
+
+EPSILON = 1e-4  # of both norms, as in the code of DreamerV3
+
+
+@register("module", "block_gru")
+class BlockGRU(Design):
+    """A GRU block with normed projections and an update bias, as in DreamerV3; `batched` only.
+
+    With x the context and the task input, h the memory, N(a) = γ ⊙ a / √(mean(a²) + 1e-4)
+    (RMSNorm) and s(a) = a σ(a) (SiLU)::
+
+        e = s(N(A x + a))             what the module reads, ``hidden`` wide
+        j = s(N(B [h, e] + b))        joined with its memory
+        r, c, u = C j + d             reset, candidate and update
+        h' = z ⊙ tanh(σ(r) ⊙ c) + (1 − z) ⊙ h,   z = σ(u − 1)
+
+    The features are h'. The −1 lets a new block keep about three quarters of its memory a step.
+    DreamerV3 norms j over all blocks together, a module over its own units alone.
+
+    Hafner et al., "Mastering diverse control tasks through world models", Nature 2025.
+    """
+
+    def __init__(self, inputs: int, features: int, hidden: int):
+        nn.Module.__init__(self)
+        self.memory = features
+        self.read = nn.Linear(inputs, hidden)
+        self.read_norm = nn.RMSNorm(hidden, EPSILON)
+        self.join = nn.Linear(features + hidden, features)
+        self.join_norm = nn.RMSNorm(features, EPSILON)
+        self.gates = nn.Linear(features, 3 * features)
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
+    ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
+        """Return h' as features and memory after one step."""
+        read = F.silu(self.read_norm(self.read(x)))
+        joined = F.silu(self.join_norm(self.join(torch.cat([memory.to(read.dtype), read], -1))))
+        reset, candidate, update = self.gates(joined).to(memory.dtype).chunk(3, -1)
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        state = torch.lerp(memory, candidate, torch.sigmoid(update - 1))
+        return state, state
