@@ -232,7 +232,7 @@ def paths_cloned_together_equal_their_source(case: Case) -> None:
         "add_task",
         "copied",
         spec.task,
-        input_modules=[copies.get(name, name) for name in spec.input_modules],
+        input_modules=[copies[name] for name in spec.input_modules if name in copies],
         output_modules=[copies[name] for name in spec.output_modules],
         sub_steps=spec.sub_steps,
         extra_steps=spec.extra_steps,

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalnet_mtl.models.designs.base import Design
+from thalnet_mtl.models.norms import RMSNorm
 from thalnet_mtl.registry import register
-
-EPSILON = 1e-4  # of both norms, as in the code of DreamerV3
 
 
 @register("module", "block_gru")
@@ -37,9 +36,9 @@ class BlockGRU(Design):
         nn.Module.__init__(self)
         self.memory = features
         self.read = nn.Linear(inputs, hidden)
-        self.read_norm = nn.RMSNorm(hidden, EPSILON)
+        self.read_norm = RMSNorm(hidden)
         self.join = nn.Linear(features + hidden, features)
-        self.join_norm = nn.RMSNorm(features, EPSILON)
+        self.join_norm = RMSNorm(features)
         self.gates = nn.Linear(features, 3 * features)
 
     def forward(

@@ -20,7 +20,7 @@ class MinGRU(Design):
     The features are tanh(h'): h' is not bounded, and other modules read it. The steps go one after
     another, since the context of each depends on the one before. ``hidden`` has no effect.
 
-    Feng et al., "Were RNNs All We Needed?", arXiv 2024, section 3.1.
+    Feng et al., "Were RNNs All We Needed?", 2024, arXiv 2410.01201, section 3.1.
     """
 
     def __init__(self, inputs: int, features: int, hidden: int):
