@@ -20,7 +20,7 @@ from thalnet_mtl.training.append import differences_to_one_run
 from thalnet_mtl.training.checkpoint import load_best, restore_best, resume_run, save_run
 from thalnet_mtl.training.checks import fixed_length
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.fingerprint import weights_checksum
+from thalnet_mtl.training.fingerprint import check_agreement, weights_checksum
 from thalnet_mtl.training.scores import EarlyStopping
 from thalnet_mtl.training.start import Start
 from thalnet_mtl.training.start_folder import FILE
@@ -108,6 +108,7 @@ def save_before_end(run: RunContext, directory: RunDirectory) -> None:
 
     If it would not have been validated at this step, its best weights so far are saved as well.
     """
+    check_agreement(run)
     folder = directory.folder / "checkpoint"
     best = {} if validates(run) or not run.state.scores.best_step else load_best(folder)
     save_run(folder / "last.pt", run, directory.size, best=best)

@@ -14,6 +14,7 @@ from thalnet_mtl.ops.inputs import inputs_by_name
 from thalnet_mtl.runs.run_files import FINGERPRINTS, read_environment
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.splits.sequences import Sequences
+from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.setup import make_tasks
 
 LARGEST = 64 * 2**20  # bytes of inputs that are read; of more, evenly spaced sequences
@@ -102,6 +103,26 @@ def weights_checksum(network: nn.Module) -> str:
     for name, weight in sorted(network.state_dict().items()):
         _update(digest, name, weight)
     return digest.hexdigest()
+
+
+def check_agreement(run: RunContext) -> None:
+    """Raise unless all ranks of a run have the same weights and random state, to the bit.
+
+    Every rank computes for itself all but the gradients of the task losses, and decides for itself
+    how the network grows. If that is not the same on all, their weights drift apart.
+
+    Raises:
+        UserError: something differs; says what, and on which rank.
+    """
+    if run.ranks.several:
+        digest = hashlib.sha256(usedforsecurity=False)
+        _update(digest, "random state", torch.get_rng_state())
+        facts = {"weights": weights_checksum(run.network), "a random state": digest.hexdigest()}
+        run.ranks.check_same(
+            {f"{what} at step {run.step:,} with checksum": sum for what, sum in facts.items()},
+            "Code of your own must do the same on all of them, with the random numbers of torch; "
+            "and they need processors of one kind.",
+        )
 
 
 def _update(digest: "hashlib._Hash", name: str, part: Tensor) -> None:

@@ -29,6 +29,14 @@ def rank_and_size() -> tuple[int, int]:
     return int(rank), int(size)
 
 
+def attempt() -> str:
+    """Return a name for this start of the processes: ``torchrun`` starts them again after a loss.
+
+    It keeps its store in between, with what the processes of the last attempt have left in it.
+    """
+    return f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {os.environ['WORLD_SIZE']}"
+
+
 def local_rank() -> int:
     """Return the number of this process among those of its machine."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0)

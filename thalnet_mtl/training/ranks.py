@@ -25,10 +25,16 @@ from torch.utils._pytree import tree_map
 from thalnet_mtl.errors import RunError, UserError, describe_os_error
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.ops.batch_rows import BatchRows
-from thalnet_mtl.training.launched import local_rank, rank_and_size, several_processes
+from thalnet_mtl.training.launched import (
+    attempt,
+    local_rank,
+    rank_and_size,
+    several_processes,
+)
 
 TIMEOUT = timedelta(minutes=30)  # that a rank waits for others: one may download the data
 PATIENCE = 5.0  # seconds that a rank with an error waits for those of others
+SAME = "All need the same command, data and version of thalnet_mtl."
 _groups = 0  # that this process has made; each has its own keys in the store
 
 
@@ -129,8 +135,12 @@ class Ranks:
             error = kind(f"rank {failed[0]}: {text}" if failed[0] else text)
         raise _marked(error, silent=not self.writes)
 
-    def check_same(self, facts: Mapping[str, Any]) -> None:
+    def check_same(self, facts: Mapping[str, Any], hint: str = SAME) -> None:
         """Raise unless facts are the same on all ranks; they are compared by their texts.
+
+        Args:
+            facts: by name.
+            hint: a sentence on what all ranks need.
 
         Raises:
             UserError: one differs; says which, and where.
@@ -144,7 +154,7 @@ class Ranks:
                     there, here = _short(found.get(name)), _short(first.get(name))
                     error = UserError(
                         f"the processes of this run differ: rank {rank} has {name} {there}, rank 0 "
-                        f"{here}. All need the same command, data and version of thalnet_mtl."
+                        f"{here}. {hint}"
                     )
                     raise _marked(error, silent=not self.writes)
 
@@ -164,19 +174,22 @@ class Ranks:
         if not isinstance(error, RankLost):
             with suppress(RuntimeError):  # the process that holds the store has ended
                 self.store.set(f"error {self.rank}", _text(error))
-        errors = self._errors(all_ranks=not isinstance(error, RankLost))
+        # A lost rank has left its error before it ended; if it was killed, there is none.
+        errors = self._errors(0.0 if isinstance(error, RankLost) else PATIENCE)
         if isinstance(error, RankLost):
             return next((RankLost(f"rank {r} has ended: {t}") for r, t in errors.items()), error)
         return _marked(error, silent=not self.writes and 0 in errors)
 
-    def _errors(self, all_ranks: bool) -> dict[int, str]:
-        """Return the errors that ranks have left, waiting for one of all, or of any, for a time."""
-        found, end = dict[int, str](), time.monotonic() + PATIENCE
+    def _errors(self, seconds: float) -> dict[int, str]:
+        """Return the errors that ranks have left, waiting for those of all for a time."""
+        found, end = dict[int, str](), time.monotonic() + seconds
         with suppress(RuntimeError):
-            while time.monotonic() < end and len(found) < (self.size if all_ranks else 1):
+            while True:
                 for rank in range(self.size):
                     if rank not in found and self.store and self.store.check([f"error {rank}"]):
                         found[rank] = self.store.get(f"error {rank}").decode()
+                if len(found) == self.size or time.monotonic() >= end:
+                    break
                 time.sleep(0.02)
         return found
 
@@ -206,7 +219,7 @@ def process_group() -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank())
     with _waiting():
         base, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
-        store = dist.PrefixStore(f"thalnet {_groups}", base)
+        store = dist.PrefixStore(f"thalnet {attempt()} {_groups}", base)
         _groups += 1
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",

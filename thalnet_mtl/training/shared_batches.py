@@ -4,7 +4,7 @@ With the mean loss L_r of rank r over targets that weigh w_r (``Task.count``), t
 is Σ_r w_r L_r / Σ_r w_r. Every rank knows the whole batch, and so the sum of the weights.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,12 +81,19 @@ def sum_task_gradients(
                 retain_graph=name != last,  # tasks with the same inputs share a pass of the body
                 materialize_grads=True,
             )
-            row = torch.cat([gradient.flatten() for gradient in gradients])
-            ranks.sum([row])
-            parts = row.split([p.numel() for p in parameters])
-            summed = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+            summed = summed_over(ranks, gradients)
             known[name] = KnownLoss.apply(loss.detach(), summed, *parameters)
     return known
+
+
+def summed_over(ranks: Ranks, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the sums of tensors over all ranks, added up in one collective."""
+    if not ranks.several:
+        return tensors
+    row = torch.cat([tensor.flatten() for tensor in tensors])
+    ranks.sum([row])
+    parts = row.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def sum_gradients(ranks: Ranks, optimizer: FlatOptimizer, weighting: LossWeighting) -> None:

@@ -28,7 +28,7 @@ from thalnet_mtl.training.continuation import (
     end_experience_now,
     save_before_end,
 )
-from thalnet_mtl.training.fingerprint import check_data_from_python
+from thalnet_mtl.training.fingerprint import check_agreement, check_data_from_python
 from thalnet_mtl.training.finished import is_finished
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due
 from thalnet_mtl.training.mean_losses import mean_losses
@@ -338,6 +338,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the run as it is."""
+        check_agreement(self.run)
         path = self.directory.folder / "checkpoint" / "last.pt"
         save_run(path, self.run, self.directory.size, self.parts)
 
