@@ -79,17 +79,17 @@ def elements():
     return found
 
 
-def start_element(index, first):
+def start_element(index, first, script=None):
     """Run an element as SLURM does, but for the training; return its exit status."""
     Path("trained.txt").write_text("")
     env = os.environ | {"SLURM_ARRAY_TASK_ID": str(index)}
-    script = Path("a folder/slurm.sh").resolve()
+    script = script or Path("a folder/slurm.sh").resolve()
     return subprocess.run(["bash", script, first], env=env, cwd="/").returncode
 
 
-def run_element(index, first):
+def run_element(index, first, script=None):
     """Run an element, then train what it would train, in this process."""
-    assert start_element(index, first) == 0
+    assert start_element(index, first, script) == 0
     [line] = Path("trained.txt").read_text().splitlines()
     _, module, *words = line.rstrip("\t").split("\t")
     assert module == "thalnet_mtl.cli"
@@ -200,7 +200,7 @@ def test_a_record_that_is_damaged_is_one_line(capsys, slurm):
         ("--seeds 0 --on slurm --sbatch", "--sbatch: expected one argument"),
         (
             "--on slurm --trials 2 --sampler tpe --sample train.clip=1,2",
-            "--trials needs the scores of earlier runs, which SLURM trains later: tune on this",
+            "--sampler tpe needs the scores of earlier trials, which SLURM trains later: leave it",
         ),
     ],
 )
@@ -215,3 +215,54 @@ def test_options_that_are_no_line_are_refused():
     for text in ("--time=1\nrm", "--comment='a"):
         with pytest.raises(UserError, match="--sbatch"):
             check_sbatch(text)
+
+
+def test_winners_are_submitted_once_all_trials_have_ended(capsys, slurm, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(slurm / "bin" / "python"))
+    words = [
+        "--grid",
+        "model.reading=linear,weight_norm",
+        "--trials",
+        "2",
+        "--sample",
+        "train.learning_rate=log:0.001,0.01",
+    ]
+    words += ["--confirm", "1", "--on", "slurm"]
+    status, out, err = sweep(capsys, *words)
+    assert status == 0 and err == ""
+    assert "0 of 4 trial runs are done" in out and "the same command chooses the winners" in out
+    script = Path("a folder/trials/slurm.sh").resolve()
+    arrays = submitted()
+    assert [words[2] for words in arrays] == [str(script)] * 2
+    for _, array, _, first in arrays[:1]:
+        for index in range(int(array[-1]) + 1):
+            run_element(index, first, script)
+    last = Path("a folder/trials/reading=weight_norm-trial01-seed0")
+    assert not (last / "result.json").exists()
+    (last / "log.txt").write_text("thalnet: training has diverged at step 3\n")
+
+    Path("submitted.txt").write_text("")
+    status, out, err = sweep(capsys, *words)
+    assert status == 0 and err == "" and "3 of 4 trial runs are done" in out
+    winners = Path("a folder/winners/slurm.sh").resolve()
+    [(_, array, path, first)] = submitted()
+    assert path == str(winners) and array == "--array=0-1"
+    for index in (0, 1):
+        run_element(index, first, winners)
+    Path("submitted.txt").write_text("")
+    status, out, err = sweep(capsys, *words)
+    assert status == 0 and submitted() == [] and "2 of 2 runs are done" in out
+    record = json.loads(Path("a folder/tuning.json").read_text())
+    assert record["arms"]["reading=weight_norm"]["winner"] == 0
+    assert {entry["status"] for entry in record["winner_runs"].values()} == {"done"}
+
+
+def test_a_trial_that_was_killed_is_submitted_again_before_a_winner_is_chosen(capsys, slurm):
+    words = ["--trials", "2", "--sample", "train.learning_rate=log:0.001,0.01", "--on", "slurm"]
+    sweep(capsys, *words)
+    Path("a folder/trials/trial00-seed0/log.txt").write_text("step 3\n")
+    Path("submitted.txt").write_text("")
+    status, out, _ = sweep(capsys, *words)
+    assert status == 1 and "trial00-seed0 failed: ended early, after: step 3" in out
+    assert len(submitted()) == 1
+    assert json.loads(Path("a folder/tuning.json").read_text())["arms"][""]["winner"] is None

@@ -29,10 +29,10 @@ def check_slurm(options: argparse.Namespace) -> None:
     check_sbatch(options.sbatch or "")
     if options.per_gpu is not None:
         raise UserError("--per-gpu is not for SLURM: ask for a GPU by --sbatch '--gpus=1'.")
-    if options.trials is not None:
+    if options.sampler == "tpe":
         raise UserError(
-            "--trials needs the scores of earlier runs, which SLURM trains later: tune on this "
-            "machine or with --on ray; --grid and --seeds work with --on slurm."
+            "--sampler tpe needs the scores of earlier trials, which SLURM trains later: leave it "
+            "out, or tune on this machine or with --on ray."
         )
 
 
@@ -48,16 +48,13 @@ def submit(
     Raises:
         RunError: SLURM refuses some.
     """
-    from thalnet_mtl.sweep.slurm import SlurmArrays
     from thalnet_mtl.sweep.summary import sweep_table
     from thalnet_mtl.sweep.sweep import Sweep
 
     with closing(Sweep(out, bases, planned, check)) as runs:
         options.began = True
-        arrays = SlurmArrays(out, options.sbatch or "", options.jobs)
         try:
-            for line in runs.submit(arrays):
-                print(one_line(line))
+            submit_runs(options, runs)
         except RunError as refusal:
             again = shlex.join(["thalnet", *options.command])
             raise RunError(f"{refusal}; submit the rest with: {again}") from None
@@ -65,3 +62,16 @@ def submit(
         print_table(sweep_table(planned, runs.status, runs.out, runs.failures))
     print(f"record: {one_line(str(runs.out / 'sweep.json'))}")
     return runs
+
+
+def submit_runs(options: argparse.Namespace, runs: "RunQueue", noun: str = "runs") -> None:
+    """Submit the runs of a queue that are neither done nor submitted, and print lines on them.
+
+    Raises:
+        RunError: SLURM refuses some.
+    """
+    from thalnet_mtl.sweep.slurm import SlurmArrays
+
+    arrays = SlurmArrays(runs.out, options.sbatch or "", options.jobs)
+    for line in runs.submit(arrays, noun):
+        print(one_line(line))

@@ -4,13 +4,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thalnet_mtl.cli.output import announce_imports, print_table, print_unused, resume_hint
 from thalnet_mtl.cli.parser import Commands, add_command, add_config_arguments, whole_number
-from thalnet_mtl.cli.slurm import check_slurm, submit
+from thalnet_mtl.cli.slurm import check_slurm, submit, submit_runs
 from thalnet_mtl.config.load import key_names_something, load_configs
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import RunError, UserError, one_line
@@ -19,7 +19,9 @@ from thalnet_mtl.runs.names import TUNING, WINNERS, run_name, safe_name
 if TYPE_CHECKING:
     from thalnet_mtl.sweep.plan import PlannedRun
     from thalnet_mtl.sweep.queue import RunQueue
+    from thalnet_mtl.sweep.ray_tasks import RayTasks
     from thalnet_mtl.sweep.space import Sample
+    from thalnet_mtl.sweep.workers import LocalWorkers
 
 SEARCH = ("sample", "sampler", "tuning_seed", "tune_on", "confirm")  # options that need --trials
 EPILOG = """The same command resumes a sweep; with more seeds or values it adds runs to it.
@@ -33,6 +35,7 @@ more than SLURM's MaxArraySize) by the script DIR/slurm.sh; --jobs N limits how
 many run at a time. Given again, the command says what is done, queued or has
 failed, and submits what is neither done nor queued:
   thalnet sweep digits --seeds 0 1 2 --on slurm --sbatch '--gpus=1 --time=30'
+Trials come first, and once all have ended, the same command submits the winners.
 
 tuning, a search for settings:
   thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
@@ -195,41 +198,69 @@ def _search(
     from thalnet_mtl.training.flags import reason_without_effect
 
     arms = make_arms(bases, planned, sampled, options.flags, reason_without_effect)
-    workers = make_workers(options.on, options.jobs, options.per_gpu, _find_gpus(planned))
+    find_gpus, slurm = _find_gpus(planned), options.on == "slurm"
+    workers = None if slurm else make_workers(options.on, options.jobs, options.per_gpu, find_gpus)
     settings = Settings(
         trials=options.trials,
         sampler=options.sampler or "random",
         tuning_seed=options.tuning_seed or 0,
         seeds=trial_seeds(arms, options.seeds, options.flags),
         tuned_on=experiences_to_tune_on(options.tune_on, {a.name: a.experiences for a in arms}),
-        at_a_time=-(-workers.count // len(arms)),
+        at_a_time=-(-workers.count // len(arms)) if workers else 1,
     )
     space, command = {s.name: s.text for s in sampled}, ["thalnet", *options.command]
     check = _check_after(f"{out}: {options.trials} trials of {len(arms)} arms")
     with (
-        closing(workers),
+        closing(workers) if workers else nullcontext(),
         closing(Tuning(out, arms, settings, space, command, check)) as tuning,
     ):
         options.began = True
         print_table(Group(*map(Note, announcement(arms, settings))))
         try:
-            tuning.run(workers)
+            _train(options, tuning.trials, workers, "trial runs")
+            if slurm and not tuning.trials.has_ended:
+                print("when all trials have ended, the same command chooses the winners")
+                _print_failures(tuning.trials)
+                return _status([tuning.trials])
+            tuning.choose()
             print_table(choice_table(tuning.chosen, settings))
             winners = tuning.confirm(options.confirm or 0)
             if options.confirm:
                 print(f"winners with {options.confirm} new seeds:")
-                winners.run(workers)
+                _train(options, winners, workers)
         except RunError as stop:
             raise RunError(f"{stop}; {resume_hint(options)}") from None
-    for failures in (tuning.trials.failures, winners.failures):
-        if failures:
-            again = "the same command tries again what has not diverged:"
-            print_table(Group(*map(Note, [again, *failures])))
+    _print_failures(tuning.trials)
+    _print_failures(winners)
     if options.confirm:
         print(f"winners: thalnet table {shlex.quote(str(out / WINNERS))}")
     print(f"record: {one_line(str(out / TUNING))}")
     without = [name for name, record in tuning.chosen.items() if record.winner is None]
     return _status([winners, *([tuning.trials] if without else [])])
+
+
+def _train(
+    options: argparse.Namespace,
+    queue: "RunQueue",
+    workers: "LocalWorkers | RayTasks | None",
+    noun: str = "runs",
+) -> None:
+    """Train the runs of a queue, or, without workers, submit them to SLURM."""
+    if workers:
+        queue.run(workers, noun)
+    else:
+        submit_runs(options, queue, noun)
+
+
+def _print_failures(queue: "RunQueue") -> None:
+    """Print the runs that have failed and are tried again, if there are any."""
+    from rich.console import Group
+
+    from thalnet_mtl.report.layout import Note
+
+    if queue.failures:
+        again = "the same command tries again what has not diverged:"
+        print_table(Group(*map(Note, [again, *queue.failures])))
 
 
 def _check_after(line: str) -> Callable[[Config], None]:

@@ -154,8 +154,12 @@ class RunQueue:
         if stop.requested() and self.count("done", "failed") < self.total:
             raise RunError(f"stopped, {self.count('done')} of {self.total} {noun} are done")
 
-    def submit(self, arrays: SlurmArrays) -> Iterator[str]:
+    def submit(self, arrays: SlurmArrays, noun: str = "runs") -> Iterator[str]:
         """Submit the runs that are not done, waiting or running already; yield lines on them.
+
+        Args:
+            arrays: job arrays of the folder.
+            noun: what the runs are, for the lines.
 
         Raises:
             RunError: SLURM refuses it. What it has accepted before is recorded.
@@ -163,18 +167,19 @@ class RunQueue:
         can_submit = has_sbatch()
         queued = arrays.queued() if can_submit else set()
         left = []
-        for planned in self.plan:
+        for planned in [planned for batch in self.batches() for planned in batch]:
             entry, name = self.entries[planned.name], planned.name
             if entry.status == "done" or name in queued:
                 continue
-            left.append(planned)
             folder = self.out / name
             ended = name in arrays.names and (folder / LOG).exists()
             if ended and not (folder / "result.json").exists():
                 entry.error = last_line(folder / LOG)
                 entry.status = "stopped" if entry.error.startswith(SAVED) else "failed"
+            left += [] if self.is_final(entry) else [planned]
         self.save()
-        yield f"{self.count('done')} of {self.total} runs are done, {len(queued)} queued or running"
+        going = f"{len(queued)} queued or running"
+        yield f"{self.count('done')} of {self.total} {noun} are done, {going}"
         if stopped := self.count("stopped"):
             yield f"{stopped} stopped before the end, and saved; they go on"
         if not left:
@@ -190,10 +195,16 @@ class RunQueue:
             try:
                 line = arrays.submit(part)
             except RunError as error:
-                done = f"{submitted} of {len(jobs)} runs were submitted"
+                done = f"{submitted} of {len(jobs)} {noun} were submitted"
                 raise RunError(f"{error}; {done}") from None
             submitted += len(part.runs)
-            yield f"{line}: {len(part.runs)} runs"
+            yield f"{line}: {len(part.runs)} {noun}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every run is done, or has failed and is not to be trained again."""
+        entries = [self.entries[planned.name] for planned in self.plan]
+        return all(entry.status == "done" or self.is_final(entry) for entry in entries)
 
     def count(self, *status: str) -> int:
         """Return the number of planned runs with one of these statuses."""

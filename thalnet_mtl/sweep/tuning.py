@@ -19,11 +19,9 @@ from thalnet_mtl.runs.names import FORMER, TRIALS, TUNING, WINNERS
 from thalnet_mtl.sweep.arms import Arm, first_experiences, new_seeds
 from thalnet_mtl.sweep.plan import MOST_RUNS, PlannedRun
 from thalnet_mtl.sweep.queue import RunQueue, SweepEntry
-from thalnet_mtl.sweep.ray_tasks import RayTasks
 from thalnet_mtl.sweep.sampler import random_values
 from thalnet_mtl.sweep.sweep import SweepRecord
 from thalnet_mtl.sweep.trials import ArmRecord, Settings, Trials, describe_values
-from thalnet_mtl.sweep.workers import LocalWorkers
 
 
 @dataclass
@@ -141,13 +139,8 @@ class Tuning:
         if self.record.winner_runs or path.exists():
             _write(path, SweepRecord(self.record.keys, self.record.winner_runs))
 
-    def run(self, workers: LocalWorkers | RayTasks) -> None:
-        """Train all trials that are not done yet, then choose the winner of every arm.
-
-        Raises:
-            RunError: on Ctrl+C, SIGTERM or SIGHUP, after the running processes have ended.
-        """
-        self.trials.run(workers, "trial runs")
+    def choose(self) -> None:
+        """Choose the winner of every arm, once all trials have ended."""
         for arm in self.arms:
             record = self.record.arms[arm.name]
             best = record.best(self.settings.trials)
