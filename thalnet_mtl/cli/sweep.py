@@ -35,7 +35,7 @@ more than SLURM's MaxArraySize) by the script DIR/slurm.sh; --jobs N limits how
 many run at a time. Given again, the command says what is done, queued or has
 failed, and submits what is neither done nor queued:
   thalnet sweep digits --seeds 0 1 2 --on slurm --sbatch '--gpus=1 --time=30'
-Trials come first, and once all have ended, the same command submits the winners.
+With --trials, the same command submits the winners once all trials have ended.
 
 tuning, a search for settings:
   thalnet sweep continual/split_mnist --grid train.strategy=naive,ewc,replay
