@@ -13,6 +13,7 @@ import torch
 from backend_checks import assert_agrees, every_reading, with_threads
 from properties import drawn, normal, random_lengths
 
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.thalnet import State, ThalNet
 from thalnet_mtl.ops.cpp_library import compile_kernel
 from thalnet_mtl.topology.spec import ModuleSpec
@@ -163,22 +164,46 @@ def sample(cache: Path, before: str = "", **environment: str) -> subprocess.Comp
     )
 
 
-@pytest.mark.parametrize("target", ["x86-64", "haswell"])
-def test_the_kernel_is_correct_for_other_processors(target, tmp_path):
+@pytest.mark.parametrize("instructions", ["sse2", "avx2"])
+def test_the_kernel_is_correct_for_other_processors(instructions, tmp_path):
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    if "sse2" not in flags or (target == "haswell" and "avx2" not in flags):
+    if instructions not in flags:
         pytest.skip("this processor cannot run it")
-    before = (
-        f"cpp_library.FLAGS = tuple(f.replace('native', '{target}') for f in cpp_library.FLAGS)"
-    )
-    count = 2 if target == "x86-64" else 1  # at once: one compiles, the other waits for it
+    count = 2 if instructions == "sse2" else 1  # at once: one compiles, the other waits for it
+    run = partial(sample, tmp_path, THALNET_INSTRUCTIONS=instructions)
     with ThreadPoolExecutor() as pool:
-        processes = list(pool.map(partial(sample, tmp_path), [before] * count))
+        processes = list(pool.map(run, [""] * count))
     for process in processes:
         assert (process.returncode, process.stdout) == (0, "cpp\n"), process.stderr
     printed = "".join(process.stderr for process in processes).splitlines()
     assert printed == ["compiling a kernel for this processor, once …"]
     assert [file.suffix for file in (tmp_path / "thalnet" / "kernels").iterdir()].count(".so") == 1
+
+
+MACROS = """#!/bin/sh
+echo '#define __AVX2__ 1'
+case "$*" in *x86-64-v4*) echo '#define __AVX512F__ 1' ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("instructions", "reason"),
+    [
+        ("avx51", "THALNET_INSTRUCTIONS.*avx51.*native, avx512, avx2, sse2.*mean 'avx512'"),
+        ("avx512", "THALNET_INSTRUCTIONS is 'avx512', but this processor lacks AVX512F"),
+    ],
+)
+def test_instructions_that_are_unknown_or_absent_are_refused(
+    instructions, reason, tmp_path, monkeypatch
+):
+    (tmp_path / "compiler").write_text(MACROS)
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("THALNET_INSTRUCTIONS", instructions)
+    with pytest.raises(UserError, match=reason):
+        compile_kernel()
+    assert not (tmp_path / "thalnet").exists()
 
 
 BROKEN = """#!/bin/sh

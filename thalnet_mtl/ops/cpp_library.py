@@ -3,11 +3,15 @@
 The library is stored in the user's cache, by its source, flags and processor, beside its checksum.
 It is loaded only from a folder of the user's own, and compiled again if it is damaged. Without a
 compiler one line is printed, and other backends run.
+
+``THALNET_INSTRUCTIONS`` limits the kernel to an instruction set that older x86-64 processors have,
+``avx512``, ``avx2`` or ``sse2``, for measurements and comparisons; ``native`` is the default.
 """
 
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,11 +22,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from thalnet_mtl.errors import one_line
+from thalnet_mtl.errors import UserError, one_line, unknown
 from thalnet_mtl.files import cache_folder, staged, write_text
 
 SOURCE = Path(__file__).with_name("kernel")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+# The processor that the compiler compiles for, by instruction set.
+TARGETS = {"native": "native", "avx512": "x86-64-v4", "avx2": "x86-64-v3", "sse2": "x86-64"}
+VARIABLE = "THALNET_INSTRUCTIONS"
 
 
 @cache
@@ -59,14 +66,21 @@ def compile_kernel() -> Path:
 
     Raises:
         OSError, subprocess.CalledProcessError: there is no compiler, or it fails.
+        UserError: ``THALNET_INSTRUCTIONS`` is unknown, or this processor lacks the instructions.
     """
+    instructions = os.environ.get(VARIABLE) or "native"
+    if instructions not in TARGETS:
+        raise unknown(VARIABLE, instructions, TARGETS)
     name = os.environ.get("CXX", "c++")
     compiler = shutil.which(name)
     if compiler is None:
         raise OSError(f"there is no compiler '{name}'")
-    command = [compiler, *FLAGS]
-    # The predefined macros tell which instructions the processor has.
-    target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
+    command = [compiler, *FLAGS, f"-march={TARGETS[instructions]}"]
+    target = _macros(command)
+    if missing := _features(target) - _features(_macros([compiler, *FLAGS, "-march=native"])):
+        raise UserError(
+            f"{VARIABLE} is '{instructions}', but this processor lacks {', '.join(sorted(missing))}"
+        )
     source = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
     key = hashlib.sha256(source + repr(FLAGS).encode() + target).hexdigest()[:16]
     folder = _private_folder()
@@ -84,6 +98,16 @@ def compile_kernel() -> Path:
             write_text(checksum, _sha256(library))
             checksum.chmod(0o600)
     return library
+
+
+def _macros(command: Sequence[str]) -> bytes:
+    """Return the macros that a compiler predefines; they tell for which processor it compiles."""
+    return _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
+
+
+def _features(macros: bytes) -> set[str]:
+    """Return the sets of instructions among the predefined macros, such as AVX512F."""
+    return set(re.findall(r"#define __((?:AVX|BMI|F16C|FMA|LZCNT|MOVBE)\w*)__ 1", macros.decode()))
 
 
 def _private_folder() -> Path:

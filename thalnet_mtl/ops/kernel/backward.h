@@ -91,6 +91,7 @@ void Net<T>::backward_module(const Module<T>& module, int t, int from, int rows,
                 each<T>(layer.out, [&](int i, int n) {
                     const Vec<T> v = get(out + i, n);
                     put(to + i, get(grad + i, n) * (1 - v * v), n);
+                    prefetch(out + i - y.step);
                 });
             }
         }
@@ -131,6 +132,7 @@ void Net<T>::backward_gru(const Module<T>& module, const Layer<T>& layer, int t,
                 grad_state * (get(old + i, n) - candidate) * update * (1 - update), n);
             put(to + 3 * H + i, grad_candidate * reset, n);
             put(grad_carried + i, grad_state * update, n);
+            for (int k = 0; k < 4; k++) prefetch(a + k * H + i - (long)batch * columns);
         });
     }
     product<T>(rows, H, 3 * H, {g + H, columns, 1}, layer.state_t.right(), dh, memory, ADD);

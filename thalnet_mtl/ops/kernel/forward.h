@@ -62,7 +62,10 @@ void Net<T>::dense(const Module<T>& module, int l, int t, int from, int to) {
     const Rows y = output_of(module, layer, t, from);
     for (int r = 0; r < to - from; r++, a += columns) {
         T* out = const_cast<T*>(y.data) + r * y.row;
-        each<T>(layer.out, [&](int i, int n) { put(out + i, tanh(get(a + i, n)), n); });
+        each<T>(layer.out, [&](int i, int n) {
+            put(out + i, tanh(get(a + i, n)), n);
+            prefetch_to_write(a + i + (long)batch * columns), prefetch_to_write(out + i + y.step);
+        });
     }
 }
 
@@ -88,6 +91,7 @@ void Net<T>::gru(const Module<T>& module, int l, int t, int from, int to) {
             const Vec<T> update = sigmoid(get(a + 2 * H + i, n));
             const Vec<T> candidate = tanh(get(a + i, n) + reset * get(a + 3 * H + i, n));
             put(a + i, candidate, n), put(a + H + i, reset, n), put(a + 2 * H + i, update, n);
+            for (int k = 0; k < 4; k++) prefetch_to_write(a + k * H + i + (long)batch * columns);
             put(out + i, candidate + update * (get(old + i, n) - candidate), n);
         });
     }

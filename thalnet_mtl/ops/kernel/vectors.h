@@ -205,6 +205,12 @@ inline void put(T* p, Vec<T> x, int n) {
     if (n == W<T>) store(p, x);
     else store(p, x, n);
 }
+// Fetch a cache line of the step that comes next, so that it need not wait for it. The address may
+// lie outside of the buffer.
+template <class T>
+inline void prefetch(const T* p) { __builtin_prefetch(p); }
+template <class T>
+inline void prefetch_to_write(const T* p) { __builtin_prefetch(p, 1); }
 // The first n elements of x, then `fill`.
 template <class T>
 inline Vec<T> fill_tail(Vec<T> x, int n, T fill) {
