@@ -174,6 +174,12 @@ class Strategy:
     experience; a run of one experience says so. ``needs_boundaries`` says why it cannot work with
     hidden boundaries; '' if it can.
 
+    Where several processes train a run (``torchrun``), each has its strategy. Batches in the hooks
+    are whole, and gradients in ``after_backward`` are those of whole batches, so that a strategy
+    needs nothing for it but to do the same in every process: random numbers are those of torch, and
+    nothing depends on the time or the rank. Processes that differ end with an error when the run is
+    saved. What a strategy computes for itself, such as a penalty, each of them computes.
+
     Raises:
         UserError: when a subclass is defined whose ``__init__`` does not take the context first, or
             with a public method that would never be called, because its name is nearly that of a

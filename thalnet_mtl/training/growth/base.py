@@ -51,6 +51,10 @@ class GrowthRule:
     does: ``begin_experience`` is then called once, before the first step, and ``end_experience``
     never.
 
+    Where several processes train a run (``torchrun``), each decides for itself. Scores, losses and
+    weights are the same in all of them to the bit, so that a rule must only do the same with them,
+    and draw random numbers from torch. Processes whose networks differ end with an error.
+
     Args:
         run: the run that the rule is part of. The network changes and may be replaced, so read it
             from the run each time.
