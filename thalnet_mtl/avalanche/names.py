@@ -61,6 +61,7 @@ def _register(name: str, title: str) -> None:
         f"avalanche:{name}",
         __signature__=Signature([_CONTEXT, *_OPTIONS[name]]),  # declares the options
         only_after_experience=name not in ("naive", "gdumb"),
+        takes_steps=True,
     )(build)
 
 

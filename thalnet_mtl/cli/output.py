@@ -15,6 +15,7 @@ from thalnet_mtl.config.plugins import unused
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import one_line
 from thalnet_mtl.runs.names import run_folders
+from thalnet_mtl.training.launched import several_processes
 
 UNLIMITED = 10_000  # columns
 NARROWEST = 40
@@ -86,4 +87,6 @@ def announce_imports() -> None:
 def resume_hint(options: argparse.Namespace, saved: bool = True) -> str:
     """Return the command to type to resume, or else to repeat, what this command began."""
     verb = "resume" if saved else "start again"
+    if several_processes():
+        return f"{verb} with the same torchrun command"
     return f"{verb} with: {shlex.join(['thalnet', *options.command])}"

@@ -112,6 +112,18 @@ class FlatOptimizer:
         for (whole, users, _), gradient in zip(self.rows, self.gradients, strict=True):
             whole.grad = None if users.isdisjoint(tasks) else gradient
 
+    def used_gradients(self, without: Collection[nn.Parameter] = ()) -> list[Tensor]:
+        """Return the gradients of the rows that the step updates.
+
+        Args:
+            without: parameters whose rows are left out.
+        """
+        return [
+            gradient
+            for (whole, _, parts), gradient in zip(self.rows, self.gradients, strict=True)
+            if whole.grad is not None and parts[0].parameter not in without
+        ]
+
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next steps."""
         for group in (*self.base.param_groups, *self.optimizer.param_groups):

@@ -39,7 +39,7 @@ def attempt() -> str:
 
 def local_rank() -> int:
     """Return the number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0)
+    return int(os.environ.get("LOCAL_RANK") or 0)
 
 
 def check_alone(what: str) -> None:

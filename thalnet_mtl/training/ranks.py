@@ -12,7 +12,7 @@ need the gradient of every task for itself.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -25,15 +25,10 @@ from torch.utils._pytree import tree_map
 from thalnet_mtl.errors import RunError, UserError, describe_os_error
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.ops.batch_rows import BatchRows
-from thalnet_mtl.training.launched import (
-    attempt,
-    local_rank,
-    rank_and_size,
-    several_processes,
-)
+from thalnet_mtl.training.launched import attempt, local_rank, rank_and_size, several_processes
 
 TIMEOUT = timedelta(minutes=30)  # that a rank waits for others: one may download the data
-PATIENCE = 5.0  # seconds that a rank with an error waits for those of others
+PATIENCE = 3.0  # seconds that a rank with an error waits for those of others
 SAME = "All need the same command, data and version of thalnet_mtl."
 _groups = 0  # that this process has made; each has its own keys in the store
 
@@ -76,13 +71,18 @@ class Ranks:
         start = min(share.start, total - 1)
         return BatchRows(start, max(share.stop, start + 1), total)
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks: the same bits on each of them."""
-        if self.several:
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one kind by their sums over all ranks: the same bits on each of them.
+
+        Several tensors are sent as one, because ranks wait longer than they send.
+        """
+        if self.several and tensors:
+            joined = torch.cat([tensor.flatten() for tensor in tensors])
             with _waiting():
-                works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
-                for work in works:
-                    work.wait()
+                dist.all_reduce(joined)
+            parts = joined.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def any(self, here: bool) -> bool:
         """Return whether something holds on at least one rank."""
@@ -171,22 +171,21 @@ class Ranks:
         """
         if self.store is None or getattr(error, "silent", None) is not None:
             return error
-        if not isinstance(error, RankLost):
-            with suppress(RuntimeError):  # the process that holds the store has ended
-                self.store.set(f"error {self.rank}", _text(error))
-        # A lost rank has left its error before it ended; if it was killed, there is none.
-        errors = self._errors(0.0 if isinstance(error, RankLost) else PATIENCE)
         if isinstance(error, RankLost):
+            errors = self._errors(wait=0)
             return next((RankLost(f"rank {r} has ended: {t}") for r, t in errors.items()), error)
+        with suppress(RuntimeError):  # the process that holds the store has ended
+            self.store.set(f"error {self.rank}", _text(error))
+        errors = self._errors(wait=PATIENCE)
         return _marked(error, silent=not self.writes and 0 in errors)
 
-    def _errors(self, seconds: float) -> dict[int, str]:
-        """Return the errors that ranks have left, waiting for those of all for a time."""
-        found, end = dict[int, str](), time.monotonic() + seconds
-        with suppress(RuntimeError):
-            while True:
+    def _errors(self, wait: float) -> dict[int, str]:
+        """Return the errors that ranks have left, by rank; wait some seconds for those of all."""
+        found, end = dict[int, str](), time.monotonic() + wait
+        with suppress(RuntimeError):  # the process that holds the store has ended
+            while self.store:
                 for rank in range(self.size):
-                    if rank not in found and self.store and self.store.check([f"error {rank}"]):
+                    if rank not in found and self.store.check([f"error {rank}"]):
                         found[rank] = self.store.get(f"error {rank}").decode()
                 if len(found) == self.size or time.monotonic() >= end:
                     break
@@ -246,10 +245,10 @@ def _waiting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RankLost(f"another process of this run has ended or does not answer: {reason}") from (
-            error
-        )
+        raise RankLost(
+            f"another process of this run has ended, or has not answered for "
+            f"{TIMEOUT.total_seconds() / 60:.0f} minutes; everything saved so far is kept"
+        ) from error
 
 
 def _marked(error: Any, silent: bool) -> Any:

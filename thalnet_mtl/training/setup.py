@@ -28,6 +28,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
+from thalnet_mtl.training.launched import local_rank
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.ranks import ALONE, Ranks
 from thalnet_mtl.training.sampling import share_inputs
@@ -65,7 +66,7 @@ def set_up(
     """
     check_joint_options(config)
     if ranks.several:
-        check_ranks(config)
+        check_takes_no_steps(config.train.strategy)
     device = choose_device(config.train.device)
     check_precision(config.train.precision, device)
     tasks = make_tasks(config)
@@ -149,6 +150,11 @@ def choose_device(name: str) -> torch.device:
         raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"train.device {name}: torchrun has started more processes on this machine than the "
+            f"{torch.cuda.device_count()} GPUs that it has. Start one for each, or use cpu."
+        )
     return torch.device(name)
 
 
@@ -247,18 +253,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError("train.precision 'tf32': only a GPU has it. Allowed here: fp32, bf16.")
 
 
-def check_ranks(config: Config) -> None:
-    """Raise if several processes cannot train a run of a configuration as one does."""
-    train = config.train
-    if lookup("strategy", train.strategy).fit is not Strategy.fit:
+def check_takes_no_steps(strategy: str) -> None:
+    """Raise if a strategy takes the steps of a run itself, which several processes cannot share."""
+    entry: Any = lookup("strategy", strategy)
+    fits = getattr(entry, "fit", Strategy.fit) is not Strategy.fit
+    if getattr(entry, "takes_steps", fits):
         raise UserError(
-            f"train.strategy {train.strategy} takes the steps itself, in one process only; train "
-            f"it without torchrun."
-        )
-    if train.accumulate > 1 and train.dropout:
-        raise UserError(
-            "train.accumulate and train.dropout: the masks of a pass are not shared by several "
-            "processes. Give one of the two, or train without torchrun."
+            f"train.strategy {strategy} takes the steps itself, in one process only; train it "
+            f"without torchrun."
         )
 
 

@@ -4,11 +4,11 @@ With the mean loss L_r of rank r over targets that weigh w_r (``Task.count``), t
 is Σ_r w_r L_r / Σ_r w_r. Every rank knows the whole batch, and so the sum of the weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalnet_mtl.ops.batch_rows import BatchRows
 from thalnet_mtl.tasks.base import Task
@@ -16,7 +16,7 @@ from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.training.accumulation import KnownLoss
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.ranks import Ranks
-from thalnet_mtl.training.weighting import LossWeighting
+from thalnet_mtl.training.weighting import LossWeighting, TaskParameters
 
 
 class SharedLoss(torch.autograd.Function):
@@ -31,18 +31,18 @@ class SharedLoss(torch.autograd.Function):
         return grad, None
 
 
-def share_losses(
+def own_parts(
     ranks: Ranks,
     losses: Mapping[str, Tensor],
     tasks: Mapping[str, Task],
     batches: Mapping[str, Batch],
     rows: Mapping[str, BatchRows],
 ) -> dict[str, Tensor]:
-    """Return the losses of whole batches by task, whose gradients are those of this rank.
+    """Return what this rank adds to the loss of each batch: w_r L_r / Σ_r w_r.
 
     Args:
         ranks: of the run.
-        losses: mean losses of the rows that are computed here.
+        losses: the mean losses L_r of the rows that are computed here, by task.
         tasks: by name.
         batches: with all rows.
         rows: that are computed here.
@@ -53,62 +53,60 @@ def share_losses(
         counted = ranks.share(rows[name].total)
         weight = task.count(batch.map(rows[name].of)) * (counted.start < counted.stop)
         parts[name] = loss * (weight / torch.where(total > 0, total, 1)).to(loss.dtype)
-    whole = torch.stack([part.detach() for part in parts.values()])
-    ranks.sum([whole])
-    return {
-        name: SharedLoss.apply(part, value)
-        for (name, part), value in zip(parts.items(), whole, strict=True)
-    }
+    return parts
 
 
-def sum_task_gradients(
+def shared_backward(
     ranks: Ranks,
-    losses: Mapping[str, Tensor],
-    task_parameters: Callable[[str], Mapping[str, nn.Parameter]],
+    weighting: LossWeighting,
+    optimizer: FlatOptimizer,
+    parts: Mapping[str, Tensor],
+    task_parameters: TaskParameters,
+) -> dict[str, Tensor]:
+    """Fill the gradients of all parameters with those of whole batches, on every rank the same.
+
+    Returns:
+        the losses of whole batches by task.
+    """
+    losses = torch.stack([part.detach() for part in parts.values()])
+    kind = type(weighting)
+    one_gradient = kind.backward is LossWeighting.backward
+    if one_gradient and kind.total is LossWeighting.total:  # the losses themselves are not needed
+        weighting.backward(parts, task_parameters)
+        ranks.sum([losses, *optimizer.used_gradients()])
+        return dict(zip(parts, losses, strict=True))
+    ranks.sum([losses])
+    whole: dict[str, Tensor] = {
+        name: SharedLoss.apply(part, loss)
+        for (name, part), loss in zip(parts.items(), losses, strict=True)
+    }
+    if one_gradient:
+        weighting.backward(whole, task_parameters)
+        # Gradients of the weighting follow from whole losses: every rank has them already.
+        ranks.sum(optimizer.used_gradients(without=set(weighting.parameters())))
+    else:
+        weighting.backward(with_gradients(ranks, whole, task_parameters), task_parameters)
+    return whole
+
+
+def with_gradients(
+    ranks: Ranks, losses: Mapping[str, Tensor], task_parameters: TaskParameters
 ) -> dict[str, Tensor]:
     """Return losses that know their gradients, summed over all ranks, w.r.t. all parameters.
 
     Any loss weighting then computes the same on every rank, whatever it does with the gradients.
     """
-    known, last = dict[str, Tensor](), list(losses)[-1]
+    known, last = dict(losses), list(losses)[-1]
     for name, loss in losses.items():
         parameters = [p for p in task_parameters(name).values() if p.requires_grad]
-        known[name] = loss
-        if parameters and loss.requires_grad:
-            gradients = torch.autograd.grad(
-                loss,
-                parameters,
-                retain_graph=name != last,  # tasks with the same inputs share a pass of the body
-                materialize_grads=True,
-            )
-            summed = summed_over(ranks, gradients)
-            known[name] = KnownLoss.apply(loss.detach(), summed, *parameters)
+        if not (parameters and loss.requires_grad):
+            continue
+        gradients = torch.autograd.grad(
+            loss,
+            parameters,
+            retain_graph=name != last,  # tasks with the same inputs share a pass of the body
+            materialize_grads=True,
+        )
+        ranks.sum(gradients)
+        known[name] = KnownLoss.apply(loss.detach(), gradients, *parameters)
     return known
-
-
-def summed_over(ranks: Ranks, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the sums of tensors over all ranks, added up in one collective."""
-    if not ranks.several:
-        return tensors
-    row = torch.cat([tensor.flatten() for tensor in tensors])
-    ranks.sum([row])
-    parts = row.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def sum_gradients(ranks: Ranks, optimizer: FlatOptimizer, weighting: LossWeighting) -> None:
-    """Sum the gradients of the network over all ranks.
-
-    Those of the loss weighting follow from the losses of whole batches, the same on every rank.
-    """
-    alike = set(weighting.parameters())
-    ranks.sum(
-        row.grad
-        for row, _, parts in optimizer.rows
-        if row.grad is not None and parts[0].parameter not in alike
-    )
-
-
-def has_one_gradient(weighting: LossWeighting) -> bool:
-    """Return whether a weighting takes the gradient of one total of the losses."""
-    return type(weighting).backward is LossWeighting.backward

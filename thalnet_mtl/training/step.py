@@ -19,12 +19,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.cuda_graphs import Inputs, Outcome, StepGraphs
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 from thalnet_mtl.training.sampling import group_by_inputs, reset_states
-from thalnet_mtl.training.shared_batches import (
-    has_one_gradient,
-    share_losses,
-    sum_gradients,
-    sum_task_gradients,
-)
+from thalnet_mtl.training.shared_batches import own_parts, shared_backward
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
     BASIC,
@@ -57,6 +52,7 @@ class TrainStep:
         self._graphs: StepGraphs | None = None
         self._state = run.state  # that the caches belong to
         self._changes = 0  # of the topology, that they have seen
+        self.rows: dict[str, BatchRows] = {}  # of each batch, that this rank computes; {} for all
         # The norm of the gradient before it was clipped; one place, which captured steps write to.
         self.norm_before_clipping = torch.zeros((), device=run.device)
 
@@ -111,9 +107,11 @@ class TrainStep:
         losses, final_states = self.losses(batches, states)
         optimizer, strategy = self.flat_optimizer(), state.strategy
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
-        state.weighting.backward(losses, run.task_parameters)
-        if run.ranks.several and has_one_gradient(state.weighting):
-            sum_gradients(run.ranks, optimizer, state.weighting)
+        if run.ranks.several:
+            parameters = run.task_parameters
+            losses = shared_backward(run.ranks, state.weighting, optimizer, losses, parameters)
+        else:
+            state.weighting.backward(losses, run.task_parameters)
         strategy.after_backward()
         add_penalty(strategy, batches)
         strategy.before_update()
@@ -142,14 +140,15 @@ class TrainStep:
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the loss and the state at the end of every task, in the order of the batches.
 
-        Batches and losses are whole; states are those of the rows that this rank computes.
+        Of several ranks, each returns what it adds to the loss of a whole batch; states are those
+        of the rows that it computes.
         """
         run, passes, whole = self.run, self.run.config.train.accumulate, batches
-        groups, rows = group_by_inputs(run.config, batches), dict[str, BatchRows]()
+        groups, self.rows = group_by_inputs(run.config, batches), {}
         if run.ranks.several:
-            rows = {name: run.ranks.rows(len(batch.ys)) for name, batch in batches.items()}
-            batches = {name: batch.map(rows[name].of) for name, batch in batches.items()}
-            passes = min(passes, *(some.size for some in rows.values()))
+            self.rows = {name: run.ranks.rows(len(batch.ys)) for name, batch in batches.items()}
+            batches = {name: batch.map(self.rows[name].of) for name, batch in batches.items()}
+            passes = min(passes, *(rows.size for rows in self.rows.values()))
         if passes > 1:
             trained = {
                 name: [p for p in run.task_parameters(name).values() if p.requires_grad]
@@ -161,13 +160,10 @@ class TrainStep:
         else:
             losses, finals = {}, {}
             for group in groups:
-                with only_rows(rows.get(group[0])):
-                    of_group = self.forward(group, batches, states)
+                of_group = self.forward(group, batches, states)
                 losses, finals = losses | of_group[0], finals | of_group[1]
         if run.ranks.several:
-            losses = share_losses(run.ranks, losses, run.learned_tasks, whole, rows)
-            if not has_one_gradient(run.state.weighting):
-                losses = sum_task_gradients(run.ranks, losses, run.task_parameters)
+            losses = own_parts(run.ranks, losses, run.learned_tasks, whole, self.rows)
         return {name: losses[name] for name in batches}, finals
 
     def forward(
@@ -177,7 +173,8 @@ class TrainStep:
         run, first, tasks = self.run, batches[names[0]], self.run.learned_tasks
         heads = {name: tasks[name].head_name for name in names}
         bf16 = run.config.train.precision == "bf16"
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16):
+        autocast = torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16)
+        with autocast, only_rows(self.rows.get(names[0])):
             outputs, finals = run.network.outputs_by_task(
                 list(heads.values()),
                 first.xs,

@@ -70,6 +70,9 @@ def train(
         callbacks: called while the run trains, beside the trackers in ``config``.
         group: name of the runs that this one belongs to, for trackers; by default that of a sweep.
 
+    In processes that ``torchrun`` has started, each calls this and computes a share of every
+    batch; one writes.
+
     Returns:
         the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
 
@@ -95,7 +98,8 @@ def train(
             named = callbacks_of(ranks, config, callbacks)
             run = set_up(config, fetch_with(console), own, ranks)
             directory = opened.enter_context(closing(RunDirectory(own, config)))
-        return Trainer(run, directory, console, began, named, group).fit()
+        result = Trainer(run, directory, console, began, named, group).fit()
+        return ranks.first(lambda: result)
 
 
 def finished_result(

@@ -4,7 +4,7 @@ A module r that does not read a slot s could do so with a column of zeros, which
 The gradient of the loss with respect to that column says whether it would stay zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,6 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.search.paired import rejected, sign_flip_norm
 from thalnet_mtl.training.search.warm_up import Entries, new_entries
-from thalnet_mtl.training.shared_batches import has_one_gradient, summed_over
 from thalnet_mtl.training.step import TrainStep
 
 BATCHES = 16  # of which the gradients are compared
@@ -113,9 +112,8 @@ def loss_gradients(
     rows = run.ranks.rows(len(batches[task].ys))
     empty = run.network.initial(run.tasks[task].head_name, rows.size)
     losses, _ = TrainStep(run).losses(batches, {task: empty})
-    gradients: Sequence[Tensor] = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         losses[task], list(parameters.values()), materialize_grads=True, allow_unused=True
     )
-    if has_one_gradient(run.state.weighting):  # else the loss knows those of all ranks
-        gradients = summed_over(run.ranks, gradients)
+    run.ranks.sum(gradients)
     return dict(zip(parameters, gradients, strict=True))
