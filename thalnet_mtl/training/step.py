@@ -108,8 +108,9 @@ class TrainStep:
         optimizer, strategy = self.flat_optimizer(), state.strategy
         optimizer.zero_grad([*losses, *strategy.rehearsed_tasks(batches)])
         if run.ranks.several:
-            parameters = run.task_parameters
-            losses = shared_backward(run.ranks, state.weighting, optimizer, losses, parameters)
+            losses = shared_backward(
+                run.ranks, state.weighting, optimizer, losses, run.task_parameters
+            )
         else:
             state.weighting.backward(losses, run.task_parameters)
         strategy.after_backward()
