@@ -24,7 +24,8 @@ from kill_and_resume import differences, last_step, started
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 3  # kills of one run
-LONGEST = 6.0  # seconds to a kill from the first line of output, or from the kill before it
+STEPS = 120  # of the run
+LONGEST = 1.5  # seconds to a kill after its step was logged
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,15 +74,17 @@ def start(out: Path, ranks: int) -> subprocess.Popen[bytes]:
 def disturb(out: Path, ranks: int, most: int, moments: random.Random) -> list[dict[str, Any]]:
     """Start a run, kill workers, and wait for its end. Returns the kills."""
     process, killed = start(out, ranks), list[dict[str, Any]]()
-    while process.poll() is None and not started(out):
-        time.sleep(0.01)
-    for _ in range(moments.randint(1, most)):
-        seconds, rank = moments.uniform(0, LONGEST), moments.randrange(ranks)
+    for step in sorted(moments.randrange(STEPS) for _ in range(moments.randint(1, most))):
+        rank, seconds = moments.randrange(ranks), moments.uniform(0, LONGEST)
+        while process.poll() is None and not (started(out) and last_step(out) >= step):
+            time.sleep(0.01)
         time.sleep(seconds)
-        workers = children(process.pid)
-        if len(workers) == ranks:  # they have not ended, and are not being started
+        while process.poll() is None and len(workers := children(process.pid)) < ranks:
+            time.sleep(0.01)  # they are being started
+        if process.poll() is None:
             os.kill(workers[rank], signal.SIGKILL)
-            killed.append({"worker": rank, "seconds": round(seconds, 2), "step": last_step(out)})
+            killed.append({"worker": rank, "after step": last_step(out)})
+            time.sleep(1.0)  # until torchrun has seen it
     assert process.wait() == 0, out.with_suffix(".log").read_text()
     return killed
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from forked_ranks import assert_alike, on_ranks
+from run_fixtures import interrupt_at
 from torch import distributed
 from toy_tasks import GROWTH, JOINT, OWN, toy
 
@@ -75,6 +76,12 @@ CASES = {
         growth={"when": "paths", "recent": 3, "window": 4, "threshold": 0.5, "modules": PATH},
         train={"boundaries": "hidden", "batch": 7},
     ),
+    "early stopping": stream(
+        *ALIKE,
+        steps=40,
+        growth={"when": "per_task", "policy": "shared", "modules": OWN},
+        train={"strategy": "replay", "patience": 1},
+    ),
     "changes": toy(**JOINT, changes=GROWTH, train=SGD | {"steps": 45}),
 }
 
@@ -89,7 +96,7 @@ def left_by(folder: Path) -> dict[str, Any]:
         for c in d["candidates"]
     ]
     changes = [(change["step"], change["verb"], change["about"]) for change in topology["history"]]
-    parts = {name: last[name] for name in ("network", "optimizer", "strategy", "topology")}
+    parts = {n: last[n] for n in ("step", "network", "optimizer", "strategy", "topology")}
     return parts | {"decisions": decisions, "changes": changes}
 
 
@@ -111,6 +118,23 @@ def test_growth_on_several_ranks_is_that_on_one(case, tmp_path):
         shared = left(size)
         for part in DECIDED if case == "search" else alone:
             assert_alike(shared[part], alone[part], **ROUNDING)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_stream_goes_on_with_another_number_of_ranks(size, tmp_path):
+    """Saved by two ranks, between growth and a text whose states are carried."""
+    config, out = CASES["per_task, shared"], tmp_path / "run"
+
+    def stopped(ranks: Ranks) -> None:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            interrupt_at(27, patch)
+            train(config, out, QUIET)
+
+    train(config, tmp_path / "alone", QUIET)
+    on_ranks(2, stopped)
+    assert load_checkpoint(out / "checkpoint" / "last.pt")["step"] == 25
+    on_ranks(size, lambda ranks: train(config, out, QUIET) and None)
+    assert_alike(left_by(out), left_by(tmp_path / "alone"), **ROUNDING)
 
 
 def decided(ranks: Ranks, **training: Any) -> list[Any]:
