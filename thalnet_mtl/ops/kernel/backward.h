@@ -12,7 +12,8 @@ void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
     int widest = 1;
     for (auto& module : modules)
         for (auto& layer : module.layers) widest = std::max({widest, layer.in, layer.out});
-    Buffer<T> d((long)rows * widest), up((long)rows * widest), dc_dynamic;
+    Buffer<T> d((long)rows * widest), up((long)rows * widest);
+    Scratch<T> scratch;
     auto running_rows = [&](int t) { return running(t, from, to) - from; };
     for (int end = rows ? length(from) : time; end > 0;) {
         const int begin = std::max(0, end - steps);
@@ -36,14 +37,15 @@ void Net<T>::backward(int from, int to, Buffer<T>& sums) const {
                     grad += slot[1];
                 }
             }
-            if (dynamic) dc_dynamic.assign((long)n * center, T(0));
+            begin_backward_reading(t, from, n, scratch);
             for (auto& module : modules) {
                 backward_module(module, t, from, n, gt, dc, dm, d, up);
-                if (module.dynamic()) backward_dynamic(module, t, from, n, gt, dc_dynamic, sums);
+                if (module.dynamic())
+                    backward_dynamic(module, t, from, n, gt, sums, scratch);
             }
             product<T>(n, center, read, {gt, columns, 1}, reading_t.right(), dc.data(),
                        center);
-            for (long i = 0; i < (long)dc_dynamic.size(); i++) dc[i] += dc_dynamic[i];
+            end_backward_reading(n, scratch, dc.data());
         }
         // Steps of the same rows together, but step 0 reads the initial center, stored elsewhere.
         for (int stop = end; needs_weight_grads && stop > begin;) {

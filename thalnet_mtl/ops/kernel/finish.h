@@ -37,7 +37,10 @@ void Net<T>::finish(Module<T>& module, T* sums) {
     };
     const bool softmax = module.kind == SOFTMAX;
     copy(weight, softmax ? size * module.features : dense, module.dweight);
-    copy(softmax ? bias : total + module.mean_column(), softmax ? size : c, module.dscale);
+    if (!softmax) copy(total + module.mean_column(), c, module.dscale);
+    for (int j = 0; softmax && module.dscale && j < c; j++)
+        std::copy_n(bias + j * module.padded(), module.visible,
+                    module.dscale + (long)j * module.visible);
     copy(weight + dense, dense, module.dvariance_weight);
     copy(total + module.variance_column(), c, module.dvariance_bias);
     copy(sums + module.private_gates, module.visible, module.dgates);

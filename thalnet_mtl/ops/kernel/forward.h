@@ -5,13 +5,15 @@
 
 template <class T>
 void Net<T>::forward(int from, int to) {
+    Scratch<T> scratch;
     for (int t = 0; t < time; t++) {
         const int end = running(t, from, to);
         T* a = act(t, from);
         product<T>(end - from, read, center, {before(t, from), center, 1}, reading.right(), a,
                    columns, BIAS, read_bias.data());
+        begin_reading(t, from, end - from, scratch);
         for (auto& module : modules) {
-            if (module.dynamic()) read_dynamically(module, t, from, end - from);
+            if (module.dynamic()) read_dynamically(module, t, from, end - from, scratch);
             for (int l = 0; l < (int)module.layers.size(); l++)
                 if (module.layers[l].gru) gru(module, l, t, from, end);
                 else dense(module, l, t, from, end);

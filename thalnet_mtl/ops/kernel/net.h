@@ -6,11 +6,14 @@
 #include <vector>
 
 #include "products.h"
+#include "transpose.h"
 
 constexpr int GRADIENT_ROWS = 128;  // rows of gradients that are collected before a product
 constexpr int BLOCK_ROWS = 48;      // rows of the batch that run through all steps together
 constexpr int MIN_ROWS = 8;         // rows of the batch for which a further thread pays off
 constexpr double MIN_VARIANCE = 1e-3;  // MINIMUM_VARIANCE in models/readings/fast_gaussian.py
+constexpr double LOG2_E = 1.4426950408889634;
+constexpr double CLOSED = -1e30;  // a logit whose exponential is negligible
 
 // Numbers of the kernels in READINGS of cpp.py.
 enum Reading { LINEAR, NORM, NORM_ROWS, SOFTMAX, GAUSSIAN };
@@ -52,13 +55,30 @@ struct Module {
     Buffer<T> matrix;               // R of a static reading, (context, center)
     std::vector<Panels<T>> logits;  // weights of a softmax, for each row of R
     Panels<T> mean, spread;         // weights of a Gaussian for mean and variance
+    bool even = false;              // positions of a Gaussian are consecutive numbers
+    // Of a softmax, padded to whole vectors: gates, CLOSED where a gate is 0, biases.
+    Buffer<T> padded_gates, closed, logit_bias;
     long private_weight, private_bias, private_gates;  // where a thread sums the gradients
 
     bool dynamic() const { return kind >= SOFTMAX; }
-    T gate(int k) const { return gates ? gates[k] : T(1); }
+    int padded() const { return (visible + W<T> - 1) / W<T> * W<T>; }
     int mean_column() const { return column + context; }  // of a Gaussian
     int variance_column() const { return column + 2 * context; }
     int width() const { return composed ? layers[0].out : context; }  // columns in `rows`
+};
+
+// Working memory of a thread for dynamic readings.
+template <class T>
+struct Scratch {
+    Buffer<T> memory, rows;         // of one module; gradients w.r.t. the center, row by row
+    Buffer<T> centers, gradients;   // the center and its gradients, transposed: rows are elements
+
+    T* space(long size) {
+        if ((long)memory.size() < size) memory.resize(size);
+        return memory.data();
+    }
+    T* center(int r, int width) { return &centers[(long)r / W<T> * W<T> * width]; }
+    T* gradient(int r, int width) { return &gradients[(long)r / W<T> * W<T> * width]; }
 };
 
 struct Cursor {
@@ -74,7 +94,8 @@ struct Net {
     int read = 0, columns = 0;  // columns of the static readings; of all activations
     long grad_row, grad_step;   // strides of grad_outputs
     long sum_count = 0;         // size of the buffer in which a thread sums weight gradients
-    bool needs_weight_grads = false, dynamic = false;
+    bool needs_weight_grads = false;
+    bool softmax_modules = false, gaussian = false;  // whether a module reads so
     const int64_t* lengths;  // steps of every row of the batch, longest first; null: all steps
     std::vector<int64_t> sorted_lengths;
     std::vector<int> order;  // place of every row in the caller's batch; empty: the same
@@ -142,7 +163,7 @@ struct Net {
             module.gates = next(c, module.visible, &module.dgates);
             T* fixed;
             module.positions = next(c, module.visible, &fixed);
-            dynamic |= module.dynamic();
+            softmax_modules |= module.kind == SOFTMAX, gaussian |= module.kind == GAUSSIAN;
             int in = module.context, inputs = module.inputs;
             for (int l = 0; l < layers; l++) {
                 module.layers.emplace_back();
@@ -199,12 +220,13 @@ struct Net {
             const long visible = module.visible, features = module.features;
             const long size = module.context * visible;
             if (module.dynamic()) {
+                const long padded = module.padded();
                 const bool softmax = module.kind == SOFTMAX;
                 module.column = allocate(module.context * (softmax ? 1 : 3));
                 module.private_weight = sum_count;
                 sum_count += align(softmax ? size * features : 2 * module.context * features);
-                module.private_bias = sum_count, sum_count += softmax ? align(size) : 0;
-                module.private_gates = sum_count, sum_count += align(visible);
+                module.private_bias = sum_count, sum_count += softmax ? align(module.context * padded) : 0;
+                module.private_gates = sum_count, sum_count += align(padded);
             }
             for (auto& layer : module.layers) {
                 const long gates = layer.gates(), out = layer.out;
@@ -264,7 +286,7 @@ struct Net {
         return {module.x + ((long)r * time + t) * module.inputs, (long)time * module.inputs, 1};
     }
 
-    // Defined in prepare.h, dynamic.h, forward.h, backward.h and finish.h.
+    // Defined in prepare.h, dynamic.h, softmax.h, gaussian.h, forward.h, backward.h and finish.h.
     void begin();
     void prepare(Module<T>& module, bool backward);
     void sort_input(Module<T>& module, bool backward);
@@ -278,17 +300,31 @@ struct Net {
     void end_rows(int t, int from, int to);
     void return_inputs();
     void gather_visible(const Module<T>& module, const T* row, T* to) const;
-    T exponentiate(const Module<T>& module, T* row) const;
+    void begin_reading(int t, int from, int rows, Scratch<T>& scratch) const;
+    void read_dynamically(const Module<T>& module, int t, int from, int rows, Scratch<T>& scratch);
+    template <bool GATED>
+    T exponentiate(const Module<T>& module, T* x) const;
     void softmax(const Module<T>& module, int j, int t, int from, int rows, T* to,
                  T* factors) const;
-    void read_dynamically(const Module<T>& module, int t, int from, int rows);
+    void read_softmax(const Module<T>& module, int t, int from, int rows, Scratch<T>& scratch);
+    void gather_transposed(const Module<T>& module, const T* center_t, T* to) const;
+    void read_gaussian(const Module<T>& module, int t, int from, int rows, Scratch<T>& scratch);
     void dense(const Module<T>& module, int l, int t, int from, int to);
     void gru(const Module<T>& module, int l, int t, int from, int to);
     void backward(int from, int to, Buffer<T>& sums) const;
     void backward_module(const Module<T>& module, int t, int from, int rows, T* g,
                          const Buffer<T>& dc, Buffer<T>& dm, Buffer<T>& d, Buffer<T>& up) const;
+    void begin_backward_reading(int t, int from, int rows, Scratch<T>& scratch) const;
     void backward_dynamic(const Module<T>& module, int t, int from, int rows, T* g,
-                          Buffer<T>& dc_dynamic, Buffer<T>& sums) const;
+                          Buffer<T>& sums, Scratch<T>& scratch) const;
+    template <bool GATED>
+    void softmax_gradients(const Module<T>& module, T factor, T read, const T* values, T* powers,
+                           T* grad_values, T* grad_gates) const;
+    void backward_softmax(const Module<T>& module, int t, int from, int rows, const T* g,
+                          Buffer<T>& sums, Scratch<T>& scratch) const;
+    void backward_gaussian(const Module<T>& module, int t, int from, int rows, T* g,
+                           Buffer<T>& sums, Scratch<T>& scratch) const;
+    void end_backward_reading(int rows, Scratch<T>& scratch, T* dc) const;
     void backward_gru(const Module<T>& module, const Layer<T>& layer, int t, int from, int rows,
                       T* g, const T* dy, long dy_row, Buffer<T>& dm) const;
     void add_weight_gradients(int begin, int end, int from, int rows, const T* g, long jump,

@@ -81,23 +81,6 @@ void Net<T>::read_weights(Module<T>& module) {
 }
 
 template <class T>
-void Net<T>::pack_dynamic(Module<T>& module) {
-    const T* w = module.weight;
-    const long F = module.features, visible = module.visible;
-    auto fill_transposed = [F](Panels<T>& panels, int width, const T* from) {
-        panels.fill(F, width, [=](int k, int n) { return from[n * F + k]; });
-    };
-    if (module.kind == GAUSSIAN) {
-        fill_transposed(module.mean, module.context, w);
-        fill_transposed(module.spread, module.context, module.variance_weight);
-        return;
-    }
-    module.logits.resize(module.context);
-    for (int j = 0; j < module.context; j++)
-        fill_transposed(module.logits[j], visible, w + j * visible * F);
-}
-
-template <class T>
 void Net<T>::pack(Layer<T>& layer, bool backward) {
     const T *w = layer.w, *u = layer.u;
     const int all = layer.in + layer.inputs, in = layer.in, out = layer.out;
