@@ -14,9 +14,10 @@ from backend_checks import assert_agrees, every_reading, with_threads
 from properties import drawn, normal, random_lengths
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import State, ThalNet
 from thalnet_mtl.ops.cpp_library import compile_kernel
-from thalnet_mtl.topology.spec import ModuleSpec
+from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -27,6 +28,33 @@ def test_gaussians_agree_at_every_width(bias, dtype):
     for cell in net.cells.values():
         cell.reading.variance.bias.data.fill_(bias)
     assert_agrees(net, "cpp", dtype, batch=5, time=3)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_gaussians_of_all_widths_and_places_agree_side_by_side(gaps):
+    torch.manual_seed(0)
+    net = ThalNet(6, 3, 43, reading="fast_gaussian")
+    for cell in net.cells.values():
+        reading = cell.reading
+        reading.variance.bias.data = torch.linspace(-3, 90, 43)[torch.randperm(43)]
+        reading.mean.bias.data = torch.linspace(-60, 180, 43)[torch.randperm(43)]
+        reading.variance.weight.data *= 3  # narrow in one row of the batch, wide in another
+        reading.positions[50:] += 7 * gaps
+    assert_agrees(net, "cpp", torch.float64, batch=21, time=3)
+
+
+@pytest.mark.parametrize("reading", ["fast_softmax", "fast_gaussian"])
+def test_a_closed_gate_has_a_gradient_and_no_other_effect(reading):
+    network = Network(drawn(lambda: ThalNet(2, 2, 5, reading=reading)))
+    network.add_task("a", TaskSpec(inputs=2, outputs=2))
+    network.attach(ModuleSpec("new", 3, 2, inputs=2, reading=reading), read_by=["output"])
+    output = network.body.cell("output").reading
+    if reading == "fast_softmax":
+        output.bias.data[:, output.opened] = 60
+    assert not output.gate.any()
+    results = assert_agrees(network.body.double(), "cpp", torch.float64, batch=5, time=3)
+    assert results["d cells.output.reading.gate"].all()
+    assert_agrees(network.body, "cpp", torch.float32, batch=5, time=3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
