@@ -25,6 +25,7 @@ from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.registry import registered
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.training.ranks import RankLost, process_group
+from thalnet_mtl.training.setup import choose_device
 
 QUIET = Console.silent()
 
@@ -286,3 +287,14 @@ def test_a_damaged_environment_is_one_line(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=line), process_group():
         pass
+
+
+def test_too_few_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choose_device("auto").type == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes on this machine, with 1 GPUs"):
+        choose_device("auto")
+    assert choose_device("cpu").type == "cpu"

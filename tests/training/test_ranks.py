@@ -125,3 +125,22 @@ def test_ranks_agree_to_the_bit(case: str) -> None:
     for other in others:
         for name, value in first.items():
             assert torch.equal(other[name], value), name
+
+
+@pytest.mark.parametrize("case", ["fewer rows than ranks", "unequal lengths, targets missing"])
+def test_ranks_share_an_evaluation(case: str) -> None:
+    def scores() -> tuple[dict[str, float], int]:
+        config = config_of(
+            **CASES[case], evaluate={"batch": 29}
+        )  # of the 30 of toy_kinds, 1 in the last batch
+        with process_group() as ranks:
+            run = set_up(config, lambda name: None, ranks=ranks)
+            rows = list[int]()
+            run.network.register_forward_hook(lambda *call: rows.append(len(call[1][1])))
+            return run.scores(run.tasks, "test"), sum(rows)
+
+    expected, total = scores()
+    for found, count in in_ranks(3, scores):
+        for task, values in expected.items():
+            assert found[task] == pytest.approx(values, abs=1e-6)
+        assert count < 0.4 * total

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 EPILOG = """The same command resumes a run that was interrupted; with more train.steps or
-train.epochs it goes on with a finished one, if train.schedule is constant."""
+train.epochs it goes on with a finished one, if train.schedule is constant.
+torchrun --nproc-per-node 2 -m thalnet_mtl train CONFIG trains one run on 2 processes."""
 
 
 def add_train_command(commands: Commands) -> None:

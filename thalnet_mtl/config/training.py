@@ -105,7 +105,9 @@ class TrainConfig:
     )
     precision: str = option("fp32", "precision of products", choices=PRECISIONS)
     ops: str = option("auto", "backend of a ThalNet", choices=OPS)
-    device: str = option("auto", "where the network is trained", choices=DEVICES)
+    device: str = option(
+        "auto", "where the network is trained; for several GPUs, use torchrun", choices=DEVICES
+    )
     threads: int = option(
         0,
         "CPU threads; 0: one for small networks, otherwise PyTorch's default",

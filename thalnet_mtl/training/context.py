@@ -273,13 +273,16 @@ class RunContext:
                 few, the whole split is scored.
         """
         options, chunk = self.config.evaluate, self.config.train.chunk
-        scored = self.state.rule.scored_network(), self.tasks[task], split, options.batch, chunk
+        network = self.state.rule.scored_network()
+        scored = network, self.tasks[task], split, options.batch, chunk
+        # Another network may score a sequence by the others of its batch.
+        ranks = self.ranks if network is self.network else ALONE
         if batches is None:
-            return evaluate(*scored, options.batches)
+            return evaluate(*scored, options.batches, ranks=ranks)
         try:
-            return evaluate(*scored, batches)
+            return evaluate(*scored, batches, ranks=ranks)
         except UndefinedScore:
-            return evaluate(*scored)
+            return evaluate(*scored, ranks=ranks)
 
     def scores(self, tasks: Iterable[str], split: str) -> dict[str, dict[str, float]]:
         """Return loss, metrics and count of several tasks on a split, by task."""

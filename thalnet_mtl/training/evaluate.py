@@ -11,6 +11,7 @@ from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.evaluation import Evaluation
+from thalnet_mtl.training.ranks import ALONE, Ranks
 
 
 @torch.no_grad()
@@ -22,6 +23,7 @@ def evaluate(
     chunk: int = 200,
     batches: int = 0,
     evaluation: Evaluation | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Score a network on a split of a task.
 
@@ -34,6 +36,8 @@ def evaluate(
         chunk: of a text, tokens per chunk.
         batches: the maximum number of batches; 0 for all.
         evaluation: that it fills; by default a new one.
+        ranks: processes that compute a share of every batch each, and score the outputs for all
+            of it, so that they find the same to the bit.
 
     Returns:
         ``loss``, the mean over targets; the score in each metric of the task by its name, the main
@@ -46,8 +50,10 @@ def evaluate(
     with evaluation_mode(network):
         for part in islice(task.iterate(split, batch, chunk), batches or None):
             state = None if part.starts_sequence else state
-            outputs, state = network(task.head_name, part.xs, state, part.lengths)
-            evaluation.update(outputs, part)
+            total = len(part.ys)
+            own = part.map(ranks.rows(total).of) if ranks.several else part
+            outputs, state = network(task.head_name, own.xs, state, own.lengths)
+            evaluation.update(ranks.whole_rows(outputs, total), part)
     return evaluation.compute()
 
 

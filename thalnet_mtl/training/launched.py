@@ -37,9 +37,10 @@ def attempt() -> str:
     return f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {os.environ['WORLD_SIZE']}"
 
 
-def local_rank() -> int:
-    """Return the number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK") or 0)
+def place_on_machine() -> tuple[int, int]:
+    """Return the number of this process among those of its machine, and the number of these."""
+    rank = int(os.environ.get("LOCAL_RANK") or 0)
+    return rank, int(os.environ.get("LOCAL_WORLD_SIZE") or rank + 1)
 
 
 def check_alone(what: str) -> None:

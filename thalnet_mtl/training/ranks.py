@@ -25,7 +25,12 @@ from torch.utils._pytree import tree_map
 from thalnet_mtl.errors import RunError, UserError, describe_os_error
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.ops.batch_rows import BatchRows
-from thalnet_mtl.training.launched import attempt, local_rank, rank_and_size, several_processes
+from thalnet_mtl.training.launched import (
+    attempt,
+    place_on_machine,
+    rank_and_size,
+    several_processes,
+)
 
 TIMEOUT = timedelta(minutes=30)  # that a rank waits for others: one may download the data
 PATIENCE = 3.0  # seconds that a rank with an error waits for those of others
@@ -40,7 +45,7 @@ class RankLost(RunError):
 class Ranks:
     """The processes of a run, seen from one of them; without arguments the only one.
 
-    Every method but ``rows`` must be called by all ranks, in the same order.
+    Every method but ``share`` and ``rows`` must be called by all ranks, in the same order.
 
     Args:
         rank: number of this process, from 0.
@@ -84,13 +89,19 @@ class Ranks:
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def whole_rows(self, own: Tensor, total: int) -> Tensor:
+        """Return a tensor with all rows of a batch, of that with the rows computed here."""
+        if not self.several:
+            return own
+        share = self.share(total)
+        whole = own.new_zeros(total, *own.shape[1:])
+        whole[share] = own[: share.stop - share.start]
+        self.sum([whole])  # nothing is added to a row but zeros
+        return whole
+
     def any(self, here: bool) -> bool:
         """Return whether something holds on at least one rank."""
-        if not self.several:
-            return here
-        count = torch.tensor(float(here))
-        self.sum([count])
-        return bool(count)
+        return any(self.gather(here))
 
     def gather(self, value: Any) -> list[Any]:
         """Return a value of every rank, in their order. Values are pickled."""
@@ -213,9 +224,10 @@ def process_group() -> Iterator[Ranks]:
         yield ALONE
         return
     rank, size = rank_and_size()
-    gpus = local_rank() < torch.cuda.device_count()
+    local, processes = place_on_machine()
+    gpus = processes <= torch.cuda.device_count()
     if gpus:
-        torch.cuda.set_device(local_rank())
+        torch.cuda.set_device(local)
     with _waiting():
         base, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
         store = dist.PrefixStore(f"thalnet {attempt()} {_groups}", base)

@@ -28,7 +28,7 @@ from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
-from thalnet_mtl.training.launched import local_rank
+from thalnet_mtl.training.launched import place_on_machine, several_processes
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.ranks import ALONE, Ranks
 from thalnet_mtl.training.sampling import share_inputs
@@ -150,10 +150,11 @@ def choose_device(name: str) -> torch.device:
         raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local_rank() >= torch.cuda.device_count():
+    processes = place_on_machine()[1]
+    if name == "cuda" and several_processes() and processes > torch.cuda.device_count():
         raise UserError(
-            f"train.device {name}: torchrun has started more processes on this machine than the "
-            f"{torch.cuda.device_count()} GPUs that it has. Start one for each, or use cpu."
+            f"train.device {name}: torchrun has started {processes} processes on this machine, "
+            f"with {torch.cuda.device_count()} GPUs. Start one for each GPU, or use cpu."
         )
     return torch.device(name)
 
