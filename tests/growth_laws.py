@@ -25,6 +25,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.search.edges import closed_edges, growing_modules
 from thalnet_mtl.training.search.prune import can_be_removed, remove
@@ -159,7 +160,7 @@ def clones_equal_their_source(case: Case) -> None:
     }
     if modules[source].inputs:
         xs[name] = xs[source]
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(body):
         features = [body(xs, outputs=[which])[0] for which in (source, name)]
     assert_near({"": features[1]}, {"": features[0]})
     assert not modules[name].frozen
@@ -242,7 +243,7 @@ def paths_cloned_together_equal_their_source(case: Case) -> None:
     for module, encoder in old.encoders.items():
         new.encoders[copies.get(module, module)] = encoder
     assert set(case.network.active_modules("copied")) == set(copies.values())
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(case.network):
         logits, _ = case.network("copied", case.batch(task, 1)[0])
     assert_near({"": logits}, {"": outputs[task]})
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy, deepcopy
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -18,8 +19,11 @@ from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
+from thalnet_mtl.models.designs.options import with_options
+from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.thalnet import ThalNet
+from thalnet_mtl.registry import lookup
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 from thalnet_mtl.training.optimizers import load_optimizer_state, optimizer_state
 
@@ -59,6 +63,18 @@ TASKS = {
 VERBS = ["attach"] * 3 + ["clone", "route", "route", "freeze", "unfreeze", "detach", "add_task"]
 VERBS += ["clone_together", "connect", "disconnect"]
 BATCH, TIME = 2, 3
+# Options of modules. A module gets those that its design can follow.
+MODULE_OPTIONS = [
+    {},
+    {},
+    {},
+    {"normalize": "context", "trainable_start": True},
+    {"normalize": "features", "zoneout": 0.3},
+    {"normalize": "gates"},
+    {"dropout": 0.3, "zoneout": 0.2},
+    {"orthogonal": True, "chrono": 5, "trainable_start": True},
+    {"same_step": True},
+]
 
 # Every reading and every design, with one of the others.
 FAVORED = [
@@ -127,7 +143,7 @@ class Case:
         draw, name = self.random, f"m{self.modules}"
         self.modules += 1
         reads = tuple(draw.sample(sorted({*names, name}), draw.randint(1, 2)))
-        return ModuleSpec(
+        spec = ModuleSpec(
             name,
             features=draw.choice([1, 2, 3, 6]),
             context=draw.choice([1, 2, 4]),
@@ -139,6 +155,12 @@ class Case:
             reads=draw.choice([None, reads]),
             tasks=draw.choice([(), (), (), ("a",), ("b", "c"), ("b",)]),
         )
+        try:
+            spec = replace(spec, options=draw.choice(MODULE_OPTIONS))
+            with_options(lookup("module", spec.module)(1, 1, 1), spec)
+        except UserError:
+            return replace(spec, options={})
+        return spec
 
     def ends(self, task: str) -> dict[str, Any]:
         """Return random options of ``add_task`` for a new task."""
@@ -177,6 +199,7 @@ class Case:
         """Take steps on all tasks, or on the named ones, with one batch of each."""
         network = wrap(self.network)
         for _ in range(steps):
+            torch.manual_seed(self.trained)  # of random masks
             for task in self.network.adapters if tasks is None else tasks:
                 xs, ys = self.batch(task, self.trained)
                 with torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext():
@@ -192,15 +215,18 @@ class Case:
 
     @torch.no_grad()
     def logits(self, task: str, number: int = 0, state: Any = None) -> Tensor:
-        """Return the logits of a task for one of its batches."""
-        return self.network(task, self.batch(task, number)[0], state)[0]
+        """Return the logits of a task for one of its batches, in evaluation mode."""
+        with evaluation_mode(self.network):
+            return self.network(task, self.batch(task, number)[0], state)[0]
 
     @torch.no_grad()
     def states(self) -> dict[str, Any]:
         """Return the state of every task after its first batch."""
-        return {
-            task: self.network(task, self.batch(task, 0)[0])[1] for task in self.network.adapters
-        }
+        with evaluation_mode(self.network):
+            return {
+                task: self.network(task, self.batch(task, 0)[0])[1]
+                for task in self.network.adapters
+            }
 
     def outputs(self, states: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Return the logits of every task, from the initial or from given states."""

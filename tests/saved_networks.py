@@ -3,8 +3,9 @@
 import torch
 
 from thalnet_mtl import Network
-from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import MLP, StackedLSTM
 from thalnet_mtl.models.body import Body
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from properties import drawn, normal
 
-from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.recurrent import TorchRNN
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 
 XS = normal(2, 3, 3)

@@ -14,8 +14,8 @@ from saved_networks import NETWORKS, ROWS, assert_same_network, by_hand
 
 from thalnet_mtl import Network, hub, registry
 from thalnet_mtl.errors import RunError, UserError
-from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.recurrent import RecurrentBody
+from thalnet_mtl.models.stacked_gru import StackedGRU
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from thalnet_mtl import (
 )
 from thalnet_mtl.config.schema import ModelConfig, TaskConfig
 from thalnet_mtl.config.training import EvaluateConfig, TrainConfig
-from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import MLP, StackedLSTM
+from thalnet_mtl.models.stacked_gru import StackedGRU
 
 PUBLIC = [
     *("ThalNet", "Network", "ModuleSpec", "TaskSpec", "Body", "RecurrentBody", "PathChooser"),

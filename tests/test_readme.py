@@ -66,7 +66,7 @@ def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    yaml_text, _ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    yaml_text, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert max(len(yaml_text.splitlines()), len(program.splitlines())) < 15
     months = [
@@ -89,10 +89,12 @@ def test_the_examples_of_a_stream_and_of_own_parts_run(tmp_path, monkeypatch, ca
     for kind in registry._entries:
         monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
     page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    _, stream = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    _, options, stream = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     _, program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("stream.yaml").write_text(stream)
     assert main(["train", "stream.yaml"]) == 0
+    Path("options.yaml").write_text(options)
+    assert main(["train", "options.yaml", "--train.steps", "2"]) == 0
     assert "digits_parity_new: ff_gru" in str(load_run("runs/stream").network)
     exec(program, {"__name__": "my_package.parts"})
     scores = json.loads(Path("runs/own/result.json").read_text())["tasks"]["digits_rows"]

@@ -34,7 +34,7 @@ _MODULES = {
         "models.readings.fast_gaussian",
     ),
     "module": ("models.designs.stacks",),
-    "body": ("models.thalnet", "models.baselines", "models.recurrent"),
+    "body": ("models.thalnet", "models.stacked_gru", "models.baselines", "models.recurrent"),
     "task": ("tasks.images", "tasks.digits", "tasks.text", "tasks.timeseries"),
     "strategy": (
         "strategies.base",

@@ -18,9 +18,10 @@ from properties import (
 
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import MLP, StackedLSTM
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.topology.spec import TaskSpec
 
 every_body = pytest.mark.parametrize("kind", BODIES)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from thalnet_mtl.models.baselines import StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import StackedLSTM
 from thalnet_mtl.models.cost import count_macs, stored_bytes
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import parameter_counts
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import TaskSpec
 

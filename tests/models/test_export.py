@@ -11,10 +11,11 @@ from toy_tasks import STREAM, toy
 from thalnet_mtl import load_model
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import export
-from thalnet_mtl.models.baselines import MLP, StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import MLP, StackedLSTM
 from thalnet_mtl.models.model_folder import FORMAT
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.programs import Step
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import cpp
 from thalnet_mtl.topology.spec import TaskSpec

@@ -34,9 +34,9 @@ from thalnet_cases import (
 )
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.checks import check_lengths
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.topology.spec import TaskSpec

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import (
 )
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import StackedLSTM
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import State, ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 

@@ -9,10 +9,10 @@ from properties import assert_alone, assert_close, drawn, normal, padded_and_alo
 
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.export import export
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec, from_plain, to_plain
 

@@ -5,10 +5,11 @@ import torch
 from properties import assert_close, drawn, gradients, normal
 
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import MLP, StackedGRU
+from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.readings.linear import LinearReading
 from thalnet_mtl.models.size import count_parameters
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 

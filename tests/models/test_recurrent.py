@@ -18,10 +18,11 @@ from toy_tasks import toy
 from thalnet_mtl import Network, cli, load_run, registry
 from thalnet_mtl.config.schema import ModelConfig
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.baselines import StackedGRU, StackedLSTM
+from thalnet_mtl.models.baselines import StackedLSTM
 from thalnet_mtl.models.build import build
 from thalnet_mtl.models.export import export as network_export
 from thalnet_mtl.models.recurrent import RecurrentBody
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.trainer import Trainer, train

@@ -22,9 +22,9 @@ from toy_tasks import toy
 from thalnet_mtl import Network, load_model, save_model
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models import model_folder
-from thalnet_mtl.models.baselines import StackedGRU
 from thalnet_mtl.models.body import Body
 from thalnet_mtl.models.export import export
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import registered
 from thalnet_mtl.topology.spec import ModuleSpec

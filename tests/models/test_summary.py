@@ -1,8 +1,9 @@
 """What ``print(network)`` shows: who reads whom, in a line a module and a line a task."""
 
-from thalnet_mtl.models.baselines import MLP, StackedGRU
+from thalnet_mtl.models.baselines import MLP
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.size import parameter_counts
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 

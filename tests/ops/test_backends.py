@@ -38,6 +38,9 @@ def draw_only_what_it_can_run(backend, monkeypatch):
     readings, designs = CAN_RUN[backend]
     monkeypatch.setattr("random_networks.READINGS", readings)
     monkeypatch.setattr("random_networks.DESIGNS", designs)
+    if backend != "batched":
+        initial = {"orthogonal": True, "chrono": 5, "trainable_start": True}
+        monkeypatch.setattr("random_networks.MODULE_OPTIONS", [{}, {}, initial])
 
 
 SHAPES = [  # modules, features, context, hidden, batch, time

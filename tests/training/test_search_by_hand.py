@@ -21,7 +21,7 @@ from thalnet_mtl import (
     registry,
     search,
 )
-from thalnet_mtl.models.baselines import StackedGRU
+from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.registry import entries
 
 XS, YS = map(torch.tensor, load_digits(return_X_y=True))

@@ -20,6 +20,7 @@ import yaml
 from thalnet_mtl.config.declarations import (
     declaration,
     declarations,
+    fact,
     is_declared,
 )
 from thalnet_mtl.config.overlay import OPTIONS, as_plain
@@ -98,9 +99,10 @@ def resolve_options(
     Args:
         config: the configuration.
         where: the run that it is of, for error messages.
-        complete: whether to add the defaults of the options that are not given, and to drop the
-            plugins that are not used. Otherwise what has no options is left alone, and so is a name
-            that is not registered, or not yet.
+        complete: whether to add the defaults of the options that are not given, but for those
+            that an entry lists as ``left_out``, and to drop the plugins that are not used.
+            Otherwise what has no options is left alone, and so is a name that is not registered, or
+            not yet.
         strategy: whether to check the options of the strategy.
     """
     resolve = partial(_resolve, complete=complete)
@@ -199,7 +201,13 @@ def _resolve(kind: str, name: str, section: Any, where: str, complete: bool) -> 
         return section
     options = check_options(kind, name, section.options, where, field_names(section))
     if complete:
-        options = _defaults(declaration(kind, name).options) | options
+        defaults = _defaults(declaration(kind, name).options)
+        left_out = fact(kind, name, "left_out", ())
+        options = {
+            option: value
+            for option, value in (defaults | options).items()
+            if option not in left_out or value != defaults[option]
+        }
     return replace(section, options=as_plain(options))
 
 

@@ -18,6 +18,7 @@ from thalnet_mtl.models.shapes import shapes_only
 from thalnet_mtl.models.size import check_memory, count_parameters
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.registry import lookup
+from thalnet_mtl.topology.options import ModuleOptions
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
 
 # Fields of ``model`` that a body gets if its constructor has an argument of that name.
@@ -47,6 +48,8 @@ def build(
         inputs = shared_input_width(list(tasks.values()), features)
         if modules:
             specs = [module(n, fields, model, tasks, features) for n, fields in modules.items()]
+            if own_options.get("same_step") and all(spec.inputs for spec in specs):
+                raise UserError("model.same_step has no effect: all modules take an input.")
             body: Body = ThalNet(modules=specs)
         else:
             accepted = inspect.signature(make_body).parameters
@@ -108,11 +111,14 @@ def module(
             raise UserError(f"module '{name}': {unknown('task', task, tasks)}")
     serves = [shape for key, shape in tasks.items() if not fields.tasks or key in fields.tasks]
     width = fields.features or features
+    inputs = shared_input_width(serves, width, name) if fields.input else 0
+    options = check_options("body", model.body, model.options, "model", field_names(model))
+    options["same_step"] = options.get("same_step", False) and not inputs
     return ModuleSpec(
         name,
         features=width,
         context=fields.context or model.context or width,
-        inputs=shared_input_width(serves, width, name) if fields.input else 0,
+        inputs=inputs,
         output=fields.output,
         hidden=fields.hidden or model.hidden,
         module=fields.module or model.module,
@@ -120,6 +126,7 @@ def module(
         reads=fields.reads or None,
         tasks=fields.tasks,
         frozen=fields.frozen,
+        options=ModuleOptions.from_plain(options),
     )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.models.body import check_name
 from thalnet_mtl.models.designs.base import Design
+from thalnet_mtl.models.designs.options import with_options
 from thalnet_mtl.models.modes import Freezable
 from thalnet_mtl.models.readings.base import IndexMap, Reading
 from thalnet_mtl.ops.cell import PlacedCell, Placement
@@ -17,7 +19,12 @@ from thalnet_mtl.topology.graph import ModuleGraph, slots
 
 
 class Cell(Freezable):
-    """The parameters of one module of a graph."""
+    """The parameters of one module of a graph.
+
+    ``start`` are its features and its memory before the first step; None: zeros.
+    """
+
+    start: nn.Parameter | None
 
     def __init__(self, name: str, graph: ModuleGraph):
         super().__init__()
@@ -26,9 +33,12 @@ class Cell(Freezable):
         self.reading: Reading = lookup("reading", module.reading)(
             module.features, center, module.context
         )
-        self.design: Design = lookup("module", module.module)(
+        design: Design = lookup("module", module.module)(
             module.context + module.inputs, module.features, module.hidden or module.features
         )
+        self.design = with_options(design, module)
+        start = torch.zeros(module.features + design.memory)
+        self.start = nn.Parameter(start) if module.options.trainable_start else None
         if module.opened:
             self.reading.resize(range(center), graph.opened_columns(name))
         self.set_frozen(module.frozen)
@@ -36,6 +46,7 @@ class Cell(Freezable):
     def copy(self, source: "Cell", columns: Sequence[int], opened: Sequence[int]) -> None:
         """Copy another cell, with column ``columns[k]`` of its reading as column k."""
         self.design, self.reading = deepcopy(source.design), deepcopy(source.reading)
+        self.start = deepcopy(source.start)
         self.reading.resize(columns, opened)
         self.set_frozen(self._frozen)
 
@@ -133,10 +144,12 @@ def place(graph: ModuleGraph, cells: nn.ModuleDict, names: Sequence[str]) -> Pla
                 memory=slice(start, stop),
                 visible=None if visible == list(range(width)) else visible,
                 columns=None if columns == list(range(len(all_columns))) else columns,
-                inputs=module.inputs,
+                inputs=module.inputs + getattr(parameters.design, "noise", 0),
                 context=module.context,
                 reading=parameters.reading,
                 design=parameters.design,
+                takes_input=bool(module.inputs),
+                same_step=module.options.same_step,
             )
         )
         start = stop
@@ -150,6 +163,24 @@ def are_placed(cells: nn.ModuleDict, placement: Placement) -> bool:
         if parts["reading"] is not placed.reading or parts["design"] is not placed.design:
             return False
     return True
+
+
+def with_starts(
+    cells: nn.ModuleDict, placement: Placement, center: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return an initial state of zeros with the start of the modules that have one."""
+    starts = {cell.name: cell_of(cells, cell.name).start for cell in placement.cells}
+    if all(start is None for start in starts.values()):
+        return center, memory
+    parts: list[tuple[Tensor, Tensor]] = []
+    for cell in placement.cells:
+        zeros, start = (center[:, cell.slot], memory[:, cell.memory]), starts[cell.name]
+        if start is not None:
+            sizes = [part.shape[1] for part in zeros]
+            zeros = start.to(center.dtype).expand(len(center), -1).split(sizes, -1)
+        parts.append(zeros)
+    centers, memories = zip(*parts, strict=True)
+    return torch.cat(centers, -1), torch.cat(memories, -1)
 
 
 def reading_matrices(

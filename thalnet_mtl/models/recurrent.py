@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.baselines import run_rnn
 from thalnet_mtl.models.body import Body, constructor_arguments
 from thalnet_mtl.models.recurrent_state import RecurrentLayout, find_layout
+from thalnet_mtl.models.run_rnn import run_rnn
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
 

@@ -144,6 +144,13 @@ def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     return _like(state, [map_state(function, part) for part in state])
 
 
+def map_states(function: Callable[[Tensor, Tensor], Tensor], state: Any, other: Any) -> Any:
+    """Apply a function to the tensors of two states of the same form, in pairs."""
+    if isinstance(state, Tensor):
+        return function(state, other)
+    return _like(state, [map_states(function, *pair) for pair in zip(state, other, strict=True)])
+
+
 def _like(container: Any, parts: list[Any]) -> Any:
     kind = type(container)
     return kind(*parts) if hasattr(kind, "_fields") else kind(parts)

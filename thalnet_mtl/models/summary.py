@@ -36,8 +36,10 @@ def body_summary(body: Body) -> str:
 
 def _module(module: ModuleSpec, graph: ModuleGraph) -> str:
     reads = "all modules" if len(module.seen) == len(graph) > 1 else ", ".join(module.seen)
+    words = module.options.words()
+    design = f"{module.module} with {words}" if words else module.module
     parts = [
-        f"{module.module}, features {module.features}, context {module.context}",
+        f"{design}, features {module.features}, context {module.context}",
         f"reads {reads} ({module.reading})",
     ]
     parts += [f"task input {module.inputs}"] if module.inputs else []

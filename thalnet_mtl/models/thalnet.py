@@ -6,16 +6,18 @@ Modules", NIPS 2017.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError, unknown
-from thalnet_mtl.models.cells import reading_matrices
+from thalnet_mtl.models.cells import reading_matrices, with_starts
 from thalnet_mtl.models.checks import check_sequence, kind_of
+from thalnet_mtl.models.designs.options import with_noise
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.models.sequences import run_sequences
@@ -24,7 +26,10 @@ from thalnet_mtl.ops.inputs import Inputs
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.graph import ModuleGraph
-from thalnet_mtl.topology.spec import ModuleSpec, equal_modules, from_plain
+from thalnet_mtl.topology.options import HIGHEST_RATE, OPTION_NAMES, ModuleOptions, Normalize
+from thalnet_mtl.topology.spec import ModuleSpec, equal_modules, from_plain, to_plain
+
+Rate = Annotated[float, Range(0, HIGHEST_RATE)]
 
 
 class State(NamedTuple):
@@ -67,7 +72,20 @@ class ThalNet(ModularBody):
         modules: number of equal modules, or a list of ``ModuleSpec``.
         features, context, hidden, module, reading: fields of every ``ModuleSpec``, where
             ``modules`` is a number. ``context`` defaults to ``features``.
+        normalize: what is normalized: the context that a module reads, the features that it writes,
+            or the gates of its GRUs.
+        dropout: rate at which elements of the context are zero in training.
+        zoneout: probability with which a unit of a memory keeps its value for a step in training.
+        orthogonal: whether recurrent weights start as orthogonal matrices.
+        chrono: time scale in steps for the initial biases of update gates; 0: as usual.
+        trainable_start: whether the state before the first step is trained.
+        same_step: whether modules read the features that input modules write in the same step.
+
+    The last seven are options of every module, where ``modules`` is a number; ``ModuleOptions``
+    has their definitions.
     """
+
+    left_out = OPTION_NAMES  # of complete configurations, where they are at their defaults
 
     def __init__(
         self,
@@ -78,25 +96,42 @@ class ThalNet(ModularBody):
         hidden: int = 0,
         module: str = "ff_gru",
         reading: str = "weight_norm",
+        normalize: Normalize = "none",
+        dropout: Rate = 0.0,
+        zoneout: Rate = 0.0,
+        orthogonal: bool = False,
+        chrono: Annotated[int, Range(0)] = 0,
+        trainable_start: bool = False,
+        same_step: bool = False,
     ):
+        options = ModuleOptions(
+            normalize, dropout, zoneout, orthogonal, chrono, trainable_start, same_step
+        )
         if isinstance(modules, int):
             sizes = {"features": features, "context": context or features, "hidden": hidden}
-            modules = equal_modules(modules, inputs, module=module, reading=reading, **sizes)
+            kinds = {"module": module, "reading": reading}
+            modules = equal_modules(modules, inputs, options, **kinds, **sizes)
+        elif options.changed():
+            raise UserError(
+                f"{next(iter(options.changed()))}: give it as an option of each ModuleSpec, where "
+                f"modules are listed."
+            )
         super().__init__(ModuleGraph(tuple(modules)))
 
     def arguments(self) -> dict[str, Any]:
-        return {"modules": [dict(vars(module)) for module in self.graph.modules]}
+        return {"modules": [to_plain(module) for module in self.graph.modules]}
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "ThalNet":
         return cls(modules=[from_plain(ModuleSpec, fields) for fields in arguments["modules"]])
 
     def initial(self, xs: Inputs, *, active: Sequence[str] | None = None) -> State:
-        """Return Φ_0 = 0 and empty memories."""
+        """Return Φ_0 and memories of zeros, or of modules that have one their trained start."""
         x = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
         placement = self.placement(active)
         widths = placement.center_width, placement.memory_width
-        return State(*(x.new_zeros(x.shape[0], width) for width in widths))
+        zeros = State(*(x.new_zeros(x.shape[0], width) for width in widths))
+        return State(*with_starts(self.cells, placement, *zeros))
 
     def forward(
         self,
@@ -143,6 +178,7 @@ class ThalNet(ModularBody):
         backend = select_backend(self.ops, placement, state.center)
         places = {cell.name: cell.slot for cell in placement.cells}
         slots = [places[name] for name in names]
+        xs = with_noise(placement, xs)
         ys, *last = run(backend, placement, xs, *state, slots, lengths)
         return ys, State(*last)
 

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from thalnet_mtl.ops.cell import PlacedCell, Placement
 from thalnet_mtl.ops.layout import is_plain_stack, layer_parameters
 from thalnet_mtl.ops.lengths import Lengths, Packing, are_hidden, past_end, zero_past_end
-from thalnet_mtl.ops.reference import Outcome, advance, keep, matrix, unsupported
+from thalnet_mtl.ops.reference import (
+    Outcome,
+    advance,
+    keep,
+    matrix,
+    unsupported,
+    with_input_features,
+)
 
 __all__ = ["sequence", "unsupported"]
 
@@ -103,20 +110,28 @@ def sequence(
     past = None if hidden is None else past_end(hidden, first.shape[1])
     packing = Packing(first, lengths if hidden is None else None)
     xs = {name: packing.pack(zero_past_end(x, hidden)) for name, x in xs.items()}
-    groups: list[BatchedCells | SingleCell] = [
-        *(BatchedCells(equal, xs, center.shape[1], packing) for equal in group_equal(cells)),
-        *(SingleCell(cell, xs, packing) for cell in cells if not batchable_layers(cell)),
+    phases: list[list[BatchedCells | SingleCell]] = [
+        [
+            *(BatchedCells(equal, xs, center.shape[1], packing) for equal in group_equal(phase)),
+            *(SingleCell(cell, xs, packing) for cell in phase if not batchable_layers(cell)),
+        ]
+        for phase in placement.phases
     ]
+    groups = [group for phase in phases for group in phase]
     center, rows = packing.sort(center), packing.sort(memory)
     memories = [torch.stack([rows[:, cell.memory] for cell in group.cells]) for group in groups]
     centers: list[Tensor] = []
     ended: list[list[Tensor]] = []
     for t, (count, following) in enumerate(zip(packing.counts, packing.following, strict=True)):
         features: dict[str, Tensor] = {}
-        for k, group in enumerate(groups):
-            phi, states = group.step(t, center, memories[k])
-            memories[k] = keep(past, t, memories[k], states)
-            features |= _by_name(group, phi)
+        numbers = iter(range(len(groups)))
+        for phase in phases:
+            seen = center if not features else with_input_features(cells, center, features)
+            for group in phase:
+                k = next(numbers)
+                phi, states = group.step(t, seen, memories[k])
+                memories[k] = keep(past, t, memories[k], states)
+                features |= _by_name(group, phi)
         phi = torch.cat([features[cell.name] for cell in cells], dim=-1).to(center.dtype)
         center = keep(past, t, center, phi)
         centers.append(center)

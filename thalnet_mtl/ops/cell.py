@@ -14,10 +14,12 @@ class PlacedCell:
         memory: columns of the memory that hold its recurrent state.
         visible: positions of the center that it may read; None: all.
         columns: columns of its reading that belong to those positions; None: all.
-        inputs: width of its task input; 0: none.
+        inputs: width of its task input, and of random numbers beside it; 0: none.
         context: width of what it reads.
         reading: see ``models.readings.base.Reading``, which ``ops`` must not import.
         design: see ``models.designs.base.Design``.
+        takes_input: whether it has a task input.
+        same_step: whether it reads the new features of modules with a task input, which run first.
     """
 
     name: str
@@ -29,6 +31,8 @@ class PlacedCell:
     context: int
     reading: Any
     design: Any
+    takes_input: bool = False
+    same_step: bool = False
 
 
 class Placement:
@@ -40,6 +44,11 @@ class Placement:
     def __init__(self, cells: Sequence[PlacedCell]):
         self.cells = tuple(cells)
         self.cache: dict[Any, Any] = {}  # see ``layout.memoized``
+
+    @property
+    def phases(self) -> list[list[PlacedCell]]:
+        """The modules that run in the first and in the second part of a step; see ``same_step``."""
+        return [[cell for cell in self.cells if cell.same_step == late] for late in (False, True)]
 
     @property
     def center_width(self) -> int:

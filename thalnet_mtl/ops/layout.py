@@ -132,8 +132,11 @@ def layer_parameters(layer: nn.Module) -> list[Tensor]:
 def unsupported_design(placement: Placement) -> str | None:
     """Return why a module is no plain stack of layers under a known reading, None if all are."""
     for cell in placement.cells:
+        if cell.same_step:
+            return f"module '{cell.name}' reads input modules in the same step"
         if not is_plain_stack(cell.design):
-            return f"module '{cell.name}' has a custom design, {type(cell.design).__name__}"
+            custom = f"a custom design, {type(cell.design).__name__}"
+            return f"module '{cell.name}' has {getattr(cell.design, 'about', custom)}"
         if cell.reading.dynamic and kernel_of(cell.reading) is None:
             return (
                 f"module '{cell.name}' has a custom dynamic reading, {type(cell.reading).__name__}"

@@ -7,7 +7,9 @@ For every module i and step t (Hafner et al., NIPS 2017)::
     Φ_t   = [φ_t^1, …, φ_t^I]                 center, Φ_0 = 0
 
 All modules of a step read the center of the previous step, so information needs one step from a
-module to the next. Every faster backend has the signature of ``sequence`` and is tested against it.
+module to the next. Modules with the option ``same_step`` read Φ_{t-1} with the φ_t of the modules
+that have a task input, which run first. Every faster backend has the signature of ``sequence`` and
+is tested against it.
 A sequence that has ended keeps its Φ and its memories, see ``lengths``.
 """
 
@@ -58,24 +60,46 @@ def sequence(
         the memory after the last step of every sequence.
     """
     cells = placement.cells
-    static = [None if cell.reading.dynamic else matrix(cell) for cell in cells]
+    static = {cell.name: None if cell.reading.dynamic else matrix(cell) for cell in cells}
     time = next(iter(xs.values())).shape[1]
     xs = {name: zero_past_end(x, lengths) for name, x in xs.items()}
     past = None if lengths is None else past_end(lengths, time)
     centers = []
     for t in range(time):
-        features, memories = [], []
-        for cell, weights in zip(cells, static, strict=True):
-            x = xs[cell.name][:, t] if cell.inputs else None
-            phi, state = advance(cell, weights, x, center, memory[:, cell.memory])
-            features.append(phi)
-            memories.append(state)
+        features: dict[str, Tensor] = {}
+        memories: dict[str, Tensor] = {}
+        for phase in placement.phases:
+            seen = center if not features else with_input_features(cells, center, features)
+            for cell in phase:
+                x = xs[cell.name][:, t] if cell.inputs else None
+                features[cell.name], memories[cell.name] = advance(
+                    cell, static[cell.name], x, seen, memory[:, cell.memory]
+                )
         # Under autocast products have low precision; the state keeps its own.
-        center = keep(past, t, center, torch.cat(features, dim=-1).to(center.dtype))
-        memory = keep(past, t, memory, torch.cat(memories, dim=-1).to(memory.dtype))
+        phi, state = (
+            torch.cat([values[cell.name] for cell in cells], -1) for values in (features, memories)
+        )
+        center = keep(past, t, center, phi.to(center.dtype))
+        memory = keep(past, t, memory, state.to(memory.dtype))
         centers.append(center)
     ys = torch.stack([select_slots(center, outputs) for center in centers], dim=1)
     return zero_past_end(ys, lengths), center, memory
+
+
+def with_input_features(
+    cells: Sequence[PlacedCell], center: Tensor, features: Mapping[str, Tensor]
+) -> Float[Tensor, "batch center"]:
+    """Return a center with the new features of modules that have a task input.
+
+    The center itself if no module reads them in the same step.
+    """
+    if not any(cell.same_step for cell in cells):
+        return center
+    parts = [
+        features[cell.name].to(center.dtype) if cell.takes_input else center[:, cell.slot]
+        for cell in cells
+    ]
+    return torch.cat(parts, dim=-1)
 
 
 def keep(

@@ -19,7 +19,7 @@ def module_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
             "context": f"{module.context:,}",
             "inputs": f"{module.inputs:,}" if module.inputs else "–",
             "output": "yes" if module.output else "–",
-            "design": module.module,
+            "design": _design(module),
             "reading": module.reading,
             "reads": _reads(module, names),
             "tasks": ", ".join(module.tasks) or "shared",
@@ -28,6 +28,14 @@ def module_rows(topology: TopologySnapshot) -> list[dict[str, str]]:
         }
         for module in topology.modules
     ]
+
+
+def _design(module: ModuleEntry) -> str:
+    """Return the design of a module with its options."""
+    options = [
+        name if value is True else f"{name} {value}" for name, value in module.options.items()
+    ]
+    return f"{module.module} with {', '.join(options)}" if options else module.module
 
 
 def task_rows(topology: TopologySnapshot) -> list[dict[str, str]]:

@@ -33,8 +33,13 @@ class ModuleEntry:
     opened: Sequence[str]  # those among ``reads`` that were opened after it was attached
     tasks: Sequence[str]  # tasks that may run it; () for all
     frozen: bool
+    options: Mapping[str, Any] = field(default_factory=dict)  # those that are not at their default
     slot: tuple[int, int]  # first feature of its slot in the center, and the one after the last
     parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the module in ``topology.json``."""
+        return {key: value for key, value in vars(self).items() if key != "options" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,7 @@ class TopologySnapshot:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``topology.json``."""
         return {
-            "modules": [vars(module) for module in self.modules],
+            "modules": [module.to_json() for module in self.modules],
             "tasks": {name: task.to_json() for name, task in self.tasks.items()},
             "step": self.step,
             "history": [asdict(change) for change in self.history],

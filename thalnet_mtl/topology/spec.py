@@ -4,10 +4,11 @@ A network can be built from them alone; ``config.yaml`` and every checkpoint hol
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.topology.options import ModuleOptions
 
 Spec = TypeVar("Spec")
 
@@ -111,6 +112,7 @@ class ModuleSpec:
         opened: the names among ``reads`` that were added after the module was created.
         tasks: names of the tasks that may run it; () for all.
         frozen: whether training leaves its parameters alone.
+        options: see ``ModuleOptions``; a mapping of them will do.
     """
 
     name: str
@@ -125,6 +127,16 @@ class ModuleSpec:
     opened: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     frozen: bool = False
+    options: ModuleOptions = field(default_factory=ModuleOptions)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.options, Mapping):
+            object.__setattr__(self, "options", ModuleOptions.from_plain(self.options))
+        if self.options.same_step and self.inputs:
+            raise UserError(
+                f"module '{self.name}': same_step is for modules without a task input, which read "
+                f"those that have one."
+            )
 
     def serves(self, tasks: Collection[str]) -> bool:
         """Return whether one of these tasks may run the module; () stands for all tasks."""
@@ -183,11 +195,17 @@ class AdapterSpec:
 
 
 def to_plain(spec: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass for a file; ``from_plain`` is the inverse."""
-    return {field.name: _plain(getattr(spec, field.name)) for field in fields(spec)}
+    """Return the fields of a dataclass for a file; ``from_plain`` is the inverse.
+
+    Options of a module are left out where they have their defaults.
+    """
+    plain = {leaf.name: _plain(getattr(spec, leaf.name)) for leaf in fields(spec)}
+    return {name: value for name, value in plain.items() if name != "options" or value}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, ModuleOptions):
+        return value.changed()
     if is_dataclass(value):
         return to_plain(value)
     return dict(value) if isinstance(value, Widths) else value
@@ -204,10 +222,20 @@ def check_names(names: Sequence[str]) -> None:
         raise UserError(f"expected a list of different names, got {names!r}.")
 
 
-def equal_modules(modules: int, inputs: int, **options: Any) -> list[ModuleSpec]:
+def equal_modules(
+    modules: int, inputs: int, options: ModuleOptions, **fields: Any
+) -> list[ModuleSpec]:
     """Return modules of equal sizes; the first takes the input, the last feeds the head."""
+    if options.same_step and modules == 1:
+        raise UserError("same_step has no effect: the only module takes the input.")
     return [
-        ModuleSpec(name, inputs=inputs if first else 0, output=last, **options)
+        ModuleSpec(
+            name,
+            inputs=inputs if first else 0,
+            output=last,
+            options=replace(options, same_step=options.same_step and not first),
+            **fields,
+        )
         for name, first, last in _roles(modules)
     ]
 

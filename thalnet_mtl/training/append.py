@@ -16,6 +16,7 @@ from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.run_files import FINGERPRINTS, read_environment
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.state import NOT_TRAINED
+from thalnet_mtl.training.support import random_options
 
 
 def extend(content: dict[str, Any], run: RunContext) -> None:
@@ -66,7 +67,7 @@ def why_not(content: dict[str, Any], run: RunContext) -> str:
 
 def differences_to_one_run(run: RunContext) -> str:
     """Return why the run may differ from one with the whole stream from the start; '' if not."""
-    if run.config.train.dropout and not run.state.rule.grows:
+    if random_options(run.config) and not run.state.rule.grows:
         return "the random numbers of its dropout are not those of a network with all heads"
     if run.config.growth.when == "search" and run.state.rule.acts_within:
         return "growth.when search shares its steps among the experiences that it knows of"

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.models.sequences import map_states
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.random_streams import step_generator
@@ -85,7 +86,7 @@ def whole_sequences(task: Task) -> SequenceTask:
 
 
 def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
-    """Reset the carried state of randomly chosen sequences to zero.
+    """Reset the carried state of randomly chosen sequences to that before the first step.
 
     The choice depends only on task, seed and step. Without resets a network may learn to need a
     past that no text begins with.
@@ -102,4 +103,9 @@ def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
     generator = step_generator(f"reset {task}", run.seed, run.step)
     keep = (torch.rand(batch, generator=generator) >= probability).to(run.device)
     keep = run.ranks.rows(batch).of(keep)
-    return map_state(lambda part: part * keep.view(-1, *[1] * (part.ndim - 1)), state)
+    start = run.state.network.initial(run.learned_tasks[task].head_name, batch)
+
+    def reset(part: Tensor, start: Tensor) -> Tensor:
+        return torch.where(keep.view(-1, *[1] * (part.ndim - 1)), part, start)
+
+    return map_states(reset, state, start)

@@ -244,6 +244,7 @@ CAPTURABLE: Supported = {
     "task.loss": CAPTURABLE_LOSSES,
     "tasks.*.loss": CAPTURABLE_LOSSES,
     **fields("train", "dropout draw patience precision"),
+    **fields("model", "dropout zoneout"),  # a trained start would be outside of the graph
     **fields("growth", "when"),
     "train.combine": ("fixed", "uncertainty"),
     "train.optimizer": CAPTURABLE_OPTIMIZERS,

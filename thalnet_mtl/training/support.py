@@ -20,6 +20,8 @@ def fields(section: str, names: str) -> dict[str, None]:
     return {f"{section}.{name}": None for name in names.split()}
 
 
+# Options of a body that draw random numbers, or make the state before the first step learn.
+PER_STEP = "dropout", "zoneout", "trainable_start"
 MODULE = "input output tasks reads features context hidden module reading frozen"
 
 # Fields that only choose data, network, schedule or evaluation, so that every loop supports them.
@@ -52,8 +54,13 @@ def unsupported(config: Config, supported: Supported) -> str:
 
     It is the first one; a section of entries of which none is supported comes last, and is
     returned by its name, as ``changes``. Returns '' if everything is supported. Options of tasks,
-    bodies, growth and strategies are always supported, since what reads them is.
+    bodies, growth and strategies are always supported, since what reads them is, except
+    ``PER_STEP``.
     """
+    for name in PER_STEP:
+        value = config.model.options.get(name)
+        if value and f"model.{name}" not in supported:
+            return f"model.{name} {value}"
     defaults = defaults_by_field()
     sections = []
     for path, value in flatten(without_options(config)).items():
@@ -68,6 +75,12 @@ def unsupported(config: Config, supported: Supported) -> str:
                 return f"{path} {value}"
             sections.append(section)
     return sections[0] if sections else ""
+
+
+def random_options(config: Config) -> list[str]:
+    """Return the options by which training draws random masks."""
+    names = [f"model.{name}" for name in ("dropout", "zoneout") if config.model.options.get(name)]
+    return ["train.dropout"] * bool(config.train.dropout) + names
 
 
 def defaults_by_field() -> dict[str, Any]:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalnet_mtl.models.designs.base import Design
+from thalnet_mtl.models.designs.base import Design, zone_out
+from thalnet_mtl.models.initialization import chrono_bias
 from thalnet_mtl.models.norms import RMSNorm
 from thalnet_mtl.registry import register
 
@@ -42,7 +43,10 @@ class BlockGRU(Design):
         self.gates = nn.Linear(features, 3 * features)
 
     def forward(
-        self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
+        self,
+        x: Float[Tensor, "batch inputs"],
+        memory: Float[Tensor, "batch memory"],
+        keep: Float[Tensor, "batch memory"] | None = None,
     ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
         """Return h' as features and memory after one step."""
         read = F.silu(self.read_norm(self.read(x)))
@@ -50,4 +54,15 @@ class BlockGRU(Design):
         reset, candidate, update = self.gates(joined).to(memory.dtype).chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         state = torch.lerp(memory, candidate, torch.sigmoid(update - 1))
+        state = zone_out(memory, state, keep)
         return state, state
+
+    def recurrent_weights(self) -> list[Tensor]:
+        """Return the part of B that belongs to the memory."""
+        return [self.join.weight[:, : self.memory]]
+
+    @torch.no_grad()
+    def set_time_scales(self, steps: int) -> bool:
+        """Set d so that z = 1/(1 + u); see ``chrono_bias``."""
+        self.gates.bias[2 * self.memory :] = 1 - chrono_bias(self.memory, steps)
+        return True

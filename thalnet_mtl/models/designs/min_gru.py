@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thalnet_mtl.models.designs.base import Design
+from thalnet_mtl.models.designs.base import Design, zone_out
+from thalnet_mtl.models.initialization import chrono_bias
 from thalnet_mtl.registry import register
 
 
@@ -29,9 +30,19 @@ class MinGRU(Design):
         self.gates = nn.Linear(inputs, 2 * features)
 
     def forward(
-        self, x: Float[Tensor, "batch inputs"], memory: Float[Tensor, "batch memory"]
+        self,
+        x: Float[Tensor, "batch inputs"],
+        memory: Float[Tensor, "batch memory"],
+        keep: Float[Tensor, "batch memory"] | None = None,
     ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch memory"]]:
         """Return tanh(h') as features, and h', after one step."""
         update, candidate = self.gates(x).to(memory.dtype).chunk(2, -1)
         state = torch.lerp(memory, candidate, torch.sigmoid(update))
+        state = zone_out(memory, state, keep)
         return torch.tanh(state), state
+
+    @torch.no_grad()
+    def set_time_scales(self, steps: int) -> bool:
+        """Set the bias of z so that σ(z) = 1/(1 + u); see ``chrono_bias``."""
+        self.gates.bias[: self.memory] = -chrono_bias(self.memory, steps)
+        return True
