@@ -103,7 +103,7 @@ def reset_states(run: RunContext, task: str, state: Any, batch: int) -> Any:
     generator = step_generator(f"reset {task}", run.seed, run.step)
     keep = (torch.rand(batch, generator=generator) >= probability).to(run.device)
     keep = run.ranks.rows(batch).of(keep)
-    start = run.state.network.initial(run.learned_tasks[task].head_name, batch)
+    start = run.state.network.initial(run.learned_tasks[task].head_name, len(keep))
 
     def reset(part: Tensor, start: Tensor) -> Tensor:
         return torch.where(keep.view(-1, *[1] * (part.ndim - 1)), part, start)
