@@ -7,7 +7,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path
+
+from thalnet_mtl.training.ranks import Ranks, process_group
 
 
 class Failure(NamedTuple):
@@ -62,3 +67,37 @@ def _work(
     except BaseException as error:
         result = Failure(type(error), str(error))
     end.send_bytes(pickle.dumps(result))
+
+
+def on_ranks(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
+    """Return what a function of the ranks returns on each, in double precision.
+
+    A single rank is this process.
+    """
+
+    def joined() -> Any:
+        torch.set_default_dtype(torch.float64)
+        try:
+            with process_group() as ranks:
+                return work(ranks)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    results = in_ranks(size, joined) if size > 1 else [joined()]
+    assert not any(isinstance(result, Failure | int) for result in results), results
+    return results
+
+
+def assert_alike(first: Any, second: Any, tolerance: float) -> None:
+    """Compare nested tensors to a tolerance, and everything else exactly."""
+    first, second = (
+        {keystr(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+        for tree in (first, second)
+    )
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, Tensor):
+            other, say = second[name], f"{name}: {{}}".format
+            torch.testing.assert_close(value, other, rtol=tolerance, atol=tolerance, msg=say)
+        else:
+            assert value == second[name], name

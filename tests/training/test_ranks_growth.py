@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked_ranks import assert_alike, on_ranks
+from rank_processes import assert_alike, on_ranks
 from run_fixtures import interrupt_at
 from torch import distributed
 from toy_tasks import GROWTH, JOINT, OWN, toy
@@ -29,7 +29,7 @@ from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch": 10, "steps": 0}
-ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
+TOLERANCE = 1e-9  # of double precision
 QUIET = Console.silent()
 SHAPES = ("toy_rows", "toy_wide", "toy_text")
 ALIKE = ("toy_rows", "toy_turned")
@@ -106,18 +106,20 @@ def _few_sequences(monkeypatch):
     monkeypatch.setattr(prior, "ITERATIONS", 10)
 
 
+def left_by_ranks(size: int, config: Config, folder: Path) -> dict[str, Any]:
+    """Train on some ranks, and return what the run leaves."""
+    on_ranks(size, lambda ranks: train(config, folder, QUIET) and None)
+    return left_by(folder)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_growth_on_several_ranks_is_that_on_one(case, tmp_path):
-    def left(size: int) -> dict[str, Any]:
-        on_ranks(size, lambda ranks: train(CASES[case], tmp_path / f"{size}", QUIET) and None)
-        return left_by(tmp_path / f"{size}")
-
-    alone = left(1)
+    alone = left_by_ranks(1, CASES[case], tmp_path / "1")
     assert len(alone["changes"]) > 1 and bool(alone["decisions"]) == (case in ("search", "paths"))
-    for size in (2, 3):
-        shared = left(size)
+    for size in (2, 3) if case == "paths" else (3,):
+        shared = left_by_ranks(size, CASES[case], tmp_path / f"{size}")
         for part in DECIDED if case == "search" else alone:
-            assert_alike(shared[part], alone[part], **ROUNDING)
+            assert_alike(shared[part], alone[part], TOLERANCE)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -130,11 +132,10 @@ def test_a_stream_goes_on_with_another_number_of_ranks(size, tmp_path):
             interrupt_at(27, patch)
             train(config, out, QUIET)
 
-    train(config, tmp_path / "alone", QUIET)
     on_ranks(2, stopped)
     assert load_checkpoint(out / "checkpoint" / "last.pt")["step"] == 25
-    on_ranks(size, lambda ranks: train(config, out, QUIET) and None)
-    assert_alike(left_by(out), left_by(tmp_path / "alone"), **ROUNDING)
+    alone = left_by_ranks(1, config, tmp_path / "alone")
+    assert_alike(left_by_ranks(size, config, out), alone, TOLERANCE)
 
 
 def decided(ranks: Ranks, **training: Any) -> list[Any]:
@@ -167,12 +168,11 @@ def decided(ranks: Ranks, **training: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("combine", ["fixed", "upgrad"])
-def test_tests_within_an_experience_say_the_same_on_several_ranks(combine):
+@pytest.mark.parametrize(("combine", "size"), [("fixed", 3), ("upgrad", 2)])
+def test_tests_within_an_experience_say_the_same_on_several_ranks(combine, size):
     (alone,) = on_ranks(1, lambda ranks: decided(ranks, combine=combine))
-    for size in (2, 3):
-        for shared in on_ranks(size, lambda ranks: decided(ranks, combine=combine)):
-            assert_alike(shared, alone, **ROUNDING)
+    for shared in on_ranks(size, lambda ranks: decided(ranks, combine=combine)):
+        assert_alike(shared, alone, TOLERANCE)
 
 
 @register("strategy", "toy_of_its_rank")

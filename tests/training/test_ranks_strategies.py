@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked_ranks import assert_alike, on_ranks
+from rank_processes import assert_alike, on_ranks
 from torch import Tensor
 from toy_tasks import knobs_of, toy
 
@@ -18,9 +18,8 @@ from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.step import StepInputs, TrainStep
 
-# With plain SGD, rounding stays rounding: Adam divides gradients near zero by their size.
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "batch": 10, "steps": 0}  # 3 ranks: 3, 3, 4 rows
-ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
+TOLERANCE = 1e-9  # of double precision
 PARTS = ("network", "optimizer", "strategy", "loss_log")
 
 
@@ -107,5 +106,5 @@ def states():
 def test_a_strategy_on_several_ranks_does_what_it_does_on_one(states, case, size):
     (alone,), (first, *others) = states[1], states[size]
     for other in others:
-        assert_alike(other[case], first[case], rtol=0, atol=0)
-    assert_alike(first[case], alone[case], **ROUNDING)
+        assert_alike(other[case], first[case], tolerance=0)
+    assert_alike(first[case], alone[case], TOLERANCE)

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from forked_ranks import on_ranks
 from kill_and_resume import differences
+from rank_processes import in_ranks
 from toy_tasks import OWN
 
 from thalnet_mtl import load_config, train
@@ -51,7 +51,7 @@ def torchrun(folder: Path, plan: list[tuple[int, str, int]]) -> str:
 def test_a_worker_that_is_killed_while_it_writes_changes_nothing(tmp_path):
     """Rank 0 is killed in the middle of the first checkpoint after the network has grown."""
     config = load_config(**SECTIONS)
-    on_ranks(2, lambda ranks: train(config, tmp_path / "whole", Console.silent()) and None)
+    in_ranks(2, train, config, tmp_path / "whole", Console.silent())
     said = torchrun(tmp_path / "killed", [(0, "write", 11)])
     assert "exitcode: -9" in said and "resuming" in said and "at step 10 of 20" in said
     assert differences(tmp_path / "whole", tmp_path / "killed") == []
