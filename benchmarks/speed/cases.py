@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 from thalnet_mtl.ops.lengths import last_steps
+from thalnet_mtl.ops.parameter_rows import gradients_by_row
 from thalnet_mtl.training.cuda_graphs import WARM, cuda_recorder
 from thalnet_mtl.training.flat_optimizer import FlatOptimizer
 
@@ -140,7 +141,7 @@ class Step:
         self.optimizer = FlatOptimizer(adam, {"": parameters}, [*net.parameters()] if cudnn else [])
 
     def __call__(self) -> None:
-        with self.autocast():
+        with self.autocast(), gradients_by_row(self.optimizer.parameter_rows):
             options = () if self.lengths is None else (None, self.lengths)
             ys, _ = self.net(self.xs, *options)
             logits = self.head(ys if self.case.every_step else last_steps(ys, self.lengths))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from thalnet_mtl.ops.buffers import empty
 from thalnet_mtl.ops.cell import Placement
-from thalnet_mtl.ops.cpp_layout import RESULT_TENSORS, Call, KernelLayout, pointers
+from thalnet_mtl.ops.cpp_layout import RESULT_TENSORS, Call, KernelLayout
 from thalnet_mtl.ops.cpp_library import kernel, unavailable
-from thalnet_mtl.ops.derivatives import Tensors, by_autograd, hand_written
+from thalnet_mtl.ops.derivatives import Tensors, by_autograd, hand_written, transforms_are_active
 from thalnet_mtl.ops.layout import memoized, unsupported_design
 from thalnet_mtl.ops.lengths import Lengths, check_range
+from thalnet_mtl.ops.parameter_rows import active_rows
 from thalnet_mtl.ops.reference import Outcome
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -50,7 +50,12 @@ def sequence(
         save_activations=torch.is_grad_enabled(),
     )
     tensors = layout.operands(xs)
-    layout.check(center, tensors)
+    rows = active_rows()
+    if rows is not None and call.save_activations and not transforms_are_active():
+        operands = layout.in_rows(center, tensors, rows)
+        call, tensors = replace(call, rows=operands), operands.arguments(tensors)
+    else:
+        layout.check(center, tensors)
     ys, center, memory, *_ = CppSequence.apply(call, lengths, center, memory, *tensors)
     return ys, center, memory
 
@@ -58,7 +63,7 @@ def sequence(
 def _again(ctx: Any, grads: Tensors) -> Tensors:
     """Return the gradients w.r.t. the arguments of ``CppSequence`` by autograd."""
     *operands, _, _ = ctx.saved_tensors
-    function: Callable[..., Tensors] = partial(ctx.call.layout.compute, ctx.call)
+    function: Callable[..., Tensors] = ctx.call.compute
     if ctx.call.replicas:
         function = torch.vmap(function, tuple(None if x is None else 0 for x in operands))
     return None, *by_autograd(function, operands, ctx.needs_input_grad[1:], grads[:3])
@@ -85,9 +90,11 @@ class CppSequence(torch.autograd.Function):
         activations = empty([*lead, saved, batch, call.layout.columns], center)
         run = getattr(kernel(), f"forward_{TYPES[center.dtype]}")
         ys = center.new_empty(*lead, batch, time, sum(width for _, width in call.outputs))
-        tensors = [*_contiguous(operands), centers, end, last, ys, activations, None, None, None]
+        results = [centers, end, last, ys, activations, None, None, None]
+        contiguous = _contiguous(operands)
+        addresses = call.addresses(contiguous, results)
         header = call.header(batch, saved)
-        run(header.data_ptr(), pointers(tensors))
+        run(header.data_ptr(), addresses.ctypes.data)
         return ys, end, last, centers, activations
 
     @staticmethod
@@ -111,21 +118,17 @@ class CppSequence(torch.autograd.Function):
             step = grad_outputs.shape[-1]
             row = step * ctx.call.time
         operands, grad_state = _contiguous(operands), _contiguous(grad_state)
-        grad_operands = [
-            torch.empty_like(tensor) if tensor is not None and needed else None
-            for tensor, needed in zip(operands, ctx.needs_input_grad[1:], strict=True)
-        ]
+        grad_operands = ctx.call.empty_gradients(operands, ctx.needs_input_grad[1:])
         if operands[0] is not None:  # the kernel writes no gradient past the end of a sequence
-            for k in ctx.call.layout.inputs:
+            for k in ctx.call.inputs:
                 if (grad := grad_operands[k]) is not None:
                     grad.zero_()
         run = getattr(kernel(), f"backward_{TYPES[centers.dtype]}")
         header = ctx.call.header(centers.shape[-2], ctx.call.time, row, step)
-        run(
-            header.data_ptr(),
-            pointers([*operands, centers, *[None] * 3, activations, grad_outputs, *grad_state]),
-            pointers([*grad_operands, *[None] * RESULT_TENSORS]),
-        )
+        results = [centers, *[None] * 3, activations, grad_outputs, *grad_state]
+        addresses = ctx.call.addresses(operands, results)
+        gradients = ctx.call.addresses(grad_operands, [None] * RESULT_TENSORS)
+        run(header.data_ptr(), addresses.ctypes.data, gradients.ctypes.data)
         return None, *grad_operands
 
     @staticmethod

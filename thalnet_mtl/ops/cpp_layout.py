@@ -1,12 +1,12 @@
 """Sizes of modules and tensors of a call, in the form in which the C++ kernel reads them."""
 
-import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +14,10 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.ops import batched
 from thalnet_mtl.ops.cell import Placement
 from thalnet_mtl.ops.cpp_library import kernel
+from thalnet_mtl.ops.cpp_rows import RowOperands
 from thalnet_mtl.ops.derivatives import Key, Tensors, layer_names, reading_keys, with_tensors
 from thalnet_mtl.ops.layout import KERNELS, CellPlan, cell_plans
+from thalnet_mtl.ops.parameter_rows import ParameterRows
 from thalnet_mtl.ops.reference import matrix
 
 READING_TENSORS = 6  # tensors that the kernel expects for a reading, absent ones included
@@ -47,6 +49,7 @@ class KernelLayout:
         self.sources: list[Source] = []
         self.shapes: list[tuple[int, ...] | None] = []
         self.inputs = [1, 2]
+        self._row_operands: RowOperands | None = None
         for cell, plan in zip(placement.cells, cell_plans(placement), strict=True):
             # ``ReadingKind`` in net.h has their order. R from PyTorch is used like a linear one.
             kind = 0 if plan.kernel is None else list(KERNELS).index(plan.kernel)
@@ -75,9 +78,10 @@ class KernelLayout:
                 for key in self.keys[len(self.sources) :]
             ]
         # Called without tensors the kernel only returns the width of a row of activations.
-        absent: list[Tensor | None] = [None] * (3 + len(self.sources) + RESULT_TENSORS)
+        absent = pointers([None] * (3 + len(self.sources) + RESULT_TENSORS))
         query = Call(placement, self, (), time=1, save_activations=False)
-        self.columns: int = kernel().forward_float(query.header(1, 1).data_ptr(), pointers(absent))
+        header = query.header(1, 1)
+        self.columns: int = kernel().forward_float(header.data_ptr(), absent.ctypes.data)
 
     def operands(self, xs: Mapping[str, Tensor]) -> list[Tensor | None]:
         """Return the tensors that the kernel reads, module by module, None for absent ones."""
@@ -93,13 +97,17 @@ class KernelLayout:
                 operands.append(xs[source] if isinstance(source, str) else source())
         return operands
 
-    def check(self, center: Tensor, operands: Tensors) -> None:
+    def check(self, center: Tensor, operands: Tensors, only: Iterable[int] = ()) -> None:
         """Raise unless all operands have the type and device of the center, and their shapes.
 
         The kernel reads raw memory and could not tell.
+
+        Args:
+            only: indices of operands to check; all by default.
         """
         dtype = center.dtype
-        for tensor, shape in zip(operands, self.shapes, strict=True):
+        for k in only or range(len(operands)):
+            tensor, shape = operands[k], self.shapes[k]
             if tensor is None:
                 continue
             if tensor.dtype != dtype or not tensor.is_cpu:
@@ -111,6 +119,15 @@ class KernelLayout:
                 raise UserError(
                     f"a weight has shape {tuple(tensor.shape)}; expected {shape} in its place."
                 )
+
+    def in_rows(self, center: Tensor, operands: Tensors, rows: ParameterRows) -> RowOperands:
+        """Return where the operands are that belong to rows, and check them as ``check`` does."""
+        known = self._row_operands
+        if known is None or not known.fits(center.dtype, operands, rows):
+            self.check(center, operands)
+            known = self._row_operands = RowOperands(operands, rows, self.inputs)
+        self.check(center, operands, known.separate)
+        return known
 
     def compute(self, call: "Call", lengths: Tensor | None, *operands: Tensor | None) -> Tensors:
         """Return outputs, last center and last memory, as the kernel does, in plain PyTorch.
@@ -138,6 +155,7 @@ class Call:
         save_activations: whether to keep the activations of all steps, for a backward pass.
         replicas: number of independent networks of the same layout; if not 0, all tensors have a
             leading axis of this size.
+        rows: where the operands are, if autograd knows rows in the place of parameters.
     """
 
     placement: Placement
@@ -146,6 +164,35 @@ class Call:
     time: int
     save_activations: bool
     replicas: int = 0
+    rows: RowOperands | None = None
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """Indices of center, memory and task inputs among the arguments of ``CppSequence``."""
+        return self.layout.inputs if self.rows is None else self.rows.inputs
+
+    def compute(self, *arguments: Tensor | None) -> Tensors:
+        """Return what the kernel does for the arguments of ``CppSequence``, in plain PyTorch."""
+        operands = arguments if self.rows is None else self.rows.operands(arguments)
+        return self.layout.compute(self, *operands)
+
+    def addresses(self, arguments: Tensors, results: Tensors) -> np.ndarray:
+        """Return the addresses of operands and results, or of their gradients; 0: absent."""
+        if self.rows is None:
+            return pointers([*arguments, *results])
+        return np.concatenate([self.rows.addresses(arguments), pointers(results)])
+
+    def empty_gradients(self, arguments: Tensors, needed: Sequence[bool]) -> list[Tensor | None]:
+        """Return memory for the gradients that are needed; rows are zero, as they hold more."""
+        first_row = len(arguments) - (0 if self.rows is None else len(self.rows.leaves))
+        return [
+            None
+            if x is None or not need
+            else torch.empty_like(x)
+            if k < first_row
+            else torch.zeros_like(x)
+            for k, (x, need) in enumerate(zip(arguments, needed, strict=True))
+        ]
 
     def header(self, batch: int, saved: int, row: int = 0, step: int = 0) -> Tensor:
         """Return all integers that describe the call.
@@ -192,6 +239,6 @@ def _layer_shapes(plan: CellPlan) -> Iterator[tuple[int, ...] | None]:
         inputs = width
 
 
-def pointers(tensors: Tensors) -> Any:
-    """Return the addresses of tensors, null for absent ones."""
-    return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])
+def pointers(tensors: Tensors) -> np.ndarray:
+    """Return the addresses of tensors, 0 for absent ones."""
+    return np.array([0 if t is None else t.data_ptr() for t in tensors], np.int64)

@@ -211,6 +211,11 @@ class Matrix(nn.Module):
         return self.value
 
 
+def transforms_are_active() -> bool:
+    """Return whether a transform of ``torch.func`` is running, such as ``torch.vmap``."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _is_batch(tensor: Tensor | None) -> bool:
     """Return whether a tensor stands for many, in ``torch.vmap`` or a batch of gradients."""
     functorch = torch._C._functorch

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from thalnet_mtl.ops.parameter_rows import ParameterRows
+
 SCALARS = ("step", "mu_product")  # moments that are one number for a whole parameter
 ALIGNMENT = 64  # bytes: no SIMD vector of an optimizer holds parts of two parameters
 
@@ -105,6 +107,22 @@ class FlatOptimizer:
             for part in parts:
                 part.parameter.grad = part.view(gradient)
             gather_state(self.optimizer, whole, parts)
+        self.parameter_rows = self._parameter_rows()
+
+    def _parameter_rows(self) -> ParameterRows:
+        """Return the rows in the form in which backends compute with them."""
+        leaves, places = [], dict[Tensor, tuple[int, int]]()
+        for k, ((whole, _, parts), gradient) in enumerate(
+            zip(self.rows, self.gradients, strict=True)
+        ):
+            # Its gradient stays in place; that of ``whole`` is None where a step skips the row.
+            leaf = whole.detach().requires_grad_()
+            leaf.grad = gradient
+            leaves.append(leaf)
+            for part in parts:
+                offset = part.parameter.data_ptr() - whole.data_ptr()
+                places[part.parameter] = k, offset // whole.element_size()
+        return ParameterRows(leaves, places)
 
     def zero_grad(self, tasks: Collection[str]) -> None:
         """Set the gradients to zero for a step of some tasks, and skip rows of others."""

@@ -11,6 +11,7 @@ from thalnet_mtl.models.followers import check_told
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.sequences import map_state
 from thalnet_mtl.ops.batch_rows import BatchRows, only_rows
+from thalnet_mtl.ops.parameter_rows import ParameterRows, gradients_by_row
 from thalnet_mtl.strategies.base import add_penalty
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.batch import Batch
@@ -30,6 +31,7 @@ from thalnet_mtl.training.support import (
     fields,
     unsupported,
 )
+from thalnet_mtl.training.weighting import LossWeighting
 
 
 class StepInputs(NamedTuple):
@@ -126,6 +128,16 @@ class TrainStep:
         shown = [shown_loss(tasks[n], batches[n], loss) for n, loss in losses.items()]
         return torch.stack(shown), final_states
 
+    def _parameter_rows(self) -> ParameterRows | None:
+        """Return the rows that autograd may know in the place of parameters, if it may.
+
+        A weighting with a backward pass of its own may want the gradient of each task w.r.t. each
+        parameter.
+        """
+        if type(self.run.state.weighting).backward is not LossWeighting.backward:
+            return None
+        return self.flat_optimizer().parameter_rows
+
     def gradient_norm(self) -> float | None:
         """Return the norm of the gradient of the last step, before clipping.
 
@@ -161,7 +173,8 @@ class TrainStep:
         else:
             losses, finals = {}, {}
             for group in groups:
-                of_group = self.forward(group, batches, states)
+                with gradients_by_row(self._parameter_rows()):
+                    of_group = self.forward(group, batches, states)
                 losses, finals = losses | of_group[0], finals | of_group[1]
         if run.ranks.several:
             losses = own_parts(run.ranks, losses, run.learned_tasks, whole, self.rows)
