@@ -107,7 +107,7 @@ def test_the_uncertainty_of_numbers_is_the_likelihood_of_a_normal_distribution()
     totals, likelihoods = [], []
     for s in (-0.5, 0.0, 1.3):
         made.log_variance["b"].data.fill_(s)
-        totals.append(made.total({"b": errors.square().mean()}).item())
+        totals.append(sum(made.terms({"b": errors.square().mean()})).item())
         normal = torch.distributions.Normal(0, torch.tensor(s, dtype=torch.float64).exp().sqrt())
         likelihoods.append(-normal.log_prob(errors).mean().item())
     differences = [

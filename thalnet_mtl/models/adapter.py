@@ -75,8 +75,14 @@ class TaskAdapter(Freezable):
     def zeros(self, *shape: int) -> Tensor:
         """Return zeros in the type of what the body computes, on its device."""
         weight = self.head.weight
-        # Dynamic quantization: weights are integers behind a method, all else is in float32.
         return torch.zeros(shape) if callable(weight) else weight.new_zeros(shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of what the body computes."""
+        weight = self.head.weight
+        # Dynamic quantization: weights are integers behind a method, all else is in float32.
+        return torch.get_default_dtype() if callable(weight) else weight.dtype
 
     def answer(self, ys: Tensor, lengths: Lengths | None = None) -> Tensor:
         """Return the outputs of the head for those of the body: at every step, or at the last.
@@ -89,7 +95,7 @@ class TaskAdapter(Freezable):
 
     def encode(self, xs: Inputs, active: Collection[str] = ()) -> Inputs:
         """Return the input of the body in the type of its weights, by active input module."""
-        dtype = self.zeros().dtype
+        dtype = self.dtype
         xs = map_inputs(Tensor.long if self.task.tokens else lambda x: x.to(dtype), xs)
 
         def encode(name: str, encoder: nn.Module) -> Tensor:

@@ -131,7 +131,10 @@ class ModularBody(Body):
 
         The center of some modules consists of their slots alone; all other slots are zero.
         """
-        names = tuple(self.graph if active is None else (n for n in self.graph if n in active))
+        if isinstance(active, tuple) and active in self._placements:
+            names = active
+        else:
+            names = tuple(self.graph if active is None else (n for n in self.graph if n in active))
         placement = self._placements.get(names)
         # A module may have been exchanged, and a replica of ``DataParallel`` has other ones.
         if placement is None or not are_placed(self.cells, placement):

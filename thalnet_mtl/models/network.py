@@ -97,16 +97,17 @@ class Network(HubNetwork, ShownNetwork):
         Args:
             tasks: names of the tasks.
             xs: as in ``forward``.
-            states: by task, as in ``forward``; equal for tasks that share a pass of the body.
+            states: by task, as in ``forward``, where there is one; equal for tasks that share a
+                pass of the body.
             lengths: as in ``forward``.
         """
         outputs, finals = dict[str, Tensor](), dict[str, Any]()
         passes: dict[Any, tuple[Tensor, Any]] = {}
         for task in tasks:
             adapter = self.adapter(task)
-            key = self._pass_key(task, adapter)
+            key = self._pass_key(task, adapter) if len(tasks) > 1 else task
             if key not in passes:
-                state = states[task] if states else None
+                state = states.get(task) if states else None
                 passes[key] = self.features(task, xs, state, lengths)
             ys, finals[task] = passes[key]
             outputs[task] = self._answer(adapter, ys, lengths)
@@ -133,14 +134,15 @@ class Network(HubNetwork, ShownNetwork):
         lengths = check_lengths(lengths, first_input(xs))
         if lengths is not None:  # no encoder sees what is past the end
             xs = map_inputs(lambda x: zero_past_end(x, lengths), xs)
-        if not spec.task.tokens:
-            xs = map_inputs(lambda x: dropout(x, self.dropout, self.training), xs)
+        drops = self.training and self.dropout > 0
+        if drops and not spec.task.tokens:
+            xs = map_inputs(lambda x: dropout(x, self.dropout, True), xs)
         active = self.body.active_modules(task, spec)
         options: dict[str, Any] = {"sub_steps": spec.sub_steps, "extra_steps": spec.extra_steps}
         if active:
             options |= {"outputs": spec.output_modules, "active": active}
         ys, state = self.body(adapter.encode(xs, active), state, lengths, **options)
-        return dropout(ys, self.dropout, self.training), state
+        return dropout(ys, self.dropout, True) if drops else ys, state
 
     def _answer(self, adapter: TaskAdapter, ys: Tensor, lengths: Lengths | None) -> Tensor:
         """Return the outputs of the head; extra steps follow the last step of every sequence."""

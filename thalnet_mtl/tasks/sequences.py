@@ -142,9 +142,11 @@ class SequenceTask(Task):
         return count // size if split == "train" else -(-count // size)
 
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
-        self.batches_per_epoch("train", size, chunk)  # which says what is too small
         assert self._reader is not None
-        return self.transformed(self.to_batch(self._reader.batch(step, size, seed)), seed, step)
+        if size > self._reader.size:
+            self.batches_per_epoch("train", size, chunk)  # which says what is too small
+        batch = self._reader.batch(step, size, seed)
+        return batch if self.transform is None else self.transformed(batch, seed, step)
 
     def transformed(self, batch: Batch, seed: int, step: int) -> Batch:
         if self.transform is None:
@@ -155,7 +157,7 @@ class SequenceTask(Task):
         super().check_batch_sizes(size, evaluation_size, chunk)
         if self.transform is None or self._reader is None:
             return
-        before = self.to_batch(self._reader.batch(0, size, 0))
+        before = self._reader.batch(0, size, 0)
         after = self.training_batch(0, size, chunk, 0)
         check_transformed(before, after, bool(self.spec.steps), f"task '{self.name}': transform")
 
@@ -190,7 +192,7 @@ class SequenceTask(Task):
                 raise UserError(f"{where}: {difference}.")
             if not difference:
                 self.splits[name] = shared.with_targets(mine.ys, shared.lengths)
-        self._reader = ShuffledReader(self._data("train"))
+        self._reader = self._shuffled_reader()
 
     def iterate(self, split: str, size: int, chunk: int) -> Iterator[Batch]:
         for part in self._data(split).split(size):
@@ -299,4 +301,10 @@ class SequenceTask(Task):
         training = self._data("train")
         self.loss_function.prepare(training.ys, outputs)
         self.loss_function.check(target, self._targets(training.ys[:2]), outputs, where)
-        self._reader = ShuffledReader(training)
+        self._reader = self._shuffled_reader()
+
+    def _shuffled_reader(self) -> ShuffledReader:
+        training = self._data("train")
+        # Batches are cut after their longest sequence; a transform may write to what it is given.
+        alike = training.lengths is None and self.transform is None
+        return ShuffledReader(training, self.to_batch, alike)

@@ -67,7 +67,8 @@ def accumulate(
                 size = len(batches[name].ys)
                 span = slice(k * size // passes, (k + 1) * size // passes)
                 part_batches[name] = batches[name].slice(span.start, span.stop)
-                part_states[name] = map_state(itemgetter(span), states[name])
+                if name in states:
+                    part_states[name] = map_state(itemgetter(span), states[name])
             part_losses, end = forward(group, part_batches, part_states)
             ends.append(end)
             for name, loss in part_losses.items():
@@ -85,5 +86,6 @@ def accumulate(
                 sums[name] = [a + b for a, b in zip(old, terms, strict=True)] if old else terms
         for name, (loss, *gradients) in sums.items():
             losses[name] = KnownLoss.apply(loss, gradients, *parameters[name])
-            finals[name] = tree_map(lambda *parts: torch.cat(parts), *(e[name] for e in ends))
+            if name in states:
+                finals[name] = tree_map(lambda *parts: torch.cat(parts), *(e[name] for e in ends))
     return losses, finals

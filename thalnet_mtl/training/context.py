@@ -55,6 +55,8 @@ class RunContext:
     ):
         self.start, self.ranks = start, ranks
         self.config, self.device, self.tasks, self.state = config, device, dict(tasks), state
+        self._batch_sizes: dict[str, int] = {}
+        self._epochs: dict[Sequence[str], int] = {}  # steps, by tasks
         self._planned = planned = make_stream(config, self.steps_per_epoch)
         self._over, self._stream, self._stops = 0, planned, [e.stop for e in planned]
         self.task_stream = None if self.announced else make_task_stream(config, tasks, planned)
@@ -168,9 +170,11 @@ class RunContext:
     def active_in(self, experience: Experience) -> list[str]:
         """Return the tasks of an experience that are neither frozen nor stopped early."""
         patience, state = self.config.train.patience, self.state
-        best = (state.stopping if self.continual else state.scores).best_by_task
         names = [name for name in experience.tasks if name in self.trainable_tasks]
-        return [name for name in names if not patience or waited(best, name) < patience]
+        if not patience:
+            return names
+        best = (state.stopping if self.continual else state.scores).best_by_task
+        return [name for name in names if waited(best, name) < patience]
 
     @property
     def stream(self) -> list[Experience]:
@@ -217,8 +221,10 @@ class RunContext:
         default = self.config.train.batch
         if task is None:
             return default
-        named = self.config.named_tasks
-        return named[named[task].inputs_of or task].batch or default
+        if task not in self._batch_sizes:
+            named = self.config.named_tasks
+            self._batch_sizes[task] = named[named[task].inputs_of or task].batch or default
+        return self._batch_sizes[task]
 
     def loss_weight(self, task: str) -> float:
         """Return the factor of the loss of a task."""
@@ -239,6 +245,11 @@ class RunContext:
 
     def steps_per_epoch(self, tasks: Sequence[str]) -> int:
         """Return the steps of an epoch over some tasks, a pass over that of ``train.epoch_of``."""
+        if (key := tuple(tasks)) not in self._epochs:
+            self._epochs[key] = self._steps_per_epoch(key)
+        return self._epochs[key]
+
+    def _steps_per_epoch(self, tasks: Sequence[str]) -> int:
         batches = {name: self.batches_per_epoch(name) for name in tasks}
         choice = self.config.train.epoch_of
         if choice in batches:

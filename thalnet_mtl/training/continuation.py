@@ -73,6 +73,17 @@ def due_after_step(run: RunContext) -> list[str]:
     return [name for name in DUE if due.get(name)]
 
 
+def next_due(run: RunContext) -> int:
+    """Return the first step, from the next one on, after which something may be due.
+
+    Something is due where the log, a validation, a checkpoint or the end of an experience is.
+    """
+    options, step = run.config.evaluate, run.step
+    epoch = options.every or run.epoch
+    times = [every for every in (options.log_every, epoch, options.checkpoint_every) if every]
+    return min(run.experience.stop, *(step + every - step % every for every in times))
+
+
 def due_after_early_stop(run: RunContext) -> list[str]:
     """Return what follows a validation after which no task of the experience trains any more."""
     return [] if run.active_in(run.last_experience) else due_after_stop(run, validated=True)

@@ -1,6 +1,7 @@
 """The training step: forward, backward, the hooks of the strategy and the optimizer."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -80,13 +81,14 @@ class TrainStep:
             if batch.starts_sequence or name not in carried
             else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
+            if run.learned_tasks[name].carries_state
         }
         self.flat_optimizer().set_rate(inputs.learning_rate)
         if self._graphs is None and not run.ranks.several and can_capture(run.config, run.device):
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
-        carried |= {n: state for n, state in states.items() if run.learned_tasks[n].carries_state}
+        carried |= states
         if len(losses) == len(run.tasks):
             return losses
         # The log has the loss of a mixed batch under the task that most of it is of.
@@ -99,10 +101,10 @@ class TrainStep:
         """Take the part of a step that runs on the device only.
 
         Args:
-            inputs: the batch, and the state at its start, by task.
+            inputs: the batch by task, and the state at its start of tasks that carry one.
 
         Returns:
-            the losses, and the state at the end by task.
+            the losses, and the state at the end of the same tasks.
         """
         batches, states = inputs
         run, state, options = self.run, self.run.state, self.run.config.train
@@ -151,10 +153,10 @@ class TrainStep:
     def losses(
         self, batches: Mapping[str, Batch], states: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the loss and the state at the end of every task, in the order of the batches.
+        """Return the loss of every task, in the order of the batches, and the states at the end.
 
         Of several ranks, each returns what it adds to the loss of a whole batch; states are those
-        of the rows that it computes.
+        of the rows that it computes, of tasks that carry one from batch to batch.
         """
         run, passes, whole = self.run, self.run.config.train.accumulate, batches
         groups, self.rows = group_by_inputs(run.config, batches), {}
@@ -187,17 +189,18 @@ class TrainStep:
         run, first, tasks = self.run, batches[names[0]], self.run.learned_tasks
         heads = {name: tasks[name].head_name for name in names}
         bf16 = run.config.train.precision == "bf16"
-        autocast = torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bf16)
-        with autocast, only_rows(self.rows.get(names[0])):
+        precision = torch.autocast(run.device.type, torch.bfloat16) if bf16 else nullcontext()
+        rows = only_rows(self.rows[names[0]]) if self.rows else nullcontext()
+        with precision, rows:
             outputs, finals = run.network.outputs_by_task(
                 list(heads.values()),
                 first.xs,
-                {head: states[name] for name, head in heads.items()},
+                {head: states[name] for name, head in heads.items() if name in states},
                 first.lengths,
             )
         return (
             {n: tasks[n].loss(outputs[head], batches[n]) for n, head in heads.items()},
-            {n: map_state(Tensor.detach, finals[head]) for n, head in heads.items()},
+            {n: map_state(Tensor.detach, finals[heads[n]]) for n in names if n in states},
         )
 
     def flat_optimizer(self) -> FlatOptimizer:

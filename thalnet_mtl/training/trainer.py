@@ -26,6 +26,7 @@ from thalnet_mtl.training.continuation import (
     due_after_early_stop,
     due_after_step,
     end_experience_now,
+    next_due,
     save_before_end,
 )
 from thalnet_mtl.training.fingerprint import check_agreement, check_data_from_python
@@ -159,6 +160,7 @@ class Trainer:
         self.may_go_on = not fixed_length(run.config)
         self.stop_requested: Callable[[], bool] = lambda: False
         self.step_start = time.monotonic() if start is None else start
+        self._plain_until = 0  # before this step nothing is due, scheduled or announced
         self._scheduled: dict[int, list[ChangeConfig]] = {}
         for change in run.config.changes:
             self._scheduled.setdefault(change.step, []).append(change)
@@ -195,6 +197,8 @@ class Trainer:
         """
         self.step_start = time.monotonic()
         run = self.run
+        if run.step < self._plain_until and (batches := next_batches(run)):
+            return StepInputs(batches, run.learning_rate())
         if run.state.due:  # of the step at which the run was saved
             self.finish_step(saves=True)
         going = run.step < run.total_steps
@@ -209,6 +213,9 @@ class Trainer:
         if not run.active_tasks:  # a change has frozen the tasks that had not stopped early
             self.monitor.report_early_stop()
             return None
+        acts = run.state.rule.acts_within or self.may_be_asked
+        coming = [step for step in self._scheduled if step > run.step]
+        self._plain_until = 0 if acts else min([next_due(run), *coming])
         return StepInputs(next_batches(run), run.learning_rate())
 
     def begin_experience_or_grow(self) -> bool:
@@ -259,6 +266,14 @@ class Trainer:
         state.step += 1
         if self.after_every_step:
             self.callbacks.step_end(dict(zip(run.tasks, losses, strict=True)))
+        asked = self.view.stop_reason is not None
+        if state.step < self._plain_until and not asked and not self.stop_requested():
+            seconds = time.monotonic() - self.step_start
+            state.timers.train_seconds += seconds
+            state.timers.seconds += seconds
+            self.console.advance(state.step)
+            return
+        self._plain_until = 0
         due, often = due_after_step(run), options.checkpoint_every
         saves = (
             "validate" in due or self.stop_requested() or bool(often and state.step % often == 0)

@@ -102,13 +102,14 @@ class LossWeighting(nn.Module):
 
         A task that depends on no parameter, as one that is frozen, has no gradient.
         """
-        total = self.total(losses)
-        if total.requires_grad:
-            total.backward()
+        terms = [term for term in self.terms(losses) if term.requires_grad]
+        torch.autograd.backward(terms, [torch.ones_like(term) for term in terms])
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the scalar loss that is minimized."""
-        return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
+    def terms(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the terms of the loss that is minimized, one for each task; their sum is it."""
+        weights = [self.weights[task] for task in losses]
+        pairs = zip(weights, losses.values(), strict=True)
+        return [loss if weight == 1 else weight * loss for weight, loss in pairs]
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the state, beside the parameters, that carries over from step to step."""
@@ -135,8 +136,8 @@ class UncertaintyWeighting(LossWeighting):
             {task: nn.Parameter(torch.zeros(())) for task in weights}
         )
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        return super().total({task: self.term(task, loss) for task, loss in losses.items()})
+    def terms(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
+        return super().terms({task: self.term(task, loss) for task, loss in losses.items()})
 
     def term(self, task: str, loss: Tensor) -> Tensor:
         """Return c exp(-s) L + s / 2 of a task."""
