@@ -104,7 +104,7 @@ class SequenceTask(Task):
         self.standardize = standardize
         self.output_columns: list[str] = []
         self._scalings: Scalings = (None, None)
-        self._reader: ShuffledReader | None = None
+        self._reader: ShuffledReader[Batch] | None = None
         self._training_inputs: Mapping[str, InputSummary] = {}
         if isinstance(splits, Mapping):
             read = self._read_all(name, splits, target)
@@ -303,7 +303,7 @@ class SequenceTask(Task):
         self.loss_function.check(target, self._targets(training.ys[:2]), outputs, where)
         self._reader = self._shuffled_reader()
 
-    def _shuffled_reader(self) -> ShuffledReader:
+    def _shuffled_reader(self) -> ShuffledReader[Batch]:
         training = self._data("train")
         # Batches are cut after their longest sequence; a transform may write to what it is given.
         alike = training.lengths is None and self.transform is None

@@ -1,12 +1,12 @@
 """The training sequences of a task in an order that a seed shuffles, gathered block by block."""
 
 from collections.abc import Callable
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from thalnet_mtl.ops.inputs import inputs_by_name
-from thalnet_mtl.tasks.batch import Batch
 from thalnet_mtl.tasks.splits.sequences import Sequences, Split
 
 BLOCK_SIZE = 4096  # sequences that are gathered at once, at most
@@ -15,7 +15,21 @@ CONVERTED_BYTES = 2 * 2**20  # size of the inputs of batches that are converted 
 ALIGNMENT = 64  # bytes: products may round in another way where memory begins elsewhere
 
 
-class ShuffledReader:
+class Batch(Protocol):
+    """The view that a reader has of a batch."""
+
+    @property
+    def xs(self) -> Any: ...
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Return the sequences from ``start`` up to, not including, ``stop``."""
+        ...
+
+
+Converted = TypeVar("Converted", bound=Batch)
+
+
+class ShuffledReader(Generic[Converted]):
     """A reader of training batches, each a function of the step, the batch size and the seed.
 
     Gathering scattered rows batch by batch is slow once a step has evicted them from caches, and
@@ -30,14 +44,14 @@ class ShuffledReader:
         alike: see ``convert``.
     """
 
-    def __init__(self, data: Split, convert: Callable[[Sequences], Batch], alike: bool):
+    def __init__(self, data: Split, convert: Callable[[Sequences], Converted], alike: bool):
         self.data, self.convert, self.alike, self.size = data, convert, alike, len(data)
         self._most = min(BLOCK_SIZE, BLOCK_BYTES // max(1, data.bytes_per_sequence()))
         self._order: tuple[tuple[int, int], Tensor] | None = None
         self._block: tuple[tuple[int, ...], Sequences] | None = None
-        self._converted: dict[tuple[int, int, int], Batch] = {}  # by step, size and seed
+        self._converted: dict[tuple[int, int, int], Converted] = {}  # by step, size and seed
 
-    def batch(self, step: int, size: int, seed: int) -> Batch:
+    def batch(self, step: int, size: int, seed: int) -> Converted:
         """Return the batch of a step, counted from 0 over all epochs.
 
         An epoch leaves out what is too little for a batch.
@@ -46,7 +60,7 @@ class ShuffledReader:
             self._converted = self._convert(step, size, seed)
         return self._converted[step, size, seed]
 
-    def _convert(self, step: int, size: int, seed: int) -> dict[tuple[int, int, int], Batch]:
+    def _convert(self, step: int, size: int, seed: int) -> dict[tuple[int, int, int], Converted]:
         """Return the batch of a step, and those that are converted together with it."""
         epoch, position = divmod(step, self.size // size)
         batches = max(1, self._most // size)
