@@ -25,6 +25,7 @@ from thalnet_mtl.cli.main import main as thalnet
 from thalnet_mtl.console import Console
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.step import TrainStep
 from thalnet_mtl.training.trainer import Trainer
 
 PER_TASK = {"when": "per_task", "policy": "frozen"}
@@ -43,16 +44,22 @@ def brightest(turn: int = 0) -> SequenceTask:
     return SequenceTask("brightest", load, TaskSpec(3, 3, steps=4), scale=255)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiences", type=int, default=100)
     parser.add_argument("--tasks", type=int, help="that return in turn (one for each experience)")
     parser.add_argument("--steps", type=int, default=20, help="of each experience")
     parser.add_argument("--strategy", default="naive")
     parser.add_argument("--growth", default="never", choices=["never", "per_task"])
+    parser.add_argument("--no-report", dest="report", action="store_false", help="write no page")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="folder of the run, to look at")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options, options.keep or Path(folder) / "run")
     if options.out:
@@ -80,16 +87,20 @@ def configuration(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train, and return seconds of processor time and megabytes by experience."""
+    """Train, and return seconds of processor time and megabytes by experience.
+
+    ``seconds`` are without evaluation; ``steps`` are those of them in training steps, which are
+    forward and backward passes and the update of the optimizer.
+    """
     each: list[dict[str, float]] = []
-    state = {"evaluation": 0.0, "last": 0.0, "written": 0.0}
+    state = {"evaluation": 0.0, "steps": 0.0, "last": 0.0, "written": 0.0}
     after_step = Trainer.after_step
 
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(function: Callable[..., Any], name: str = "evaluation") -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
             start = time.process_time()
             result = function(*args, **named)
-            state["evaluation"] += time.process_time() - start
+            state[name] += time.process_time() - start
             return result
 
         return call
@@ -105,17 +116,20 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             each.append({
                 "seconds": round(now - state["last"] - state["evaluation"], 4),
                 "evaluation": round(state["evaluation"], 4),
+                "steps": round(state["steps"], 4),
                 "resident_mb": round(resident(), 2),
                 "written_kb": round(bytes_written - state["written"], 1),
                 "checkpoint_kb": round(checkpoint / 1e3, 1),
             })  # fmt: skip
-            state.update(last=now, evaluation=0.0, written=written())
+            state.update(last=now, evaluation=0.0, steps=0.0, written=written())
 
     methods: list[tuple[Any, str, Any]] = [
         (RunContext, "scores", timed(RunContext.scores)),
         (RunDirectory, "log", timed(RunDirectory.log)),
+        (TrainStep, "__call__", timed(TrainStep.__call__, "steps")),
         (Trainer, "after_step", timed_step),
     ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in methods]
     for owner, name, method in methods:
         setattr(owner, name, method)
     path = folder.parent / "config.yaml"
@@ -126,7 +140,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     start = state["last"] = time.process_time()
     train(config, folder, console)
     trained = time.process_time()
-    assert thalnet(["report", str(folder)]) == 0
+    for owner, name, method in before:
+        setattr(owner, name, method)
+    if options.report:
+        assert thalnet(["report", str(folder)]) == 0
     reported = time.process_time()
     return {
         "experiences": options.experiences,
@@ -140,13 +157,18 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
         "printed_kb": round(len(said.getvalue()) / 1e3, 1),
         "report_seconds": round(reported - trained, 2),
-        "report_mb": round((folder / "report.html").stat().st_size / 1e6, 3),
+        "report_mb": round(report_size(folder) / 1e6, 3),
         "each": each,
     }
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(sum(row[key] for row in rows) / len(rows), 4) for key in rows[0]}
+
+
+def report_size(folder: Path) -> int:
+    page = folder / "report.html"
+    return page.stat().st_size if page.exists() else 0
 
 
 def resident() -> float:
