@@ -31,7 +31,6 @@ from thalnet_mtl import load_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.console import Console
 from thalnet_mtl.runs.directory import RunDirectory
-from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.trainer import Trainer
 
@@ -99,7 +98,7 @@ def steps(folder: Path) -> Iterator[Measurement]:
             for _ in range(ROUNDS + 1):
                 in_run = timed(partial(take_step, run), STEPS)
                 alone = timed(bare, STEPS)
-                score = timed(lambda: run.run.scores([task], "validation"))
+                score = timed(partial(run.run.scores, [task], "validation"))
                 rounds.append((in_run, alone, score))
         of_run, of_bare, of_score = zip(*rounds[1:], strict=True)
         trained = [CASES[case].batch / seconds for seconds in of_run]
@@ -178,18 +177,8 @@ def growth(folder: Path) -> Iterator[Measurement]:
         "growth": {"when": "per_task", "modules": {"out": {"output": True, "tasks": ["new"]}}},
     }
     for rule, config in {"changes": by_hand, "per_task": by_rule}.items():
-        scoring = [0.0]
-        score_untrained = Monitor.score_untrained
-
-        def scored(monitor: Monitor, *arguments: Any) -> None:
-            scoring[0] += timed(lambda: score_untrained(monitor, *arguments))
-
-        Monitor.score_untrained = scored  # type: ignore[method-assign]
-        try:
-            with trainer(config, folder=folder / rule) as run:
-                times = list(_step_times(run, scoring))
-        finally:
-            Monitor.score_untrained = score_untrained  # type: ignore[method-assign]
+        with trainer(config, folder=folder / rule) as run:
+            times = list(_step_times(run))
         usual = median(times)
         grown = [times[20 * k] - usual for k in range(1, GROWTHS + 1)]
         yield {
@@ -202,8 +191,14 @@ def growth(folder: Path) -> Iterator[Measurement]:
         }
 
 
-def _step_times(run: Trainer, scoring: list[float]) -> Iterator[float]:
+def _step_times(run: Trainer) -> Iterator[float]:
     """Take all steps of a run, and yield the time of each until its losses are there."""
+    scoring, score = [0.0], run.monitor.score_untrained
+
+    def timed_score(task: str, step: int) -> None:
+        scoring[0] += timed(partial(score, task, step))
+
+    run.monitor.score_untrained = timed_score  # type: ignore[method-assign]
     while True:
         start, scored = process_time(), scoring[0]
         inputs = run.before_step()

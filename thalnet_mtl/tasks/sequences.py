@@ -142,9 +142,9 @@ class SequenceTask(Task):
         return count // size if split == "train" else -(-count // size)
 
     def training_batch(self, step: int, size: int, chunk: int, seed: int) -> Batch:
+        if self._reader is None or size > self._reader.size:
+            self.batches_per_epoch("train", size, chunk)  # which says what is missing or too small
         assert self._reader is not None
-        if size > self._reader.size:
-            self.batches_per_epoch("train", size, chunk)  # which says what is too small
         batch = self._reader.batch(step, size, seed)
         return batch if self.transform is None else self.transformed(batch, seed, step)
 
