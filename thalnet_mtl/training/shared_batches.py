@@ -71,7 +71,7 @@ def shared_backward(
     losses = torch.stack([part.detach() for part in parts.values()])
     kind = type(weighting)
     one_gradient = kind.backward is LossWeighting.backward
-    if one_gradient and kind.total is LossWeighting.total:  # the losses themselves are not needed
+    if one_gradient and kind.terms is LossWeighting.terms:  # the losses themselves are not needed
         weighting.backward(parts, task_parameters)
         ranks.sum([losses, *optimizer.used_gradients()])
         return dict(zip(parts, losses, strict=True))
