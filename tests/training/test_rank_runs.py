@@ -8,7 +8,6 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -101,19 +100,21 @@ def test_a_run_goes_on_with_any_number_of_ranks(
     assert_equal_runs(folder, one)
 
 
-def test_one_rank_writes_and_shows_what_one_process_would(one: Path, tmp_path: Path) -> None:
+def test_one_rank_writes_and_shows_what_one_process_would(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def shown() -> str:
         with redirect_stdout(StringIO()) as output:
             train(text_and_rows(20), tmp_path / "two")
         return output.getvalue()
 
-    before = set(os.listdir(gettempdir()))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     first, second = in_ranks(2, shown)
     assert "step 20/20" in first and second == ""
     assert_equal_runs(tmp_path / "two", one)
     assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
-    left = {name for name in set(os.listdir(gettempdir())) - before if "thalnet-rank" in name}
-    assert not left
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 # Mistakes, failures and requests to stop

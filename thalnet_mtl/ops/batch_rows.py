@@ -37,18 +37,15 @@ _state: list[Tensor] = []  # of the random numbers, when ``draw_rows`` drew the 
 
 
 @contextmanager
-def only_rows(rows: BatchRows | None) -> Iterator[None]:
-    """Let what is computed in the context know that its inputs are some rows of a batch, or all.
+def only_rows(rows: BatchRows) -> Iterator[None]:
+    """Let what is computed in the context know that its inputs are some rows of a batch.
 
     Raises:
-        UserError: some rows are computed, and something else than ``draw_rows`` draws numbers.
+        UserError: something else than ``draw_rows`` draws random numbers there.
     """
     global _rows, _state
     before, _rows = _rows, rows
     try:
-        if rows is None:
-            yield
-            return
         _state = _random_state()
         yield
         _check_drawn()
