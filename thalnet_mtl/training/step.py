@@ -74,20 +74,17 @@ class TrainStep:
             self.drop_caches()
             self._state, self._changes = run.state, len(run.state.topology_log)
         carried = run.state.carried_states
-        several = run.ranks.several
-        sizes = {
-            name: run.ranks.rows(len(batch.ys)).size if several else len(batch.ys)
-            for name, batch in batches.items()
-        }
         states = {
-            name: network.initial(run.learned_tasks[name].head_name, sizes[name])
+            name: network.initial(
+                run.learned_tasks[name].head_name, run.ranks.rows(len(batch.ys)).size
+            )
             if batch.starts_sequence or name not in carried
             else reset_states(run, name, carried[name], len(batch.ys))
             for name, batch in batches.items()
             if run.learned_tasks[name].carries_state
         }
         self.flat_optimizer().set_rate(inputs.learning_rate)
-        if self._graphs is None and not several and can_capture(run.config, run.device):
+        if self._graphs is None and not run.ranks.several and can_capture(run.config, run.device):
             self._graphs = StepGraphs(self.forward_backward_update)
         step = self._graphs or self.forward_backward_update
         losses, states = step((dict(batches), states))
