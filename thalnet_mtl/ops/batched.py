@@ -4,13 +4,13 @@ Modules of a step are independent given the previous center, so modules of the s
 run as one batched matrix product. Three things are done once a sequence instead of once a step:
 weights are normalized and stacked, task inputs are projected, and a static reading is composed with
 the dense layer that reads the context, ``W (R Φ) = (W R) Φ``. Modules with a dynamic reading or a
-custom design run one by one, as in the reference.
+custom design run as ``stacked_cells`` says, or one by one, as in the reference.
 
 Steps past the end of a sequence are not computed; see ``Packing``. In a traced program and under
 ``vmap`` no shape may depend on lengths: there they are computed and have no effect.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -28,8 +28,9 @@ from thalnet_mtl.ops.reference import (
     unsupported,
     with_input_features,
 )
+from thalnet_mtl.ops.stacked_cells import StackedCells, describe, full_matrix, stacked_groups
 
-__all__ = ["sequence", "unsupported"]
+__all__ = ["explain_modules", "sequence", "unsupported"]
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
@@ -41,7 +42,7 @@ class BatchedCells:
         self, cells: Sequence[PlacedCell], xs: Mapping[str, Tensor], center: int, packing: Packing
     ):
         self.cells = cells
-        readings = torch.stack([_full_matrix(cell, center) for cell in cells])
+        readings = torch.stack([full_matrix(cell, center) for cell in cells])
         context = readings.shape[1]
         layers = [[_affine_maps(layer) for layer in batchable_layers(cell)] for cell in cells]
         first = torch.stack([layer[0][0][0][:, :context] for layer in layers])
@@ -110,13 +111,7 @@ def sequence(
     past = None if hidden is None else past_end(hidden, first.shape[1])
     packing = Packing(first, lengths if hidden is None else None)
     xs = {name: packing.pack(zero_past_end(x, hidden)) for name, x in xs.items()}
-    phases: list[list[BatchedCells | SingleCell]] = [
-        [
-            *(BatchedCells(equal, xs, center.shape[1], packing) for equal in group_equal(phase)),
-            *(SingleCell(cell, xs, packing) for cell in phase if not batchable_layers(cell)),
-        ]
-        for phase in placement.phases
-    ]
+    phases = [list(_groups(phase, xs, placement, center, packing)) for phase in placement.phases]
     groups = [group for phase in phases for group in phase]
     center, rows = packing.sort(center), packing.sort(memory)
     memories = [torch.stack([rows[:, cell.memory] for cell in group.cells]) for group in groups]
@@ -150,8 +145,42 @@ def sequence(
     return zero_past_end(ys, hidden), packing.unsort(center), packing.unsort(last)
 
 
+def _groups(
+    cells: Sequence[PlacedCell],
+    xs: Mapping[str, Tensor],
+    placement: Placement,
+    center: Tensor,
+    packing: Packing,
+) -> Iterator[BatchedCells | StackedCells | SingleCell]:
+    """Yield modules that are computed together, and the rest one by one."""
+    width = center.shape[1]
+    for equal in group_equal(cells):
+        yield BatchedCells(equal, xs, width, packing)
+    others = [cell for cell in cells if not batchable_layers(cell)]
+    stacked = stacked_groups(others, placement, center)
+    for equal in stacked:
+        yield StackedCells(equal, xs, width, packing)
+    for cell in others:
+        if not any(cell in group for group in stacked):
+            yield SingleCell(cell, xs, packing)
+
+
+def explain_modules(placement: Placement, like: Tensor) -> dict[str, str]:
+    """Return by names of equal modules whether they are batched, and why not.
+
+    ``like`` has the type and the device of the computation.
+    """
+    lines = {}
+    for phase in placement.phases:
+        for group in group_equal(phase):
+            lines[", ".join(cell.name for cell in group)] = "batched: a stack of layers"
+        others = [cell for cell in phase if not batchable_layers(cell)]
+        lines |= dict(describe(others, placement, like))
+    return lines
+
+
 def _by_name(
-    group: BatchedCells | SingleCell, values: Float[Tensor, "module batch _"]
+    group: BatchedCells | StackedCells | SingleCell, values: Float[Tensor, "module batch _"]
 ) -> dict[str, Tensor]:
     """Return the values of every module of a group by its name."""
     return dict(zip((cell.name for cell in group.cells), values.unbind(0), strict=True))
@@ -191,15 +220,6 @@ def gru(
     reset, update = gates.chunk(2, dim=-1)
     new = torch.addcmul(from_input[..., 2 * width :], reset, from_state[..., 2 * width :]).tanh()
     return torch.lerp(new, state, update)
-
-
-def _full_matrix(cell: PlacedCell, center: int) -> Float[Tensor, "context center"]:
-    """Return R over the full center, zero at positions that the module may not read."""
-    weights = matrix(cell)
-    if cell.visible is None:
-        return weights
-    visible = torch.tensor(cell.visible, dtype=torch.long, device=weights.device)
-    return weights.new_zeros(len(weights), center).index_copy(1, visible, weights)
 
 
 def _affine_maps(layer: nn.Module) -> list[Affine]:
