@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import time
 
 import kill
 import toy_tasks  # noqa: F401
@@ -18,16 +17,12 @@ import toy_tasks  # noqa: F401
 from thalnet_mtl import cli
 from thalnet_mtl.training.step import TrainStep
 
-LATE = 2.0  # seconds that rank 0 comes after others, which could read what it left in the store
-
 
 def main() -> int:
     plan, command = json.loads(sys.argv[1]), sys.argv[2:]
     attempt, rank = (int(os.environ[name]) for name in ("TORCHELASTIC_RESTART_COUNT", "RANK"))
     if attempt < len(plan) and plan[attempt][0] == rank:
         kill_at(*plan[attempt][1:])
-    if attempt and rank == 0:
-        time.sleep(LATE)
     return cli.main(command)
 
 

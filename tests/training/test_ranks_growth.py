@@ -11,7 +11,7 @@ from run_fixtures import interrupt_at
 from torch import distributed
 from toy_tasks import GROWTH, JOINT, OWN, toy
 
-from thalnet_mtl import train
+from thalnet_mtl import Network, TaskSpec, ThalNet, search, train
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
@@ -223,3 +223,20 @@ def test_ranks_that_differ_end_with_an_error(name, difference, tmp_path):
         assert difference in text and "rank 0" in text
     saved = load_checkpoint(tmp_path / "run" / "checkpoint" / "last.pt")["step"]
     assert saved == (10 if name == "toy_grows_by_rank" else 0)  # the last time that they agreed
+
+
+def test_a_search_by_hand_says_the_same_in_every_process():
+    def decision(ranks: Ranks) -> list[Any]:
+        torch.manual_seed(0)
+        network = Network(ThalNet(inputs=3, modules=2, features=4))
+        network.add_task("first", TaskSpec(inputs=3, outputs=2))
+        xs = torch.rand(90, 5, 3)
+        ys = (xs[:, -1, 0] > 0.5).long()
+        data = (xs[:60], ys[:60]), (xs[60:], ys[60:])
+        found = search(network, "second", data, budget=32, train={"batch": 20})
+        found.apply(network)
+        return [found.reason, network.state_dict(), network.describe()]
+
+    (alone,) = on_ranks(1, decision)
+    for shared in on_ranks(2, decision):
+        assert_alike(shared, alone, 0)

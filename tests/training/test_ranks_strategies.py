@@ -8,7 +8,9 @@ from rank_processes import assert_alike, on_ranks
 from torch import Tensor
 from toy_tasks import knobs_of, toy
 
+from thalnet_mtl import Network, StrategyLoop, ThalNet
 from thalnet_mtl.config.schema import Config
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.registry import entries, lookup, register
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import Strategy
@@ -88,6 +90,16 @@ def trained(config: Config, ranks: Ranks) -> dict[str, Any]:
             run.state.strategy.after_experience(experience)
     state = run.state.state_dict()
     return {name: state[name] for name in PARTS}
+
+
+def test_a_strategy_by_hand_is_refused_in_several_processes():
+    def refused(ranks: Ranks) -> str:
+        with pytest.raises(UserError) as error:
+            StrategyLoop("naive", Network(ThalNet(3, modules=2, features=4)), {})
+        return str(error.value)
+
+    for text in on_ranks(2, refused):
+        assert text.startswith("StrategyLoop: this is one of 2 processes")
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
+import torch.distributed as dist
 from kill_and_resume import differences
 from rank_processes import in_ranks
 from toy_tasks import OWN
 
 from thalnet_mtl import load_config, train
 from thalnet_mtl.console import Console
+from thalnet_mtl.training import ranks
 
 TESTS = Path(__file__).parents[1]
 SECTIONS = {
@@ -46,6 +49,22 @@ def torchrun(folder: Path, plan: list[tuple[int, str, int]]) -> str:
         process.wait()
     assert process.returncode == 0, said
     return said
+
+
+def test_an_attempt_reads_nothing_that_the_one_before_has_left_in_the_store():
+    def keys_by_attempt() -> list[set[str]]:
+        store = dist.TCPStore("localhost", int(os.environ["MASTER_PORT"]), is_master=False)
+        keys, ranks.TIMEOUT = [], timedelta(seconds=10)
+        for attempt in "01":
+            os.environ["TORCHELASTIC_RESTART_COUNT"] = attempt
+            ranks._groups = 0  # as in a new process
+            with ranks.process_group() as group:
+                group.any(False)
+            keys.append(set(store.list_keys()))
+        return keys
+
+    for first, both in in_ranks(2, keys_by_attempt):
+        assert first and len(both - first) >= len(first)
 
 
 def test_a_worker_that_is_killed_while_it_writes_changes_nothing(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from thalnet_mtl.config.options import check_options
@@ -62,7 +63,8 @@ class StrategyLoop:
         options: of the strategy; see 'thalnet list strategies'.
 
     Raises:
-        UserError: there is no such strategy or option, or the data is not that of a task.
+        UserError: there is no such strategy or option, the data is not that of a task, or several
+            processes train the network: ``train`` can share a run among them.
     """
 
     announced = True
@@ -78,6 +80,11 @@ class StrategyLoop:
         chunk: int = 200,
         **options: Any,
     ):
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise UserError(
+                f"StrategyLoop: this is one of {dist.get_world_size()} processes, whose gradients "
+                f"and batches a strategy would need together; use train(), which shares a run."
+            )
         self.network, self.seed, self.chunk, self.batch = network, seed, chunk, batch
         self.device = next(network.parameters()).device
         self.tasks = {name: self._as_task(name, each) for name, each in data.items()}
