@@ -159,7 +159,7 @@ def test_a_mistake_of_one_rank_names_it(tmp_path: Path) -> None:
     assert text.startswith("thalnet: rank 1: batch 1007 is larger than the 300")
 
 
-def test_ranks_with_other_options_or_other_data_are_refused(tmp_path: Path) -> None:
+def test_ranks_with_other_options_data_or_folders_are_refused(tmp_path: Path) -> None:
     def other_seed() -> None:
         train(toy(train={"seed": rank()}), tmp_path / "seed", QUIET)
 
@@ -169,7 +169,15 @@ def test_ranks_with_other_options_or_other_data_are_refused(tmp_path: Path) -> N
         task = SequenceTask("own", data)
         train(toy(task={"name": "own"}), tmp_path / "data", QUIET, tasks=[task])
 
-    for function, what in ((other_seed, "train.seed 1"), (other_data, "data of task 'own'")):
+    def other_folder() -> None:
+        train(toy(), f"runs/{rank()}", QUIET)
+
+    cases = {
+        "folder runs/1": other_folder,
+        "train.seed 1": other_seed,
+        "data of task 'own'": other_data,
+    }
+    for what, function in cases.items():
         for error in in_ranks(2, function):
             assert error.kind is UserError and f"rank 1 has {what}" in error.text
 
@@ -193,7 +201,11 @@ def test_ranks_whose_networks_come_apart_are_stopped(tmp_path: Path, change: str
 
 
 @pytest.mark.parametrize("how", ["error", "death"])
-def test_where_a_rank_ends_the_others_end_with_a_line(tmp_path: Path, how: str) -> None:
+def test_where_a_rank_ends_the_others_end_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("thalnet_mtl.training.ranks.PATIENCE", 0.5)
+
     class Fail(Callback):
         def on_step_end(self, run: Any, losses: Any) -> None:
             if run.step == 7 and rank() == 1:

@@ -91,6 +91,7 @@ def train(
                 config = replace(config, start=replace(config.start, run=str(start)))
             from_python = opened.enter_context(unregistered_tasks(tasks, config))
             config = resolve_options(config, complete=True)
+        ranks.check_same({"folder": folder})  # each may have thought of a run of its own
         result = ranks.first(lambda: finished_result(folder, config, from_python, console))
         if result:
             return result
