@@ -12,7 +12,6 @@ from thalnet_mtl.models.designs.base import Design
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.readings.base import Reading
 from thalnet_mtl.models.thalnet import ThalNet
-from thalnet_mtl.ops.batched import explain_modules
 from thalnet_mtl.ops.stacked_cells import StackedCells
 from thalnet_mtl.registry import registered
 from thalnet_mtl.topology.spec import ModuleSpec, TaskSpec
@@ -131,7 +130,7 @@ def net_of(module, modules=6, reading="linear", **sizes):
 
 
 def reasons(net):
-    return explain_modules(net.placement(), next(net.parameters()))
+    return net.explain_modules()
 
 
 @pytest.fixture

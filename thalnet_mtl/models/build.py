@@ -197,7 +197,23 @@ def selected_backend(config: Config, network: Network, task: str) -> str:
     Raises:
         UserError: the requested backend cannot run this network.
     """
-    bf16 = config.train.precision == "bf16"
-    kind = next(network.parameters()).device.type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
+    with _precision(config, network):
         return network.body.backend(active=network.active_modules(task))
+
+
+def lines_on_modules(config: Config, network: Network) -> list[str]:
+    """Return for every task how its modules are batched, a line for equal ones, none twice."""
+    if not isinstance(network.body, ThalNet):
+        return []
+    lines = list[str]()
+    for task in network.adapters:
+        with _precision(config, network):
+            by_names = network.body.explain_modules(active=network.active_modules(task))
+        lines += [f"{names}: {how}" for names, how in by_names.items()]
+    return list(dict.fromkeys(lines))
+
+
+def _precision(config: Config, network: Network) -> torch.autocast:
+    """Return the context of the precision in which a network is trained."""
+    kind = next(network.parameters()).device.type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.train.precision == "bf16")

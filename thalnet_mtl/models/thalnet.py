@@ -22,6 +22,7 @@ from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.modular import ModularBody
 from thalnet_mtl.models.sequences import run_sequences
 from thalnet_mtl.ops import explain, run, select_backend
+from thalnet_mtl.ops.batched import explain_modules
 from thalnet_mtl.ops.inputs import Inputs
 from thalnet_mtl.ops.lengths import Lengths
 from thalnet_mtl.registry import register
@@ -185,6 +186,13 @@ class ThalNet(ModularBody):
     def explain(self, *, active: Sequence[str] | None = None) -> dict[str, str | None]:
         """Return by backend, the fastest first, why it cannot run here, or None if it can."""
         return explain(self.placement(active), next(self.parameters()))
+
+    def explain_modules(self, *, active: Sequence[str] | None = None) -> dict[str, str]:
+        """Return by names of equal modules how ``batched`` runs them, and why so.
+
+        The backends that compute layers themselves do not ask.
+        """
+        return explain_modules(self.placement(active), next(self.parameters()))
 
     def backend(self, *, active: Sequence[str] | None = None) -> str:
         """Return the backend that runs: ``ops``, or for ``auto`` the fastest that can."""

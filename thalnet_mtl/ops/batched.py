@@ -28,7 +28,8 @@ from thalnet_mtl.ops.reference import (
     unsupported,
     with_input_features,
 )
-from thalnet_mtl.ops.stacked_cells import StackedCells, describe, full_matrix, stacked_groups
+from thalnet_mtl.ops.stacked_cells import StackedCells, full_matrix
+from thalnet_mtl.ops.stacking import describe, stacked_groups
 
 __all__ = ["explain_modules", "sequence", "unsupported"]
 

@@ -13,7 +13,7 @@ from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.config.schema import ChangeConfig, Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted
-from thalnet_mtl.models.build import selected_backend
+from thalnet_mtl.models.build import lines_on_modules, selected_backend
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.runs.names import sweep_of
 from thalnet_mtl.runs.results import RunResult
@@ -175,6 +175,9 @@ class Trainer:
         backends = {selected_backend(config, run.network, head) for head in run.network.adapters}
         if backends := backends - {""}:
             self.console.print(f"backend: {', '.join(sorted(backends))} (set with --train.ops)")
+        if "batched" in backends:
+            for line in lines_on_modules(config, run.network):
+                self.console.print(line)
         with session([self], self.console, f"{config.model.body} on {tasks}"):
             run.state.strategy.fit(self)
         return self.finish()
