@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EPILOG = """The same command resumes a run that was interrupted; with more train.steps or
 train.epochs it goes on with a finished one, if train.schedule is constant.
-torchrun --nproc-per-node 2 -m thalnet_mtl train CONFIG trains one run on 2 processes."""
+On two processes: torchrun --nproc-per-node 2 -m thalnet_mtl train CONFIG"""
 
 
 def add_train_command(commands: Commands) -> None:
