@@ -126,12 +126,31 @@ def test_parameters_that_were_updated_are_read_from_their_rows():
     torch.testing.assert_close(ys, net(xs)[0], rtol=0, atol=0)
 
 
+def test_a_parameter_that_took_the_place_of_another_is_read():
+    net, flat = flattened()
+    xs = normal(7, 6, 5, dtype=torch.float64)
+    gradients_of(net, flat, flat.parameter_rows, xs)
+    layer = net.cell("first").design.stack[0]
+    layer.weight = torch.nn.Parameter(layer.weight.detach() * 2)
+    alone = gradients_of(net, flat, None, xs)
+    layer.weight.grad = None
+    by_row = gradients_of(net, flat, flat.parameter_rows, xs)
+    assert all(map(torch.equal, by_row, alone))
+    layer.weight = net.cell("second").design.stack[0].weight_ih
+    with pytest.raises(UserError, match="a weight has shape"):
+        gradients_of(net, flat, flat.parameter_rows, xs)
+
+
 def test_types_are_compared_with_rows_too():
     net, flat = flattened()
+    freeze(net)
     with gradients_by_row(flat.parameter_rows):
         net(normal(2, 3, 5, dtype=torch.float64))
         with pytest.raises(UserError, match="same type"):
             net(normal(2, 3, 5, dtype=torch.float32))
+        net.cell("second").float()
+        with pytest.raises(UserError, match="same type"):
+            net(normal(2, 3, 5, dtype=torch.float64))
 
 
 def test_transforms_of_functions_are_not_computed_with_rows():
