@@ -13,8 +13,8 @@ from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.sampling import reset_states
 from thalnet_mtl.training.setup import fetch_with, set_up
-from thalnet_mtl.training.stackable import SUPPORTED
-from thalnet_mtl.training.step import CAPTURABLE
+from thalnet_mtl.training.stackable import REFUSED, SUPPORTED, check_stackable
+from thalnet_mtl.training.step import CAPTURABLE, NOT_CAPTURED
 from thalnet_mtl.training.support import unsupported
 from thalnet_mtl.training.trainer import train
 
@@ -65,9 +65,11 @@ def test_a_reset_returns_to_the_trained_start_which_learns_from_it():
 def test_stacked_runs_refuse_what_differs_from_step_to_step(option):
     value = {"trainable_start": True}.get(option, 0.5)
     config = toy(model={option: value})
-    assert unsupported(config, SUPPORTED) == f"model.{option} {value}"
+    assert unsupported(config, SUPPORTED, REFUSED) == f"model.{option} {value}"
+    with pytest.raises(UserError, match=f"--stacked does not support model.{option} {value}"):
+        check_stackable(config)
     captured = f"model.{option} {value}" if option == "trainable_start" else ""
-    assert unsupported(config, CAPTURABLE) == captured
+    assert unsupported(config, CAPTURABLE, NOT_CAPTURED) == captured
 
 
 @pytest.mark.parametrize("body", ["thalnet", "gru"])

@@ -71,7 +71,7 @@ SUPPORTED: Supported = {
     **BASIC,
     **STREAM,
     **GROWTH_OPTIONS,
-    **fields("model", "body dropout zoneout trainable_start"),
+    **fields("model", "body"),
     **fields("task", "loss"),
     **fields("tasks.*", "share loss"),
     **fields("train", "optimizer dropout ops strategy"),

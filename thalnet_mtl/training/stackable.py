@@ -15,6 +15,8 @@ SUPPORTED: Supported = {
     "train.combine": ("fixed", "uncertainty"),
     "train.ops": ("auto", "cpp", "batched"),
 }
+# Random masks cannot be drawn for several runs at a time, and they share the state at the start.
+REFUSED = "dropout", "zoneout", "trainable_start"
 
 
 def check_stackable(config: Config) -> None:
@@ -24,7 +26,7 @@ def check_stackable(config: Config) -> None:
         UserError: with the first field that is not supported.
     """
     check_alone("--stacked")
-    field = unsupported(config, SUPPORTED)
+    field = unsupported(config, SUPPORTED, REFUSED)
     if config.train.patience and len(config.named_tasks) > 1:  # tasks stop at different steps
         field = f"train.patience {config.train.patience} of several tasks"
     if field and not _takes_steps_alone(config):

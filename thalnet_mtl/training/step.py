@@ -260,13 +260,13 @@ CAPTURABLE: Supported = {
     "task.loss": CAPTURABLE_LOSSES,
     "tasks.*.loss": CAPTURABLE_LOSSES,
     **fields("train", "dropout draw patience precision"),
-    **fields("model", "dropout zoneout"),  # a trained start would be outside of the graph
     **fields("growth", "when"),
     "train.combine": ("fixed", "uncertainty"),
     "train.optimizer": CAPTURABLE_OPTIMIZERS,
 }
+NOT_CAPTURED = ("trainable_start",)  # it is read before the part of a step that is captured
 
 
 def can_capture(config: Config, device: torch.device) -> bool:
     """Return whether steps are captured as CUDA graphs."""
-    return device.type == "cuda" and not unsupported(config, CAPTURABLE)
+    return device.type == "cuda" and not unsupported(config, CAPTURABLE, NOT_CAPTURED)

@@ -20,8 +20,6 @@ def fields(section: str, names: str) -> dict[str, None]:
     return {f"{section}.{name}": None for name in names.split()}
 
 
-# Options of a body that draw random numbers, or make the state before the first step learn.
-PER_STEP = "dropout", "zoneout", "trainable_start"
 MODULE = "input output tasks reads features context hidden module reading frozen"
 
 # Fields that only choose data, network, schedule or evaluation, so that every loop supports them.
@@ -49,17 +47,16 @@ GROWTH_OPTIONS: Supported = {
 }
 
 
-def unsupported(config: Config, supported: Supported) -> str:
+def unsupported(config: Config, supported: Supported, refused: Collection[str] = ()) -> str:
     """Return a field that is neither at its default nor supported, with its value.
 
     It is the first one; a section of entries of which none is supported comes last, and is
     returned by its name, as ``changes``. Returns '' if everything is supported. Options of tasks,
-    bodies, growth and strategies are always supported, since what reads them is, except
-    ``PER_STEP``.
+    bodies, growth and strategies are always supported, since what reads them is, but for the
+    options of a body that are ``refused``.
     """
-    for name in PER_STEP:
-        value = config.model.options.get(name)
-        if value and f"model.{name}" not in supported:
+    for name in refused:
+        if value := config.model.options.get(name):
             return f"model.{name} {value}"
     defaults = defaults_by_field()
     sections = []
