@@ -491,3 +491,16 @@ def test_a_file_of_python_alone_is_no_configuration(capsys, here):
         "thalnet: mine.py holds no configuration. Name one before it, as in 'digits mine.py', or "
         "a task with --task.name."
     )
+
+
+def test_training_and_inspect_say_which_modules_are_batched_and_why(capsys, here):
+    toy = [option.replace("modules=3", "modules=6") for option in TOY]
+    status, out, err = call(capsys, "train", *toy, "--model.module=block_gru", "--out", "run")
+    together = "side1, side2, side3, side4, output: batched: 5 modules in one call"
+    alone = "input: one by one: no other is equal to it; 5 pay off"
+    assert status == 0, err
+    assert together in out + err and alone in out + err
+    status, out, _ = call(capsys, "inspect", "run", "--backends")
+    assert status == 0 and together in out and alone in out
+    assert ": cpp: module 'input' has a custom design, BlockGRU" in out
+    assert ": batched (used): can compute it" in out

@@ -27,6 +27,11 @@ def add_inspect_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, inspect)
     parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
+    parser.add_argument(
+        "--backends",
+        action="store_true",
+        help="also print which backends can compute each task here, and why others cannot",
+    )
 
 
 def add_export_command(commands: Commands) -> None:
@@ -72,6 +77,13 @@ def inspect(options: argparse.Namespace) -> int:
     from thalnet_mtl.report.inspection import topology_table
 
     print_table(topology_table(hub.local_folder(options.folder)))
+    if options.backends:
+        from thalnet_mtl.models.build import lines_on_backends
+        from thalnet_mtl.training.trained_run import load_run
+
+        run = load_run(options.folder)
+        for line in lines_on_backends(run.config, run.network):
+            print(one_line(line))
     return 0
 
 

@@ -213,6 +213,24 @@ def lines_on_modules(config: Config, network: Network) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def lines_on_backends(config: Config, network: Network) -> list[str]:
+    """Return which backends can compute each task here, why others cannot, and which is used."""
+    if not isinstance(network.body, ThalNet):
+        return ["This body has a single backend."]
+    lines = list[str]()
+    for task in network.adapters:
+        active = network.active_modules(task)
+        with _precision(config, network):
+            reasons = network.body.explain(active=active)
+            used = network.body.backend(active=active)
+        for backend, reason in reasons.items():
+            chosen = " (used)" if backend == used else ""
+            lines.append(f"{task}: {backend}{chosen}: {reason or 'can compute it'}")
+        if used == "batched":
+            lines += lines_on_modules(config, network)
+    return list(dict.fromkeys(lines))
+
+
 def _precision(config: Config, network: Network) -> torch.autocast:
     """Return the context of the precision in which a network is trained."""
     kind = next(network.parameters()).device.type
