@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.markdown import header, row
 from benchmarks.speed.cases import CASES
+from benchmarks.speed.floors import floor
 
 Measurement = dict[str, Any]
 
@@ -108,7 +109,7 @@ def scaling_table(measurements: Sequence[Measurement]) -> str:
 def reading_table(measurements: Sequence[Measurement]) -> str:
     """Return the times of dynamic readings relative to the linear reading at equal widths."""
     lines = header("reading", "features", "path", "parameters", "ms, 1 thread",
-                   "× linear, same path", "× linear, batched")  # fmt: skip
+                   "× linear, same path", "floor", "× linear, batched")  # fmt: skip
     for config in DYNAMIC:
         reading, _, features = config.rpartition("-features")
         for path in ("cpp", "batched"):
@@ -121,6 +122,7 @@ def reading_table(measurements: Sequence[Measurement]) -> str:
             if m is None or len(linear) < 2:
                 continue
             ratios = [f"{m['cpu_seconds'] / seconds:.2f}" for seconds in linear]
+            ratios.insert(1, f"{floor(config):.2f}")
             size, time = f"{m['parameters']:,}", f"{1e3 * m['seconds']:.2f}"
             lines.append(row(reading, features, NAMES[path], size, time, *ratios))
     return "\n".join(lines)

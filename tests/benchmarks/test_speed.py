@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.markdown import with_table
 from benchmarks.speed import lengths, run
+from benchmarks.speed.floors import floor, multiplications
 from benchmarks.speed.report import load_measurements, pick, report
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -18,6 +19,17 @@ def test_the_speed_table_is_made_from_the_raw_results():
     table = report(BENCHMARKS / "speed" / "results")
     assert table.count("\n") > 20
     assert with_table(readme.read_text(), table) == readme.read_text()
+
+
+def test_the_floor_of_readings_is_worked_out_by_hand():
+    # Two features, a center of six. A GRU has 6 · 4 weights, each used three times, and 8
+    # exponentials at 8; the composed reading has 6 · 2 weights, the dense layer beside others 4.
+    assert multiplications("linear", 2, 3) == 72 + 64 + 36
+    # 12 weights of R: logits of 2 products each, three times; an exponential and 3 more.
+    assert multiplications("fast_softmax", 2, 3) == 72 + 64 + 12 + 72 + 12 * 11
+    # Means and variances of 4 weights each; 2 + 24 / 16 for a density, and 4 more.
+    assert multiplications("fast_gaussian", 2, 3) == 72 + 64 + 12 + 24 + 12 * 7.5
+    assert floor("linear-features16") == 1
 
 
 def test_the_readmes_tell_the_measured_speed():
