@@ -51,6 +51,7 @@ def report(results: Path) -> str:
     cpu = [m for m in measurements if m["device"] == "cpu"]
     parts = [main_table(cpu), scaling_table(cpu), reading_table(cpu)]
     parts.append(lengths_table(load_measurements(results / "lengths")))
+    parts.append(ranks_table(load_measurements(results / "ranks")))
     gpu = [m for m in measurements if m["device"] == "cuda"]
     parts.append(gpu_table(gpu) if gpu else "**On a GPU**: not measured.")
     return "\n\n".join(parts)
@@ -140,6 +141,24 @@ def lengths_table(measurements: Sequence[Measurement]) -> str:
             low, high = m["quartiles"]
             cells.append(f"**{m['cpu_ratio_to_padded']:.2f}** ({low:.2f} to {high:.2f})")
         lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def ranks_table(measurements: Sequence[Measurement]) -> str:
+    """Return the times of steps that processes share, and relative to those of one process."""
+    count = measurements[0]["ranks"]
+    lines = header("batch", "parameters", "ms, 1 process, 1 thread",
+                   f"ms, 1 process, {count} threads", f"ms, {count} processes",
+                   f"**{count} processes × 1 thread**", f"{count} processes × {count} threads",
+                   "processor time of the busier process × 1 thread")  # fmt: skip
+    for m in measurements:
+        kind, _, rest = m["config"].partition("-")
+        cells = [f"{rest.rpartition('-')[2]} sequences of {kind}", f"{m['parameters']:,}"]
+        kinds = "threads1", f"threads{count}"
+        cells += [f"{1e3 * m['seconds'][each]:.2f}" for each in (*kinds, "ranks")]
+        ratios = [*(m["ratios"][each] for each in kinds), m["cpu_ratio"]]
+        first, *others = (f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios)
+        lines.append(row(*cells, f"**{first}**", *others))
     return "\n".join(lines)
 
 
