@@ -159,6 +159,11 @@ def test_a_mistake_of_one_rank_names_it(tmp_path: Path) -> None:
     assert text.startswith("thalnet: rank 1: batch 1007 is larger than the 300")
 
 
+def test_a_mistake_that_rank_0_alone_can_see_is_that_of_all(one: Path) -> None:
+    for error in in_ranks(2, train, text_and_rows(20, seed=1), one, QUIET):
+        assert error.kind is UserError and "holds a run of another configuration" in error.text
+
+
 def test_ranks_with_other_options_data_or_folders_are_refused(tmp_path: Path) -> None:
     def other_seed() -> None:
         train(toy(train={"seed": rank()}), tmp_path / "seed", QUIET)
