@@ -136,7 +136,13 @@ def test_a_parameter_that_took_the_place_of_another_is_read():
     layer.weight.grad = None
     by_row = gradients_of(net, flat, flat.parameter_rows, xs)
     assert all(map(torch.equal, by_row, alone))
-    layer.weight = net.cell("second").design.stack[0].weight_ih
+
+
+def test_shapes_of_parameters_in_rows_are_checked():
+    net, flat = flattened()
+    xs = normal(7, 6, 5, dtype=torch.float64)
+    gradients_of(net, flat, flat.parameter_rows, xs)
+    net.cell("first").design.stack[0].weight = net.cell("second").design.stack[0].weight_ih
     with pytest.raises(UserError, match="a weight has shape"):
         gradients_of(net, flat, flat.parameter_rows, xs)
 
