@@ -1,6 +1,7 @@
 """Designs and readings of users are batched where ``torch.func`` can, with equal results."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -88,6 +89,13 @@ class TorchCell(Custom):
         return h, torch.cat([h, c], -1)
 
 
+class Drawing(Custom):
+    """A design with random numbers that PyTorch does not know."""
+
+    def forward(self, x, memory):
+        return super().forward(x * random.random(), memory)
+
+
 class OwnReading(Reading):
     """A dynamic reading of a user, whose columns can be opened."""
 
@@ -110,6 +118,7 @@ MODULES = {
     "test_counting": Counting,
     "test_noise": Noisy,
     "test_cell": TorchCell,
+    "test_drawing": Drawing,
 }
 REFUSED = {
     "test_branch": "data-dependent control flow",
@@ -191,6 +200,12 @@ def test_a_design_that_cannot_be_batched_runs_one_by_one_and_says_why(module, re
     assert reason in reasons(nets[1])["side1, side2, side3, side4, output"]
     buffers = dict(nets[0].named_buffers())
     assert all(torch.equal(b, buffers[name]) for name, b in nets[1].named_buffers())
+
+
+def test_other_results_than_those_of_each_module_alone_are_found():
+    net = net_of("test_drawing")
+    reason = "one by one: Drawing computes something else in one call"
+    assert reasons(net)["side1, side2, side3, side4, output"] == reason
 
 
 def test_random_numbers_stop_no_batch_in_evaluation_mode(calls):

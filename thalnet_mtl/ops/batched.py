@@ -160,7 +160,7 @@ def _groups(
     others = [cell for cell in cells if not batchable_layers(cell)]
     stacked = stacked_groups(others, placement, center)
     for equal in stacked:
-        yield StackedCells(equal, xs, width, packing)
+        yield StackedCells(equal, xs, width, packing, placement.cache)
     for cell in others:
         if not any(cell in group for group in stacked):
             yield SingleCell(cell, xs, packing)

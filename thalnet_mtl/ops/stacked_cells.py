@@ -20,10 +20,18 @@ LARGEST = 2**18  # numbers of all R of a dynamic reading at a step; more do not 
 
 
 class StackedCells:
-    """Equal modules, their parameters stacked for one sequence; in the form of ``BatchedCells``."""
+    """Equal modules, their parameters stacked for one sequence; in the form of ``BatchedCells``.
+
+    ``cache`` keeps tensors of positions, which cannot be made while a CUDA graph is captured.
+    """
 
     def __init__(
-        self, cells: Sequence[PlacedCell], xs: Mapping[str, Tensor], center: int, packing: Packing
+        self,
+        cells: Sequence[PlacedCell],
+        xs: Mapping[str, Tensor],
+        center: int,
+        packing: Packing,
+        cache: dict[Any, Any],
     ):
         self.cells = cells
         self.design = _Stack([cell.design for cell in cells])
@@ -39,10 +47,12 @@ class StackedCells:
             return
         self.reading = _Stack([cell.reading for cell in cells])
         device = next(iter(xs.values())).device
-        index = [positions(cell, center) for cell in cells]
-        slots = [list(range(cell.slot.start, cell.slot.stop)) for cell in cells]
-        self.index = torch.tensor(index, device=device)
-        self.slots = torch.tensor(slots, device=device)
+        key = "positions", tuple(cell.name for cell in cells), device
+        if key not in cache:
+            read_from = [positions(cell, center) for cell in cells]
+            slots = [list(range(cell.slot.start, cell.slot.stop)) for cell in cells]
+            cache[key] = [torch.tensor(index, device=device) for index in (read_from, slots)]
+        self.index, self.slots = cache[key]
 
     def step(
         self, t: int, center: Float[Tensor, "batch center"], memory: Float[Tensor, "module batch m"]

@@ -155,7 +155,7 @@ def _try(group: Sequence[PlacedCell], placement: Placement, like: Tensor) -> str
             if any(map(_differs, before, map(_snapshot, cells))):
                 return f"{type(first.design).__name__} changes its own buffers or attributes"
             xs = {cell.name: rows[:, None] for cell, rows in zip(cells, x, strict=True)}
-            together = StackedCells(cells, xs, width, Packing(xs[first.name], None))
+            together = StackedCells(cells, xs, width, Packing(xs[first.name], None), {})
             results = together.step(0, center, memory)
             leaves = [x, center, memory, *(p for c in cells for p in _trained(c))]
             got, expected = (_with_gradients(each, leaves) for each in (results, alone))
