@@ -11,7 +11,7 @@ from thalnet_mtl.ops.parameter_rows import ParameterRows, has_hooks
 
 
 class RowOperands:
-    """Where the operands of a layout are: in rows, or tensors on their own.
+    """The places of the operands of a layout: in rows, or tensors on their own.
 
     A call has fewer arguments then: lengths, center, memory, the tensors on their own and the rows.
 
@@ -36,13 +36,13 @@ class RowOperands:
         self.separate = [k for k, place in enumerate(places) if not place]
         arguments = [0, 1, 2, *(3 + k for k in self.separate)]
         self.inputs = [arguments.index(k) for k in inputs]
-        found = [place for place in places if place]
+        in_rows = [place for place in places if place]
         itemsize = self.leaves[0].element_size() if self.leaves else 0
-        self._starts = [start for _, start in found]
-        self._rows = np.array([used.index(row) for row, _ in found], np.int64)
+        self._starts = [start for _, start in in_rows]
+        self._rows = np.array([used.index(row) for row, _ in in_rows], np.int64)
         self._bytes = np.array(self._starts, np.int64) * itemsize
         self._in_rows = np.array([3 + k for k, _ in self.parameters], np.int64)
-        self._others = np.array(arguments, np.int64)
+        self._arguments = np.array(arguments, np.int64)
 
     def fits(self, dtype: torch.dtype, operands: Tensors, rows: ParameterRows) -> bool:
         """Return whether these operands are in the same places, and have no hooks."""
@@ -63,18 +63,18 @@ class RowOperands:
     def addresses(self, arguments: Tensors) -> np.ndarray:
         """Return the addresses of all operands, or of their gradients, from those of a call."""
         pointers = [0 if x is None else x.data_ptr() for x in arguments]
-        bases = np.array(pointers[len(self._others) :], np.int64)
+        bases = np.array(pointers[len(self._arguments) :], np.int64)
         result = np.zeros(3 + self.count, np.int64)
-        result[self._others] = pointers[: len(self._others)]
+        result[self._arguments] = pointers[: len(self._arguments)]
         result[self._in_rows] = np.where(bases[self._rows] == 0, 0, bases[self._rows] + self._bytes)
         return result
 
     def operands(self, arguments: Tensors) -> list[Tensor | None]:
         """Return lengths, center, memory and all operands, as differentiable views of the rows."""
         result: list[Tensor | None] = [None] * (3 + self.count)
-        for k, tensor in zip(self._others, arguments, strict=False):
+        for k, tensor in zip(self._arguments, arguments, strict=False):
             result[k] = tensor
-        leaves = arguments[len(self._others) :]
+        leaves = arguments[len(self._arguments) :]
         for (k, like), row, start in zip(self.parameters, self._rows, self._starts, strict=True):
             leaf = leaves[row]
             assert leaf is not None and like is not None
