@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.markdown import with_table
 from benchmarks.speed.cases import BASELINES, CASES, Case, Step
+from benchmarks.speed.machine import FOLDER, provenance
 from benchmarks.speed.report import report
-from benchmarks.speed.run import FOLDER, alternate, provenance
+from benchmarks.speed.run import alternate
 from thalnet_mtl.models.recurrent import RecurrentBody
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS

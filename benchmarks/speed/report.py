@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import header, row
+from benchmarks.speed.aims import aims_table
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.floors import floor
 
@@ -40,16 +41,32 @@ DYNAMIC = [
 
 
 def load_measurements(results: Path) -> list[Measurement]:
-    """Return all measurements of a folder."""
+    """Return all measurements of a folder, each with the machine that it was made on."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    return [measurement for record in records for measurement in record["measurements"]]
+    return [m | {"machine": machine(record)} for record in records for m in record["measurements"]]
+
+
+def machine(record: dict[str, Any]) -> str:
+    """Return the processor of a record, and the instruction set that was used."""
+    environment = record["environment"]
+    return f"{environment['processor']}, {environment['cores']} cores, {record['instructions']}"
+
+
+def by_machine(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Return measurements by machine, the widest instructions first."""
+    machines = sorted({m["machine"] for m in measurements}, key=lambda name: "AVX-512" not in name)
+    return {name: [m for m in measurements if m["machine"] == name] for name in machines}
 
 
 def report(results: Path) -> str:
     """Return all tables in Markdown."""
     measurements = load_measurements(results)
-    cpu = [m for m in measurements if m["device"] == "cpu"]
-    parts = [main_table(cpu), scaling_table(cpu), reading_table(cpu)]
+    machines = by_machine([m for m in measurements if m["device"] == "cpu"])
+    runs = by_machine(load_measurements(results / "whole_run"))
+    parts = [aims_table({name: [*of, *runs.get(name, [])] for name, of in machines.items()})]
+    for name, cpu in machines.items():
+        tables = main_table(cpu), scaling_table(cpu), reading_table(cpu)
+        parts += [f"**{name}**", *tables]
     parts.append(lengths_table(load_measurements(results / "lengths")))
     parts.append(ranks_table(load_measurements(results / "ranks")))
     gpu = [m for m in measurements if m["device"] == "cuda"]
@@ -187,7 +204,8 @@ def plot(results: Path, out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    measurements = [m for m in load_measurements(results) if m["device"] == "cpu"]
+    machines = by_machine([m for m in load_measurements(results) if m["device"] == "cpu"])
+    (name, measurements), *others = machines.items()
     threads = max(m["threads"] for m in measurements)
     figure, (bars, lines) = pyplot.subplots(1, 2, figsize=(11, 4.2), width_ratios=(2, 1))
     paths = ["cpp", "fused", "batched", "lstm4", "gru1"]
@@ -200,6 +218,11 @@ def plot(results: Path, out: Path) -> None:
                 heights.append(m["ratio_to_gru"])
         container = bars.bar(positions, heights, 0.15, label=NAMES[path].replace("`", ""))
         bars.bar_label(container, fmt="%.2f", fontsize=7, padding=1)
+    for other, made in others:  # a mark on the bar of the kernel
+        found = [pick(made, config, "cpp", threads) for config in MAIN]
+        pairs = [(n - 0.32, m["ratio_to_gru"]) for n, m in enumerate(found) if m]
+        label = f"{NAMES['cpp']}, {other.rpartition(', ')[2]}"
+        bars.scatter(*zip(*pairs, strict=True), marker="D", s=22, color="red", label=label)
     for n, config in enumerate(MAIN):
         for path, target in CASES[config].targets:
             x = n + 0.16 * (paths.index(path) - 2)
@@ -207,7 +230,7 @@ def plot(results: Path, out: Path) -> None:
     bars.axhline(1, color="0.4", linewidth=1)
     bars.set_xticks(range(len(MAIN)), [name.replace(", ", "\n") for name in MAIN.values()])
     bars.set_ylabel("time of a step relative to a 4-layer nn.GRU of equal size")
-    bars.set_title(f"CPU, {threads} threads (black: target)", fontsize=10)
+    bars.set_title(f"{name}, {threads} threads (black: target)", fontsize=10)
     bars.legend(fontsize=8, frameon=False)
     configs = SCALING["modules, center of 256 features"]
     counts = [int(config.rpartition("modules")[2]) for config in configs]

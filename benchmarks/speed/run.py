@@ -12,12 +12,10 @@ time is measured as well, which other work on the machine does not increase.
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -29,12 +27,11 @@ from rich.table import Table
 
 from benchmarks.markdown import with_table
 from benchmarks.speed.cases import CASES, HEAVY, Step, size, steps
+from benchmarks.speed.machine import FOLDER, LIMITS, limit_instructions, provenance, record_name
 from benchmarks.speed.report import plot, report
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
-from thalnet_mtl.training.environment import environment
 
-FOLDER = Path(__file__).parent
 QUICK = ("mnist50", "mnist256", "cifar50")
 Measurement = dict[str, Any]
 
@@ -119,16 +116,6 @@ def add_memory(measurements: Sequence[Measurement]) -> None:
             measurement["peak_bytes"] = peaks[key]
 
 
-def provenance(device: str) -> Measurement:
-    """Return date, load, environment and platform of the measurements."""
-    return {
-        "date": date.today().isoformat(),
-        "load_before": os.getloadavg()[0],
-        "environment": environment(torch.device(device), {}),
-        "platform": platform.platform(),
-    }
-
-
 def show(measurements: Sequence[Measurement]) -> None:
     """Print a table in a terminal, plain lines elsewhere."""
     console = Console()
@@ -158,15 +145,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0, help="steps of each candidate; 0: by size")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     parser.add_argument("--table", action="store_true", help="only update the README")
+    parser.add_argument(
+        "--instructions", choices=LIMITS, default="native", help="limit of all that is measured"
+    )
     parser.add_argument("--memory", nargs=2, metavar=("CONFIG", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
         print(memory(*options.memory))
         return
+    limit_instructions(options.instructions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     publishes = not (options.quick or options.configs or options.paths or options.json)
     if not options.table:
-        out = options.json or (FOLDER / "results" / f"{device}.json" if publishes else None)
+        out = options.json or (FOLDER / "results" / record_name(device) if publishes else None)
         record = run(options, device)
         if out:
             out.write_text(json.dumps(record, indent=1) + "\n")

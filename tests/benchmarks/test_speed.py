@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from benchmarks.markdown import with_table
-from benchmarks.speed import lengths, run
+from benchmarks.speed import lengths, run, whole_run
+from benchmarks.speed.aims import AIMS, aims_table
 from benchmarks.speed.floors import floor, multiplications
-from benchmarks.speed.report import load_measurements, pick, report
+from benchmarks.speed.machine import record_name
+from benchmarks.speed.report import by_machine, load_measurements, report
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -34,11 +36,10 @@ def test_the_floor_of_readings_is_worked_out_by_hand():
 
 def test_the_readmes_tell_the_measured_speed():
     cpu = [m for m in load_measurements(BENCHMARKS / "speed" / "results") if m["device"] == "cpu"]
-    ratios = [
-        pick(cpu, config, "cpp", threads)["ratio_to_gru"]
-        for config in ("mnist50", "mnist256", "cifar50", "text8")
-        for threads in {m["threads"] for m in cpu}
-    ]
+    configs = "mnist50", "mnist256", "cifar50", "text8"
+    kernel = [m for m in cpu if m["path"] == "cpp" and m["config"] in configs]
+    ratios = [m["ratio_to_gru"] for m in kernel]
+    assert len(ratios) == 4 * 2 * len({m["machine"] for m in cpu})
     low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
     phrases = f"{low} to {high} times on a CPU", f"{low}–{high}×"
     for folder in (BENCHMARKS.parent, BENCHMARKS):
@@ -103,3 +104,58 @@ def test_a_step_with_lengths_reads_the_last_real_steps():
     expected = torch.autograd.grad(loss, step.head.weight)[0]
     step()
     torch.testing.assert_close(step.head.weight.grad, expected)
+
+
+def test_what_was_reached_stands_beside_every_aim():
+    whole = [
+        {"what": "steps", "config": "mnist50", "throughput_to_bare": 0.9712},
+        {"what": "steps", "config": "cifar50", "throughput_to_bare": 0.9649},
+        {"what": "growth", "rule": "changes", "milliseconds": 50.4},
+    ]
+    steps = [
+        {"config": f"center256-modules{n}", "path": "cpp", "threads": threads, "device": "cpu",
+         "cpu_seconds": 1.0, "seconds": seconds}
+        for n, threads, seconds in ((4, 1, 1), (64, 1, 1), (4, 2, 2.0), (64, 2, 2.5))
+    ]  # fmt: skip
+    table = aims_table({"one": [*steps, *whole], "two": []}).splitlines()
+    assert table[0].endswith("| one | two |") and len(table) == 2 + len(AIMS)
+    cells = {line.split(" | ")[0]: line.split(" | ")[1:] for line in table}
+    train = "| throughput of `thalnet train`"
+    assert cells[f"{train}, MNIST rows, batch 50, × bare step"][:2] == ["≥ 0.970", "0.971"]
+    assert cells[f"{train}, CIFAR-10 rows, batch 50, × bare step"][1] == "0.965 (missed)"
+    assert cells["| growth by a configured change, ms"][1] == "50 (missed)"
+    assert cells["| 64 modules of a center of 256, × 4 modules"][:2] == ["≤ 1.30", "1.25"]
+    assert all(line.endswith("| not measured |") for line in table[2:])
+
+
+def test_records_of_two_instruction_sets_stand_side_by_side(tmp_path, monkeypatch):
+    results = BENCHMARKS / "speed" / "results"
+    record = json.loads((results / "cpu.json").read_text())
+    for name in ("", "avx2"):
+        monkeypatch.setenv("THALNET_INSTRUCTIONS", name)
+        record["instructions"] = name.upper() or "AVX-512"
+        (tmp_path / record_name("cpu")).write_text(json.dumps(record))
+    names = list(by_machine(load_measurements(tmp_path)))
+    assert [name.rpartition(", ")[2] for name in names] == ["AVX-512", "AVX2"]
+    text = report(tmp_path)
+    assert all(f"**{name}**" in text for name in names) and f"| {' | '.join(names)} |" in text
+
+
+def test_steps_of_a_run_are_timed_without_the_scores_of_new_tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_run, "process_time", iter(range(1000)).__next__)
+    config = {
+        "tasks": {"a": {"name": "digits_rows"}, "b": {"name": "digits_rows"}},
+        "stream": [{"tasks": ["a"], "steps": 2}, {"tasks": ["b"], "steps": 2}],
+        "model": {"modules": 1, "features": 4},
+        "growth": {"when": "per_task", "modules": {"new": {"output": True, "tasks": ["new"]}}},
+        "evaluate": {"every": 10, "batches": 1},
+    }
+    threads = torch.get_num_threads()
+    try:
+        with whole_run.trainer(config, folder=tmp_path / "run") as trainer:
+            times = list(whole_run._step_times(trainer))
+    finally:
+        torch.set_num_threads(threads)
+    assert trainer.run.step == 4 and len(trainer.run.network.body.graph) == 2
+    # A clock that ticks when it is read: twice for a step, and twice more for a score, which is 1.
+    assert times == [1, 1, 2, 1]

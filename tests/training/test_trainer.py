@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 from run_fixtures import lines
-from toy_tasks import toy
+from toy_tasks import JOINT, toy
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.files import PART
 from thalnet_mtl.models.sequences import map_state
+from thalnet_mtl.training import trainer
+from thalnet_mtl.training.continuation import due_after_step
 from thalnet_mtl.training.divergence import Diverged
 from thalnet_mtl.training.sampling import reset_states
 from thalnet_mtl.training.setup import fetch_with, set_up
@@ -176,3 +178,19 @@ def test_places_of_a_text_begin_anew_at_the_odds_that_are_given():
     assert sum(anew) / (40 * 50) == pytest.approx(0.3, abs=0.03) and len(set(anew)) > 3
     again = reset_states(run, "toy_text", state, 50)
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+def test_steps_after_which_nothing_is_due_are_not_asked_what_is_due(tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    def counted(run):
+        asked.append(run.step)
+        return due_after_step(run)
+
+    monkeypatch.setattr(trainer, "due_after_step", counted)
+    changes = [{"step": 13, "verb": "freeze", "name": "trunk"}]
+    evaluate = {"every": 20, "log_every": 8, "checkpoint_every": 15}
+    config = toy(**JOINT, changes=changes, train={"steps": 50}, evaluate=evaluate)
+    train(config, tmp_path)
+    due = {s for s in range(1, 51) if s % 20 == 0 or s % 8 == 0 or s % 15 == 0} | {13, 50}
+    assert asked == sorted(due)

@@ -39,9 +39,9 @@ class ShuffledReader(Generic[Converted]):
 
     Args:
         data: the training sequences, at least one.
-        convert: returns sequences as a batch. If ``alike``, each sequence is converted in the same
-            way, whatever the others are, so that several batches can be converted at once.
-        alike: see ``convert``.
+        convert: returns sequences as a batch.
+        alike: whether each sequence is converted in the same way, whatever the others are, and no
+            batch is written to; so that several batches can be converted at once, and kept.
     """
 
     def __init__(self, data: Split, convert: Callable[[Sequences], Converted], alike: bool):
@@ -56,9 +56,13 @@ class ShuffledReader(Generic[Converted]):
 
         An epoch leaves out what is too little for a batch.
         """
-        if (step, size, seed) not in self._converted:
-            self._converted = self._convert(step, size, seed)
-        return self._converted[step, size, seed]
+        key = step, size, seed
+        if key not in self._converted:
+            converted = self._convert(step, size, seed)
+            if not self.alike:
+                return converted[key]
+            self._converted = converted
+        return self._converted[key]
 
     def _convert(self, step: int, size: int, seed: int) -> dict[tuple[int, int, int], Converted]:
         """Return the batch of a step, and those that are converted together with it."""
