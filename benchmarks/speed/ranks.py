@@ -26,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchmarks.markdown import with_table
+from benchmarks.speed.machine import FOLDER, provenance
 from benchmarks.speed.report import report
-from benchmarks.speed.run import FOLDER, provenance
 from thalnet_mtl import load_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.size import count_parameters
