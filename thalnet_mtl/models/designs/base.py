@@ -31,6 +31,7 @@ class Design(nn.Module):
 
     layers: ClassVar[tuple[str, ...]]
     about: str
+    noise: int = 0  # width of the random numbers that it takes beside its inputs
 
     def __init__(self, inputs: int, features: int, hidden: int):
         super().__init__()
