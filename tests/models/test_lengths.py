@@ -173,7 +173,7 @@ def test_stacked_networks_refuse_a_length_over_the_number_of_steps():
 @pytest.mark.parametrize("seed", range(12))
 def test_every_task_of_a_random_network_sees_each_sequence_alone(seed):
     case = Case(seed, FAVORED[seed % len(FAVORED)], dtype=torch.float64)
-    network = case.network.requires_grad_(True)
+    network = case.network.requires_grad_(True).eval()  # random masks are drawn for a whole batch
     lengths = torch.tensor([2, 3, 1, 3])
     for task in network.adapters:
         xs = torch.cat([case.batch(task, number)[0] for number in range(2)])

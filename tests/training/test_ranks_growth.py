@@ -15,7 +15,7 @@ from thalnet_mtl import Network, TaskSpec, ThalNet, search, train
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import register
+from thalnet_mtl.registry import registered
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.checkpoint import load_checkpoint
 from thalnet_mtl.training.growth.base import GrowthRule
@@ -175,7 +175,6 @@ def test_tests_within_an_experience_say_the_same_on_several_ranks(combine, size)
         assert_alike(shared, alone, TOLERANCE)
 
 
-@register("strategy", "toy_of_its_rank")
 class OfItsRank(Strategy):
     """A strategy that is not the same on all ranks."""
 
@@ -184,7 +183,6 @@ class OfItsRank(Strategy):
         return weight.square().sum() * 1e-3 * distributed.get_rank()
 
 
-@register("strategy", "toy_draws_of_its_rank")
 class DrawsOfItsRank(Strategy):
     """A strategy that draws other numbers on one rank than on the other."""
 
@@ -192,7 +190,6 @@ class DrawsOfItsRank(Strategy):
         torch.rand(distributed.get_rank() + 1)
 
 
-@register("growth", "toy_grows_by_rank")
 class GrowsByRank(GrowthRule):
     """A rule that lets the network grow on one rank only."""
 
@@ -202,27 +199,27 @@ class GrowsByRank(GrowthRule):
 
 
 @pytest.mark.parametrize(
-    ("name", "difference"),
+    ("kind", "entry", "difference"),
     [
-        ("toy_of_its_rank", "rank 1 has weights at step 4 with checksum"),
-        ("toy_draws_of_its_rank", "rank 1 has a random state at step 4 with checksum"),
-        ("toy_grows_by_rank", "rank 1 has parameter "),
+        ("strategy", OfItsRank, "rank 1 has weights at step 4 with checksum"),
+        ("strategy", DrawsOfItsRank, "rank 1 has a random state at step 4 with checksum"),
+        ("growth", GrowsByRank, "rank 1 has parameter "),
     ],
 )
-def test_ranks_that_differ_end_with_an_error(name, difference, tmp_path):
-    strategy = {} if name == "toy_grows_by_rank" else {"strategy": name}
-    when = "per_task" if strategy else name
-    config = stream(*ALIKE, growth={"when": when, "modules": OWN}, train=strategy)
+def test_ranks_that_differ_end_with_an_error(kind, entry, difference, tmp_path):
+    strategy = {"strategy": "differs"} if kind == "strategy" else {}
+    growth = {"when": "differs" if kind == "growth" else "per_task", "modules": OWN}
 
     def work(ranks: Ranks) -> str:
-        with pytest.raises(UserError) as error:
+        with registered(kind, {"differs": entry}), pytest.raises(UserError) as error:
+            config = stream(*ALIKE, growth=growth, train=strategy)
             train(config, tmp_path / "run", QUIET)
         return str(error.value)
 
     for text in on_ranks(2, work):
         assert difference in text and "rank 0" in text
     saved = load_checkpoint(tmp_path / "run" / "checkpoint" / "last.pt")["step"]
-    assert saved == (10 if name == "toy_grows_by_rank" else 0)  # the last time that they agreed
+    assert saved == (10 if kind == "growth" else 0)  # the last time that they agreed
 
 
 def test_a_search_by_hand_says_the_same_in_every_process():

@@ -11,7 +11,7 @@ from toy_tasks import knobs_of, toy
 from thalnet_mtl import Network, StrategyLoop, ThalNet
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
-from thalnet_mtl.registry import entries, lookup, register
+from thalnet_mtl.registry import entries, lookup, registered
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.training.growth.base import grow_if_due
@@ -25,7 +25,6 @@ TOLERANCE = 1e-9  # of double precision
 PARTS = ("network", "optimizer", "strategy", "loss_log")
 
 
-@register("strategy", "toy_by_hooks")
 class ByHooks(Strategy):
     """What a user may write: every hook does something with the batches or the gradients."""
 
@@ -54,8 +53,10 @@ class ByHooks(Strategy):
         self.means += [batch.xs.float().mean() for batch in batches.values()]
 
 
-STRATEGIES = [name for name in entries("strategy") if ":" not in name]  # of our own loop
-BY_STEP = [name for name in STRATEGIES if not lookup("strategy", name).needs_boundaries]
+USERS = {"by_hooks": ByHooks}
+with registered("strategy", USERS):
+    STRATEGIES = [name for name in entries("strategy") if ":" not in name]  # of our own loop
+    BY_STEP = [name for name in STRATEGIES if not lookup("strategy", name).needs_boundaries]
 
 
 def configured(strategy: str, boundaries: str, **training: float) -> Config:
@@ -72,9 +73,10 @@ def configured(strategy: str, boundaries: str, **training: float) -> Config:
     )
 
 
-CASES = {name: configured(name, "announced") for name in STRATEGIES}
-CASES |= {f"{name}, hidden boundaries": configured(name, "hidden") for name in BY_STEP}
-CASES["lwf, dropout"] = configured("lwf", "announced", dropout=0.3)
+with registered("strategy", USERS):
+    CASES = {name: configured(name, "announced") for name in STRATEGIES}
+    CASES |= {f"{name}, hidden boundaries": configured(name, "hidden") for name in BY_STEP}
+    CASES["lwf, dropout"] = configured("lwf", "announced", dropout=0.3)
 
 
 def trained(config: Config, ranks: Ranks) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def test_a_strategy_by_hand_is_refused_in_several_processes():
 @pytest.fixture(scope="module")
 def states():
     """Return the states after all cases, by number of ranks, for every rank."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, registered("strategy", USERS):
         patch.setattr(ewc, "SAMPLES", 20)
         return {
             size: on_ranks(size, lambda ranks: {n: trained(c, ranks) for n, c in CASES.items()})
