@@ -1,8 +1,10 @@
 """Processes such as ``torchrun`` starts, forked, so that each of them need not import torch."""
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
+import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from thalnet_mtl.training.ranks import Ranks, process_group
+
+LIMIT = 100.0  # seconds after which a process that hangs says where, and ends
 
 
 class Failure(NamedTuple):
@@ -27,17 +31,21 @@ def in_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
 
     A process that ends without either counts as the number with which it ended.
     """
-    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # of torchrun
+    listener = socket.create_server(("localhost", 0))
+    port = listener.getsockname()[1]
     context = multiprocessing.get_context("fork")
     ends = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        context.Process(
-            target=_work, args=(rank, size, store.port, ends[rank][1], function, arguments)
-        )
+        context.Process(target=_work, args=(rank, size, port, ends[rank][1], function, arguments))
         for rank in range(size)
     ]
     for process in processes:
         process.start()
+    # The store of torchrun has a thread of its own: it is made after the last fork.
+    fd = listener.detach()
+    store = dist.TCPStore(
+        "localhost", port, is_master=True, wait_for_workers=False, master_listen_fd=fd
+    )
     results = []
     for process, (here, there) in zip(processes, ends, strict=True):
         there.close()
@@ -48,6 +56,7 @@ def in_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
             results.append(process.exitcode)
     for process in processes:
         process.join()
+    del store
     return results
 
 
@@ -62,6 +71,7 @@ def _work(
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in places.items()})
     os.environ |= {"MASTER_ADDR": "localhost", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=2)  # standard error
     try:
         result = function(*arguments)
     except BaseException as error:

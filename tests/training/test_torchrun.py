@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,19 +53,19 @@ def torchrun(folder: Path, plan: list[tuple[int, str, int]]) -> str:
 
 
 def test_an_attempt_reads_nothing_that_the_one_before_has_left_in_the_store():
-    def keys_by_attempt() -> list[set[str]]:
+    def names_of_keys() -> list[str]:
         store = dist.TCPStore("localhost", int(os.environ["MASTER_PORT"]), is_master=False)
-        keys, ranks.TIMEOUT = [], timedelta(seconds=10)
+        ranks.TIMEOUT = timedelta(seconds=10)
         for attempt in "01":
             os.environ["TORCHELASTIC_RESTART_COUNT"] = attempt
             ranks._groups = 0  # as in a new process
             with ranks.process_group() as group:
                 group.any(False)
-            keys.append(set(store.list_keys()))
-        return keys
+        return store.list_keys()
 
-    for first, both in in_ranks(2, keys_by_attempt):
-        assert first and len(both - first) >= len(first)
+    for keys in in_ranks(2, names_of_keys):
+        by_attempt = Counter(key.partition("/")[0] for key in keys)
+        assert len(by_attempt) == 2 and len(set(by_attempt.values())) == 1, keys
 
 
 def test_a_worker_that_is_killed_while_it_writes_changes_nothing(tmp_path):
