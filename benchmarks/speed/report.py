@@ -231,7 +231,8 @@ def plot(results: Path, out: Path) -> None:
     bars.set_xticks(range(len(MAIN)), [name.replace(", ", "\n") for name in MAIN.values()])
     bars.set_ylabel("time of a step relative to a 4-layer nn.GRU of equal size")
     bars.set_title(f"{name}, {threads} threads (black: target)", fontsize=10)
-    bars.legend(fontsize=8, frameon=False)
+    bars.set_ylim(top=1.4)  # above the bars is the legend
+    bars.legend(fontsize=8, frameon=False, ncol=2, loc="upper left")
     configs = SCALING["modules, center of 256 features"]
     counts = [int(config.rpartition("modules")[2]) for config in configs]
     for path in ("cpp", "fused", "batched"):

@@ -111,6 +111,7 @@ def test_what_was_reached_stands_beside_every_aim():
     whole = [
         {"what": "steps", "config": "mnist50", "throughput_to_bare": 0.9712},
         {"what": "steps", "config": "cifar50", "throughput_to_bare": 0.9649},
+        {"what": "joint", "to_sum_of_parts": 0.96},
         {"what": "growth", "rule": "changes", "milliseconds": 50.4},
     ]
     steps = [
@@ -124,6 +125,7 @@ def test_what_was_reached_stands_beside_every_aim():
     train = "| throughput of `thalnet train`"
     assert cells[f"{train}, MNIST rows, batch 50, × bare step"][:2] == ["≥ 0.970", "0.971"]
     assert cells[f"{train}, CIFAR-10 rows, batch 50, × bare step"][1] == "0.965 (missed)"
+    assert cells["| joint step of three tasks, × sum of its parts"][1] == "0.96"
     assert cells["| growth by a configured change, ms"][1] == "50 (missed)"
     assert cells["| 64 modules of a center of 256, × 4 modules"][:2] == ["≤ 1.30", "1.25"]
     assert all(line.endswith("| not measured |") for line in table[2:])
