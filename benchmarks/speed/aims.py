@@ -15,14 +15,14 @@ class Aim:
     """A number to reach.
 
     Attributes:
-        what: is measured.
+        title: what is measured, as a table shows it.
         limit: that the number is to stay below, or with ``least`` above.
         value: returns the number from all measurements of a machine; a ``LookupError`` if it was
             not measured.
         form: of the number in a table.
     """
 
-    what: str
+    title: str
     limit: float
     value: Value
     least: bool = False
@@ -45,10 +45,10 @@ class Aim:
 def find(measurements: Sequence[Measurement], **fields: Any) -> list[Measurement]:
     """Return the measurements with some values; a ``LookupError`` if there is none."""
     wanted = fields.items()
-    found = [m for m in measurements if all(m.get(key) == value for key, value in wanted)]
-    if not found:
+    matches = [m for m in measurements if all(m.get(key) == value for key, value in wanted)]
+    if not matches:
         raise LookupError(fields)
-    return found
+    return matches
 
 
 def threads(measurements: Sequence[Measurement]) -> int:
@@ -78,8 +78,8 @@ def of_linear(reading: str) -> Value:
 
 
 def _seconds(ms: Sequence[Measurement], config: str, count: int) -> float:
-    found = find(ms, config=config, path="cpp", threads=count)[0]
-    return float(found["cpu_seconds" if count == 1 else "seconds"])
+    step = find(ms, config=config, path="cpp", threads=count)[0]
+    return float(step["cpu_seconds" if count == 1 else "seconds"])
 
 
 def whole(key: str, pick: Callable[..., float] = min, **fields: Any) -> Value:
@@ -124,5 +124,5 @@ def aims_table(by_machine: dict[str, Sequence[Measurement]]) -> str:
     lines = header("aim", "limit", *by_machine)
     for aim in AIMS:
         reached = (aim.reached(measurements) for measurements in by_machine.values())
-        lines.append(row(aim.what, aim.shown(), *reached))
+        lines.append(row(aim.title, aim.shown(), *reached))
     return "\n".join(lines)

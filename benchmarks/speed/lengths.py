@@ -8,7 +8,6 @@ process with one thread, and processor times are compared, which other work does
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median, quantiles
@@ -17,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.markdown import with_table
 from benchmarks.speed.cases import BASELINES, CASES, Case, Step
 from benchmarks.speed.machine import FOLDER, provenance
-from benchmarks.speed.report import report
+from benchmarks.speed.report import save
 from benchmarks.speed.run import alternate
 from thalnet_mtl.models.recurrent import RecurrentBody
 from thalnet_mtl.models.thalnet import ThalNet
@@ -102,12 +100,7 @@ def main() -> None:
             measurements.append(m)
     record |= {"measurements": measurements}
     out = options.json or FOLDER / "results" / "lengths" / "cpu.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if not options.json:
-        readme = FOLDER / "README.md"
-        text = with_table(readme.read_text(encoding="utf-8"), report(FOLDER / "results"))
-        readme.write_text(text, encoding="utf-8")
+    save(record, out, publish=not options.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ process, say what a step takes without waiting for others; other work does not i
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -25,9 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from benchmarks.markdown import with_table
 from benchmarks.speed.machine import FOLDER, provenance
-from benchmarks.speed.report import report
+from benchmarks.speed.report import save
 from thalnet_mtl import load_config
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.size import count_parameters
@@ -188,12 +186,7 @@ def main() -> None:
         measurements.append(m)
     record |= {"load_after": os.getloadavg()[0], "measurements": measurements}
     out = options.json or FOLDER / "results" / "ranks" / "cpu.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if not options.json:
-        readme = FOLDER / "README.md"
-        text = with_table(readme.read_text(encoding="utf-8"), report(FOLDER / "results"))
-        readme.write_text(text, encoding="utf-8")
+    save(record, out, publish=not options.json)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import header, row
+from benchmarks.markdown import header, row, with_table
 from benchmarks.speed.aims import aims_table
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.floors import floor
+from benchmarks.speed.machine import FOLDER
 
 Measurement = dict[str, Any]
 
@@ -56,6 +57,21 @@ def by_machine(measurements: Sequence[Measurement]) -> dict[str, list[Measuremen
     """Return measurements by machine, the widest instructions first."""
     machines = sorted({m["machine"] for m in measurements}, key=lambda name: "AVX-512" not in name)
     return {name: [m for m in measurements if m["machine"] == name] for name in machines}
+
+
+def save(record: dict[str, Any], out: Path, publish: bool) -> None:
+    """Write a record, and with ``publish`` the page of all records."""
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if publish:
+        write_page()
+
+
+def write_page() -> None:
+    """Write the tables of all records into the README."""
+    readme = FOLDER / "README.md"
+    text = with_table(readme.read_text(encoding="utf-8"), report(FOLDER / "results"))
+    readme.write_text(text, encoding="utf-8")
 
 
 def report(results: Path) -> str:

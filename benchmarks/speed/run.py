@@ -10,7 +10,6 @@ time is measured as well, which other work on the machine does not increase.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -25,10 +24,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.markdown import with_table
 from benchmarks.speed.cases import CASES, HEAVY, Step, size, steps
 from benchmarks.speed.machine import FOLDER, LIMITS, limit_instructions, provenance, record_name
-from benchmarks.speed.report import plot, report
+from benchmarks.speed.report import plot, save, write_page
 from thalnet_mtl.models.thalnet import ThalNet
 from thalnet_mtl.ops import BACKENDS
 
@@ -160,10 +158,9 @@ def main() -> None:
         out = options.json or (FOLDER / "results" / record_name(device) if publishes else None)
         record = run(options, device)
         if out:
-            out.write_text(json.dumps(record, indent=1) + "\n")
+            save(record, out, publish=False)
     if publishes:
-        readme = FOLDER / "README.md"
-        readme.write_text(with_table(readme.read_text(), report(FOLDER / "results")))
+        write_page()
         plot(FOLDER / "results", FOLDER / "speed.png")
 
 

@@ -21,11 +21,10 @@ from typing import Any
 
 from rich import console as rich_console
 
-from benchmarks.markdown import with_table
 from benchmarks.speed import long_stream
 from benchmarks.speed.cases import CASES, Step
 from benchmarks.speed.machine import FOLDER, LIMITS, limit_instructions, provenance, record_name
-from benchmarks.speed.report import report
+from benchmarks.speed.report import save
 from thalnet_mtl import load_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.console import Console
@@ -236,7 +235,9 @@ def _mean(rows: Sequence[dict[str, float]], key: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only print these"
+    )
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     parser.add_argument("--instructions", choices=LIMITS, default="native")
     options = parser.parse_args()
@@ -249,13 +250,10 @@ def main() -> None:
                 print(json.dumps(shown), flush=True)
                 measurements.append(measurement)
     record |= {"measurements": measurements}
-    out = options.json or FOLDER / "results" / "whole_run" / record_name("cpu")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if not options.json:
-        readme = FOLDER / "README.md"
-        text = with_table(readme.read_text(encoding="utf-8"), report(FOLDER / "results"))
-        readme.write_text(text, encoding="utf-8")
+    if options.json:
+        save(record, options.json, publish=False)
+    elif options.parts == list(PARTS):  # some of them would replace the record of all
+        save(record, FOLDER / "results" / "whole_run" / record_name("cpu"), publish=True)
 
 
 if __name__ == "__main__":
