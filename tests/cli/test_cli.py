@@ -497,7 +497,7 @@ def test_training_and_inspect_say_which_modules_are_batched_and_why(capsys, here
     toy = [option.replace("modules=3", "modules=6") for option in TOY]
     status, out, err = call(capsys, "train", *toy, "--model.module=block_gru", "--out", "run")
     together = "side1, side2, side3, side4, output: batched: 5 modules in one call"
-    alone = "input: one by one: no other is equal to it; 5 pay off"
+    alone = "input: one by one: no module is equal, and one call pays off from 5 on"
     assert status == 0, err
     assert together in out + err and alone in out + err
     status, out, _ = call(capsys, "inspect", "run", "--backends")

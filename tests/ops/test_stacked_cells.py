@@ -172,7 +172,7 @@ def test_a_design_of_a_user_is_batched_and_equals_the_reference(module, reading,
         "output",
     ]  # the input module has other sizes
     assert reasons(net) == {
-        "input": "one by one: no other is equal to it; 5 pay off",
+        "input": "one by one: no module is equal, and one call pays off from 5 on",
         "side1, side2, side3, side4, output": "batched: 5 modules in one call",
     }
     calls.clear()

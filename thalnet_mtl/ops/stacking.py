@@ -55,8 +55,8 @@ def describe(
 def _refusal(group: Sequence[PlacedCell], placement: Placement, like: Tensor) -> str | None:
     """Return why equal modules cannot run as one, None if they can. They are tried once."""
     if len(group) < LEAST:
-        count = "no other is" if len(group) == 1 else f"only {len(group)} are"
-        return f"{count} equal to it; {LEAST} pay off"
+        count = "no module is equal" if len(group) == 1 else f"only {len(group)} are equal"
+        return f"{count}, and one call pays off from {LEAST} on"
     reason = next((why for cell in group if (why := _peculiarity(cell))), None)
     if reason is not None:
         return reason
