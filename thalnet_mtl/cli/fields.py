@@ -40,7 +40,7 @@ def describe_section(name: str) -> str:
     """Return all that may be set in a section: its fields, and the options of what they name."""
     section = SECTIONS[name]
     leaves = [leaf for leaf in fields(entry_type(section)) if leaf.name != OPTIONS]
-    lines = [*wrap(f"{name}: {section.metadata['help']}", WIDTH), "", *_forms(name, section), ""]
+    lines = [*wrap(f"{name}: {section.metadata['help']}", WIDTH), "", *forms(name, section), ""]
     lines += _describe_fields(leaves)
     if named := section.metadata.get("named"):
         lines += ["", f"Or by name, in YAML:  {name}: {{name: NAME, OPTION: VALUE}}"]
@@ -54,7 +54,7 @@ def describe_section(name: str) -> str:
     return "\n".join(lines)
 
 
-def _forms(name: str, section: Field[Any]) -> list[str]:
+def forms(name: str, section: Field[Any]) -> list[str]:
     """Return how a field of a section is written in YAML and as a flag."""
     field = "FIELD" if len(fields(entry_type(section))) > 1 else "OPTION"
     if is_dataclass(section.type):
@@ -72,7 +72,7 @@ def _describe_fields(leaves: Sequence[Field[Any]]) -> Iterator[str]:
     """Yield lines on fields: what each is, its default, and a line on each of its values."""
     indent = max((len(leaf.name) for leaf in leaves), default=0) + 4
     for leaf in leaves:
-        yield from hanging(f"  {leaf.name}", _help(leaf), indent)
+        yield from hanging(f"  {leaf.name}", field_help(leaf), indent)
         choices = leaf.metadata.get("choices", ())
         if isinstance(choices, dict):
             width = max(map(len, choices)) + 2
@@ -80,7 +80,8 @@ def _describe_fields(leaves: Sequence[Field[Any]]) -> Iterator[str]:
                 yield from hanging(" " * indent + choice, text, indent + width)
 
 
-def _help(leaf: Field[Any]) -> str:
+def field_help(leaf: Field[Any]) -> str:
+    """Return what a field is, the names or values that it takes, its default and its range."""
     text: str = leaf.metadata["help"]
     if kind := leaf.metadata.get("names", ""):
         text += f"; {_names(kind)}"
