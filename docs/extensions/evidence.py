@@ -12,7 +12,21 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)]*)?\)")
-FIRST = ["README", "quality/README", "best/README", "claim/README", "attach/README"]
+TITLES = {  # in the order of the menu
+    "quality/README": "ThalNet and GRU",
+    "best/README": "The best of each",
+    "claim/README": "Three tasks jointly",
+    "attach/README": "A new task on a trained center",
+    "continual/README": "Ten tasks in sequence",
+    "continual/STRATEGIES": "Strategies and targets",
+    "sequence/README": "Tasks of different shapes",
+    "search/README": "Architecture search",
+    "search/SWITCHING": "Growth within a task",
+    "search/DRIFT": "Changes of the data",
+    "search/PATHS": "Paths after a change",
+    "paths/README": "Tasks that are not named",
+    "speed/README": "Speed",
+}
 
 
 def write_pages(app: Sphinx) -> None:
@@ -28,8 +42,9 @@ def write_pages(app: Sphinx) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     names = [page.relative_to(source).with_suffix("").as_posix() for page in pages]
-    order = [*FIRST, *(name for name in names if name not in FIRST)]
-    toctree = "\n".join(["", "```{toctree}", ":hidden:", *order[1:], "```", ""])
+    untitled = [name for name in names if name not in TITLES and name != "README"]
+    entries = [*(f"{title} <{name}>" for name, title in TITLES.items()), *untitled]
+    toctree = "\n".join(["", "```{toctree}", ":hidden:", *entries, "```", ""])
     with (target / "README.md").open("a", encoding="utf-8") as file:
         file.write(toctree)
 

@@ -16,6 +16,7 @@ from thalnet_mtl.config.catalog import CatalogEntry, catalog
 from thalnet_mtl.config.files import config_names
 from thalnet_mtl.config.overlay import OPTIONS
 
+LISTED = re.compile(r"(?<=see )'thalnet list (\w+)'")
 SPECIAL = re.compile(r"([\\*_<>\[\]{}|#])")
 INTRODUCTION = """# Configuration reference
 
@@ -43,7 +44,7 @@ def write_pages(app: Sphinx) -> None:
 def _section(name: str) -> str:
     """Return a section with its fields as a definition list."""
     section = SECTIONS[name]
-    lines = [f"## `{name}`", "", _escape(section.metadata["help"]), ""]
+    lines = [f"## `{name}`", "", _escape(_sentence(section.metadata["help"])), ""]
     lines += ["```text", *forms(name, section), "```", ""]
     named = section.metadata.get("named")
     kinds = [entry_type(section), *[named] * bool(named)]
@@ -64,7 +65,7 @@ def _configs() -> str:
 def _kind(name: str) -> str:
     """Return the entries of a kind with their options."""
     kind = KINDS[name]
-    lines = [f"## {name.capitalize()}", "", _escape(kind.text), ""]
+    lines = [f"## {name.capitalize()}", "", _escape(_sentence(kind.text)), ""]
     for value, text in kind.values.items():
         lines += [f"`{value}`", f": {_escape(text)}", ""]
     for entry, facts in catalog(kind.registry).items() if kind.registry else ():
@@ -84,12 +85,17 @@ def _entry(facts: CatalogEntry) -> list[str]:
     return [*lines, "", *options] if options else lines
 
 
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 def _escape(text: str) -> str:
-    """Return a text whose special characters Markdown shows; code of docstrings stays code."""
-    parts = re.split(r"(``.+?``)", text)
-    return "".join(
-        f"`{p.strip('`')}`" if p.startswith("``") else SPECIAL.sub(r"\\\1", p) for p in parts
+    """Return a text as Markdown: code of docstrings stays code, named lists become links."""
+    parts = (
+        f"`{part.strip('`')}`" if part.startswith("``") else SPECIAL.sub(r"\\\1", part)
+        for part in re.split(r"(``.+?``)", text)
     )
+    return LISTED.sub(r"[\1](names.md#\1)", "".join(parts))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
