@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from nbclient import NotebookClient
+
 DOCS = Path(__file__).parent
 sys.path += [str(DOCS / "extensions")]
 
@@ -38,6 +40,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+NotebookClient.coalesce_streams = True  # a shell block prints in pieces, also within a line
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
