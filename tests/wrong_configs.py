@@ -171,6 +171,8 @@ STRUCTURES = [
     sections("growth: {when: per_task, modules: {a: {input: true, output: true}}}\n" + JOINT
              + "stream: [{tasks: [a]}, {tasks: [b]}]\nmodel: {features: 6, budget: 500}\n"
              "train: {steps: 9}", "500"),
+    sections(JOINT + "stream: [{tasks: [a]}, {tasks: [b]}]\ngrowth: {when: search}",
+             "give at least one input module"),
     sections("task: {name: toy_rows, loss: {name: huber}}", "loss"),
     sections("task: {name: toy_rows, loss: {name: cross_entropy, label_smoothing: 2}}", "2"),
     sections("task: {name: toy_rows, loss: {label_smoothing: 0.1}}", "options without a name"),

@@ -77,6 +77,10 @@ class GrowthRule:
     def __init__(self, run: RunContext):
         self.run = run
 
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise ``UserError`` if the rule cannot follow a configuration, before data is loaded."""
+
     def begin_experience(self) -> list[TopologyChange]:
         """Change the network before the first step of an experience, and return the changes.
 
@@ -192,9 +196,11 @@ def rule_class(config: Config) -> type[GrowthRule]:
 
 
 def check_rule(config: Config) -> dict[str, Any]:
-    """Return the options of the configured rule; raise if it or an option does not exist."""
+    """Return the options of the configured rule; raise if it or an option cannot be used."""
     section = config.growth
-    return check_options("growth", section.when, section.options, "growth", field_names(section))
+    options = check_options("growth", section.when, section.options, "growth", field_names(section))
+    rule_class(config).check_config(config)
+    return options
 
 
 def make_rule(run: RunContext) -> GrowthRule:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import require, typed
@@ -102,12 +103,6 @@ class Paths(GrowthRule):
                 "growth.when paths detects hidden boundaries; set train.boundaries to hidden, or "
                 "growth.when to search."
             )
-        if run.config.train.strategy != "naive":
-            raise UserError(
-                f"growth.when paths freezes the paths that do not train, so that there is nothing "
-                f"for train.strategy {run.config.train.strategy} to protect; leave it at naive."
-            )
-        check_modules(run)
         self.recent, self.tolerance = recent, tolerance
         self.most, self.budget, self.price = most, budget, price
         self.detector = Cusum(allowance, threshold, window)
@@ -118,6 +113,16 @@ class Paths(GrowthRule):
         self.trials = 0  # comparisons left for a new path
         self.typical: dict[str, tuple[float, float]] = {}  # of paths that were left: m and s
         self._fitted: tuple[tuple[int, int], PathChooser] | None = None  # step, paths left
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise ``UserError`` if paths cannot be built or frozen as configured."""
+        if config.train.strategy != "naive":
+            raise UserError(
+                f"growth.when paths freezes the paths that do not train, so that there is nothing "
+                f"for train.strategy {config.train.strategy} to protect; leave it at naive."
+            )
+        check_modules(config)
 
     @property
     def stream(self) -> TaskStream:

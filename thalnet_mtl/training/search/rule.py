@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.change import TopologyChange
@@ -108,10 +109,14 @@ class Search(GrowthRule):
         super().__init__(run)
         self.price, self.harm, self.edges = price, harm, edges
         self.budget = Budget(every, prune, cost, self.race_cost() * share_of_races(run))
-        check_modules(run)
         if self.acts_within:
             self.budget.check()
             check_single_tasks(run)
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise ``UserError`` if the modules of a task cannot be built of the configured ones."""
+        check_modules(config)
 
     @property
     def acts_within(self) -> bool:
@@ -272,9 +277,9 @@ def check_single_tasks(run: RunContext) -> None:
             )
 
 
-def check_modules(run: RunContext) -> None:
+def check_modules(config: Config) -> None:
     """Raise ``UserError`` if the modules of a task cannot be built of the configured ones."""
-    growth = run.config.growth
+    growth = config.growth
     where = f"growth.when '{growth.when}'"
     if growth.policy != "frozen":
         raise UserError(f"growth.policy {growth.policy}: {where} freezes older tasks.")
