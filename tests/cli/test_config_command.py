@@ -222,7 +222,7 @@ def test_a_copy_keeps_the_comments_and_replaces_no_file(capsys, here):
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 
 
-def test_the_schema_holds_plugins_and_is_json(capsys, here):
+def test_schema_list_and_help_hold_plugins(capsys, here):
     Path("mine.py").write_text(
         "from thalnet_mtl import register\n\n\n@register('strategy', 'mine')\n"
         'def mine(context, *, power: float = 2.0):\n    """Nothing."""\n'
@@ -233,6 +233,12 @@ def test_the_schema_holds_plugins_and_is_json(capsys, here):
     names = json.loads(out)["definitions"][strategy]["properties"]["strategy"]["enum"]
     assert "mine" in names and "avalanche:gem" in names
     assert call(capsys, "config", "schema", "none.py")[0] == 2
+    assert re.search(r"\bmine +Nothing; options: power=2.0", call(capsys, "list", "strategies", "mine.py")[1])
+    assert "power" in call(capsys, "list", "strategies", "mine", "mine.py")[1]
+    assert re.search(
+        r"mine: Nothing\.\n +power", call(capsys, "config", "help", "strategy", "mine.py")[1]
+    )
+    assert call(capsys, "list", "strategies", "none.py")[0] == 2
     unregister(plugins._imported.pop(here / "mine.py"))
 
 

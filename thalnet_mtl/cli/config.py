@@ -10,8 +10,8 @@ from thalnet_mtl.cli.parser import Commands, Parser, add_command, add_config_nam
 from thalnet_mtl.config.files import config_path
 from thalnet_mtl.config.mistakes import find_mistakes, notes
 from thalnet_mtl.config.origins import annotated_yaml, trace
-from thalnet_mtl.config.plugins import import_plugins
-from thalnet_mtl.config.schema import Config, PluginConfig
+from thalnet_mtl.config.plugins import import_files
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError, one_line
 from thalnet_mtl.files import attempt, write_text
 
@@ -56,12 +56,17 @@ def add_config_command(commands: Commands) -> None:
     copy.add_argument("name", metavar="CONFIG", help="name of a configuration, or a YAML file")
     copy.add_argument("file", type=path, metavar="FILE", help="new file, *.yaml")
     schema = add_command(actions, print_schema, "schema", epilog=SCHEMA_HELP)
-    schema.add_argument(
-        "plugins", nargs="*", metavar="FILE.py", help="Python files with entries of your own"
-    )
+    _add_plugins(schema)
     explain = add_command(actions, explain_section, "help")
     explain.add_argument(
         "section", choices=list(SECTIONS), metavar="SECTION", help="one of %(choices)s"
+    )
+    _add_plugins(explain)
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "plugins", nargs="*", metavar="FILE.py", help="Python files with entries of your own"
     )
 
 
@@ -118,12 +123,13 @@ def print_schema(options: argparse.Namespace) -> int:
     """Print a JSON schema, by which editors complete and check YAML files."""
     from thalnet_mtl.config.json_schema import config_schema
 
-    import_plugins(Config(plugins=tuple(map(PluginConfig, options.plugins))))
+    import_files(options.plugins)
     print(json.dumps(config_schema(), indent=1, ensure_ascii=False, allow_nan=False))
     return 0
 
 
 def explain_section(options: argparse.Namespace) -> int:
     """Explain the fields of a section, and the options of what they name."""
+    import_files(options.plugins)
     print(describe_section(options.section))
     return 0

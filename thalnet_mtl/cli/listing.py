@@ -9,6 +9,7 @@ from thalnet_mtl.cli.kinds import KINDS
 from thalnet_mtl.cli.output import UNLIMITED, hanging, line_width
 from thalnet_mtl.cli.parser import Commands, add_command
 from thalnet_mtl.config.files import config_names
+from thalnet_mtl.config.plugins import import_files
 from thalnet_mtl.errors import one_line, unknown
 
 
@@ -31,25 +32,28 @@ def add_list_command(commands: Commands) -> None:
         "words",
         nargs="*",
         metavar="NAME",
-        help="explain one of them with its options; or list only those with all of these words",
+        help="explain one of them with its options; or list only those with all of these words; "
+        "a FILE.py adds names of your own",
     )
 
 
 def list_names(options: argparse.Namespace) -> int:
     """List the names of one kind with a line on each, or explain one of them."""
     width = line_width()
+    import_files(word for word in options.words if word.endswith(".py"))
+    words = [word for word in options.words if not word.endswith(".py")]
     if options.kind is None:
         kinds = {name: Item(kind.text) for name, kind in KINDS.items()}
         items = {"configs": Item("configurations that come with this package")} | kinds
     else:
         kind = KINDS[options.kind].registry if options.kind in KINDS else ""
         items = _items(options.kind)
-        if kind and options.words and options.words[0] in items and not options.words[1:]:
-            print("\n".join(_explanation(kind, options.words[0], width)))
+        if kind and len(words) == 1 and words[0] in items:
+            print("\n".join(_explanation(kind, words[0], width)))
             return 0
-        matching = {name: item for name, item in items.items() if _has(name, item, options.words)}
+        matching = {name: item for name, item in items.items() if _has(name, item, words)}
         if not matching:
-            raise unknown(kind or options.kind.removesuffix("s"), " ".join(options.words), items)
+            raise unknown(kind or options.kind.removesuffix("s"), " ".join(words), items)
         items = matching
     indent = max(map(len, items)) + 2
     for name, item in items.items():

@@ -8,7 +8,7 @@ recorded by neither.
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -37,6 +37,11 @@ def import_plugins(config: Config, folder: Path | None = None) -> Config:
     """
     plugins = tuple(PluginConfig(_import(plugin.name, folder)) for plugin in config.plugins)
     return replace(config, plugins=plugins) if plugins else config
+
+
+def import_files(names: Iterable[str]) -> None:
+    """Import files that a command names, for what they register."""
+    import_plugins(Config(plugins=tuple(map(PluginConfig, names))))
 
 
 def without_unused(config: Config) -> Config:
