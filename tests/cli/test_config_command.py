@@ -233,7 +233,9 @@ def test_schema_list_and_help_hold_plugins(capsys, here):
     names = json.loads(out)["definitions"][strategy]["properties"]["strategy"]["enum"]
     assert "mine" in names and "avalanche:gem" in names
     assert call(capsys, "config", "schema", "none.py")[0] == 2
-    assert re.search(r"\bmine +Nothing; options: power=2.0", call(capsys, "list", "strategies", "mine.py")[1])
+    assert re.search(
+        r"\bmine +Nothing; options: power=2.0", call(capsys, "list", "strategies", "mine.py")[1]
+    )
     assert "power" in call(capsys, "list", "strategies", "mine", "mine.py")[1]
     assert re.search(
         r"mine: Nothing\.\n +power", call(capsys, "config", "help", "strategy", "mine.py")[1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.sweep import devices, workers
 from thalnet_mtl.sweep.devices import make_slots
-from thalnet_mtl.training.gpus import visible_gpus
+from thalnet_mtl.training.devices import visible_gpus
 
 RUN = """
 import os, signal, sys, time

@@ -23,8 +23,8 @@ from thalnet_mtl.console import Console
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.registry import registered
 from thalnet_mtl.runs.results import RunResult
+from thalnet_mtl.training.devices import choose_device
 from thalnet_mtl.training.ranks import RankLost, process_group
-from thalnet_mtl.training.setup import choose_device
 
 QUIET = Console.silent()
 

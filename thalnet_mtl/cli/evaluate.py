@@ -36,9 +36,10 @@ def evaluate(options: argparse.Namespace) -> int:
     from thalnet_mtl.runs.lesions import TaskLesions, record_lesions
     from thalnet_mtl.tasks.description import column_scores, shown_columns
     from thalnet_mtl.tasks.evaluation import Evaluation
+    from thalnet_mtl.training.devices import choose_device, set_matmul_precision
     from thalnet_mtl.training.evaluate import evaluate as score
     from thalnet_mtl.training.evaluate import lesions
-    from thalnet_mtl.training.setup import choose_device, fetch_with, set_matmul_precision
+    from thalnet_mtl.training.setup import fetch_with
     from thalnet_mtl.training.trained_run import load_run
 
     run = load_run(options.folder)

@@ -150,7 +150,7 @@ def sweep(options: argparse.Namespace) -> int:
 
 def _find_gpus(planned: "Sequence[PlannedRun]") -> Callable[[], tuple[str, ...]] | None:
     """Return the function that finds the GPUs for these runs, None if they use none."""
-    from thalnet_mtl.training.gpus import visible_gpus
+    from thalnet_mtl.training.devices import visible_gpus
 
     return visible_gpus if any(run.config.train.device != "cpu" for run in planned) else None
 

@@ -16,7 +16,6 @@ from thalnet_mtl.models import build
 from thalnet_mtl.models.body import check_name
 from thalnet_mtl.models.build import configure_network, selected_backend
 from thalnet_mtl.models.network import Network
-from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.registry import lookup
 from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
@@ -25,10 +24,10 @@ from thalnet_mtl.tasks.splits.sequences import SPLITS
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.checks import check_joint_options
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.devices import check_precision, choose_device, configure_process
 from thalnet_mtl.training.dry_run import dry_run_changes, dry_run_growth
 from thalnet_mtl.training.growth.base import check_rule, make_rule, rule_class
 from thalnet_mtl.training.hidden_boundaries import check_boundaries
-from thalnet_mtl.training.launched import place_on_machine, several_processes
 from thalnet_mtl.training.optimizers import optimizer_for
 from thalnet_mtl.training.ranks import ALONE, Ranks
 from thalnet_mtl.training.sampling import share_inputs
@@ -39,11 +38,6 @@ from thalnet_mtl.training.stream_checks import check_early_stopping, check_strea
 from thalnet_mtl.training.tracking.callbacks import make_callbacks
 from thalnet_mtl.training.unknown_task import check_unknown_tasks
 from thalnet_mtl.training.weighting import LossWeighting, make_weighting
-
-# Below so many parameters more CPU threads than one do not pay: on a busy machine they wait for
-# each other. On a quiet one our own kernel gains by --train.threads.
-SMALL_NETWORK = 500_000
-THREADS = torch.get_num_threads()  # PyTorch's choice: the cores, or what OMP_NUM_THREADS says
 
 
 def set_up(
@@ -129,34 +123,6 @@ def check_buildable(config: Config) -> None:
     check_strategy(config)
     check_rule(config)
     make_callbacks(config)
-
-
-def configure_process(config: Config, network: Network, device: torch.device) -> None:
-    """Set what holds for the whole process: CPU threads, and how a GPU rounds products."""
-    small = count_parameters(network) < SMALL_NETWORK
-    torch.set_num_threads(config.train.threads or (1 if small else THREADS))
-    set_matmul_precision(config.train.precision)
-
-
-def set_matmul_precision(precision: str) -> None:
-    """Let a GPU round the inputs of products to tf32, or not; in cuDNN as well."""
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; 'auto' is the GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device 'cuda': no GPU that PyTorch can use. Allowed: auto, cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    processes = place_on_machine()[1]
-    if name == "cuda" and several_processes() and processes > torch.cuda.device_count():
-        raise UserError(
-            f"train.device {name}: torchrun has started {processes} processes on this machine, "
-            f"with {torch.cuda.device_count()} GPUs. Start one for each GPU, or use cpu."
-        )
-    return torch.device(name)
 
 
 def make_tasks(config: Config) -> dict[str, Task]:
@@ -246,12 +212,6 @@ def weighting_for(config: Config, tasks: Mapping[str, Task]) -> LossWeighting:
         weights = {tasks[name].head_name: 1.0 for name in weights}
         targets = dict.fromkeys(weights, *set(targets.values()))
     return make_weighting(config.train.combine, weights, targets)
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise if a device does not have a precision."""
-    if precision == "tf32" and device.type != "cuda":
-        raise UserError("train.precision 'tf32': only a GPU has it. Allowed here: fp32, bf16.")
 
 
 def check_takes_no_steps(strategy: str) -> None:

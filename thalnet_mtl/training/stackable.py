@@ -35,7 +35,7 @@ def check_stackable(config: Config) -> None:
 
 def _takes_steps_alone(config: Config) -> bool:
     """Return whether each run takes its own steps, side by side on a GPU."""
-    from thalnet_mtl.training.setup import choose_device
+    from thalnet_mtl.training.devices import choose_device
     from thalnet_mtl.training.step import can_capture
 
     return can_capture(config, choose_device(config.train.device))
