@@ -11,7 +11,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training import setup as prepare_module
+from thalnet_mtl.training import devices
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trained_run import load_run
 from thalnet_mtl.training.trainer import train
@@ -19,7 +19,7 @@ from thalnet_mtl.training.trainer import train
 
 def test_large_networks_take_the_threads_that_pytorch_has_and_small_ones_one(monkeypatch):
     before = torch.get_num_threads()
-    monkeypatch.setattr(prepare_module, "THREADS", 3)
+    monkeypatch.setattr(devices, "THREADS", 3)
     sizes = {"small": {"features": 6}, "large": {"modules": 1, "features": 300, "budget": 10**6}}
     taken = {}
     try:
