@@ -128,7 +128,7 @@ def test_of_two_optimizers_only_that_of_old_parameters_has_to_be_told():
     case.optimizer = heads
     case.train()
     case.optimizer = body
-    with pytest.raises(UserError, match=r"holds 1 parameters that are gone and lacks 0 new ones"):
+    with pytest.raises(UserError, match=r"it holds parameters that are gone: 1\. Call"):
         case.train()
 
 

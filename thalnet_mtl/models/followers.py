@@ -97,11 +97,13 @@ def check_told(optimizer: Optimizer) -> None:
     stale, missing = len(held & old), len(new - old - held)
     if stale or missing:
         kind, names = type(optimizer).__name__, "; ".join(map(str, changes))
+        faults = [f"holds parameters that are gone: {stale}"] if stale else []
+        faults += [f"lacks new ones, which would never learn: {missing}"] if missing else []
         raise UserError(
-            f"{kind} has not been told that the network has changed ({names}): it holds {stale} "
-            f"parameters that are gone and lacks {missing} new ones, which would never learn. Call "
-            f"network.bind(optimizer) once before, or change.update_optimizer(optimizer) after a "
-            f"change, with group=None if another optimizer has them; or make a new optimizer."
+            f"{kind} has not been told that the network has changed ({names}): it "
+            f"{' and '.join(faults)}. Call network.bind(optimizer) once before, or "
+            f"change.update_optimizer(optimizer) after a change, with group=None if another "
+            f"optimizer has the new parameters; or make a new optimizer."
         )
     changes.clear()
 
