@@ -13,6 +13,7 @@ from thalnet_mtl.models.body import StateLayout
 from thalnet_mtl.models.followers import Follower, announce, unwrapped
 from thalnet_mtl.models.optimizer_update import update_optimizer
 from thalnet_mtl.models.parameter_changes import ParameterChanges, ResizedParameter
+from thalnet_mtl.models.parts import named_parts
 from thalnet_mtl.models.readings.base import IndexMap
 from thalnet_mtl.topology.graph import ModuleGraph
 
@@ -184,14 +185,7 @@ def record_change(
 def _named(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, Tensor]]:
     """Return parameters and buffers by name, in a single pass over the modules."""
     parameters, buffers, seen = dict[str, nn.Parameter](), dict[str, Tensor](), set[int]()
-    remaining: list[tuple[str, nn.Module]] = [("", network)]
-    while remaining:  # much faster than ``named_modules``, whose generators are nested
-        start, part = remaining.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        children = [(f"{start}{n}.", m) for n, m in part._modules.items() if m is not None]
-        remaining += reversed(children)
+    for start, part in named_parts(network):
         for name, parameter in part._parameters.items():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))

@@ -1,11 +1,13 @@
 """Training and evaluation mode: of frozen modules, and of modules that are only looked at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
 import torch
 from torch import nn
+
+from thalnet_mtl.models.parts import named_parts, parameters
 
 _looked_at: set[int] = set()  # modules that are in an ``evaluation_mode``
 
@@ -43,21 +45,27 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     if id(module) in _looked_at:
         yield
         return
-    parts = list(module.modules())
+    parts = [part for _, part in named_parts(module)]
     modes = [part.training for part in parts]
-    buffers = [dict(part._buffers) for part in parts]
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    buffers = [(part, dict(part._buffers)) for part in parts if part._buffers]
+    devices = {p.device for p in parameters(module) if p.is_cuda}
     with torch.random.fork_rng(devices):
         _looked_at.add(id(module))
         try:
-            for part in parts:
-                part.training = False
-                for name, buffer in part._buffers.items():
+            _set_modes(parts, [False] * len(parts))
+            for part, saved in buffers:
+                for name, buffer in saved.items():
                     part._buffers[name] = None if buffer is None else buffer.clone()
             yield
         finally:
             _looked_at.remove(id(module))
-            for part, mode, saved in zip(parts, modes, buffers, strict=True):
-                part.training = mode
+            _set_modes(parts, modes)
+            for part, saved in buffers:
                 for name, buffer in saved.items():
                     part._buffers[name] = buffer
+
+
+def _set_modes(parts: Sequence[nn.Module], modes: Sequence[bool]) -> None:
+    for part, mode in zip(parts, modes, strict=True):
+        if part.training != mode:  # to set it takes longer than to look
+            part.training = mode

@@ -159,7 +159,7 @@ class Network(HubNetwork, ShownNetwork):
         """Return the parameters on which a task's logits can depend, by name."""
         return {
             name: parameter
-            for part in self._parts(task)
+            for part in self.task_parts(task)
             for name, parameter in self.get_submodule(part).named_parameters(part)
         }
 
@@ -170,9 +170,9 @@ class Network(HubNetwork, ShownNetwork):
         def learns(part: str) -> bool:
             return any(p.requires_grad for p in self.get_submodule(part).parameters())
 
-        return {task for task in self.adapters if any(map(learns, self._parts(task)))}
+        return {task for task in self.adapters if any(map(learns, self.task_parts(task)))}
 
-    def _parts(self, task: str) -> list[str]:
+    def task_parts(self, task: str) -> list[str]:
         """Return the names of the submodules on which a task's logits can depend."""
         prefixes = self.body.parameter_prefixes(self.active_modules(task))
         return [*(f"body.{p}".removesuffix(".") for p in prefixes), f"adapters.{task}"]

@@ -6,32 +6,34 @@ import sys
 from torch import nn
 
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.parts import parameters
 
 BYTES = 12  # of a parameter with its gradient and one moment of the optimizer
 
 
 def count_parameters(module: nn.Module) -> int:
     """Return the number of scalars in the parameters of a module, frozen or not."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in parameters(module))
 
 
 def parameter_counts(module: nn.Module) -> dict[str, int]:
     """Return the numbers of all, of trainable and of frozen parameters."""
-    total = count_parameters(module)
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    sizes = [(p.numel(), p.requires_grad) for p in parameters(module)]
+    total = sum(size for size, _ in sizes)
+    trainable = sum(size for size, trained in sizes if trained)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}
 
 
-def check_memory(parameters: int) -> None:
+def check_memory(count: int) -> None:
     """Raise if this machine has too little memory to train so many parameters.
 
     Raises:
         UserError: with both sizes.
     """
-    needed, available = BYTES * parameters, memory_limit()
+    needed, available = BYTES * count, memory_limit()
     if needed > available:
         raise UserError(
-            f"a network of {parameters:,} parameters takes at least {needed / 1e9:,.0f} GB to "
+            f"a network of {count:,} parameters takes at least {needed / 1e9:,.0f} GB to "
             f"train; there are {available / 1e9:,.0f} GB."
         )
 

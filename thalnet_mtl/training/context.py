@@ -11,6 +11,7 @@ from torch import nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.models.build import configure_network
+from thalnet_mtl.models.checksum import TaskChecksums
 from thalnet_mtl.models.cost import MacCounter
 from thalnet_mtl.models.modes import evaluation_mode
 from thalnet_mtl.models.network import Network
@@ -63,6 +64,8 @@ class RunContext:
         self._trainable_tasks: set[str] | None = None
         self._guesses: dict[tuple[str, str], dict[str, float]] = {}  # the data never changes
         self._macs = MacCounter()
+        # By task and split the checksum of what it depends on, and its scores.
+        self._frozen_scores: dict[tuple[str, str], tuple[bytes, dict[str, float]]] = {}
 
     @property
     def trainable_tasks(self) -> set[str]:
@@ -296,9 +299,22 @@ class RunContext:
             return evaluate(*scored, ranks=ranks)
 
     def scores(self, tasks: Iterable[str], split: str) -> dict[str, dict[str, float]]:
-        """Return loss, metrics and count of several tasks on a split, by task."""
+        """Return loss, metrics and count of several tasks on a split, by task.
+
+        Those of a frozen task are computed once for the same weights.
+        """
+        checksums = TaskChecksums(self.network)
         with evaluation_mode(self.network):
-            return {task: self.score(task, split) for task in tasks}
+            return {task: self._score_once(task, split, checksums) for task in tasks}
+
+    def _score_once(self, task: str, split: str, checksums: TaskChecksums) -> dict[str, float]:
+        other = self.state.rule.scored_network() is not self.network
+        if other or task in self.trainable_tasks:
+            return self.score(task, split)
+        checksum, scored = checksums.of(self.tasks[task].head_name), self._frozen_scores
+        if scored.get((task, split), (b"", {}))[0] != checksum:
+            scored[task, split] = checksum, self.score(task, split)
+        return dict(scored[task, split][1])
 
     def guess(self, task: str, split: str) -> dict[str, float]:
         """Return loss and metrics of guessing on a split, as far as it is scored."""

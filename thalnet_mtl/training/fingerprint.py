@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.models.checksum import add_tensor
 from thalnet_mtl.ops.inputs import inputs_by_name
 from thalnet_mtl.runs.run_files import FINGERPRINTS, read_environment
 from thalnet_mtl.tasks.base import Task
@@ -40,9 +41,9 @@ def fingerprint(task: Task, chunk: int, split: str = "train") -> str:
     inputs = inputs_by_name(sample.xs)
     parts = {**{f"input {name}": xs for name, xs in inputs.items()}, "targets": data.ys}
     for name, part in parts.items():
-        _update(digest, name, part)
+        add_tensor(digest, name, part)
     if data.lengths is not None:
-        _update(digest, "lengths", data.lengths)
+        add_tensor(digest, "lengths", data.lengths)
     return digest.hexdigest()
 
 
@@ -101,7 +102,7 @@ def weights_checksum(network: nn.Module) -> str:
     """Return a checksum of the weights of a network, the same whatever file they stand in."""
     digest = hashlib.sha256(usedforsecurity=False)
     for name, weight in sorted(network.state_dict().items()):
-        _update(digest, name, weight)
+        add_tensor(digest, name, weight)
     return digest.hexdigest()
 
 
@@ -116,16 +117,10 @@ def check_agreement(run: RunContext) -> None:
     """
     if run.ranks.several:
         digest = hashlib.sha256(usedforsecurity=False)
-        _update(digest, "random state", torch.get_rng_state())
+        add_tensor(digest, "random state", torch.get_rng_state())
         facts = {"weights": weights_checksum(run.network), "a random state": digest.hexdigest()}
         run.ranks.check_same(
             {f"{what} at step {run.step:,} with checksum": sum for what, sum in facts.items()},
             "Code of your own must do the same on all of them, with the random numbers of torch; "
             "and they need processors of one kind.",
         )
-
-
-def _update(digest: "hashlib._Hash", name: str, part: Tensor) -> None:
-    part = part.detach().cpu().contiguous()
-    digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
-    digest.update(part.reshape(-1).view(torch.uint8).numpy().data)

@@ -51,6 +51,7 @@ class Monitor:
         self.run, self.directory, self.console, self.parts = run, directory, console, parts
         self.readings = ReadingRecorder(run, directory)
         self.callbacks = callbacks or Callbacks({}, RunView(run, directory.folder), console)
+        self.shown_frozen: dict[str, Mapping[str, float]] = {}  # validation scores of frozen tasks
         self.rate_since: tuple[int, float] | None = None  # step and seconds, for the rate of steps
 
     def score_untrained(self, task: str, step: int) -> None:
@@ -69,7 +70,7 @@ class Monitor:
     def log(
         self, step: int, split: str, scores: Mapping[str, Mapping[str, float]], **extra: Any
     ) -> None:
-        """Log scores of tasks on a split.
+        """Log scores of tasks on a split; those of frozen tasks are marked.
 
         Args:
             step: of the scores.
@@ -78,7 +79,8 @@ class Monitor:
             extra: of the lines of the log.
         """
         for name, values in scores.items():
-            self.directory.log(step, name, split, values, **extra)
+            frozen = {} if name in self.run.trainable_tasks else {"frozen": True}
+            self.directory.log(step, name, split, values, **extra, **frozen)
         self.callbacks.evaluation(step, split, scores)
 
     def start_accuracy_matrix(self) -> None:
@@ -196,13 +198,20 @@ class Monitor:
         )
 
     def show_validation(self, scores: Scores) -> None:
-        """Show validation scores: a line for each task, or one for many."""
+        """Show validation scores: a line for each task, or one for many.
+
+        Scores of a frozen task are shown again only if they have changed.
+        """
         run = self.run
         if len(scores) > MANY:
             self.console.print(f"  step {run.step:,}  validation: {summary_line(run, scores)}")
             return
         for name, values in scores.items():
             prefix = f"{name} " if len(run.tasks) > 1 else ""
+            if name not in run.trainable_tasks:
+                if self.shown_frozen.get(name) == values:
+                    continue
+                self.shown_frozen[name] = values
             self.console.log_scores(run.step, prefix, run.tasks[name].metrics, values)
 
     def end_experience(self, experience: Experience) -> None:
