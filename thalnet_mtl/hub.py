@@ -23,20 +23,13 @@ RUN = ("config.yaml", "result.json", "environment.json", "topology.json", "metri
 WITHOUT_NETWORK = {".gitattributes", ".gitignore", CARD, "LICENSE"}
 
 
-def is_repository(path: Path | str) -> bool:
-    """Return whether a path stands for a repository: 'hub:owner/name'."""
-    return str(path).startswith(PREFIX)
-
-
-def local_folder(path: Path | str) -> Path:
-    """Return a path, or for 'hub:owner/name' the folder into which the repository was pulled.
+def pull_named(text: str) -> Path:
+    """Return the folder into which 'hub:owner/name' or 'hub:owner/name@revision' was pulled.
 
     Raises:
         UserError, RunError: as ``pull`` does.
     """
-    if not is_repository(path):
-        return Path(path)
-    name, _, revision = str(path).removeprefix(PREFIX).partition("@")
+    name, _, revision = text.removeprefix(PREFIX).partition("@")
     return pull(name, revision=revision or None)
 
 

@@ -2,14 +2,14 @@
 
 import argparse
 
-from thalnet_mtl.cli.parser import Commands, add_command, path, whole_number
+from thalnet_mtl.cli.parser import RUN, Commands, add_command, path, whole_number
 from thalnet_mtl.errors import UserError
 
 
 def add_evaluate_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, evaluate)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
+    parser.add_argument("folder", type=path, metavar="RUN", help=RUN)
     parser.add_argument("--task", metavar="NAME", help="one task of the run; default: all")
     parser.add_argument(
         "--split",
@@ -31,8 +31,8 @@ def add_evaluate_command(commands: Commands) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Score the best weights of a run on one split of its data."""
     from thalnet_mtl.console import Console
-    from thalnet_mtl.hub import is_repository
     from thalnet_mtl.metrics.metric import format_scores
+    from thalnet_mtl.published import is_published
     from thalnet_mtl.runs.lesions import TaskLesions, record_lesions
     from thalnet_mtl.tasks.description import column_scores, shown_columns
     from thalnet_mtl.tasks.evaluation import Evaluation
@@ -76,6 +76,6 @@ def evaluate(options: argparse.Namespace) -> int:
             each = {module: {n: s[n] for n in names} for module, s in without.items()}
             known = {n: values[n] for n in names}
             recorded[name] = TaskLesions(run.step, options.split, batches, known, each)
-    if recorded and not is_repository(options.folder):
+    if recorded and not is_published(options.folder):
         console.print(f"recorded for reports: {record_lesions(run.folder, recorded)}")
     return 0

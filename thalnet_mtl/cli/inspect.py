@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from thalnet_mtl import hub
 from thalnet_mtl.cli.output import print_runs, print_table, write_report
-from thalnet_mtl.cli.parser import Commands, add_command, path
+from thalnet_mtl.cli.parser import RUN, Commands, add_command, path
 from thalnet_mtl.errors import UserError, one_line
+from thalnet_mtl.published import is_published, local_folder
 
 
 def add_compare_command(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def add_report_command(commands: Commands) -> None:
 def add_inspect_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, inspect)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
+    parser.add_argument("folder", type=path, metavar="RUN", help=RUN)
     parser.add_argument(
         "--backends",
         action="store_true",
@@ -37,7 +37,7 @@ def add_inspect_command(commands: Commands) -> None:
 def add_export_command(commands: Commands) -> None:
     """Add the command and its options."""
     parser = add_command(commands, export)
-    parser.add_argument("folder", type=path, metavar="RUN", help="run directory, or hub:OWNER/NAME")
+    parser.add_argument("folder", type=path, metavar="RUN", help=RUN)
     parser.add_argument(
         "--to",
         required=True,
@@ -66,7 +66,7 @@ def compare(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the results of runs to one HTML file."""
-    pulled = hub.is_repository(options.runs[0])
+    pulled = is_published(options.runs[0])
     out = options.out or (Path() if pulled else options.runs[0]) / "report.html"
     write_report(options.runs, out, options.baseline)
     return 0
@@ -76,7 +76,7 @@ def inspect(options: argparse.Namespace) -> int:
     """Print the modules and tasks of a run, and the changes made to them."""
     from thalnet_mtl.report.inspection import topology_table
 
-    print_table(topology_table(hub.local_folder(options.folder)))
+    print_table(topology_table(local_folder(options.folder)))
     if options.backends:
         from thalnet_mtl.models.build import lines_on_backends
         from thalnet_mtl.training.trained_run import load_run
@@ -109,7 +109,7 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         type=path,
         nargs="+",
         metavar="RUN",
-        help="run directories, folders of them, or hub:OWNER/NAME",
+        help="run directories, folders of them, zoo:NAME or hub:OWNER/NAME",
     )
     parser.add_argument(
         "--baseline",

@@ -11,6 +11,7 @@ from thalnet_mtl.cli.parser import Commands, add_command
 from thalnet_mtl.config.files import config_names
 from thalnet_mtl.config.plugins import import_files
 from thalnet_mtl.errors import one_line, unknown
+from thalnet_mtl.published import zoo_lines
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def add_list_command(commands: Commands) -> None:
     parser = add_command(
         commands, list_names, "list", epilog="'thalnet list' alone says what each KIND is."
     )
-    kinds = ("configs", *KINDS)
+    kinds = ("configs", "zoo", *KINDS)
     parser.add_argument("kind", nargs="?", choices=kinds, metavar="KIND", help="one of %(choices)s")
     parser.add_argument(
         "words",
@@ -44,7 +45,10 @@ def list_names(options: argparse.Namespace) -> int:
     words = [word for word in options.words if not word.endswith(".py")]
     if options.kind is None:
         kinds = {name: Item(kind.text) for name, kind in KINDS.items()}
-        items = {"configs": Item("configurations that come with this package")} | kinds
+        items = {
+            "configs": Item("configurations that come with this package"),
+            "zoo": Item("trained networks that come with this package: zoo:NAME"),
+        } | kinds
     else:
         kind = KINDS[options.kind].registry if options.kind in KINDS else ""
         items = _items(options.kind)
@@ -65,6 +69,8 @@ def _items(kind: str) -> dict[str, Item]:
     """Return what a list says of each name of a kind."""
     if kind == "configs":
         return {name: Item(text) for name, text in config_names().items()}
+    if kind == "zoo":
+        return {name: Item(text) for name, text in zoo_lines().items()}
     if values := KINDS[kind].values:
         return {name: Item(text) for name, text in values.items()}
     from thalnet_mtl.config.catalog import catalog

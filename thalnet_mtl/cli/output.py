@@ -10,10 +10,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from thalnet_mtl import hub
 from thalnet_mtl.config.plugins import unused
 from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import one_line
+from thalnet_mtl.published import local_folder
 from thalnet_mtl.runs.names import run_folders
 from thalnet_mtl.training.launched import several_processes
 
@@ -67,7 +67,7 @@ def write_report(folders: Sequence[Path], out: Path, baselines: Sequence[Path] =
 
 def _runs_among(paths: Sequence[Path]) -> list[Path]:
     """Return the run directories among some paths, and say which are none."""
-    runs, notes = run_folders([hub.local_folder(path) for path in paths])
+    runs, notes = run_folders([local_folder(path) for path in paths])
     for note in notes:
         print(f"note: {one_line(note)}", file=sys.stderr)
     return runs

@@ -47,6 +47,9 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return rest, flags
 
 
+RUN = "run directory, zoo:NAME or hub:OWNER/NAME"  # what a command reads
+
+
 def path(text: str) -> Path:
     """Return the path that an argument names, with ``~`` replaced by the home.
 
@@ -138,7 +141,10 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_names(parser)
     parser.add_argument("--out", type=path, metavar="DIR", help="output folder (runs/CONFIG)")
     parser.add_argument(  # ``split_flags`` takes it, as ``start.run``
-        "--from", type=path, metavar="RUN", help="start from the network of another run"
+        "--from",
+        type=path,
+        metavar="RUN",
+        help=f"start from the network of another run: {RUN}",
     )
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], metavar="N", help="one run per seed"

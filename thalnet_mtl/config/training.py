@@ -42,9 +42,9 @@ class StartConfig:
 
     run: str = option(
         "",
-        "run, its model folder, or what Network.save wrote: its modules, readings and connections "
-        "are taken with their weights, the encoders and heads for tasks of the same name too; "
-        "--from RUN says the same; default: new weights",
+        "run, its model folder, what Network.save wrote, zoo:NAME or hub:OWNER/NAME: its modules, "
+        "readings and connections are taken with their weights, the encoders and heads for tasks "
+        "of the same name too; --from RUN says the same; default: new weights",
     )
     weights: str = option("best", "which weights of a run", choices=START_WEIGHTS)
     optimizer: bool = option(False, "also take the state of its optimizer, with weights last")

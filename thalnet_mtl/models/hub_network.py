@@ -10,6 +10,7 @@ from thalnet_mtl.config.schema import Config
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.model_card import UNKNOWN_LICENSE, model_card
 from thalnet_mtl.models.model_folder import model_files
+from thalnet_mtl.published import is_published
 
 
 class HubNetwork(nn.Module):
@@ -90,7 +91,7 @@ class HubNetwork(nn.Module):
         to be registered before.
 
         Args:
-            name: OWNER/NAME of a repository; or a folder, as of ``load``, which comes first.
+            name: OWNER/NAME of a repository; or a folder or name as of ``load``, which comes first.
             revision: a branch, tag or commit; the main branch by default.
             token: of the user; by default that of ``HF_TOKEN`` or ``hf auth login``.
             cache_dir: where files are kept; by default the cache of the hub.
@@ -101,7 +102,7 @@ class HubNetwork(nn.Module):
             UserError: there is no such folder or network, or a file is damaged.
             RunError: the hub cannot be reached or fails, and the cache has no copy.
         """
-        if Path(name).is_dir():
+        if is_published(name) or Path(name).is_dir():
             if revision is not None:
                 raise UserError(f"{name} is a folder here: it has no revision '{revision}'.")
             return cls.load(name)

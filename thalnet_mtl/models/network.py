@@ -33,6 +33,7 @@ from thalnet_mtl.models.summary import network_summary
 from thalnet_mtl.ops.batch_rows import dropout
 from thalnet_mtl.ops.inputs import Inputs, first_input, map_inputs
 from thalnet_mtl.ops.lengths import Lengths, zero_past_end
+from thalnet_mtl.published import local_folder
 from thalnet_mtl.registry import entries, lookup
 from thalnet_mtl.topology.spec import AdapterSpec, TaskSpec, from_plain, to_plain
 
@@ -202,10 +203,12 @@ class Network(HubNetwork, ShownNetwork):
     def load(cls, folder: Path | str) -> "Network":
         """Return the network that ``save`` wrote to a folder, or that of a finished run.
 
+        ``folder`` may be the name of a published one: 'zoo:name' or 'hub:owner/name'.
+
         Raises:
             UserError: a file is missing or damaged.
         """
-        return read_model(Path(folder), cls.from_description).eval()
+        return read_model(local_folder(folder), cls.from_description).eval()
 
     def describe(self) -> dict[str, Any]:
         """Return the topology as plain data; ``from_description`` is the inverse."""

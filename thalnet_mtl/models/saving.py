@@ -19,5 +19,5 @@ def save_model(
 
 
 def load_model(folder: Path | str) -> Network:
-    """Return a saved network, or that of a finished run; see ``Network.load``."""
+    """Return a saved network, that of a finished run, or a published one; see ``Network.load``."""
     return Network.load(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from thalnet_mtl import markup
 from thalnet_mtl.metrics.metric import list_names
+from thalnet_mtl.published import local_folder
 from thalnet_mtl.report import html
 from thalnet_mtl.report.embedded import Report
 from thalnet_mtl.report.rows import fold_runs, summary_table
@@ -94,11 +95,12 @@ def load_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     """Read runs from their directories, finished or not; networks are not loaded.
 
     Args:
-        paths: run directories, and folders of them such as that of a sweep.
+        paths: run directories, folders of them such as that of a sweep, and names of published
+            runs: 'zoo:name', 'hub:owner/name'.
 
     Raises:
         UserError: there is no run, or a file of one is damaged.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    folders, notes = run_folders([Path(path) for path in several])
+    folders, notes = run_folders([local_folder(path) for path in several])
     return RunList(read_runs(folders), notes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from thalnet_mtl.console import Console
 from thalnet_mtl.errors import UserError
+from thalnet_mtl.published import is_published
 from thalnet_mtl.runs.differences import ROUNDING, STREAM, lengths, shown
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.append import differences_to_one_run
@@ -166,7 +167,7 @@ def lineage(parent: Path, step: int, weights: str) -> dict[str, Any]:
         weights: their checksum.
     """
     return {
-        "run": str(parent.absolute()),
+        "run": str(parent if is_published(parent) else parent.absolute()),
         "step": step,
         "weights": weights,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

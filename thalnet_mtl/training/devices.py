@@ -33,7 +33,8 @@ def configure_process(config: Config, network: Network, device: torch.device) ->
     """Set what holds for the whole process: CPU threads, and how a GPU rounds products."""
     small = count_parameters(network) < SMALL_NETWORK
     torch.set_num_threads(config.train.threads or (1 if small else THREADS))
-    set_matmul_precision(config.train.precision)
+    if device.type == "cuda":
+        set_matmul_precision(config.train.precision)
 
 
 def set_matmul_precision(precision: str) -> None:

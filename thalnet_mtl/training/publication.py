@@ -27,7 +27,7 @@ def publication(
         folders: finished runs. The network is that of the first; the others are the same with
             other seeds, over which scores are averaged. If there is one, those that lie beside it
             count.
-        repository: OWNER/NAME.
+        repository: OWNER/NAME, or 'zoo:NAME' for a net of the zoo.
         license: of the weights.
 
     Raises:

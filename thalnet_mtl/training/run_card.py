@@ -12,6 +12,7 @@ from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.metrics.significance import bootstrap_interval
 from thalnet_mtl.metrics.summary import MEASURES, NORMALIZED, shared_metric
 from thalnet_mtl.models.model_card import loading
+from thalnet_mtl.published import ZOO
 from thalnet_mtl.report.cells import Cell
 from thalnet_mtl.runs.results import RunResult, TaskResult
 from thalnet_mtl.runs.summaries import RunSummary
@@ -36,19 +37,20 @@ def run_card(
         run: whose network it is about.
         result: of this run.
         seeds: runs of the same configuration, this one first; scores are means over them.
-        repository: OWNER/NAME.
+        repository: OWNER/NAME, or 'zoo:NAME' for a net of the zoo.
         license: an identifier of the hub, of the weights.
     """
     results = [result, *(run.result for run in seeds[1:] if run.result)]
+    title = repository.removeprefix(ZOO).rpartition("/")[2]
     data = ModelCardData(
         library_name="thalnet_mtl",
         license=license,
         tags=_tags(run),
-        model_name=repository.rpartition("/")[2],
+        model_name=title,
         eval_results=list(_evaluations(run, results)),
     )
     parts = [
-        f"# {repository.rpartition('/')[2]}",
+        f"# {title}",
         _summary(run, result),
         f"## Scores\n\n{_scores(run, results)}",
         f"## Use\n\n{loading(repository, json.dumps(next(iter(run.network.adapters))))}",
@@ -230,6 +232,12 @@ def _repeat(run: TrainedRun, repository: str) -> str:
     facts += [f"- commit `{commit}`"] if (commit := about.get("commit")) else []
     facts += [f"- device {about['device']}"] if about.get("device") else []
     lines = "\n".join(line for line in [*facts, *data, *plugins] if line)
+    if repository.startswith(ZOO):
+        name = repository.removeprefix(ZOO)
+        return (
+            f"`benchmarks/zoo/zoo.yaml` of the project holds every setting; in a checkout:\n\n"
+            f"```bash\npython -m benchmarks.zoo {name}\n```\n\n{lines}"
+        )
     return (
         f"`config.yaml` of this repository holds every setting, with the seed:\n\n```bash\n"
         f"hf download {repository} config.yaml --local-dir again\n"

@@ -11,6 +11,7 @@ from thalnet_mtl.files import read_fields
 from thalnet_mtl.json_fields import require
 from thalnet_mtl.models.model_folder import read_from
 from thalnet_mtl.models.network import Network
+from thalnet_mtl.published import is_published
 from thalnet_mtl.runs.checksums import BEST, check_sums
 from thalnet_mtl.training.checkpoint import load_checkpoint, load_network
 from thalnet_mtl.training.start import Start
@@ -27,6 +28,8 @@ def read_start(config: Config) -> Start | None:
     options = config.start
     if not options.run:
         return None
+    if is_published(options.run):
+        return _only_network(options, Path(options.run))
     folder = Path(options.run).expanduser()
     of_run = folder.name == "model" and (folder.parent / "config.yaml").is_file()
     run = folder.parent if of_run else folder
@@ -57,6 +60,11 @@ def _read_saved(options: StartConfig, folder: Path) -> Start:
             f"start.run: {folder} is no run and no saved network: it has neither config.yaml nor "
             f"config.json."
         )
+    return _only_network(options, folder)
+
+
+def _only_network(options: StartConfig, folder: Path) -> Start:
+    """Read a saved network without checkpoints beside it, in a folder or published."""
     if options.weights != "best":
         raise UserError(
             f"start.weights {options.weights}: {folder} has only one network, and no "

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalnet_mtl import hub, markup
+from thalnet_mtl import markup
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.plugins import MARK, import_plugins
 from thalnet_mtl.config.schema import Config
@@ -16,6 +16,7 @@ from thalnet_mtl.models.model_card import UNKNOWN_LICENSE
 from thalnet_mtl.models.model_folder import CONFIG
 from thalnet_mtl.models.network import Network
 from thalnet_mtl.models.programs import Program, Scalings, Sequences, Step
+from thalnet_mtl.published import is_published, local_folder
 from thalnet_mtl.report.embedded import Report
 from thalnet_mtl.report.html import write as write_report
 from thalnet_mtl.runs.checksums import BEST, MODEL, RESULT, check_sums
@@ -149,7 +150,7 @@ class TrainedRun(ShownRun):
         """
         saved: Path | None = self.folder / "model"
         place, pulled = self.folder, (self.folder / CONFIG).exists()
-        if pulled:  # of the hub: its folder is in a cache, where nothing else belongs
+        if pulled:  # published: its folder is in a cache or the package, where nothing else belongs
             saved, place = None, Path()
         if saved and form == "safetensors" and not saved.is_dir():
             raise UserError(f"{self.folder} is not finished: it has no model/ yet.")
@@ -191,15 +192,16 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
     """Read a run from its directory, finished or not; its data is not loaded.
 
     Args:
-        folder: the run directory; or 'hub:owner/name', a run that ``thalnet push`` has written to
-            the Hugging Face Hub, with '@revision' behind it if it is not the main one.
+        folder: the run directory; or 'zoo:name', a run that comes with this package; or
+            'hub:owner/name', a run that ``thalnet push`` has written to the Hugging Face Hub, with
+            '@revision' behind it if it is not the main one.
         tasks: tasks that are not registered, as ``train`` got them.
 
     Raises:
         UserError: there is no run, a file of it is damaged, or it needs a task that is not given.
         RunError: the hub cannot be reached or fails.
     """
-    if hub.is_repository(folder):
+    if is_published(folder):
         return _load_pulled(str(folder), tasks)
     folder = Path(folder)
     config = import_plugins(load_run_config(folder), folder)
@@ -214,8 +216,8 @@ def load_run(folder: Path | str, tasks: UnregisteredTasks = ()) -> TrainedRun:
 
 
 def _load_pulled(name: str, tasks: UnregisteredTasks) -> TrainedRun:
-    """Read a run from the hub; no file that its configuration names is imported."""
-    folder = hub.local_folder(name)
+    """Read a run from the zoo or the hub; no file that its configuration names is imported."""
+    folder = local_folder(name)
     if not (folder / "config.yaml").exists():
         raise UserError(
             f"{name} is a network without its run: load it by Network.from_pretrained in Python."
