@@ -38,6 +38,7 @@ os.environ |= {
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 NotebookClient.coalesce_streams = True  # a shell block prints in pieces, also within a line
