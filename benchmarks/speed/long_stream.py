@@ -25,8 +25,8 @@ from thalnet_mtl.cli.main import main as thalnet
 from thalnet_mtl.console import Console
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.context import RunContext
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.step import TrainStep
-from thalnet_mtl.training.trainer import Trainer
 
 PER_TASK = {"when": "per_task", "policy": "frozen"}
 

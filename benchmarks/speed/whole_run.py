@@ -29,8 +29,8 @@ from thalnet_mtl import load_config
 from thalnet_mtl.config.options import resolve_options
 from thalnet_mtl.console import Console
 from thalnet_mtl.runs.directory import RunDirectory
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.setup import fetch_with, set_up
-from thalnet_mtl.training.trainer import Trainer
 
 TASKS = {"mnist50": "permuted_mnist", "mnist256": "permuted_mnist", "cifar50": "cifar10_rows"}
 STEPS = 50  # in a block: as many as there are between two lines of the log

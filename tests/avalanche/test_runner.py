@@ -17,7 +17,8 @@ from thalnet_mtl.config.load import dump_config
 from thalnet_mtl.config.overlay import overlay
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.files import read_json
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.loop import Trainer
+from thalnet_mtl.training.trainer import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche"),

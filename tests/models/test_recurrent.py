@@ -25,7 +25,8 @@ from thalnet_mtl.models.recurrent import RecurrentBody
 from thalnet_mtl.models.stacked_gru import StackedGRU
 from thalnet_mtl.registry import register
 from thalnet_mtl.topology.spec import TaskSpec
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.loop import Trainer
+from thalnet_mtl.training.trainer import train
 
 ROWS = TaskSpec(inputs=3, outputs=2, steps=4)
 TEXT = TaskSpec(inputs=5, outputs=5, tokens=True, every_step=True)
@@ -323,7 +324,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import own_bodies, toy_tasks
 from thalnet_mtl import cli
-from thalnet_mtl.training.trainer import Trainer
+from thalnet_mtl.training.loop import Trainer
 after = Trainer.after_step
 def after_step(self, losses):
     after(self, losses)

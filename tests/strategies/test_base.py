@@ -25,8 +25,9 @@ from thalnet_mtl.errors import UserError
 from thalnet_mtl.strategies import ewc
 from thalnet_mtl.strategies.base import Strategy, TrainingContext, add_penalty
 from thalnet_mtl.training.checkpoint import resume_run
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.trainer import train
 
 
 def interrupt_end(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

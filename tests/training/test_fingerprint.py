@@ -9,7 +9,8 @@ from thalnet_mtl.tasks.sequences import SequenceTask
 from thalnet_mtl.tasks.text import TextTask
 from thalnet_mtl.training import fingerprint as module
 from thalnet_mtl.training.fingerprint import fingerprint
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.loop import Trainer
+from thalnet_mtl.training.trainer import train
 
 SPLITS = ("train", "validation", "test")
 

@@ -11,8 +11,9 @@ from thalnet_mtl.console import Console
 from thalnet_mtl.models.checksum import TaskChecksums
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training import context
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.trainer import train
 
 TASKS = list(STREAM["tasks"])
 

@@ -19,7 +19,7 @@ from toy_tasks import OWN, STREAM, toy
 
 from thalnet_mtl import cli, registry
 from thalnet_mtl.config.values import Range
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.registry import entries
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 from thalnet_mtl.signals import interruptible
@@ -27,7 +27,7 @@ from thalnet_mtl.topology.spec import ModuleSpec
 from thalnet_mtl.training.growth.base import GrowthRule
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.setup import check_buildable, set_up
-from thalnet_mtl.training.trainer import Interrupted, train
+from thalnet_mtl.training.trainer import train
 
 
 class Visitors(GrowthRule):

@@ -16,7 +16,8 @@ from thalnet_mtl.report import html
 from thalnet_mtl.report.terminal import runs_table
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.context import RunContext
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.loop import Trainer
+from thalnet_mtl.training.trainer import train
 
 COUNT = 20
 # Experiences whose operations are counted.

@@ -11,7 +11,7 @@ from thalnet_mtl.cli.main import main
 from thalnet_mtl.errors import Interrupted
 from thalnet_mtl.registry import entries
 from thalnet_mtl.training.evaluate import evaluate
-from thalnet_mtl.training.trainer import Trainer
+from thalnet_mtl.training.loop import Trainer
 
 EXAMPLE = """
 import torch

@@ -11,7 +11,7 @@ from switching_runs import trained
 
 from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, train
 from thalnet_mtl.cli import main
-from thalnet_mtl.errors import UserError
+from thalnet_mtl.errors import Interrupted, UserError
 from thalnet_mtl.models import cost
 from thalnet_mtl.models.size import count_parameters
 from thalnet_mtl.signals import StopRequested
@@ -25,7 +25,6 @@ from thalnet_mtl.training.search.prior import reordered
 from thalnet_mtl.training.search.race import Entrant, Race, ranked
 from thalnet_mtl.training.search.related import is_stranger
 from thalnet_mtl.training.setup import set_up
-from thalnet_mtl.training.trainer import Interrupted
 
 
 def decision_of(folder):

@@ -14,15 +14,15 @@ from toy_tasks import JOINT, toy
 from benchmarks.continual.strategy_table import KINDS
 from thalnet_mtl import cli, load_config
 from thalnet_mtl.console import Console
-from thalnet_mtl.errors import RunError
+from thalnet_mtl.errors import Interrupted, RunError
 from thalnet_mtl.models.readings.base import Reading
 from thalnet_mtl.registry import register
 from thalnet_mtl.training import cuda_graphs as graphs
 from thalnet_mtl.training import stacked, step
 from thalnet_mtl.training import trainer as training
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import TrainStep
-from thalnet_mtl.training.trainer import Trainer
 
 SEEDS = (0, 1, 2)
 
@@ -244,7 +244,7 @@ def test_a_stacked_run_stops_where_it_is_asked_to_and_goes_on(tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(StackedStep, "step", stopping)
-        with pytest.raises(training.Interrupted, match="saved at step 33 of 60"):
+        with pytest.raises(Interrupted, match="saved at step 33 of 60"):
             stacked.train_stacked(part, Console())
     assert [trained(folder)["step"] for folder in part] == [33, 33, 33]
     stacked.train_stacked(part, Console())

@@ -11,7 +11,7 @@ from toy_tasks import JOINT, toy
 from thalnet_mtl.console import Console
 from thalnet_mtl.files import PART
 from thalnet_mtl.models.sequences import map_state
-from thalnet_mtl.training import trainer
+from thalnet_mtl.training import loop
 from thalnet_mtl.training.continuation import due_after_step
 from thalnet_mtl.training.divergence import Diverged
 from thalnet_mtl.training.sampling import reset_states
@@ -187,7 +187,7 @@ def test_steps_after_which_nothing_is_due_are_not_asked_what_is_due(tmp_path, mo
         asked.append(run.step)
         return due_after_step(run)
 
-    monkeypatch.setattr(trainer, "due_after_step", counted)
+    monkeypatch.setattr(loop, "due_after_step", counted)
     changes = [{"step": 13, "verb": "freeze", "name": "trunk"}]
     evaluate = {"every": 20, "log_every": 8, "checkpoint_every": 15}
     config = toy(**JOINT, changes=changes, train={"steps": 50}, evaluate=evaluate)

@@ -30,6 +30,7 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.context import RunContext
 from thalnet_mtl.training.growth.base import rule_class
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.optimizers import make_optimizer
 from thalnet_mtl.training.state import NOT_TRAINED
 from thalnet_mtl.training.support import (
@@ -40,7 +41,6 @@ from thalnet_mtl.training.support import (
     fields,
     unsupported,
 )
-from thalnet_mtl.training.trainer import Trainer
 
 # Strategies that fail inside Avalanche 0.6.0 when a network grows, or when old tasks are frozen.
 FAILS_WITH_GROWTH = {

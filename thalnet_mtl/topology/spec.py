@@ -4,7 +4,7 @@ A network can be built from them alone; ``config.yaml`` and every checkpoint hol
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, TypeVar
 
 from thalnet_mtl.errors import UserError
@@ -199,11 +199,13 @@ def to_plain(spec: Any) -> dict[str, Any]:
 
     Options of a module are left out where they have their defaults.
     """
-    plain = {leaf.name: _plain(getattr(spec, leaf.name)) for leaf in fields(spec)}
+    plain = {name: _plain(value) for name, value in vars(spec).items()}
     return {name: value for name, value in plain.items() if name != "options" or value}
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | tuple):  # nearly all of them
+        return value
     if isinstance(value, ModuleOptions):
         return value.changed()
     if is_dataclass(value):

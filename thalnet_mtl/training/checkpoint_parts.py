@@ -9,6 +9,7 @@ deleted after the last one is: whenever a run is killed, its checkpoints find th
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class PartFiles:
         last = self._last.get(place)
         digest = b""
         if last and last[:2] == (kind, ends):
-            digest = hashlib.blake2b(data, digest_size=16, key=str(kind).encode()[:64]).digest()
+            digest = hashlib.blake2b(data, digest_size=16, key=_key(*kind)).digest()
         self._last[place] = kind, ends, digest
         known = digest in self._places or (last and digest == last[2])
         return digest if known else b""
@@ -191,6 +192,12 @@ def own_storage(place: Place, tensor: Tensor) -> Tensor:
     """Return a tensor, or a copy if it is only a part of what would be saved with it."""
     whole = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.detach().clone()
+
+
+@cache
+def _key(dtype: torch.dtype, shape: torch.Size) -> bytes:
+    """Return what tells tensors of the same bytes apart."""
+    return str((dtype, shape)).encode()[:64]
 
 
 def as_bytes(tensor: Tensor) -> Any:

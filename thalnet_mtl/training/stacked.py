@@ -23,13 +23,13 @@ from thalnet_mtl.errors import Interrupted, RunError
 from thalnet_mtl.metrics.metric import Metric
 from thalnet_mtl.runs.directory import RunDirectory
 from thalnet_mtl.training.finished import is_finished
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.session import session
 from thalnet_mtl.training.setup import fetch_with, set_up
 from thalnet_mtl.training.stackable import check_stackable
 from thalnet_mtl.training.stacked_step import StackedStep
 from thalnet_mtl.training.step import StepInputs, can_capture
 from thalnet_mtl.training.tracking.callbacks import make_callbacks
-from thalnet_mtl.training.trainer import Trainer
 
 
 def train_stacked(configs: Mapping[Path, Config], console: Console, group: str = "") -> None:

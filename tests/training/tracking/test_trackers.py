@@ -14,9 +14,10 @@ from tracker_logs import READERS, of_tasks, run_log
 
 from thalnet_mtl import registry
 from thalnet_mtl.registry import entries, lookup
+from thalnet_mtl.training.loop import Trainer
 from thalnet_mtl.training.tracking.callback import Callback
 from thalnet_mtl.training.tracking.tracker import Tracker, final_scores
-from thalnet_mtl.training.trainer import Trainer, train
+from thalnet_mtl.training.trainer import train
 
 OFFLINE = {"wandb": {"mode": "offline"}}
 BUILT_IN = [n for n, entry in entries("tracker").items() if entry.__module__.startswith("thalnet")]
