@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from toy_tasks import toy
 
 from thalnet_mtl import Network, TaskSpec, ThalNet, load_run, registry
-from thalnet_mtl.cli.main import main
 from thalnet_mtl.config.files import config_names
 from thalnet_mtl.training.trainer import train
 
@@ -60,65 +58,6 @@ def test_the_readme_adds_a_reading_a_task_and_a_strategy_that_train(tmp_path, mo
     options = {"steps": 300, "batch": 10, "learning_rate": 0.01, "strategy": "l2"}
     config = toy(task={"name": "coin"}, model=model, train=options)
     assert train(config, tmp_path).tasks["coin"].test > 0.9
-
-
-def test_the_examples_on_own_data_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
-    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    yaml_text, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert max(len(yaml_text.splitlines()), len(program.splitlines())) < 15
-    months = [
-        f"{1949 + k // 12}-{k % 12 + 1:02d},{100 + k + 20 * (k % 12 == 6)}" for k in range(144)
-    ]
-    Path("airline.csv").write_text("\n".join(["month,passengers", *months]) + "\n")
-    Path("airline.yaml").write_text(yaml_text)
-    callback = next(p for p in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Until" in p)
-    Path("until.py").write_text(callback.partition("\ntrain(")[0])
-    for command in re.findall(r"`thalnet ((?:data check|train|export) [^`]+)`", page):
-        assert main(shlex.split(command.replace("RUN", "runs/airline"))) == 0, command
-    assert Path("runs/airline/result.json").exists() and any(Path("runs/airline/export").iterdir())
-    capsys.readouterr()
-    exec(program, {})
-    assert float(capsys.readouterr().out.splitlines()[-1]) > 0.75
-
-
-def test_the_examples_of_a_stream_and_of_own_parts_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for kind in registry._entries:
-        monkeypatch.setitem(registry._entries, kind, dict(registry.entries(kind)))
-    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    _, options, stream = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    _, program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    Path("stream.yaml").write_text(stream)
-    assert main(["train", "stream.yaml"]) == 0
-    Path("options.yaml").write_text(options)
-    assert main(["train", "options.yaml", "--train.steps", "2"]) == 0
-    assert "digits_parity_new: ff_gru" in str(load_run("runs/stream").network)
-    exec(program, {"__name__": "my_package.parts"})
-    scores = json.loads(Path("runs/own/result.json").read_text())["tasks"]["digits_rows"]
-    assert scores["test"]["within_one"] > scores["test"]["accuracy"] > 0.3
-    assert load_run("runs/own").network.body.entry.__name__ == "MyGRU"
-
-
-def test_the_example_of_a_callback_ends_a_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(registry._entries, "tracker", dict(registry.entries("tracker")))
-    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    program = next(p for p in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Until" in p)
-    exec(program, {"__name__": "my_package.until"})
-    assert "stopped by a callback: accuracy 0." in capsys.readouterr().out
-    [line] = re.findall(r"`(trackers: .*wandb.*)`\n", page)
-    Path("all.yaml").write_text(line)
-    assert main(["config", "check", "digits", "all.yaml"]) == 0
-
-
-def test_the_example_of_a_strategy_in_a_loop_runs(capsys):
-    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text()
-    *_, program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(program, {})
-    assert int(capsys.readouterr().out.split()[0]) == 100 * (6 * 2 * 4 + 8 + 8)  # xs, ys, keys
 
 
 def test_every_command_of_the_readme_names_what_exists():
