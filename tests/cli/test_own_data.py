@@ -157,6 +157,7 @@ def test_sequences_of_unequal_lengths_are_exported_as_the_usage_says(
             command = f"export run --to {form}{' --lengths' * whole}"
             status, out, err = call(capsys, command)
             assert status == 0 and max(map(len, out.splitlines())) <= 80, err
+            assert ("x: (batch, time, 1) float32" in out) == whole
             code = "\n".join(line[2:] for line in out.splitlines() if line.startswith("  "))
             names = {"x": xs if whole else xs[:, 0], "lengths": lengths}
             states = [line.split(":")[0] for line in out.splitlines() if "zeros before" in line]

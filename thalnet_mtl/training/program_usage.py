@@ -25,23 +25,22 @@ def program_usage(task: Task, program: Program, form: str, path: Path) -> list[s
     """
     x, *others = program.example(1)
     parts = dict(x) if isinstance(x, dict) else {"x": x}
-    lines = []
+    whole, lines = isinstance(program, Sequences), list[str]()
     for name, part in parts.items():
         columns = _columns(task, name if isinstance(x, dict) else "")
         about = f"tokens below {task.spec.input_width()}" if task.spec.tokens else listed(columns)
-        lines += _entry(name, _shape(part), about)
+        lines += _entry(name, _shape(part, ["batch", *["time"] * whole]), about)
     states, outputs = program.names()
     for name, part in zip(states, others, strict=True):
-        whole = isinstance(program, Sequences)
         about = "number of steps of each sequence" if whole else "zeros before the first step"
-        lines += _entry(name, _shape(part), about)
+        lines += _entry(name, _shape(part, ["batch"]), about)
     names = class_names(task) if task.target.name == "class" else output_names(task)
     kind = {
         "class": "a logit for each class (the largest is the answer): ",
         "labels": "a logit for each label (yes above 0): ",
         "numbers": "",
     }[task.target.name]
-    every = ("steps",) if task.spec.every_step and isinstance(program, Sequences) else ()
+    every = ("time",) if task.spec.every_step and whole else ()
     shape = f"({', '.join(('batch', *every, str(task.spec.outputs)))})"
     lines += _entry("outputs", shape, kind + listed(names))
     lines += _notes(task)
@@ -94,9 +93,11 @@ def _columns(task: Task, name: str) -> list[str]:
     return input_names(task, 1 if task.spec.tokens else task.spec.input_width(name))
 
 
-def _shape(part: Tensor) -> str:
+def _shape(part: Tensor, axes: Sequence[str]) -> str:
+    """Return shape and type of a tensor whose first axes have names."""
     kind = str(part.dtype).removeprefix("torch.")
-    return f"({', '.join(['batch', *map(str, part.shape[1:])])}{',' * (part.ndim < 2)}) {kind}"
+    names = [*axes, *map(str, part.shape[len(axes) :])]
+    return f"({', '.join(names)}{',' * (part.ndim < 2)}) {kind}"
 
 
 def _entry(name: str, shape: str, about: str) -> list[str]:
