@@ -190,7 +190,9 @@ def _named(network: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, Tenso
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
                 parameters[start + name] = parameter
-        buffers |= {start + n: b for n, b in part._buffers.items() if b is not None}
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                buffers[start + name] = buffer
     return parameters, buffers
 
 

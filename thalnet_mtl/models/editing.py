@@ -34,9 +34,10 @@ class EditableNetwork(nn.Module):
 
     def adapter(self, task: str) -> TaskAdapter:
         """Return the encoders and the head of a task."""
-        if task not in self.adapters:
-            raise unknown("task", task, self.adapters)
-        adapter = self.adapters[task]
+        adapters = self.adapters._modules  # read in every step
+        if task not in adapters:
+            raise unknown("task", task, adapters)
+        adapter = adapters[task]
         assert isinstance(adapter, TaskAdapter)
         return adapter
 

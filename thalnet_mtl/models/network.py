@@ -26,6 +26,7 @@ from thalnet_mtl.models.checks import check_inputs, check_lengths
 from thalnet_mtl.models.hub_network import HubNetwork
 from thalnet_mtl.models.model_card import model_card
 from thalnet_mtl.models.model_folder import read_model, write_model
+from thalnet_mtl.models.parts import parameters
 from thalnet_mtl.models.recurrent import body_from
 from thalnet_mtl.models.sequences import repack, unpack
 from thalnet_mtl.models.shown import ShownNetwork
@@ -169,7 +170,7 @@ class Network(HubNetwork, ShownNetwork):
 
         @cache
         def learns(part: str) -> bool:
-            return any(p.requires_grad for p in self.get_submodule(part).parameters())
+            return any(p.requires_grad for p in parameters(self.get_submodule(part)))
 
         return {task for task in self.adapters if any(map(learns, self.task_parts(task)))}
 
