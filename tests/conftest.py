@@ -2,6 +2,7 @@
 
 import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import jaxtyping
@@ -19,7 +20,7 @@ def jaxtyped_with_shapes(**options: object) -> object:
     return lambda decorated: check(decorated) if has_shapes(decorated) else decorated
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(find_spec("thalnet_mtl").origin).parents[1]
 SOURCES = [path for path in ROOT.glob("thalnet_mtl/**/*.py") if "jaxtyping" in path.read_text()]
 SHAPED = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES]
 jaxtyped, jaxtyping.jaxtyped = jaxtyping.jaxtyped, jaxtyped_with_shapes

@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import make_dataclass
-from pathlib import Path
 
 import pytest
 
 from benchmarks.markdown import with_table
 from benchmarks.search import choosers, experiments, report, run, scoring, worker
+from thalnet_mtl.config.files import configs_folder
 from thalnet_mtl.config.load import load_config
 from thalnet_mtl.runs.results import RunResult
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
@@ -77,7 +77,7 @@ def test_the_answers_of_the_long_stream_follow_from_its_tasks():
 
 
 def test_every_stream_has_less_than_forty_lines():
-    folder = Path(experiments.__file__).parents[2] / "configs" / "search"
+    folder = configs_folder() / "search"
     for path in folder.glob("*.yaml"):
         assert len(path.read_text().splitlines()) < 40, path
 

@@ -11,7 +11,7 @@ from wrong_configs import FILES, STRUCTURES, VALUES
 
 from thalnet_mtl import cli
 from thalnet_mtl.config import plugins
-from thalnet_mtl.config.files import config_names, config_path
+from thalnet_mtl.config.files import config_names, config_path, configs_folder
 from thalnet_mtl.config.load import complete, load_configs
 from thalnet_mtl.registry import unregister
 
@@ -250,7 +250,7 @@ def test_flags_are_for_what_reads_a_configuration(capsys):
 
 
 def test_the_commands_of_the_guide_do_what_it_says(capsys):
-    guide = Path(cli.__file__).parents[2] / "configs" / "README.md"
+    guide = configs_folder() / "README.md"
     block = guide.read_text().partition("```bash\nthalnet config copy")[2].partition("```")[0]
     for line in f"thalnet config copy{block}".splitlines():
         words = shlex.split(line.partition("#")[0].partition(" > ")[0])[1:]

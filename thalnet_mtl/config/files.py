@@ -18,7 +18,7 @@ KeyPath = tuple[str, ...]
 
 def config_names() -> dict[str, str]:
     """Return the configs that come with the package, with the comment on their first line."""
-    folder = _folder()
+    folder = configs_folder()
     paths = sorted(folder.rglob("*.yaml"))
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def config_path(name: str) -> Path:
     Raises:
         UserError: there is none; the message has the closest name.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else configs_folder() / f"{name}.yaml"
     if path.is_file():
         return path
     if path != Path(name):
@@ -128,7 +128,7 @@ def _sets(tree: Any, path: KeyPath) -> bool:
     return True
 
 
-def _folder() -> Path:
+def configs_folder() -> Path:
     """Return the folder of configs: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
