@@ -29,7 +29,7 @@ def main(names: list[str]) -> int:
             shutil.copytree(DOCS / folder, source / folder)
     shutil.copy(DOCS / "conf.py", source)
     settings = ["-D", "extensions=myst_nb,plain_cells", "-D", "suppress_warnings=myst.xref_missing"]
-    command = [sys.executable, "-m", "sphinx", "-qW", "--keep-going", *settings]
+    command = [sys.executable, "-m", "sphinx", "-qTW", "--keep-going", *settings]
     return subprocess.run([*command, source, DOCS / "_build" / "pages"]).returncode
 
 
