@@ -93,7 +93,7 @@ COMMANDS = [
     Mistake("config shwo digits", "unknown action 'shwo'. Allowed: "),
     Mistake("config help", "the following arguments are required: SECTION"),
     Mistake("config help tsks", "unknown section 'tsks'. Allowed: model, task"),
-    Mistake("list task", "unknown kind 'task'. Allowed: configs, tasks"),
+    Mistake("list task", "unknown kind 'task'. Allowed: configs, zoo, tasks"),
     Mistake("list tasks csw", "unknown task 'csw'"),
     Mistake("data", "the following arguments are required: action"),
     Mistake("data fetch mnits", "unknown data set 'mnits'"),

@@ -19,7 +19,8 @@ BEYOND = [
     "only a ThalNet", "'nobody'", "only 9 steps", "'b'", "train.patience and changes: ",
     "train.epoch_of: unknown task 'c'", "only a text carries a state to reset",
     "every task is only scored", "unknown task 'c'", "share head",
-    "both 'task' and 'tasks' are given", "500", "loss", "2", "options without a name",
+    "both 'task' and 'tasks' are given", "500", "give at least one input module",
+    "loss", "2", "options without a name",
 ]  # fmt: skip
 
 OVERLAY = "valid where other files are below it"

@@ -150,9 +150,13 @@ def sweep(options: argparse.Namespace) -> int:
 
 def _find_gpus(planned: "Sequence[PlannedRun]") -> Callable[[], tuple[str, ...]] | None:
     """Return the function that finds the GPUs for these runs, None if they use none."""
-    from thalnet_mtl.training.devices import visible_gpus
 
-    return visible_gpus if any(run.config.train.device != "cpu" for run in planned) else None
+    def find() -> tuple[str, ...]:
+        from thalnet_mtl.training.devices import visible_gpus  # imports torch
+
+        return visible_gpus()
+
+    return find if any(run.config.train.device != "cpu" for run in planned) else None
 
 
 def _sampled(options: argparse.Namespace) -> "list[Sample]":
