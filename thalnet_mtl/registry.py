@@ -21,7 +21,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, TypeVar
 
-from thalnet_mtl.errors import UserError, unknown
+from thalnet_mtl.errors import UnknownName, UserError, unknown
 
 Entry = TypeVar("Entry")
 
@@ -151,7 +151,9 @@ def unknown_entry(kind: str, name: str, available: Iterable[str]) -> UserError:
     """Return the error for a name that is not among those of a kind."""
     error = unknown(kind, name, available)
     if _own_plugins_installed():
-        return error
+        if "Did you mean" in str(error):
+            return error
+        return UnknownName(f"{error} One in a file of yours needs that beside it: … mine.py")
     return UserError(
         f"{error} The plug-ins of thalnet_mtl itself are not registered: install it with pip, "
         f"again if an older version is installed."

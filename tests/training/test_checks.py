@@ -11,6 +11,7 @@ from thalnet_mtl.training.sampling import next_batches
 from thalnet_mtl.training.setup import set_up
 from thalnet_mtl.training.trainer import train
 
+ONE_HEAD = {name: {"name": "toy_rows", "head": "h"} for name in "ab"}
 THREE = {"a": {"name": "toy_rows"}, "b": {"name": "toy_wide"}, "c": {"name": "toy_text"}}
 BATCHES = {"a": 30, "b": 20, "c": 28}  # of 10 sequences, or of 10 times 7 letters
 
@@ -72,6 +73,11 @@ def test_an_epoch_of_a_task_that_is_not_there_is_refused(sections, message):
           "stream": [{"tasks": ["a", "b"]}, {"tasks": ["c"]}]}, []),
         ({"growth": {"modules": {"a": {"input": True}}, "policy": "shared"}},
          ["growth.policy", "growth.modules"]),
+        ({"tasks": ONE_HEAD, "stream": [{"tasks": ["a"]}, {"tasks": ["b"]}],
+          "growth": {"when": "per_task", "modules": {"n": {"input": True, "output": True}}}},
+         ["growth.when"]),
+        ({"tasks": THREE, "stream": [{"tasks": ["a"]}, {"tasks": ["b"]}, {"tasks": ["c"]}],
+          "growth": {"when": "per_task", "modules": {"n": {"input": True, "output": True}}}}, []),
         ({"model": {"body": "gru", "reading": "linear", "layers": 1}},
          ["model.modules", "model.reading"]),
         ({"model": {"layers": 2}}, ["model.layers"]),

@@ -74,7 +74,7 @@ def test_a_path_that_knows_nothing_about_a_task_is_not_reused():
     record = run.state.rule.decide("t2").record
     assert [entry.candidate for entry in record.candidates] == ["alone"]
     assert f"a head on t1 leaves {record.prior['t1']:.3f} of the loss" in record.reason
-    assert "knows nothing about this task" in record.reason
+    assert "so that there is nothing to reuse" in record.reason
     assert record.extra_steps == 0
     run.state.rule.orders = 0  # as rules may choose
     assert len(run.state.rule.decide("t2").record.candidates) == len(KINDS)

@@ -146,7 +146,10 @@ def check(context: RunContext, memory: int) -> None:
     config = context.config
     growth, strategy = config.growth, config.train.strategy
     if field := unsupported(config, SUPPORTED):
-        raise UserError(f"{strategy} does not support {field}; leave it at its default.")
+        advice = "leave it at its default."
+        if field == "growth.when":
+            advice = "it knows never and per_task. Strategies of our own go with any rule."
+        raise UserError(f"{strategy} does not support {field}; {advice}")
     name, grows = strategy.partition(":")[2], rule_class(config).grows
     if grows and name in FAILS_WITH_GROWTH:
         raise UserError(f"{strategy} does not support growth: {FAILS_WITH_GROWTH[name]}.")

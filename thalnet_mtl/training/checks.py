@@ -196,6 +196,12 @@ def ineffective_options(config: Config) -> Iterator[tuple[str, str]]:
         yield "train.strategy", "it acts after an experience, and there is only one experience"
     for option in () if fact("growth", growth.when, "grows", True) else ("policy", "modules"):
         yield f"growth.{option}", f"growth.when is {growth.when}"
+    names = [task for experience in config.stream for task in experience.tasks]
+    heads = {config.named_tasks[name].head if name in config.named_tasks else "" for name in names}
+    within = growth.options.get("every") or growth.options.get("prune")
+    waits = fact("growth", growth.when, "needs_new_tasks", False) and not within
+    if len(heads) == 1 and any(heads) and waits:
+        yield "growth.when", f"all tasks share the head '{min(heads)}', so that none is new"
     answered = [number for number, experience in enumerate(config.stream) if experience.expect]
     decides = fact("growth", growth.when, "decides", True)
     for number in () if decides else answered[:1]:  # one line for all

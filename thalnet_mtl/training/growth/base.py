@@ -47,9 +47,10 @@ class GrowthRule:
     all have theirs from the start. ``decides`` says that it records what a new task gets, to be
     compared with the answers in ``stream: [{expect: …}]``. ``separate_rng`` says that the run draws
     the new parameters from a random stream of their own; a rule that trains candidates takes care
-    of that itself. ``needs_boundaries`` says why it does not work with hidden boundaries, '' if it
-    does: ``begin_experience`` is then called once, before the first step, and ``end_experience``
-    never.
+    of that itself. ``needs_new_tasks`` says that it does nothing where all experiences share a
+    head; a run says so then. ``needs_boundaries`` says why it does not work with hidden boundaries,
+    '' if it does: ``begin_experience`` is then called once, before the first step, and
+    ``end_experience`` never.
 
     Where several processes train a run (``torchrun``), each decides for itself. Scores, losses and
     weights are the same in all of them to the bit, so that a rule must only do the same with them,
@@ -68,6 +69,7 @@ class GrowthRule:
     grows: ClassVar[bool] = True
     decides: ClassVar[bool] = False
     separate_rng: ClassVar[bool] = True
+    needs_new_tasks: ClassVar[bool] = False
     needs_boundaries: ClassVar[str] = "it acts when an experience begins or ends"
 
     def __init_subclass__(cls, **kwargs: Any):

@@ -1,6 +1,6 @@
 """Rules that attach the configured modules: for every new task, or once a task stops improving."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from thalnet_mtl.config.values import Range
 from thalnet_mtl.json_fields import require, typed
@@ -13,6 +13,8 @@ from thalnet_mtl.training.growth.base import GrowthRule
 @register("growth", "per_task")
 class PerTask(GrowthRule):
     """Growth with every new task: the configured modules are attached for it."""
+
+    needs_new_tasks: ClassVar[bool] = True
 
     def begin_experience(self) -> list[TopologyChange]:
         return self.add_tasks(attach=True)

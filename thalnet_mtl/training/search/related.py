@@ -33,11 +33,11 @@ def related(
     if not all(is_stranger(race.prior[source], null) for source, null in strangers.items()):
         return list(candidates), {}
     about = "; ".join(
-        f"a head on {source} leaves {race.prior[source]:.3f} of the loss of guessing, and "
-        f"{min(null):.3f} to {max(null):.3f} with the inputs in other orders"
+        f"a head on {source} leaves {race.prior[source]:.3f} of the loss of guessing, no "
+        f"better than with the inputs in other orders ({min(null):.3f} to {max(null):.3f})"
         for source, null in sorted(strangers.items())
     )
-    return alone, {"reason": f"alone: {about}, so that it knows nothing about this task"}
+    return alone, {"reason": f"alone: {about}, so that there is nothing to reuse"}
 
 
 def is_stranger(loss: float, null: Sequence[float]) -> bool:

@@ -86,6 +86,7 @@ class Search(GrowthRule):
     """
 
     decides: ClassVar[bool] = True
+    needs_new_tasks: ClassVar[bool] = True  # but for ``every`` and ``prune``
     separate_rng: ClassVar[bool] = False  # a race trains, and draws for each candidate alike
     # Of B steps of the experience, each candidate takes B / n, and k of them go on: (n, k).
     rounds: ClassVar[Sequence[tuple[int, int]]] = ((64, 3), (8, 1))
