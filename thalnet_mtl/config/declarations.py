@@ -28,8 +28,8 @@ KINDS = ("task", "body", "strategy", "growth", "loss", "metric", "stream", "trac
 # Arguments of a body that ``models.build`` chooses: the widths of its input and of its features.
 SIZES = ("inputs", "input_size", "features", "hidden_size", "window")
 # Attributes of entries that say what may be configured beside them.
-FACTS = ("decides", "grows", "left_out", "needs_boundaries", "needs_new_tasks", "only_after_experience", "resumable",
-         "targets")  # fmt: skip
+FACTS = ("decides", "grows", "left_out", "needs_boundaries", "needs_new_tasks",
+         "only_after_experience", "resumable", "targets")  # fmt: skip
 # Names that stored declarations may hold: the types of options and of their defaults.
 PLAIN = {
     "builtins": {"Ellipsis", "bool", "dict", "float", "frozenset", "int", "list", "set", "str",
