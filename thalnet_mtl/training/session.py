@@ -47,9 +47,8 @@ def garbage_of_training_only() -> Iterator[None]:
     """Let garbage collections leave out what is there already, most of all the imported modules.
 
     A full collection visits every object. In a long stream the libraries' own would cost more than
-    all that the stream has made.
+    all that the stream has made. None is made here: a program with many short runs would feel it.
     """
-    gc.collect()
     gc.freeze()
     try:
         yield
