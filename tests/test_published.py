@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.zoo import __main__ as zoo
 from thalnet_mtl import Network, load_config, load_model, load_run, load_runs, train
 from thalnet_mtl.cli.main import main
 from thalnet_mtl.errors import UserError
@@ -59,6 +60,14 @@ def test_files_of_the_zoo_name_no_folder_of_the_machine_that_trained_them():
 def test_an_unknown_name_has_one_line_with_the_closest(read):
     with pytest.raises(UserError, match=r"unknown net of the zoo 'digit'.* mean 'digits'\?$"):
         read("zoo:digit")
+
+
+def test_the_zoo_is_made_by_name_and_an_unknown_one_trains_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(zoo, "train", None)
+    assert zoo.main(["digits", "digit"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("benchmarks.zoo: unknown net 'digit'") and "Did you mean" in error
+    assert error.count("\n") == 1
 
 
 def test_a_folder_is_not_published_and_stays_as_it_is():

@@ -47,6 +47,11 @@ def test_an_unknown_name_gets_the_closest_match():
         lookup("reading", "wait_norm")
 
 
+def test_a_name_like_no_other_may_stand_in_a_file_that_was_not_named():
+    with pytest.raises(UserError, match=r"unknown reading 'theirs'.* CONFIG mine\.py\.$"):
+        lookup("reading", "theirs")
+
+
 def test_a_package_of_a_user_is_imported_before_the_first_look_up(monkeypatch):
     class Plugin:
         def load(self):

@@ -153,7 +153,10 @@ def unknown_entry(kind: str, name: str, available: Iterable[str]) -> UserError:
     if _own_plugins_installed():
         if "Did you mean" in str(error):
             return error
-        return UnknownName(f"{error} One in a file of yours needs that beside it: … mine.py")
+        return UnknownName(
+            f"{error} If a file of yours registers it, name that as well: "
+            f"thalnet train CONFIG mine.py."
+        )
     return UserError(
         f"{error} The plug-ins of thalnet_mtl itself are not registered: install it with pip, "
         f"again if an older version is installed."

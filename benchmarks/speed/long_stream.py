@@ -61,10 +61,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(options, options.keep or Path(folder) / "run")
+        measurement = measure(options, options.keep or Path(folder) / "run")
     if options.out:
-        options.out.write_text(json.dumps(found, separators=(",", ":")) + "\n")
-    print(json.dumps({key: value for key, value in found.items() if key != "each"}, indent=1))
+        options.out.write_text(json.dumps(measurement, separators=(",", ":")) + "\n")
+    print(json.dumps({key: value for key, value in measurement.items() if key != "each"}, indent=1))
 
 
 def configuration(options: argparse.Namespace) -> dict[str, Any]:

@@ -185,13 +185,13 @@ def ranks_table(measurements: Sequence[Measurement]) -> str:
                    f"**{count} processes × 1 thread**", f"{count} processes × {count} threads",
                    "processor time of the busier process × 1 thread")  # fmt: skip
     for m in measurements:
-        kind, _, rest = m["config"].partition("-")
-        cells = [f"{rest.rpartition('-')[2]} sequences of {kind}", f"{m['parameters']:,}"]
+        kind, _, size = m["config"].partition("-")
+        cells = [f"{size.rpartition('-')[2]} sequences of {kind}", f"{m['parameters']:,}"]
         kinds = "threads1", f"threads{count}"
         cells += [f"{1e3 * m['seconds'][each]:.2f}" for each in (*kinds, "ranks")]
         ratios = [*(m["ratios"][each] for each in kinds), m["cpu_ratio"]]
-        first, *others = (f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios)
-        lines.append(row(*cells, f"**{first}**", *others))
+        first, *rest = (f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios)
+        lines.append(row(*cells, f"**{first}**", *rest))
     return "\n".join(lines)
 
 
@@ -221,7 +221,7 @@ def plot(results: Path, out: Path) -> None:
     from matplotlib import pyplot
 
     machines = by_machine([m for m in load_measurements(results) if m["device"] == "cpu"])
-    (name, measurements), *others = machines.items()
+    (name, measurements), *further = machines.items()
     threads = max(m["threads"] for m in measurements)
     figure, (bars, lines) = pyplot.subplots(1, 2, figsize=(11, 4.2), width_ratios=(2, 1))
     paths = ["cpp", "fused", "batched", "lstm4", "gru1"]
@@ -234,10 +234,10 @@ def plot(results: Path, out: Path) -> None:
                 heights.append(m["ratio_to_gru"])
         container = bars.bar(positions, heights, 0.15, label=NAMES[path].replace("`", ""))
         bars.bar_label(container, fmt="%.2f", fontsize=7, padding=1)
-    for other, made in others:  # a mark on the bar of the kernel
-        found = [pick(made, config, "cpp", threads) for config in MAIN]
-        pairs = [(n - 0.32, m["ratio_to_gru"]) for n, m in enumerate(found) if m]
-        label = f"{NAMES['cpp']}, {other.rpartition(', ')[2]}"
+    for machine, marked in further:  # a mark on the bar of the kernel
+        steps = [pick(marked, config, "cpp", threads) for config in MAIN]
+        pairs = [(n - 0.32, m["ratio_to_gru"]) for n, m in enumerate(steps) if m]
+        label = f"{NAMES['cpp']}, {machine.rpartition(', ')[2]}"
         bars.scatter(*zip(*pairs, strict=True), marker="D", s=22, color="red", label=label)
     for n, config in enumerate(MAIN):
         for path, target in CASES[config].targets:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from thalnet_mtl.config.load import load_configs
-from thalnet_mtl.errors import unknown
+from thalnet_mtl.errors import UserError, unknown
 from thalnet_mtl.files import staged
 from thalnet_mtl.published import FOLDER, ZOO
 from thalnet_mtl.training.publication import publication
@@ -17,14 +17,23 @@ CONFIGS, RUNS = Path(__file__).parent / "zoo.yaml", Path("runs/zoo")
 LARGEST = 300_000  # bytes of a net with its files
 
 
-def main(names: list[str]) -> None:
-    """Train the runs of ``zoo.yaml``, all or some, and write the files of each to the package."""
+def main(names: list[str]) -> int:
+    """Train the runs of ``zoo.yaml``, all or some, and write the files of each to the package.
+
+    Returns the exit status: 2 if a name is unknown, before anything is trained.
+    """
     configs = load_configs([str(CONFIGS)])
+    try:
+        for name in names:
+            if name not in configs:
+                raise unknown("net", name, configs)
+    except UserError as error:
+        print(f"benchmarks.zoo: {error}", file=sys.stderr)
+        return 2
     for name in names or configs:
-        if name not in configs:
-            raise unknown("net", name, configs)
         train(configs[name], RUNS / name)
         write(name, RUNS / name)
+    return 0
 
 
 def write(name: str, run: Path) -> None:
@@ -41,4 +50,4 @@ def write(name: str, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -178,6 +178,28 @@ def test_a_rule_that_does_nothing_within_an_experience_is_not_called_there(tmp_p
     train(toy(**STREAM, growth={"when": "per_task", "modules": OWN}), tmp_path)
 
 
+class EveryOther(GrowthRule):
+    """Growth with every second new task."""
+
+    def begin_experience(self):
+        new = self.new_heads
+        return self.add_tasks(attach=bool(new) and self.experience.number % 2 == 0)
+
+
+@pytest.mark.parametrize("heads", ["shared", "separate"])
+def test_a_run_says_at_its_end_if_its_rule_has_changed_nothing(
+    tmp_path, monkeypatch, capsys, heads
+):
+    monkeypatch.setitem(registry._entries["growth"], "every_other", EveryOther)
+    head = {"head": "h"} if heads == "shared" else {}
+    tasks = {name: {"name": "toy_rows", **head} for name in "ab"}
+    stream = [{"tasks": ["a"]}, {"tasks": ["b"]}]
+    growth = {"when": "every_other", "modules": OWN}
+    train(toy(tasks=tasks, stream=stream, growth=growth), tmp_path)
+    note = "note: growth.when every_other has attached, opened and removed nothing"
+    assert (note in capsys.readouterr().out) == (heads == "shared")
+
+
 def test_a_method_that_would_never_run_is_refused():
     with pytest.raises(
         UserError, match=r"Misspelt: no hook is called 'begin_experiences'.*Did you"

@@ -74,8 +74,8 @@ def evaluate(options: argparse.Namespace) -> int:
                 console.print(f"  without {module}: {format_scores(task.metrics, scores)}")
             names = [metric.name for metric in task.metrics]
             each = {module: {n: s[n] for n in names} for module, s in without.items()}
-            known = {n: values[n] for n in names}
-            recorded[name] = TaskLesions(run.step, options.split, batches, known, each)
+            intact = {n: values[n] for n in names}
+            recorded[name] = TaskLesions(run.step, options.split, batches, intact, each)
     if recorded and not is_published(options.folder):
         console.print(f"recorded for reports: {record_lesions(run.folder, recorded)}")
     return 0

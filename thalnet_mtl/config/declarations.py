@@ -93,8 +93,8 @@ def is_declared(kind: str, name: str) -> bool:
 
 def fact(kind: str, name: str, attribute: str, default: Any) -> Any:
     """Return an attribute of an entry that is among ``FACTS``; the default if it has none."""
-    known = declaration(kind, name).facts if is_declared(kind, name) else {}
-    return known.get(attribute, default)
+    facts = declaration(kind, name).facts if is_declared(kind, name) else {}
+    return facts.get(attribute, default)
 
 
 def are_stored() -> bool:

@@ -105,9 +105,9 @@ class RunContext:
 
     def with_state(self, state: TrainState) -> "RunContext":
         """Return the run with another state, and the same data."""
-        other = copy.copy(self)
-        other.take_over(state)
-        return other
+        run = copy.copy(self)
+        run.take_over(state)
+        return run
 
     def take_over(self, state: TrainState) -> None:
         """Go on from another state of this run."""
@@ -308,8 +308,8 @@ class RunContext:
             return {task: self._score_once(task, split, checksums) for task in tasks}
 
     def _score_once(self, task: str, split: str, checksums: TaskChecksums) -> dict[str, float]:
-        other = self.state.rule.scored_network() is not self.network
-        if other or task in self.trainable_tasks:
+        replaced = self.state.rule.scored_network() is not self.network
+        if replaced or task in self.trainable_tasks:
             return self.score(task, split)
         checksum, scored = checksums.of(self.tasks[task].head_name), self._frozen_scores
         if scored.get((task, split), (b"", {}))[0] != checksum:

@@ -25,7 +25,7 @@ from thalnet_mtl.training.continuation import (
     save_before_end,
 )
 from thalnet_mtl.training.fingerprint import check_agreement
-from thalnet_mtl.training.growth.base import end_growth, grow_if_due
+from thalnet_mtl.training.growth.base import end_growth, grow_if_due, idle_rule
 from thalnet_mtl.training.mean_losses import mean_losses
 from thalnet_mtl.training.monitor import Monitor
 from thalnet_mtl.training.optimizers import learning_rate
@@ -289,5 +289,7 @@ class Trainer:
         result = write_results(self.run, self.directory)
         for line in result.lines():
             self.console.print(line)
+        if note := idle_rule(self.run):
+            self.console.print(note)
         self.callbacks.finish(result)
         return result

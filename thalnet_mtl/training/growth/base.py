@@ -226,6 +226,14 @@ def end_growth(run: RunContext) -> list[TopologyChange]:
     return _grow(run, run.state.rule.end_experience) if run.announced else []
 
 
+def idle_rule(run: RunContext) -> str:
+    """Return a note if the rule of a run has ended without changing a module; '' otherwise."""
+    rule, verbs = run.state.rule, {entry["verb"] for entry in run.state.topology_log}
+    if not rule.grows or run.state.growth.decisions or verbs - {"add_task"}:
+        return ""
+    return f"note: growth.when {run.config.growth.when} has attached, opened and removed nothing"
+
+
 def _grow(run: RunContext, act: Callable[[], list[TopologyChange]]) -> list[TopologyChange]:
     """Let a rule act, and the run follow the changes that it returns."""
     with run.separate_rng() if run.state.rule.separate_rng else nullcontext():
