@@ -210,6 +210,17 @@ def test_a_method_that_would_never_run_is_refused():
                 return []
 
 
+def test_a_rule_that_adds_no_task_is_told_how(monkeypatch):
+    class Empty(GrowthRule):
+        def begin_experience(self):
+            return []
+
+    monkeypatch.setitem(registry._entries["growth"], "empty", Empty)
+    message = r"experience 2: .*'empty' has not added task 'toy_wide'.* self\.add_tasks\(\)"
+    with pytest.raises(UserError, match=message):
+        set_up(toy(**STREAM, growth={"when": "empty"}), fetch=print)
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [(None, "returns the list of its changes, got None"), ([], "not returned the change")],

@@ -7,6 +7,7 @@ from thalnet_mtl.runs.decisions import right_decisions
 from thalnet_mtl.runs.topology_file import CandidateEntry, DecisionEntry
 
 SCORES = "A score is the validation loss relative to guessing, plus the price of new parameters."
+ERRORS = "±: standard error of the difference of a candidate's loss to that of the chosen one."
 NEAREST = 3  # earlier paths that are named
 
 

@@ -7,7 +7,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 
 from thalnet_mtl.config.load import load_run_config
-from thalnet_mtl.report.decisions import SCORES, candidate_rows, decision_rows
+from thalnet_mtl.report.decisions import ERRORS, SCORES, candidate_rows, decision_rows
 from thalnet_mtl.report.layout import Note, Row, TextTable
 from thalnet_mtl.report.topology import history_rows, module_rows, task_rows, totals
 from thalnet_mtl.runs.decisions import count_decisions
@@ -19,7 +19,7 @@ KINDS = ("design", "reading", "tasks", "reads")
 TASK = {"input modules": "input", "output modules": "output", "active": "active",
         "frozen": "frozen", "parameters": "parameters"}  # fmt: skip
 CHANGE = ("#", "step", "time (s)", "change", "modules", "parameters")
-CANDIDATE = ("candidate", "new parameters", "steps", "score", "chosen")
+CANDIDATE = ("candidate", "new parameters", "steps", "score", "±", "chosen")
 
 
 def topology_table(folder: Path) -> RenderableType:
@@ -46,7 +46,9 @@ def topology_table(folder: Path) -> RenderableType:
         for number, (decision, row) in enumerate(zip(topology.decisions, rows, strict=True), 1):
             parts += ["", *_decision(number, decision, row)]
         count = count_decisions(stream, topology.decisions)
-        parts += ["", Note(SCORES), *([Note(count.line())] if count else [])]
+        errors = any(c.error is not None for d in topology.decisions for c in d.candidates)
+        parts += ["", Note(SCORES), *([Note(ERRORS)] if errors else [])]
+        parts += [Note(count.line())] if count else []
     return Lines(*parts)
 
 
@@ -85,4 +87,5 @@ def _decision(number: int, decision: DecisionEntry, row: Row) -> Iterator[Render
     if row.get("expected"):
         yield Note(f"expected: {row['expected']}; as expected: {row['as expected']}")
     yield Note(f"why: {row['why']}")
-    yield TextTable(candidate_rows(decision), CANDIDATE)
+    candidates = candidate_rows(decision)
+    yield TextTable(candidates, [name for name in CANDIDATE if name in candidates[0]])

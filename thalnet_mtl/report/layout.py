@@ -15,7 +15,7 @@ NARROWEST = 16, 8  # columns of a cell that is wrapped: the only one of a row, o
 WIDEST_NOTE = 100
 NUMBERS = {"parameters", "train", "validation", "test", "single-task", "n", "skill", "gain",
            "features", "context", "inputs", "#", "step", "time (s)", "slot",
-           "new parameters", "steps", "extra steps", "score"}  # fmt: skip
+           "new parameters", "steps", "extra steps", "score", "±"}  # fmt: skip
 
 Row = dict[str, str]
 

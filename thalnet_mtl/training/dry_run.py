@@ -164,6 +164,15 @@ class GrowthRehearsal(Rehearsal):
         self.run.state.step = experience.start
         self.grow(self.run.state.rule.rehearse_begin)
 
+    def check_heads(self, heads: Iterable[str]) -> None:
+        """Raise ``UserError`` if the rule has not added a task of the experience."""
+        for head in heads:
+            if head not in self.network.adapters:
+                raise UserError(
+                    f"growth.when '{self.config.growth.when}' has not added task '{head}'. Its "
+                    f"begin_experience has to return the changes of self.add_tasks(), and its own."
+                )
+
     def grow(self, act: Callable[[], list[TopologyChange]]) -> None:
         """Rehearse growth, and the outputs of the tasks that it is for."""
         experience = self.run.experience
@@ -171,6 +180,7 @@ class GrowthRehearsal(Rehearsal):
         heads = list(dict.fromkeys(self.heads[task] for task in experience.tasks))
         try:
             changes = listed(act())
+            self.check_heads(heads)
             check_trainable(self.network, self.config.growth, heads)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
