@@ -66,6 +66,10 @@ class Target:
         """
         return constant.expand(*ys.shape[:-1], -1).clone()
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Return what outputs say, in the form of targets: the likeliest class, labels, numbers."""
+        raise NotImplementedError
+
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw targets from the distribution that outputs describe; ``generator`` is on the CPU."""
         raise NotImplementedError
@@ -113,6 +117,9 @@ class ClassTarget(Target):
     def wrong(self, ys: Tensor, constant: Tensor) -> Tensor:
         targets = ys.long().clamp(min=0)[..., None]
         return constant.expand(*ys.shape, -1).scatter(-1, targets, -WRONG)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         probabilities = outputs.detach().flatten(0, -2).softmax(-1).cpu()
@@ -169,6 +176,9 @@ class LabelsTarget(FloatTarget):
     def wrong(self, ys: Tensor, constant: Tensor) -> Tensor:
         return (WRONG * (1 - 2 * ys)).nan_to_num(0)
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        return (outputs > 0).to(outputs)
+
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         probabilities = outputs.detach().sigmoid().cpu()
         return torch.bernoulli(probabilities, generator=generator).to(outputs.device)
@@ -198,6 +208,9 @@ class NumbersTarget(FloatTarget):
 
     def constant(self, ys: Tensor, outputs: int) -> Tensor:
         return ys.reshape(-1, outputs).double().nanmean(0).to(ys.dtype)
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        return outputs
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(outputs.shape, generator=generator).to(outputs)

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from thalnet_mtl import markup
 from thalnet_mtl.config.load import load_run_config
 from thalnet_mtl.config.plugins import MARK, import_plugins
@@ -29,6 +31,7 @@ from thalnet_mtl.runs.topology_file import ChangeEntry, TopologySnapshot
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.training.checkpoint import load_matching, load_network
 from thalnet_mtl.training.environment import scalings_as_json
+from thalnet_mtl.training.prediction import predict
 from thalnet_mtl.training.program_metadata import metadata
 from thalnet_mtl.training.program_usage import network_usage, program_usage
 from thalnet_mtl.training.setup import make_tasks
@@ -132,6 +135,31 @@ class TrainedRun(ShownRun):
                 f"task '{name}': its data is not that of the training of {self.folder}, as the "
                 f"mean or the deviation of a column is not that in {path}. Restore the file."
             )
+
+    def predict(self, inputs: Any, lengths: Any = None, task: str | None = None) -> Tensor:
+        """Return the answers of the network to new sequences, raw as in the source of the task.
+
+        Args:
+            inputs: (batch, time, columns), or (batch, time) tokens or single numbers; a list of
+                sequences of unequal length; or a mapping of such for a task with several inputs.
+                Arrays, tensors or lists.
+            lengths: (batch,) steps of each sequence, where they are padded.
+            task: whose head answers, if the run has several.
+
+        Returns:
+            Answers in the form of targets: the number of a class (batch,), of which
+            ``run.task().class_names`` has the name; 0 or 1 for each label (batch, labels); or
+            numbers in their units (batch, numbers). With a target at every step there is an axis
+            of time after the first; past the end of a sequence stands -100 for a class, else NaN.
+
+        Raises:
+            UserError: the inputs do not fit the task, or it is not said which.
+
+        >>> digits = load_run("zoo:digits")
+        >>> digits.predict([[[0.0] * 8] * 8]).shape
+        torch.Size([1])
+        """
+        return predict(self.network, self.task(task), inputs, lengths)
 
     def export(
         self,
