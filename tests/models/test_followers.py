@@ -73,6 +73,29 @@ def test_an_optimizer_that_is_not_told_of_a_change_says_so_at_its_next_step(name
     case.train()
 
 
+@pytest.mark.parametrize("name", ["attach", "detach", "route", "remove_task"])
+def test_an_optimizer_with_parameters_that_are_gone_says_so_at_its_first_step(name):
+    case, change = prepared(name)
+    optimizer = SGD(case.network.parameters(), 0.1)  # has not taken a step when the change comes
+    made = change()
+    message = "SGD has not been told.*holds parameters that are gone"
+    with pytest.raises(UserError, match=message) as error:
+        optimizer.step()
+    assert str(made) in str(error.value)
+    made.update_optimizer(optimizer)
+    optimizer.step()
+
+
+def test_parameters_that_are_gone_are_not_kept_alive():
+    case, change = prepared("route")
+    old = [ref(parameter) for parameter in case.network.parameters()]
+    case.optimizer = None
+    change()
+    gc.collect()
+    now = {id(parameter) for parameter in case.network.parameters()}
+    assert all(p() is None or id(p()) in now for p in old) and any(p() is None for p in old)
+
+
 def test_several_changes_are_told_in_one_line():
     case, change = prepared("attach")
     made = [change(), case.network.freeze("side"), case.network.add_task("c", TASKS["c"])]

@@ -1,7 +1,8 @@
 """Followers of a network: optimizers and copies that are bound to it, or were forgotten.
 
 An optimizer that has taken a step with parameters of a network has to be told of each later change.
-PyTorch calls a hook before every step, which raises if that was forgotten.
+PyTorch calls a hook before every step, which raises if that was forgotten. Of an optimizer that has
+not taken a step before a change nothing is known, but that it may hold parameters that are gone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,17 +13,20 @@ from weakref import WeakKeyDictionary, WeakSet
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.models.parameter_changes import ParameterChanges
 
 Follower = Optimizer | nn.Module
+STALE = "holds parameters that are gone"
 
 # By network. Not on the network itself: a copy of it is not bound, and it can be pickled.
 _bound: WeakKeyDictionary[nn.Module, "WeakSet[Follower]"] = WeakKeyDictionary()
 # By optimizer that has taken a step: changes since then that it has not been told of.
 _untold: WeakKeyDictionary[Optimizer, list[ParameterChanges]] = WeakKeyDictionary()
 _told: WeakSet[ParameterChanges] = WeakSet()  # changes of which some optimizer has been told
+_gone = WeakIdKeyDictionary()  # by parameter that was replaced or removed: the change, in words
 
 
 def bind(network: nn.Module, followers: Sequence[Follower]) -> None:
@@ -62,6 +66,8 @@ def announce(change: ParameterChanges, before: Iterable[nn.Parameter]) -> None:
         before: the parameters of the network before it.
     """
     _watch_steps()
+    for parameter in _left(change):
+        _gone[parameter] = str(change)
     identities = {id(parameter) for parameter in before}
     for optimizer, changes in _untold.items():
         held = (id(p) for group in optimizer.param_groups for p in group["params"])
@@ -83,7 +89,14 @@ def check_told(optimizer: Optimizer) -> None:
         UserError: it holds parameters that were replaced or removed; or no optimizer has been told,
             so that new parameters would never learn.
     """
-    changes = _untold.setdefault(optimizer, [])
+    if optimizer not in _untold:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gone := [_gone[p] for p in parameters if p in _gone]:
+            raise UserError(
+                _untold_message(optimizer, dict.fromkeys(gone), [f"{STALE}: {len(gone)}"])
+            )
+        _untold[optimizer] = []
+    changes = _untold[optimizer]
     if not changes:
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -96,16 +109,21 @@ def check_told(optimizer: Optimizer) -> None:
     }
     stale, missing = len(held & old), len(new - old - held)
     if stale or missing:
-        kind, names = type(optimizer).__name__, "; ".join(map(str, changes))
-        faults = [f"holds parameters that are gone: {stale}"] if stale else []
+        faults = [f"{STALE}: {stale}"] if stale else []
         faults += [f"lacks new ones, which would never learn: {missing}"] if missing else []
-        raise UserError(
-            f"{kind} has not been told that the network has changed ({names}): it "
-            f"{' and '.join(faults)}. Call network.bind(optimizer) once before, or "
-            f"change.update_optimizer(optimizer) after a change, with group=None if another "
-            f"optimizer has the new parameters; or make a new optimizer."
-        )
+        raise UserError(_untold_message(optimizer, changes, faults))
     changes.clear()
+
+
+def _untold_message(optimizer: Optimizer, changes: Iterable[object], faults: Sequence[str]) -> str:
+    """Return what an optimizer has missed, what is wrong with it now, and what to do."""
+    return (
+        f"{type(optimizer).__name__} has not been told that the network has changed "
+        f"({'; '.join(map(str, changes))}): it {' and '.join(faults)}. Call "
+        f"network.bind(optimizer) once before, or change.update_optimizer(optimizer) after a "
+        f"change, with group=None if another optimizer has the new parameters; or make a new "
+        f"optimizer."
+    )
 
 
 def _left(change: ParameterChanges) -> list[nn.Parameter]:

@@ -24,6 +24,7 @@ from thalnet_mtl.training.continuation import (
     next_due,
     save_before_end,
 )
+from thalnet_mtl.training.delay_notes import delay_notes
 from thalnet_mtl.training.fingerprint import check_agreement
 from thalnet_mtl.training.growth.base import end_growth, grow_if_due, idle_rule
 from thalnet_mtl.training.mean_losses import mean_losses
@@ -95,6 +96,8 @@ class Trainer:
         if "batched" in backends:
             for line in lines_on_modules(config, run.network):
                 self.console.print(line)
+        for line in delay_notes(run):
+            self.console.print(line)
         with session([self], self.console, f"{config.model.body} on {tasks}"):
             run.state.strategy.fit(self)
         return self.finish()

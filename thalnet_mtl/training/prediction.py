@@ -32,13 +32,14 @@ def predict(network: Network, task: Task, inputs: Any, lengths: Any = None) -> T
         UserError: these are no sequences of numbers, or do not fit the task.
     """
     spec, where = task.spec, "predict"
-    inputs = map_inputs(lambda part: np.array(part) if on_disk(part) else part, inputs)
+    inputs = map_inputs(_in_memory, inputs)
     try:
         count = len(first_input(inputs))
     except TypeError:
         raise UserError(f"{where}: expected sequences, got {type(inputs).__name__}.") from None
     given = (inputs, torch.zeros(count), *([] if lengths is None else [lengths]))
     data = read_split(given, task.target, Columns(), where)
+    assert isinstance(data, Sequences)  # in memory
     xs = data.xs if spec.tokens else map_inputs(_with_columns, data.xs)
     _check_widths(xs, task, where)
     time = first_input(xs).shape[1]
@@ -57,6 +58,11 @@ def predict(network: Network, task: Task, inputs: Any, lengths: Any = None) -> T
     if steps is None or not spec.every_step:
         return answers
     return fill(answers, past_end(steps, answers.shape[1]), task.target.missing)
+
+
+def _in_memory(part: Any) -> Any:
+    """Return what a user gave, with arrays that are mapped from a file read."""
+    return np.array(part) if on_disk(part) else part
 
 
 def _with_columns(xs: Tensor) -> Tensor:
