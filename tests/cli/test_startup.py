@@ -82,7 +82,9 @@ def test_a_finished_run_is_shown_and_a_mistake_refused_without_torch(calls):
     assert status == 0 and not torch
     for status, text, _, modules in results[:5]:
         assert status == 0 and not heavy(modules), text
-    assert results[0][1].startswith("run ") and "report: runs/digits" in results[0][1]
+    first, second, *_ = results[0][1].splitlines()
+    assert first == "runs/digits-evaluate.batches=1-train.steps=2 has finished: nothing is trained"
+    assert second.startswith("run ") and "report: runs/digits" in results[0][1]
     for (status, text, _, modules), message in zip(results[5:], wrong.values(), strict=True):
         assert status == 2 and message in text and text.count("\n") == 1
         assert not heavy(modules)

@@ -11,6 +11,8 @@ from thalnet_mtl.runs.differences import allowed_differences, lengths, shown
 def is_finished(folder: Path, config: Config, console: Console) -> bool:
     """Return whether a run has its result, and the configuration does not ask for other steps.
 
+    A run that has finished is said to have. Whether its data has changed since is not looked at.
+
     Raises:
         UserError: the folder holds a run of another configuration.
     """
@@ -21,4 +23,6 @@ def is_finished(folder: Path, config: Config, console: Console) -> bool:
         return False
     for line in shown(different):
         console.print(f"note: {line} changes nothing: {folder} has finished")
+    if not different:
+        console.print(f"{folder} has finished: nothing is trained")
     return True
