@@ -13,11 +13,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.metrics.metric import Metric, list_names
+
+if TYPE_CHECKING:
+    import numpy as np  # at first use, so that help answers without it
 
 
 @dataclass(frozen=True)
@@ -145,16 +147,18 @@ class AccuracyMatrix:
         return {task: column for column, task in enumerate(self.metrics)}
 
     @cached_property
-    def _values(self) -> np.ndarray:
+    def _values(self) -> "np.ndarray":
         """The scores as an array, with NaN for those that are missing."""
+        import numpy as np
+
         values = np.array(self.scores, dtype=float)
         return np.where(np.isfinite(values), values, np.nan)
 
-    def row(self, stage: int) -> np.ndarray:
+    def row(self, stage: int) -> "np.ndarray":
         """Return R[stage] of all tasks, with NaN for scores that are missing."""
         return self._values[stage]
 
-    def column(self, task: str) -> np.ndarray:
+    def column(self, task: str) -> "np.ndarray":
         """Return R[:, task], with NaN for scores that are missing."""
         return self._values[:, self._columns[task]]
 
@@ -186,6 +190,8 @@ def average_incremental_accuracy(matrix: AccuracyMatrix) -> Measure:
 
     Rebuffi et al., "iCaRL", CVPR 2017. Values are by stage: 'stage 1', 'stage 2', ….
     """
+    import numpy as np
+
     stages = {f"stage {k}": k for k in range(1, matrix.stages + 1)}
     firsts = np.array([matrix.first(task) for task in matrix.metrics])
     comparable = len({metric.name for metric in matrix.metrics.values()}) == 1
@@ -211,6 +217,8 @@ def forgetting(matrix: AccuracyMatrix) -> Measure:
     row 0 and the last row, so that forgetting is negative for a task that is best at the end. As
     in the paper, it includes rows before ``first(j)``; these may be missing, later ones may not.
     """
+
+    import numpy as np
 
     def value(task: str) -> float:
         metric, first = matrix.metrics[task], matrix.first(task)
