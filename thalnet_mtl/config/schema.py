@@ -256,5 +256,5 @@ class Config(ShownConfig):
 
     @property
     def trained_tasks(self) -> list[str]:
-        """Names of the tasks that are trained: all but those that are only scored."""
+        """Names of the tasks that are trained, which are all but those that are only scored."""
         return [name for name, task in self.named_tasks.items() if not task.only_scored]

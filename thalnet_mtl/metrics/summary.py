@@ -84,17 +84,32 @@ class MeasureSummary:
 
 @dataclass(frozen=True)
 class ContinualSummary:
-    """The outcome of a run over several experiences, ``continual`` in ``result.json``."""
+    """The outcome of a run over several experiences, ``continual`` in ``result.json``.
 
-    scenario: str  # 'task-incremental', 'class-incremental', 'domain-incremental', …
+    Attributes:
+        scenario: 'task-incremental', 'class-incremental', 'domain-incremental', …
+        strategy: its name.
+        growth: 'never', or when and how the network grows.
+        ends: the last step of each experience.
+        stages: size and cost of the network before training and after each experience.
+        trained: the tasks of each experience.
+        scores: the matrix of test scores: a row a stage, the first before training, and a column a
+            task; None before a task has a head.
+        measures: ``mean`` and ``values`` by task of 'average_accuracy',
+            'average_incremental_accuracy', 'forgetting', 'avalanche_forgetting',
+            'backward_transfer' and 'forward_transfer'.
+        kept: with early stopping, the step whose weights each experience kept.
+    """
+
+    scenario: str
     strategy: str
-    growth: str  # 'never', or when and how the network grows
-    ends: Sequence[int]  # the last step of each experience
-    stages: Sequence[StageCost]  # one more than experiences
-    trained: Sequence[Sequence[str]]  # the tasks of each experience
-    scores: Sequence[Sequence[float | None]]  # R: a row a stage, a column a task
-    measures: Mapping[str, MeasureSummary]  # by the keys of MEASURES
-    kept: Sequence[int] = ()  # with early stopping, the step whose weights each experience kept
+    growth: str
+    ends: Sequence[int]
+    stages: Sequence[StageCost]
+    trained: Sequence[Sequence[str]]
+    scores: Sequence[Sequence[float | None]]
+    measures: Mapping[str, MeasureSummary]
+    kept: Sequence[int] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry ``continual`` of ``result.json``."""

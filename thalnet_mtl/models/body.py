@@ -93,8 +93,8 @@ class Body(Freezable):
                 sequence in chunks gives the same as the whole sequence.
 
         Returns:
-            Outputs in the form of ``xs``: (batch, steps, outputs), zero past the end of a sequence;
-            a ``PackedSequence``; or (steps, outputs). Then the state after the last step of every
+            Outputs in the form of ``xs``, which is (batch, steps, outputs), zero past the end of a
+            sequence; a ``PackedSequence``; or (steps, outputs). Then the state after the last step of every
             sequence, in the order of the batch.
         """
         return run_sequences(

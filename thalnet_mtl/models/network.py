@@ -66,8 +66,8 @@ class Network(HubNetwork, ShownNetwork):
 
         Args:
             task: name of the task.
-            xs: (batch, time, inputs) rows in [0, 1], or (batch, time) tokens; a mapping of such by
-                name for a task with several inputs; or a ``PackedSequence``.
+            xs: (batch, time, inputs) rows of any range, or (batch, time) tokens; a mapping of such
+                by name for a task with several inputs; or a ``PackedSequence``.
             state: of an earlier chunk of the same sequences.
             lengths: (batch,) number of steps of every sequence, int64 on the device of ``xs``; None
                 if all fill the batch. What ``xs`` holds past the end of a sequence has no effect.

@@ -71,8 +71,13 @@ class ThalNet(ModularBody):
     Args:
         inputs: width of the task input, where ``modules`` is a number.
         modules: number of equal modules, or a list of ``ModuleSpec``.
-        features, context, hidden, module, reading: fields of every ``ModuleSpec``, where
-            ``modules`` is a number. ``context`` defaults to ``features``.
+        features: width of what each module writes to its slot of the center.
+        context: width of what each module reads of the center through its reading; 0: as wide as
+            ``features``.
+        hidden: width of all layers of a module but its last; 0: as wide as ``features``.
+        module: name of the design of every module; ``ff_gru`` is a dense layer followed by a GRU.
+        reading: name of the reading of every module; ``weight_norm`` is a learned matrix times a
+            learned scale, divided by the norm of the matrix.
         normalize: what is normalized: the context that a module reads, the features that it writes,
             or the gates of its GRUs.
         dropout: rate at which elements of the context are zero in training.
@@ -82,8 +87,8 @@ class ThalNet(ModularBody):
         trainable_start: whether the state before the first step is trained.
         same_step: whether modules read the features that input modules write in the same step.
 
-    The last seven are options of every module, where ``modules`` is a number; ``ModuleOptions``
-    has their definitions.
+    All of these but ``modules`` are for a number of equal modules; in a list, each ``ModuleSpec`` has
+    its own. ``ModuleOptions`` defines the last seven.
     """
 
     left_out = OPTION_NAMES  # of complete configurations, where they are at their defaults

@@ -79,18 +79,33 @@ class ParameterCounts:
 
 @dataclass(frozen=True, repr=False)
 class TaskResult(ShownTaskResult):
-    """Results of a run on one of its tasks; ``test`` and the like are in its main metric."""
+    """Results of a run on one of its tasks; ``test`` and the like are in its main metric.
 
-    label: str  # the kind of task and the version of its data
-    kind: str  # the registered name of the task
-    source: str  # the name of the data set; '' for data that is not stored
-    classes: int | None  # width of the head; None in files of versions that did not record it
-    metrics: Sequence[Metric]  # the main one first
-    scores: Mapping[str, SplitScores]  # 'train', 'validation', 'test', 'untrained' (on test)
-    best_validation: BestScore  # of this task alone; the kept weights are best for all together
-    # What guessing scores, by split and metric; empty in files of versions that did not record it.
+    Attributes:
+        label: the kind of task and the version of its data.
+        kind: the registered name of the task.
+        source: the name of the data set; '' for data that is not stored.
+        classes: width of the head; None in files of versions that did not record it.
+        metrics: the main one first.
+        scores: by split: 'train', 'validation' and 'test', and 'untrained', that of the untrained
+            network on 'test'. Each has ``values`` by metric, ``loss`` and ``count``, the number of
+            targets.
+        best_validation: ``step`` and ``value`` of the best score of this task alone; the kept
+            weights are best for all tasks together.
+        guess: what guessing scores, by split and metric; empty in files of versions that did not
+            record it.
+        unknown_task: scores without the name of the task, with ``tasks.NAME.unknown``.
+    """
+
+    label: str
+    kind: str
+    source: str
+    classes: int | None
+    metrics: Sequence[Metric]
+    scores: Mapping[str, SplitScores]
+    best_validation: BestScore
     guess: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    unknown_task: UnknownTaskScores | None = None  # with tasks.NAME.unknown
+    unknown_task: UnknownTaskScores | None = None
 
     @property
     def metric(self) -> str:
@@ -167,19 +182,33 @@ class TaskResult(ShownTaskResult):
 
 @dataclass(frozen=True, repr=False)
 class RunResult(ShownResult):
-    """The result of a finished run: ``result.tasks["digits_rows"].test`` is its test score."""
+    """The result of a finished run: ``result.tasks["digits_rows"].test`` is its test score.
 
-    body: str  # 'thalnet', 'gru', …
-    tasks: Mapping[str, TaskResult]  # by the name of the task in the run
-    best_step: int  # of the weights that were kept and scored
-    steps: int  # after which training ended
+    Attributes:
+        body: 'thalnet', 'gru', …
+        tasks: results by the name of the task in the run.
+        best_step: of the weights that were kept and scored.
+        steps: after which training ended.
+        parameters: the numbers ``total``, ``trainable`` and ``frozen``.
+        seed: of the run.
+        seconds: of the whole run.
+        train_seconds: of training steps.
+        evaluation_batches: at most so many batches of each split were scored; 0: all.
+        continual: of a run over several experiences.
+        decisions: of a search, where the stream has an answer key.
+    """
+
+    body: str
+    tasks: Mapping[str, TaskResult]
+    best_step: int
+    steps: int
     parameters: ParameterCounts
     seed: int
-    seconds: float  # of the whole run
-    train_seconds: float  # of training steps
-    evaluation_batches: int  # at most so many batches of each split were scored; 0: all
-    continual: ContinualSummary | None = None  # of a run over several experiences
-    decisions: DecisionCount | None = None  # of a search, where the stream has an answer key
+    seconds: float
+    train_seconds: float
+    evaluation_batches: int
+    continual: ContinualSummary | None = None
+    decisions: DecisionCount | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""

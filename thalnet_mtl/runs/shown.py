@@ -43,19 +43,19 @@ class ShownTaskResult:
 class ShownRun:
     """A run that shows itself as its configuration in a line, and its result if it has one.
 
-    It has ``folder``, ``config``, ``result``, and a ``step``; ``at`` says of what.
+    It has ``folder``, ``config``, ``result``, and a ``step``; ``_at`` says of what.
     """
 
-    at = "step"
+    _at = "step"
 
     def __repr__(self) -> str:
         run: Any = self
-        end = about(run.result) if run.result else f"unfinished, {self.at} {run.step:,}"
+        end = about(run.result) if run.result else f"unfinished, {self._at} {run.step:,}"
         return f"{type(self).__name__}('{run.folder}'): {title(run.config)}; {end}"
 
     def _repr_html_(self) -> str:
         run: Any = self
-        end = about(run.result) if run.result else f"unfinished, {self.at} {run.step:,}"
+        end = about(run.result) if run.result else f"unfinished, {self._at} {run.step:,}"
         scores = scores_html(run.result) if run.result else ""
         config = markup.folded("configuration", run.config._repr_html_())
         return markup.heading(run.folder, f"{title(run.config)}; {end}") + scores + config

@@ -49,16 +49,23 @@ if TYPE_CHECKING:
 class TrainedRun(ShownRun):
     """A run, finished or not, as ``load_run`` reads it from its directory.
 
-    What is not a field is read from the run directory at its first use.
+    What is not an attribute below is read from the run directory at its first use.
+
+    Attributes:
+        folder: the run directory.
+        config: the configuration.
+        tasks: by name; their data is not loaded.
+        network: with the best weights so far, in evaluation mode.
+        step: after which these weights were saved.
     """
 
-    at = "weights of step"
+    _at = "weights of step"
 
     folder: Path
     config: Config
-    tasks: dict[str, Task]  # their data is not loaded
-    network: Network  # with the best weights so far, in evaluation mode
-    step: int  # after which these weights were saved
+    tasks: dict[str, Task]
+    network: Network
+    step: int
 
     @cached_property
     def record(self) -> RunRecord:
@@ -92,7 +99,7 @@ class TrainedRun(ShownRun):
 
     @property
     def plot(self) -> "Plots":
-        """Figures of the run: ``run.plot.curves()``, ``.matrix()``, ``.graph()``; see ``Plots``."""
+        """Figures of the run, as ``run.plot.curves()``, ``.matrix()`` and ``.graph()``."""
         from thalnet_mtl.report.plots import Plots  # and Matplotlib
 
         return Plots([self.record])
@@ -147,7 +154,7 @@ class TrainedRun(ShownRun):
             task: whose head answers, if the run has several.
 
         Returns:
-            Answers in the form of targets: the number of a class (batch,), of which
+            Answers in the form of targets. They are the number of a class (batch,), of which
             ``run.task().class_names`` has the name; 0 or 1 for each label (batch, labels); or
             numbers in their units (batch, numbers). With a target at every step there is an axis
             of time after the first; past the end of a sequence stands -100 for a class, else NaN.

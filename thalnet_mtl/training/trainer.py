@@ -49,7 +49,7 @@ def train(
     batch; one writes.
 
     Returns:
-        the result: ``result.tasks["digits_rows"].test`` is the test score of that task.
+        the result, where ``result.tasks["digits_rows"].test`` is the test score of that task.
 
     Raises:
         UserError: the configuration cannot be run, or ``folder`` holds another run.
