@@ -94,8 +94,8 @@ class Body(Freezable):
 
         Returns:
             Outputs in the form of ``xs``, which is (batch, steps, outputs), zero past the end of a
-            sequence; a ``PackedSequence``; or (steps, outputs). Then the state after the last step of every
-            sequence, in the order of the batch.
+            sequence; a ``PackedSequence``; or (steps, outputs). Then the state after the last step
+            of every sequence, in the order of the batch.
         """
         return run_sequences(
             self.check,

@@ -87,8 +87,8 @@ class ThalNet(ModularBody):
         trainable_start: whether the state before the first step is trained.
         same_step: whether modules read the features that input modules write in the same step.
 
-    All of these but ``modules`` are for a number of equal modules; in a list, each ``ModuleSpec`` has
-    its own. ``ModuleOptions`` defines the last seven.
+    All of these but ``modules`` are for a number of equal modules; in a list, each ``ModuleSpec``
+    has its own. ``ModuleOptions`` defines the last seven.
     """
 
     left_out = OPTION_NAMES  # of complete configurations, where they are at their defaults
