@@ -1,14 +1,17 @@
 """Shows blocks for the shell and for files without the line of Jupyter that runs them.
 
 A cell that begins with ``%%bash`` is a shell block; one that begins with ``%%writefile NAME`` is a
-file with its name above. In the notebooks to download, the lines are still there.
+file with its name above. In the notebooks to download, the lines are still there. ``bash status N``
+in front of a command checks its exit status, and is not shown either.
 """
 
+import re
 from collections.abc import Iterator
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
+STATUS = re.compile(r"^(lines=\d+ )?bash status \d ", re.MULTILINE)
 LANGUAGES = {"yaml": "yaml", "py": "python", "csv": "text", "toml": "toml"}
 
 
@@ -19,6 +22,7 @@ def show_plain_cells(app: Sphinx, document: nodes.document) -> None:
         command, _, argument = first.partition(" ")
         if command not in ("%%bash", "%%writefile"):
             continue
+        rest = STATUS.sub("", rest)
         shown = nodes.literal_block(rest, rest, language="bash")
         if command == "%%bash":
             block.replace_self(shown)
