@@ -16,9 +16,7 @@ def delay_notes(run: RunContext) -> Iterator[str]:
         if unseen := unseen_steps(run.network, run.tasks[name].head_name):
             tasks.setdefault(unseen, []).append(name)
     for unseen, names in tasks.items():
+        who = f"{names[0]} answers" if len(names) == 1 else f"{len(names)} tasks answer"
         inputs = "the last input" if unseen == 1 else f"the last {unseen} inputs"
-        steps = unseen if run.config.model.sub_steps == 1 else "or sub_steps that are larger"
-        yield (
-            f"note: answers of {', '.join(names)} do not depend on {inputs} of a sequence; "
-            f"with model.extra_steps {steps} they would"
-        )
+        steps = f"extra_steps {unseen}" if run.config.model.sub_steps == 1 else "extra_steps"
+        yield f"note: {who} without {inputs}: use model.{steps}"
