@@ -210,6 +210,21 @@ def test_a_method_that_would_never_run_is_refused():
                 return []
 
 
+def test_modules_that_nothing_would_read_are_refused_before_data_is_loaded():
+    modules = {"extra": {"input": True}}
+    growth = {"when": "per_task", "modules": modules}
+    with pytest.raises(UserError, match=r"growth\.modules: nothing would read extra\. Give one"):
+        check_buildable(toy(**STREAM, growth=growth))
+    check_buildable(toy(**STREAM, growth=growth | {"policy": "shared"}))
+    check_buildable(toy(**STREAM, growth=growth | {"modules": {}}))  # a frozen backbone
+
+
+def test_a_stream_that_leaves_out_a_task_is_refused_before_data_is_loaded():
+    stream = {**STREAM, "stream": STREAM["stream"][:2]}
+    with pytest.raises(UserError, match="stream: no experience has task 'toy_text'"):
+        check_buildable(toy(**stream))
+
+
 def test_a_rule_that_adds_no_task_is_told_how(monkeypatch):
     class Empty(GrowthRule):
         def begin_experience(self):

@@ -42,9 +42,9 @@ def make_stream(
         names = tuple(config.trained_tasks)
         steps = options.steps or options.epochs * steps_per_epoch(names)
         return [Experience(1, names, 0, steps)]
+    check_experiences(config)
     stream: list[Experience] = []
     for entry in config.stream:
-        _check_tasks(entry.tasks, config)
         shares, steps = _shares(entry, config), entry.steps or options.steps
         if not steps and shares:  # one pass
             passes = zip(entry.tasks, shares, strict=True)
@@ -54,10 +54,17 @@ def make_stream(
         span = start, start + steps
         stream.append(Experience(len(stream) + 1, entry.tasks, *span, shares, entry.blur))
     _check_blur(stream)
-    missing = set(config.trained_tasks) - {task for entry in config.stream for task in entry.tasks}
-    if missing:
-        raise UserError(f"stream: no experience has task '{min(missing)}'.")
     return stream
+
+
+def check_experiences(config: Config) -> None:
+    """Raise ``UserError`` if the stream of a configuration and its tasks do not belong together."""
+    for entry in config.stream:
+        _check_tasks(entry.tasks, config)
+        _shares(entry, config)
+    missing = set(config.trained_tasks) - {task for entry in config.stream for task in entry.tasks}
+    if config.stream and missing:
+        raise UserError(f"stream: no experience has task '{min(missing)}'.")
 
 
 def with_ends(stream: Sequence[Experience], ends: Sequence[int]) -> list[Experience]:

@@ -21,6 +21,7 @@ from thalnet_mtl.strategies.base import Strategy
 from thalnet_mtl.tasks.base import Task
 from thalnet_mtl.tasks.metrics import UndefinedScore
 from thalnet_mtl.tasks.splits.sequences import SPLITS
+from thalnet_mtl.tasks.stream import check_experiences
 from thalnet_mtl.topology.spec import TaskSpec
 from thalnet_mtl.training.checks import check_joint_options
 from thalnet_mtl.training.context import RunContext
@@ -114,6 +115,7 @@ def fetch_with(console: Console) -> Callable[[str], None]:
 def check_buildable(config: Config) -> None:
     """Raise if a configuration names something that cannot be built; no data is loaded."""
     check_joint_options(config)
+    check_experiences(config)
     tasks = make_tasks(config)
     check_boundaries(config, tasks)
     check_unknown_tasks(config, tasks)

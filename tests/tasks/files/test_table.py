@@ -242,6 +242,14 @@ def test_categories_are_in_the_order_of_their_values_and_blank_is_missing():
     assert task.class_names == ("DE", "NA", "None")  # Namibia is a country
 
 
+def test_a_class_may_be_the_group():
+    task = load(groups(), ["x"], ["id"], target="class", group="id", window=2, split="time",
+                time="t")  # fmt: skip
+    assert task.class_names == tuple(f"g{g}" for g in range(10))
+    xs, ys, _ = task.split("train")
+    assert (xs[:, 0, 0].long() == ys).all()  # x is the number of the group and a fraction
+
+
 def test_a_class_that_training_lacks_is_noted():
     rows = [f"{k},{'c' if k > 8 else 'ab'[k % 2]},{part}\n"
             for k, part in enumerate(["train"] * 8 + ["validation"] + ["test"] * 3)]  # fmt: skip

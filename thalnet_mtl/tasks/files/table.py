@@ -151,7 +151,8 @@ def csv(
     }.get(target, "")
     classes_of = columns[1] if target == "class" else ()
     labels = columns[1] if target == "labels" else ()
-    rows = table.read(numbers, [*words, *classes_of], dict.fromkeys(columns[1], hint), labels)
+    texts = list(dict.fromkeys([*words, *classes_of]))  # the class may be the group
+    rows = table.read(numbers, texts, dict.fromkeys(columns[1], hint), labels)
     if split_column:
         set_parts(rows, split_column)
 

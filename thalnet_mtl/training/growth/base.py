@@ -229,7 +229,7 @@ def end_growth(run: RunContext) -> list[TopologyChange]:
 def idle_rule(run: RunContext) -> str:
     """Return a note if the rule of a run has ended without changing a module; '' otherwise."""
     rule, verbs = run.state.rule, {entry["verb"] for entry in run.state.topology_log}
-    if not rule.grows or run.state.growth.decisions or verbs - {"add_task"}:
+    if not rule.grows or run.state.growth.decisions or verbs - {"add_task", "freeze"}:
         return ""
     return f"note: growth.when {run.config.growth.when} has attached, opened and removed nothing"
 

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, ClassVar
 
+from thalnet_mtl.config.schema import Config
 from thalnet_mtl.config.values import Range
+from thalnet_mtl.errors import UserError
 from thalnet_mtl.json_fields import require, typed
 from thalnet_mtl.models.change import TopologyChange
 from thalnet_mtl.registry import register
@@ -15,6 +17,18 @@ class PerTask(GrowthRule):
     """Growth with every new task: the configured modules are attached for it."""
 
     needs_new_tasks: ClassVar[bool] = True
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise ``UserError`` if nothing would read the configured modules."""
+        growth = config.growth
+        read = growth.policy == "shared" or any(m.output for m in growth.modules.values())
+        if growth.modules and not read:
+            raise UserError(
+                f"growth.modules: nothing would read {', '.join(growth.modules)}. Give one of them "
+                f"output: true, so that the heads of new tasks read it; or use policy shared, so "
+                f"that older modules do."
+            )
 
     def begin_experience(self) -> list[TopologyChange]:
         return self.add_tasks(attach=True)
