@@ -10,12 +10,14 @@ import pytest
 from page_parts import assert_needs_nothing_from_outside, panels, without_scripts
 from run_fixtures import add_topology, change_data, make_run
 from safetensors.numpy import save_file
+from toy_tasks import toy
 
 from thalnet_mtl.errors import UserError
 from thalnet_mtl.report.html import write
 from thalnet_mtl.report.rows import table
 from thalnet_mtl.runs.checksums import write_sums
 from thalnet_mtl.runs.records import read_run
+from thalnet_mtl.training.trainer import train
 
 
 def add_readings(folder: Path, names: tuple[str, ...]) -> None:
@@ -202,6 +204,13 @@ def test_other_data_is_another_table(tmp_path):
     assert "2 runs on 1 task." in page(tmp_path, *runs)
     change_data(runs[1], "mnist", "md5:0")
     assert "2 runs on 2 tasks" in page(tmp_path, *runs)
+
+
+def test_tasks_of_one_kind_are_told_apart_by_their_names(tmp_path):
+    tasks = {"level": {"name": "toy_rows"}, "big": {"name": "toy_rows"}}
+    train(toy(tasks=tasks), tmp_path / "run")
+    text = page(tmp_path, tmp_path / "run")
+    assert "level (toy_rows)" in text and "big (toy_rows)" in text
 
 
 def test_another_permutation_is_another_table(tmp_path):

@@ -85,10 +85,10 @@ def group_by_key(items: Sequence[T], key: Callable[[T], str]) -> list[list[T]]:
 
 
 def _title(records: Sequence[TaskRecord]) -> str:
-    """Return the label of the data, after the name of the task if all streams use the same one."""
+    """Return the label of the data, after the name that runs give to the task if there is one."""
     label = next((record.label for record in records if record.result), records[0].label)
-    names = {record.task for record in records if record.run.config.stream}
-    return f"{names.pop()} ({label})" if len(names) == 1 and label not in names else label
+    names = {record.task for record in records if record.task not in (record.config.name, label)}
+    return f"{names.pop()} ({label})" if len(names) == 1 else label
 
 
 class Mark(NamedTuple):
