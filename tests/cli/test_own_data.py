@@ -65,7 +65,7 @@ def test_a_table_becomes_a_forecaster_by_one_yaml_file(capsys, here):
     assert f"mae {naive:.4g}" in out.partition("repeating the last value, on test")[2]
     assert call(capsys, "train airline.yaml")[0] == 0
     status, out, _ = call(capsys, "evaluate runs/airline")
-    assert status == 0 and "22 targets" in out
+    assert status == 0 and " (standardized), 22 targets" in out
     result = json.loads((here / "runs/airline/result.json").read_text())
     scores = result["tasks"]["csv"]
     assert scores["validation"]["mae"] < 38.5  # repeating the last value

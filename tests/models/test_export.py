@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,17 @@ def test_a_program_of_padded_sequences_equals_the_network(body, form, tmp_path, 
             row = row[:length] if every else row
             assert "onnxruntime" not in capfd.readouterr().err  # it warns of a model that is untidy
             torch.testing.assert_close(row, alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_export_warns_of_nothing_that_it_does_itself(tmp_path):
+    code = (
+        "from pathlib import Path\nfrom thalnet_mtl import load_run\n"
+        "print(load_run('zoo:digits').export('torch', Path('step.bin')).name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("step.bin\n", "")
 
 
 def test_a_run_of_a_text_is_exported_for_padded_sequences(tmp_path):

@@ -62,9 +62,10 @@ def evaluate(options: argparse.Namespace) -> int:
         evaluation = Evaluation(task, shown_columns(task))
         values = score(run.network, *data, evaluation=evaluation)
         prefix = f"{name}: " if len(run.tasks) > 1 else ""
+        scaled = " (standardized)" if task.scalings[1] else ""  # scores are in units of the data
         console.print(
             f"{prefix}{options.split} {format_scores(task.metrics, values)}, loss "
-            f"{values['loss']:.4f}, {values['count']:,} targets{limit}"
+            f"{values['loss']:.4f}{scaled}, {values['count']:,} targets{limit}"
         )
         for line in column_scores(task, evaluation):
             console.print(line)

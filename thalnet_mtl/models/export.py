@@ -27,7 +27,9 @@ def to_torch(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
     with new_file(path) as file:
         extra = {METADATA: json.dumps(dict(metadata), ensure_ascii=False)}
         torch.export.save(traced(program), file, extra_files=extra)
-    _check(program(*inputs), torch.export.load(path).module()(*inputs), "torch")
+    with path.open("rb") as file:  # by its path PyTorch warns of any name without .pt2
+        loaded = torch.export.load(file)
+    _check(program(*inputs), loaded.module()(*inputs), "torch")
 
 
 def to_onnx(program: Program, path: Path, metadata: Mapping[str, str]) -> None:
